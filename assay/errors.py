@@ -1,0 +1,51 @@
+"""Every error a user can see.
+
+AssayError                  says what is wrong, where, and what to do; printed without a traceback
+├── UserMistake     exit 2  found before any work: an option, a path, a rule, a model's name
+│   └── OutputRefused       the output folder is not ours to replace, or is in use
+├── InputFault      exit 1  --strict met a record that cannot be read
+├── ModelFault      exit 1  the reward model cannot be loaded, or does not do what it says
+├── ClusterFault    exit 1  no worker is left to score on
+├── ServerFault     exit 1  Prefect's server cannot be reached or started
+└── Resumable       exit 75 stopped before the end; the same command goes on from there
+"""
+
+from __future__ import annotations
+
+
+class AssayError(Exception):
+    """An error whose message is all that its reader needs."""
+
+    exit_code = 1
+
+
+class UserMistake(AssayError):
+    """Something asked for that cannot be done, found before any work."""
+
+    exit_code = 2
+
+
+class OutputRefused(UserMistake):
+    """The output folder holds something that is not ours, or another run holds it."""
+
+
+class InputFault(AssayError):
+    """An input record that cannot be read, where the run was told to stop at the first."""
+
+
+class ModelFault(AssayError):
+    """A reward model that cannot be loaded or breaks its own contract."""
+
+
+class ClusterFault(AssayError):
+    """The workers are gone, or never came."""
+
+
+class ServerFault(AssayError):
+    """Prefect's server cannot be reached, or did not start in time."""
+
+
+class Resumable(AssayError):
+    """The run stopped early and the same command resumes it."""
+
+    exit_code = 75

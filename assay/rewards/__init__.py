@@ -1,0 +1,1 @@
+"""Reward models. Importable with torch, transformers and numpy alone."""

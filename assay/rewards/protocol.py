@@ -1,0 +1,60 @@
+"""What every reward model is, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from assay.schema import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What is known of a reward model before it is loaded. Small, plain, sent to workers."""
+
+    name: str
+    """As the user named it."""
+    folder: str
+    """Where its files lie on this machine."""
+    family: str
+    """How hidden states become numbers: a key of ``heads.HEADS``."""
+    attributes: tuple[str, ...]
+    max_tokens: int
+    """The longest conversation it is shown, in tokens."""
+    over_length: str
+    """``quarantine``, or ``left-truncate``: what is done with a turn beyond ``max_tokens``."""
+    dtype: str
+    fingerprint: str
+    """32 hex digits; changes whenever the same conversation could score differently."""
+    notes: tuple[str, ...] = ()
+    """What a person who uses this model should be told in every summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnScore:
+    """The outcome for one turn: values over the model's attributes, or the reason why there are none."""
+
+    values: tuple[float, ...] | None
+    reason: str | None = None
+    tokens_cut: int = 0
+    """Tokens left out in front of what the model saw, where over-length turns are left-truncated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A conversation, and which of its turns are to be scored (ascending; 0 is the first)."""
+
+    messages: Conversation
+    turns: tuple[int, ...]
+
+
+class RewardModel(Protocol):
+    """Turns conversations into scores."""
+
+    attributes: tuple[str, ...]
+    fingerprint: str
+
+    def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
+        """An outcome a requested turn, in the order of the requests and their turns."""
+        ...

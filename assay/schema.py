@@ -1,0 +1,70 @@
+"""Messages, conversations and attributes: the words every other module uses."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+ROLES = ("system", "user", "assistant", "tool")
+
+# NeMo-Aligner's order, in which every label string is written (nemo_aligner/data/nlp, ALL_ATTRIBUTES).
+STEERLM_ATTRIBUTES = (
+    "quality",
+    "toxicity",
+    "humor",
+    "creativity",
+    "helpfulness",
+    "correctness",
+    "coherence",
+    "complexity",
+    "verbosity",
+)
+
+#: The name of a Bradley-Terry model's one number, on that model's own scale.
+REWARD = "reward"
+
+TURN_KEY_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, as in OpenAI's chat format."""
+
+    role: str
+    content: str
+
+
+Conversation = tuple[Message, ...]
+
+
+def turn_positions(messages: Sequence[Message]) -> list[int]:
+    """Indices into ``messages`` of the turns: the assistant messages, in order."""
+    return [index for index, message in enumerate(messages) if message.role == "assistant"]
+
+
+class TurnKey(NamedTuple):
+    """What a turn's score is stored under, and how much text it was computed from."""
+
+    key: bytes
+    """128-bit hash of the messages through the turn."""
+    text_bytes: int
+    """UTF-8 bytes of all contents through the turn: an estimate of its tokens is made from it."""
+
+
+def turn_keys(messages: Iterable[Message]) -> Iterator[TurnKey]:
+    """Yield the key of every turn: equal for equal messages up to and including it, whatever follows.
+
+    Roles hold no colon and every content is preceded by its length, so that no two different
+    beginnings feed the hash the same bytes.
+    """
+    running = hashlib.blake2b(digest_size=TURN_KEY_BYTES)
+    text_bytes = 0
+    for message in messages:
+        content = message.content.encode()
+        running.update(b"%s:%d:" % (message.role.encode(), len(content)))
+        running.update(content)
+        text_bytes += len(content)
+        if message.role == "assistant":
+            yield TurnKey(running.copy().digest(), text_bytes)
