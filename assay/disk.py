@@ -1,0 +1,52 @@
+"""Faults of the disk, told as one line: which path, what is wrong with it, what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+
+from assay.errors import AssayError
+from assay.home import Artifact, Home
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# polars 2.1 turns what the system said into text: "underlying IO error: No space left (os error 28)".
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turn "no space left" met while writing below ``path`` into an AssayError that names it."""
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        number = _system_error_number(error)
+        if number not in _FULL:
+            raise
+        raise AssayError(
+            f"{path}: {os.strerror(number)}. Make room, or choose another place; what was there before is "
+            "untouched, and the same command goes on from what is finished."
+        ) from error
+
+
+def _system_error_number(error: OSError | pl.exceptions.PolarsError) -> int | None:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _SYSTEM_ERROR.search(str(error))
+    return int(found[1]) if found else None
+
+
+def read_artifact(artifact: Artifact, home: Home, columns: Sequence[str]) -> pl.DataFrame:
+    """These columns of a stage's Parquet file. AssayError where it is gone or not what was written."""
+    path = home.artifacts / artifact.path
+    try:
+        return pl.read_parquet(path, columns=list(columns), glob=False)
+    except (FileNotFoundError, pl.exceptions.PolarsError) as error:
+        raise AssayError(
+            f"{path}: cannot be read ({str(error).splitlines()[0]}). Remove it and run again."
+        ) from error
