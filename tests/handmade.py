@@ -1,0 +1,208 @@
+"""Converted and scored pieces built by hand in the layout that ``assay.manifest`` documents."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from assay.home import Artifact, Home, digest_of_bytes, digest_of_file
+from assay.manifest import (
+    Converted,
+    ConvertedPiece,
+    Counts,
+    InputFile,
+    Scored,
+    ScoredPiece,
+    reason_code,
+)
+from assay.schema import Message, turn_keys
+
+HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a model said of one turn: a value an attribute, or a reason."""
+
+    values: tuple[float | None, ...] | None
+    reason: str | None = None
+    tokens_cut: int = 0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record; ``turns`` run parallel to the assistant messages of an ok one."""
+
+    line: int
+    messages: tuple[tuple[str, str], ...] | None = (("user", "Hi"), ("assistant", "Hello"))
+    turns: tuple[Turn, ...] = ()
+    part: int = 0
+    outcome: str = "ok"
+    reason: str | None = None
+    offset: int = 0
+    length: int = 0
+    labels: tuple[str | None, ...] | None = None
+    rest: str | None = None
+    gap: str | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    home: Home
+    converted: Converted
+    scored: Scored
+    records: list[tuple[str, Record]] = field(default_factory=list)
+
+
+def make(
+    home: Home,
+    files: Mapping[str, Sequence[Sequence[Record]]],
+    attributes: Sequence[str] = HELPSTEER,
+    *,
+    complete: bool = True,
+) -> Made:
+    """Pieces of files; a file's value is its pieces, a piece its records."""
+    pieces: list[ConvertedPiece] = []
+    scored_pieces: list[ScoredPiece] = []
+    flat: list[tuple[str, Record]] = []
+    failed: Counter[str] = Counter()
+    keys: set[bytes] = set()
+    for file, file_pieces in files.items():
+        for records in file_pieces:
+            flat += [(file, record) for record in records]
+            number = len(pieces)
+            pieces.append(_write_piece(home, file, number, records))
+            scored_pieces.append(_write_scores(home, number, records, attributes))
+            for record in records:
+                failed.update(reason_code(turn.reason) for turn in record.turns if turn.reason)
+                if record.messages and record.outcome == "ok":
+                    keys |= {key.key for key in turn_keys(Message(*m) for m in record.messages)}
+    counts = _counts([record for _, record in flat])
+    inputs = tuple(_input(file) for file in files)
+    converted = Converted(
+        inputs,
+        tuple(pieces),
+        counts,
+        lines=len({(file, record.line) for file, record in flat}),
+        complete=complete,
+        digest=digest_of_bytes(repr([piece.records.digest for piece in pieces]).encode()),
+    )
+    scored = Scored(
+        "f" * 32,
+        tuple(attributes),
+        tuple(scored_pieces),
+        turns=sum(piece.turn_count for piece in pieces),
+        distinct_turns=len(keys),
+        failed=dict(failed),
+        segments=(),
+    )
+    return Made(home, converted, scored, flat)
+
+
+def _input(file: str) -> InputFile:
+    path = Path(file)
+    if path.is_file():
+        return InputFile(file, digest_of_file(path), path.stat().st_size, "messages")
+    return InputFile(file, "0" * 32, 0, "messages")
+
+
+def _counts(records: Sequence[Record]) -> Counts:
+    def by_code(outcome: str) -> dict[str, int]:
+        return dict(Counter(reason_code(r.reason or "") for r in records if r.outcome == outcome))
+
+    return Counts(sum(r.outcome == "ok" for r in records), by_code("dropped"), by_code("quarantined"))
+
+
+def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) -> ConvertedPiece:
+    frame = pl.DataFrame(
+        {
+            "row": range(len(records)),
+            "line": [r.line for r in records],
+            "part": [r.part for r in records],
+            "offset": [r.offset for r in records],
+            "length": [r.length for r in records],
+            "outcome": [r.outcome for r in records],
+            "reason": [r.reason for r in records],
+            "messages": [
+                None
+                if r.messages is None
+                else msgspec.json.encode(
+                    [{"role": role, "content": text} for role, text in r.messages]
+                ).decode()
+                for r in records
+            ],
+            "labels": [None if r.labels is None else msgspec.json.encode(r.labels).decode() for r in records],
+            "prompt_key": [b"\0" * 16 if r.outcome == "ok" else None for r in records],
+            "rest": [r.rest for r in records],
+            "steerlm_gap": [r.gap for r in records],
+        },
+        schema={
+            "row": pl.UInt32,
+            "line": pl.UInt64,
+            "part": pl.UInt32,
+            "offset": pl.UInt64,
+            "length": pl.UInt64,
+            "outcome": pl.String,
+            "reason": pl.String,
+            "messages": pl.String,
+            "labels": pl.String,
+            "prompt_key": pl.Binary,
+            "rest": pl.String,
+            "steerlm_gap": pl.String,
+        },
+    )
+    turns = [
+        (row, turn, key.key, key.text_bytes)
+        for row, record in enumerate(records)
+        if record.outcome == "ok" and record.messages is not None
+        for turn, key in enumerate(turn_keys(Message(*m) for m in record.messages))
+    ]
+    turn_frame = pl.DataFrame(
+        turns,
+        schema={"row": pl.UInt32, "turn": pl.UInt32, "key": pl.Binary, "text_bytes": pl.UInt32},
+        orient="row",
+    )
+    folder = home.artifacts / "convert" / "handmade"
+    folder.mkdir(parents=True, exist_ok=True)
+    records_path, turns_path = folder / f"records-{number}.parquet", folder / f"turns-{number}.parquet"
+    frame.write_parquet(records_path)
+    turn_frame.write_parquet(turns_path)
+    return ConvertedPiece(
+        file,
+        Artifact.of(records_path, home),
+        Artifact.of(turns_path, home),
+        _counts(records),
+        len(turns),
+    )
+
+
+def _write_scores(
+    home: Home, number: int, records: Sequence[Record], attributes: Sequence[str]
+) -> ScoredPiece:
+    rows = [
+        (row, number_of_turn, *(turn.values or (None,) * len(attributes)), turn.reason, turn.tokens_cut)
+        for row, record in enumerate(records)
+        if record.outcome == "ok"
+        for number_of_turn, turn in enumerate(record.turns)
+    ]
+    frame = pl.DataFrame(
+        rows,
+        schema={
+            "row": pl.UInt32,
+            "turn": pl.UInt32,
+            **dict.fromkeys(attributes, pl.Float32),
+            "reason": pl.String,
+            "tokens_cut": pl.UInt32,
+        },
+        orient="row",
+    )
+    folder = home.artifacts / "score" / "handmade"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"scores-{number}.parquet"
+    frame.write_parquet(path)
+    return ScoredPiece(Artifact.of(path, home))
