@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 _CHUNK_BYTES = 1 << 20
 
@@ -80,10 +84,15 @@ class Artifact:
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
 
-    A reader sees the old file or the new one, never a part. On an error nothing is left behind.
+    A reader sees the old file or the new one, never a part. On an error nothing is left behind; what a
+    killed process of this machine left of the same file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    mine = f".{path.name}.{socket.gethostname()}-"
+    for leftover in path.parent.glob(f"{glob.escape(mine)}*.tmp"):
+        if not psutil.pid_exists(int(leftover.name[len(mine) : -len(".tmp")])):
+            leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f"{mine}{os.getpid()}.tmp")
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDONLY)

@@ -1,17 +1,38 @@
-"""Plan the shards, score them, gather every turn's score."""
+"""Plan the shards, have them scored, gather every turn's score."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from assay.cluster import ClusterOptions
-from assay.home import Home
-from assay.manifest import Converted, Scored
+import polars as pl
+
+from assay import plan
+from assay.cluster import ClusterOptions, connected
+from assay.disk import full_disk_named
+from assay.errors import ClusterFault
+from assay.home import Artifact, Home, digest_of_bytes, digest_of_file, written_whole
+from assay.manifest import Converted, Scored, ScoredPiece, reason_code
 from assay.progress import Progress, Silent
 from assay.rewards.protocol import ModelSpec
+from assay.shard import Shard, ShardWork
+from assay.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
+
+if TYPE_CHECKING:
+    from assay.dispatch import Fatal
 
 STAGE_VERSION = 1
 DEFAULT_SHARD_TOKENS = 1 << 18
+
+_KILLED = "killed_workers: every worker that took this conversation died, most likely of memory"
+
+#: Reasons that another attempt, with more memory or another day, could do away with. They are in no
+#: segment, and a manifest that holds one is not taken from a cache.
+TRANSIENT = frozenset({reason_code(_KILLED)})
+
+_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +50,6 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
-class ShardWork:
-    """What one shard took."""
-
-    shard: int
-    turns: int
-    failed: int
-    tokens: int
-    seconds: float
-    worker: str
-
-
-@dataclass(frozen=True, slots=True)
 class ScoringWork:
     """What this run did for its scores. In no cache: a run whose score stage is cached did nothing."""
 
@@ -52,9 +61,42 @@ class ScoringWork:
     resumed_plan: bool = False
 
 
+def score_key(converted: Converted, model: ModelSpec) -> str:
+    """What the score stage's result is kept under: everything that it depends on."""
+    return digest_of_bytes(
+        f"score {STAGE_VERSION}".encode(), converted.digest.encode(), model.fingerprint.encode()
+    )
+
+
+def is_current(scored: Scored, home: Home) -> bool:
+    """Whether a manifest still tells the truth: its files and segments intact, nothing worth a new try."""
+    segments = home.scores / scored.fingerprint
+    return (
+        not TRANSIENT & scored.failed.keys()
+        and all(piece.scores.is_intact(home) for piece in scored.pieces)
+        and all(
+            (path := segments / f"{digest}.parquet").is_file() and digest_of_file(path) == digest
+            for digest in scored.segments
+        )
+    )
+
+
 def preview(converted: Converted, model: ModelSpec, *, home: Home) -> Preview:
     """What a run would score; nothing is written."""
-    raise NotImplementedError
+    store = ScoreStore(home, model.fingerprint, model.attributes)
+    store.open(warn=None)
+    missing = plan.unstored(converted, store, home)
+    keys = [group.turns.select(KEY) for group in plan.grouped_turns(converted, home)]
+    distinct = pl.concat(keys)[KEY].n_unique() if keys else 0
+    records = missing.unique(["piece", "row"], keep="first", maintain_order=True)
+    return Preview(
+        records=converted.counts.ok,
+        turns=sum(piece.turn_count for piece in converted.pieces),
+        distinct_turns=distinct,
+        stored_turns=distinct - missing.height,
+        planned_records=records.height,
+        estimated_tokens=int(records["record_tokens"].sum()),
+    )
 
 
 def score(
@@ -66,5 +108,132 @@ def score(
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     progress: Progress = Silent(),  # noqa: B008
 ) -> tuple[Scored, ScoringWork]:
-    """The scores of every turn, and what this run did for them."""
-    raise NotImplementedError
+    """The scores of every turn, and what this run did for them.
+
+    What the store lacks is planned, the plan written down, and its shards scored; a plan that an
+    earlier run left for the same records is finished first. Where nothing is missing, no worker is
+    started and no model loaded.
+    """
+    store = ScoreStore(home, model.fingerprint, model.attributes)
+    began = time.monotonic()
+    shards: list[ShardWork] = []
+    killed: set[bytes] = set()
+    resumed = False
+    with store.planning(progress.say), full_disk_named(home.root):
+        store.open(warn=progress.say)
+        for _ in range(_ROUNDS):
+            missing = _without(plan.unstored(converted, store, home), killed)
+            if missing.is_empty():
+                break
+            written = plan.existing(converted, model, home)
+            pending = (
+                written.turns().join(missing, on=KEY, how="semi", maintain_order="left") if written else None
+            )
+            if pending is None or pending.is_empty():
+                written = plan.write(missing, converted, model, home, shard_tokens=shard_tokens)
+                pending = written.turns()
+            else:
+                resumed = True
+                progress.say(
+                    f"an earlier run's plan is finished first: {pending.height} of its turns are not scored yet"
+                )
+            progress.begin("score", pending.height, "turns")
+            _run(_shards(pending, converted), model, home, cluster, progress, shards, killed)
+            store.open(warn=progress.say)
+        else:
+            left = _without(plan.unstored(converted, store, home), killed)
+            if not left.is_empty():
+                raise ClusterFault(
+                    f"{left.height} turns still have no score after {_ROUNDS} attempts; is {store.folder} "
+                    "the same folder for every worker?"
+                )
+        scored = _gather(converted, model, store, killed, home)
+    work = ScoringWork(
+        turns_scored=sum(shard.turns - shard.failed for shard in shards),
+        tokens=sum(shard.tokens for shard in shards),
+        seconds=time.monotonic() - began,
+        shards=tuple(sorted(shards, key=lambda shard: shard.shard)),
+        resumed_plan=resumed,
+    )
+    return scored, work
+
+
+def _without(turns: pl.DataFrame, killed: set[bytes]) -> pl.DataFrame:
+    return turns.filter(~pl.col(KEY).is_in(list(killed))) if killed else turns
+
+
+def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
+    for (number,), members in pending.group_by("shard", maintain_order=True):
+        pieces = members["piece"].unique(maintain_order=True)
+        records = members.unique(["piece", "row"], keep="first")
+        yield Shard(
+            number=int(str(number)),
+            members=members.select("piece", "row", "turn", KEY),
+            record_files={piece: converted.pieces[piece].records.path for piece in pieces},
+            estimated_tokens=int(records["record_tokens"].sum()),
+        )
+
+
+def _run(
+    shards: Iterator[Shard],
+    model: ModelSpec,
+    home: Home,
+    cluster: ClusterOptions,
+    progress: Progress,
+    finished: list[ShardWork],
+    killed: set[bytes],
+) -> None:
+    """Have the shards scored; work goes to ``finished``, turns that killed their workers to ``killed``."""
+    from assay.dispatch import Fatal, dispatch
+
+    def done(result: ShardWork | Fatal) -> None:
+        if isinstance(result, Fatal):
+            turns = result.shard.members
+            killed.update(turns[KEY])
+            progress.say(f"shard {result.shard.number}: one conversation kills its workers and is left out")
+            progress.advance(turns.height, failed=turns.height)
+        else:
+            finished.append(result)
+            progress.advance(result.turns, failed=result.failed, tokens=result.tokens, seconds=result.seconds)
+
+    with connected(cluster) as client:
+        dispatch(client, shards, model, home, done=done, say=progress.say)
+
+
+def _gather(
+    converted: Converted, model: ModelSpec, store: ScoreStore, killed: set[bytes], home: Home
+) -> Scored:
+    """Write every piece's scores beside its turns."""
+    folder = home.artifacts / "score" / score_key(converted, model)
+    columns = list(score_schema(model.attributes))
+    pieces: list[ScoredPiece] = []
+    failed: dict[str, int] = {}
+    segments: set[str] = set()
+    keys = []
+    for group in plan.grouped_turns(converted, home):
+        stored = store.look_up(group.turns[KEY].unique())
+        segments.update(stored[SEGMENT].unique())
+        died = pl.col(KEY).is_in(list(killed))
+        joined = group.turns.join(stored, on=KEY, how="left", maintain_order="left").with_columns(
+            pl.when(died).then(pl.lit(_KILLED)).otherwise(REASON).alias(REASON),
+            pl.col(TOKENS_CUT).fill_null(0),
+        )
+        for reason in joined[REASON].drop_nulls():
+            failed[reason_code(reason)] = failed.get(reason_code(reason), 0) + 1
+        keys.append(group.turns.select(KEY))
+        parts = joined.partition_by("piece", as_dict=True)
+        for number in group.pieces:
+            part = parts.get((number,), joined.clear())
+            path = folder / f"piece-{number:05}.parquet"
+            with written_whole(path) as temporary:
+                part.select("row", "turn", *columns).write_parquet(temporary, compression_level=3)
+            pieces.append(ScoredPiece(Artifact.of(path, home)))
+    return Scored(
+        fingerprint=model.fingerprint,
+        attributes=model.attributes,
+        pieces=tuple(pieces),
+        turns=sum(piece.turn_count for piece in converted.pieces),
+        distinct_turns=pl.concat(keys)[KEY].n_unique() if keys else 0,
+        failed=dict(sorted(failed.items())),
+        segments=tuple(sorted(segments)),
+    )

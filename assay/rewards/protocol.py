@@ -25,6 +25,8 @@ class ModelSpec:
     over_length: str
     """``quarantine``, or ``left-truncate``: what is done with a turn beyond ``max_tokens``."""
     dtype: str
+    opener: str
+    """``module:function`` that turns this into a ``RewardModel``, in the process that will use it."""
     fingerprint: str
     """32 hex digits; changes whenever the same conversation could score differently."""
     notes: tuple[str, ...] = ()

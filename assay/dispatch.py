@@ -1,0 +1,98 @@
+"""Shards over workers: heaviest first, a bounded number in flight, and no row that stops the rest."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from assay.errors import ClusterFault
+from assay.home import Home
+from assay.rewards.protocol import ModelSpec
+from assay.shard import Shard, ShardWork, score_shard
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+#: So many shards a worker are handed out at a time: one to work on, one to go on with.
+_IN_FLIGHT_PER_WORKER = 2
+
+#: With no worker at all for so long, the run ends instead of waiting for ever.
+NO_WORKERS_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """A shard of one record that killed every worker it reached."""
+
+    shard: Shard
+
+
+def dispatch(
+    client: Client,
+    shards: Iterable[Shard],
+    model: ModelSpec,
+    home: Home,
+    *,
+    done: Callable[[ShardWork | Fatal], None],
+    say: Callable[[str], None],
+    no_workers_seconds: float = NO_WORKERS_SECONDS,
+) -> None:
+    """Score every shard; ``done`` hears of each as it ends. Raises what a shard raises.
+
+    A shard whose workers die is a suspect: the others finish first, then it runs alone, so that no
+    innocent one is blamed; if it kills again it is halved, down to the record that does it.
+    """
+    from distributed import KilledWorker
+
+    waiting = deque(sorted(shards, key=lambda shard: (-shard.estimated_tokens, shard.number)))
+    suspects: deque[Shard] = deque()
+    in_flight: dict[str, tuple[Future, Shard]] = {}
+    finished: queue.SimpleQueue[str] = queue.SimpleQueue()
+    submitted = 0
+    last_seen_workers = time.monotonic()
+
+    def submit(shard: Shard) -> None:
+        nonlocal submitted
+        submitted += 1
+        key = f"score-{shard.number}-{submitted}"
+        future = client.submit(score_shard, shard, model, home, pure=False, key=key)
+        in_flight[key] = (future, shard)
+        future.add_done_callback(lambda _: finished.put(key))
+
+    while waiting or suspects or in_flight:
+        worker_count = len(client.scheduler_info(n_workers=-1)["workers"])
+        while waiting and len(in_flight) < _IN_FLIGHT_PER_WORKER * max(1, worker_count):
+            submit(waiting.popleft())
+        if not in_flight:
+            submit(suspects.popleft())
+        try:
+            key = finished.get(timeout=1.0)
+        except queue.Empty:
+            if worker_count:
+                last_seen_workers = time.monotonic()
+            elif time.monotonic() - last_seen_workers > no_workers_seconds:
+                raise ClusterFault(
+                    f"all Dask workers are gone, and none came back within {no_workers_seconds:.0f} s; what "
+                    "is scored is stored, and the same command goes on from there"
+                ) from None
+            continue
+        last_seen_workers = time.monotonic()
+        future, shard = in_flight.pop(key)
+        alone = not in_flight and not waiting
+        try:
+            done(future.result())
+        except KilledWorker:
+            if not alone:
+                say(f"shard {shard.number}: its worker died more than once; it is tried again, alone")
+                suspects.append(shard)
+            elif shard.records.height > 1:
+                say(f"shard {shard.number}: kills its worker; looking for the record that does it")
+                suspects.extendleft(reversed(shard.halves()))
+            else:
+                done(Fatal(shard))
+        finally:
+            future.release()

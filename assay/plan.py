@@ -1,0 +1,164 @@
+"""The written plan: which turns are scored, by way of which records, in which shards.
+
+A plan is written before anything is scored and kept. It depends on the records and on what the store
+lacked, on no worker count and no clock; a run that finds one for its records finishes that one first,
+so that every batch is made of the same conversations as in a run that was never disturbed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from assay.disk import read_artifact
+from assay.home import Home, digest_of_bytes, digest_of_file, written_whole
+from assay.manifest import Converted
+from assay.rewards.protocol import ModelSpec
+from assay.store import KEY, ScoreStore
+
+PLAN_VERSION = 1
+
+#: UTF-8 bytes that make one token, for sizing shards; the exact count is the worker's to find.
+BYTES_PER_TOKEN = 4
+
+#: Turns looked up in the store at a time.
+_LOOKUP_TURNS = 1 << 20
+
+_SCHEMA = {
+    "shard": pl.UInt32,
+    "piece": pl.UInt32,
+    "row": pl.UInt32,
+    "turn": pl.UInt32,
+    KEY: pl.Binary,
+    "record_tokens": pl.UInt32,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan on disk. ``path`` is a Parquet file, a row a turn to be scored, ordered by shard, row, turn.
+
+    ``record_tokens``: estimated tokens of the record through its last planned turn.
+    """
+
+    path: Path
+
+    def members(self, shard: int) -> pl.DataFrame:
+        """The turns of one shard: piece, row, turn, key."""
+        return pl.scan_parquet(self.path).filter(pl.col("shard") == shard).collect()
+
+    def turns(self) -> pl.DataFrame:
+        """Every planned turn: shard, piece, row, turn, key, record_tokens."""
+        return pl.read_parquet(self.path)
+
+
+class TurnGroup(NamedTuple):
+    """The turns of consecutive pieces, looked up together."""
+
+    pieces: range
+    turns: pl.DataFrame
+    """piece, row, turn, key, text_bytes"""
+
+
+def grouped_turns(converted: Converted, home: Home) -> Iterator[TurnGroup]:
+    """Yield all turns in order, in groups of whole pieces that hold about a million at most."""
+    group: list[pl.DataFrame] = []
+    first, height = 0, 0
+    for number, piece in enumerate(converted.pieces):
+        if group and height + piece.turn_count > _LOOKUP_TURNS:
+            yield TurnGroup(range(first, number), pl.concat(group))
+            group, first, height = [], number, 0
+        columns = read_artifact(piece.turns, home, ["row", "turn", KEY, "text_bytes"])
+        group.append(columns.insert_column(0, pl.lit(number, pl.UInt32).alias("piece")))
+        height += piece.turn_count
+    if group:
+        yield TurnGroup(range(first, len(converted.pieces)), pl.concat(group))
+
+
+def unstored(converted: Converted, store: ScoreStore, home: Home) -> pl.DataFrame:
+    """The turns that would be scored, each distinct one once, at the record that supplies it.
+
+    Columns piece, row, turn, key, record_tokens; ordered by piece, row, turn. Among the records of a
+    group that hold a turn, the one with the most turns still missing supplies it: a conversation that
+    grew is read once, in its longest form.
+    """
+    frames: list[pl.DataFrame] = []
+    planned = pl.Series(KEY, [], pl.Binary)
+    for _, turns in grouped_turns(converted, home):
+        stored = store.look_up(turns[KEY].unique())
+        missing = turns.join(stored, on=KEY, how="anti").join(planned.to_frame(), on=KEY, how="anti")
+        chosen = (
+            missing.with_columns(pl.len().over("piece", "row").alias("breadth"))
+            .sort(["breadth", "piece", "row", "turn"], descending=[True, False, False, False])
+            .unique(KEY, keep="first", maintain_order=True)
+            .sort("piece", "row", "turn")
+            .with_columns(
+                (pl.col("text_bytes").max().over("piece", "row") // BYTES_PER_TOKEN + 1)
+                .cast(pl.UInt32)
+                .alias("record_tokens")
+            )
+            .select("piece", "row", "turn", KEY, "record_tokens")
+        )
+        planned = pl.concat([planned, chosen[KEY]])
+        frames.append(chosen)
+    return pl.concat(frames) if frames else pl.DataFrame(schema=_SCHEMA).drop("shard")
+
+
+def in_shards(turns: pl.DataFrame, *, shard_tokens: int) -> pl.DataFrame:
+    """The turns with their shard: runs of records, each closed once it holds ``shard_tokens``, estimated.
+
+    A run may go on from one piece into the next, or ten thousand small files would be as many shards.
+    """
+    records = turns.group_by("piece", "row", maintain_order=True).agg(pl.col("record_tokens").first())
+    shards = []
+    shard, filled = 0, 0
+    for record_tokens in records["record_tokens"]:
+        if filled >= shard_tokens:
+            shard, filled = shard + 1, 0
+        filled += record_tokens
+        shards.append(shard)
+    numbered = records.select("piece", "row", pl.Series("shard", shards, pl.UInt32))
+    return turns.join(numbered, on=["piece", "row"], how="left", maintain_order="left").select(*_SCHEMA)
+
+
+def existing(converted: Converted, model: ModelSpec, home: Home) -> Plan | None:
+    """The plan that an earlier run wrote for these records and this model, if it is intact."""
+    folder = _folder(converted, model, home)
+    try:
+        seal = json.loads((folder / "plan.json").read_bytes())
+        members = folder / "members.parquet"
+        intact = seal["version"] == PLAN_VERSION and digest_of_file(members) == seal["members"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return Plan(members) if intact else None
+
+
+def write(
+    turns: pl.DataFrame, converted: Converted, model: ModelSpec, home: Home, *, shard_tokens: int
+) -> Plan:
+    """The new plan, on disk; it replaces whatever plan there was for these records."""
+    folder = _folder(converted, model, home)
+    folder.mkdir(parents=True, exist_ok=True)
+    members = folder / "members.parquet"
+    (folder / "plan.json").unlink(missing_ok=True)
+    with written_whole(members) as temporary:
+        in_shards(turns, shard_tokens=shard_tokens).write_parquet(temporary, row_group_size=1 << 14)
+    seal = {
+        "version": PLAN_VERSION,
+        "members": digest_of_file(members),
+        "records": converted.digest,
+        "fingerprint": model.fingerprint,
+        "shard_tokens": shard_tokens,
+    }
+    with written_whole(folder / "plan.json") as temporary:
+        temporary.write_text(json.dumps(seal, indent=1) + "\n")
+    return Plan(members)
+
+
+def _folder(converted: Converted, model: ModelSpec, home: Home) -> Path:
+    return home.plans / model.fingerprint / digest_of_bytes(converted.digest.encode())

@@ -1,0 +1,83 @@
+"""Which sequences go through the model together: length order, token budget, halving when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+
+#: Sequences are sorted by length within windows of this many; on ShareGPT 2% of the tokens are then padding.
+WINDOW = 1024
+
+#: A sequence as long as this costs twice what its tokens alone would, for attention grows with the square.
+SQUARE_TOKENS = 16_384
+
+
+class Outcome(Enum):
+    """What became of a batch."""
+
+    DONE = "done"
+    OUT_OF_MEMORY = "out of memory"
+
+
+def cost(rows: int, longest: int) -> int:
+    """Budgeted tokens of ``rows`` sequences padded to ``longest``, the square of the length included."""
+    return rows * (longest + longest * longest // SQUARE_TOKENS)
+
+
+def budgeted(lengths: Sequence[int], *, max_tokens: int, window: int = WINDOW) -> Iterator[list[int]]:
+    """Yield batches of indices into ``lengths``, each within ``max_tokens`` of ``cost`` once padded.
+
+    Windows follow each other in input order; inside one, the longest come first, equal ones in input
+    order. A row that costs more than ``max_tokens`` forms a batch by itself: whether it fits is for the
+    device to say.
+    """
+    for start in range(0, len(lengths), window):
+        members = range(start, min(start + window, len(lengths)))
+        batch: list[int] = []
+        for index in sorted(members, key=lengths.__getitem__, reverse=True):
+            if batch and cost(len(batch) + 1, lengths[batch[0]]) > max_tokens:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+
+class TokenBudget:
+    """How many budgeted tokens a batch may hold; shrinks when the device says no, and stays small."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+
+    def shrink_below(self, batch_cost: int) -> None:
+        """Remember that a batch of this cost did not fit."""
+        self.max_tokens = max(1, min(self.max_tokens, batch_cost) // 2)
+
+
+def run(
+    lengths: Sequence[int], budget: TokenBudget, forward: Callable[[list[int]], Outcome]
+) -> Iterator[tuple[list[int], Outcome]]:
+    """Yield every batch as it ends; one of several rows never ends ``OUT_OF_MEMORY``: it is cut smaller.
+
+    ``forward`` is given indices into ``lengths``. A single row that does not fit is yielded with
+    ``OUT_OF_MEMORY``, for the caller to report.
+    """
+    for planned in budgeted(lengths, max_tokens=budget.max_tokens):
+        waiting = [planned]
+        while waiting:
+            batch = waiting.pop()
+            batch_cost = cost(len(batch), lengths[batch[0]])
+            if len(batch) > 1 and batch_cost > budget.max_tokens:
+                waiting.extend(reversed(_refit(batch, lengths, budget.max_tokens)))
+                continue
+            outcome = forward(batch)
+            if outcome is Outcome.OUT_OF_MEMORY and len(batch) > 1:
+                budget.shrink_below(batch_cost)
+                waiting.append(batch)
+                continue
+            yield batch, outcome
+
+
+def _refit(batch: list[int], lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    smaller = budgeted([lengths[index] for index in batch], max_tokens=max_tokens, window=len(batch))
+    return [[batch[position] for position in members] for members in smaller]

@@ -1,0 +1,247 @@
+"""Conversations → token ids, and the positions at which their turns are read.
+
+A causal model's hidden state at the end of a turn depends on nothing after it, so one pass over the
+whole conversation serves every turn. That holds only where the chat template renders the first *k* turns
+as a true token prefix of the whole. Every cut is therefore certified, and a turn whose cut cannot be
+certified is rendered, and scored, by itself.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from assay.errors import UserMistake
+from assay.rewards.protocol import Request
+from assay.schema import Conversation, Message, turn_positions
+
+#: Templates that print today's date get this one, or a score would change overnight. It is the date that
+#: Llama 3's own template falls back to where no clock is given (meta-llama/Llama-3.1-8B-Instruct).
+TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
+
+#: Added tokens that an answer may hold in good faith (Qwen3's template moves and strips them itself).
+REASONING_MARKERS = frozenset({"<think>", "</think>"})
+
+#: What stands for a message's text where only the template's own tokens are looked at.
+_PLACEHOLDER = "x"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Where a turn's score is read."""
+
+    turn: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One sequence that goes through the model, and what is read from it."""
+
+    token_ids: np.ndarray
+    """int32, ``[time]``"""
+    reads: tuple[Read, ...]
+    tokens_cut: int = 0
+    """Tokens left out in front of ``token_ids``."""
+
+
+@dataclass(slots=True)
+class Rendered:
+    """What one request becomes: passes, and reasons for the turns that get none."""
+
+    passes: list[Pass] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Prefix:
+    """The conversation through one requested turn, as text."""
+
+    turn: int
+    message_count: int
+    text: str
+
+
+class Renderer:
+    """Renders requests for one tokenizer and its chat template."""
+
+    def __init__(self, tokenizer: Any, *, max_tokens: int, over_length: str) -> None:
+        if not tokenizer.chat_template:
+            raise UserMistake(
+                f"{tokenizer.name_or_path}: this model's tokenizer has no chat template, so a conversation "
+                "cannot be rendered for it; add a chat_template.jinja to its folder"
+            )
+        if not tokenizer.is_fast:
+            raise UserMistake(f"{tokenizer.name_or_path}: a tokenizer.json (a fast tokenizer) is needed")
+        self._tokenizer = tokenizer
+        self._backend = tokenizer.backend_tokenizer
+        self._max_tokens = max_tokens
+        self._over_length = over_length
+        added = tokenizer.added_tokens_decoder
+        self._plain_added = frozenset(
+            token_id
+            for token_id, token in added.items()
+            if not (token.lstrip or token.rstrip or token.single_word or token.normalized)
+        )
+        self._skeletons: dict[tuple[str, ...], np.ndarray] = {}
+        written_by_template = set(self._encode([self._skeleton_text(("user", "assistant"))])[0].ids)
+        self._control = np.array(
+            sorted(
+                token_id
+                for token_id, token in added.items()
+                if (token.special or token_id in written_by_template)
+                and token.content not in REASONING_MARKERS
+            ),
+            dtype=np.int32,
+        )
+
+    def render(self, requests: Sequence[Request]) -> list[Rendered]:
+        """The passes and refusals of every request, in order."""
+        results = [Rendered() for _ in requests]
+        prefixes = [
+            self._prefixes(request, result) for request, result in zip(requests, results, strict=True)
+        ]
+        wholes = self._encode([chain[-1].text for chain in prefixes if chain])
+        alone: list[tuple[int, _Prefix]] = []
+        encodings = iter(wholes)
+        cuts: list[dict[int, int]] = []
+        whole_ids: list[np.ndarray] = []
+        for number, chain in enumerate(prefixes):
+            if not chain:
+                cuts.append({})
+                whole_ids.append(np.empty(0, np.int32))
+                continue
+            encoding = next(encodings)
+            whole_ids.append(np.asarray(encoding.ids, dtype=np.int32))
+            known = {chain[-1].turn: len(encoding.ids)}
+            for prefix in chain[:-1]:
+                cut = self._certified_cut(prefix.text, chain[-1].text, encoding)
+                if cut is None:
+                    alone.append((number, prefix))
+                else:
+                    known[prefix.turn] = cut
+            cuts.append(known)
+        separate: dict[int, list[tuple[int, np.ndarray]]] = {}
+        for (number, prefix), encoding in zip(
+            alone, self._encode([prefix.text for _, prefix in alone]), strict=True
+        ):
+            ids = np.asarray(encoding.ids, dtype=np.int32)
+            if np.array_equal(whole_ids[number][: len(ids)], ids):
+                cuts[number][prefix.turn] = len(ids)
+            else:
+                separate.setdefault(number, []).append((prefix.turn, ids))
+        for number, request in enumerate(requests):
+            if prefixes[number]:
+                self._admit(request, whole_ids[number], cuts[number], results[number])
+                for turn, ids in separate.get(number, ()):
+                    self._admit(request, ids, {turn: len(ids)}, results[number])
+        return results
+
+    def _prefixes(self, request: Request, result: Rendered) -> list[_Prefix]:
+        """The requested prefixes that the template renders, shortest first; refusals go into ``result``."""
+        positions = turn_positions(request.messages)
+        chain = []
+        as_dicts = [{"role": message.role, "content": message.content} for message in request.messages]
+        for turn in request.turns:
+            message_count = positions[turn] + 1
+            try:
+                text = self._template(as_dicts[:message_count])
+            except (jinja2.TemplateError, ValueError, TypeError) as error:
+                result.refused[turn] = f"template_refused: {' '.join(str(error).split())}"
+                continue
+            chain.append(_Prefix(turn, message_count, text))
+        return chain
+
+    def _template(self, messages: list[dict[str, str]]) -> str:
+        text: str = self._tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=False,
+            strftime_now=TEMPLATE_DATE.strftime,
+        )
+        return text
+
+    def _encode(self, texts: Sequence[str]) -> list[Any]:
+        # The template has written every special token already: none is added, none doubled.
+        encodings: list[Any] = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        return encodings
+
+    def _certified_cut(self, prefix: str, whole: str, encoding: Any) -> int | None:
+        """How many tokens of ``whole`` are exactly the tokens of ``prefix``; None if that is not certain.
+
+        Added tokens split a text before anything else looks at it, so a cut on the edge of one divides
+        the work of the tokenizer into two parts that know nothing of each other.
+        """
+        if not whole.startswith(prefix):
+            return None
+        if len(whole) == len(prefix):
+            return len(encoding.ids)
+        token = encoding.char_to_token(len(prefix))
+        if token is None or encoding.token_to_chars(token)[0] != len(prefix):
+            return None
+        ids = encoding.ids
+        if ids[token] in self._plain_added or (token and ids[token - 1] in self._plain_added):
+            return int(token)
+        return None
+
+    def _admit(self, request: Request, ids: np.ndarray, cuts: dict[int, int], result: Rendered) -> None:
+        """Turn one tokenized text and its cuts into passes, or into refusals."""
+        reads = []
+        positions = turn_positions(request.messages)
+        forged = self._forged_turns(request.messages, positions, ids, cuts)
+        for turn, cut in sorted(cuts.items()):
+            if turn in forged:
+                result.refused[turn] = forged[turn]
+            elif cut <= self._max_tokens:
+                reads.append(Read(turn, cut - 1))
+            elif self._over_length == "left-truncate":
+                kept = ids[cut - self._max_tokens : cut]
+                read = Read(turn, self._max_tokens - 1)
+                result.passes.append(Pass(kept, (read,), tokens_cut=cut - self._max_tokens))
+            else:
+                result.refused[turn] = f"too_long: {cut} tokens, the model's limit is {self._max_tokens}"
+        if reads:
+            result.passes.append(Pass(ids[: reads[-1].position + 1], tuple(reads)))
+
+    def _forged_turns(
+        self, messages: Conversation, positions: Sequence[int], ids: np.ndarray, cuts: dict[int, int]
+    ) -> dict[int, str]:
+        """Reasons for the turns whose text holds control tokens that the template did not write."""
+        last = max(cuts)
+        if self._is_as_written(messages, positions[last] + 1, ids[: cuts[last]]):
+            return {}
+        forged = {}
+        for turn, cut in cuts.items():
+            if not self._is_as_written(messages, positions[turn] + 1, ids[:cut]):
+                forged[turn] = self._where_forged(messages[: positions[turn] + 1])
+        return forged
+
+    def _is_as_written(self, messages: Conversation, count: int, ids: np.ndarray) -> bool:
+        roles = tuple(message.role for message in messages[:count])
+        if roles not in self._skeletons:
+            if len(self._skeletons) >= 4096:
+                self._skeletons.clear()
+            written = self._encode([self._skeleton_text(roles)])[0].ids
+            self._skeletons[roles] = self._control_only(np.asarray(written, dtype=np.int32))
+        return np.array_equal(self._control_only(ids), self._skeletons[roles])
+
+    def _skeleton_text(self, roles: Iterable[str]) -> str:
+        return self._template([{"role": role, "content": _PLACEHOLDER} for role in roles])
+
+    def _control_only(self, ids: np.ndarray) -> np.ndarray:
+        return ids[np.isin(ids, self._control)]
+
+    def _where_forged(self, messages: Sequence[Message]) -> str:
+        for number, (message, encoding) in enumerate(
+            zip(messages, self._encode([message.content for message in messages]), strict=True)
+        ):
+            found = self._control_only(np.asarray(encoding.ids, dtype=np.int32))
+            if len(found):
+                token = self._tokenizer.added_tokens_decoder[int(found[0])].content
+                return f"forged_control_token: {token!r} in message {number} ({message.role})"
+        return "forged_control_token: text that becomes a control token where two messages meet"

@@ -1,0 +1,129 @@
+"""Score one shard. This is what Dask runs in a worker; it knows nothing of Prefect."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from assay.disk import full_disk_named
+from assay.home import Home
+from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
+from assay.schema import Conversation, Message
+from assay.store import KEY, ScoreStore
+
+_CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Some planned turns, to be scored together."""
+
+    number: int
+    members: pl.DataFrame
+    """A row a turn, ordered by piece, row, turn: piece, row, turn, key."""
+    record_files: dict[int, str]
+    """Where the records of each piece are: paths below ``Home.artifacts``."""
+    estimated_tokens: int
+
+    @property
+    def records(self) -> pl.DataFrame:
+        """The distinct records: piece, row."""
+        return self.members.select("piece", "row").unique(maintain_order=True)
+
+    def halves(self) -> tuple[Shard, Shard]:
+        """Two shards with half of the records each."""
+        records = self.records
+        middle = records.height // 2
+        first, second = (
+            Shard(
+                self.number,
+                self.members.join(part, on=["piece", "row"], how="semi", maintain_order="left"),
+                self.record_files,
+                self.estimated_tokens // 2,
+            )
+            for part in (records.head(middle), records.slice(middle))
+        )
+        return first, second
+
+
+@dataclass(frozen=True, slots=True)
+class ShardWork:
+    """What one shard took, and where its scores are."""
+
+    shard: int
+    segment: str
+    turns: int
+    failed: int
+    tokens: int
+    seconds: float
+    worker: str
+
+
+_models: dict[str, RewardModel] = {}
+
+
+def opened(spec: ModelSpec) -> RewardModel:
+    """The model, loaded the first time that this process is asked for it."""
+    if spec.fingerprint not in _models:
+        module, _, name = spec.opener.partition(":")
+        _models[spec.fingerprint] = getattr(importlib.import_module(module), name)(spec)
+    return _models[spec.fingerprint]
+
+
+def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
+    """What scoring this shard took; its scores are one new segment of the store.
+
+    Doing it twice does no harm: the same turns in the same order give the same segment under the same
+    name.
+    """
+    began = time.monotonic()
+    model = opened(spec)
+    requests, keys = _requests(shard, home)
+    tokens_before = getattr(model, "tokens_seen", 0)
+    scores: dict[bytes, TurnScore] = {}
+    for turn_keys, outcomes in zip(keys, model.score(requests), strict=True):
+        scores.update(zip(turn_keys, outcomes, strict=True))
+    store = ScoreStore(home, spec.fingerprint, spec.attributes)
+    with full_disk_named(store.folder):
+        segment = store.write(scores)
+    return ShardWork(
+        shard=shard.number,
+        segment=segment,
+        turns=len(scores),
+        failed=sum(outcome.values is None for outcome in scores.values()),
+        tokens=getattr(model, "tokens_seen", 0) - tokens_before,
+        seconds=time.monotonic() - began,
+        worker=f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+def _requests(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]]]:
+    """The conversations of the shard's records, and the keys of the turns asked of each."""
+    requests = []
+    keys = []
+    for (piece,), members in shard.members.group_by("piece", maintain_order=True):
+        conversations = _conversations(home.artifacts / shard.record_files[int(str(piece))], members["row"])
+        asked = members.group_by("row", maintain_order=True).agg("turn", KEY)
+        for row, turns, turn_keys in asked.iter_rows():
+            requests.append(Request(conversations[row], tuple(turns)))
+            keys.append(turn_keys)
+    return requests, keys
+
+
+def _conversations(path: Path, rows: pl.Series) -> dict[int, Conversation]:
+    first, last = int(rows.min()), int(rows.max())  # type: ignore[arg-type]
+    frame = (
+        pl.scan_parquet(path, glob=False)
+        .slice(first, last - first + 1)
+        .select("row", "messages")
+        .filter(pl.col("row").is_in(rows.unique().implode()))
+        .collect()
+    )
+    return {row: _CONVERSATION.decode(text) for row, text in frame.iter_rows()}
