@@ -1,0 +1,413 @@
+"""Shards → records: parse, judge what can be judged without a model, write Parquet pieces.
+
+Every shard has its folder below ``artifacts/convert``, named by all that its result depends on, and a
+``manifest.json`` written last. A shard that has one with whole files is not converted again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from assay import steerlm
+from assay.errors import InputFault
+from assay.formats import (
+    FORMATS,
+    Format,
+    MissingField,
+    Reading,
+    Row,
+    Unreadable,
+    misfit,
+    row_of,
+)
+from assay.home import Artifact, Home, digest_of_bytes, written_whole
+from assay.ingest import Inventory, Shard
+from assay.manifest import Converted, ConvertedPiece, Counts, InputFile, from_json, reason_code, to_json
+from assay.progress import Progress, Silent
+from assay.schema import TURN_KEY_BYTES, Message
+from assay.sources import MAX_RECORD_BYTES, RawRecord, RawRecords, Source
+
+#: Part of every shard's key: raise it when the same input gives other records.
+STAGE_VERSION = 1
+
+#: A piece is closed at this much text of messages, or this many records.
+PIECE_TEXT_BYTES = 16 << 20
+PIECE_RECORDS = 50_000
+
+_ENCODE = msgspec.json.Encoder().encode
+_COMPRESSION_LEVEL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _ConvertedShard:
+    """What a shard's ``manifest.json`` says."""
+
+    pieces: tuple[ConvertedPiece, ...]
+    lines: int
+    complete: bool
+
+
+def convert(
+    inventory: Inventory,
+    *,
+    home: Home,
+    limit: int | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+) -> Converted:
+    """The inventory's records in pieces below ``home.artifacts``, in input order.
+
+    ``limit`` takes the first so many records. ``strict`` raises InputFault at the first record that is
+    quarantined. A longer record than ``max_record_bytes`` is quarantined without being held.
+    """
+    watcher: Progress = progress or Silent()
+    watcher.begin("convert", sum(shard.length for shard in inventory.shards), "bytes")
+    shards: list[_ConvertedShard] = []
+    left = limit
+    for shard in inventory.shards:
+        if left is not None and left <= 0:
+            break
+        job = _ShardJob(
+            inventory.files[shard.file], inventory.sources[shard.file], shard, left, max_record_bytes
+        )
+        made = job.reused(home, watcher) or job.made(home, strict=strict)
+        if strict:
+            _refuse_quarantine(made, home)
+        shards.append(made)
+        records = sum(piece.counts.read for piece in made.pieces)
+        if left is not None:
+            left -= records
+        watcher.advance(shard.length, records=records)
+    pieces = tuple(piece for made in shards for piece in made.pieces)
+    converted = Converted(
+        inputs=inventory.files,
+        pieces=pieces,
+        counts=_sum_of(piece.counts for piece in pieces),
+        lines=sum(made.lines for made in shards),
+        complete=all(made.complete for made in shards),
+        digest="",
+    )
+    return replace(converted, digest=digest_of_bytes(to_json(converted)))
+
+
+@dataclass(frozen=True, slots=True)
+class _ShardJob:
+    """One shard to convert, and everything that its result depends on."""
+
+    file: InputFile
+    source: Source
+    shard: Shard
+    limit: int | None
+    max_record_bytes: int
+
+    @property
+    def key(self) -> str:
+        shard = self.shard
+        parts = (
+            STAGE_VERSION,
+            self.file,
+            self.source,
+            (shard.offset, shard.length, shard.first_line, shard.whole),
+            self.limit,
+            self.max_record_bytes,
+            (PIECE_TEXT_BYTES, PIECE_RECORDS),
+        )
+        return digest_of_bytes(_ENCODE(parts))
+
+    def folder(self, home: Home) -> Path:
+        return home.artifacts / "convert" / self.key
+
+    def reused(self, home: Home, progress: Progress) -> _ConvertedShard | None:
+        """What an earlier run made of the shard, None where that is missing or no longer whole."""
+        try:
+            data = (self.folder(home) / "manifest.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            made = from_json(data, _ConvertedShard)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            progress.say(f"{self.file.path}: a damaged manifest of its conversion; converting it again.")
+            return None
+        for piece in made.pieces:
+            for artifact in (piece.records, piece.turns):
+                if not artifact.is_intact(home):
+                    path = home.artifacts / artifact.path
+                    progress.say(f"{self.file.path}: {path} is gone or altered; converting it again.")
+                    return None
+        return made
+
+    def made(self, home: Home, *, strict: bool) -> _ConvertedShard:
+        """The shard, converted now; its manifest is written last."""
+        folder = self.folder(home)
+        _sweep(folder)
+        raws = RawRecords(
+            self.source,
+            offset=self.shard.offset,
+            length=None if self.shard.whole else self.shard.length,
+            first_line=self.shard.first_line,
+            max_record_bytes=self.max_record_bytes,
+        )
+        pieces: list[ConvertedPiece] = []
+        piece = _Piece()
+        readings = _readings(FORMATS[self.file.format], raws)
+        for number, (raw, part, reading) in enumerate(readings, 1):
+            if piece.is_full:
+                pieces.append(piece.written(folder, len(pieces), self.file.path, home))
+                piece = _Piece()
+            reason = piece.add(raw, part, reading)
+            if strict and reason is not None:
+                raise InputFault(f"{self.file.path}:{raw.line}: {reason}")
+            if number == self.limit:
+                break
+        if piece.size:
+            pieces.append(piece.written(folder, len(pieces), self.file.path, home))
+        made = _ConvertedShard(tuple(pieces), raws.lines, raws.complete)
+        with written_whole(folder / "manifest.json") as path:
+            path.write_bytes(to_json(made))
+        return made
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed left half-written."""
+    for path in folder.glob(".*.tmp"):
+        writer = path.name.split(".")[-2]
+        if writer.isdigit():
+            try:
+                os.kill(int(writer), 0)
+            except ProcessLookupError:
+                path.unlink(missing_ok=True)
+            except PermissionError:
+                continue
+
+
+def _readings(format: Format, raws: RawRecords) -> Iterator[tuple[RawRecord, int, Reading]]:
+    """Yield the raw record, part and reading of every record, in input order."""
+    if format.read_file is not None:
+        yield from format.read_file((raw, _row(raw)) for raw in raws)
+        return
+    read = format.read
+    for raw in raws:
+        row = _row(raw)
+        if isinstance(row, str):
+            yield raw, 0, Reading([], problem=row)
+            continue
+        try:
+            readings = read(row)
+        except Unreadable as error:
+            readings = [Reading([], problem=str(error))]
+        except MissingField as error:
+            problem = misfit(row, read_as=format.name, missing=str(error))
+            readings = [Reading([], problem=problem)]
+        if len(readings) == 1:
+            yield raw, 0, readings[0]
+        else:
+            for part, reading in enumerate(readings):
+                yield raw, part, reading
+
+
+def _row(raw: RawRecord) -> Row | str:
+    return raw.problem or row_of(raw.data)
+
+
+_ROLE_BYTES = {role: f"{role}:%d:".encode() for role in ("system", "user", "assistant", "tool")}
+
+
+class _Piece:
+    """Columns of the records gathered so far: plain lists, which cost least a record."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._text_bytes = 0
+        self._places: list[tuple[int, int, int, int]] = []
+        self._outcomes: list[str] = []
+        self._reasons: list[str | None] = []
+        self._messages: list[bytes | None] = []
+        self._labels: list[bytes | None] = []
+        self._prompt_keys: list[bytes | None] = []
+        self._rests: list[bytes | None] = []
+        self._gaps: list[str | None] = []
+        self._turn_rows: list[int] = []
+        self._turn_numbers: list[int] = []
+        self._turn_keys: list[bytes] = []
+        self._turn_bytes: list[int] = []
+
+    @property
+    def is_full(self) -> bool:
+        return self._text_bytes >= PIECE_TEXT_BYTES or self.size >= PIECE_RECORDS
+
+    def add(self, raw: RawRecord, part: int, reading: Reading) -> str | None:
+        """Add a record as the next row; the reason if it is quarantined."""
+        messages, labels, rest, problem, drop = reading
+        prompt_key: bytes | None = None
+        encoded: bytes | None = None
+        gap: str | None = None
+        if problem is None:
+            keys: list[bytes] = []
+            sizes: list[int] = []
+            # The same hash as schema.turn_keys, which a test compares; taken apart here for its speed
+            # and because what precedes the last turn is wanted too.
+            running = hashlib.blake2b(digest_size=TURN_KEY_BYTES)
+            text_bytes = 0
+            plain = True
+            for message in messages:
+                role, content = message.role, message.content
+                if not content or content.isspace():
+                    number = len([*_until(messages, message)]) + 1
+                    problem = f"empty_content: message {number} ({role})"
+                    break
+                data = content.encode()
+                text_bytes += len(data)
+                if role == "assistant":
+                    prompt_key = running.digest()
+                    running.update(_ROLE_BYTES[role] % len(data))
+                    running.update(data)
+                    keys.append(running.digest())
+                    sizes.append(text_bytes)
+                else:
+                    plain = plain and role == "user"
+                    running.update(_ROLE_BYTES[role] % len(data))
+                    running.update(data)
+            if problem is None:
+                if drop is None and not keys:
+                    drop = "no_assistant_turn" if messages else "no_messages"
+                encoded = _ENCODE(messages)
+                self._text_bytes += len(encoded)
+                if not plain:
+                    gap = steerlm.gap(messages)
+        if problem is not None:
+            outcome, prompt_key = "quarantined", None
+        elif drop is not None:
+            outcome, prompt_key = "dropped", None
+        else:
+            outcome = "ok"
+            row = self.size
+            self._turn_rows.extend([row] * len(keys))
+            self._turn_numbers.extend(range(len(keys)))
+            self._turn_keys.extend(keys)
+            self._turn_bytes.extend(sizes)
+        self._places.append((raw.line, part, raw.offset, raw.length))
+        self._outcomes.append(outcome)
+        self._reasons.append(problem or drop)
+        self._messages.append(encoded)
+        self._labels.append(_ENCODE(labels) if labels is not None and problem is None else None)
+        self._prompt_keys.append(prompt_key)
+        self._rests.append(rest)
+        self._gaps.append(gap)
+        self.size += 1
+        return problem
+
+    def written(self, folder: Path, number: int, file: str, home: Home) -> ConvertedPiece:
+        """The piece, once its two Parquet files are written."""
+        line, part, offset, length = zip(*self._places, strict=True)
+        records = pl.DataFrame(
+            [
+                pl.int_range(self.size, dtype=pl.UInt32, eager=True).alias("row"),
+                pl.Series("line", line, pl.UInt64),
+                pl.Series("part", part, pl.UInt32),
+                pl.Series("offset", offset, pl.UInt64),
+                pl.Series("length", length, pl.UInt64),
+                pl.Series("outcome", self._outcomes, pl.String),
+                pl.Series("reason", self._reasons, pl.String),
+                _text_column("messages", self._messages),
+                _text_column("labels", self._labels),
+                pl.Series("prompt_key", self._prompt_keys, pl.Binary),
+                _text_column("rest", self._rests),
+                pl.Series("steerlm_gap", self._gaps, pl.String),
+            ]
+        )
+        turns = pl.DataFrame(
+            [
+                pl.Series("row", self._turn_rows, pl.UInt32),
+                pl.Series("turn", self._turn_numbers, pl.UInt32),
+                pl.Series("key", self._turn_keys, pl.Binary),
+                pl.Series("text_bytes", self._turn_bytes, pl.UInt32),
+            ]
+        )
+        return ConvertedPiece(
+            file=file,
+            records=_parquet(records, folder / f"{number:04d}.records.parquet", home),
+            turns=_parquet(turns, folder / f"{number:04d}.turns.parquet", home),
+            counts=_counts(self._outcomes, self._reasons),
+            turn_count=len(self._turn_rows),
+        )
+
+
+def _until(messages: list[Message], end: Message) -> Iterator[Message]:
+    for message in messages:
+        if message is end:
+            return
+        yield message
+
+
+def _text_column(name: str, values: list[bytes | None]) -> pl.Series:
+    return pl.Series(name, values, pl.Binary).cast(pl.String)
+
+
+def _parquet(frame: pl.DataFrame, path: Path, home: Home) -> Artifact:
+    with written_whole(path) as temporary:
+        frame.write_parquet(
+            temporary, compression="zstd", compression_level=_COMPRESSION_LEVEL, statistics=False
+        )
+    return Artifact.of(path, home)
+
+
+def _counts(outcomes: list[str], reasons: list[str | None]) -> Counts:
+    dropped: Counter[str] = Counter()
+    quarantined: Counter[str] = Counter()
+    ok = 0
+    for outcome, reason in zip(outcomes, reasons, strict=True):
+        if reason is None:
+            ok += 1
+        else:
+            (dropped if outcome == "dropped" else quarantined)[reason_code(reason)] += 1
+    return Counts(ok, _sorted(dropped), _sorted(quarantined))
+
+
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
+
+
+def _sum_of(counts: Iterable[Counts]) -> Counts:
+    ok = 0
+    dropped: Counter[str] = Counter()
+    quarantined: Counter[str] = Counter()
+    for each in counts:
+        ok += each.ok
+        dropped.update(each.dropped)
+        quarantined.update(each.quarantined)
+    return Counts(ok, _sorted(dropped), _sorted(quarantined))
+
+
+def _refuse_quarantine(made: _ConvertedShard, home: Home) -> None:
+    """Raise InputFault for the first quarantined record of a shard that an earlier run converted."""
+    for piece in made.pieces:
+        if piece.counts.quarantined:
+            records = pl.read_parquet(
+                home.artifacts / piece.records.path, columns=["line", "outcome", "reason"]
+            )
+            line, _, reason = records.filter(pl.col("outcome") == "quarantined").row(0)
+            raise InputFault(f"{piece.file}:{line}: {reason}")
+
+
+def converted_lines(piece: ConvertedPiece, home: Home) -> Iterator[bytes]:
+    """Yield the piece's records as SteerLM lines with the labels they came with, in input order.
+
+    Only ``ok`` records, and of those the ones that a SteerLM row can express.
+    """
+    records = pl.read_parquet(
+        home.artifacts / piece.records.path, columns=["outcome", "messages", "labels", "steerlm_gap"]
+    )
+    wanted = records.filter((pl.col("outcome") == "ok") & pl.col("steerlm_gap").is_null())
+    decode_messages = msgspec.json.Decoder(list[Message]).decode
+    decode_labels = msgspec.json.Decoder(list[str | None]).decode
+    for messages, labels in wanted.select("messages", "labels").iter_rows():
+        yield steerlm.to_line(decode_messages(messages), decode_labels(labels) if labels else None)

@@ -1,0 +1,179 @@
+"""Files → an inventory: what there is to read, in which format, cut into shards of bounded size."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import polars as pl
+
+from assay.errors import UserMistake
+from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
+from assay.manifest import InputFile
+from assay.sources import KNOWN_ENDINGS, RawRecords, Source, read_originals, sniff
+
+__all__ = ["Inventory", "Shard", "read_originals", "take_inventory"]
+
+#: Plain lines are cut into shards of about this many bytes.
+SHARD_BYTES = 32 << 20
+
+_READ_BYTES = 1 << 20
+# A file's format is told from its first decodable rows: this many, or as many as these bytes hold.
+_SAMPLE_ROWS = 32
+_SAMPLE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A run of one file's records that is converted, and found again, by itself."""
+
+    file: int
+    """Index into the inventory's files."""
+    offset: int
+    length: int
+    """Bytes; for a file that is not cut, its size on disk."""
+    first_line: int
+    whole: bool
+    """The shard is the whole file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a run reads, in input order. ``sources`` run parallel to ``files``."""
+
+    files: tuple[InputFile, ...]
+    sources: tuple[Source, ...]
+    shards: tuple[Shard, ...]
+
+
+def take_inventory(
+    inputs: Sequence[str], *, format: str = "auto", shard_bytes: int = SHARD_BYTES
+) -> Inventory:
+    """The inventory of ``inputs``: paths, globs or folders, each file once, in the order given.
+
+    A folder stands for its files of known endings, at any depth, and a glob for what it matches,
+    sorted. UserMistake for what cannot be read, and for an unknown format.
+    """
+    if format != "auto" and format not in FORMATS:
+        close = difflib.get_close_matches(format, ["auto", *FORMATS], n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UserMistake(f"unknown format {format!r}.{hint} There are: auto, {', '.join(FORMATS)}.")
+    files: list[InputFile] = []
+    sources: list[Source] = []
+    shards: list[Shard] = []
+    for path in _paths(inputs):
+        try:
+            source = sniff(path)
+            chosen = _format_of(source) if format == "auto" else format
+            is_cut = source.container == "lines" and source.compression == "none"
+            is_cut = is_cut and FORMATS[chosen].read_file is None
+            digest, size, cuts = _digest_and_cuts(path, shard_bytes if is_cut else None)
+        except OSError as error:
+            raise UserMistake(f"{path}: cannot be read: {error.strerror or error}") from error
+        except pl.exceptions.PolarsError as error:
+            raise UserMistake(f"{path}: not a Parquet file that can be read: {error}") from error
+        files.append(InputFile(path, digest, size, chosen))
+        sources.append(source)
+        for cut, following in zip(cuts, [*cuts[1:], (size, 0)], strict=True):
+            length = following[0] - cut[0]
+            shards.append(Shard(len(files) - 1, cut[0], length, cut[1], len(cuts) == 1))
+    return Inventory(tuple(files), tuple(sources), tuple(shards))
+
+
+def _paths(inputs: Sequence[str]) -> Iterator[str]:
+    """Yield every file once, as a person would name it."""
+    seen: set[str] = set()
+    if not inputs:
+        raise UserMistake("no input given. Name a file, a folder or a glob.")
+    for given in inputs:
+        for path in _expanded(given):
+            real = os.path.realpath(path)
+            if real not in seen:
+                seen.add(real)
+                yield path
+
+
+def _expanded(given: str) -> list[str]:
+    path = Path(given)
+    if path.is_dir():
+        found = sorted(_files_below(given))
+        if not found:
+            raise UserMistake(f"{given}: the folder holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
+        return found
+    if path.is_file():
+        return [given]
+    if path.exists():
+        raise UserMistake(f"{given}: neither a file nor a folder.")
+    if glob.has_magic(given):
+        found = sorted(name for name in glob.glob(given, recursive=True) if os.path.isfile(name))
+        if not found:
+            raise UserMistake(f"{given}: matches no file.")
+        return found
+    raise UserMistake(f"{given}: there is no such file or folder.")
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise UserMistake(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(KNOWN_ENDINGS) and not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
+def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list[tuple[int, int]]]:
+    """The file's digest, size, and where its shards begin: (offset, line from 1), in one pass.
+
+    A shard ends at the first line end after ``shard_bytes``; None cuts nothing.
+    """
+    running = hashlib.blake2b(digest_size=16)
+    size = lines = 0
+    cuts = [(0, 1)]
+    with open(path, "rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            running.update(chunk)
+            if shard_bytes is not None:
+                counted = 0
+                while (due := cuts[-1][0] + shard_bytes - size) <= len(chunk):
+                    end = chunk.find(b"\n", max(due - 1, counted, 0)) + 1
+                    if not end:
+                        break
+                    lines += chunk.count(b"\n", counted, end)
+                    counted = end
+                    cuts.append((size + end, lines + 1))
+                lines += chunk.count(b"\n", counted)
+            size += len(chunk)
+    if len(cuts) > 1 and cuts[-1][0] == size:
+        cuts.pop()
+    return running.hexdigest(), size, cuts
+
+
+def _format_of(source: Source) -> str:
+    """The format that most of the file's first rows have, else the one that they come nearest to."""
+    rows = list(_first_rows(source))
+    recognised = Counter(name for row in rows if (name := recognised_format(row)))
+    nearest = Counter(nearest_format(row).name for row in rows)
+    for votes in (recognised, nearest):
+        if votes:
+            return votes.most_common(1)[0][0]
+    return "messages"
+
+
+def _first_rows(source: Source) -> Iterator[Row]:
+    held = 0
+    for raw in islice(RawRecords(source), 4 * _SAMPLE_ROWS):
+        row = row_of(raw.data)
+        if not isinstance(row, str):
+            yield row
+        held += raw.length
+        if held > _SAMPLE_BYTES:
+            return

@@ -1,0 +1,522 @@
+"""Raw records out of files: decompress, split into lines, array elements or Parquet rows, hold nothing long.
+
+Nothing here knows what a record means; ``formats`` does. Offsets count decompressed bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
+
+import msgspec
+import polars as pl
+import zstandard
+
+from assay.errors import UserMistake
+
+#: A longer record is quarantined and never held in memory.
+MAX_RECORD_BYTES = 32 << 20
+
+_READ_BYTES = 1 << 20
+_HEAD_BYTES = 1 << 16
+# A zstd block of 4 bytes can stand for 128 KiB: small bites bound what one call gives back.
+_ZSTD_BITE_BYTES = 1 << 12
+_PARQUET_BATCH_ROWS = 4096
+
+BOM = b"\xef\xbb\xbf"
+JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+COMPRESSION_ENDINGS = (".gz", ".zst", ".zstd")
+KNOWN_ENDINGS = (
+    *JSON_ENDINGS,
+    *(ending + packed for ending in JSON_ENDINGS for packed in COMPRESSION_ENDINGS),
+    ".parquet",
+)
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# A zstd frame that carries no data (RFC 8878, 3.1.2): 0x184D2A50 to 0x184D2A5F, little-endian.
+_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+_PARQUET_MAGIC = b"PAR1"
+_FOREIGN_MAGIC = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7-Zip"}
+
+
+class RawRecord(NamedTuple):
+    """One nonblank line, array element or Parquet row, as it lies in its file."""
+
+    line: int
+    """From 1: line, element or row."""
+    offset: int
+    length: int
+    """Bytes, without line end or comma."""
+    data: bytes
+    """Empty where ``problem`` says why it cannot be held."""
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file, and how records are packed in it."""
+
+    path: str
+    container: str
+    """``lines``, ``array``, ``values`` (JSON values one after the other) or ``parquet``."""
+    compression: str
+    """``none``, ``gzip`` or ``zstd``."""
+
+
+class CutShortError(Exception):
+    """A stream ended before its format says it may; the bytes before were given."""
+
+
+def sniff(path: str) -> Source:
+    """How records are packed in the file at ``path``; its magic bytes count for more than its name."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    for magic, name in _FOREIGN_MAGIC.items():
+        if start.startswith(magic):
+            raise UserMistake(f"{path}: {name} is not read. Decompress it, or use gzip or zstd.")
+    compression = "none"
+    if start.startswith(_GZIP_MAGIC):
+        compression = "gzip"
+    elif start.startswith(_ZSTD_MAGIC) or _ZSTD_SKIPPABLE.match(start):
+        compression = "zstd"
+    if start.startswith(_PARQUET_MAGIC) and compression == "none":
+        return Source(path, "parquet", compression)
+    name = path.lower()
+    for packed in COMPRESSION_ENDINGS:
+        name = name.removesuffix(packed)
+    if name.endswith(".parquet"):
+        if os.path.getsize(path) == 0:
+            return Source(path, "lines", "none")
+        raise UserMistake(f"{path}: not a Parquet file, though its name says so.")
+    return Source(path, _container(name, _head(path, compression)), compression)
+
+
+def _head(path: str, compression: str) -> bytes:
+    head = b""
+    try:
+        for chunk in stream(Source(path, "lines", compression)):
+            head += chunk
+            if len(head) >= _HEAD_BYTES:
+                break
+    except CutShortError:
+        pass
+    return head
+
+
+def _container(name: str, head: bytes) -> str:
+    if name.endswith((".jsonl", ".ndjson")):
+        return "lines"
+    text = head.removeprefix(BOM).lstrip()
+    if text.startswith(b"["):
+        return "array"
+    first_line, newline, _ = text.partition(b"\n")
+    # An object spread over lines breaks off behind an opening bracket or a comma; a JSON line does not.
+    if newline and first_line.rstrip().endswith((b"{", b"[", b",", b":")):
+        return "values"
+    return "lines"
+
+
+def stream(source: Source) -> Iterator[bytes]:
+    """Yield the file's decompressed bytes in order; CutShortError where they end too early."""
+    if source.compression == "gzip":
+        return _gunzipped(source.path)
+    if source.compression == "zstd":
+        return _unzstd(source.path)
+    return _plain(source.path, 0, None)
+
+
+def _plain(path: str, offset: int, length: int | None) -> Iterator[bytes]:
+    """Yield the file's bytes from ``offset``, ``length`` of them or all."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        left = length
+        while chunk := file.read(_READ_BYTES if left is None else min(_READ_BYTES, left)):
+            yield chunk
+            if left is not None:
+                left -= len(chunk)
+
+
+def _gunzipped(path: str) -> Iterator[bytes]:
+    """Yield the content of a gzip file of any number of members, at most 1 MiB at a time."""
+    with open(path, "rb") as file:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        packed = file.read(_READ_BYTES)
+        while True:
+            try:
+                unpacked = unpacker.decompress(packed, _READ_BYTES)
+            except zlib.error as error:
+                raise CutShortError(f"the gzip data are damaged ({error})") from error
+            if unpacked:
+                yield unpacked
+            if unpacker.eof:
+                packed = unpacker.unused_data or file.read(_READ_BYTES)
+                # Tape blocks are padded with zeros; gunzip ignores them too.
+                while packed and not packed.strip(b"\0"):
+                    packed = file.read(_READ_BYTES)
+                packed = packed.lstrip(b"\0")
+                if not packed:
+                    return
+                if len(packed) < len(_GZIP_MAGIC):
+                    packed += file.read(_READ_BYTES)
+                if not packed.startswith(_GZIP_MAGIC):
+                    raise CutShortError("something that is not gzip follows the gzip data")
+                unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            elif unpacker.unconsumed_tail:
+                packed = unpacker.unconsumed_tail
+            else:
+                packed = file.read(_READ_BYTES)
+                # At the end of the file zlib may still hold output that did not fit the last answer.
+                if not packed and len(unpacked) < _READ_BYTES:
+                    raise CutShortError("the gzip data end in the middle")
+
+
+def _unzstd(path: str) -> Iterator[bytes]:
+    """Yield the content of a zstd file of any number of frames, a bounded amount at a time."""
+    with open(path, "rb") as file:
+        unpacker = zstandard.ZstdDecompressor().decompressobj()
+        packed = file.read(_ZSTD_BITE_BYTES)
+        while packed:
+            try:
+                unpacked = unpacker.decompress(packed)
+            except zstandard.ZstdError as error:
+                raise CutShortError(f"the zstd data are damaged ({error})") from error
+            if unpacked:
+                yield unpacked
+            packed = unpacker.unused_data if unpacker.eof else b""
+            if unpacker.eof:
+                packed = packed or file.read(_ZSTD_BITE_BYTES)
+                if not packed:
+                    return
+                unpacker = zstandard.ZstdDecompressor().decompressobj()
+            else:
+                packed = file.read(_ZSTD_BITE_BYTES)
+        raise CutShortError("the zstd data end in the middle")
+
+
+class RawRecords:
+    """The raw records of one shard, in order; after iteration, ``lines`` and ``complete`` are known.
+
+    ``length`` None reads to the end. Only plain lines can begin elsewhere than at 0.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        first_line: int = 1,
+        max_record_bytes: int = MAX_RECORD_BYTES,
+    ):
+        self.lines = 0
+        """Lines, elements or rows read so far; blank lines are lines."""
+        self.complete = True
+        """False once the stream was found to be cut short."""
+        self._source = source
+        self._offset = offset
+        self._length = length
+        self._first_line = first_line
+        self._limit = max_record_bytes
+
+    def __iter__(self) -> Iterator[RawRecord]:
+        if self._source.container == "parquet":
+            return self._parquet_rows()
+        if self._source.compression == "none":
+            chunks = _plain(self._source.path, self._offset, self._length)
+        else:
+            chunks = stream(self._source)
+        if self._source.container == "lines":
+            return self._split_lines(chunks)
+        return self._split_values(chunks, bracketed=self._source.container == "array")
+
+    def _too_long(self, length: int) -> str:
+        return f"line_too_long: {length} bytes; at most {self._limit} are held"
+
+    def _split_lines(self, chunks: Iterator[bytes]) -> Iterator[RawRecord]:
+        line, start, limit = self._first_line, self._offset, self._limit
+        held: list[bytes] = []
+        # Bytes of the line begun; more than are in ``held`` once the line has become too long.
+        begun = 0
+        if start == 0:
+            chunks, bom_bytes = _without_bom(chunks)
+            start += bom_bytes
+        cut: str | None = None
+        while True:
+            try:
+                chunk = next(chunks, b"")
+            except CutShortError as error:
+                cut, chunk = str(error), b""
+            if not chunk:
+                break
+            ended = chunk.split(b"\n")
+            tail = ended.pop()
+            for data in ended:
+                size = len(data)
+                if begun:
+                    size += begun
+                    if size <= limit:
+                        data = b"".join((*held, data))
+                    held.clear()
+                    begun = 0
+                if size > limit:
+                    yield RawRecord(line, start, size, b"", self._too_long(size))
+                elif data and not data.isspace():
+                    if data[-1] == 13:  # \r
+                        data = data[:-1]
+                    yield RawRecord(line, start, len(data), data)
+                self.lines += 1
+                line += 1
+                start += size + 1
+            if tail:
+                begun += len(tail)
+                if begun <= limit:
+                    held.append(tail)
+                else:
+                    held.clear()
+        if cut is not None:
+            self.complete = False
+        if begun:
+            self.lines += 1
+            data = b"".join(held)
+            if begun > limit:
+                yield RawRecord(line, start, begun, b"", self._too_long(begun))
+            elif not data.isspace():
+                if cut is not None and not _is_json(data):
+                    yield RawRecord(line, start, begun, b"", f"cut_short: {cut}")
+                else:
+                    data = data.removesuffix(b"\r")
+                    yield RawRecord(line, start, len(data), data)
+
+    def _split_values(self, chunks: Iterator[bytes], *, bracketed: bool) -> Iterator[RawRecord]:
+        chunks, bom_bytes = _without_bom(chunks)
+        splitter = _ValueSplitter(bom_bytes, bracketed=bracketed, limit=self._limit)
+        cut: str | None = None
+        while True:
+            try:
+                chunk = next(chunks, b"")
+            except CutShortError as error:
+                cut, chunk = str(error), b""
+            if not chunk:
+                break
+            for offset, length, data in splitter.feed(chunk):
+                self.lines += 1
+                too_long = None if data else self._too_long(length)
+                yield RawRecord(self.lines, offset, length, data, too_long)
+        if bracketed and cut is None and not splitter.closed:
+            cut = "the JSON array has no closing bracket"
+        if cut is not None:
+            self.complete = False
+        rest = splitter.unfinished()
+        if rest is not None:
+            offset, length, data = rest
+            self.lines += 1
+            problem: str | None = None
+            if not data:
+                problem = self._too_long(length)
+            elif splitter.closed:
+                problem = "trailing_data: something follows the JSON array's closing bracket"
+            elif not _is_json(data):
+                problem = f"cut_short: {cut or 'the file ends in the middle of a JSON value'}"
+                self.complete = False
+            yield RawRecord(self.lines, offset, length, b"" if problem else data, problem)
+
+    def _parquet_rows(self) -> Iterator[RawRecord]:
+        for line, data in enumerate(_rows_as_json(self._source.path), 1):
+            self.lines = line
+            problem = self._too_long(len(data)) if len(data) > self._limit else None
+            yield RawRecord(line, line - 1, len(data), b"" if problem else data, problem)
+
+
+def _rows_as_json(path: str) -> Iterator[bytes]:
+    """Yield every Parquet row as a JSON object, a batch of rows in memory at a time."""
+    encode = msgspec.json.Encoder().encode
+    batches = pl.scan_parquet(path, glob=False).collect_batches(
+        chunk_size=_PARQUET_BATCH_ROWS, maintain_order=True
+    )
+    for batch in batches:
+        for row in batch.iter_rows(named=True):
+            yield encode(row)
+
+
+def _without_bom(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], int]:
+    """The chunks without a leading byte order mark, and how many bytes that took away."""
+    first = b""
+    try:
+        while len(first) < len(BOM) and (chunk := next(chunks, b"")):
+            first += chunk
+    except CutShortError as error:
+        return chain((first,) if first else (), _raising(error)), 0
+    found = len(BOM) if first.startswith(BOM) else 0
+    return chain((first[found:],) if len(first) > found else (), chunks), found
+
+
+def _raising(error: CutShortError) -> Iterator[bytes]:
+    raise error
+    yield b""
+
+
+_DECODE_ANY: Callable[[bytes], object] = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether ``data`` is one whole JSON value, and no number, whose end nothing marks."""
+    try:
+        _DECODE_ANY(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return data.rstrip().endswith((b"}", b"]"))
+
+
+# Possessive quantifiers keep these linear: what one part took is never given back.
+_STRING = rb'"(?:[^"\\]++|\\[\s\S])*+"'
+_IN_STRING = re.compile(rb'(?:[^"\\]++|\\[\s\S])*+')
+_NESTED = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+")
+_BETWEEN_COMMAS = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+")
+_BETWEEN_LINES = re.compile(rb'(?:[^"\[\]{}\n]++|' + _STRING + rb")*+")
+
+
+class _ValueSplitter:
+    """Finds where the values of a JSON array begin and end, without understanding them.
+
+    A value lasts until a comma or bracket of the array itself, so one that is broken but balanced
+    costs only itself. Without brackets around all, a value lasts until its own bracket closes.
+    """
+
+    def __init__(self, offset: int, *, bracketed: bool, limit: int):
+        self.closed = False
+        """The array's closing bracket was seen."""
+        self._opened = not bracketed
+        self._bracketed = bracketed
+        self._at_top = _BETWEEN_COMMAS if bracketed else _BETWEEN_LINES
+        self._limit = limit
+        self._buffer = b""
+        self._buffer_offset = offset
+        # The value begun lies from _start on; _dropped bytes of it are no longer held.
+        self._start = 0
+        self._dropped = 0
+        # Everything before _position has been looked at.
+        self._position = 0
+        self._depth = 0
+        self._in_string = False
+
+    def feed(self, chunk: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (offset, length, data) of each value that ends in ``chunk``; data b"" where too long."""
+        self._buffer += chunk
+        if not self._opened:
+            at = self._buffer.find(b"[")
+            if at < 0:
+                return
+            self._opened = True
+            self._start = self._position = at + 1
+        while not self.closed:
+            if self._in_string:
+                self._skip(_IN_STRING)
+                if self._mark() != b'"':
+                    break
+                self._in_string = False
+                self._position += 1
+            self._skip(_NESTED if self._depth else self._at_top)
+            mark = self._mark()
+            if not mark:
+                break
+            self._position += 1
+            if mark == b'"':
+                self._in_string = True
+            elif mark in b"[{":
+                self._depth += 1
+            elif self._depth:
+                self._depth -= 1
+                if not self._bracketed and not self._depth:
+                    yield from self._value(self._position)
+            elif mark == b"," or mark == b"\n" or (mark == b"]" and self._bracketed):
+                self.closed = mark == b"]"
+                yield from self._value(self._position - 1)
+                self._start = self._position
+            # Any other closing bracket is astray: part of a broken value.
+        if self.closed:
+            self._position = len(self._buffer)
+        keep_from = self._start
+        if self._position - self._start + self._dropped > self._limit:
+            keep_from = self._position
+            self._dropped += self._position - self._start
+        self._buffer = self._buffer[keep_from:]
+        self._buffer_offset += keep_from
+        self._position -= keep_from
+        self._start = 0
+
+    def unfinished(self) -> tuple[int, int, bytes] | None:
+        """What follows the last whole value: (offset, length, data), or None where nothing does."""
+        return next(self._value(len(self._buffer)), None)
+
+    def _mark(self) -> bytes:
+        return self._buffer[self._position : self._position + 1]
+
+    def _skip(self, pattern: re.Pattern[bytes]) -> None:
+        if found := pattern.match(self._buffer, self._position):
+            self._position = found.end()
+
+    def _value(self, end: int) -> Iterator[tuple[int, int, bytes]]:
+        offset = self._buffer_offset + self._start - self._dropped
+        length = self._dropped + end - self._start
+        if length > self._limit:
+            yield offset, length, b""
+        else:
+            text = self._buffer[self._start : end]
+            if data := text.strip():
+                yield offset + len(text) - len(text.lstrip()), len(data), data
+        self._start, self._dropped = end, 0
+
+
+def read_originals(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """Yield the bytes of each (offset, length) of the decompressed file, ascending and not overlapping.
+
+    A span may be part of a record: ask for a long one in pieces. In a Parquet file the offset is the
+    row, from 0, and the bytes are the row as JSON.
+    """
+    source = sniff(path)
+    if source.container == "parquet":
+        yield from _original_rows(path, spans)
+    elif source.compression == "none":
+        with open(path, "rb") as file:
+            for offset, length in spans:
+                file.seek(offset)
+                yield file.read(length)
+    else:
+        yield from _slices(stream(source), spans)
+
+
+def _original_rows(path: str, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    rows = enumerate(_rows_as_json(path))
+    for offset, _ in spans:
+        for at, data in rows:
+            if at == offset:
+                yield data
+                break
+
+
+def _slices(chunks: Iterator[bytes], spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    buffer, buffer_offset = b"", 0
+    for offset, length in spans:
+        parts: list[bytes] = []
+        missing = length
+        while missing:
+            if offset >= buffer_offset + len(buffer):
+                buffer_offset += len(buffer)
+                try:
+                    buffer = next(chunks, b"")
+                except CutShortError:
+                    buffer = b""
+                if not buffer:
+                    break
+                continue
+            part = buffer[offset - buffer_offset : offset - buffer_offset + missing]
+            parts.append(part)
+            offset += len(part)
+            missing -= len(part)
+        yield b"".join(parts)
