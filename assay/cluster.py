@@ -63,7 +63,7 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
     with dask.config.set(_SETTINGS):
         if options.scheduler_address:
             try:
-                client = Client(options.scheduler_address, set_as_default=False, timeout="10s")
+                client = Client(options.scheduler_address, set_as_default=False, timeout="5s")
             except OSError as error:
                 raise ClusterFault(
                     f"no Dask scheduler answers at {options.scheduler_address}: start one with `dask "

@@ -167,7 +167,7 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
         schema={"row": pl.UInt32, "turn": pl.UInt32, "key": pl.Binary, "text_bytes": pl.UInt32},
         orient="row",
     )
-    folder = home.artifacts / "convert" / "handmade"
+    folder = home.artifacts / "convert" / f"handmade-{digest_of_bytes(file.encode(), repr(records).encode())}"
     folder.mkdir(parents=True, exist_ok=True)
     records_path, turns_path = folder / f"records-{number}.parquet", folder / f"turns-{number}.parquet"
     frame.write_parquet(records_path)

@@ -1,0 +1,68 @@
+"""A reward model without weights: scores from a hash, a log of every call, and texts that do harm."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.rewards.protocol import ModelSpec, Request, TurnScore
+from assay.schema import turn_keys
+
+POISON = "kills whoever reads it"
+SLOW = "takes its time"
+SLOW_SECONDS = 0.3
+UNSCORABLE = "gives no number"
+
+
+def spec(folder: Path, fingerprint: str = "ab" * 16) -> ModelSpec:
+    """A fake whose calls are written down below ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return ModelSpec(
+        name="fake",
+        folder=str(folder),
+        family="sequence-classification",
+        attributes=("helpfulness", "verbosity"),
+        max_tokens=1000,
+        over_length="quarantine",
+        dtype="float32",
+        opener="fakes:Fake",
+        fingerprint=fingerprint,
+    )
+
+
+def calls(folder: Path) -> list[str]:
+    """The hex key of every turn that any worker was asked to score, repeats and all."""
+    return [line for log in sorted(folder.glob("calls-*.log")) for line in log.read_text().split()]
+
+
+class Fake:
+    def __init__(self, spec: ModelSpec) -> None:
+        self.attributes = spec.attributes
+        self.fingerprint = spec.fingerprint
+        self._log = Path(spec.folder) / f"calls-{os.getpid()}.log"
+
+    def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
+        results = []
+        for request in requests:
+            text = " ".join(message.content for message in request.messages)
+            if POISON in text:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if SLOW in text:
+                time.sleep(SLOW_SECONDS)
+            keys = [key.key for key in turn_keys(request.messages)]
+            results.append([self._one(keys[turn], text) for turn in request.turns])
+        with self._log.open("a") as log:
+            for request in requests:
+                keys = [key.key for key in turn_keys(request.messages)]
+                log.writelines(f"{keys[turn].hex()}\n" for turn in request.turns)
+        return results
+
+    def _one(self, key: bytes, text: str) -> TurnScore:
+        if UNSCORABLE in text:
+            return TurnScore(None, "not_finite: the model gave nan")
+        digest = hashlib.sha256(key).digest()
+        return TurnScore((digest[0] / 64, digest[1] / 64))

@@ -1,0 +1,345 @@
+"""Turns are paid for once, a killed run finishes its plan, and what is lost is only what was under way."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fakes
+import handmade
+import polars as pl
+import psutil
+import pytest
+from handmade import Record
+
+from assay import cluster, scoring
+from assay.cluster import ClusterOptions
+from assay.home import Home
+from assay.manifest import Converted, Scored
+from assay.rewards.protocol import ModelSpec
+from assay.scoring import ScoringWork
+
+TWO_WORKERS = ClusterOptions(workers=2)
+
+
+class Heard:
+    """Progress that remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None: ...
+
+    def advance(self, count: int = 1, **details: object) -> None: ...
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def chat(*texts: str) -> tuple[tuple[str, str], ...]:
+    return tuple(("user" if index % 2 == 0 else "assistant", text) for index, text in enumerate(texts))
+
+
+def records(count: int, *, mark: str = "", first: int = 0) -> list[Record]:
+    numbers = range(first, first + count)
+    return [Record(n + 1, chat(f"question {n}", f"answer {n} {mark}", "more", f"more {n}")) for n in numbers]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelSpec:
+    return fakes.spec(tmp_path / "model")
+
+
+def convert(home: Home, *pieces: list[Record]) -> Converted:
+    return handmade.make(home, {"chat.jsonl": pieces}).converted
+
+
+def score(
+    converted: Converted,
+    model: ModelSpec,
+    home: Home,
+    *,
+    workers: ClusterOptions = TWO_WORKERS,
+    shard_tokens: int = 60,
+    heard: Heard | None = None,
+) -> tuple[Scored, ScoringWork]:
+    return scoring.score(
+        converted,
+        model,
+        home=home,
+        cluster=workers,
+        shard_tokens=shard_tokens,
+        progress=heard or Heard(),
+    )
+
+
+def values(scored: Scored, home: Home) -> pl.DataFrame:
+    return pl.concat([pl.read_parquet(home.artifacts / piece.scores.path) for piece in scored.pieces])
+
+
+def store_files(home: Home) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in home.scores.glob("*/*.parquet")}
+
+
+@pytest.fixture
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def forbid() -> None:
+        monkeypatch.setattr(scoring, "connected", lambda options: pytest.fail("a cluster was started"))
+
+    return forbid
+
+
+def test_scoring_again_scores_nothing_and_starts_no_worker(
+    home: Home, model: ModelSpec, no_cluster: Callable[[], None]
+) -> None:
+    converted = convert(home, records(20), records(5, first=100))
+    first, work = score(converted, model, home)
+    assert work.turns_scored == 50
+    no_cluster()
+    second, work = score(converted, model, home)
+    assert work.turns_scored == 0
+    assert second == first
+
+
+def test_added_rows_are_scored_and_no_others(home: Home, model: ModelSpec) -> None:
+    score(convert(home, records(10)), model, home)
+    before = fakes.calls(Path(model.folder))
+    _, work = score(convert(home, records(10), records(3, first=50)), model, home)
+    assert work.turns_scored == 6
+    assert len(fakes.calls(Path(model.folder))) == len(before) + 6
+
+
+def test_a_shared_beginning_is_scored_once(home: Home, model: ModelSpec) -> None:
+    branches = [Record(n + 1, chat("Hi", "Hello", f"then {n}", f"answer {n}")) for n in range(10)]
+    scored, work = score(convert(home, branches), model, home)
+    calls = fakes.calls(Path(model.folder))
+    assert len(calls) == len(set(calls)) == 11 == work.turns_scored
+    assert (scored.turns, scored.distinct_turns) == (20, 11)
+    frame = values(scored, home)
+    assert frame.filter(pl.col("turn") == 0)["helpfulness"].n_unique() == 1
+    assert frame["helpfulness"].null_count() == 0
+
+
+def test_a_conversation_that_grew_is_read_in_its_longest_form(home: Home, model: ModelSpec) -> None:
+    grown = [Record(n, chat(*[f"text {k}" for k in range(2 * n)])) for n in (1, 2, 3)]
+    preview = scoring.preview(convert(home, grown), model, home=home)
+    assert (preview.turns, preview.distinct_turns, preview.planned_records) == (6, 3, 1)
+
+
+def test_preview_says_what_is_stored_and_writes_nothing(home: Home, model: ModelSpec) -> None:
+    converted = convert(home, records(4))
+    fresh = scoring.preview(converted, model, home=home)
+    assert (fresh.records, fresh.turns, fresh.stored_turns) == (4, 8, 0)
+    assert not home.scores.exists()
+    assert not home.plans.exists()
+    score(converted, model, home)
+    assert scoring.preview(converted, model, home=home).stored_turns == 8
+
+
+def test_the_number_of_workers_changes_no_byte(home: Home, model: ModelSpec, tmp_path: Path) -> None:
+    other = Home(tmp_path / "other")
+    one, _ = score(convert(home, records(30)), model, home, workers=ClusterOptions(workers=1))
+    two, _ = score(convert(other, records(30)), model, other, workers=TWO_WORKERS)
+    assert one == two
+    assert store_files(home) == store_files(other)
+
+
+def test_a_turn_without_a_score_keeps_its_reason_and_is_not_tried_again(
+    home: Home, model: ModelSpec, no_cluster: Callable[[], None]
+) -> None:
+    converted = convert(home, [*records(2), *records(1, mark=fakes.UNSCORABLE, first=9)])
+    scored, work = score(converted, model, home)
+    assert scored.failed == {"not_finite": 2}
+    assert work.turns_scored == 4
+    assert values(scored, home)["helpfulness"].null_count() == 2
+    no_cluster()
+    assert score(converted, model, home)[0] == scored
+
+
+def test_a_record_that_kills_every_worker_is_found_and_the_rest_is_scored(
+    home: Home, model: ModelSpec
+) -> None:
+    bad = records(1, mark=fakes.POISON, first=7)
+    converted = convert(home, [*records(7), *bad, *records(8, first=8)])
+    heard = Heard()
+    scored, work = score(converted, model, home, heard=heard)
+    assert scored.failed == {"killed_workers": 2}
+    assert work.turns_scored == 30
+    frame = values(scored, home)
+    assert frame.filter(pl.col("reason").is_not_null())["row"].to_list() == [7, 7]
+    assert any("kills its worker" in line for line in heard.lines)
+    assert not scoring.is_current(scored, home), "another day might do better: never taken from a cache"
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied", "one bit"])
+def test_a_damaged_segment_is_set_aside_and_its_turns_scored_again(
+    home: Home, model: ModelSpec, damage: str
+) -> None:
+    converted = convert(home, records(20))
+    scored, _ = score(converted, model, home)
+    before = store_files(home)
+    assert scoring.is_current(scored, home)
+    victim = sorted(home.scores.rglob("*.parquet"))[0]
+    content = bytearray(victim.read_bytes())
+    if damage == "one bit":
+        content[len(content) // 2] ^= 4
+    victim.write_bytes({"truncated": content[:-20], "emptied": b"", "one bit": content}[damage])
+    assert not scoring.is_current(scored, home)
+    heard = Heard()
+    again, work = score(converted, model, home, heard=heard)
+    assert again == scored
+    assert 0 < work.turns_scored < 40
+    assert any("damaged" in line and victim.name in line for line in heard.lines)
+    whole = {name: data for name, data in store_files(home).items() if data == before.get(name)}
+    assert whole == before, "the plan that made the segment makes it again, to the byte"
+
+
+def _score_in_child(converted: Converted, model: ModelSpec, home: Home) -> None:
+    os.setpgid(0, 0)
+    score(converted, model, home)
+
+
+def _wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., multiprocessing.Process]]:
+    started: list[multiprocessing.process.BaseProcess] = []
+
+    def start(*args: object) -> multiprocessing.process.BaseProcess:
+        child = multiprocessing.get_context("spawn").Process(target=_score_in_child, args=args)
+        child.start()
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.join()
+
+
+def test_a_killed_driver_leaves_no_process_and_only_what_is_missing_is_scored(
+    home: Home, model: ModelSpec, tmp_path: Path, spawn: Callable[..., multiprocessing.Process]
+) -> None:
+    conversations = records(40, mark=fakes.SLOW)
+    converted = convert(home, conversations)
+    for segments in (3, 7):
+        child = spawn(converted, model, home)
+        _wait(lambda wanted=segments: len(store_files(home)) >= wanted)
+        family = psutil.Process(child.pid).children(recursive=True)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        _wait(lambda processes=family: not any(_alive(one) for one in processes), 20)
+    finished = {key.hex() for name in store_files(home) for key in _keys(home, name)}
+    calls_before = len(fakes.calls(Path(model.folder)))
+    scored, work = score(converted, model, home)
+    assert work.resumed_plan
+    new_calls = fakes.calls(Path(model.folder))[:]
+    assert work.turns_scored == 80 - len(finished)
+    assert len(new_calls) - calls_before == 80 - len(finished)
+
+    undisturbed = Home(tmp_path / "undisturbed")
+    reference, _ = score(convert(undisturbed, conversations), model, undisturbed)
+    assert reference == scored
+    assert store_files(undisturbed) == store_files(home)
+    assert not list(home.root.rglob("*.tmp"))
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _keys(home: Home, name: str) -> list[bytes]:
+    (path,) = home.scores.glob(f"*/{name}")
+    return pl.read_parquet(path)["key"].to_list()
+
+
+def test_a_killed_worker_costs_its_own_shard_only(
+    home: Home, model: ModelSpec, spawn: Callable[..., multiprocessing.Process]
+) -> None:
+    converted = convert(home, records(40, mark=fakes.SLOW))
+    child = spawn(converted, model, home)
+    folder = Path(model.folder)
+    _wait(lambda: len(list(folder.glob("calls-*.log"))) >= 2)
+    victim = int(sorted(folder.glob("calls-*.log"))[0].stem.removeprefix("calls-"))
+    os.kill(victim, signal.SIGKILL)
+    child.join(60)
+    assert child.exitcode == 0
+    calls = fakes.calls(folder)
+    assert len(set(calls)) == 80
+    assert len(calls) - len(set(calls)) <= 8, "a finished shard ran again"
+    _, work = score(converted, model, home)
+    assert work.turns_scored == 0
+
+
+def test_two_runs_on_one_store_score_nothing_twice(
+    home: Home, model: ModelSpec, spawn: Callable[..., multiprocessing.Process]
+) -> None:
+    shared = records(20, mark=fakes.SLOW)
+    first = convert(home, shared)
+    child = spawn(first, model, home)
+    _wait(lambda: (home.plans / model.fingerprint).exists())
+    heard = Heard()
+    wider, work = score(convert(home, [*shared, *records(2, first=60)]), model, home, heard=heard)
+    child.join(60)
+    calls = fakes.calls(Path(model.folder))
+    assert len(calls) == len(set(calls)) == 44
+    assert work.turns_scored == 4
+    assert wider.failed == {}
+    assert any("another run is scoring" in line for line in heard.lines)
+
+
+def test_with_every_worker_gone_the_run_ends_within_the_stated_time(
+    home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import LocalCluster
+
+    from assay import dispatch, errors
+
+    monkeypatch.setattr(dispatch.dispatch, "__kwdefaults__", {"no_workers_seconds": 2.0})
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as running:
+        address = ClusterOptions(scheduler_address=running.scheduler_address)
+        converted = convert(home, records(10, mark=fakes.SLOW))
+        nanny = next(iter(running.workers.values()))
+
+        def stop_all(self: Heard, count: int = 1, **details: object) -> None:
+            running.scale(0)
+
+        monkeypatch.setattr(Heard, "advance", stop_all)
+        began = time.monotonic()
+        with pytest.raises(errors.ClusterFault, match="all Dask workers are gone"):
+            score(converted, model, home, workers=address)
+        assert time.monotonic() - began < 30
+        assert nanny.status.name in ("closed", "closing", "closing_gracefully")
+
+
+def test_no_scheduler_at_the_address_is_one_clear_line(home: Home, model: ModelSpec) -> None:
+    from assay import errors
+
+    nowhere = ClusterOptions(scheduler_address="tcp://127.0.0.1:9")
+    with pytest.raises(errors.ClusterFault, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+        score(convert(home, records(1)), model, home, workers=nowhere)
+
+
+def test_usable_cores_and_gpus_are_counted_without_loading_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cluster.usable_cores() >= 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
+    assert cluster.visible_gpus() == 3
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert cluster.visible_gpus() == 0
