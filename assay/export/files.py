@@ -1,0 +1,104 @@
+"""Result files as they are written: lines with a running digest, tables out of many frames."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import polars as pl
+
+from assay.home import digest_of_file
+
+#: Frames are gathered to about this many rows before they go to disk.
+_PART_ROWS = 500_000
+# Set, because the default depends on how the frames were cut; part of what makes equal tables equal bytes.
+_ROW_GROUP_ROWS = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """One file of an export."""
+
+    digest: str
+    """BLAKE2b-128 of its bytes, as ``home.digest_of_file`` computes it."""
+    size: int
+    """Bytes."""
+    rows: int
+    """Lines, or rows of a table."""
+
+
+class LinesFile:
+    """A file of JSON lines, digested while it is written. Give whole lines, line ends included."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=1 << 20)
+        self._running = hashlib.blake2b(digest_size=16)
+        self._size = 0
+        self._rows = 0
+
+    def write(self, lines: bytes, rows: int) -> None:
+        """Append ``lines``, which are ``rows`` in number."""
+        self._file.write(lines)
+        self._running.update(lines)
+        self._size += len(lines)
+        self._rows += rows
+
+    @property
+    def exported(self) -> ExportedFile:
+        """What was written so far."""
+        return ExportedFile(self._running.hexdigest(), self._size, self._rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class TableFile:
+    """A Parquet file made from frames given one by one, of which few are in memory at a time.
+
+    Equal rows in equal order give equal bytes, however they were divided into frames. Parts are kept
+    in a folder beside the table until it is finished.
+    """
+
+    def __init__(self, path: Path, schema: Mapping[str, type[pl.DataType]]) -> None:
+        self._path = path
+        self._schema = dict(schema)
+        self._parts = path.with_name(f".{path.name}.parts")
+        self._written: list[Path] = []
+        self._waiting: list[pl.DataFrame] = []
+        self._waiting_rows = 0
+        self._rows = 0
+
+    def add(self, frame: pl.DataFrame) -> None:
+        """Append a frame that has the table's columns."""
+        self._waiting.append(frame.select(pl.col(name).cast(kind) for name, kind in self._schema.items()))
+        self._waiting_rows += frame.height
+        self._rows += frame.height
+        if self._waiting_rows >= _PART_ROWS:
+            self._parts.mkdir(exist_ok=True)
+            part = self._parts / f"{len(self._written):06d}.parquet"
+            self._take_waiting().write_parquet(part, compression="lz4", statistics=False)
+            self._written.append(part)
+
+    def finish(self) -> ExportedFile:
+        """Write the table and remove the parts."""
+        last = self._take_waiting().lazy()
+        table = pl.concat([*(pl.scan_parquet(part, glob=False) for part in self._written), last])
+        table.sink_parquet(self._path, maintain_order=True, row_group_size=_ROW_GROUP_ROWS)
+        if self._written:
+            shutil.rmtree(self._parts)
+        return ExportedFile(digest_of_file(self._path), self._path.stat().st_size, self._rows)
+
+    def _take_waiting(self) -> pl.DataFrame:
+        taken = pl.concat([pl.DataFrame(schema=self._schema), *self._waiting])
+        self._waiting, self._waiting_rows = [], 0
+        return taken

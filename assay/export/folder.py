@@ -1,0 +1,342 @@
+"""The output folder, replaced as a whole.
+
+Beside the folder NAME, while a run works or after one was killed:
+
+==================== ===========================================================================
+.NAME.lock           held by the run that may change the folder; stays, empty, when no run does
+.NAME.staging-HEX    an export being built; whole once it has its manifest.json
+.NAME.old            the export before, for the moment between two renames
+.NAME.discard-HEX    being removed
+==================== ===========================================================================
+
+A swap is two renames: NAME → .NAME.old, staging → NAME. Between them NAME does not exist; whoever is
+killed there is repaired by the next run, which finishes the swap where the new export is whole, and
+else takes it back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import filelock
+import msgspec
+
+from assay.disk import full_disk_named
+from assay.errors import AssayError, OutputRefused
+from assay.export.files import ExportedFile
+from assay.home import digest_of_file, written_whole
+
+MANIFEST = "manifest.json"
+
+_VERSION_KEY = "assay"
+_PRIVATE = 0o700
+# 255 bytes is what file systems take; `.`, `.discard-` and 16 digits are put around the name.
+_MAX_NAME_BYTES = 220
+# What file browsers leave in any folder that was looked at.
+_LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+_MANIFEST_IN_THE_MAKING = re.compile(rf"\.{re.escape(MANIFEST)}\..+\.tmp")
+
+
+class OutputFolder:
+    """A folder that holds one whole export, or none."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(os.path.realpath(path))
+        """Where the export lies; links are followed, so that a link to a folder stays one."""
+        self._shown = str(path)
+        self._old = self._beside("old")
+        self._stagings: list[Path] = []
+        self._is_held = False
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.parent / f".{self.path.name}.{suffix}"
+
+    def check(self) -> None:
+        """Nothing, or OutputRefused where the export could not be written here. Changes nothing."""
+        if not self.path.name:
+            raise OutputRefused(f"{self._shown}: is the root of the file system. Name a folder inside it.")
+        if len(os.fsencode(self.path.name)) > _MAX_NAME_BYTES:
+            raise OutputRefused(
+                f"{self._shown}: the name is longer than {_MAX_NAME_BYTES} bytes. Shorten it."
+            )
+        try:
+            self._check_folder()
+            self._check_old()
+            self._check_writable()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _check_folder(self) -> None:
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise OutputRefused(f"{self._shown}: is a file. Name a folder, new or of an earlier run.")
+        if os.path.ismount(self.path):
+            raise OutputRefused(
+                f"{self._shown}: is a mount point, which cannot be replaced as a whole. "
+                "Name a folder inside it."
+            )
+        names = set(os.listdir(self.path)) - _LITTER
+        if not names:
+            return
+        manifest = _manifest_in(self.path)
+        if manifest is None:
+            raise OutputRefused(
+                f"{self._shown}: is not empty, and what it holds is not ours to replace ({_some(names)}; no "
+                f"{MANIFEST} of an earlier run). Name another folder, or empty this one."
+            )
+        foreign = {
+            name
+            for name in names - {MANIFEST} - set(manifest.get("files") or ())
+            if not _MANIFEST_IN_THE_MAKING.fullmatch(name)
+        }
+        if foreign:
+            raise OutputRefused(
+                f"{self._shown}: holds something that no run wrote and that would be lost "
+                f"({_some(foreign)}). Move it elsewhere, or name another folder."
+            )
+
+    def _check_old(self) -> None:
+        if self._old.exists() and not _is_replaceable(self._old):
+            raise OutputRefused(
+                f"{self._old}: stands where the export before is put for a moment, and is not one. Move it."
+            )
+
+    def _check_writable(self) -> None:
+        """Make a file that has no name, and so cannot be left behind, wherever one must be made later."""
+        parent = self.path.parent
+        while not parent.exists():
+            parent = parent.parent
+        places = [parent, self.path] if self.path.exists() else [parent]
+        for place in places:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        if not self.path.exists():
+            return
+        # In a sticky folder such as /tmp only an entry's owner can rename it, whoever may write to it.
+        above, user = parent.stat(), os.geteuid()
+        if above.st_mode & stat.S_ISVTX and user not in (0, above.st_uid, self.path.stat().st_uid):
+            raise OutputRefused(f"{self._shown}: belongs to another user. Name a folder of your own.")
+
+    def _unwritable(self, error: OSError) -> OutputRefused:
+        place = error.filename if isinstance(error.filename, str) else self._shown
+        # The nameless file's own name tells nobody anything; its folder does.
+        place = place if os.path.isdir(place) else self._shown
+        return OutputRefused(
+            f"{self._shown}: cannot be written ({place}: {error.strerror or error}). "
+            "Name another folder, or let this user write there."
+        )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other run from the folder; OutputRefused, with who holds it, where one has it."""
+        path = self._beside("lock")
+        lock = filelock.FileLock(path, mode=0o600)
+        try:
+            _make_private_folders(self.path.parent)
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise OutputRefused(
+                f"{self._shown}: is in use by {_holder(path)}. Wait until it is done, or name another folder."
+            ) from None
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            # The lock is the kernel's and ends with its process; this line is for people.
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._is_held = True
+            yield
+        finally:
+            for staging in self._stagings:
+                if staging.exists():
+                    shutil.rmtree(staging)
+            self._stagings.clear()
+            self._is_held = False
+            with suppress(OSError):
+                os.truncate(path, 0)
+            lock.release()
+
+    def repair(self) -> str | None:
+        """Put the last whole export under its name and remove what dead runs left; what was repaired.
+
+        Whoever holds the lock knows that every other run is dead.
+        """
+        self._require_lock()
+        self._check_old()
+        said = None
+        stagings = self._leftovers("staging")
+        if self._old.exists():
+            if self.path.exists() and not any(self.path.iterdir()):
+                self.path.rmdir()
+            if not self.path.exists():
+                whole = [staging for staging in stagings if _is_whole(staging)]
+                if len(whole) == 1:
+                    os.rename(whole[0], self.path)
+                    said = (
+                        f"{self._shown}: an earlier run was stopped while it replaced the export; finished."
+                    )
+                else:
+                    os.rename(self._old, self.path)
+                    said = (
+                        f"{self._shown}: an earlier run was stopped; the export before it is back in place."
+                    )
+                _sync(self.path.parent)
+            self._discard(self._old)
+        for leftover in [*self._leftovers("staging"), *self._leftovers("discard")]:
+            shutil.rmtree(leftover)
+        if self.path.is_dir():
+            for name in os.listdir(self.path):
+                if _MANIFEST_IN_THE_MAKING.fullmatch(name):
+                    (self.path / name).unlink()
+        return said
+
+    def staging(self) -> Path:
+        """A fresh private folder, in which an export is built. It goes when the lock does."""
+        self._require_lock()
+        staging = self._beside(f"staging-{secrets.token_hex(8)}")
+        staging.mkdir(mode=_PRIVATE)
+        self._stagings.append(staging)
+        return staging
+
+    def publish(self, staging: Path, manifest: Mapping[str, Any]) -> None:
+        """Make ``staging`` the export. Its manifest is written last, when all else is on the disk."""
+        self._require_lock()
+        with full_disk_named(self.path):
+            for path in staging.iterdir():
+                _sync(path)
+            _write_manifest(staging, manifest)
+            if self.path.exists():
+                os.chmod(staging, stat.S_IMODE(self.path.stat().st_mode))
+            _sync(staging)
+            self._swap(staging)
+        self._discard(self._old)
+
+    def _swap(self, staging: Path) -> None:
+        if self.path.exists():
+            os.rename(self.path, self._old)
+        try:
+            os.rename(staging, self.path)
+        except OSError:
+            if self._old.exists():
+                os.rename(self._old, self.path)
+            raise
+        _sync(self.path.parent)
+
+    def refresh(self, manifest: Mapping[str, Any]) -> None:
+        """Replace manifest.json alone: what the folder holds is what this run would have written."""
+        self._require_lock()
+        with full_disk_named(self.path):
+            _write_manifest(self.path, manifest)
+            _sync(self.path)
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest of the export that is there, None where there is none."""
+        return _manifest_in(self.path)
+
+    def holds(self, files: Mapping[str, ExportedFile]) -> bool:
+        """Whether the folder is a whole export of exactly these files, byte for byte."""
+        manifest = _manifest_in(self.path)
+        return (
+            manifest is not None
+            and set(manifest.get("files") or ()) == set(files)
+            and all(_is_intact(self.path / name, file.digest, file.size) for name, file in files.items())
+        )
+
+    def _leftovers(self, kind: str) -> list[Path]:
+        pattern = re.compile(rf"\.{re.escape(self.path.name)}\.{kind}-[0-9a-f]{{16}}")
+        return [path for path in sorted(self.path.parent.iterdir()) if pattern.fullmatch(path.name)]
+
+    def _discard(self, folder: Path) -> None:
+        """Remove a folder; renamed first, so that no half of an export ever bears an export's name."""
+        if folder.exists():
+            doomed = self._beside(f"discard-{secrets.token_hex(8)}")
+            os.rename(folder, doomed)
+            shutil.rmtree(doomed)
+
+    def _require_lock(self) -> None:
+        if not self._is_held:
+            raise RuntimeError("OutputFolder is changed without its lock: use `with folder.held():`")
+
+
+def _make_private_folders(path: Path) -> None:
+    if path.exists():
+        return
+    _make_private_folders(path.parent)
+    path.mkdir(mode=_PRIVATE, exist_ok=True)
+
+
+def _holder(lock: Path) -> str:
+    try:
+        said = lock.read_text().strip()
+    except OSError:
+        said = ""
+    return said or "another run"
+
+
+def _some(names: set[str]) -> str:
+    """At most three of the names, printable, for a sentence."""
+    shown = [repr(name) for name in sorted(names)[:3]]
+    return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _manifest_in(folder: Path) -> dict[str, Any] | None:
+    """The folder's manifest; None where there is none, or where it is somebody else's."""
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        IsADirectoryError,
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+    ):
+        return None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get(_VERSION_KEY), str):
+        return None
+    return manifest if isinstance(manifest.get("files", {}), dict) else None
+
+
+def _is_replaceable(folder: Path) -> bool:
+    return folder.is_dir() and (not any(folder.iterdir()) or _manifest_in(folder) is not None)
+
+
+def _is_whole(staging: Path) -> bool:
+    """Whether every file that the manifest names is there as it says."""
+    manifest = _manifest_in(staging)
+    if manifest is None:
+        return False
+    try:
+        files = msgspec.convert(manifest.get("files", {}), dict[str, ExportedFile])
+    except msgspec.ValidationError:
+        return False
+    return all(_is_intact(staging / name, file.digest, file.size) for name, file in files.items())
+
+
+def _is_intact(path: Path, digest: str, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size and digest_of_file(path) == digest
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    if not isinstance(manifest.get(_VERSION_KEY), str):
+        raise AssayError(f"{folder}: a manifest without `{_VERSION_KEY}` would not be known as ours.")
+    with written_whole(folder / MANIFEST) as temporary:
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's bytes, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,527 @@
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from assay.errors import AssayError, OutputRefused, UserMistake
+from assay.export.files import ExportedFile
+from assay.export.folder import MANIFEST, OutputFolder
+from assay.home import digest_of_file
+
+OLD = {"labeled.jsonl": b"old\n", "dropped-since.parquet": b"older"}
+NEW = {"labeled.jsonl": b"new\n", "scores.parquet": b"newer"}
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "runs" / "out"
+
+
+def fill(staging, contents):
+    for name, data in contents.items():
+        (staging / name).write_bytes(data)
+    return {
+        name: ExportedFile(digest_of_file(staging / name), len(data), 1) for name, data in contents.items()
+    }
+
+
+def manifest(files, run="run"):
+    return {
+        "assay": "0.1.0",
+        "run": run,
+        "files": {
+            name: {"digest": file.digest, "size": file.size, "rows": file.rows}
+            for name, file in files.items()
+        },
+    }
+
+
+def export(path, contents, run="run"):
+    folder = OutputFolder(path)
+    folder.check()
+    with folder.held():
+        folder.repair()
+        staging = folder.staging()
+        files = fill(staging, contents)
+        folder.publish(staging, manifest(files, run))
+    return files
+
+
+def contents_of(path):
+    return {file.name: file.read_bytes() for file in path.iterdir() if file.name != MANIFEST}
+
+
+def beside(path):
+    return sorted(entry.name for entry in path.parent.iterdir() if entry != path)
+
+
+def refusal(path):
+    with pytest.raises(OutputRefused) as caught:
+        OutputFolder(path).check()
+    assert caught.value.exit_code == 2
+    assert isinstance(caught.value, UserMistake)
+    return str(caught.value)
+
+
+def test_a_new_folder_is_published_whole_and_private(out):
+    files = export(out, NEW)
+    assert contents_of(out) == NEW
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    assert stat.S_IMODE(out.parent.stat().st_mode) == 0o700
+    assert OutputFolder(out).holds(files)
+    assert beside(out) == [".out.lock"]
+
+
+def test_an_export_replaces_the_one_before_and_nothing_of_it_stays(out):
+    export(out, OLD)
+    export(out, NEW)
+    assert contents_of(out) == NEW
+    assert beside(out) == [".out.lock"]
+
+
+def test_a_folder_that_existed_keeps_its_permissions(out):
+    out.mkdir(parents=True)
+    out.chmod(0o750)
+    export(out, NEW)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o750
+
+
+def test_a_link_to_a_folder_stays_a_link(out, tmp_path):
+    real = tmp_path / "disk" / "real"
+    real.mkdir(parents=True)
+    out.parent.mkdir()
+    out.symlink_to(real)
+    export(out, NEW)
+    assert out.is_symlink()
+    assert contents_of(real) == NEW
+
+
+def test_checking_changes_nothing(out, tmp_path):
+    OutputFolder(out).check()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_refused(out):
+    out.parent.mkdir()
+    out.write_text("precious")
+    assert "is a file" in refusal(out)
+
+
+def test_a_path_through_a_file_is_refused(out):
+    out.parent.mkdir()
+    out.write_text("precious")
+    assert "cannot be written" in refusal(out / "below")
+
+
+@pytest.mark.parametrize(
+    "planted",
+    ["{}", "[]", "not json", '{"assay": 1}', '{"name": "an npm package"}', '{"assay": "1", "files": []}'],
+)
+def test_a_folder_that_is_not_ours_is_refused(out, planted):
+    out.mkdir(parents=True)
+    (out / MANIFEST).write_text(planted)
+    assert "not ours to replace ('manifest.json'" in refusal(out)
+
+
+def test_a_folder_with_other_peoples_files_is_refused_by_name(out):
+    out.mkdir(parents=True)
+    for name in "thesis.tex", "b", "c", "d\x1b[2J":
+        (out / name).touch()
+    assert "('b', 'c', 'd\\x1b[2J' and 1 more;" in refusal(out)
+
+
+def test_an_export_to_which_somebody_added_a_file_is_not_thrown_away(out):
+    export(out, OLD)
+    (out / "notes.md").touch()
+    assert "holds something that no run wrote and that would be lost ('notes.md')" in refusal(out)
+
+
+def test_what_a_file_browser_left_stands_in_nobodys_way(out):
+    export(out, OLD)
+    (out / ".DS_Store").touch()
+    export(out, NEW)
+    assert contents_of(out) == NEW
+
+
+def test_the_root_and_names_that_are_too_long_are_refused(tmp_path):
+    assert "root of the file system" in refusal("/")
+    assert "Shorten it" in refusal(tmp_path / ("x" * 240))
+
+
+def test_a_mount_point_is_refused():
+    assert "is a mount point" in refusal("/proc")
+
+
+def test_a_stranger_in_the_place_of_the_old_export_is_refused(out):
+    stranger = out.parent / ".out.old"
+    stranger.mkdir(parents=True)
+    (stranger / "precious").touch()
+    assert "Move it" in refusal(out)
+    assert (stranger / "precious").exists()
+
+
+@pytest.fixture
+def open_place():
+    """A folder to which every user can walk, unlike pytest's own."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    yield place
+    shutil.rmtree(place)
+
+
+def check_as_nobody(path):
+    """What user nobody, who owns nothing here, is told of ``path``; a child's work."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become user nobody")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        said = "accepted"
+        try:
+            OutputFolder(path).check()
+        except OutputRefused as refused:
+            said = str(refused)
+        finally:
+            os.write(writing, said.encode())
+            os._exit(0)
+    os.close(writing)
+    with open(reading) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.parametrize(("folder_mode", "parent_mode"), [(0o755, 0o777), (0o777, 0o755)])
+def test_a_folder_that_this_user_cannot_write_is_refused_before_any_work(
+    open_place, folder_mode, parent_mode
+):
+    out = open_place / "runs" / "out"
+    out.mkdir(parents=True)
+    out.chmod(folder_mode)
+    out.parent.chmod(parent_mode)
+    said = check_as_nobody(out)
+    assert f"{out}: cannot be written (" in said
+    assert "Permission denied" in said
+    assert "\n" not in said
+
+
+def test_a_new_folder_below_one_that_cannot_be_written_is_refused(open_place):
+    assert "Permission denied" in check_as_nobody(open_place / "a" / "b")
+
+
+def test_a_folder_that_nobody_may_look_into_is_refused(open_place):
+    (open_place / "closed").mkdir(mode=0o700)
+    assert "Permission denied" in check_as_nobody(open_place / "closed" / "out")
+
+
+def test_a_folder_of_another_user_in_a_sticky_folder_is_refused(open_place):
+    out = open_place / "shared" / "out"
+    out.mkdir(parents=True)
+    out.chmod(0o777)
+    out.parent.chmod(0o1777)
+    assert "belongs to another user" in check_as_nobody(out)
+    assert check_as_nobody(out.parent / "own") == "accepted"
+
+
+def test_a_second_run_is_told_who_holds_the_folder(out):
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys\nfrom assay.export.folder import OutputFolder\n"
+            "with OutputFolder(sys.argv[1]).held():\n    print('held', flush=True)\n    sys.stdin.read()",
+            str(out),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert child.stdout.readline() == "held\n"
+        for _ in range(2):  # a refused run leaves the holder's name for the next one
+            with pytest.raises(OutputRefused) as caught, OutputFolder(out).held():
+                pass
+            assert f"is in use by process {child.pid} on {os.uname().nodename}" in str(caught.value)
+    finally:
+        child.kill()
+        child.wait()
+        child.stdin.close()
+        child.stdout.close()
+    with OutputFolder(out).held():  # the lock of a dead holder is nobody's
+        pass
+
+
+def test_the_same_process_cannot_hold_a_folder_twice(out):
+    with OutputFolder(out).held(), pytest.raises(OutputRefused, match=f"process {os.getpid()}"):  # noqa: SIM117
+        with OutputFolder(out).held():
+            pass
+
+
+def test_nothing_is_changed_without_the_lock(out, tmp_path):
+    folder = OutputFolder(out)
+    for act in (
+        folder.repair,
+        folder.staging,
+        lambda: folder.publish(tmp_path, {}),
+        lambda: folder.refresh({}),
+    ):
+        with pytest.raises(RuntimeError, match="without its lock"):
+            act()
+
+
+def test_a_failed_run_leaves_no_staging_folder_and_the_old_export(out):
+    export(out, OLD)
+    folder = OutputFolder(out)
+
+    def interrupted():
+        with folder.held():
+            fill(folder.staging(), NEW)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert contents_of(out) == OLD
+    assert beside(out) == [".out.lock"]
+
+
+def test_refresh_replaces_the_manifest_alone(out):
+    files = export(out, NEW, run="first")
+    folder = OutputFolder(out)
+    before = out.stat().st_ino
+    with folder.held():
+        folder.refresh(manifest(files, run="second"))
+    assert folder.manifest()["run"] == "second"
+    assert contents_of(out) == NEW
+    assert out.stat().st_ino == before
+    assert sorted(path.name for path in out.iterdir()) == sorted([*NEW, MANIFEST])
+
+
+def test_a_manifest_that_would_not_be_known_as_ours_is_never_written(out):
+    folder = OutputFolder(out)
+    with folder.held():
+        staging = folder.staging()
+        with pytest.raises(AssayError, match="would not be known as ours"):
+            folder.publish(staging, {"files": {}})
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("fault", ["flip", "cut", "gone", "more", "fewer", "no manifest"])
+def test_holds_notices_every_difference(out, fault):
+    files = export(out, NEW)
+    path = out / "scores.parquet"
+    if fault == "flip":
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    elif fault == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif fault == "gone":
+        path.unlink()
+    elif fault == "more":
+        files["another"] = ExportedFile("0" * 32, 0, 0)
+    elif fault == "fewer":
+        del files["scores.parquet"]
+    else:
+        (out / MANIFEST).unlink()
+    assert not OutputFolder(out).holds(files)
+
+
+CALLS = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir", "chmod", "open", "truncate")
+
+
+def killed_at(number, act):
+    """Run ``act`` in a child that kills itself with -9 before its ``number``th call that changes a disk.
+
+    True where it was killed, False where it came to its end first.
+    """
+    child = os.fork()
+    if child == 0:
+        calls = 0
+
+        def counted(real):
+            def call(*arguments, **options):
+                nonlocal calls
+                calls += 1
+                if calls == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*arguments, **options)
+
+            return call
+
+        for name in CALLS:
+            setattr(os, name, counted(getattr(os, name)))
+        status = 3
+        try:
+            act()
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL), f"the child failed by itself: {status}"
+    return status == signal.SIGKILL
+
+
+def whole(path):
+    """The contents of the export at ``path``, proved by its own manifest."""
+    folder = OutputFolder(path)
+    found = folder.manifest()
+    assert found is not None
+    files = {name: ExportedFile(**file) for name, file in found["files"].items()}
+    assert folder.holds(files)
+    return contents_of(path)
+
+
+@pytest.mark.parametrize("before", [OLD, None], ids=["over an old export", "first export"])
+def test_kill_9_at_any_step_leaves_a_whole_export_after_repair(tmp_path, before):
+    seen = []
+    for number in range(1, 500):
+        out = tmp_path / f"{number:03d}" / "out"
+        if before:
+            export(out, before)
+        was_killed = killed_at(number, lambda out=out: export(out, NEW))
+        if was_killed and out.exists() and (out / MANIFEST).exists():
+            whole(out)  # I4: what has a manifest is whole, repaired or not
+        folder = OutputFolder(out)
+        folder.check()
+        with folder.held():
+            folder.repair()
+            found = whole(out) if out.exists() else None
+            assert found in (before, NEW)
+        seen.append(found)
+        assert beside(out) == [".out.lock"]
+        export(out, NEW)  # and the rerun is as if nothing had happened
+        assert whole(out) == NEW
+        assert beside(out) == [".out.lock"]
+        if not was_killed:
+            break
+    assert number > 10
+    # What was published stays published: never old again after new.
+    first_new = seen.index(NEW)
+    assert all(found == NEW for found in seen[first_new:])
+
+
+def test_kill_9_at_any_step_of_a_repair_is_repaired(tmp_path):
+    def halfway(out):
+        """A folder as it is between the two renames."""
+        export(out, OLD)
+        out.rename(out.parent / ".out.old")
+        staging = out.parent / (".out.staging-" + "0" * 16)
+        staging.mkdir()
+        files = fill(staging, NEW)
+        (staging / MANIFEST).write_bytes(msgspec.json.encode(manifest(files)))
+
+    def repair(out):
+        folder = OutputFolder(out)
+        with folder.held():
+            folder.repair()
+
+    for number in range(1, 200):
+        out = tmp_path / f"{number:03d}" / "out"
+        halfway(out)
+        was_killed = killed_at(number, lambda out=out: repair(out))
+        repair(out)
+        assert whole(out) == NEW
+        assert beside(out) == [".out.lock"]
+        if not was_killed:
+            break
+    assert number > 5
+
+
+def test_an_interrupted_swap_is_taken_back_where_the_new_export_is_damaged(out):
+    export(out, OLD)
+    out.rename(out.parent / ".out.old")
+    staging = out.parent / (".out.staging-" + "0" * 16)
+    staging.mkdir()
+    files = fill(staging, NEW)
+    (staging / "scores.parquet").write_bytes(b"torn")
+    (staging / MANIFEST).write_bytes(msgspec.json.encode(manifest(files)))
+    folder = OutputFolder(out)
+    with folder.held():
+        assert "the export before it is back in place" in folder.repair()
+    assert whole(out) == OLD
+    assert beside(out) == [".out.lock"]
+
+
+def test_an_empty_folder_made_meanwhile_does_not_hide_the_old_export(out):
+    export(out, OLD)
+    out.rename(out.parent / ".out.old")
+    out.mkdir()
+    folder = OutputFolder(out)
+    with folder.held():
+        folder.repair()
+    assert whole(out) == OLD
+
+
+def test_repair_leaves_the_folders_of_other_outputs_alone(out):
+    export(out, OLD)
+    neighbours = [".out.staging-b", ".out.staging-0000000000000000.lock", ".out2.staging-0000000000000000"]
+    for name in neighbours:
+        (out.parent / name).mkdir()
+    folder = OutputFolder(out)
+    with folder.held():
+        assert folder.repair() is None
+    assert beside(out) == sorted([".out.lock", *neighbours])
+
+
+def test_a_failed_rename_puts_the_old_export_back(out, monkeypatch):
+    export(out, OLD)
+    folder = OutputFolder(out)
+    real = os.rename
+
+    def failing(source, target):
+        if "staging" in str(source):
+            raise PermissionError(13, "Permission denied", str(source))
+        real(source, target)
+
+    with folder.held():
+        staging = folder.staging()
+        files = fill(staging, NEW)
+        monkeypatch.setattr(os, "rename", failing)
+        with pytest.raises(PermissionError):
+            folder.publish(staging, manifest(files))
+        monkeypatch.undo()
+    assert whole(out) == OLD
+    assert beside(out) == [".out.lock"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "small"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("a tmpfs cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_named_and_the_old_export_stays(small_disk):
+    out = small_disk / "out"
+    export(out, OLD)
+    folder = OutputFolder(out)
+    with folder.held():
+        staging = folder.staging()
+        files = fill(staging, NEW)
+        ballast = small_disk / "ballast"
+        with suppress(OSError):
+            ballast.write_bytes(b"x" * (1 << 21))
+        with pytest.raises(AssayError) as caught:
+            folder.publish(staging, manifest(files))
+        assert str(out) in str(caught.value)
+        assert "No space left on device" in str(caught.value)
+        assert caught.value.exit_code == 1
+    assert whole(out) == OLD
+    ballast.unlink()
+    export(out, NEW)
+    assert whole(out) == NEW
