@@ -191,10 +191,15 @@ def _sweep(folder: Path) -> None:
 
 def _readings(format: Format, raws: RawRecords) -> Iterator[tuple[RawRecord, int, Reading]]:
     """Yield the raw record, part and reading of every record, in input order."""
+
+    def described(row: Row, missing: str) -> str:
+        return misfit(row, read_as=format.name, missing=missing)
+
     if format.read_file is not None:
-        yield from format.read_file((raw, _row(raw)) for raw in raws)
+        yield from format.read_file(((raw, _row(raw)) for raw in raws), described)
         return
     read = format.read
+    assert read is not None
     for raw in raws:
         row = _row(raw)
         if isinstance(row, str):
@@ -205,8 +210,7 @@ def _readings(format: Format, raws: RawRecords) -> Iterator[tuple[RawRecord, int
         except Unreadable as error:
             readings = [Reading([], problem=str(error))]
         except MissingField as error:
-            problem = misfit(row, read_as=format.name, missing=str(error))
-            readings = [Reading([], problem=problem)]
+            readings = [Reading([], problem=described(row, str(error)))]
         if len(readings) == 1:
             yield raw, 0, readings[0]
         else:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from difflib import SequenceMatcher
+from functools import lru_cache
+
+from assay.formats.helpsteer_pairs import HELPSTEER_PAIRS
+from assay.formats.instruction import INSTRUCTION
 from assay.formats.messages import MESSAGES
+from assay.formats.oasst_messages import OASST_MESSAGES
+from assay.formats.oasst_trees import OASST_TREES
+from assay.formats.preference import PREFERENCE
 from assay.formats.reading import (
     Format,
     MissingField,
@@ -12,7 +20,9 @@ from assay.formats.reading import (
     Unreadable,
     row_of,
 )
+from assay.formats.responses import RESPONSES
 from assay.formats.sharegpt import SHAREGPT
+from assay.formats.steerlm_rows import STEERLM
 
 __all__ = [
     "FORMATS",
@@ -29,7 +39,20 @@ __all__ = [
 ]
 
 #: By name, in the order in which a row is tried: what is more special comes first.
-FORMATS: dict[str, Format] = {format.name: format for format in (SHAREGPT, MESSAGES)}
+FORMATS: dict[str, Format] = {
+    format.name: format
+    for format in (
+        OASST_TREES,
+        OASST_MESSAGES,
+        PREFERENCE,
+        HELPSTEER_PAIRS,
+        STEERLM,
+        SHAREGPT,
+        MESSAGES,
+        INSTRUCTION,
+        RESPONSES,
+    )
+}
 
 
 def recognised_format(row: Row) -> str | None:
@@ -42,11 +65,26 @@ def recognised_format(row: Row) -> str | None:
 
 def nearest_format(row: Row) -> Format:
     """The format of which the row has most, for one that has none whole."""
+    return _nearest(frozenset(row))[0]
 
-    def likeness(format: Format) -> tuple[float, int]:
-        return max((len(keys & row.keys()) / len(keys), -len(keys - row.keys())) for keys in format.keys)
 
-    return max(FORMATS.values(), key=likeness)
+@lru_cache(maxsize=1024)
+def _nearest(names: frozenset[str]) -> tuple[Format, frozenset[str]]:
+    """The format whose fields come nearest to ``names``, and those of its fields that are missing.
+
+    Most fields in common, then fewest missing, then names that are spelt alike.
+    """
+
+    def likeness(pair: tuple[Format, frozenset[str]]) -> tuple[float, int, float]:
+        missing = pair[1] - names
+        spelling = sum(
+            max((SequenceMatcher(None, name, there).ratio() for there in names), default=0.0)
+            for name in missing
+        )
+        return 1 - len(missing) / len(pair[1]), -len(missing), spelling / (len(missing) or 1)
+
+    format, keys = max(((format, keys) for format in FORMATS.values() for keys in format.keys), key=likeness)
+    return format, keys - names
 
 
 def misfit(row: Row, *, read_as: str, missing: str) -> str:
@@ -54,7 +92,6 @@ def misfit(row: Row, *, read_as: str, missing: str) -> str:
     recognised = recognised_format(row)
     if recognised is not None and recognised != read_as:
         return f"mixed_formats: {missing!r} is missing: a row of {recognised} in a file of {read_as}"
-    nearest = nearest_format(row)
-    keys = min(nearest.keys, key=lambda keys: len(keys - row.keys()))
-    lacking = ", ".join(repr(name) for name in sorted(keys - row.keys())) or repr(missing)
-    return f"unknown_schema: the nearest format is {nearest.name}, which needs {lacking}"
+    nearest, lacking = _nearest(frozenset(row))
+    named = ", ".join(repr(name) for name in sorted(lacking)) or repr(missing)
+    return f"unknown_schema: {named} is missing for the nearest format, {nearest.name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -87,17 +87,29 @@ class PlacedReading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How rows of one kind become records."""
+    """How rows of one kind become records: each by itself, or all of a file together."""
 
     name: str
     keys: tuple[frozenset[str], ...]
     """Each set of fields makes a row of this format."""
     fits: Callable[[Row], bool]
     """Whether a row that has such fields is meant: a look at the values, not a check."""
-    read: Callable[[Row], list[Reading]]
+    read: Callable[[Row], list[Reading]] | None
     """At least one reading, or Unreadable or MissingField."""
-    read_file: Callable[[Iterable[tuple[RawRecord, Row | str]]], Iterator[PlacedReading]] | None = None
-    """Where records are made of several lines: all readings of a file (a str is a line's problem)."""
+    read_file: FileReader | None = None
+    """In place of ``read``, where a record is made of several lines."""
+
+
+class FileReader(Protocol):
+    """Makes the records of a whole file."""
+
+    def __call__(
+        self, rows: Iterable[tuple[RawRecord, Row | str]], misfit: Callable[[Row, str], str]
+    ) -> Iterator[PlacedReading]:
+        """Yield all readings in order of lines.
+
+        In place of a row may stand a line's problem; ``misfit`` words that a row lacks a field.
+        """
 
 
 def row_of(data: bytes) -> Row | str:
