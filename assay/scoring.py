@@ -135,7 +135,7 @@ def score(
             else:
                 resumed = True
                 progress.say(
-                    f"an earlier run's plan is finished first: {pending.height} of its turns are not scored yet"
+                    f"finishing an earlier run's plan first: {pending.height} of its turns are not scored yet"
                 )
             progress.begin("score", pending.height, "turns")
             _run(_shards(pending, converted), model, home, cluster, progress, shards, killed)

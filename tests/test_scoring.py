@@ -333,7 +333,7 @@ def test_no_scheduler_at_the_address_is_one_clear_line(home: Home, model: ModelS
     from assay import errors
 
     nowhere = ClusterOptions(scheduler_address="tcp://127.0.0.1:9")
-    with pytest.raises(errors.ClusterFault, match="no Dask scheduler answers at tcp://127.0.0.1:9"):
+    with pytest.raises(errors.ClusterFault, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         score(convert(home, records(1)), model, home, workers=nowhere)
 
 

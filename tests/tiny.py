@@ -13,7 +13,8 @@ from assay.rewards.catalog import find_model
 from assay.rewards.protocol import ModelSpec
 
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{{ message.content }}<|im_end|>\n{% endfor %}"
 )
 LLAMA3 = (
     "{{ '<|begin|>' }}{% for message in messages %}<|header|>{{ message.role }}<|/header|>\n\n"

@@ -24,6 +24,13 @@ from assay.schema import Conversation, Message, turn_positions
 #: Llama 3's own template falls back to where no clock is given (meta-llama/Llama-3.1-8B-Instruct).
 TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
 
+#: Put in front of a template that asks for the clock: a macro of that name hides the real one.
+_STOPPED_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('%{part}', '{TEMPLATE_DATE.strftime(f'%{part}')}')" for part in "aAbBdjHIMmpSyY")
+    + " }}{%- endmacro -%}"
+)
+
 #: Added tokens that an answer may hold in good faith (Qwen3's template moves and strips them itself).
 REASONING_MARKERS = frozenset({"<think>", "</think>"})
 
@@ -79,6 +86,8 @@ class Renderer:
         if not tokenizer.is_fast:
             raise UserMistake(f"{tokenizer.name_or_path}: a tokenizer.json (a fast tokenizer) is needed")
         self._tokenizer = tokenizer
+        asks_for_the_clock = "strftime_now" in tokenizer.chat_template
+        self._chat_template = (_STOPPED_CLOCK if asks_for_the_clock else "") + tokenizer.chat_template
         self._backend = tokenizer.backend_tokenizer
         self._max_tokens = max_tokens
         self._over_length = over_length
@@ -159,10 +168,7 @@ class Renderer:
 
     def _template(self, messages: list[dict[str, str]]) -> str:
         text: str = self._tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=False,
-            strftime_now=TEMPLATE_DATE.strftime,
+            messages, chat_template=self._chat_template, tokenize=False, add_generation_prompt=False
         )
         return text
 
