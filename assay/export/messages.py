@@ -1,0 +1,69 @@
+"""``messages.jsonl``: the messages as they are, each turn's raw scores, and where the record came from.
+
+TRL, Axolotl and OpenAI's fine-tuning load the ``messages`` of such lines; the rest is for a person, or
+for a filter of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import polars as pl
+
+from assay.export.kept import KeptRecords, Lines
+
+
+def lines(kept: KeptRecords) -> Lines:
+    """A line a record: ``messages``, ``scores``, ``source`` and, from the input, ``extra``.
+
+    A score has the fewest digits that give the same float32. ``extra`` is what else the input row
+    held, to the digit as it was written, or null.
+    """
+    if not kept.records.height:
+        return Lines(b"", 0)
+    scores = kept.scores.group_by("row", maintain_order=True).agg(
+        _score_of_turn(kept.attributes).str.join(",").alias("scores")
+    )
+    written = (
+        kept.records.join(scores, on="row", how="left", maintain_order="left")
+        .select(
+            pl.concat_str(
+                pl.lit('{"messages":'),
+                _on_one_line("messages"),
+                pl.lit(',"scores":['),
+                pl.col("scores").fill_null(""),
+                pl.lit(f'],"source":{{"file":{_quoted(kept.file)},"line":'),
+                pl.col("line").cast(pl.String),
+                pl.lit(',"part":'),
+                pl.col("part").cast(pl.String),
+                pl.lit('},"extra":'),
+                _on_one_line("rest").fill_null("null"),
+                pl.lit("}\n"),
+            ).str.join("")
+        )
+        .item()
+    )
+    return Lines(written.encode(), kept.records.height)
+
+
+def _score_of_turn(attributes: Sequence[str]) -> pl.Expr:
+    parts: list[pl.Expr] = [pl.lit('{"turn":'), pl.col("turn").cast(pl.String)]
+    for attribute in attributes:
+        # polars casts a Float32 to the shortest text that parses back to it, which is JSON too.
+        parts += [pl.lit(f",{_quoted(attribute)}:"), pl.col(attribute).cast(pl.String)]
+    return pl.concat_str(*parts, pl.lit("}"))
+
+
+def _on_one_line(column: str) -> pl.Expr:
+    """JSON text without line ends: a raw one can only stand between tokens, where a space is as good."""
+    return pl.col(column).str.replace_all(r"[\r\n]", " ")
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
+def refusal(attributes: Sequence[str]) -> str | None:
+    """None: raw scores of any model can be written."""
+    return None

@@ -1,0 +1,91 @@
+"""``quarantine.jsonl``: every record that could not be processed, with its reason and its original bytes."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import msgspec
+import polars as pl
+
+from assay.errors import AssayError
+from assay.ingest import read_originals
+from assay.manifest import reason_code
+
+#: Reason code of a line that is too long to be held; its original stays where it is.
+LINE_TOO_LONG = "line_too_long"
+
+
+def quarantine_lines(file: str, records: pl.DataFrame) -> Iterator[bytes]:
+    """Yield a JSON line a record: ``file``, ``line``, ``part``, ``offset``, ``reason``, and the original.
+
+    ``records`` are of one file, in input order: ``line``, ``part``, ``offset``, ``length``, ``reason``.
+    The original is ``original`` where its bytes are UTF-8, else ``original_base64``. A line that is
+    too long to be held has its ``length`` in bytes instead.
+    """
+    originals = _Originals(file, records)
+    encode = msgspec.json.Encoder().encode
+    for line, part, offset, length, reason in records.select(
+        "line", "part", "offset", "length", "reason"
+    ).iter_rows():
+        entry: dict[str, str | int] = {
+            "file": file,
+            "line": line,
+            "part": part,
+            "offset": offset,
+            "reason": reason,
+        }
+        if reason_code(reason) == LINE_TOO_LONG:
+            entry["length"] = length
+        else:
+            original = originals.take(offset, length)
+            try:
+                entry["original"] = original.decode()
+            except UnicodeDecodeError:
+                entry["original_base64"] = base64.b64encode(original).decode()
+        yield encode(entry) + b"\n"
+
+
+class _Originals:
+    """Originals by place. They are read once and ascending, whatever order they are asked for in.
+
+    Records of one line share its bytes, and the paths of a tree come in an order of their own; what
+    was read early is held until the last record that wants it has it.
+    """
+
+    def __init__(self, file: str, records: pl.DataFrame) -> None:
+        self._file = file
+        wanted = (
+            records.filter(pl.col("reason").str.split(":").list.first() != LINE_TOO_LONG)
+            .group_by("offset", "length")
+            .len("uses")
+            .sort("offset", "length")
+        )
+        self._spans: list[tuple[int, int]] = wanted.select("offset", "length").rows()
+        self._uses = iter(wanted["uses"])
+        self._next_span = 0
+        self._originals = read_originals(file, self._spans)
+        self._held: dict[tuple[int, int], tuple[bytes, int]] = {}
+
+    def take(self, offset: int, length: int) -> bytes:
+        """The bytes of one record. AssayError where the file is no longer what was converted."""
+        span = (offset, length)
+        while span not in self._held:
+            try:
+                data = next(self._originals)
+            except (OSError, StopIteration) as error:
+                raise self._changed(str(error) or "it has become shorter") from error
+            if len(data) != self._spans[self._next_span][1]:
+                raise self._changed("it has become shorter")
+            self._held[self._spans[self._next_span]] = (data, next(self._uses))
+            self._next_span += 1
+        data, uses = self._held.pop(span)
+        if uses > 1:
+            self._held[span] = (data, uses - 1)
+        return data
+
+    def _changed(self, what: str) -> AssayError:
+        return AssayError(
+            f"{self._file}: quarantined records cannot be read again ({what}). "
+            "Run again; if the file was changed, it is converted anew."
+        )

@@ -1,0 +1,431 @@
+import base64
+import gzip
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from handmade import HELPSTEER, Record, Turn, make
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from assay.convert import convert
+from assay.errors import AssayError, UserMistake
+from assay.export import EXPORTS, build, check_exports
+from assay.export import files as export_files
+from assay.filtering import filter_records
+from assay.home import Home, digest_of_file
+from assay.ingest import take_inventory
+from assay.rules import Rules, parse_rules
+
+TWO_TURNS = (
+    ("system", "Be kind."),
+    ("user", "Où ? \u2028 \U0001f642"),
+    ("assistant", "Là."),
+    ("user", "Thanks"),
+    ("assistant", 'He said "\x00no".'),
+)
+
+
+def rated(*values):
+    return Turn(tuple(values) or (2.37, 3.5, 2.5, 0.5, -1.25))
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path / "home")
+
+
+def built(made, *rules, exports=("steerlm", "messages"), stop_after=None, name="staging"):
+    staging = made.home.root / name
+    staging.mkdir(parents=True)
+    filtered = None
+    if stop_after != "convert":
+        filtered = filter_records(
+            made.converted,
+            made.scored,
+            rules=parse_rules(rules, attributes=made.scored.attributes, allow_cross_prompt=True),
+            exports=exports,
+            home=made.home,
+        )
+    files = build(
+        made.converted,
+        made.scored,
+        filtered,
+        home=made.home,
+        staging=staging,
+        exports=exports,
+        stop_after=stop_after,
+    )
+    assert {path.name for path in staging.iterdir()} == set(files)
+    for name, file in files.items():
+        path = staging / name
+        assert (file.digest, file.size) == (digest_of_file(path), path.stat().st_size)
+        if name.endswith(".jsonl"):
+            assert file.rows == path.read_bytes().count(b"\n")
+        else:
+            assert file.rows == pl.read_parquet(path).height
+    return staging
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def original_file(tmp_path, *lines):
+    """A file of lines, and (offset, length) of each."""
+    path = tmp_path / "input.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    offsets = [sum(len(before) + 1 for before in lines[:number]) for number in range(len(lines))]
+    return str(path), [(offset, len(line)) for offset, line in zip(offsets, lines, strict=True)]
+
+
+def test_every_assistant_turn_of_a_steerlm_row_is_labelled_by_its_own_scores(home):
+    record = Record(1, TWO_TURNS, (rated(2.37, 3.5, 2.5, 0.5, -1.25), rated(4.6, 1.5, 0.0, 1.0, 3.49)))
+    (row,) = rows(built(make(home, {"a.jsonl": [[record]]})) / "labeled.jsonl")
+    assert list(row) == ["conversations", "system", "mask", "type"]
+    assert row["system"] == "Be kind."
+    assert [turn.get("label") for turn in row["conversations"]] == [
+        None,
+        "helpfulness:2,correctness:4,coherence:2,complexity:0,verbosity:0",
+        None,
+        "helpfulness:4,correctness:2,coherence:0,complexity:1,verbosity:3",
+    ]
+    assert [turn["value"] for turn in row["conversations"]] == [text for _, text in TWO_TURNS[1:]]
+
+
+def test_a_messages_row_has_the_raw_scores_and_where_it_came_from(home):
+    record = Record(
+        7, TWO_TURNS, (rated(), rated(1, 2, 3, 4, 0)), part=3, rest='{"id":123456789012345678901234567890}'
+    )
+    staging = built(make(home, {'dir/"odd"\n.jsonl': [[record]]}))
+    assert b'"extra":{"id":123456789012345678901234567890}' in (staging / "messages.jsonl").read_bytes()
+    (row,) = rows(staging / "messages.jsonl")
+    assert list(row) == ["messages", "scores", "source", "extra"]
+    assert row["messages"] == [{"role": role, "content": text} for role, text in TWO_TURNS]
+    assert row["scores"] == [
+        {
+            "turn": 0,
+            "helpfulness": 2.37,
+            "correctness": 3.5,
+            "coherence": 2.5,
+            "complexity": 0.5,
+            "verbosity": -1.25,
+        },
+        {"turn": 1, "helpfulness": 1, "correctness": 2, "coherence": 3, "complexity": 4, "verbosity": 0},
+    ]
+    assert row["source"] == {"file": 'dir/"odd"\n.jsonl', "line": 7, "part": 3}
+
+
+def test_a_record_without_other_keys_has_no_extra(home):
+    (row,) = rows(built(make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})) / "messages.jsonl")
+    assert row["extra"] is None
+
+
+def test_what_was_written_over_several_lines_stays_on_one(home):
+    record = Record(1, turns=(rated(),), rest='{\r\n  "id":\n 1\n}')
+    (row,) = rows(built(make(home, {"a.jsonl": [[record]]})) / "messages.jsonl")
+    assert row["extra"] == {"id": 1}
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
+def test_a_score_is_written_with_the_fewest_digits_that_give_the_same_float32(tmp_path, values):
+    home = Home(Path(tempfile.mkdtemp(dir=tmp_path)))
+    records = [Record(line, turns=(Turn((value,)),)) for line, value in enumerate(values, 1)]
+    made = make(home, {"a.jsonl": [records]}, attributes=("reward",))
+    found = [
+        row["scores"][0]["reward"] for row in rows(built(made, exports=("messages",)) / "messages.jsonl")
+    ]
+    assert found == [float(str(np.float32(value))) for value in values]
+
+
+def test_only_kept_records_are_exported_in_input_order(home):
+    pieces = [
+        [
+            Record(line, (("user", "q"), ("assistant", f"a{line}")), (rated(line % 3, 0, 0, 0, 0),))
+            for line in group
+        ]
+        for group in (range(1, 5000), range(5000, 5010), ())
+    ]
+    made = make(home, {"a.jsonl": pieces[:1], "b.jsonl": pieces[1:]})
+    staging = built(made, "helpfulness >= 1")
+    expected = [f"a{line}" for line in range(1, 5010) if line % 3]
+    assert [row["conversations"][1]["value"] for row in rows(staging / "labeled.jsonl")] == expected
+    assert [row["messages"][1]["content"] for row in rows(staging / "messages.jsonl")] == expected
+    assert [row["source"]["file"] for row in rows(staging / "messages.jsonl")][-1] == "b.jsonl"
+
+
+def test_only_the_exports_asked_for_are_written(home):
+    made = make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})
+    assert not (built(made, exports=("messages",), name="m") / "labeled.jsonl").exists()
+    assert not (built(made, exports=("steerlm",), name="s") / "messages.jsonl").exists()
+
+
+def test_every_record_is_in_decisions_once_and_in_order(home, tmp_path):
+    path, spans = original_file(tmp_path, b"bad", b"{}")
+    place = [{"offset": offset, "length": length} for offset, length in spans]
+    records = [
+        Record(1, None, outcome="quarantined", reason="not_json: char 1", **place[0]),
+        Record(2, outcome="dropped", reason="one_message: x", part=0, **place[1]),
+        Record(2, part=1, turns=(rated(3, 0, 0, 0, 0),), **place[1]),
+        Record(2, part=2, turns=(rated(1, 0, 0, 0, 0),), **place[1]),
+        Record(2, part=3, turns=(rated(3, 0, 0, 0, 0),), gap="tool_message: 1", **place[1]),
+        Record(2, part=4, turns=(Turn(None, "too_long: 9"),), **place[1]),
+    ]
+    staging = built(make(home, {path: [records[:2], records[2:]]}), "helpfulness >= 2")
+    decisions = pl.read_parquet(staging / "decisions.parquet")
+    assert decisions.schema == {
+        "file": pl.String,
+        "line": pl.UInt64,
+        "part": pl.UInt32,
+        "outcome": pl.String,
+        "reason": pl.String,
+    }
+    assert decisions.rows() == [
+        (path, 1, 0, "quarantined", "not_json: char 1"),
+        (path, 2, 0, "dropped", "one_message: x"),
+        (path, 2, 1, "kept", None),
+        (path, 2, 2, "dropped", "rule: helpfulness >= 2"),
+        (path, 2, 3, "dropped", "not_steerlm: tool_message: 1"),
+        (path, 2, 4, "quarantined", "too_long: turn 0: 9"),
+    ]
+    quarantined = [(row["line"], row["part"]) for row in rows(staging / "quarantine.jsonl")]
+    assert quarantined == [(1, 0), (2, 4)]
+
+
+def test_scores_hold_every_turn_of_every_scored_record_kept_or_not(home):
+    kept = Record(1, TWO_TURNS, (rated(0, 1, 2, 3, 4), rated(4, 3, 2, 1, 0.1)))
+    dropped = Record(2, None, outcome="dropped", reason="x")
+    made = make(home, {"a.jsonl": [[kept]], "b.jsonl": [[dropped]]})
+    staging = built(made, "helpfulness > 9", exports=())
+    scores = pl.read_parquet(staging / "scores.parquet")
+    assert scores.schema == (
+        {"file": pl.String, "line": pl.UInt64, "part": pl.UInt32, "turn": pl.UInt32}
+        | dict.fromkeys(HELPSTEER, pl.Float32)
+        | {"reason": pl.String, "tokens_cut": pl.UInt32}
+    )
+    assert scores.rows() == [
+        ("a.jsonl", 1, 0, 0, 0.0, 1.0, 2.0, 3.0, 4.0, None, 0),
+        ("a.jsonl", 1, 0, 1, 4.0, 3.0, 2.0, 1.0, float(np.float32(0.1)), None, 0),
+    ]
+
+
+def test_a_turn_without_scores_is_null_with_its_reason_in_scores(home, tmp_path):
+    path, ((offset, length),) = original_file(tmp_path, b"{}")
+    record = Record(
+        1, TWO_TURNS, (rated(0, 1, 2, 3, 4), Turn(None, "too_long: 9", 7)), offset=offset, length=length
+    )
+    scores = pl.read_parquet(built(make(home, {path: [[record]]})) / "scores.parquet")
+    assert scores.row(1) == (path, 1, 0, 1, *[None] * 5, "too_long: 9", 7)
+
+
+def test_quarantine_has_the_original_bytes(home, tmp_path):
+    lines = [b'{"torn": ', b"\xff\xfe latin", "{\u2028é\x00".encode(), b'{"fine": 1}']
+    path, spans = original_file(tmp_path, *lines)
+    records = [
+        Record(line, None, outcome="quarantined", reason=f"not_json: {line}", offset=offset, length=length)
+        for line, (offset, length) in enumerate(spans[:3], 1)
+    ]
+    records.append(Record(4, turns=(Turn(None, "too_long: 5"),), offset=spans[3][0], length=spans[3][1]))
+    staging = built(make(home, {path: [records[:1], records[1:]]}))
+    assert rows(staging / "quarantine.jsonl") == [
+        {"file": path, "line": 1, "part": 0, "offset": 0, "reason": "not_json: 1", "original": '{"torn": '},
+        {
+            "file": path,
+            "line": 2,
+            "part": 0,
+            "offset": spans[1][0],
+            "reason": "not_json: 2",
+            "original_base64": base64.b64encode(lines[1]).decode(),
+        },
+        {
+            "file": path,
+            "line": 3,
+            "part": 0,
+            "offset": spans[2][0],
+            "reason": "not_json: 3",
+            "original": lines[2].decode(),
+        },
+        {
+            "file": path,
+            "line": 4,
+            "part": 0,
+            "offset": spans[3][0],
+            "reason": "too_long: turn 0: 5",
+            "original": '{"fine": 1}',
+        },
+    ]
+
+
+def test_originals_come_out_of_compressed_files_in_any_order_of_records(home, tmp_path):
+    path = tmp_path / "trees.jsonl.gz"
+    lines = [b"first", b"second", b"third"]
+    path.write_bytes(gzip.compress(b"\n".join(lines)))
+    spans = [(0, 5), (6, 6), (13, 5)]
+    order = [(2, 0), (0, 0), (2, 1), (1, 0), (0, 1), (2, 2)]
+    records = [
+        Record(
+            at + 1,
+            None,
+            part=part,
+            outcome="quarantined",
+            reason="x",
+            offset=spans[at][0],
+            length=spans[at][1],
+        )
+        for at, part in order
+    ]
+    staging = built(make(home, {str(path): [records[:2], records[2:]]}))
+    assert [row["original"].encode() for row in rows(staging / "quarantine.jsonl")] == [
+        lines[at] for at, _ in order
+    ]
+
+
+def test_a_line_that_is_too_long_is_named_with_its_length_and_never_read(home):
+    record = Record(1, None, outcome="quarantined", reason="line_too_long: 9", offset=0, length=50_000_000)
+    (row,) = rows(built(make(home, {"gone.jsonl": [[record]]})) / "quarantine.jsonl")
+    assert row == {
+        "file": "gone.jsonl",
+        "line": 1,
+        "part": 0,
+        "offset": 0,
+        "reason": "line_too_long: 9",
+        "length": 50_000_000,
+    }
+
+
+@pytest.mark.parametrize("change", ["gone", "shorter"])
+def test_a_source_that_changed_meanwhile_is_named(home, tmp_path, change):
+    path, ((offset, length),) = original_file(tmp_path, b"{torn")
+    made = make(
+        home, {path: [[Record(1, None, outcome="quarantined", reason="x", offset=offset, length=length)]]}
+    )
+    (tmp_path / "input.jsonl").unlink() if change == "gone" else (tmp_path / "input.jsonl").write_bytes(b"{")
+    with pytest.raises(AssayError, match=r"input\.jsonl: quarantined records cannot be read again"):
+        built(made)
+
+
+def test_the_same_inputs_give_the_same_bytes_however_tables_are_gathered(home, monkeypatch):
+    pieces = [
+        [Record(line, turns=(rated(),)) for line in range(start, start + 500)] for start in (1, 501, 1001)
+    ]
+    made = make(home, {"a.jsonl": pieces})
+    first = built(made, "helpfulness >= 2", name="first")
+    monkeypatch.setattr(export_files, "_PART_ROWS", 700)
+    second = built(made, "helpfulness >= 2", name="second")
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+
+
+def test_no_records_at_all_give_empty_files_with_their_columns(home):
+    for number, files in enumerate(({}, {"a.jsonl": [[]]})):
+        staging = built(make(Home(home.root / str(number)), files), "helpfulness >= 2")
+        assert pl.read_parquet(staging / "decisions.parquet").columns[:2] == ["file", "line"]
+        assert pl.read_parquet(staging / "scores.parquet").height == 0
+        assert (staging / "quarantine.jsonl").read_bytes() == b""
+        assert (staging / "labeled.jsonl").read_bytes() == b""
+
+
+def test_a_run_that_stops_after_convert_writes_rows_with_the_labels_they_came_with(home, tmp_path):
+    path, ((offset, length),) = original_file(tmp_path, b"{torn")
+    record = Record(2, labels=(None, "quality:4,toxicity:0"))
+    gap = Record(3, gap="tool_message: message 2 is a tool's")
+    bad = Record(1, None, outcome="quarantined", reason="x", offset=offset, length=length)
+    staging = built(make(home, {path: [[bad, record, gap]]}), stop_after="convert")
+    assert {file.name for file in staging.iterdir()} == {
+        "converted.jsonl",
+        "quarantine.jsonl",
+        "decisions.parquet",
+    }
+    (row,) = rows(staging / "converted.jsonl")
+    assert row["conversations"][1]["label"] == "quality:4,toxicity:0"
+    assert pl.read_parquet(staging / "decisions.parquet").select("line", "outcome", "reason").rows() == [
+        (1, "quarantined", "x"),
+        (2, "kept", None),
+        (3, "dropped", "not_steerlm: tool_message: message 2 is a tool's"),
+    ]
+
+
+def test_a_run_that_stops_after_score_exports_nothing_to_train_on(home):
+    staging = built(make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]}), stop_after="score")
+    assert {file.name for file in staging.iterdir()} == {
+        "scores.parquet",
+        "quarantine.jsonl",
+        "decisions.parquet",
+    }
+    assert pl.read_parquet(staging / "decisions.parquet")["outcome"].to_list() == ["kept"]
+
+
+def test_decisions_are_asked_for_wherever_there_are_scores(home, tmp_path):
+    made = make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})
+    with pytest.raises(TypeError, match="needs scores and decisions"):
+        build(made.converted, made.scored, None, home=home, staging=tmp_path, exports=(), stop_after="score")
+
+
+def test_pieces_that_do_not_belong_together_are_refused(home):
+    made = make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})
+    other = make(
+        Home(home.root / "other"), {"a.jsonl": [[Record(1, turns=(rated(),)), Record(2, turns=(rated(),))]]}
+    )
+    mixed = filter_records(other.converted, other.scored, rules=Rules(), exports=(), home=other.home)
+    target = home.artifacts / mixed.pieces[0].decisions.path
+    target.parent.mkdir(parents=True)
+    target.write_bytes((other.home.artifacts / mixed.pieces[0].decisions.path).read_bytes())
+    staging = home.root / "staging"
+    staging.mkdir()
+    with pytest.raises(AssayError, match="1 records with 1 turns, but 2 decisions"):
+        build(made.converted, made.scored, mixed, home=home, staging=staging, exports=())
+
+
+AWKWARD = [
+    b'\xef\xbb\xbf{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\r',
+    b"{torn\r",
+    b"",
+    b"\xff\xfe",
+    b'{"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "a"}]}',
+    b'{"messages": [{"role": "user", "content": "\\ud800"}, {"role": "assistant", "content": "a"}]}  ',
+    b'{"messages": 1}',
+]
+
+
+@pytest.mark.parametrize("packing", ["lines", "gzip", "cut gzip", "array"])
+def test_quarantine_agrees_with_what_convert_found(home, tmp_path, packing):
+    """The one test here that runs the stages before: their offsets must be what the originals lie at."""
+    data = b"\n".join(AWKWARD)
+    path = tmp_path / "input.jsonl"
+    if packing == "array":
+        path = tmp_path / "input.json"
+        data = b"[" + b",\n ".join([AWKWARD[0][3:-1], b'{"messages": 1}', b"{torn}"])
+    if "gzip" in packing:
+        path = tmp_path / "input.jsonl.gz"
+    path.write_bytes(
+        data if "gzip" not in packing else gzip.compress(data)[: -12 if "cut" in packing else None]
+    )
+    converted = convert(take_inventory([str(path)], format="messages"), home=home)
+    staging = tmp_path / "staging"
+    staging.mkdir()
+    files = build(converted, None, None, home=home, staging=staging, exports=(), stop_after="convert")
+    found = rows(staging / "quarantine.jsonl")
+    assert len(found) == sum(converted.counts.quarantined.values()) > 1
+    assert files["decisions.parquet"].rows == converted.counts.read
+    for row in found:
+        original = row["original"].encode() if "original" in row else base64.b64decode(row["original_base64"])
+        assert original
+        assert data[row["offset"] : row["offset"] + len(original)] == original
+
+
+def test_an_unknown_export_is_refused_with_the_choices():
+    with pytest.raises(UserMistake) as caught:
+        check_exports(["steerml"], HELPSTEER)
+    assert "Did you mean steerlm?" in str(caught.value)
+    assert all(name in str(caught.value) for name in EXPORTS)
+
+
+def test_steerlm_is_refused_for_a_model_that_rates_none_of_its_attributes():
+    with pytest.raises(UserMistake, match="--export messages"):
+        check_exports(["messages", "steerlm"], ("reward",))
+    check_exports(["messages"], ("reward",))
+    check_exports(["messages", "steerlm"], ("helpfulness", "reward"))
