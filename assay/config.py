@@ -1,0 +1,335 @@
+"""What a run may choose, and what only an operator may set.
+
+``RunOptions`` is the one definition of a run's options: the command line, a ``--config`` file and the
+form in Prefect's UI are made from its fields. ``Settings`` comes from the operator's environment alone,
+so that nothing a run asks for can widen what it may do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
+from pydantic_core import CoreSchema, core_schema
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from assay.errors import UserMistake
+from assay.home import Home
+
+Options = TypeVar("Options", bound=BaseModel)
+
+#: Of ``assay.scoring``, said again here so that ``--help`` need not import Dask; a test holds them equal.
+DEFAULT_SHARD_TOKENS = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """How an option looks on the command line; part of a field's annotation, in no schema."""
+
+    group: str
+    metavar: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One of the names that a table holds, which is imported when it is asked for and not before."""
+
+    names: Callable[[], Sequence[str]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Refuse every other name, with the nearest one."""
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """The names as an ``enum``, of which Prefect's form makes a list to choose from."""
+        return {**handler(schema), "enum": list(self.names())}
+
+    def _known(self, name: str) -> str:
+        names = self.names()
+        if name not in names:
+            raise ValueError(f"should be one of {', '.join(names)}{nearest(name, names)}")
+        return name
+
+
+def _format_names() -> list[str]:
+    from assay.formats import FORMATS
+
+    return ["auto", *FORMATS]
+
+
+def _export_names() -> list[str]:
+    from assay.export import EXPORTS
+
+    return list(EXPORTS)
+
+
+def _listed(value: object) -> object:
+    """One value where a list is due, as in ``input: chats.jsonl``, is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Listed = BeforeValidator(_listed)
+
+_DATA = "what goes in and comes out"
+_MODEL = "the reward model"
+_CHOICE = "what is kept"
+_WORK = "how the run works"
+
+
+class RunOptions(BaseModel):
+    """What one run of ``flows.curate`` is asked to do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Inputs",
+            description="Files to read, by path or glob: .jsonl, .json, .parquet, also .gz and .zst.",
+            min_length=1,
+        ),
+        CommandLine(_DATA, "PATH_OR_GLOB"),
+    ]
+    output: Annotated[
+        str,
+        Field(
+            title="Output folder",
+            description="Folder for the results. It is replaced as a whole, and only by a run that ends.",
+            min_length=1,
+        ),
+        CommandLine(_DATA, "DIR"),
+    ]
+    format: Annotated[
+        str,
+        Chosen(_format_names),
+        Field(title="Input format", description="Format of the inputs; auto looks at their content."),
+        CommandLine(_DATA, "NAME"),
+    ] = "auto"
+    limit: Annotated[
+        int | None,
+        Field(title="Limit", description="Take the first N records only.", ge=1),
+        CommandLine(_DATA, "N"),
+    ] = None
+    export: Annotated[
+        list[Annotated[str, Chosen(_export_names)]],
+        Listed,
+        Field(
+            title="Exports",
+            description="Files to write: steerlm is labeled.jsonl, messages is messages.jsonl.",
+            min_length=1,
+        ),
+        CommandLine(_DATA),
+    ] = ["steerlm"]
+    model: Annotated[
+        str,
+        Field(
+            title="Reward model",
+            description="A model of the catalog by name, or the folder of one on this machine.",
+            min_length=1,
+        ),
+        CommandLine(_MODEL, "NAME_OR_PATH"),
+    ] = "starter"
+    over_length: Annotated[
+        Literal["quarantine", "left-truncate"],
+        Field(
+            title="Over-length turns",
+            description="What becomes of a turn beyond the model's token limit: set aside, or scored "
+            "without its oldest tokens.",
+        ),
+        CommandLine(_MODEL),
+    ] = "quarantine"
+    keep: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Rules",
+            description="Keep a record whose last turn satisfies this, such as 'helpfulness >= 2 and "
+            "toxicity < 1'. Of several rules all must hold.",
+        ),
+        CommandLine(_CHOICE, "RULE"),
+    ] = []
+    allow_cross_prompt: Annotated[
+        bool,
+        Field(
+            title="Compare across prompts",
+            description="Allow a threshold on a scalar reward, although such rewards compare answers to "
+            "one prompt only.",
+        ),
+        CommandLine(_CHOICE),
+    ] = False
+    strict: Annotated[
+        bool,
+        Field(title="Strict", description="Stop at the first record that cannot be read."),
+        CommandLine(_CHOICE),
+    ] = False
+    workers: Annotated[
+        int | None,
+        Field(
+            title="Workers",
+            description="Processes that score; unless given, one a CPU core, or one a GPU.",
+            ge=1,
+        ),
+        CommandLine(_WORK, "N"),
+    ] = None
+    shard_tokens: Annotated[
+        int,
+        Field(title="Shard size", description="Estimated tokens a score shard holds.", ge=1),
+        CommandLine(_WORK, "N"),
+    ] = DEFAULT_SHARD_TOKENS
+    stop_after: Annotated[
+        Literal["convert", "score"] | None,
+        Field(title="Stop after", description="End after this stage and write what there is by then."),
+        CommandLine(_WORK),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        Field(
+            title="Dry run",
+            description="Convert, say what would be scored, and write nothing to the output folder.",
+        ),
+        CommandLine(_WORK),
+    ] = False
+
+
+def option_name(field: str) -> str:
+    """The option of that field as it is typed: ``--shard-tokens``."""
+    return "--" + field.replace("_", "-")
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the choice that ``word`` most resembles, or nothing."""
+    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def read_config_file(path: str, kind: type[BaseModel]) -> dict[str, object]:
+    """The options a YAML file gives, by field; UserMistake names the file, and the line where it can.
+
+    Keys are written as the options are, with ``-`` or ``_``.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserMistake(f"{path}: the config file cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserMistake(f"{path}: the config file is not UTF-8 text") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise UserMistake(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserMistake(f"{path}: the config file holds no options; write lines such as 'model: starter'")
+    given: dict[str, object] = {}
+    for key, value in data.items():
+        field = str(key).replace("-", "_")
+        if field not in kind.model_fields:
+            raise UserMistake(
+                f"{path}: unknown option {str(key)!r}{nearest(field, kind.model_fields)} "
+                f"(options: {', '.join(kind.model_fields)})"
+            )
+        if field in given:
+            raise UserMistake(f"{path}: {key!r} is given twice")
+        given[field] = value
+    return given
+
+
+def options_from(
+    kind: type[Options],
+    *,
+    typed: Mapping[str, object],
+    filed: Mapping[str, object] | None = None,
+    config_file: str | None = None,
+) -> Options:
+    """The options, where what was ``typed`` overrides what a file gave; UserMistake names the source."""
+    given = {**(filed or {}), **typed}
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)[0]
+        field = str(found["loc"][0]) if found["loc"] else ""
+        in_file = field in (filed or {}) and field not in typed
+        where = f"{config_file}: {field}" if in_file else option_name(field)
+        if found["type"] == "missing":
+            raise UserMistake(f"{where} is required; see --help") from error
+        raise UserMistake(f"{where} {found['input']!r}: {_complaint(found['msg'])}") from error
+
+
+def _complaint(message: str) -> str:
+    """Pydantic's sentence as part of ours."""
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return (message[:1].lower() + message[1:]).replace(", unable to parse string as an integer", "")
+
+
+def _default_home() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("assay", appauthor=False))
+
+
+class Settings(BaseSettings):
+    """What only an operator may set: environment variables, or lines of ``ASSAY_SETTINGS_FILE``."""
+
+    model_config = SettingsConfigDict(env_prefix="ASSAY_", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=_default_home)
+    """``ASSAY_HOME``: scores, plans, artifacts and Prefect's database; they serve every run."""
+    scheduler_address: str | None = None
+    """``ASSAY_SCHEDULER_ADDRESS``: a running Dask scheduler, such as ``tls://host:8786``."""
+    trust_remote_code: bool = False
+    """``ASSAY_TRUST_REMOTE_CODE``: let a model's repository run its own code."""
+    server_start_seconds: float = Field(default=120.0, gt=0)
+    """``ASSAY_SERVER_START_SECONDS``: how long the embedded Prefect server may take to start."""
+    server_answer_seconds: float = Field(default=4.0, gt=0)
+    """``ASSAY_SERVER_ANSWER_SECONDS``: how long a configured Prefect server may take to answer."""
+
+    @classmethod
+    def read(cls) -> Self:
+        """The settings in force now; UserMistake names the variable that is wrong."""
+        file = os.environ.get("ASSAY_SETTINGS_FILE")
+        if file and not Path(file).is_file():
+            raise UserMistake(f"ASSAY_SETTINGS_FILE: there is no file {file}")
+        arguments: dict[str, Any] = {"_env_file": file} if file else {}
+        try:
+            settings = cls(**arguments)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False)[0]
+            variable = "ASSAY_" + str(found["loc"][0]).upper()
+            raise UserMistake(f"{variable} {found['input']!r}: {_complaint(found['msg'])}") from error
+        home = Path(os.path.abspath(settings.home.expanduser()))
+        return settings.model_copy(update={"home": home})
+
+    def opened_home(self) -> Home:
+        """``ASSAY_HOME``, made private where it is new; UserMistake where it cannot be used."""
+        try:
+            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserMistake(
+                f"ASSAY_HOME: {self.home} cannot be used: {error.strerror}. "
+                "Set ASSAY_HOME to a folder that you may write"
+            ) from error
+        if not os.access(self.home, os.W_OK | os.X_OK):
+            raise UserMistake(
+                f"ASSAY_HOME: {self.home} cannot be written. Set ASSAY_HOME to a folder that you may write"
+            )
+        return Home(self.home)

@@ -1,0 +1,165 @@
+"""What a person sees of a run: bars on a terminal, plain lines in a log, and one line a finished stage.
+
+Progress and warnings go to standard error; what the run was for, the summary, to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+from uuid import UUID
+
+import rich.console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+_PLAIN_SECONDS = 10.0
+_REDRAWS_PER_SECOND = 8
+_STAGE_WIDTH = 8
+_NARROW = 80
+
+
+class Stage:
+    """One stage as it is shown: what to say of it at its end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cached = False
+        """Whether its result was there already."""
+        self.note = ""
+        """What it came to, such as ``1,002 records``."""
+
+
+class Console:
+    """Watches a run. An ``assay.progress.Progress``, and the clock of the stages."""
+
+    def __init__(self, *, errors: TextIO | None = None, results: TextIO | None = None) -> None:
+        """A console on the process's own streams, unless others are given."""
+        self._screen = rich.console.Console(file=errors or sys.stderr, highlight=False, soft_wrap=False)
+        results = results or sys.stdout
+        # A table that is no wider than most terminals also reads well in a log or a mail.
+        wide = rich.console.Console(file=results, highlight=False)
+        self._results = wide if wide.is_terminal else rich.console.Console(file=results, width=_NARROW)
+        self._bars: Progress | None = None
+        self._bar: TaskID | None = None
+        self._name = ""
+        self._unit = ""
+        self._total: int | None = None
+        self._done = 0
+        self._sums: dict[str, float] = {}
+        self._began = 0.0
+        self._spoke = 0.0
+        self.seconds: dict[str, float] = {}
+        """How long each stage took, by its name, in the order they ran."""
+        self.flow_run_id: UUID | None = None
+        """Of the Prefect flow run that is watched."""
+        self.manifest: dict[str, object] | None = None
+        """What the run came to, once its results are in place."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Yield the stage that runs now; at its end one line says what it came to and how long it took."""
+        shown = Stage(name)
+        start = time.monotonic()
+        try:
+            yield shown
+        finally:
+            self._end_bar()
+            self.seconds[name] = time.monotonic() - start
+        note = f"cached  {shown.note}" if shown.cached else shown.note
+        self._line(f"{name:<{_STAGE_WIDTH}} {note}", f"{self.seconds[name]:.1f} s")
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        """Show a bar, or say that the stage begins."""
+        self._end_bar()
+        self._name, self._unit, self._total = stage, unit, total
+        self._done, self._sums = 0, {}
+        self._began = self._spoke = time.monotonic()
+        if self._screen.is_terminal:
+            self._bars = Progress(
+                TextColumn(f"{{task.description:<{_STAGE_WIDTH}}}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[about]}"),
+                TimeElapsedColumn(),
+                console=self._screen,
+                transient=True,
+                refresh_per_second=_REDRAWS_PER_SECOND,
+            )
+            self._bar = self._bars.add_task(stage, total=total, about=unit)
+            self._bars.start()
+        elif total is not None:
+            self.say(f"{stage}: {total:,} {unit}")
+
+    def advance(self, count: int = 1, **details: object) -> None:
+        """Move the bar; in a log, say how far it is now and then."""
+        self._done += count
+        for name, value in details.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self._sums[name] = self._sums.get(name, 0) + value
+        if self._bars is not None and self._bar is not None:
+            self._bars.update(self._bar, completed=self._done, about=self._about())
+        elif time.monotonic() - self._spoke >= _PLAIN_SECONDS:
+            self._spoke = time.monotonic()
+            of = f" of {self._total:,}" if self._total is not None else ""
+            self.say(f"{self._name}: {self._done:,}{of} {self._about()}")
+
+    def _about(self) -> str:
+        """The unit, and turns a second where turns are told."""
+        seconds = time.monotonic() - self._began
+        turns = self._sums.get("turns", 0)
+        if not turns or seconds <= 0:
+            return self._unit
+        return f"{self._unit}, {turns:,.0f} turns, {turns / seconds:,.0f}/s"
+
+    def say(self, line: str) -> None:
+        """Print the line, above the bar where there is one."""
+        self._screen.print(Text(line))
+
+    def show(self, table: Table) -> None:
+        """Print a table of results to standard output."""
+        self.close()
+        self._results.print(table)
+
+    def tell(self, line: str) -> None:
+        """Print a line of results to standard output."""
+        self.close()
+        self._results.print(Text(line), soft_wrap=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._end_bar()
+
+    def _end_bar(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = self._bar = None
+
+    def _line(self, text: str, right: str) -> None:
+        width = min(self._screen.width, _NARROW) if self._screen.is_terminal else _NARROW
+        gap = max(2, width - len(text) - len(right) - 1)
+        self._screen.print(Text(f"{text}{' ' * gap}{right}"), soft_wrap=True)
+
+
+_current: Console | None = None
+
+
+@contextmanager
+def opened(console: Console) -> Iterator[Console]:
+    """Within, ``current()`` is that console."""
+    global _current
+    before, _current = _current, console
+    try:
+        yield console
+    finally:
+        console.close()
+        _current = before
+
+
+def current() -> Console:
+    """The console of the command that runs, or a new one where a deployment runs the flow."""
+    return _current if _current is not None else Console()

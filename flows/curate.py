@@ -1,0 +1,178 @@
+"""Rate every assistant turn of chat data, keep what passes, write labelled training files.
+
+    python -m flows.curate --input PATH_OR_GLOB --output DIR [option …]
+
+ingest → convert → score → filter → export → report, one Prefect task each; ``--help`` lists the options.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from flows.curate_command import COMMAND
+from flows.launch import launch
+
+if __name__ == "__main__":
+    # Before Prefect is imported, so that --help and mistakes are answered at once. The flow is then
+    # imported from here under this module's own name.
+    sys.exit(launch(COMMAND))
+
+from typing import Any
+
+from prefect import flow, runtime
+
+from assay.cluster import ClusterOptions
+from assay.config import RunOptions, Settings
+from assay.manifest import Converted, Counts, Filtered, Scored
+from assay.report import run_manifest, summary_table
+from assay.rules import parse_rules
+from assay.scoring import ScoringWork, preview
+from flows.console import Console, current
+from flows.curate_command import Prepared, prepare
+from flows.dry_run import preview_table
+from tasks.convert import convert
+from tasks.export import export
+from tasks.filter import decide
+from tasks.ingest import ingest
+from tasks.report import report
+from tasks.score import score
+
+
+@flow(name="curate", flow_run_name="curate to {options.output}", persist_result=False)
+def curate(options: RunOptions) -> dict[str, Any]:
+    """The run's manifest, as the output folder now holds it.
+
+    UserMistake and OutputRefused are raised before any work; what a stage raises is raised here. Whatever
+    is finished by then serves the next run.
+    """
+    console = current()
+    console.flow_run_id = runtime.flow_run.id
+    prepared = prepare(options, Settings.read())
+    for note in prepared.model.notes:
+        console.say(note)
+    if options.dry_run:
+        return _previewed(options, prepared, console)
+    with prepared.output.held():
+        repaired = prepared.output.repair()
+        if repaired:
+            console.say(repaired)
+        manifest = _carried_out(options, prepared, console)
+        console.manifest = manifest
+        report(manifest)
+    console.show(summary_table(manifest))
+    return manifest
+
+
+def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> dict[str, Any]:
+    """The manifest of a run whose results are in place."""
+    converted = _converted(options, prepared, console)
+    scored: Scored | None = None
+    filtered: Filtered | None = None
+    work = ScoringWork()
+    if options.stop_after != "convert":
+        scored, work = _scored(converted, options, prepared, console)
+        filtered = _filtered(converted, scored, options, prepared, console)
+    with console.stage("export") as stage:
+        exported = export(
+            converted,
+            scored,
+            filtered,
+            home=prepared.home,
+            folder=prepared.output,
+            exports=options.export,
+            stop_after=options.stop_after,
+        )
+        stage.cached = exported.staging is None
+        stage.note = f"{len(exported.files)} files in {options.output}"
+    manifest = run_manifest(
+        options=options.model_dump(mode="json"),
+        model=prepared.model,
+        converted=converted,
+        scored=scored,
+        work=work,
+        filtered=filtered,
+        files=exported.files,
+        seconds=console.seconds,
+        output=options.output,
+    )
+    # Outside the cached tasks and last: a run's manifest tells of that run.
+    if exported.staging is None:
+        prepared.output.refresh(manifest)
+    else:
+        prepared.output.publish(exported.staging, manifest)
+    return manifest
+
+
+def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Converted:
+    with console.stage("ingest") as stage:
+        inventory = ingest(options.input, options.format)
+        stage.note = f"{len(inventory.files):,} files"
+    with console.stage("convert") as stage:
+        finished = convert(
+            inventory,
+            home=prepared.home,
+            limit=options.limit,
+            strict=options.strict,
+            progress=console,
+        )
+        stage.cached = finished.cached
+        stage.note = _counted(finished.manifest.counts, "ok")
+    if not finished.manifest.complete:
+        console.say("warning: an input was cut short; its whole records are used, and this run exits with 1")
+    return finished.manifest
+
+
+def _scored(
+    converted: Converted, options: RunOptions, prepared: Prepared, console: Console
+) -> tuple[Scored, ScoringWork]:
+    with console.stage("score") as stage:
+        finished, work = score(
+            converted,
+            prepared.model,
+            home=prepared.home,
+            cluster=ClusterOptions(
+                workers=options.workers, scheduler_address=prepared.settings.scheduler_address
+            ),
+            shard_tokens=options.shard_tokens,
+            progress=console,
+        )
+        stage.cached = finished.cached
+        stage.note = f"{finished.manifest.turns:,} turns, {work.turns_scored:,} scored by this run"
+    return finished.manifest, work
+
+
+def _filtered(
+    converted: Converted, scored: Scored, options: RunOptions, prepared: Prepared, console: Console
+) -> Filtered:
+    """Decisions. A run that stops after score takes every record that has its scores."""
+    whole = options.stop_after is None
+    with console.stage("filter") as stage:
+        finished = decide(
+            converted,
+            scored,
+            rules=prepared.rules if whole else parse_rules([], attributes=scored.attributes),
+            exports=options.export if whole else [],
+            home=prepared.home,
+            progress=console,
+        )
+        stage.cached = finished.cached
+        stage.note = _counted(finished.manifest.counts, "kept")
+    return finished.manifest
+
+
+def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dict[str, Any]:
+    """What a run would score, shown; nothing is written but converted records, below ``ASSAY_HOME``."""
+    converted = _converted(options, prepared, console)
+    found = preview(converted, prepared.model, home=prepared.home)
+    console.show(preview_table(converted, prepared.model, found))
+    return {"dry_run": True, "complete": converted.complete}
+
+
+def _counted(counts: Counts, word: str) -> str:
+    """``1,002 records: 990 kept, 9 dropped, 3 quarantined``."""
+    parts = [f"{counts.ok:,} {word}"]
+    if counts.dropped:
+        parts.append(f"{sum(counts.dropped.values()):,} dropped")
+    if counts.quarantined:
+        parts.append(f"{sum(counts.quarantined.values()):,} quarantined")
+    return f"{counts.read:,} records: {', '.join(parts)}"

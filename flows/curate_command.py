@@ -1,0 +1,84 @@
+"""``python -m flows.curate`` before Prefect is imported: its options, its help, and the user's mistakes."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from importlib import import_module
+
+from assay.config import RunOptions, Settings
+from assay.errors import UserMistake
+from assay.export import check_exports
+from assay.export.folder import OutputFolder
+from assay.home import Home
+from assay.rewards.catalog import find_model
+from assay.rewards.protocol import ModelSpec
+from assay.rules import Rules, parse_rules
+from flows.launch import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run's options, understood."""
+
+    settings: Settings
+    home: Home
+    model: ModelSpec
+    rules: Rules
+    output: OutputFolder
+
+
+def prepare(options: RunOptions, settings: Settings) -> Prepared:
+    """The options, understood; UserMistake for the first that cannot be carried out. Cheap to repeat."""
+    _check_inputs(options.input)
+    home = settings.opened_home()
+    model = find_model(
+        options.model, over_length=options.over_length, digest_cache=home.root / "model-digests.json"
+    )
+    rules = parse_rules(
+        options.keep, attributes=model.attributes, allow_cross_prompt=options.allow_cross_prompt
+    )
+    if options.stop_after is None:
+        check_exports(options.export, model.attributes)
+    output = OutputFolder(options.output)
+    output.check()
+    return Prepared(settings, home, model, rules, output)
+
+
+def _check_inputs(inputs: list[str]) -> None:
+    """What can be told without reading a file; the ingest stage looks again, and into the files."""
+    for given in inputs:
+        if not glob.has_magic(given) and not os.path.exists(given):
+            raise UserMistake(f"{given}: there is no such file or folder.")
+
+
+_EXAMPLES = """\
+examples:
+  python -m flows.curate --config samples/demo.yaml
+  python -m flows.curate --input 'chats/*.jsonl' --output runs/chats
+  python -m flows.curate --input chats.jsonl.gz --output runs/good \\
+      --keep 'helpfulness >= 2.5' --keep 'toxicity < 1' --export steerlm messages
+  python -m flows.curate --input chats.jsonl --output runs/chats --dry-run
+
+exit codes:
+  0    finished, whether or not records were quarantined
+  1    a fault, or an input that was cut short
+  2    a mistake in what was asked for, found before any work
+  75   stopped early; the same command goes on from there
+  130  Ctrl-C, 143 SIGTERM; the same command goes on from there
+
+ASSAY_HOME (default: the user's cache folder) keeps scores and converted
+records for later runs. PREFECT_API_URL names a Prefect server to report to;
+without one a run brings its own.
+"""
+
+COMMAND = Command(
+    program="python -m flows.curate",
+    summary="Rate every assistant turn of chat data with a reward model, keep the records that pass, and "
+    "write labelled training files.",
+    examples=_EXAMPLES,
+    options=RunOptions,
+    check=prepare,
+    flow=lambda: import_module("flows.curate").curate,
+)

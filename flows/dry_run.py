@@ -1,0 +1,32 @@
+"""What ``--dry-run`` shows: what there is, and what a run would have to score."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from assay.manifest import Converted
+from assay.rewards.protocol import ModelSpec
+from assay.scoring import Preview
+
+
+def preview_table(converted: Converted, model: ModelSpec, preview: Preview) -> Table:
+    """A table of two columns, what and how many."""
+    table = Table(title="Dry run: nothing was scored", title_justify="left", show_header=False)
+    table.add_column(overflow="fold")
+    table.add_column(justify="right")
+    table.add_row("input lines read", f"{converted.lines:,}")
+    table.add_row("records", f"{converted.counts.read:,}")
+    for outcome, counts in (
+        ("dropped", converted.counts.dropped),
+        ("quarantined", converted.counts.quarantined),
+    ):
+        for reason, count in counts.items():
+            table.add_row(f"  {outcome}: {reason}", f"{count:,}")
+    table.add_row("  to be scored or found in the store", f"{preview.records:,}", end_section=True)
+    table.add_row("turns", f"{preview.turns:,}")
+    table.add_row("  distinct", f"{preview.distinct_turns:,}")
+    table.add_row(f"  of these already scored by {model.name}", f"{preview.stored_turns:,}")
+    table.add_row("  left to score", f"{preview.distinct_turns - preview.stored_turns:,}")
+    table.add_row("records to be shown to the model", f"{preview.planned_records:,}")
+    table.add_row("  their tokens, estimated", f"{preview.estimated_tokens:,}")
+    return table

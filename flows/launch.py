@@ -1,0 +1,113 @@
+"""From a command line to an exit code: one sentence for what went wrong, and nothing left running.
+
+Exit codes: 0 finished; 1 a fault, or an input cut short; 2 the user's mistake; 75 stopped but resumable;
+130 Ctrl-C; 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from assay.config import Settings
+from assay.errors import AssayError, ServerFault
+from flows.command_line import parse
+from flows.console import Console, opened
+from flows.prefect_connection import Connection, deliver_reports, prefect_server
+from flows.signals import INTERRUPTED, TERMINATED, stopping_on_signals
+
+Options = TypeVar("Options", bound=BaseModel)
+
+_GOES_ON = "What is finished is kept, and the same command goes on from there."
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[Options]):
+    """What ``python -m flows.NAME`` is."""
+
+    program: str
+    summary: str
+    examples: str
+    options: type[Options]
+    check: Callable[[Options, Settings], object]
+    """Finds the user's mistakes, without Prefect."""
+    flow: Callable[[], Callable[[Options], Mapping[str, Any]]]
+    """Imports Prefect and gives the flow, which returns a manifest."""
+
+
+def launch(command: Command[Options], arguments: Sequence[str] | None = None) -> int:
+    """The exit code of the command. Whatever ends it, no process is left."""
+    with stopping_on_signals():
+        try:
+            options = parse(
+                command.options,
+                sys.argv[1:] if arguments is None else arguments,
+                program=command.program,
+                summary=command.summary,
+                examples=command.examples,
+            )
+            settings = Settings.read()
+            command.check(options, settings)
+            return _run(command, options, settings)
+        except AssayError as error:
+            _complain(f"error: {error}")
+            return error.exit_code
+        except OSError as error:
+            _complain(f"error: {_described(error)}")
+            return AssayError.exit_code
+        except KeyboardInterrupt:
+            _complain(f"stopped by Ctrl-C. {_GOES_ON}")
+            return INTERRUPTED
+        except SystemExit as leaving:
+            if leaving.code == TERMINATED:
+                _complain(f"stopped by SIGTERM. {_GOES_ON}")
+            return leaving.code if isinstance(leaving.code, int) else 0
+
+
+def _run(command: Command[Options], options: Options, settings: Settings) -> int:
+    with (
+        opened(Console()) as console,
+        prefect_server(settings.opened_home(), settings, console.say) as connection,
+    ):
+        import httpx
+        from prefect.exceptions import PrefectException
+
+        # What they have to say of a run that is stopped, or whose server is gone, is said here in a line.
+        for noisy in ("distributed", "asyncio", "prefect.events", "httpx"):
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        flow = command.flow()
+        try:
+            manifest = flow(options)
+        except (httpx.HTTPError, PrefectException) as error:
+            if console.manifest is None:
+                raise _server_fault(connection, error) from error
+            console.say(
+                f"warning: the Prefect server at {connection.api_url} went away and does not know how the "
+                "run ended; the results are whole."
+            )
+            manifest = console.manifest
+        finally:
+            console.close()
+            if connection.embedded and console.flow_run_id is not None:
+                deliver_reports(console.flow_run_id)
+        return 0 if manifest["complete"] else AssayError.exit_code
+
+
+def _server_fault(connection: Connection, error: Exception) -> ServerFault:
+    what = str(error).split("\n")[0] or type(error).__name__
+    return ServerFault(f"the Prefect server at {connection.api_url} failed ({what}). {_GOES_ON}")
+
+
+def _described(error: OSError) -> str:
+    """``path: what``, as far as the system said so."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename is not None else what
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,132 @@
+"""Which Prefect server a run reports to: the one that is configured, or one of its own.
+
+Prefect's settings are changed for this process and for as long as the run lasts, never in a profile.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from uuid import UUID
+
+from assay.config import Settings
+from assay.errors import ServerFault
+from assay.home import Home
+from flows.embedded_server import EmbeddedServer
+
+#: Read by Prefect when it is imported. What the operator has set stays as it is.
+_QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Prefect's log goes to its server. On the console a user's mistake would come with a traceback.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The server that a run reports to."""
+
+    api_url: str
+    embedded: bool
+
+    @property
+    def pages(self) -> str:
+        """The address of Prefect's own pages, where the API's address tells it."""
+        return self.api_url.removesuffix("/api")
+
+
+@contextmanager
+def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -> Iterator[Connection]:
+    """Yield the server this process now reports to; an embedded one is stopped on leaving.
+
+    ServerFault where a configured one does not answer or an embedded one does not start.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(
+            _environment({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+        )
+        embedded = EmbeddedServer(home.prefect)
+        stack.callback(embedded.stop)
+        # The child needs two seconds, importing Prefect's settings half a one: both at once. Where the
+        # active profile turns out to name a server, the child was for nothing.
+        if "PREFECT_API_URL" not in os.environ:
+            embedded.start()
+        from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+
+        configured = get_current_settings().api.url
+        if configured:
+            embedded.stop()
+            _check_that_it_answers(configured, settings.server_answer_seconds)
+            yield Connection(configured, embedded=False)
+            return
+        if "PREFECT_API_URL" in os.environ:
+            embedded.start()
+        embedded.wait(settings.server_start_seconds, say)
+        # For processes that are started from here. Without it, one that imports Prefect starts a server.
+        stack.enter_context(_environment({"PREFECT_API_URL": embedded.api_url}))
+        stack.enter_context(temporary_settings({PREFECT_API_URL: embedded.api_url}))
+        yield Connection(embedded.api_url, embedded=True)
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name in wanted:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name, None)
+
+
+def _check_that_it_answers(api_url: str, timeout_seconds: float) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    impatient = {PREFECT_API_REQUEST_TIMEOUT: timeout_seconds, PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(impatient), get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise ServerFault(
+            f"the Prefect server at {api_url} does not answer ({str(problem) or type(problem).__name__}). "
+            "Start it with `prefect server start`, correct PREFECT_API_URL, or unset PREFECT_API_URL "
+            "(`prefect config unset PREFECT_API_URL`) to run with a server of the run's own"
+        )
+
+
+def deliver_reports(flow_run_id: UUID, timeout_seconds: float = 5.0) -> None:
+    """Send what Prefect's client still holds, and wait until the server has every task run's last state.
+
+    Task runs are recorded from events, after the fact: a server that stops too soon would show them as
+    running for ever. Nothing is raised where the server cannot be asked: the results do not need it.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.events.worker import EventsWorker
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    deadline = time.monotonic() + timeout_seconds
+    EventsWorker.drain_all(timeout=timeout_seconds)
+    APILogWorker.drain_all(timeout=timeout_seconds)
+    ours = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    with (
+        suppress(httpx.HTTPError, PrefectHTTPStatusError),
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True) as client,
+    ):
+        while time.monotonic() < deadline:
+            runs = client.read_task_runs(flow_run_filter=ours)
+            if all(run.state is not None and run.state.is_final() for run in runs):
+                return
+            time.sleep(0.1)

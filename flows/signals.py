@@ -1,0 +1,77 @@
+"""Ctrl-C and SIGTERM: how a run is stopped, and by when it has stopped.
+
+The first signal unwinds the run, so that locks are let go, workers ended and Prefect told. Python calls a
+signal's handler between two bytecodes of the main thread only, which may be inside a long call of polars;
+so a thread hears of the signal too, through the wake-up pipe that the interpreter writes at once, and ends
+the process where unwinding takes too long or a second Ctrl-C says that it does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+#: SIGTERM is to be obeyed within 10 s.
+_UNWIND_SECONDS = 8.0
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Within, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143), and both are final."""
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate),
+    }
+    wakeup_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(heard,), daemon=True, name="signals")
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(told)
+        watch.join()
+        os.close(heard)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(TERMINATED)
+
+
+def _watch(heard: int) -> None:
+    interrupts = 0
+    deadline: threading.Timer | None = None
+    while signals := os.read(heard, 64):
+        interrupts += signals.count(signal.SIGINT)
+        if interrupts > 1:
+            _end_now(INTERRUPTED)
+        if signal.SIGTERM in signals and deadline is None:
+            deadline = threading.Timer(_UNWIND_SECONDS, _end_now, [TERMINATED])
+            deadline.daemon = True
+            deadline.start()
+    if deadline is not None:
+        deadline.cancel()
+
+
+def _end_now(exit_code: int) -> NoReturn:
+    """Kill every process that this one started, and end it without unwinding."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+    os._exit(exit_code)

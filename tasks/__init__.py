@@ -1,0 +1,1 @@
+"""The stages as Prefect tasks: retries, caching and artifacts around one function of ``assay`` each."""

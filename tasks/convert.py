@@ -1,0 +1,64 @@
+"""Convert: records out of the inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+
+import assay.convert
+from assay.home import Home, digest_of_bytes
+from assay.ingest import Inventory
+from assay.manifest import Converted, to_json
+from assay.progress import Progress
+from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
+
+
+@task(
+    name="convert",
+    task_run_name="convert",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=key_given,
+    retries=2,
+    retry_delay_seconds=[1, 5],
+    retry_condition_fn=may_pass,
+)
+def convert_task(
+    key: str, inventory: Inventory, home: Home, limit: int | None, strict: bool, progress: Progress
+) -> Any:
+    """The convert stage's manifest as JSON."""
+    return as_json(assay.convert.convert(inventory, home=home, limit=limit, strict=strict, progress=progress))
+
+
+def convert_key(inventory: Inventory, *, limit: int | None, strict: bool) -> str:
+    """A digest of all that the records depend on. A strict run must not take what a lenient one kept."""
+    return digest_of_bytes(
+        b"convert %d" % assay.convert.STAGE_VERSION, to_json(inventory), to_json((limit, strict))
+    )
+
+
+def is_current(converted: Converted, home: Home) -> bool:
+    """Whether all records and turns are still as they were written."""
+    return all(piece.records.is_intact(home) and piece.turns.is_intact(home) for piece in converted.pieces)
+
+
+def convert(
+    inventory: Inventory, *, home: Home, limit: int | None, strict: bool, progress: Progress
+) -> Finished[Converted]:
+    """The records of the inventory."""
+    return run_stage(
+        convert_task,
+        Converted,
+        key=convert_key(inventory, limit=limit, strict=strict),
+        home=home,
+        is_current=lambda converted: is_current(converted, home),
+        say=progress.say,
+        arguments={
+            "inventory": inventory,
+            "home": home,
+            "limit": limit,
+            "strict": strict,
+            "progress": progress,
+        },
+    )

@@ -1,0 +1,64 @@
+"""Filter: what becomes of every record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+
+from assay.filtering import filter_key, filter_records
+from assay.home import Home
+from assay.manifest import Converted, Filtered, Scored
+from assay.progress import Progress
+from assay.rules import Rules
+from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
+
+
+@task(
+    name="filter",
+    task_run_name="filter",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=key_given,
+    retries=2,
+    retry_delay_seconds=[1, 5],
+    retry_condition_fn=may_pass,
+)
+def filter_task(
+    key: str, converted: Converted, scored: Scored, rules: Rules, exports: Sequence[str], home: Home
+) -> Any:
+    """The filter stage's manifest as JSON."""
+    return as_json(filter_records(converted, scored, rules=rules, exports=exports, home=home))
+
+
+def is_current(filtered: Filtered, home: Home) -> bool:
+    """Whether all decisions are still as they were written."""
+    return all(piece.decisions.is_intact(home) for piece in filtered.pieces)
+
+
+def decide(
+    converted: Converted,
+    scored: Scored,
+    *,
+    rules: Rules,
+    exports: Sequence[str],
+    home: Home,
+    progress: Progress,
+) -> Finished[Filtered]:
+    """A decision a record."""
+    return run_stage(
+        filter_task,
+        Filtered,
+        key=filter_key(converted, scored, rules=rules, exports=exports),
+        home=home,
+        is_current=lambda filtered: is_current(filtered, home),
+        say=progress.say,
+        arguments={
+            "converted": converted,
+            "scored": scored,
+            "rules": rules,
+            "exports": exports,
+            "home": home,
+        },
+    )

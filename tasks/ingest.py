@@ -1,0 +1,26 @@
+"""Ingest: what there is to read. Runs every time, because only reading the inputs tells what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+import assay.ingest
+from assay.ingest import Inventory
+from tasks.stage import may_pass
+
+
+@task(
+    name="ingest",
+    task_run_name="ingest",
+    persist_result=False,
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[1, 5],
+    retry_condition_fn=may_pass,
+)
+def ingest(inputs: Sequence[str], format: str) -> Inventory:
+    """The inventory of the inputs."""
+    return assay.ingest.take_inventory(inputs, format=format)

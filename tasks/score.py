@@ -1,0 +1,178 @@
+"""Score: every turn's scores, a progress artifact while they are made and a table of shards after."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.exceptions import PrefectHTTPStatusError
+
+import assay.scoring
+from assay.cluster import ClusterOptions
+from assay.home import Home
+from assay.manifest import Converted, Scored
+from assay.progress import Progress
+from assay.rewards.protocol import ModelSpec
+from assay.scoring import ScoringWork
+from assay.shard import ShardWork
+from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
+
+_UPDATE_SECONDS = 5.0
+_TABLE_ROWS = 200
+
+#: What Prefect's client raises where its server is away or refuses. The run does not need its artifacts.
+_UNREACHABLE = (httpx.HTTPError, PrefectHTTPStatusError)
+
+
+@task(
+    name="score",
+    task_run_name="score",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=key_given,
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=may_pass,
+)
+def score_task(
+    key: str,
+    converted: Converted,
+    model: ModelSpec,
+    home: Home,
+    cluster: ClusterOptions,
+    shard_tokens: int,
+    progress: Progress,
+    done: list[ScoringWork],
+) -> Any:
+    """The score stage's manifest as JSON. What this run did for it goes to ``done``, never to the cache."""
+    with ShownInPrefect(progress) as shown:
+        scored, work = assay.scoring.score(
+            converted, model, home=home, cluster=cluster, shard_tokens=shard_tokens, progress=shown
+        )
+    done.append(work)
+    if work.shards:
+        _show_shards(work.shards)
+    return as_json(scored)
+
+
+def score(
+    converted: Converted,
+    model: ModelSpec,
+    *,
+    home: Home,
+    cluster: ClusterOptions,
+    shard_tokens: int,
+    progress: Progress,
+) -> tuple[Finished[Scored], ScoringWork]:
+    """Every turn's scores, and what this run did for them: nothing where they were all there."""
+    done: list[ScoringWork] = []
+    finished = run_stage(
+        score_task,
+        Scored,
+        key=assay.scoring.score_key(converted, model),
+        home=home,
+        is_current=lambda scored: assay.scoring.is_current(scored, home),
+        say=progress.say,
+        arguments={
+            "converted": converted,
+            "model": model,
+            "home": home,
+            "cluster": cluster,
+            "shard_tokens": shard_tokens,
+            "progress": progress,
+            "done": done,
+        },
+    )
+    return finished, done[-1] if done else ScoringWork()
+
+
+class ShownInPrefect:
+    """Passes progress on, and has a progress artifact follow it, at most one update every few seconds.
+
+    The updates are sent by a thread of their own: a server that is away would otherwise hold up the
+    scoring for as long as Prefect's client retries.
+    """
+
+    def __init__(self, watcher: Progress) -> None:
+        self._watcher = watcher
+        self._total = 0
+        self._done = 0
+        self._news = threading.Event()
+        self._ended = threading.Event()
+        # The thread belongs to this task's run: Prefect knows that by the context.
+        self._sender = threading.Thread(
+            target=contextvars.copy_context().run, args=(self._send,), daemon=True, name="progress-artifact"
+        )
+
+    def __enter__(self) -> ShownInPrefect:
+        self._sender.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._news.set()
+        self._sender.join(timeout=_UPDATE_SECONDS)
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        """Pass it on; the artifact begins at 0 %."""
+        self._watcher.begin(stage, total, unit)
+        self._total, self._done = total or 0, 0
+        self._news.set()
+
+    def advance(self, count: int = 1, **details: object) -> None:
+        """Pass it on, and have the artifact follow when it is due."""
+        self._watcher.advance(count, **details)
+        self._done += count
+        self._news.set()
+
+    def say(self, line: str) -> None:
+        """Pass it on."""
+        self._watcher.say(line)
+
+    def _send(self) -> None:
+        artifact: UUID | None = None
+        while not self._ended.is_set():
+            self._news.wait()
+            self._news.clear()
+            if self._total:
+                artifact = _show_progress(artifact, 100.0 * self._done / self._total)
+            self._ended.wait(_UPDATE_SECONDS)
+        if self._total:
+            _show_progress(artifact, 100.0 * self._done / self._total)
+
+
+def _show_progress(artifact: UUID | None, percent: float) -> UUID | None:
+    try:
+        if artifact is None:
+            return create_progress_artifact(percent, key="scoring", description="Turns scored")
+        update_progress_artifact(artifact, progress=percent)
+    except _UNREACHABLE:
+        return artifact
+    return artifact
+
+
+def _show_shards(shards: Sequence[ShardWork]) -> None:
+    rows = [
+        {
+            "shard": shard.shard,
+            "turns": shard.turns,
+            "failed": shard.failed,
+            "tokens": shard.tokens,
+            "seconds": round(shard.seconds, 2),
+            "worker": shard.worker,
+        }
+        for shard in shards[:_TABLE_ROWS]
+    ]
+    about = f"Shards scored by this run: {len(shards)}"
+    if len(shards) > _TABLE_ROWS:
+        about += f", of which the first {_TABLE_ROWS} are shown"
+    try:
+        create_table_artifact(rows, key="shards", description=about)
+    except _UNREACHABLE:
+        return

@@ -1,0 +1,120 @@
+"""What all stages share: a key that says what a result depends on, and no trust in a cache unseen.
+
+Prefect keeps a stage's manifest as JSON under the stage's key, across runs. It does not look whether the
+files a manifest names are still there, so that is done here before the task runs: where they are missing
+or altered the stage is computed again (``refresh_cache``), and the run says so.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from prefect import Task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.filesystems import LocalFileSystem
+from prefect.results import ResultStore
+from prefect.serializers import JSONSerializer
+from prefect.utilities.annotations import opaque
+
+from assay.errors import ClusterFault
+from assay.home import Home
+
+M = TypeVar("M")
+
+#: Faults of the system that another attempt may not meet: a network file system that was away, an
+#: interrupted call, too many open files. A full disk or a missing permission is not among them.
+_PASSING = frozenset(
+    {
+        errno.EAGAIN,
+        errno.EBUSY,
+        errno.EINTR,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Generic[M]):
+    """A stage's manifest, and whether it was there already."""
+
+    manifest: M
+    cached: bool
+
+
+def key_given(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    """A stage's ``cache_key_fn``: the key it is called with, which names all that its result depends on."""
+    return str(parameters["key"])
+
+
+def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """A stage's ``retry_condition_fn``: whether what went wrong may not happen again."""
+    error = state.data
+    return isinstance(error, ClusterFault) or (isinstance(error, OSError) and error.errno in _PASSING)
+
+
+def as_json(manifest: object) -> Any:
+    """The manifest as lists, dicts and scalars, which Prefect's JSON serializer keeps as they are."""
+    return msgspec.to_builtins(manifest)
+
+
+def results_folder(home: Home) -> Path:
+    """Where Prefect keeps the manifests of finished stages."""
+    return home.prefect / "results"
+
+
+def run_stage(
+    task: Task[Any, Any],
+    kind: type[M],
+    *,
+    key: str,
+    home: Home,
+    is_current: Callable[[M], bool],
+    say: Callable[[str], None],
+    arguments: Mapping[str, object],
+) -> Finished[M]:
+    """The stage's manifest, from the cache where that is current, else by running the task's function.
+
+    ``arguments`` go to the task as they are: Prefect neither looks into them nor keeps them. What the
+    task raises is raised here.
+    """
+    name = str(task.name)
+    # Told apart by the stage, so that two stages with one key (of no parts, say) stay two.
+    key = f"{name}-{key}"
+    kept = _kept_manifest(key, kind, home)
+    current = kept is not None and is_current(kept)
+    if kept is not None and not current:
+        say(f"{name}: files of an earlier run are missing or altered, so this stage runs again")
+    prepared = task.with_options(
+        result_storage=results_folder(home), cache_result_in_memory=False, refresh_cache=not current
+    )
+    unseen = {parameter: opaque(value) for parameter, value in arguments.items()}
+    state = prepared(key=key, **unseen, return_state=True)
+    result = state.result()
+    return Finished(msgspec.convert(result, kind), cached=state.name == "Cached")
+
+
+def _kept_manifest(key: str, kind: type[M], home: Home) -> M | None:
+    """What Prefect keeps under the key; None where there is nothing, or nothing that can be read."""
+    path = results_folder(home) / key
+    if not path.is_file():
+        return None
+    store = ResultStore(
+        result_storage=LocalFileSystem(basepath=str(path.parent)),
+        serializer=JSONSerializer(),
+        cache_result_in_memory=False,
+    )
+    try:
+        return msgspec.convert(store.read(key).result, kind)
+    except ValueError:
+        # Cut short by a crash, or of another version: pydantic's, msgspec's and json's errors are all one.
+        return None
