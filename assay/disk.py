@@ -15,8 +15,10 @@ from assay.errors import AssayError
 from assay.home import Artifact, Home
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# polars 2.1 turns what the system said into text: "underlying IO error: No space left (os error 28)".
+# polars 2.1 turns what the system said into text: "underlying IO error: No space left (os error 28)", or,
+# where a page header or the footer met the end of the disk, "parquet: … Invalid thrift: transport error".
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+_UNNUMBERED = "thrift: transport error"
 
 
 @contextmanager
@@ -24,21 +26,26 @@ def full_disk_named(path: Path) -> Iterator[None]:
     """Turn "no space left" met while writing below ``path`` into an AssayError that names it."""
     try:
         yield
-    except (OSError, pl.exceptions.PolarsError) as error:
-        number = _system_error_number(error)
-        if number not in _FULL:
+    except (OSError, pl.exceptions.ComputeError) as error:
+        what = _what_is_full(error)
+        if what is None:
             raise
         raise AssayError(
-            f"{path}: {os.strerror(number)}. Make room, or choose another place; what was there before is "
-            "untouched, and the same command goes on from what is finished."
+            f"{path}: {what}. Make room, or choose another place; what was there before is untouched, and "
+            "the same command goes on from what is finished."
         ) from error
 
 
-def _system_error_number(error: OSError | pl.exceptions.PolarsError) -> int | None:
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    found = _SYSTEM_ERROR.search(str(error))
-    return int(found[1]) if found else None
+def _what_is_full(error: OSError | pl.exceptions.ComputeError) -> str | None:
+    """The system's words for a disk, quota or file size that is used up; None for any other error."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := _SYSTEM_ERROR.search(str(error))):
+        number = int(found[1])
+    if number in _FULL:
+        return os.strerror(number)
+    if number is None and _UNNUMBERED in str(error):
+        return "cannot be written, probably because the disk is full"
+    return None
 
 
 def read_artifact(artifact: Artifact, home: Home, columns: Sequence[str]) -> pl.DataFrame:

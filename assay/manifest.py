@@ -35,7 +35,7 @@ class Counts:
 
     ok: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    """By reason code: what stands before the first colon of a reason."""
+    """By reason code: what stands before the first colon of a reason. A rule has its whole text instead."""
     quarantined: dict[str, int] = field(default_factory=dict)
 
     @property

@@ -24,7 +24,6 @@ import difflib
 import math
 import re
 import struct
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -33,6 +32,7 @@ import polars as pl
 
 from assay.errors import UserMistake
 from assay.schema import REWARD
+from assay.terminal import columns, printable
 
 MAX_RULE_CHARACTERS = 4096
 #: ``not`` and parentheses inside each other; far below what Python's stack or polars takes.
@@ -338,7 +338,7 @@ class _Parser:
             found = "the rule ends too early" if token.kind == "end" else "unexpected"
         if token.kind == "foreign" and token.text in _INSTEAD:
             sentence = f"write `{_INSTEAD[token.text]}` instead"
-        shown = f" `{_printable(token.text)}`" if token.text else ""
+        shown = f" `{printable(token.text)}`" if token.text else ""
         return UserMistake(
             f"In a rule, character {token.position + 1}: {found}{shown}\n"
             f"{_pointed_at(self._text, token)}\n{sentence[0].upper()}{sentence[1:]}."
@@ -390,29 +390,13 @@ def _reads_as(text: str, value: float) -> bool:
         return False
 
 
-def _printable(text: str) -> str:
-    """``text`` with white space as spaces and what a terminal would obey or cannot show as U+FFFD."""
-    return "".join(
-        " " if character.isspace() else character if character.isprintable() else "\ufffd"
-        for character in text
-    )
-
-
-def _columns(text: str) -> int:
-    """The terminal columns that ``text`` takes: two for wide characters, none for combining ones."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
-
-
 def _pointed_at(text: str, token: _Token) -> str:
     """Two lines: the rule, or the part of a long one that matters, and carets under the token."""
     start = max(0, token.position - _EXCERPT_CHARACTERS // 2)
     if len(text) <= _EXCERPT_CHARACTERS:
         start = 0
-    excerpt = _printable(text[start : start + _EXCERPT_CHARACTERS]).rstrip()
-    before = ("… " if start else "") + _printable(text[start : token.position])
+    excerpt = printable(text[start : start + _EXCERPT_CHARACTERS]).rstrip()
+    before = ("… " if start else "") + printable(text[start : token.position])
     after = " …" if start + _EXCERPT_CHARACTERS < len(text) else ""
-    carets = "^" * max(1, _columns(_printable(token.text[: _EXCERPT_CHARACTERS // 2])))
-    return f"  {'… ' if start else ''}{excerpt}{after}\n  {' ' * _columns(before)}{carets}"
+    carets = "^" * max(1, columns(printable(token.text[: _EXCERPT_CHARACTERS // 2])))
+    return f"  {'… ' if start else ''}{excerpt}{after}\n  {' ' * columns(before)}{carets}"

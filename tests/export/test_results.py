@@ -1,7 +1,9 @@
 import base64
 import gzip
 import json
+import resource
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assay.convert import convert
+from assay.disk import full_disk_named
 from assay.errors import AssayError, UserMistake
 from assay.export import EXPORTS, build, check_exports
 from assay.export import files as export_files
@@ -429,3 +432,64 @@ def test_steerlm_is_refused_for_a_model_that_rates_none_of_its_attributes():
         check_exports(["messages", "steerlm"], ("reward",))
     check_exports(["messages"], ("reward",))
     check_exports(["messages", "steerlm"], ("helpfulness", "reward"))
+
+
+def test_a_disk_that_is_full_is_named_whoever_writes(home):
+    """Past the size that a process may write, the system says EFBIG; on a full disk ENOSPC, alike."""
+    records = [
+        Record(line, (("user", "q" * 500), ("assistant", "a")), (rated(line / 7, 1, 1, 1, 1),))
+        for line in range(1, 4000)
+    ]
+    made = make(home, {"a.jsonl": [records]}, attributes=HELPSTEER)
+    filtered = filter_records(made.converted, made.scored, rules=Rules(), exports=(), home=home)
+
+    def limited(limit, act):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            act()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    for name, exports in (("lines", ("messages",)), ("tables", ())):
+        staging = home.root / name
+        staging.mkdir()
+        with pytest.raises(
+            AssayError, match=rf"{name}: .*(File too large|the disk is full)\. Make room"
+        ) as caught:
+            limited(
+                1000,
+                partial(
+                    build,
+                    made.converted,
+                    made.scored,
+                    filtered,
+                    home=home,
+                    staging=staging,
+                    exports=exports,
+                ),
+            )
+        assert caught.value.exit_code == 1
+    rules = parse_rules(["helpfulness > 1"], attributes=HELPSTEER)
+    with pytest.raises(AssayError, match=r"File too large|the disk is full"):
+        limited(100, partial(filter_records, made.converted, made.scored, rules=rules, exports=(), home=home))
+    assert not list(home.artifacts.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("limit", [10, 100, 1000, 5000, 10_000, 20_000, 50_000])
+def test_a_table_that_meets_the_end_of_the_disk_anywhere_says_so(tmp_path, limit):
+    table = pl.DataFrame({"x": np.random.default_rng(0).normal(size=10_000)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(AssayError, match="Make room"), full_disk_named(tmp_path):  # noqa: PT012
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            table.lazy().sink_parquet(tmp_path / "table.parquet", row_group_size=1000)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_other_faults_of_writing_are_not_called_a_full_disk(tmp_path):
+    with pytest.raises(FileNotFoundError), full_disk_named(tmp_path):
+        (tmp_path / "no" / "such").write_bytes(b"")
+    with pytest.raises(pl.exceptions.ColumnNotFoundError), full_disk_named(tmp_path):
+        pl.DataFrame({"x": [1]}).select("y")

@@ -1,0 +1,235 @@
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.table import Table
+
+from assay import __version__
+from assay.export.files import ExportedFile
+from assay.manifest import Converted, Counts, Filtered, InputFile, Scored
+from assay.report import escaped, run_manifest, summary_markdown, summary_table, summary_text
+from assay.rewards.protocol import ModelSpec
+from assay.scoring import ScoringWork
+
+NOTE = "The starter model is here to try the pipeline, not to judge data."
+MODEL = ModelSpec(
+    name="starter",
+    folder="/models/starter",
+    family="linear",
+    attributes=("helpfulness", "verbosity"),
+    max_tokens=1024,
+    over_length="quarantine",
+    dtype="float32",
+    opener="assay.rewards.local:open_model",
+    fingerprint="f" * 32,
+    notes=(NOTE,),
+)
+INPUT = InputFile("data/a.jsonl", "1" * 32, 100, "messages")
+CONVERTED = Converted((INPUT,), (), Counts(12, {"one_message": 2}, {"not_json": 3}), 18, True, "c" * 32)
+SCORED = Scored("f" * 32, ("helpfulness", "verbosity"), (), 40, 30, {"too_long": 4}, ())
+FILTERED = Filtered(
+    (), Counts(7, {"one_message": 2, "rule: helpfulness >= 2": 3}, {"not_json": 3, "too_long": 2})
+)
+FILES = {"labeled.jsonl": ExportedFile("a" * 32, 2048, 7), "quarantine.jsonl": ExportedFile("b" * 32, 10, 5)}
+
+
+def manifest(**changes):
+    given = {
+        "options": {"output": "runs/out", "keep": ["helpfulness >= 2"]},
+        "model": MODEL,
+        "converted": CONVERTED,
+        "scored": SCORED,
+        "filtered": FILTERED,
+        "files": FILES,
+        "work": ScoringWork(turns_scored=25),
+        "seconds": {"ingest": 0.12345, "score": 12.0},
+    }
+    return run_manifest(**given | changes)
+
+
+def rendered(run, width=80, color=False):
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=color, highlight=False).print(summary_table(run))
+    return out.getvalue()
+
+
+def test_every_record_is_counted_once_and_by_reason():
+    run = manifest()
+    assert run["rows"] == {"read": 17, "kept": 7, "dropped": 5, "quarantined": 5}
+    assert run["dropped"] == {"one_message": 2, "rule: helpfulness >= 2": 3}
+    assert run["quarantined"] == {"not_json": 3, "too_long": 2}
+    assert run["lines"] == 18
+
+
+def test_turns_are_rated_now_rated_before_or_without_a_score():
+    assert manifest()["turns"] == {"scored": 25, "reused": 11, "failed": 4}
+
+
+def test_a_cached_score_stage_rated_nothing_in_this_run():
+    assert manifest(work=None)["turns"] == {"scored": 0, "reused": 36, "failed": 4}
+
+
+def test_reused_is_never_below_zero():
+    assert manifest(work=ScoringWork(turns_scored=100))["turns"]["reused"] == 0
+
+
+def test_a_manifest_survives_json_and_names_what_made_it():
+    run = manifest()
+    assert json.loads(json.dumps(run)) == run
+    assert run["assay"] == __version__
+    assert run["complete"] is True
+    assert run["model"]["fingerprint"] == "f" * 32
+    assert run["model"]["attributes"] == ["helpfulness", "verbosity"]
+    assert run["model"]["notes"] == [NOTE]
+    assert run["inputs"] == [{"path": "data/a.jsonl", "digest": "1" * 32, "size": 100, "format": "messages"}]
+    assert run["files"]["labeled.jsonl"] == {"digest": "a" * 32, "size": 2048, "rows": 7}
+    assert run["options"]["keep"] == ["helpfulness >= 2"]
+    assert run["seconds"] == {"ingest": 0.123, "score": 12.0}
+    assert {"python", "torch", "transformers", "polars"} <= run["versions"].keys()
+
+
+def test_a_run_that_stopped_after_convert_has_no_model_and_no_turns():
+    files = {"converted.jsonl": ExportedFile("a" * 32, 100, 12)}
+    run = manifest(scored=None, filtered=None, work=None, files=files)
+    assert run["rows"] == {"read": 17, "kept": 12, "dropped": 2, "quarantined": 3}
+    assert run["model"] is None
+    assert run["turns"] == {"scored": 0, "reused": 0, "failed": 0}
+    assert NOTE not in rendered(run)
+    assert "Turns" not in rendered(run)
+
+
+def test_converted_records_that_no_steerlm_row_can_express_are_dropped_not_lost():
+    files = {"converted.jsonl": ExportedFile("a" * 32, 100, 10)}
+    run = manifest(scored=None, filtered=None, work=None, files=files)
+    assert run["rows"] == {"read": 17, "kept": 10, "dropped": 4, "quarantined": 3}
+    assert run["dropped"] == {"not_steerlm": 2, "one_message": 2}
+
+
+def test_scores_without_decisions_are_refused_rather_than_counted_wrongly():
+    with pytest.raises(TypeError, match="filter them"):
+        manifest(filtered=None)
+
+
+@pytest.mark.parametrize("summary", [rendered, summary_text, summary_markdown])
+def test_a_summary_says_what_happened(summary):
+    text = summary(manifest()).replace("\\", "").replace("&gt;", ">")
+    for said in (
+        "read",
+        "17",
+        "18 lines of 1 file",
+        "kept",
+        "41.2%",
+        "rule: helpfulness >= 2",
+        "not_json",
+        "scored",
+        "25",
+        "reused",
+        "11",
+        "failed",
+        "too_long",
+        "ingest 0.1, score 12.0",
+        "runs/out",
+        "labeled.jsonl",
+        "rows, 2.0 kB",
+        NOTE,
+    ):
+        assert said in text, said
+    assert "cut short" not in text
+    assert "cut short" in summary(manifest(converted=CONVERTED_CUT))
+
+
+CONVERTED_CUT = Converted(CONVERTED.inputs, (), CONVERTED.counts, 18, False, "c" * 32)
+
+
+def test_the_table_is_a_table_and_fits_80_columns():
+    assert isinstance(summary_table(manifest()), Table)
+    long = {"rule: " + "helpfulness >= 2 and " * 8 + "verbosity < 1": 5, "x" * 200: 1}
+    run = manifest(
+        filtered=Filtered((), Counts(1_000_000_000, long, {})), options={"output": "/long/" + "p" * 200}
+    )
+    for line in rendered(run).splitlines():
+        assert len(line) <= 80
+
+
+def test_most_frequent_reasons_come_first():
+    text = summary_text(manifest())
+    assert text.index("rule: helpfulness >= 2") < text.index("one_message")
+
+
+def test_a_share_is_never_rounded_to_none_or_all():
+    counts = Counts(99_999, {"x": 1}, {})
+    text = summary_text(manifest(filtered=Filtered((), counts)))
+    assert "> 99.9%" in text
+    assert "< 0.1%" in text
+
+
+HOSTILE = (
+    "<script>alert(1)</script> [click](javascript:x) ![i](http://e.example/i.png) www.e.example "
+    "| **b** `c` \x1b[31m\n# h"
+)
+
+
+def hostile():
+    return manifest(
+        filtered=Filtered((), Counts(1, {f"rule: {HOSTILE}": 1}, {HOSTILE: 1})),
+        options={"output": HOSTILE},
+        files={HOSTILE: ExportedFile("a" * 32, 1, 1)},
+    )
+
+
+def test_text_from_data_is_no_markup_in_markdown():
+    text = summary_markdown(hostile())
+    for markup in ("<script", "](", "![", "http:", "www.", "**", "`c`", "\x1b", "\n# h"):
+        assert markup not in text, markup
+    for line in text.splitlines():
+        if line.startswith("| "):  # no cell was added
+            assert line.replace("\\|", "").count("|") == 4
+
+
+def test_text_from_data_commands_no_terminal_and_is_no_rich_markup():
+    run = manifest(filtered=Filtered((), Counts(1, {"[bold red]x[/] \x1b[2J\x07": 1}, {})))
+    for text in (rendered(run), summary_text(run)):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "[bold red]x[/]" in text
+    assert "\x1b[2J" not in rendered(run, color=True)
+
+
+def unescaped(text):
+    """What a CommonMark reader makes of text that is all escapes, entities and plain characters."""
+    out, at = "", 0
+    entities = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"'}
+    while at < len(text):
+        if text[at] == "\\":
+            out += text[at + 1]
+            at += 2
+            continue
+        for entity, character in entities.items():
+            if text.startswith(entity, at):
+                out += character
+                at += len(entity)
+                break
+        else:
+            assert text[at].isalnum() or text[at] == " " or ord(text[at]) > 127, text[at]
+            out += text[at]
+            at += 1
+    return out
+
+
+@settings(max_examples=300)
+@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]) | st.sampled_from("é\U0001f642")))
+def test_escaped_text_renders_as_itself_and_leaves_no_live_punctuation(text):
+    assert unescaped(escaped(text)) == text
+
+
+def test_a_report_imports_neither_torch_nor_transformers():
+    program = (
+        "import sys, assay.report, assay.export\n"
+        "assert not {'torch', 'transformers', 'prefect'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
