@@ -53,6 +53,12 @@ class _ConvertedShard:
     pieces: tuple[ConvertedPiece, ...]
     lines: int
     complete: bool
+    digest: str = ""
+    """Of everything above: a manifest with a flipped bit is none."""
+
+    def sealed(self) -> _ConvertedShard:
+        """The same, with its digest."""
+        return replace(self, digest=digest_of_bytes(to_json(replace(self, digest=""))))
 
 
 def convert(
@@ -135,6 +141,8 @@ class _ShardJob:
         try:
             made = from_json(data, _ConvertedShard)
         except (msgspec.DecodeError, UnicodeDecodeError):
+            made = None
+        if made is None or made != made.sealed():
             progress.say(f"{self.file.path}: a damaged manifest of its conversion; converting it again.")
             return None
         for piece in made.pieces:
@@ -170,7 +178,7 @@ class _ShardJob:
                 break
         if piece.size:
             pieces.append(piece.written(folder, len(pieces), self.file.path, home))
-        made = _ConvertedShard(tuple(pieces), raws.lines, raws.complete)
+        made = _ConvertedShard(tuple(pieces), raws.lines, raws.complete).sealed()
         with written_whole(folder / "manifest.json") as path:
             path.write_bytes(to_json(made))
         return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 from functools import lru_cache
 
 from assay.formats.helpsteer_pairs import HELPSTEER_PAIRS
@@ -49,8 +49,8 @@ FORMATS: dict[str, Format] = {
         STEERLM,
         SHAREGPT,
         MESSAGES,
-        INSTRUCTION,
         RESPONSES,
+        INSTRUCTION,
     )
 }
 
@@ -72,18 +72,16 @@ def nearest_format(row: Row) -> Format:
 def _nearest(names: frozenset[str]) -> tuple[Format, frozenset[str]]:
     """The format whose fields come nearest to ``names``, and those of its fields that are missing.
 
-    Most fields in common, then fewest missing, then names that are spelt alike.
+    Most fields in common, then fewest missing, then most misspelt, then the plainest format.
     """
 
-    def likeness(pair: tuple[Format, frozenset[str]]) -> tuple[float, int, float]:
+    def likeness(pair: tuple[Format, frozenset[str]]) -> tuple[float, int, int]:
         missing = pair[1] - names
-        spelling = sum(
-            max((SequenceMatcher(None, name, there).ratio() for there in names), default=0.0)
-            for name in missing
-        )
-        return 1 - len(missing) / len(pair[1]), -len(missing), spelling / (len(missing) or 1)
+        misspelt = sum(bool(get_close_matches(name, names, cutoff=0.8)) for name in missing)
+        return 1 - len(missing) / len(pair[1]), -len(missing), misspelt
 
-    format, keys = max(((format, keys) for format in FORMATS.values() for keys in format.keys), key=likeness)
+    plainest_first = [(format, keys) for format in reversed(FORMATS.values()) for keys in format.keys]
+    format, keys = max(plainest_first, key=likeness)
     return format, keys - names
 
 

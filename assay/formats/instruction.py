@@ -1,10 +1,10 @@
 """``instruction``: one question and one answer in two fields.
 
-Alpaca ``instruction``/``input``/``output`` (and LLaMA-Factory's ``history``), Dolly
-``instruction``/``context``/``response``, ``prompt``/``response``, ``prompt``/``completion``,
-``question``/``answer`` and their like; HelpSteer's ``prompt``/``response`` with ratings. A field may
-hold a list of messages instead of a text. An input or context that is not blank follows the
-instruction after an empty line. ``system`` or ``system_prompt``, if not blank, is the system message.
+``instruction``, ``prompt``, ``question``, ``query`` or ``input`` with ``response``, ``output``,
+``completion`` or ``answer``: Alpaca, Dolly, HelpSteer and their like. A field may hold a list of messages
+instead of a text. Alpaca's ``input`` or Dolly's ``context``, if not blank, follows the instruction after
+an empty line; LLaMA-Factory's ``history`` goes before it. ``system`` or ``system_prompt``, if not
+blank, is the system message.
 
 Whole numbers under SteerLM's attribute names are the answer's label, in NeMo-Aligner's order, be it
 all of HelpSteer's five or helpfulness alone; other values under these names are carried along.
@@ -24,19 +24,9 @@ from assay.formats.prompts import prompt_of, said
 from assay.formats.reading import Format, MissingField, Reading, Row, kind_of, rest_of
 from assay.schema import STEERLM_ATTRIBUTES
 
-_FIELDS = (
-    ("instruction", "output"),
-    ("instruction", "response"),
-    ("instruction", "completion"),
-    ("prompt", "response"),
-    ("prompt", "completion"),
-    ("prompt", "output"),
-    ("question", "answer"),
-    ("question", "response"),
-    ("query", "response"),
-    ("query", "answer"),
-    ("input", "output"),
-)
+_ASKED = ("instruction", "prompt", "question", "query", "input")
+_ANSWERED = ("response", "output", "completion", "answer")
+_FIELDS = tuple((asked, answered) for asked in _ASKED for answered in _ANSWERED)
 _KEYS = tuple(frozenset(pair) for pair in _FIELDS)
 _WHOLE_NUMBER = re.compile(rb"-?[0-9]{1,3}")
 
