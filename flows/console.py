@@ -13,9 +13,11 @@ from typing import TextIO
 from uuid import UUID
 
 import rich.console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from assay.terminal import printable
 
 _PLAIN_SECONDS = 10.0
 _REDRAWS_PER_SECOND = 8
@@ -83,17 +85,16 @@ class Console:
             self._bars = Progress(
                 TextColumn(f"{{task.description:<{_STAGE_WIDTH}}}"),
                 BarColumn(bar_width=24),
-                MofNCompleteColumn(),
                 TextColumn("{task.fields[about]}"),
                 TimeElapsedColumn(),
                 console=self._screen,
                 transient=True,
                 refresh_per_second=_REDRAWS_PER_SECOND,
             )
-            self._bar = self._bars.add_task(stage, total=total, about=unit)
+            self._bar = self._bars.add_task(stage, total=total, about=self._about())
             self._bars.start()
         elif total is not None:
-            self.say(f"{stage}: {total:,} {unit}")
+            self.say(f"{stage}: {_amount(total, unit)}")
 
     def advance(self, count: int = 1, **details: object) -> None:
         """Move the bar; in a log, say how far it is now and then."""
@@ -105,30 +106,36 @@ class Console:
             self._bars.update(self._bar, completed=self._done, about=self._about())
         elif time.monotonic() - self._spoke >= _PLAIN_SECONDS:
             self._spoke = time.monotonic()
-            of = f" of {self._total:,}" if self._total is not None else ""
-            self.say(f"{self._name}: {self._done:,}{of} {self._about()}")
+            self.say(f"{self._name}: {self._about()}")
 
     def _about(self) -> str:
-        """The unit, and turns a second where turns are told."""
+        """How far it is, and the tokens a second where tokens are told."""
+        about = _amount(self._done, self._unit, self._total)
         seconds = time.monotonic() - self._began
-        turns = self._sums.get("turns", 0)
-        if not turns or seconds <= 0:
-            return self._unit
-        return f"{self._unit}, {turns:,.0f} turns, {turns / seconds:,.0f}/s"
+        tokens = self._sums.get("tokens", 0)
+        return f"{about}, {tokens / seconds:,.0f} tokens/s" if tokens and seconds > 0 else about
 
     def say(self, line: str) -> None:
         """Print the line, above the bar where there is one."""
-        self._screen.print(Text(line))
+        self._screen.print(Text(printable(line)), soft_wrap=not self._screen.is_terminal)
 
-    def show(self, table: Table) -> None:
-        """Print a table of results to standard output."""
-        self.close()
-        self._results.print(table)
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Within, a terminal shows what is waited for."""
+        if not self._screen.is_terminal:
+            yield
+            return
+        with self._screen.status(Text(text)):
+            yield
 
-    def tell(self, line: str) -> None:
-        """Print a line of results to standard output."""
-        self.close()
-        self._results.print(Text(line), soft_wrap=True)
+    def show(self, table: Table, plain: str | None = None) -> None:
+        """Print a table of results to standard output, or what stands for it where that is no terminal."""
+        self._end_bar()
+        if plain is not None and not self._results.is_terminal:
+            self._results.file.write(plain)
+            self._results.file.flush()
+        else:
+            self._results.print(table)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -142,7 +149,16 @@ class Console:
     def _line(self, text: str, right: str) -> None:
         width = min(self._screen.width, _NARROW) if self._screen.is_terminal else _NARROW
         gap = max(2, width - len(text) - len(right) - 1)
-        self._screen.print(Text(f"{text}{' ' * gap}{right}"), soft_wrap=True)
+        self._screen.print(Text(printable(f"{text}{' ' * gap}{right}")), soft_wrap=True)
+
+
+def _amount(done: int, unit: str, total: int | None = None) -> str:
+    """``12 of 40 turns``; bytes as ``1.2 of 4.0 MB``."""
+    numbers = [number for number in (done, total) if number is not None]
+    if unit == "bytes":
+        scale, unit = (1e6, "MB") if max(numbers) >= 1e6 else (1e3, "kB")
+        return f"{' of '.join(f'{number / scale:,.1f}' for number in numbers)} {unit}"
+    return f"{' of '.join(f'{number:,}' for number in numbers)} {unit}"
 
 
 _current: Console | None = None

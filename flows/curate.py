@@ -24,7 +24,7 @@ from prefect import flow, runtime
 from assay.cluster import ClusterOptions
 from assay.config import RunOptions, Settings
 from assay.manifest import Converted, Counts, Filtered, Scored
-from assay.report import run_manifest, summary_table
+from assay.report import run_manifest, summary_table, summary_text
 from assay.rules import parse_rules
 from assay.scoring import ScoringWork, preview
 from flows.console import Console, current
@@ -48,8 +48,6 @@ def curate(options: RunOptions) -> dict[str, Any]:
     console = current()
     console.flow_run_id = runtime.flow_run.id
     prepared = prepare(options, Settings.read())
-    for note in prepared.model.notes:
-        console.say(note)
     if options.dry_run:
         return _previewed(options, prepared, console)
     with prepared.output.held():
@@ -59,7 +57,7 @@ def curate(options: RunOptions) -> dict[str, Any]:
         manifest = _carried_out(options, prepared, console)
         console.manifest = manifest
         report(manifest)
-    console.show(summary_table(manifest))
+    console.show(summary_table(manifest), summary_text(manifest))
     return manifest
 
 
@@ -68,7 +66,7 @@ def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> d
     converted = _converted(options, prepared, console)
     scored: Scored | None = None
     filtered: Filtered | None = None
-    work = ScoringWork()
+    work: ScoringWork | None = None
     if options.stop_after != "convert":
         scored, work = _scored(converted, options, prepared, console)
         filtered = _filtered(converted, scored, options, prepared, console)
@@ -83,7 +81,7 @@ def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> d
             stop_after=options.stop_after,
         )
         stage.cached = exported.staging is None
-        stage.note = f"{len(exported.files)} files in {options.output}"
+        stage.note = f"{_files(len(exported.files))} in {options.output}"
     manifest = run_manifest(
         options=options.model_dump(mode="json"),
         model=prepared.model,
@@ -93,7 +91,6 @@ def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> d
         filtered=filtered,
         files=exported.files,
         seconds=console.seconds,
-        output=options.output,
     )
     # Outside the cached tasks and last: a run's manifest tells of that run.
     if exported.staging is None:
@@ -106,7 +103,7 @@ def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> d
 def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Converted:
     with console.stage("ingest") as stage:
         inventory = ingest(options.input, options.format)
-        stage.note = f"{len(inventory.files):,} files"
+        stage.note = _files(len(inventory.files))
     with console.stage("convert") as stage:
         finished = convert(
             inventory,
@@ -164,8 +161,14 @@ def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dic
     """What a run would score, shown; nothing is written but converted records, below ``ASSAY_HOME``."""
     converted = _converted(options, prepared, console)
     found = preview(converted, prepared.model, home=prepared.home)
+    for note in prepared.model.notes:
+        console.say(note)
     console.show(preview_table(converted, prepared.model, found))
     return {"dry_run": True, "complete": converted.complete}
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def _counted(counts: Counts, word: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -22,6 +23,10 @@ from flows.prefect_connection import Connection, deliver_reports, prefect_server
 from flows.signals import INTERRUPTED, TERMINATED, stopping_on_signals
 
 Options = TypeVar("Options", bound=BaseModel)
+
+#: How long the embedded server's last news of the run are waited for.
+_REPORT_SECONDS = 5.0
+_REPORT_SECONDS_WHEN_STOPPED = 1.5
 
 _GOES_ON = "What is finished is kept, and the same command goes on from there."
 
@@ -70,19 +75,22 @@ def launch(command: Command[Options], arguments: Sequence[str] | None = None) ->
 
 
 def _run(command: Command[Options], options: Options, settings: Settings) -> int:
-    with (
-        opened(Console()) as console,
-        prefect_server(settings.opened_home(), settings, console.say) as connection,
-    ):
+    with opened(Console()) as console, ExitStack() as stack:
+        with console.waiting("connecting to a Prefect server"):
+            connection = stack.enter_context(prefect_server(settings.opened_home(), settings, console.say))
+            flow = command.flow()
         import httpx
         from prefect.exceptions import PrefectException
 
         # What they have to say of a run that is stopped, or whose server is gone, is said here in a line.
         for noisy in ("distributed", "asyncio", "prefect.events", "httpx"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
-        flow = command.flow()
+        patience = _REPORT_SECONDS
         try:
             manifest = flow(options)
+        except (KeyboardInterrupt, SystemExit):
+            patience = _REPORT_SECONDS_WHEN_STOPPED
+            raise
         except (httpx.HTTPError, PrefectException) as error:
             if console.manifest is None:
                 raise _server_fault(connection, error) from error
@@ -94,7 +102,7 @@ def _run(command: Command[Options], options: Options, settings: Settings) -> int
         finally:
             console.close()
             if connection.embedded and console.flow_run_id is not None:
-                deliver_reports(console.flow_run_id)
+                deliver_reports(console.flow_run_id, patience)
         return 0 if manifest["complete"] else AssayError.exit_code
 
 

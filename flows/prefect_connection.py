@@ -102,7 +102,7 @@ def _check_that_it_answers(api_url: str, timeout_seconds: float) -> None:
         )
 
 
-def deliver_reports(flow_run_id: UUID, timeout_seconds: float = 5.0) -> None:
+def deliver_reports(flow_run_id: UUID, timeout_seconds: float) -> None:
     """Send what Prefect's client still holds, and wait until the server has every task run's last state.
 
     Task runs are recorded from events, after the fact: a server that stops too soon would show them as
@@ -118,7 +118,7 @@ def deliver_reports(flow_run_id: UUID, timeout_seconds: float = 5.0) -> None:
 
     deadline = time.monotonic() + timeout_seconds
     EventsWorker.drain_all(timeout=timeout_seconds)
-    APILogWorker.drain_all(timeout=timeout_seconds)
+    APILogWorker.drain_all(timeout=max(0.1, deadline - time.monotonic()))
     ours = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     with (
         suppress(httpx.HTTPError, PrefectHTTPStatusError),

@@ -1,0 +1,27 @@
+"""``python fake_curate.py …`` is ``python -m flows.curate …`` with a reward model of no weights.
+
+The model's folder is FAKE_MODEL; with FAKE_SERVERLESS the run is one that Prefect's client alone sees.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
+
+import fakes
+
+from assay.rewards.protocol import ModelSpec
+from flows import curate_command
+from flows.launch import launch
+
+
+def fake_model(name: str, **options: object) -> ModelSpec:
+    return fakes.spec(Path(os.environ["FAKE_MODEL"]))
+
+
+if __name__ == "__main__":
+    curate_command.find_model = fake_model
+    sys.exit(launch(curate_command.COMMAND))

@@ -1,0 +1,103 @@
+"""The command line has every option of its model, reads well, and answers before anything heavy loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from assay.config import RunOptions, option_name
+from assay.errors import UserMistake
+from flows.command_line import parse
+
+ROOT = Path(__file__).parent.parent.parent
+HEAVY = ("prefect", "torch", "transformers", "distributed", "dask")
+
+
+def parsed(*arguments: str) -> RunOptions:
+    return parse(RunOptions, arguments, program="curate", summary="Rate.", examples="examples:\n  none")
+
+
+def said_of(*arguments: str) -> str:
+    with pytest.raises(UserMistake) as refused:
+        parsed(*arguments)
+    return str(refused.value)
+
+
+@pytest.fixture
+def help_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as left:
+        parsed("--help")
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_every_option_with_what_the_model_says_of_it(help_text: str) -> None:
+    flat = " ".join(help_text.split())
+    for name, field in RunOptions.model_fields.items():
+        assert option_name(name) in help_text or f"--[no-]{option_name(name)[2:]}" in help_text
+        assert field.description is not None
+        assert field.description in flat
+    assert "Default: starter." in flat
+    assert "steerlm|messages" in flat
+
+
+def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:
+    assert max(map(len, help_text.splitlines())) <= 80
+
+
+def test_lists_are_given_by_repeating_or_by_several_words() -> None:
+    options = parsed("--input", "a", "b", "--input", "c", "--output", "o", "--keep", "x > 1", "--keep=y < 2")
+    assert options.input == ["a", "b", "c"]
+    assert options.keep == ["x > 1", "y < 2"]
+
+
+def test_what_a_file_turns_on_can_be_turned_off(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("input: a\noutput: o\nstrict: true\nlimit: 5\n")
+    assert parsed("--config", str(file)).strict
+    options = parsed("--config", str(file), "--no-strict", "--limit", "7")
+    assert not options.strict
+    assert options.limit == 7
+
+
+def test_mistakes_are_told_with_the_nearest_option() -> None:
+    assert said_of("--input", "a", "--outptu", "o") == "unknown option '--outptu'; did you mean '--output'?"
+    assert said_of("--input", "a", "--zzz") == "unknown option '--zzz'; see --help"
+    assert said_of("stray", "--input", "a") == "'stray' follows no option that takes it; see --help"
+    assert said_of("--input", "a", "--limit") == "argument --limit: expected one argument"
+    assert said_of("--input", "a") == "--output is required; see --help"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, ""),
+        (["--input", "absent.jsonl", "--output", "o"], 2, "error: absent.jsonl: there is no such file"),
+        (["--input", ".", "--output", "o", "--model", "absent"], 2, "error: "),
+        (["--input", ".", "--output", "o", "--keep", "helpfulnes > 1"], 2, "error: "),
+        (["--input", ".", "--output", "o", "--keep", "helpfulness >"], 2, "error: "),
+        (["--input", ".", "--output", "."], 2, "error: .: "),
+    ],
+)
+def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "theirs.txt").write_text("not ours")
+    script = (
+        "import sys; from flows.launch import launch; from flows.curate_command import COMMAND; "
+        f"code = launch(COMMAND, {arguments!r}); "
+        f"assert not set({HEAVY!r}) & set(sys.modules), set({HEAVY!r}) & set(sys.modules); sys.exit(code)"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "ASSAY_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) <= 6
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,164 @@
+"""A run's options have one definition, and what is wrong with them is told with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay import config, scoring
+from assay.config import RunOptions, Settings, options_from, read_config_file
+from assay.errors import UserMistake
+from assay.export import EXPORTS
+from assay.formats import FORMATS
+
+REQUIRED = {"input": ["a.jsonl"], "output": "out"}
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def refusal(**typed: object) -> str:
+    with pytest.raises(UserMistake) as refused:
+        options_from(RunOptions, typed={**REQUIRED, **typed})
+    return str(refused.value)
+
+
+def test_what_is_typed_overrides_the_config_file() -> None:
+    filed = {"input": ["file.jsonl"], "output": "filed", "model": "filed", "strict": True}
+    options = options_from(RunOptions, typed={"output": "typed", "strict": False}, filed=filed)
+    assert (options.output, options.model, options.input) == ("typed", "filed", ["file.jsonl"])
+    assert not options.strict
+
+
+def test_one_value_stands_for_a_list_of_one(tmp_path: Path) -> None:
+    path = written(tmp_path, "input: a.jsonl\noutput: out\nkeep: helpfulness > 2\nexport: messages\n")
+    options = options_from(RunOptions, typed={}, filed=read_config_file(path, RunOptions))
+    assert options.input == ["a.jsonl"]
+    assert options.keep == ["helpfulness > 2"]
+    assert options.export == ["messages"]
+
+
+def test_a_config_key_may_be_spelled_like_the_option(tmp_path: Path) -> None:
+    assert read_config_file(written(tmp_path, "shard-tokens: 9\n"), RunOptions) == {"shard_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("outputt: x\n", "unknown option 'outputt'; did you mean 'output'?"),
+        ("home: /elsewhere\n", "unknown option 'home'"),
+        ("- a\n- b\n", "holds no options"),
+        ("input: [a\n", ":2: not YAML"),
+        ("shard-tokens: 1\nshard_tokens: 2\n", "'shard_tokens' is given twice"),
+    ],
+)
+def test_a_wrong_config_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(UserMistake) as refused:
+        read_config_file(path, RunOptions)
+    assert path in str(refused.value)
+    assert said in str(refused.value)
+
+
+def test_a_missing_config_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UserMistake, match=r"absent\.yaml: the config file cannot be read: No such file"):
+        read_config_file(str(tmp_path / "absent.yaml"), RunOptions)
+
+
+def test_a_yaml_tag_runs_nothing(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    path = written(tmp_path, f"output: !!python/object/apply:os.system ['touch {canary}']\n")
+    with pytest.raises(UserMistake, match="not YAML"):
+        read_config_file(path, RunOptions)
+    assert not canary.exists()
+
+
+def test_a_wrong_value_is_told_with_its_option() -> None:
+    assert refusal(limit="0") == "--limit '0': should be greater than or equal to 1"
+    assert refusal(workers="many") == "--workers 'many': should be a valid integer"
+    assert refusal(stop_after="filter") == "--stop-after 'filter': should be 'convert' or 'score'"
+    assert refusal(format="shargpt").endswith("did you mean 'sharegpt'?")
+    assert refusal(export=["steerml"]).endswith("did you mean 'steerlm'?")
+
+
+def test_a_wrong_value_in_a_file_is_told_with_the_file() -> None:
+    with pytest.raises(UserMistake, match=r"^run\.yaml: limit 'x': should be a valid integer$"):
+        options_from(RunOptions, typed=REQUIRED, filed={"limit": "x"}, config_file="run.yaml")
+
+
+def test_a_missing_option_is_named() -> None:
+    with pytest.raises(UserMistake, match="^--output is required"):
+        options_from(RunOptions, typed={"input": ["a"]})
+
+
+def test_prefects_form_says_of_every_option_what_it_is() -> None:
+    schema = RunOptions.model_json_schema()
+    for name, field in schema["properties"].items():
+        assert field.get("title"), name
+        assert field.get("description"), name
+        assert name in schema["required"] or "default" in field, name
+    assert schema["properties"]["format"]["enum"] == ["auto", *FORMATS]
+    assert schema["properties"]["export"]["items"]["enum"] == list(EXPORTS)
+
+
+def test_a_shard_has_the_size_that_scoring_says() -> None:
+    assert config.DEFAULT_SHARD_TOKENS == scoring.DEFAULT_SHARD_TOKENS
+
+
+def test_no_run_can_choose_what_is_the_operators() -> None:
+    assert not set(RunOptions.model_fields) & set(Settings.model_fields)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ASSAY_HOME", "relative/home")
+    monkeypatch.setenv("ASSAY_SCHEDULER_ADDRESS", "tls://host:8786")
+    settings = Settings.read()
+    assert settings.home == tmp_path / "relative/home"
+    assert settings.scheduler_address == "tls://host:8786"
+    assert settings.trust_remote_code is False
+
+
+def test_settings_come_from_a_file_that_the_environment_overrides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "assay.env"
+    file.write_text(f"ASSAY_HOME={tmp_path}\nASSAY_SERVER_START_SECONDS=7\nOTHER=1\n")
+    monkeypatch.setenv("ASSAY_SETTINGS_FILE", str(file))
+    monkeypatch.setenv("ASSAY_SERVER_START_SECONDS", "9")
+    settings = Settings.read()
+    assert settings.home == tmp_path
+    assert settings.server_start_seconds == 9
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ASSAY_SERVER_START_SECONDS", "soon", "ASSAY_SERVER_START_SECONDS 'soon': should be a valid number"),
+        ("ASSAY_SETTINGS_FILE", "/absent", "ASSAY_SETTINGS_FILE: there is no file /absent"),
+    ],
+)
+def test_a_wrong_setting_is_told_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserMistake) as refused:
+        Settings.read()
+    assert str(refused.value).startswith(said)
+
+
+def test_a_new_home_is_private(tmp_path: Path) -> None:
+    opened = Settings.model_construct(home=tmp_path / "new").opened_home()
+    assert opened.root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_home_that_cannot_be_is_the_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    settings: Any = Settings.model_construct(home=tmp_path / "file" / "home")
+    with pytest.raises(UserMistake, match="ASSAY_HOME: .* cannot be used"):
+        settings.opened_home()
