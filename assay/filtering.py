@@ -88,7 +88,8 @@ def filter_records(
     with full_disk_named(folder):
         for number, (piece, scores) in enumerate(zip(converted.pieces, scored.pieces, strict=True)):
             decisions = _decisions(piece, scores, scored.attributes, rules, _STEERLM_EXPORT in exports, home)
-            path = folder / f"decisions-{number:06d}.parquet"
+            # A folder of ten thousand files is slow to write to; each file's writing looks through it.
+            path = folder / f"{number // 500:04d}" / f"decisions-{number:06d}.parquet"
             with written_whole(path) as temporary:
                 decisions.write_parquet(temporary)
             pieces.append(FilteredPiece(Artifact.of(path, home)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +35,8 @@ _WRITE_BYTES = 1 << 20
 
 _PLACE: dict[str, type[pl.DataType]] = {"file": pl.String, "line": pl.UInt64, "part": pl.UInt32}
 _DECISION_COLUMNS = _PLACE | {"outcome": pl.String, "reason": pl.String}
-_RECORD_COLUMNS = ["row", "line", "part", "offset", "length", "outcome", "reason"]
+_PLACE_IN_FILE = ["row", "line", "part", "offset", "length"]
+_CONTENTS = ["messages", "rest"]
 
 
 class Writer(NamedTuple):
@@ -44,14 +44,6 @@ class Writer(NamedTuple):
 
     file: str
     lines: Callable[[KeptRecords], Lines]
-
-
-class _Judged(NamedTuple):
-    """A piece's records with what finally became of them."""
-
-    file: str
-    records: pl.DataFrame
-    """``row``, ``line``, ``part``, ``offset``, ``length``, ``outcome`` (``kept``, …), ``reason``."""
 
 
 def write_results(
@@ -67,7 +59,7 @@ def write_results(
     attributes = scored.attributes
     with full_disk_named(staging), ExitStack() as stack:
         trained = [stack.enter_context(LinesFile(staging / writer.file)) for writer in writers]
-        quarantine = stack.enter_context(LinesFile(staging / QUARANTINE))
+        quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)))
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
         scores = TableFile(
             staging / SCORES,
@@ -81,7 +73,7 @@ def write_results(
             turns = read_artifact(
                 scored_piece.scores, home, ["row", "turn", *attributes, "reason", "tokens_cut"]
             )
-            records = read_artifact(piece.records, home, _RECORD_COLUMNS).drop("outcome", "reason")
+            records = read_artifact(piece.records, home, _PLACE_IN_FILE + (_CONTENTS if writers else []))
             decided = read_artifact(filtered_piece.decisions, home, ["row", "outcome", "reason"])
             if decided.height != records.height or turns.height != piece.turn_count:
                 raise AssayError(
@@ -91,15 +83,17 @@ def write_results(
                 )
             judged = records.join(decided, on="row", how="left", maintain_order="left")
             decisions.add(_placed(piece.file, judged))
-            scores.add(_placed(piece.file, turns.join(records, on="row", how="left", maintain_order="left")))
+            places = records.select("row", "line", "part")
+            scores.add(_placed(piece.file, turns.join(places, on="row", how="left", maintain_order="left")))
+            quarantine.add(piece.file, judged)
             if writers:
-                for kept in _kept(piece, judged, turns, attributes, home):
+                for kept in _kept(piece.file, judged, turns, attributes):
                     for writer, file in zip(writers, trained, strict=True):
                         file.write(*writer.lines(kept))
-        _write_quarantine(quarantine, _judged_by(filtered, converted, home))
+        quarantine.finish()
         files = {writer.file: file.exported for writer, file in zip(writers, trained, strict=True)}
         return files | {
-            QUARANTINE: quarantine.exported,
+            QUARANTINE: quarantine.file.exported,
             DECISIONS: decisions.finish(),
             SCORES: scores.finish(),
         }
@@ -109,74 +103,74 @@ def write_converted(converted: Converted, *, home: Home, staging: Path) -> dict[
     """The files of a run that stops after convert, by name."""
     with full_disk_named(staging), ExitStack() as stack:
         lines = stack.enter_context(LinesFile(staging / CONVERTED))
-        quarantine = stack.enter_context(LinesFile(staging / QUARANTINE))
+        quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)))
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
-        for judged in _judged_by_convert(converted, home):
-            decisions.add(_placed(judged.file, judged.records))
         for piece in converted.pieces:
+            judged = _judged_by_convert(piece, home)
+            decisions.add(_placed(piece.file, judged))
+            quarantine.add(piece.file, judged)
             for block in _blocks(converted_lines(piece, home)):
                 lines.write(*block)
-        _write_quarantine(quarantine, _judged_by_convert(converted, home))
+        quarantine.finish()
         return {
             CONVERTED: lines.exported,
-            QUARANTINE: quarantine.exported,
+            QUARANTINE: quarantine.file.exported,
             DECISIONS: decisions.finish(),
         }
 
 
-def _judged_by(filtered: Filtered, converted: Converted, home: Home) -> Iterator[_Judged]:
-    for piece, decided in zip(converted.pieces, filtered.pieces, strict=True):
-        records = read_artifact(piece.records, home, _RECORD_COLUMNS).drop("outcome", "reason")
-        decisions = read_artifact(decided.decisions, home, ["row", "outcome", "reason"])
-        yield _Judged(piece.file, records.join(decisions, on="row", how="left", maintain_order="left"))
-
-
-def _judged_by_convert(converted: Converted, home: Home) -> Iterator[_Judged]:
-    """Yield the records as they leave the run: an ok one is kept if a SteerLM row can express it."""
-    for piece in converted.pieces:
-        records = read_artifact(piece.records, home, [*_RECORD_COLUMNS, "steerlm_gap"])
-        is_ok, gap = pl.col("outcome") == "ok", pl.col("steerlm_gap")
-        outcome = pl.when(gap.is_null()).then(pl.lit("kept")).otherwise(pl.lit("dropped"))
-        yield _Judged(
-            piece.file,
-            records.with_columns(
-                pl.when(is_ok).then(outcome).otherwise("outcome").alias("outcome"),
-                pl.when(is_ok).then(pl.lit(f"{NOT_STEERLM}: ") + gap).otherwise("reason").alias("reason"),
-            ),
-        )
+def _judged_by_convert(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
+    """The records as they leave the run: an ok one is kept if a SteerLM row can express it."""
+    records = read_artifact(piece.records, home, [*_PLACE_IN_FILE, "outcome", "reason", "steerlm_gap"])
+    is_ok, gap = pl.col("outcome") == "ok", pl.col("steerlm_gap")
+    outcome = pl.when(gap.is_null()).then(pl.lit("kept")).otherwise(pl.lit("dropped"))
+    return records.with_columns(
+        pl.when(is_ok).then(outcome).otherwise("outcome").alias("outcome"),
+        pl.when(is_ok).then(pl.lit(f"{NOT_STEERLM}: ") + gap).otherwise("reason").alias("reason"),
+    )
 
 
 def _kept(
-    piece: ConvertedPiece,
-    judged: pl.DataFrame,
-    turns: pl.DataFrame,
-    attributes: tuple[str, ...],
-    home: Home,
+    file: str, judged: pl.DataFrame, turns: pl.DataFrame, attributes: tuple[str, ...]
 ) -> Iterator[KeptRecords]:
-    """Yield the piece's kept records, a bounded number at a time."""
-    contents = read_artifact(piece.records, home, ["row", "messages", "rest"])
-    kept = judged.filter(pl.col("outcome") == "kept").select("row", "line", "part")
-    kept = kept.join(contents, on="row", how="left", maintain_order="left")
+    """Yield a piece's kept records, a bounded number at a time."""
+    kept = judged.filter(pl.col("outcome") == "kept").select("row", "line", "part", *_CONTENTS)
     scores = turns.select("row", "turn", *attributes)
     for few in kept.iter_slices(_KEPT_AT_A_TIME):
         of_them = scores.join(few.select("row"), on="row", how="semi", maintain_order="left")
-        yield KeptRecords(piece.file, attributes, few, of_them)
+        yield KeptRecords(file, attributes, few, of_them)
 
 
 def _placed(file: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.lit(file).alias("file"))
 
 
-def _write_quarantine(file: LinesFile, judged: Iterable[_Judged]) -> None:
-    """Each input file is read once, so that a compressed one is decompressed once."""
-    columns = ("line", "part", "offset", "length", "reason")
-    for name, pieces in groupby(judged, key=lambda piece: piece.file):
-        bad = pl.concat(
-            [piece.records.filter(pl.col("outcome") == "quarantined").select(columns) for piece in pieces]
-        )
+class _Quarantine:
+    """Gathers the quarantined records of a file, then reads their originals.
+
+    In one go, so that a compressed file is decompressed once. Only places and reasons are held.
+    """
+
+    def __init__(self, file: LinesFile) -> None:
+        self.file = file
+        self._input = ""
+        self._gathered: list[pl.DataFrame] = []
+
+    def add(self, file: str, judged: pl.DataFrame) -> None:
+        """Take the quarantined records of a file's next piece."""
+        if file != self._input:
+            self.finish()
+            self._input = file
+        bad = judged.filter(pl.col("outcome") == "quarantined")
         if bad.height:
-            for block in _blocks(quarantine_lines(name, bad)):
-                file.write(*block)
+            self._gathered.append(bad.select("line", "part", "offset", "length", "reason"))
+
+    def finish(self) -> None:
+        """Write what was gathered."""
+        if self._gathered:
+            for block in _blocks(quarantine_lines(self._input, pl.concat(self._gathered))):
+                self.file.write(*block)
+            self._gathered = []
 
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[Lines]:
