@@ -29,6 +29,7 @@ from typing import Any
 from assay.errors import ServerFault
 
 _NOTICE_AFTER_SECONDS = 8.0
+_LOOK_SECONDS = 0.1
 _STOP_SECONDS = 5.0
 _LOG_LINES_SHOWN = 3
 _MOST_RESTARTS = 3
@@ -159,7 +160,7 @@ class EmbeddedServer:
                 told = True
                 say(f"Waiting for the embedded Prefect server to start (up to {timeout_seconds:g} s) …")
             try:
-                answer = self._answers.get(timeout=min(0.5, max(0.01, timeout_seconds - waited)))
+                answer = self._answers.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 continue
             if not answer:

@@ -17,8 +17,6 @@ import msgspec
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
-from prefect.filesystems import LocalFileSystem
-from prefect.results import ResultStore
 from prefect.serializers import JSONSerializer
 from prefect.utilities.annotations import opaque
 
@@ -103,18 +101,31 @@ def run_stage(
     return Finished(msgspec.convert(result, kind), cached=state.name == "Cached")
 
 
+class _Metadata(msgspec.Struct):
+    serializer: dict[str, Any]
+
+
+class _Kept(msgspec.Struct):
+    """What Prefect 3 writes for a result: ``prefect.results.ResultRecord``, as far as it is needed."""
+
+    metadata: _Metadata
+    result: str
+
+
+_OUR_SERIALIZER = JSONSerializer().model_dump(mode="json")
+
+
 def _kept_manifest(key: str, kind: type[M], home: Home) -> M | None:
-    """What Prefect keeps under the key; None where there is nothing, or nothing that can be read."""
-    path = results_folder(home) / key
-    if not path.is_file():
-        return None
-    store = ResultStore(
-        result_storage=LocalFileSystem(basepath=str(path.parent)),
-        serializer=JSONSerializer(),
-        cache_result_in_memory=False,
-    )
+    """What Prefect keeps under the key; None where there is nothing, or nothing that we wrote.
+
+    A kept result names the serializer that Prefect is to read it with, pickle among them, and JSON may
+    name classes to be imported. So the file is read here, with neither, before Prefect is let near it.
+    """
     try:
-        return msgspec.convert(store.read(key).result, kind)
-    except ValueError:
-        # Cut short by a crash, or of another version: pydantic's, msgspec's and json's errors are all one.
+        kept = msgspec.json.decode((results_folder(home) / key).read_bytes(), type=_Kept)
+        if kept.metadata.serializer != _OUR_SERIALIZER or '"__class__"' in kept.result:
+            return None
+        return msgspec.json.decode(kept.result, type=kind)
+    except (FileNotFoundError, UnicodeDecodeError, msgspec.DecodeError):
+        # Cut short by a crash, or of another version.
         return None

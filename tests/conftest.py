@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,15 +30,20 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API of a real Prefect server, one for all tests, configured in this process and its children."""
     from flows.embedded_server import EmbeddedServer
 
-    server = EmbeddedServer(tmp_path_factory.mktemp("prefect"))
+    server = EmbeddedServer(tmp_path_factory.getbasetemp() / "served" / "prefect")
     server.start()
     try:
         server.wait(120, print)
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         os.environ["PREFECT_API_URL"] = server.api_url
         with temporary_settings({PREFECT_API_URL: server.api_url}):
             yield server.api_url
+            # What is not sent by now would be tried again for a minute after the server is gone.
+            EventsWorker.drain_all(timeout=5)
+            APILogWorker.drain_all(timeout=5)
     finally:
         os.environ.pop("PREFECT_API_URL", None)
         server.stop()
@@ -51,12 +55,3 @@ def assay_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "assay-home"
     monkeypatch.setenv("ASSAY_HOME", str(home))
     return home
-
-
-@pytest.fixture
-def shown_by_prefect(prefect_api: str) -> Any:
-    """The server's client, after everything that was reported so far has arrived there."""
-    from prefect.client.orchestration import get_client
-
-    with get_client(sync_client=True) as client:
-        yield client

@@ -92,7 +92,7 @@ def test_a_wrong_value_in_a_file_is_told_with_the_file() -> None:
 
 
 def test_a_missing_option_is_named() -> None:
-    with pytest.raises(UserMistake, match="^--output is required"):
+    with pytest.raises(UserMistake, match=r"^--output is required"):
         options_from(RunOptions, typed={"input": ["a"]})
 
 
@@ -160,5 +160,5 @@ def test_a_new_home_is_private(tmp_path: Path) -> None:
 def test_a_home_that_cannot_be_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings: Any = Settings.model_construct(home=tmp_path / "file" / "home")
-    with pytest.raises(UserMistake, match="ASSAY_HOME: .* cannot be used"):
+    with pytest.raises(UserMistake, match=r"ASSAY_HOME: .* cannot be used"):
         settings.opened_home()

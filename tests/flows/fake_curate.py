@@ -1,6 +1,6 @@
 """``python fake_curate.py …`` is ``python -m flows.curate …`` with a reward model of no weights.
 
-The model's folder is FAKE_MODEL; with FAKE_SERVERLESS the run is one that Prefect's client alone sees.
+The model's folder is FAKE_MODEL. The tests' folder has to be on the path, for the workers too.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
 
 import fakes
 

@@ -1,0 +1,160 @@
+"""The embedded server serves on loopback, and never outlives whoever started it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from assay.errors import ServerFault
+from flows import embedded_server
+from flows.embedded_server import EmbeddedServer
+
+ROOT = Path(__file__).parent.parent.parent
+STARTED = """
+import sys, time
+from pathlib import Path
+from flows.embedded_server import EmbeddedServer
+server = EmbeddedServer(Path(sys.argv[1]))
+server.start()
+if sys.argv[2] == "serving":
+    server.wait(120, print)
+print(server.process_id, flush=True)
+time.sleep(600)
+"""
+
+
+def until(true: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        return psutil.Process(process_id).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def answers(server: EmbeddedServer) -> bool:
+    try:
+        with urllib.request.urlopen(f"{server.api_url}/health", timeout=2) as answer:
+            return bool(answer.read() == b"true")
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="module")
+def two_servers(folder: Path) -> Iterator[tuple[EmbeddedServer, EmbeddedServer]]:
+    servers = (EmbeddedServer(folder), EmbeddedServer(folder))
+    for server in servers:
+        server.start()
+    try:
+        for server in servers:
+            server.wait(120, print)
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_two_servers_can_start_at_once_on_one_empty_folder(
+    two_servers: tuple[EmbeddedServer, EmbeddedServer], folder: Path
+) -> None:
+    first, second = two_servers
+    assert answers(first)
+    assert answers(second)
+    assert first.address != second.address
+    assert (folder / "prefect.db").is_file()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_every_listener_is_on_loopback(two_servers: tuple[EmbeddedServer, EmbeddedServer]) -> None:
+    for server in two_servers:
+        listening = [
+            connection.laddr
+            for connection in psutil.Process(server.process_id).net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        ]
+        assert listening
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+def test_a_server_that_dies_is_started_again_at_its_address(
+    two_servers: tuple[EmbeddedServer, EmbeddedServer],
+) -> None:
+    server, _ = two_servers
+    address, before = server.address, server.process_id
+    os.kill(before, signal.SIGKILL)
+    assert until(lambda: server.process_id != before and answers(server), 60)
+    assert server.address == address
+
+
+def test_a_forked_child_does_not_keep_the_server_alive(folder: Path) -> None:
+    server = EmbeddedServer(folder)
+    server.start()
+    process_id = server.process_id
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    try:
+        server.wait(120, print)
+        server.stop()
+        assert not is_alive(process_id)
+    finally:
+        child.kill()
+        child.join()
+
+
+@pytest.mark.parametrize("when", ["starting", "serving"])
+def test_the_server_dies_with_a_parent_that_is_killed(folder: Path, when: str) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", STARTED, str(folder), when],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stdout is not None
+    server = int(parent.stdout.readline())
+    assert is_alive(server)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    assert until(lambda: not is_alive(server), 10)
+
+
+def test_a_slow_start_is_told_and_ends_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded_server, "_NOTICE_AFTER_SECONDS", 0.1)
+    said: list[str] = []
+    server = EmbeddedServer(tmp_path)
+    server.start()
+    process_id = server.process_id
+    with pytest.raises(ServerFault, match=r"did not start within 0\.5 s.*ASSAY_SERVER_START_SECONDS"):
+        server.wait(0.5, said.append)
+    assert said == ["Waiting for the embedded Prefect server to start (up to 0.5 s) …"]
+    assert until(lambda: not is_alive(process_id), 10)
+
+
+def test_a_server_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+    (tmp_path / "prefect.db").write_bytes(b"this is no database, and long enough to be seen as none" * 20)
+    server = EmbeddedServer(tmp_path)
+    server.start()
+    with pytest.raises(ServerFault, match=r"ended while starting .*not a database.*server\.log"):
+        server.wait(120, print)

@@ -1,0 +1,221 @@
+"""A stage's cache is used where its files are whole, and never believed where they are not."""
+
+from __future__ import annotations
+
+import base64
+import errno
+import json
+import pickle
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow, runtime, task
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from assay.errors import ClusterFault, UserMistake
+from assay.home import Artifact, Home
+from tasks.stage import Finished, as_json, key_given, may_pass, results_folder, run_stage
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A manifest of one file."""
+
+    file: Artifact
+    words: tuple[str, ...]
+
+
+class Maker:
+    """Writes the file of a stage, and counts how often; fails as it is told."""
+
+    def __init__(self, home: Home, *faults: Exception) -> None:
+        self.home = home
+        self.path = home.artifacts / "make" / "file"
+        self.runs = 0
+        self.faults = list(faults)
+
+    def make(self) -> Made:
+        self.runs += 1
+        if self.faults:
+            raise self.faults.pop(0)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("whole")
+        return Made(Artifact.of(self.path, self.home), ("a", "b"))
+
+
+@task(
+    name="make",
+    task_run_name="make",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=key_given,
+    retries=2,
+    retry_delay_seconds=0,
+    retry_condition_fn=may_pass,
+)
+def make_task(key: str, maker: Maker) -> Any:
+    return as_json(maker.make())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def run(maker: Maker, *, key: str = "k" * 32, said: list[str] | None = None) -> tuple[Finished[Made], UUID]:
+    """The stage in a flow run of its own, and that flow run's id."""
+
+    @flow(name="one stage")
+    def one_stage() -> tuple[Finished[Made], UUID]:
+        finished = run_stage(
+            make_task,
+            Made,
+            key=key,
+            home=maker.home,
+            is_current=lambda made: made.file.is_intact(maker.home),
+            say=(said if said is not None else []).append,
+            arguments={"maker": maker},
+        )
+        return finished, runtime.flow_run.id
+
+    result: tuple[Finished[Made], UUID] = one_stage()
+    return result
+
+
+def states(flow_run: UUID, wanted: Callable[[list[str]], bool] = bool) -> list[str]:
+    """The names of the states of the task runs, as the server shows them once they are ``wanted``."""
+    chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+    deadline = time.monotonic() + 20
+    with get_client(sync_client=True) as client:
+        while True:
+            runs = client.read_task_runs(flow_run_filter=chosen)
+            names = [run.state_name or "" for run in runs]
+            final = all(run.state is not None and run.state.is_final() for run in runs)
+            if (final and wanted(names)) or time.monotonic() > deadline:
+                return names
+            time.sleep(0.1)
+
+
+def test_what_is_cached_and_whole_is_shown_as_cached(home: Home) -> None:
+    maker = Maker(home)
+    first, first_run = run(maker)
+    second, second_run = run(maker)
+    assert maker.runs == 1
+    assert not first.cached
+    assert second.cached
+    assert first.manifest == second.manifest == Made(first.manifest.file, ("a", "b"))
+    assert states(first_run) == ["Completed"]
+    assert states(second_run) == ["Cached"]
+
+
+@pytest.mark.parametrize(
+    "harm", [lambda path: path.write_text("wrong"), lambda path: path.unlink()], ids=["altered", "gone"]
+)
+def test_a_manifest_whose_file_is_not_as_written_is_not_believed(
+    home: Home, harm: Callable[[Path], object]
+) -> None:
+    maker = Maker(home)
+    run(maker)
+    harm(maker.path)
+    said: list[str] = []
+    again, again_run = run(maker, said=said)
+    assert maker.runs == 2
+    assert not again.cached
+    assert maker.path.read_text() == "whole"
+    assert said == ["make: files of an earlier run are missing or altered, so this stage runs again"]
+    assert states(again_run) == ["Completed"]
+    assert run(maker)[0].cached
+
+
+@pytest.mark.parametrize(
+    "left", ["", '{"metadata": {"sto', '{"metadata": {}, "result": "{}"}', "[]", "\udcff"]
+)
+def test_a_manifest_that_was_cut_short_is_made_again(home: Home, left: str) -> None:
+    maker = Maker(home)
+    run(maker)
+    (kept,) = results_folder(home).iterdir()
+    kept.write_bytes(left.encode(errors="surrogateescape"))
+    assert not run(maker)[0].cached
+    assert maker.runs == 2
+    assert run(maker)[0].cached
+
+
+@pytest.mark.parametrize("way", ["pickle", "a class named in JSON"])
+def test_a_planted_result_runs_nothing(home: Home, way: str, tmp_path: Path) -> None:
+    maker = Maker(home)
+    run(maker)
+    (kept,) = results_folder(home).iterdir()
+    record = json.loads(kept.read_bytes())
+    if way == "pickle":
+        record["metadata"]["serializer"] = {"type": "pickle"}
+        record["result"] = base64.encodebytes(pickle.dumps(Canary(tmp_path / "ran"))).decode()
+    else:
+        (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+        sys.path.insert(0, str(tmp_path))
+        record["result"] = json.dumps({"__class__": "planted.Thing", "data": {}})
+    kept.write_text(json.dumps(record))
+    try:
+        assert not run(maker)[0].cached
+    finally:
+        if str(tmp_path) in sys.path:
+            sys.path.remove(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+
+
+class Canary:
+    """Leaves a file behind where its pickle is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_another_key_is_another_result(home: Home) -> None:
+    maker = Maker(home)
+    run(maker, key="a" * 32)
+    assert not run(maker, key="b" * 32)[0].cached
+    assert run(maker, key="a" * 32)[0].cached
+
+
+def test_what_is_kept_is_json_and_of_nothing_but_the_manifest(home: Home) -> None:
+    run(Maker(home))
+    (kept,) = results_folder(home).iterdir()
+    record = json.loads(kept.read_bytes())
+    assert record["metadata"]["serializer"]["type"] == "json"
+    assert json.loads(record["result"]).keys() == {"file", "words"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.EIO, "the disk was away"), ClusterFault("the workers were away")],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_fault_that_may_pass_is_tried_again(home: Home, fault: Exception) -> None:
+    maker = Maker(home, fault)
+    run(maker)
+    assert maker.runs == 2
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.ENOSPC, "the disk is full"), UserMistake("a rule is wrong"), ValueError("a bug")],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_fault_that_will_not_pass_is_raised_as_it_was(home: Home, fault: Exception) -> None:
+    maker = Maker(home, fault)
+    with pytest.raises(type(fault)) as raised:
+        run(maker)
+    assert raised.value is fault
+    assert maker.runs == 1
+    assert not run(maker)[0].cached
