@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from assay.errors import UserMistake
 from assay.ingest import read_originals, take_inventory
-from assay.sources import RawRecords, Source, sniff
+from assay.sources import CutShortError, RawRecords, Source, sniff, stream
 
 PAIR = line("Which way to the mill?", "Left at the bridge.")
 
@@ -442,3 +443,18 @@ def test_a_format_is_told_by_content(tmp_path: Path, row: dict[str, object], for
 
 def test_a_format_that_was_named_is_not_guessed(tmp_path: Path) -> None:
     assert take_inventory([write(tmp_path / "a.jsonl")], format="sharegpt").files[0].format == "sharegpt"
+
+
+def test_a_cut_gzip_file_gives_every_byte_that_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that zlib still holds when its input has ended."""
+    monkeypatch.setattr("assay.sources._READ_BYTES", 64)
+    data = gzip.compress(b"x" * 20_000)
+    for cut in range(20, len(data)):
+        path = write(tmp_path / "a.jsonl.gz", data[:cut])
+        chunks: list[bytes] = []
+        with pytest.raises(CutShortError, match="end in the middle"):
+            chunks.extend(stream(sniff(path)))
+        assert max(map(len, chunks), default=0) <= 64
+        assert b"".join(chunks) == zlib.decompressobj(wbits=31).decompress(data[:cut])
