@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from assay import steerlm
-from assay.errors import InputFault
+from assay.errors import AssayError, InputFault
 from assay.formats import (
     FORMATS,
     Format,
@@ -157,6 +157,7 @@ class _ShardJob:
         """The shard, converted now; its manifest is written last."""
         folder = self.folder(home)
         _sweep(folder)
+        self._refuse_changed()
         raws = RawRecords(
             self.source,
             offset=self.shard.offset,
@@ -182,6 +183,18 @@ class _ShardJob:
         with written_whole(folder / "manifest.json") as path:
             path.write_bytes(to_json(made))
         return made
+
+    def _refuse_changed(self) -> None:
+        """Raise InputFault where the file is no longer what the inventory saw, as far as its size tells."""
+        try:
+            size = os.stat(self.file.path).st_size
+        except OSError as error:
+            raise InputFault(f"{self.file.path}: can no longer be read: {error.strerror}") from error
+        if size != self.file.size:
+            raise InputFault(
+                f"{self.file.path}: was {self.file.size} bytes and is {size} now. "
+                "Run again when nothing writes to it."
+            )
 
 
 def _sweep(folder: Path) -> None:
@@ -365,10 +378,13 @@ def _text_column(name: str, values: list[bytes | None]) -> pl.Series:
 
 
 def _parquet(frame: pl.DataFrame, path: Path, home: Home) -> Artifact:
-    with written_whole(path) as temporary:
-        frame.write_parquet(
-            temporary, compression="zstd", compression_level=_COMPRESSION_LEVEL, statistics=False
-        )
+    try:
+        with written_whole(path) as temporary:
+            frame.write_parquet(
+                temporary, compression="zstd", compression_level=_COMPRESSION_LEVEL, statistics=False
+            )
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise AssayError(f"{path}: cannot be written: {error}") from error
     return Artifact.of(path, home)
 
 
@@ -416,7 +432,9 @@ def converted_lines(piece: ConvertedPiece, home: Home) -> Iterator[bytes]:
     Only ``ok`` records, and of those the ones that a SteerLM row can express.
     """
     records = pl.read_parquet(
-        home.artifacts / piece.records.path, columns=["outcome", "messages", "labels", "steerlm_gap"]
+        home.artifacts / piece.records.path,
+        glob=False,
+        columns=["outcome", "messages", "labels", "steerlm_gap"],
     )
     wanted = records.filter((pl.col("outcome") == "ok") & pl.col("steerlm_gap").is_null())
     decode_messages = msgspec.json.Decoder(list[Message]).decode

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import polars as pl
-
 from assay.errors import UserMistake
 from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
 from assay.manifest import InputFile
@@ -77,8 +75,6 @@ def take_inventory(
             digest, size, cuts = _digest_and_cuts(path, shard_bytes if is_cut else None)
         except OSError as error:
             raise UserMistake(f"{path}: cannot be read: {error.strerror or error}") from error
-        except pl.exceptions.PolarsError as error:
-            raise UserMistake(f"{path}: not a Parquet file that can be read: {error}") from error
         files.append(InputFile(path, digest, size, chosen))
         sources.append(source)
         for cut, following in zip(cuts, [*cuts[1:], (size, 0)], strict=True):

@@ -86,6 +86,10 @@ def sniff(path: str) -> Source:
     elif start.startswith(_ZSTD_MAGIC) or _ZSTD_SKIPPABLE.match(start):
         compression = "zstd"
     if start.startswith(_PARQUET_MAGIC) and compression == "none":
+        try:
+            pl.scan_parquet(path, glob=False).collect_schema()
+        except pl.exceptions.PolarsError as error:
+            raise UserMistake(f"{path}: not a Parquet file that can be read: {error}") from error
         return Source(path, "parquet", compression)
     name = path.lower()
     for packed in COMPRESSION_ENDINGS:
@@ -327,7 +331,17 @@ class RawRecords:
             yield RawRecord(self.lines, offset, length, b"" if problem else data, problem)
 
     def _parquet_rows(self) -> Iterator[RawRecord]:
-        for line, data in enumerate(_rows_as_json(self._source.path), 1):
+        rows = _rows_as_json(self._source.path)
+        while True:
+            line = self.lines + 1
+            try:
+                data = next(rows, None)
+            except pl.exceptions.PolarsError as error:
+                self.complete = False
+                yield RawRecord(line, line - 1, 0, b"", f"cut_short: the Parquet data are damaged ({error})")
+                return
+            if data is None:
+                return
             self.lines = line
             problem = self._too_long(len(data)) if len(data) > self._limit else None
             yield RawRecord(line, line - 1, len(data), b"" if problem else data, problem)
@@ -493,11 +507,9 @@ def read_originals(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[byte
 
 def _original_rows(path: str, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
     rows = enumerate(_rows_as_json(path))
-    for offset, _ in spans:
-        for at, data in rows:
-            if at == offset:
-                yield data
-                break
+    for offset, length in spans:
+        # No row is that short: the span stands for damaged data, of which there is nothing to show.
+        yield next(data for at, data in rows if at == offset) if length else b""
 
 
 def _slices(chunks: Iterator[bytes], spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:

@@ -52,11 +52,11 @@ def read_back(converted: Converted, home: Home) -> Outcome:
     records: list[dict[str, Any]] = []
     turns: list[dict[str, Any]] = []
     for piece in converted.pieces:
-        for record in pl.read_parquet(home.artifacts / piece.records.path).iter_rows(named=True):
+        for record in pl.read_parquet(home.artifacts / piece.records.path, glob=False).iter_rows(named=True):
             for column in ("messages", "labels"):
                 record[column] = None if record[column] is None else json.loads(record[column])
             records.append(record)
-        turns += pl.read_parquet(home.artifacts / piece.turns.path).iter_rows(named=True)
+        turns += pl.read_parquet(home.artifacts / piece.turns.path, glob=False).iter_rows(named=True)
     return Outcome(converted, records, turns)
 
 

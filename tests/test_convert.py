@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from assay import convert as convert_module
 from assay.convert import convert, converted_lines
-from assay.errors import InputFault
+from assay.errors import AssayError, InputFault
 from assay.home import Home, digest_of_bytes
 from assay.ingest import read_originals, take_inventory
 from assay.manifest import ConvertedPiece, from_json, to_json
@@ -379,6 +379,40 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     converted_file(tmp_path, PAIR_LINE)
     assert not left.exists()
     assert alive.exists()
+
+
+def test_a_file_that_changed_since_the_inventory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(PAIR_LINE)
+    inventory = take_inventory([str(path)])
+    path.write_bytes(PAIR_LINE * 2)
+    with pytest.raises(InputFault, match=rf"^{path}: was .* bytes and is .* now"):
+        convert(inventory, home=Home(tmp_path / "home"))
+    path.unlink()
+    with pytest.raises(InputFault, match=rf"^{path}: can no longer be read"):
+        convert(inventory, home=Home(tmp_path / "home"))
+
+
+def test_a_full_disk_names_the_file_and_leaves_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(line(f"{number:0999d}", os.urandom(999).hex()) for number in range(90)))
+    inventory = take_inventory([str(path)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(AssayError, match=r"records\.parquet: cannot be written: "):
+            convert(inventory, home=Home(tmp_path / "home"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not [each for each in (tmp_path / "home").rglob("*") if each.is_file()]
+
+
+def test_names_with_the_characters_of_a_glob_are_just_names(tmp_path: Path) -> None:
+    folder = tmp_path / "[a]*?"
+    folder.mkdir()
+    outcome = converted_file(folder, PAIR_LINE, name="[b].jsonl")
+    (piece,) = outcome.converted.pieces
+    assert len(list(converted_lines(piece, Home(folder / "home")))) == outcome.converted.counts.ok == 1
 
 
 @pytest.fixture

@@ -397,6 +397,28 @@ def test_parquet_rows_are_read_in_order(tmp_path: Path) -> None:
     assert json.loads(last)["score"] == 4.0
 
 
+def test_damaged_parquet_gives_the_rows_before_the_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.sources._PARQUET_BATCH_ROWS", 50)
+    texts = [os.urandom(500).hex() for _ in range(5000)]
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"prompt": texts, "response": texts}).write_parquet(path, row_group_size=100)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 3000] = bytes(3000)
+    path.write_bytes(data)
+    raws = RawRecords(sniff(str(path)))
+    *whole, last = raws
+    assert 0 < len(whole) < 5000
+    assert [json.loads(raw.data)["prompt"] for raw in whole] == texts[: len(whole)]
+    assert last.problem is not None
+    assert last.problem.startswith("cut_short: the Parquet data are damaged (")
+    assert not raws.complete
+    spans = [(raw.offset, raw.length) for raw in (whole[0], last)]
+    assert list(read_originals(str(path), spans)) == [whole[0].data, b""]
+
+
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
 def test_originals_are_the_bytes_of_the_lines(tmp_path: Path, name: str) -> None:
     packed = {"gz": gzip.compress, "zst": zstandard.compress}.get(name.rpartition(".")[2], bytes)
