@@ -42,7 +42,11 @@ PLAIN = "{% for message in messages %}{{ message.role }}: {{ message.content }}\
 #: A suffix after the last message only: no prefix is ever a prefix of the whole.
 LABEL_SUFFIX = PLAIN + "label:"
 
+#: White space on the far side of a cut, for added tokens that swallow it.
+SPACED = "{% for message in messages %} \n<|im_start|>{{ message.role }} {{ message.content }}{% endfor %}"
+
 TEMPLATES = {
+    "spaced": SPACED,
     "chatml": CHATML,
     "llama3": LLAMA3,
     "moving-system": MOVING_SYSTEM,
@@ -59,6 +63,8 @@ ADDED = (
 CORPUS = (
     "The quick brown fox jumps over the lazy dog. What is the capital of France? It is Paris.\n"
     "user assistant system Please explain how rainbows form; light bends in drops of water.\n"
+    # Pieces that a longer text merges and a shorter one does not: blank lines, words cut in two.
+    "one\n\n two\n\n\nassistant:\n\nuser: assistant: user:label: \n\n"
 ) * 8
 
 
@@ -100,7 +106,8 @@ def reward_model(
         "num_key_value_heads": 2,
         "max_position_embeddings": max_tokens,
         "pad_token_id": fast.pad_token_id,
-        "initializer_range": 0.3,
+        # Small enough that fp32 itself is good for six digits of every score.
+        "initializer_range": 0.1,
     }
     torch.manual_seed(seed)
     model: transformers.PreTrainedModel
@@ -111,6 +118,7 @@ def reward_model(
         model = transformers.Qwen2ForSequenceClassification(
             transformers.Qwen2Config(**settings, num_labels=len(attributes), id2label=labels)
         )
+        model.score.weight.data.mul_(5)
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder

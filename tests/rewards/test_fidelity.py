@@ -22,6 +22,7 @@ texts = st.text(
     min_size=1,
     max_size=60,
 ).map(lambda text: text if text.strip() else f"{text}.")
+texts = st.tuples(texts, st.sampled_from(["", "", " ", "\n", "\n\n"])).map("".join)
 
 
 @st.composite
@@ -72,6 +73,7 @@ def assert_same(ours: TurnScore, expected: list[float]) -> None:
 def matrix() -> list[tuple[str, str, bool]]:
     cases = [("sequence-classification", name, False) for name in tiny.TEMPLATES]
     cases += [("sequence-classification", "chatml", True), ("sequence-classification", "moving-system", True)]
+    cases += [("sequence-classification", "spaced", True)]
     return [*cases, ("first-token-logit", "chatml", False), ("first-token-logit", "plain", False)]
 
 
