@@ -196,7 +196,8 @@ class EmbeddedServer:
 def _serve(port: int) -> None:
     """The child's side: serve until standard input ends. Port 0 is any that is free."""
     # Bound before Prefect is imported, because Prefect's pages are told the address when they are made.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # The protocol is named because asyncio sends small answers at once (TCP_NODELAY) only where it is.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
     port = listener.getsockname()[1]

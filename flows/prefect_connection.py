@@ -56,7 +56,12 @@ def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -
         # active profile turns out to name a server, the child was for nothing.
         if "PREFECT_API_URL" not in os.environ:
             embedded.start()
-        from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
+        from prefect.settings import (
+            PREFECT_API_URL,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+            get_current_settings,
+            temporary_settings,
+        )
 
         configured = get_current_settings().api.url
         if configured:
@@ -69,7 +74,9 @@ def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -
         embedded.wait(settings.server_start_seconds, say)
         # For processes that are started from here. Without it, one that imports Prefect starts a server.
         stack.enter_context(_environment({"PREFECT_API_URL": embedded.api_url}))
-        stack.enter_context(temporary_settings({PREFECT_API_URL: embedded.api_url}))
+        # Heartbeats tell a server which runs are dead. This one dies with its run, and they cost a second.
+        ours = {PREFECT_API_URL: embedded.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        stack.enter_context(temporary_settings(ours))
         yield Connection(embedded.api_url, embedded=True)
 
 
