@@ -436,6 +436,26 @@ def test_kill_9_at_any_step_of_a_repair_is_repaired(tmp_path):
     assert number > 5
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name what is synced")
+def test_the_manifest_is_named_when_all_else_is_on_the_disk(out, monkeypatch):
+    """A power cut keeps what was synced; a manifest before that would vouch for files of zeros."""
+    steps = []
+    sync, replace = os.fsync, os.replace
+
+    def named_sync(descriptor):
+        steps.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        sync(descriptor)
+
+    def named_replace(source, target):
+        steps.append(f"named {Path(target).name}")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", named_sync)
+    monkeypatch.setattr(os, "replace", named_replace)
+    export(out, NEW)
+    assert set(NEW) <= set(steps[: steps.index(f"named {MANIFEST}")])
+
+
 def test_an_interrupted_swap_is_taken_back_where_the_new_export_is_damaged(out):
     export(out, OLD)
     out.rename(out.parent / ".out.old")

@@ -317,7 +317,7 @@ def test_the_same_inputs_give_the_same_bytes_however_tables_are_gathered(home, m
     ]
     made = make(home, {"a.jsonl": pieces})
     first = built(made, "helpfulness >= 2", name="first")
-    monkeypatch.setattr(export_files, "_PART_ROWS", 700)
+    monkeypatch.setattr(export_files, "_PART_ROWS", 300)
     second = built(made, "helpfulness >= 2", name="second")
     for path in first.iterdir():
         assert path.read_bytes() == (second / path.name).read_bytes(), path.name
