@@ -90,7 +90,7 @@ def test_helpsteers_prompts_of_several_turns_stay_as_nemo_leaves_them(tmp_path: 
 
 
 def test_helpsteer_pairs_give_two_rows_with_the_strength(tmp_path: Path) -> None:
-    # Negative: the first is better (PROTOCOLS); both rows carry the same label.
+    # Negative: the first is better, as NeMo-Aligner reads it; both rows carry the same label.
     row = {"split": "train", "prompt": "q", "response_1": "a", "response_2": "b", "preference_strength": -2}
     first, second = read_row(tmp_path, row)
     assert [said(first)[1][1], said(second)[1][1]] == ["a", "b"]
