@@ -63,8 +63,6 @@ ADDED = (
 CORPUS = (
     "The quick brown fox jumps over the lazy dog. What is the capital of France? It is Paris.\n"
     "user assistant system Please explain how rainbows form; light bends in drops of water.\n"
-    # Pieces that a longer text merges and a shorter one does not: blank lines, words cut in two.
-    "one\n\n two\n\n\nassistant:\n\nuser: assistant: user:label: \n\n"
 ) * 8
 
 
@@ -76,7 +74,8 @@ def tokenizer(template: str, *, stripping: bool = False) -> transformers.PreTrai
     trainer = trainers.BpeTrainer(
         vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    raw.train_from_iterator([CORPUS], trainer)
+    # White space at the end of a text is one piece that is two when a word follows: "\n\n\n" and "\n\n", "\n".
+    raw.train_from_iterator([CORPUS, *["\n\n", "\n\n\n", " \n"] * 50], trainer)
     special = [AddedToken(text, lstrip=stripping, rstrip=stripping, normalized=False) for text in ADDED]
     raw.add_special_tokens(special)
     raw.add_tokens([AddedToken(text, normalized=False) for text in ("<think>", "</think>")])
