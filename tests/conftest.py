@@ -12,7 +12,9 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test module imports Prefect: settings of nobody's profile, and nothing on the console."""
-    for name in [name for name in os.environ if name.startswith(("PREFECT_", "ASSAY_"))]:
+    for name in [
+        name for name in os.environ if name.startswith(("PREFECT_", "ASSAY_")) and name != "ASSAY_TEST_DATA"
+    ]:
         del os.environ[name]
     os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="assay-prefect-")
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"

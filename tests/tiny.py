@@ -74,7 +74,7 @@ def tokenizer(template: str, *, stripping: bool = False) -> transformers.PreTrai
     trainer = trainers.BpeTrainer(
         vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    # White space at the end of a text is one piece that is two when a word follows: "\n\n\n" and "\n\n", "\n".
+    # White space at the end of a text is one piece, and two where a word follows it.
     raw.train_from_iterator([CORPUS, *["\n\n", "\n\n\n", " \n"] * 50], trainer)
     special = [AddedToken(text, lstrip=stripping, rstrip=stripping, normalized=False) for text in ADDED]
     raw.add_special_tokens(special)
