@@ -42,10 +42,13 @@ PLAIN = "{% for message in messages %}{{ message.role }}: {{ message.content }}\
 #: A suffix after the last message only: no prefix is ever a prefix of the whole.
 LABEL_SUFFIX = PLAIN + "label:"
 
+#: A number after a cut takes the last of the spaces before it into a piece of its own.
+NUMBERED = "{% for message in messages %}{{ loop.index }}. {{ message.content }}   {% endfor %}"
 #: White space on the far side of a cut, for added tokens that swallow it.
 SPACED = "{% for message in messages %} \n<|im_start|>{{ message.role }} {{ message.content }}{% endfor %}"
 
 TEMPLATES = {
+    "numbered": NUMBERED,
     "spaced": SPACED,
     "chatml": CHATML,
     "llama3": LLAMA3,
@@ -74,8 +77,8 @@ def tokenizer(template: str, *, stripping: bool = False) -> transformers.PreTrai
     trainer = trainers.BpeTrainer(
         vocab_size=600, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    # White space at the end of a text is one piece, and two where a word follows it.
-    raw.train_from_iterator([CORPUS, *["\n\n", "\n\n\n", " \n"] * 50], trainer)
+    # Three spaces at the end of a text are one piece; before a number they are two: NUMBERED cuts there.
+    raw.train_from_iterator([CORPUS, *["  ", "   "] * 50], trainer)
     special = [AddedToken(text, lstrip=stripping, rstrip=stripping, normalized=False) for text in ADDED]
     raw.add_special_tokens(special)
     raw.add_tokens([AddedToken(text, normalized=False) for text in ("<think>", "</think>")])
