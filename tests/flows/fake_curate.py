@@ -1,6 +1,7 @@
 """``python fake_curate.py …`` is ``python -m flows.curate …`` with a reward model of no weights.
 
-The model's folder is FAKE_MODEL. The tests' folder has to be on the path, for the workers too.
+FAKE_MODEL and FAKE_FINGERPRINT are the model's folder and fingerprint. The tests' folder has to be on
+the path, for the workers too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from flows.launch import launch
 
 
 def fake_model(name: str, **options: object) -> ModelSpec:
-    return fakes.spec(Path(os.environ["FAKE_MODEL"]))
+    return fakes.spec(Path(os.environ["FAKE_MODEL"]), os.environ["FAKE_FINGERPRINT"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,343 @@
+"""The main job from its command line: results, reruns, refusals, and what Prefect's pages show."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterId,
+)
+
+from assay import scoring
+from assay.cluster import ClusterOptions
+from assay.errors import Resumable
+from assay.export.folder import OutputFolder
+from assay.home import digest_of_bytes
+from flows import console, curate_command
+from flows.curate_command import COMMAND
+from flows.launch import launch
+
+ROOT = Path(__file__).parent.parent.parent
+STAGES = ["ingest", "convert", "score", "filter", "export", "report"]
+
+
+@contextmanager
+def in_this_process(options: ClusterOptions) -> Iterator[Any]:
+    from distributed import Client
+
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, set_as_default=False
+    ) as client:
+        yield client
+
+
+def line(question: str, answer: str) -> str:
+    return json.dumps(
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+    )
+
+
+@dataclass
+class Ran:
+    """What a run came to."""
+
+    code: int
+    out: str
+    err: str
+    output: Path
+    watched: console.Console
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads((self.output / "manifest.json").read_bytes())
+        return manifest
+
+    def files(self) -> dict[str, bytes]:
+        """The results but for the manifest, which tells of the run."""
+        return {
+            path.name: path.read_bytes() for path in self.output.iterdir() if path.name != "manifest.json"
+        }
+
+    def task_states(self) -> dict[str, str]:
+        """The state of each stage's task run as the server shows it, once all are final."""
+        assert self.watched.flow_run_id is not None
+        ours = FlowRunFilter(id=FlowRunFilterId(any_=[self.watched.flow_run_id]))
+        deadline = time.monotonic() + 20
+        with get_client(sync_client=True) as client:
+            while True:
+                runs = client.read_task_runs(flow_run_filter=ours)
+                if all(run.state and run.state.is_final() for run in runs) or time.monotonic() > deadline:
+                    return {run.name: run.state_name or "" for run in runs}
+                time.sleep(0.1)
+
+    def artifacts(self) -> dict[str, Any]:
+        """What the run left in Prefect's pages, by key."""
+        chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[self.watched.flow_run_id]))
+        with get_client(sync_client=True) as client:
+            return {found.key: found for found in client.read_artifacts(artifact_filter=chosen)}
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    """Twelve records: ten good ones, a repetition, a line that is no JSON."""
+    path = tmp_path / "chats.jsonl"
+    lines = [line(f"question {n}", f"answer {n}") for n in range(10)]
+    path.write_text("\n".join([*lines, lines[0], "{no json"]) + "\n")
+    return path
+
+
+@pytest.fixture
+def curate(
+    prefect_api: str,
+    assay_home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., Ran]:
+    """The command in this process, on the tests' Prefect server, with a model of no weights."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    monkeypatch.setattr(scoring, "connected", in_this_process)
+    # Workers of this process keep models by fingerprint: every test has its own.
+    model = fakes.spec(tmp_path / "model", digest_of_bytes(os.fsencode(tmp_path)))
+    monkeypatch.setattr(curate_command, "find_model", lambda name, **options: model)
+
+    def run(*arguments: object, output: str = "out") -> Ran:
+        watched = console.Console()
+        monkeypatch.setattr("flows.launch.Console", lambda: watched)
+        where = tmp_path / output
+        code = launch(COMMAND, [*map(str, arguments), "--output", str(where)])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err, where, watched)
+
+    return run
+
+
+def figures_of(dry_run: Ran) -> dict[str, str]:
+    """The table that a dry run prints."""
+    rows = [row.split("│") for row in dry_run.out.splitlines() if "│" in row]
+    return {name.strip(): figure.strip() for _, name, figure, _ in rows}
+
+
+def calls(tmp_path: Path) -> int:
+    return len(fakes.calls(tmp_path / "model"))
+
+
+def test_a_run_accounts_for_every_record_and_shows_it_in_prefect(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    ran = curate("--input", chats, "--export", "steerlm", "messages")
+    assert ran.code == 0, ran.err
+    manifest = ran.manifest
+    assert manifest["rows"] == {"read": 12, "kept": 11, "dropped": 0, "quarantined": 1}
+    assert manifest["turns"] == {"scored": 10, "reused": 1, "failed": 0}
+    assert manifest["complete"] is True
+    assert set(manifest["seconds"]) >= {"ingest", "convert", "score", "filter", "export"}
+    assert set(ran.files()) == {
+        "labeled.jsonl",
+        "messages.jsonl",
+        "quarantine.jsonl",
+        "decisions.parquet",
+        "scores.parquet",
+    }
+    assert calls(tmp_path) == 10
+    assert "kept" in ran.out
+    assert "Traceback" not in ran.err
+    assert ran.task_states() == dict.fromkeys(STAGES, "Completed")
+    artifacts = ran.artifacts()
+    assert set(artifacts) == {"scoring", "shards", "summary"}
+    assert float(artifacts["scoring"].data) == 100.0
+    assert sum(row["turns"] for row in json.loads(artifacts["shards"].data)) == 10
+    assert "Records" in artifacts["summary"].data
+
+
+def test_the_same_again_computes_nothing_and_prefect_shows_cached(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    first = curate("--input", chats)
+    files = first.files()
+    again = curate("--input", chats)
+    assert again.code == 0
+    assert again.files() == files
+    assert again.manifest["turns"] == {"scored": 0, "reused": 11, "failed": 0}
+    assert calls(tmp_path) == 10
+    cached = dict.fromkeys(["convert", "score", "filter", "export"], "Cached")
+    assert again.task_states() == {"ingest": "Completed", **cached, "report": "Completed"}
+    assert again.err.count("cached") == 4
+
+
+def test_a_changed_rule_only_filters(curate: Callable[..., Ran], chats: Path, tmp_path: Path) -> None:
+    curate("--input", chats)
+    changed = curate("--input", chats, "--keep", "helpfulness > 100")
+    assert changed.manifest["rows"] == {"read": 12, "kept": 0, "dropped": 11, "quarantined": 1}
+    assert calls(tmp_path) == 10
+    states = changed.task_states()
+    assert (states["convert"], states["score"], states["filter"]) == ("Cached", "Cached", "Completed")
+
+
+def test_another_output_is_written_from_what_is_known(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    first = curate("--input", chats)
+    second = curate("--input", chats, output="second")
+    assert second.files() == first.files()
+    assert second.task_states()["export"] == "Completed"
+    assert calls(tmp_path) == 10
+
+
+@pytest.mark.parametrize("stage", ["convert", "score", "filter"])
+@pytest.mark.parametrize("harm", ["gone", "altered"])
+def test_a_stage_whose_files_are_not_as_written_runs_again(
+    curate: Callable[..., Ran], chats: Path, assay_home: Path, stage: str, harm: str
+) -> None:
+    files = curate("--input", chats).files()
+    victim = sorted((assay_home / "artifacts" / stage).rglob("*.parquet"))[-1]
+    data = victim.read_bytes()
+    if harm == "gone":
+        victim.unlink()
+    else:
+        victim.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    again = curate("--input", chats)
+    assert again.code == 0, again.err
+    assert again.files() == files
+    assert f"{stage}: files of an earlier run are missing or altered" in again.err
+    assert again.task_states()[stage] == "Completed"
+    assert victim.read_bytes() == data
+
+
+def test_a_result_that_someone_changed_is_written_again(curate: Callable[..., Ran], chats: Path) -> None:
+    first = curate("--input", chats)
+    files = first.files()
+    (first.output / "labeled.jsonl").write_text("changed\n")
+    again = curate("--input", chats)
+    assert again.files() == files
+    assert again.task_states()["export"] == "Completed"
+
+
+def test_a_dry_run_writes_nothing_to_the_output(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    ran = curate("--input", chats, "--dry-run")
+    assert ran.code == 0, ran.err
+    assert not ran.output.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"assay-home", "chats.jsonl", "model"}
+    figures = figures_of(ran)
+    assert figures["records"] == "12"
+    assert figures["turns"] == "11"
+    assert figures["left to score"] == "10"
+    assert calls(tmp_path) == 0
+    curate("--input", chats)
+    figures = figures_of(curate("--input", chats, "--dry-run"))
+    assert (figures["of these already scored by fake"], figures["left to score"]) == ("10", "0")
+
+
+def test_a_run_can_stop_after_convert_or_score(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    converted = curate("--input", chats, "--stop-after", "convert", output="converted")
+    assert converted.code == 0, converted.err
+    assert "converted.jsonl" in converted.files()
+    assert set(converted.task_states()) == {"ingest", "convert", "export", "report"}
+    assert calls(tmp_path) == 0
+    scored = curate("--input", chats, "--stop-after", "score", "--keep", "helpfulness > 100", output="scored")
+    assert scored.manifest["rows"]["dropped"] == 0
+    assert set(scored.files()) == {"quarantine.jsonl", "decisions.parquet", "scores.parquet"}
+
+
+def test_an_input_that_was_cut_short_gives_its_whole_records_and_exit_1(
+    curate: Callable[..., Ran], tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.jsonl.gz"
+    text = "".join(line(f"q{n}", os.urandom(200).hex()) + "\n" for n in range(50))
+    path.write_bytes(gzip.compress(text.encode())[:-3000])
+    for ran in (curate("--input", path, "--dry-run"), curate("--input", path)):
+        assert ran.code == 1
+        assert "cut short" in ran.err
+        assert "Traceback" not in ran.err
+    assert ran.manifest["complete"] is False
+    assert 20 < ran.manifest["rows"]["kept"] < 50
+
+
+def test_strict_stops_at_the_first_bad_record_with_its_place(curate: Callable[..., Ran], chats: Path) -> None:
+    ran = curate("--input", chats, "--strict")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith(f"error: {chats}:12: not_json")
+    assert "Traceback" not in ran.err
+    assert not ran.output.exists()
+
+
+def test_a_mistake_that_only_ingest_finds_is_one_line_and_exit_2(
+    curate: Callable[..., Ran], tmp_path: Path
+) -> None:
+    (tmp_path / "archive.jsonl").write_bytes(b"PK\x03\x04 and so on")
+    ran = curate("--input", tmp_path / "archive.jsonl")
+    assert ran.code == 2
+    assert ran.err.splitlines()[-1].startswith("error: ")
+    assert "zip" in ran.err
+    assert "Traceback" not in ran.err
+    assert not ran.output.exists()
+
+
+def test_an_output_that_another_run_holds_is_refused_with_who_holds_it(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    with OutputFolder(tmp_path / "out").held():
+        ran = curate("--input", chats)
+    assert ran.code == 2
+    assert f"process {os.getpid()}" in ran.err
+    assert curate("--input", chats).code == 0
+
+
+def test_a_resumable_stop_is_exit_75(
+    curate: Callable[..., Ran], chats: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: object, **options: object) -> None:
+        raise Resumable("the service asks to wait an hour; the same command goes on from there")
+
+    monkeypatch.setattr(scoring, "score", stopped)
+    ran = curate("--input", chats)
+    assert ran.code == 75
+    assert ran.err.splitlines()[-1].startswith("error: the service asks")
+
+
+def test_a_rerun_loads_neither_dask_nor_torch(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path, prefect_api: str, assay_home: Path
+) -> None:
+    first = curate("--input", chats)
+    script = (
+        "import sys, fake_curate; "
+        "from flows import curate_command; curate_command.find_model = fake_curate.fake_model; "
+        "from flows.launch import launch; code = launch(curate_command.COMMAND, sys.argv[1:]); "
+        "heavy = {'torch', 'transformers', 'distributed', 'dask'} & set(sys.modules); "
+        "assert not heavy, heavy; sys.exit(code)"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "flows"))),
+        "FAKE_MODEL": str(tmp_path / "model"),
+        "FAKE_FINGERPRINT": digest_of_bytes(os.fsencode(tmp_path)),
+        "PREFECT_API_URL": prefect_api,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--input", str(chats), "--output", str(first.output)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "score    cached" in done.stderr

@@ -1,0 +1,146 @@
+"""Scoring is watched in Prefect's pages, and what a run did for its scores stays out of the cache."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fakes
+import handmade
+import httpx
+import pytest
+from handmade import Record
+from prefect import flow
+
+from assay import scoring
+from assay.cluster import ClusterOptions
+from assay.home import Home, digest_of_bytes
+from assay.manifest import Scored
+from assay.progress import Silent
+from assay.scoring import ScoringWork
+from assay.shard import ShardWork
+from tasks import score as task_module
+from tasks.score import ShownInPrefect, score
+from tasks.stage import Finished, results_folder
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+    """What was sent to Prefect's pages, by kind."""
+    sent: dict[str, list[Any]] = {"begun": [], "updates": [], "tables": [], "about": []}
+
+    def begun(percent: float, **about: object) -> str:
+        sent["begun"].append(percent)
+        return "artifact"
+
+    def table(rows: list[Any], **about: object) -> None:
+        sent["tables"].append(rows)
+        sent["about"].append(about["description"])
+
+    monkeypatch.setattr(task_module, "create_progress_artifact", begun)
+    monkeypatch.setattr(
+        task_module, "update_progress_artifact", lambda artifact, progress: sent["updates"].append(progress)
+    )
+    monkeypatch.setattr(task_module, "create_table_artifact", table)
+    return sent
+
+
+def test_the_artifact_follows_now_and_then_and_ends_at_the_end(
+    shown: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_module, "_UPDATE_SECONDS", 0.2)
+    with ShownInPrefect(Silent()) as progress:
+        progress.begin("score", 1000, "turns")
+        for _ in range(1000):
+            progress.advance(1)
+            time.sleep(0.0005)
+    assert len(shown["begun"]) == 1
+    assert len(shown["updates"]) <= 8
+    assert shown["updates"][-1] == 100.0
+    assert shown["updates"] == sorted(shown["updates"])
+
+
+def test_nothing_is_shown_of_scoring_that_never_began(shown: dict[str, list[Any]]) -> None:
+    with ShownInPrefect(Silent()):
+        pass
+    assert not shown["begun"]
+    assert not shown["updates"]
+
+
+def test_a_server_that_is_away_does_not_hold_up_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*arguments: object, **about: object) -> None:
+        time.sleep(0.3)
+        raise httpx.ConnectError("away")
+
+    monkeypatch.setattr(task_module, "_UPDATE_SECONDS", 0.1)
+    monkeypatch.setattr(task_module, "create_progress_artifact", away)
+    began = time.monotonic()
+    with ShownInPrefect(Silent()) as progress:
+        progress.begin("score", 100, "turns")
+        for _ in range(100):
+            progress.advance(1)
+        assert time.monotonic() - began < 0.2
+
+
+def test_a_table_of_shards_has_at_most_200_rows(shown: dict[str, list[Any]]) -> None:
+    work = [ShardWork(n, "segment", 2, 0, 9, 0.1234, "w") for n in range(500)]
+    task_module._show_shards(work)
+    (rows,) = shown["tables"]
+    assert len(rows) == 200
+    assert rows[0] == {"shard": 0, "turns": 2, "failed": 0, "tokens": 9, "seconds": 0.12, "worker": "w"}
+    assert shown["about"] == ["Shards scored by this run: 500, of which the first 200 are shown"]
+
+
+@contextmanager
+def in_this_process(options: ClusterOptions) -> Iterator[Any]:
+    from distributed import Client
+
+    with Client(
+        processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, set_as_default=False
+    ) as client:
+        yield client
+
+
+def test_work_is_told_by_the_run_that_did_it_and_by_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: dict[str, list[Any]]
+) -> None:
+    monkeypatch.setattr(scoring, "connected", in_this_process)
+    home = Home(tmp_path / "home")
+    records = [Record(n, (("user", f"q{n}"), ("assistant", f"a{n}"))) for n in range(1, 6)]
+    converted = handmade.make(home, {"chat.jsonl": [records]}).converted
+    model = fakes.spec(tmp_path / "model", digest_of_bytes(bytes(tmp_path)))
+
+    @flow
+    def scored() -> tuple[Finished[Scored], ScoringWork]:
+        return score(
+            converted,
+            model,
+            home=home,
+            cluster=ClusterOptions(workers=1),
+            shard_tokens=10,
+            progress=Silent(),
+        )
+
+    first, work = scored()
+    assert work.turns_scored == 5
+    assert len(shown["tables"]) == 1
+    (kept,) = results_folder(home).iterdir()
+    assert set(json.loads(json.loads(kept.read_bytes())["result"])) == set(Scored.__dataclass_fields__)
+    second, no_work = scored()
+    assert second.cached
+    assert no_work == ScoringWork()
+    assert second.manifest == first.manifest
+    assert len(fakes.calls(Path(model.folder))) == 5
+
+    (segment, *_) = home.scores.glob("*/*.parquet")
+    segment.write_bytes(segment.read_bytes()[:-1])
+    third, more_work = scored()
+    assert not third.cached
+    assert 0 < more_work.turns_scored <= 5
+    assert third.manifest.pieces == first.manifest.pieces
