@@ -48,13 +48,9 @@ class Plan:
 
     path: Path
 
-    def members(self, shard: int) -> pl.DataFrame:
-        """The turns of one shard: piece, row, turn, key."""
-        return pl.scan_parquet(self.path).filter(pl.col("shard") == shard).collect()
-
     def turns(self) -> pl.DataFrame:
         """Every planned turn: shard, piece, row, turn, key, record_tokens."""
-        return pl.read_parquet(self.path)
+        return pl.read_parquet(self.path, glob=False)
 
 
 class TurnGroup(NamedTuple):

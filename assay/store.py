@@ -73,7 +73,7 @@ class ScoreStore:
             return pl.DataFrame(schema={**self._schema, SEGMENT: pl.String()})
         wanted = pl.LazyFrame({KEY: keys})
         return (
-            pl.scan_parquet(self._intact, include_file_paths=SEGMENT)
+            pl.scan_parquet(self._intact, include_file_paths=SEGMENT, glob=False)
             .join(wanted, on=KEY, how="semi")
             .collect(engine="streaming")
             .with_columns(pl.col(SEGMENT).str.extract(r"([0-9a-f]{32})\.parquet$"))
