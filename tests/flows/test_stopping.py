@@ -1,0 +1,200 @@
+"""However a run ends, nothing is left running, and the same command goes on to the same bytes.
+
+These runs are processes of their own with an embedded Prefect server of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fakes
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+DRIVER = Path(__file__).parent / "fake_curate.py"
+RECORDS = 60
+
+
+def until(true: Callable[[], bool], seconds: float = 90) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@dataclass
+class Place:
+    """Where the runs of one test work, and what is found there."""
+
+    folder: Path
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "out"
+
+    def start(self, server: str | None = None) -> subprocess.Popen[str]:
+        """A run under way, with a Prefect server of its own unless one is named."""
+        chats = self.folder / "chats.jsonl"
+        if not chats.exists():
+            with chats.open("w") as file:
+                for number in range(RECORDS):
+                    messages = [
+                        {"role": "user", "content": f"question {number} that {fakes.SLOW}"},
+                        {"role": "assistant", "content": f"answer {number}"},
+                    ]
+                    file.write(json.dumps({"messages": messages}) + "\n")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        return subprocess.Popen(
+            [
+                *(sys.executable, str(DRIVER), "--input", "chats.jsonl", "--output", "out"),
+                *("--shard-tokens", "30", "--workers", "2"),
+            ],
+            cwd=self.folder,
+            env={
+                **environment,
+                **({"PREFECT_API_URL": server} if server else {}),
+                "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
+                "ASSAY_HOME": str(self.folder / "home"),
+                "FAKE_MODEL": str(self.folder / "model"),
+                "FAKE_FINGERPRINT": "ab" * 16,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finished(self, server: str | None = None) -> tuple[int, str]:
+        """The exit code and standard error of a run that is left alone."""
+        run = self.start(server)
+        _, err = run.communicate(timeout=120)
+        return run.returncode, err
+
+    def segments(self) -> int:
+        return len(list((self.folder / "home" / "scores").glob("*/*.parquet")))
+
+    def calls(self) -> list[str]:
+        return fakes.calls(self.folder / "model")
+
+    def results(self) -> dict[str, bytes]:
+        paths = [path for path in self.output.iterdir() if path.name != "manifest.json"]
+        return {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    yield Place(tmp_path)
+    # Told apart by their environment: whatever was started for this test, children and servers too.
+    left = started_for(tmp_path)
+    for process in left:
+        process.kill()
+    assert not left
+
+
+def started_for(folder: Path) -> list[psutil.Process]:
+    """Living processes that have this test's ASSAY_HOME or lie in it, once they had time to end."""
+
+    def found() -> list[psutil.Process]:
+        processes = []
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get("ASSAY_HOME") == str(folder / "home")
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    processes.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return processes
+
+    until(lambda: not found(), 15)
+    return found()
+
+
+def tree(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+
+
+def listeners(process: subprocess.Popen[str]) -> set[tuple[int, str]]:
+    """Process and address of every socket that a run, or what it started, listens on."""
+    return {
+        (one.pid, connection.laddr.ip)
+        for one in tree(process)
+        for connection in one.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_listens_on_loopback_alone_and_stops_when_it_is_told_to(
+    place: Place, number: signal.Signals, code: int
+) -> None:
+    run = place.start()
+    assert until(lambda: place.segments() >= 2)
+    # The driver's scheduler, the Prefect server and each worker listen, and on loopback alone.
+    heard = listeners(run)
+    assert len({process for process, _ in heard}) >= 4
+    assert {address for _, address in heard} == {"127.0.0.1"}
+    began = time.monotonic()
+    run.send_signal(number)
+    _, err = run.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert run.returncode == code
+    assert "the same command goes on from there" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not place.output.exists()
+    assert not started_for(place.folder)
+
+
+def test_the_second_ctrl_c_is_immediate(place: Place) -> None:
+    run = place.start()
+    assert until(lambda: place.segments() >= 1)
+    run.send_signal(signal.SIGINT)
+    time.sleep(0.1)
+    began = time.monotonic()
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=30)
+    assert time.monotonic() - began < 1.5
+    assert run.returncode == 130
+    assert not started_for(place.folder)
+
+
+def test_a_run_killed_while_scoring_leaves_nothing_and_pays_for_no_turn_of_a_segment_twice(
+    place: Place, tmp_path: Path, prefect_api: str
+) -> None:
+    run = place.start()
+    assert until(lambda: place.segments() >= 3)
+    run.kill()
+    run.communicate()
+    assert not started_for(place.folder)
+    assert not place.output.exists()
+    code, err = place.finished()
+    assert code == 0, err
+    assert "an earlier run's plan" in err
+    # What was under way when the run was killed may have been asked for, and is asked for again.
+    assert len(set(place.calls())) == RECORDS
+    assert len(place.calls()) - RECORDS <= 2 * 4
+    undisturbed = Place(tmp_path / "undisturbed")
+    undisturbed.folder.mkdir()
+    assert undisturbed.finished(prefect_api)[0] == 0
+    assert place.results() == undisturbed.results()
+    assert not started_for(undisturbed.folder)
+
+
+def test_a_run_survives_the_death_of_its_prefect_server(place: Place) -> None:
+    run = place.start()
+    assert until(lambda: place.segments() >= 1)
+    (server,) = [process for process in tree(run) if "flows.embedded_server" in process.cmdline()]
+    server.kill()
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 0, err
+    assert "Traceback" not in err
+    assert json.loads((place.output / "manifest.json").read_bytes())["rows"]["kept"] == RECORDS
