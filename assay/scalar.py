@@ -1,0 +1,39 @@
+"""One number from several attributes, by published weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from assay.errors import UserMistake
+
+#: How NVIDIA makes one number of Nemotron-4-340B-Reward's nine (its card on the Hub); zeros left out.
+NEMOTRON_4_340B_WEIGHTS = {
+    "helpfulness": 0.3,
+    "correctness": 0.74,
+    "coherence": 0.46,
+    "complexity": 0.47,
+    "verbosity": -0.33,
+}
+
+
+def weighted_scalar(attributes: Sequence[str], values: Sequence[float], weights: Mapping[str, float]) -> float:
+    """The sum of ``values`` (one an attribute, in their order), each times its weight, in float64.
+
+    An attribute without a weight counts nothing. ``UserMistake`` where a weight names an attribute that
+    is not there: leaving it out would give another number under the same name.
+    """
+    by_name = dict(zip(attributes, values, strict=True))
+    check_weights(attributes, weights)
+    return sum(weight * float(by_name[name]) for name, weight in weights.items())
+
+
+def check_weights(attributes: Sequence[str], weights: Mapping[str, float]) -> None:
+    """Raise ``UserMistake`` where ``weights`` is empty or names what is not among ``attributes``."""
+    if not weights:
+        raise UserMistake("a weighted scalar needs at least one weight, such as helpfulness=0.65")
+    unknown = [name for name in weights if name not in attributes]
+    if unknown:
+        raise UserMistake(
+            f"a weight is given to {', '.join(unknown)}, which the model does not rate; "
+            f"it rates {', '.join(attributes)}"
+        )
