@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from assay.errors import ClusterFault
 from assay.home import Home
@@ -31,6 +31,12 @@ class Fatal:
     shard: Shard
 
 
+class _Attempt(NamedTuple):
+    future: Future
+    shard: Shard
+    alone: bool
+
+
 def dispatch(
     client: Client,
     shards: Iterable[Shard],
@@ -50,17 +56,17 @@ def dispatch(
 
     waiting = deque(sorted(shards, key=lambda shard: (-shard.estimated_tokens, shard.number)))
     suspects: deque[Shard] = deque()
-    in_flight: dict[str, tuple[Future, Shard]] = {}
+    in_flight: dict[str, _Attempt] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
     submitted = 0
     last_seen_workers = time.monotonic()
 
-    def submit(shard: Shard) -> None:
+    def submit(shard: Shard, *, alone: bool = False) -> None:
         nonlocal submitted
         submitted += 1
         key = f"score-{shard.number}-{submitted}"
         future = client.submit(score_shard, shard, model, home, pure=False, key=key)
-        in_flight[key] = (future, shard)
+        in_flight[key] = _Attempt(future, shard, alone)
         future.add_done_callback(lambda _: finished.put(key))
 
     while waiting or suspects or in_flight:
@@ -68,7 +74,7 @@ def dispatch(
         while waiting and len(in_flight) < _IN_FLIGHT_PER_WORKER * max(1, worker_count):
             submit(waiting.popleft())
         if not in_flight:
-            submit(suspects.popleft())
+            submit(suspects.popleft(), alone=True)
         try:
             key = finished.get(timeout=1.0)
         except queue.Empty:
@@ -81,8 +87,7 @@ def dispatch(
                 ) from None
             continue
         last_seen_workers = time.monotonic()
-        future, shard = in_flight.pop(key)
-        alone = not in_flight and not waiting
+        future, shard, alone = in_flight.pop(key)
         try:
             done(future.result())
         except KilledWorker:

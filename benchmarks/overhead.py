@@ -69,7 +69,7 @@ def flow_seconds(sample: Path) -> float:
 
 
 def write_sample(lines: Path, folder: Path) -> tuple[Path, Path]:
-    """Distinct conversations as ``messages`` rows, so that both sides do the same turns; and the first alone."""
+    """Distinct conversations as ``messages`` rows, and the first of them alone."""
     roles = {"human": "user", "user": "user", "system": "system"}
     rows: dict[str, None] = {}
     for line in lines.open(encoding="utf-8"):
