@@ -283,7 +283,7 @@ def test_a_killed_worker_costs_its_own_shard_only(
     assert child.exitcode == 0
     calls = fakes.calls(folder)
     assert len(set(calls)) == 80
-    assert len(calls) - len(set(calls)) <= 8, "a finished shard ran again"
+    assert len(calls) - len(set(calls)) <= 12, "more than the one shard under way ran again"
     _, work = score(converted, model, home)
     assert work.turns_scored == 0
 
