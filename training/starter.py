@@ -65,10 +65,10 @@ class Recipe:
     warm_up_rows: int = 8
     warm_up_row_tokens: int = 256
     warm_up_rate: float = 3e-3
-    epochs: int = 3
-    pairs_a_step: int = 24
-    rated_a_step: int = 16
-    rate: float = 4e-4
+    epochs: int = 2
+    pairs_a_step: int = 16
+    rated_a_step: int = 10
+    rate: float = 1e-3
     weight_decay: float = 0.1
     dropout: float = 0.1
     user_weight: float = 0.5
@@ -79,8 +79,10 @@ class Recipe:
     language_weight: float = 0.1
     averaging: float = 0.98
     """Decay a step of the averaged weights, which are the ones kept."""
-    checks: int = 12
+    checks: int = 8
     """How often the dev split is looked at."""
+    patience: int = 2
+    """Looks at the dev split without a better one, after which tuning ends."""
     ridge: float = 1.0
 
 
@@ -484,6 +486,7 @@ class Tuned(NamedTuple):
     best_step: int
     """After which the weights were as kept; 0 is before the first."""
     steps: int
+    """Of the whole schedule; tuning may have ended earlier."""
 
 
 def tune(
@@ -506,7 +509,7 @@ def tune(
     averaged = copy.deepcopy(model)
     best, best_step, best_merit = copy.deepcopy(model), 0, merit(model, tokenizer, splits["dev"])
     say(clock, f"tuning: {steps} steps; dev merit before {best_merit:.4f}")
-    losses = []
+    losses, disappointments = [], 0
     for step, pair_batch in enumerate(schedule_of_pairs):
         model.train()
         loss = rating_loss(model, feed, next(rated_batches), recipe)
@@ -520,9 +523,11 @@ def tune(
                 clock,
                 f"tuning {step + 1}/{steps}: loss {np.mean(losses[-check_every:]):.3f}, dev merit {now:.4f}",
             )
+            disappointments += 1
             if now > best_merit:
+                disappointments = 0
                 best, best_step, best_merit = copy.deepcopy(averaged), step + 1, now
-        if clock.is_up():
+        if clock.is_up() or disappointments == recipe.patience:
             break
     return Tuned(best, best_step, steps)
 
@@ -624,8 +629,6 @@ def merit(
     for subset in PREFERENCE_SAYS:
         mine = np.array([pair.subset == subset for pair in split.pairs])
         figures.append(2 * pairwise_accuracy(margins[mine]) - 1)
-    if os.environ.get("VERBOSE"):
-        print(" ".join(f"{f:.3f}" for f in figures))
     return float(np.mean(figures))
 
 

@@ -157,9 +157,12 @@ def _opening(measured: Measured, making: Making) -> str:
 def _verdict(comparisons: dict[str, Comparison]) -> str:
     ahead = [name for name, c in comparisons.items() if c.difference.low > 0]
     behind = [name for name, c in comparisons.items() if c.difference.high < 0]
+    if not ahead and not behind:
+        return f"""In none of the {len(comparisons)} held-out figures below can it be told apart from the
+        length of the answer: every 95% interval of the difference holds zero."""
     return f"""Of the {len(comparisons)} held-out figures below, it is clearly better than the length of the
         answer (the 95% interval of the difference leaves out zero) in {_counted(ahead)} and clearly worse in
-        {_counted(behind)}; in the others the two cannot be told apart."""
+        {_counted(behind)}; in the rest the two cannot be told apart."""
 
 
 def _counted(names: list[str]) -> str:
@@ -252,8 +255,9 @@ def _making(making: Making, digest: str) -> str:
         `python training/starter.py DATA_DIR --out assay/starter`: a byte-level BPE tokenizer and a
         LLaMA-shaped model from scratch; next-token prediction on the training texts; then, together, a
         robust regression on the ratings (an attribute that people left out counts nothing) and a
-        Bradley–Terry loss on the preferences. Kept: the averaged weights of step {making.best_step} of
-        {making.steps}, which did best on the dev split. All numbers of the recipe are in `card.json`. It
+        Bradley–Terry loss on the preferences. Kept: the averaged weights after step
+        {making.best_step} of a schedule of {making.steps}, which did best on the dev split; the run ended
+        when they had not been bettered for a while. All numbers of the recipe are in `card.json`. It
         took {making.minutes:.0f} minutes on one CPU thread.
 
         A run on one thread with {known}
