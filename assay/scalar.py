@@ -16,7 +16,9 @@ NEMOTRON_4_340B_WEIGHTS = {
 }
 
 
-def weighted_scalar(attributes: Sequence[str], values: Sequence[float], weights: Mapping[str, float]) -> float:
+def weighted_scalar(
+    attributes: Sequence[str], values: Sequence[float], weights: Mapping[str, float]
+) -> float:
     """The sum of ``values`` (one an attribute, in their order), each times its weight, in float64.
 
     An attribute without a weight counts nothing. ``UserMistake`` where a weight names an attribute that

@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from assay.errors import ModelFault
-from assay.rewards import batching, heads
+from assay.rewards import batching, families, heads
 from assay.rewards.protocol import ModelSpec, Request, TurnScore
-from assay.rewards.rendering import Pass, Renderer
+from assay.rewards.rendering import PairRenderer, Pass, Renderer
 
 #: Budgeted tokens of a batch. On a CPU more than this only leaves the cache; a GPU is to be kept busy.
 CPU_BATCH_TOKENS = 4096
@@ -41,13 +41,11 @@ class LocalRewardModel:
         self._device = torch.device(device)
         default = CUDA_BATCH_TOKENS if self._device.type == "cuda" else CPU_BATCH_TOKENS
         self._budget = batching.TokenBudget(batch_tokens or default)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            spec.folder, local_files_only=True, trust_remote_code=False
-        )
-        self._renderer = Renderer(tokenizer, max_tokens=spec.max_tokens, over_length=spec.over_length)
-        self._model = _load(spec).to(self._device).eval()
+        self._family = families.FAMILIES[spec.family]
+        self._renderer = _renderer(spec, self._family)
+        self._model = _load(spec, self._device).eval()
         self._backbone = self._model.base_model
-        self._head = heads.HEADS[spec.family](self._model)
+        self._head = heads.HEADS[spec.family](self._model, spec)
         self._check_against_transformers()
 
     @torch.inference_mode()
@@ -93,55 +91,87 @@ class LocalRewardModel:
         """Per pass a float32 array ``[reads, attributes]``."""
         longest = max(len(one.token_ids) for one in batch)
         # Padding stands on the right, where no token of a causal model can see it: no mask is needed,
-        # and which token it is makes no difference.
+        # and which token it is makes no difference. An encoder sees it, and is given a mask.
         token_ids = np.zeros((len(batch), longest), dtype=np.int64)
         for row, one in enumerate(batch):
             token_ids[row, : len(one.token_ids)] = one.token_ids
-        hidden = self._hidden(torch.from_numpy(token_ids).to(self._device))
+        mask = None
+        if self._family.pair:
+            lengths = np.array([len(one.token_ids) for one in batch])
+            mask = torch.from_numpy(np.arange(longest) < lengths[:, None]).long().to(self._device)
+        hidden = self._hidden(torch.from_numpy(token_ids).to(self._device), mask)
         rows = [row for row, one in enumerate(batch) for _ in one.reads]
-        positions = [read.position for one in batch for read in one.reads]
-        scores = self._head(hidden[rows, positions]).float().cpu().numpy()
+        states = hidden[rows, [read.position for one in batch for read in one.reads]]
+        if self._family.gated:
+            gates = hidden[rows, [read.gate for one in batch for read in one.reads]]
+            states = torch.cat([states, gates], dim=-1)
+        scores = self._head(states).float().cpu().numpy()
         ends = np.cumsum([len(one.reads) for one in batch])
         return np.split(scores, ends[:-1])
 
-    def _hidden(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Last hidden states ``[batch, time, hidden]``."""
-        hidden: torch.Tensor = self._backbone(input_ids=token_ids, use_cache=False).last_hidden_state
+    def _hidden(self, token_ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Last hidden states ``[batch, time, hidden]``. An encoder's ``mask`` is 0 where padding is."""
+        options = {"use_cache": False} if mask is None else {"attention_mask": mask}
+        hidden: torch.Tensor = self._backbone(input_ids=token_ids, **options).last_hidden_state
         return hidden
 
     @torch.inference_mode()
     def _check_against_transformers(self) -> None:
-        """Compare with the model's own forward pass, and see that no score depends on what follows it.
+        """Compare with the model's own forward pass, and see that no score depends on what stands after it.
 
-        Raises ``ModelFault`` where this engine would not give the numbers that the model's card means.
+        Raises ``ModelFault`` where this engine would not give the numbers that the model's card means. A
+        gated model has no forward pass of its own that may run; its head is held to its card by tests.
         """
-        vocabulary = self._model.config.get_text_config().vocab_size
-        pad = self._model.config.get_text_config().pad_token_id
-        drawn = np.random.default_rng(0).permutation(min(vocabulary, 4096))[:33]
-        ids = torch.from_numpy(drawn[drawn != (-1 if pad is None else pad)][:32][None].astype(np.int64))
-        ids = ids.to(self._device)
+        ids = self._ids_to_check_with()
         half = ids.shape[1] // 2
-        hidden = self._hidden(ids)
-        ours = self._head(hidden[:, -1]).float()
-        theirs = self._model(input_ids=ids, use_cache=False).logits.float()
-        if self.spec.family == heads.FIRST_TOKEN_LOGIT:
-            theirs = theirs[:, -1, heads.REWARD_TOKEN_ID, None]
-        if ours.shape != theirs.shape or ours.shape[1] != len(self.attributes):
-            raise ModelFault(
-                f"model {self.spec.name}: it gives {theirs.shape[-1]} numbers, {len(self.attributes)} are "
-                f"expected ({', '.join(self.attributes)})"
-            )
-        if not self._agree(ours, theirs):
-            raise ModelFault(
-                f"model {self.spec.name}: this engine reads {ours.tolist()} where transformers itself gives "
-                f"{theirs.tolist()}; its head does more than one linear layer and is not supported"
-            )
-        shorter = self._head(self._hidden(ids[:, :half])[:, -1]).float()
-        if not self._agree(self._head(hidden[:, half - 1]).float(), shorter):
-            raise ModelFault(
-                f"model {self.spec.name}: a position's state depends on what follows it, so it is no causal "
-                "model; such models are not supported"
-            )
+        position = 0 if self._family.pair else -1
+        hidden = self._hidden(ids, self._all_seen(ids))
+        ours = self._read(hidden[:, position], hidden[:, half])
+        if ours.shape[1] != len(self.attributes):
+            raise self._not_as_told(ours)
+        theirs = heads.own_call(self.spec.family, self._model, ids)
+        if theirs is not None:
+            theirs = theirs.float()
+            if ours.shape != theirs.shape:
+                raise self._not_as_told(theirs)
+            if not self._agree(ours, theirs):
+                raise ModelFault(
+                    f"model {self.spec.name}: this engine reads {ours.tolist()} where transformers itself "
+                    f"gives {theirs.tolist()}; its head does more than one linear layer and is not supported"
+                )
+        begun = ids[:, :half]
+        alone = self._hidden(begun, self._all_seen(begun))[:, position]
+        if self._family.pair:
+            mask = (torch.arange(ids.shape[1], device=self._device) < half).long()[None]
+            followed, why = self._hidden(ids, mask)[:, 0], "a score depends on the padding after a text"
+        else:
+            followed = hidden[:, half - 1]
+            why = "a position's state depends on what follows it, so it is no causal model"
+        if not self._agree(self._read(followed, followed), self._read(alone, alone)):
+            raise ModelFault(f"model {self.spec.name}: {why}; such models are not supported")
+
+    def _ids_to_check_with(self) -> torch.Tensor:
+        """``[1, 32]`` different token ids, none of them the padding token, the appended token last."""
+        text_config = self._model.config.get_text_config()
+        drawn = np.random.default_rng(0).permutation(min(text_config.vocab_size, 4096))[:33]
+        pad = text_config.pad_token_id
+        ids = drawn[drawn != (-1 if pad is None else pad)][:32].astype(np.int64)
+        if self.spec.appended_token_id is not None:
+            ids[-1] = self.spec.appended_token_id
+        return torch.from_numpy(ids[None]).to(self._device)
+
+    def _all_seen(self, ids: torch.Tensor) -> torch.Tensor | None:
+        return torch.ones_like(ids) if self._family.pair else None
+
+    def _read(self, states: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """``[rows, attributes]`` from ``[rows, hidden]`` states; a gated family also reads ``gates``."""
+        return self._head(torch.cat([states, gates], dim=-1) if self._family.gated else states).float()
+
+    def _not_as_told(self, numbers: torch.Tensor) -> ModelFault:
+        return ModelFault(
+            f"model {self.spec.name}: it gives {numbers.shape[-1]} numbers, {len(self.attributes)} are "
+            f"expected ({', '.join(self.attributes)})"
+        )
 
     def _agree(self, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
         if not (ours.isfinite().all() and theirs.isfinite().all()):
@@ -160,19 +190,33 @@ def open_model(spec: ModelSpec) -> LocalRewardModel:
     return LocalRewardModel(spec)
 
 
-def _load(spec: ModelSpec) -> Any:
-    kind: Any = (
-        transformers.AutoModelForSequenceClassification
-        if spec.family == heads.SEQUENCE_CLASSIFICATION
-        else transformers.AutoModelForCausalLM
+def _renderer(spec: ModelSpec, family: families.Family) -> Renderer | PairRenderer:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        spec.folder, local_files_only=True, trust_remote_code=spec.remote_code
     )
-    options = {
+    if family.pair:
+        return PairRenderer(tokenizer, max_tokens=spec.max_tokens, over_length=spec.over_length)
+    return Renderer(
+        tokenizer,
+        max_tokens=spec.max_tokens,
+        over_length=spec.over_length,
+        appended_token_id=spec.appended_token_id,
+        gated=family.gated,
+    )
+
+
+def _load(spec: ModelSpec, device: torch.device) -> Any:
+    """The model on its device, or laid over several where the spec has a device map."""
+    kind: Any = getattr(transformers, families.FAMILIES[spec.family].auto_class)
+    options: dict[str, Any] = {
         "dtype": getattr(torch, spec.dtype),
         "local_files_only": True,
-        "trust_remote_code": False,
+        "trust_remote_code": spec.remote_code,
         "use_safetensors": True,
         "output_loading_info": True,
     }
+    if spec.device_map is not None:
+        options["device_map"] = spec.device_map
     try:
         model, info = kind.from_pretrained(spec.folder, **options)
     except (OSError, ValueError, RuntimeError) as error:
@@ -183,7 +227,7 @@ def _load(spec: ModelSpec) -> Any:
             f"model {spec.name}: its weights lack {', '.join(map(str, sorted(missing)[:3]))}; "
             "transformers would fill them with random numbers, and every score would be noise"
         )
-    return model
+    return model if spec.device_map is not None else model.to(device)
 
 
 def _outcome(row: np.ndarray, tokens_cut: int) -> TurnScore:

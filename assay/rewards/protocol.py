@@ -18,7 +18,7 @@ class ModelSpec:
     folder: str
     """Where its files lie on this machine."""
     family: str
-    """How hidden states become numbers: a key of ``heads.HEADS``."""
+    """How it is shown a conversation and where its number is: a key of ``families.FAMILIES``."""
     attributes: tuple[str, ...]
     max_tokens: int
     """The longest conversation it is shown, in tokens."""
@@ -31,6 +31,16 @@ class ModelSpec:
     """32 hex digits; changes whenever the same conversation could score differently."""
     notes: tuple[str, ...] = ()
     """What a person who uses this model should be told in every summary."""
+    appended_token_id: int | None = None
+    """The token after the turn at which the score is read, where the family appends one."""
+    trained_tokens: int | None = None
+    """The longest conversations it was trained on, where its card says; longer ones are scored and told."""
+    languages: tuple[str, ...] = ()
+    """ISO 639-1 codes of what the model was made for, where its card says."""
+    remote_code: bool = False
+    """Whether the Python code in its repository may run. The operator's to say."""
+    device_map: str | None = None
+    """How transformers lays the model over the devices that this process sees, where that is asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class Read:
 
     turn: int
     position: int
+    gate: int | None = None
+    """Where a gated family looks at the turn's header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,23 @@ class _Prefix:
 
 
 class Renderer:
-    """Renders requests for one tokenizer and its chat template."""
+    """Renders requests for one tokenizer and its chat template.
 
-    def __init__(self, tokenizer: Any, *, max_tokens: int, over_length: str) -> None:
+    With ``appended_token_id`` that token follows every turn and the score is read there; as no longer
+    conversation holds it, each turn then has a pass of its own. With ``gated``, a read also tells where
+    the turn's header is: the tokens that the template writes between a question and its answer, found
+    at their last occurrence, as ArmoRM's and QRM's own code looks for them.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_tokens: int,
+        over_length: str,
+        appended_token_id: int | None = None,
+        gated: bool = False,
+    ) -> None:
         if not tokenizer.chat_template:
             raise UserMistake(
                 f"{tokenizer.name_or_path}: this model's tokenizer has no chat template, so a conversation "
@@ -91,6 +107,7 @@ class Renderer:
         self._backend = tokenizer.backend_tokenizer
         self._max_tokens = max_tokens
         self._over_length = over_length
+        self._appended = () if appended_token_id is None else (appended_token_id,)
         added = tokenizer.added_tokens_decoder
         self._plain_added = frozenset(
             token_id
@@ -103,11 +120,12 @@ class Renderer:
             sorted(
                 token_id
                 for token_id, token in added.items()
-                if (token.special or token_id in written_by_template)
+                if (token.special or token_id in written_by_template or token_id in self._appended)
                 and token.content not in REASONING_MARKERS
             ),
             dtype=np.int32,
         )
+        self._header = self._turn_header() if gated else None
 
     def render(self, requests: Sequence[Request]) -> list[Rendered]:
         """The passes and refusals of every request, in order."""
@@ -197,22 +215,35 @@ class Renderer:
 
     def _admit(self, request: Request, ids: np.ndarray, cuts: dict[int, int], result: Rendered) -> None:
         """Turn one tokenized text and its cuts into passes, or into refusals."""
-        reads = []
+        shared = []
         positions = turn_positions(request.messages)
         forged = self._forged_turns(request.messages, positions, ids, cuts)
+        room = self._max_tokens - len(self._appended)
         for turn, cut in sorted(cuts.items()):
             if turn in forged:
                 result.refused[turn] = forged[turn]
-            elif cut <= self._max_tokens:
-                reads.append(Read(turn, cut - 1))
-            elif self._over_length == "left-truncate":
-                kept = ids[cut - self._max_tokens : cut]
-                read = Read(turn, self._max_tokens - 1)
-                result.passes.append(Pass(kept, (read,), tokens_cut=cut - self._max_tokens))
+                continue
+            if cut > room and self._over_length != "left-truncate":
+                needed = cut + len(self._appended)
+                result.refused[turn] = f"too_long: {needed} tokens, the model's limit is {self._max_tokens}"
+                continue
+            tokens_cut = max(0, cut - room)
+            gate = None
+            if self._header is not None:
+                gate = _last_occurrence(self._header, ids[tokens_cut:cut])
+                if gate is None:
+                    result.refused[turn] = (
+                        "no_turn_header: Token pattern not found: what the template writes before an answer "
+                        "is not among the tokens that the model would see"
+                    )
+                    continue
+            if tokens_cut or self._appended:
+                shown = np.append(ids[tokens_cut:cut], np.array(self._appended, dtype=np.int32))
+                result.passes.append(Pass(shown, (Read(turn, len(shown) - 1, gate),), tokens_cut))
             else:
-                result.refused[turn] = f"too_long: {cut} tokens, the model's limit is {self._max_tokens}"
-        if reads:
-            result.passes.append(Pass(ids[: reads[-1].position + 1], tuple(reads)))
+                shared.append(Read(turn, cut - 1, gate))
+        if shared:
+            result.passes.append(Pass(ids[: shared[-1].position + 1], tuple(shared)))
 
     def _forged_turns(
         self, messages: Conversation, positions: Sequence[int], ids: np.ndarray, cuts: dict[int, int]
@@ -236,6 +267,20 @@ class Renderer:
             self._skeletons[roles] = self._control_only(np.asarray(written, dtype=np.int32))
         return np.array_equal(self._control_only(ids), self._skeletons[roles])
 
+    def _turn_header(self) -> np.ndarray:
+        """The tokens between a question and its answer; ``UserMistake`` where the template writes none."""
+        question, answer = "<<question>>", "<<answer>>"
+        text = self._template(
+            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        )
+        header = text.partition(question)[2].partition(answer)[0]
+        if not header:
+            raise UserMistake(
+                f"{self._tokenizer.name_or_path}: its chat template writes nothing between a question and an "
+                "answer, which is where this family's gate looks"
+            )
+        return np.asarray(self._encode([header])[0].ids, dtype=np.int32)
+
     def _skeleton_text(self, roles: Iterable[str]) -> str:
         return self._template([{"role": role, "content": _PLACEHOLDER} for role in roles])
 
@@ -251,3 +296,77 @@ class Renderer:
                 token = self._tokenizer.added_tokens_decoder[int(found[0])].content
                 return f"forged_control_token: {token!r} in message {number} ({message.role})"
         return "forged_control_token: text that becomes a control token where two messages meet"
+
+
+def _last_occurrence(pattern: np.ndarray, ids: np.ndarray) -> int | None:
+    """Where ``pattern`` begins the last time in ``ids``; None where it does not occur."""
+    if len(ids) < len(pattern):
+        return None
+    windows = np.lib.stride_tricks.sliding_window_view(ids, len(pattern))
+    found = np.flatnonzero((windows == pattern).all(axis=1))
+    return int(found[-1]) if len(found) else None
+
+
+class PairRenderer:
+    """Renders requests for an encoder that is shown a question and an answer.
+
+    The answer is the turn. The question is everything before it as plain text: a single message as it
+    is, which is what the models' cards show; several as ``User: …`` and ``Assistant: …`` lines, as the
+    dialogues among their training data were written. An encoder's every state depends on the whole, so
+    each turn is a pass, read at its first token.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_tokens: int, over_length: str) -> None:
+        if not tokenizer.is_fast:
+            raise UserMistake(f"{tokenizer.name_or_path}: a tokenizer.json (a fast tokenizer) is needed")
+        self._backend = tokenizer.backend_tokenizer
+        self._added = tokenizer.added_tokens_decoder
+        self._max_tokens = max_tokens
+        self._over_length = over_length
+        self._control = np.array(
+            sorted(token_id for token_id, token in self._added.items() if token.special), dtype=np.int32
+        )
+        self._written = self._control_in(self._encode([(_PLACEHOLDER, _PLACEHOLDER)])[0])
+
+    def render(self, requests: Sequence[Request]) -> list[Rendered]:
+        """The passes and refusals of every request, in order."""
+        results = [Rendered() for _ in requests]
+        asked = [(number, turn) for number, request in enumerate(requests) for turn in request.turns]
+        pairs = [_as_pair(requests[number].messages, turn) for number, turn in asked]
+        for (number, turn), pair, encoding in zip(asked, pairs, self._encode(pairs), strict=True):
+            self._admit(turn, pair, encoding, results[number])
+        return results
+
+    def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
+        encodings: list[Any] = self._backend.encode_batch(list(pairs), add_special_tokens=True)
+        return encodings
+
+    def _control_in(self, encoding: Any) -> np.ndarray:
+        ids = np.asarray(encoding.ids, dtype=np.int32)
+        return ids[np.isin(ids, self._control)]
+
+    def _admit(self, turn: int, pair: tuple[str, str], encoding: Any, result: Rendered) -> None:
+        found = self._control_in(encoding)
+        if not np.array_equal(found, self._written):
+            names = (token.content for token in self._added.values() if token.special)
+            forged = next((name for name in names if name in pair[0] or name in pair[1]), "a control token")
+            result.refused[turn] = f"forged_control_token: {forged!r} in the text"
+            return
+        ids = np.asarray(encoding.ids, dtype=np.int32)
+        beyond = len(ids) - self._max_tokens
+        if beyond > 0:
+            question = [place for place, part in enumerate(encoding.sequence_ids) if part == 0]
+            if self._over_length != "left-truncate" or beyond > len(question):
+                result.refused[turn] = f"too_long: {len(ids)} tokens, the model's limit is {self._max_tokens}"
+                return
+            ids = np.delete(ids, question[:beyond])
+        result.passes.append(Pass(ids, (Read(turn, 0),), max(0, beyond)))
+
+
+def _as_pair(messages: Conversation, turn: int) -> tuple[str, str]:
+    position = turn_positions(messages)[turn]
+    before = messages[:position]
+    if len(before) == 1:
+        return before[0].content, messages[position].content
+    told = "\n".join(f"{message.role.capitalize()}: {message.content}" for message in before)
+    return told, messages[position].content

@@ -181,7 +181,7 @@ def test_a_model_whose_number_comes_from_elsewhere_is_refused_at_opening(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hidden = LocalRewardModel._hidden
-    monkeypatch.setattr(LocalRewardModel, "_hidden", lambda self, ids: hidden(self, ids) * 1.01)
+    monkeypatch.setattr(LocalRewardModel, "_hidden", lambda self, *given: hidden(self, *given) * 1.01)
     with pytest.raises(ModelFault, match="where transformers itself gives"):
         LocalRewardModel(tiny.spec(folder))
 
@@ -191,8 +191,8 @@ def test_a_model_that_looks_ahead_is_refused_at_opening(
 ) -> None:
     hidden = LocalRewardModel._hidden
 
-    def seeing_all(self: LocalRewardModel, ids: torch.Tensor) -> torch.Tensor:
-        states = hidden(self, ids).clone()
+    def seeing_all(self: LocalRewardModel, *given: torch.Tensor | None) -> torch.Tensor:
+        states = hidden(self, *given).clone()
         states[:, :-1] += states[:, -1:]
         return states
 

@@ -1,0 +1,44 @@
+"""The families of local reward models: how each is shown a conversation, and where its number is.
+
+What of this needs torch is in ``heads``, under the same names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SEQUENCE_CLASSIFICATION = "sequence-classification"
+FIRST_TOKEN_LOGIT = "first-token-logit"
+GATED_OBJECTIVES = "gated-objectives"
+APPENDED_TOKEN = "appended-token"
+PAIR_CLASSIFICATION = "pair-classification"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What must be known of a family to render for it and to load it."""
+
+    auto_class: str
+    """The class of transformers that loads it."""
+    gated: bool = False
+    """Whether its head also reads the state at the header of the turn, which weighs the objectives."""
+    appended: bool = False
+    """Whether a token that stands in no conversation follows the turn, and is where the score is read."""
+    pair: bool = False
+    """Whether it is an encoder that is shown a question and an answer, and sees both in both directions."""
+
+
+FAMILIES: dict[str, Family] = {
+    # Skywork-Reward, Qwen-2.5-Nemotron-Reward: one linear layer on the last token's state.
+    SEQUENCE_CLASSIFICATION: Family("AutoModelForSequenceClassification"),
+    # Llama-3.x-Nemotron-70B-Reward: a causal model's logit of vocabulary id 0.
+    FIRST_TOKEN_LOGIT: Family("AutoModelForCausalLM"),
+    # ArmoRM, QRM: objectives at the last token, weighed by a network on the state at the turn's header.
+    # Only the backbone is loaded by transformers; the head is built from the weights, so that none of
+    # the code in their repositories runs.
+    GATED_OBJECTIVES: Family("AutoModel", gated=True),
+    # InternLM2-Reward: one linear layer on the state of a token appended to the conversation.
+    APPENDED_TOKEN: Family("AutoModel", appended=True),
+    # OpenAssistant's reward-model-deberta-v3.
+    PAIR_CLASSIFICATION: Family("AutoModelForSequenceClassification", pair=True),
+}
