@@ -1,7 +1,9 @@
 """Human judgements of chat answers, read from OASST1 and HH-RLHF and split so that nothing leaks.
 
-OASST1 (Apache-2.0): flat messages, each with labels from 0 to 1 by several people. HH-RLHF (MIT): pairs of
-transcripts, of which a person preferred the first.
+OASST1 (Apache-2.0, https://huggingface.co/datasets/OpenAssistant/oasst1): flat messages with labels from
+0 to 1 by several people; the English ones of the validation split, as gzipped JSON lines. HH-RLHF (MIT,
+https://github.com/anthropics/hh-rlhf): pairs of transcripts, of which a person preferred the first; the test
+files of two of its folders, as they are.
 """
 
 from __future__ import annotations

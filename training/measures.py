@@ -72,6 +72,15 @@ def pairwise_accuracy(margins: Values) -> float:
     return float(np.mean((margins > 0) + 0.5 * (margins == 0)))
 
 
+def over(figure: Callable[..., float], *columns: Values) -> Statistic:
+    """The statistic that takes ``figure`` of the rows of ``columns``."""
+
+    def statistic(rows: Values) -> float:
+        return figure(*(column[rows] for column in columns))
+
+    return statistic
+
+
 def compare(groups: Sequence[str], model: Statistic, length_only: Statistic, *, seed: int) -> Comparison:
     """Both statistics with intervals; whole groups are resampled, since rows of one group are alike.
 

@@ -25,8 +25,17 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
 import torch
-from human_labels import ATTRIBUTES, Judgements, Pair, Rated, all_texts, read_judgements
-from measures import Comparison, compare, pairwise_accuracy, spearman
+from human_labels import (
+    ATTRIBUTES,
+    HH_FILES,
+    OASST_FILE,
+    Judgements,
+    Pair,
+    Rated,
+    all_texts,
+    read_judgements,
+)
+from measures import Comparison, compare, over, pairwise_accuracy, spearman
 from starter_card import Making, Measured, spread_of, write_card
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
@@ -121,6 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model, tokenizer, card")
     parser.add_argument("--minutes", type=float, help="stop training after this long; the card will say so")
     options = parser.parse_args(arguments)
+    for file in (OASST_FILE, *HH_FILES.values()):
+        if not (options.data / file).is_file():
+            parser.error(f"{options.data / file} is missing; human_labels.py says what it is")
     train_and_write(options.data, options.out, Recipe(), Clock(options.minutes))
     return 0
 
@@ -264,13 +276,19 @@ def answers_of(pair: Pair, tokenizer: PreTrainedTokenizerFast, limit: int) -> tu
     return chosen, rejected
 
 
+def pad_id(model: LlamaForSequenceClassification) -> int:
+    """The token that fills rows up; it occurs nowhere else."""
+    assert model.config.pad_token_id is not None
+    return model.config.pad_token_id
+
+
 def hidden_states(model: LlamaForSequenceClassification, rows: Sequence[Encoded]) -> tuple[torch.Tensor, ...]:
     """Token ids (rows, longest) and hidden states (rows, longest, hidden).
 
     Padding stands on the right, where a causal model never looks from a real token: no mask is needed.
     """
     longest = max(len(row.ids) for row in rows)
-    ids = torch.full((len(rows), longest), model.config.pad_token_id)
+    ids = torch.full((len(rows), longest), pad_id(model))
     for index, row in enumerate(rows):
         ids[index, : len(row.ids)] = torch.tensor(row.ids)
     return ids, model.model(input_ids=ids, use_cache=False).last_hidden_state
@@ -556,7 +574,7 @@ def rating_loss(
     weight = torch.tensor(weights)[:, None] * known
     loss = (errors * weight).sum() / weight.sum()
     if recipe.language_weight:
-        real = (ids[:, 1:] != model.config.pad_token_id).nonzero()
+        real = ids[:, 1:].ne(pad_id(model)).nonzero()
         rows, positions = real[torch.randperm(len(real))[:512]].T
         loss = loss + recipe.language_weight * language_loss(
             model, hidden[rows, positions], ids[rows, positions + 1]
@@ -711,8 +729,8 @@ def compare_attributes(
         mine, people, long = scores[known, index], labels[known, index], sign * lengths[known]
         found[name] = compare(
             trees[known].tolist(),
-            lambda rows, mine=mine, people=people: spearman(mine[rows], people[rows]),
-            lambda rows, long=long, people=people: spearman(long[rows], people[rows]),
+            over(spearman, mine, people),
+            over(spearman, long, people),
             seed=recipe.seed,
         )
     return found
@@ -731,8 +749,8 @@ def compare_pairs(
         model, length = margins[mine], sign * length_margins(pairs)
         found[subset] = compare(
             [pair.group for pair in pairs],
-            lambda rows, model=model: pairwise_accuracy(model[rows]),
-            lambda rows, length=length: pairwise_accuracy(length[rows]),
+            over(pairwise_accuracy, model),
+            over(pairwise_accuracy, length),
             seed=recipe.seed,
         )
     return found

@@ -74,21 +74,27 @@ class Making:
 def spread_of(scores: np.ndarray, labels: np.ndarray) -> Spread:
     """The spread of one attribute's ``scores`` beside its ``labels``; neither holds NaN."""
     return Spread(
-        *(round(float(v), 3) for v in (scores.mean(), scores.std(), labels.mean(), labels.std())),
-        mean_absolute_error=round(float(np.abs(scores - labels).mean()), 3),
-        constant_error=round(float(np.abs(labels - np.median(labels)).mean()), 3),
-        at_least={
-            f"{threshold:g}": round(float(np.mean(scores >= threshold)), 3) for threshold in THRESHOLDS
-        },
+        mean=_rounded(scores.mean()),
+        standard_deviation=_rounded(scores.std()),
+        label_mean=_rounded(labels.mean()),
+        label_standard_deviation=_rounded(labels.std()),
+        mean_absolute_error=_rounded(np.abs(scores - labels).mean()),
+        constant_error=_rounded(np.abs(labels - np.median(labels)).mean()),
+        at_least={f"{threshold:g}": _rounded(np.mean(scores >= threshold)) for threshold in THRESHOLDS},
     )
+
+
+def _rounded(value: np.floating) -> float:
+    return round(float(value), 3)
 
 
 def write_card(out: Path, measured: Measured, making: Making) -> None:
     """Write ``card.json`` and ``README.md`` into ``out``, which holds the weights already."""
+    digest = hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest()
     facts = {
         "note": NOTE,
         "complete": not making.cut_short,
-        "weights_sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
+        "weights_sha256": digest,
         "parameters": making.parameters,
         "trained_on": {
             "oasst1 (English validation split)": "Apache-2.0",
@@ -107,7 +113,7 @@ def write_card(out: Path, measured: Measured, making: Making) -> None:
         "versions": versions(),
     }
     (out / "card.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(card_text(measured, making, facts["weights_sha256"]), encoding="utf-8")
+    (out / "README.md").write_text(card_text(measured, making, digest), encoding="utf-8")
 
 
 def versions() -> dict[str, str]:
@@ -191,7 +197,7 @@ def _figures(measured: Measured) -> str:
 
 
 def _table(heads: list[str], comparisons: dict[str, Comparison]) -> str:
-    rows = [
+    rows: list[list[object]] = [
         [*heads, "starter", "length only", "difference"],
         ["---"] * 6,
         *([name, c.n, c.groups, c.model, c.length_only, c.difference] for name, c in comparisons.items()),
@@ -231,7 +237,7 @@ def _data(measured: Measured) -> str:
     table = _rows(
         [
             ["source", "licence", "used", *turns],
-            ["---"] * 6,
+            ["---"] * (3 + len(turns)),
             [oasst, "Apache-2.0", "rated answers and what was said before them", *turns.values()],
             [hh, "MIT", "pairs of a preferred and another answer", *pairs.values()],
         ]
