@@ -24,6 +24,8 @@ STEERLM_ATTRIBUTES = (
 
 #: The name of a Bradley-Terry model's one number, on that model's own scale.
 REWARD = "reward"
+#: The name of a scalar made of several attributes by weights. On their scale, so thresholds mean something.
+WEIGHTED_REWARD = "weighted_reward"
 
 TURN_KEY_BYTES = 16
 

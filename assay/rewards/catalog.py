@@ -9,19 +9,31 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay.errors import UserMistake
+from assay.rewards.families import (
+    APPENDED_TOKEN,
+    FAMILIES,
+    FIRST_TOKEN_LOGIT,
+    GATED_OBJECTIVES,
+    PAIR_CLASSIFICATION,
+    SEQUENCE_CLASSIFICATION,
+)
 from assay.rewards.protocol import ModelSpec
+from assay.rewards.published import CATALOG, HELPSTEER, Entry
+from assay.scalar import check_weights
 from assay.schema import REWARD, STEERLM_ATTRIBUTES
 
 #: Counted up whenever the engine would give the same conversation another score.
 ENGINE_VERSION = 1
 
 OVER_LENGTH = ("quarantine", "left-truncate")
+DTYPES = ("float32", "bfloat16", "float16")
 
 #: Files that a score depends on. Weights are safetensors alone: a pickle could run anything.
 _WEIGHTS = "*.safetensors"
@@ -35,113 +47,117 @@ _SETTINGS = (
     "chat_template.json",
     "additional_chat_templates/*.jinja",
 )
+_CODE = "*.py"
 _DOWNLOADED = (*_SETTINGS, _WEIGHTS, "*.safetensors.index.json")
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+#: Columns that stand beside the attributes in every table of scores.
+_RESERVED = frozenset({"row", "turn", "key", "reason", "tokens_cut", "segment", "messages"})
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """What the catalog knows of one published model."""
+class LoadOptions:
+    """What only an operator may say about loading models. In no fingerprint: none changes a score."""
 
-    source: str
-    """A Hub id, or a folder that ships with Assay."""
-    family: str | None = None
-    """Where the architecture does not tell."""
-    attributes: tuple[str, ...] | None = None
-    max_tokens: int | None = None
-    notes: tuple[str, ...] = ()
-
-
-_STARTER = Path(__file__).parent.parent / "starter"
-
-CATALOG: dict[str, Entry] = {
-    "starter": Entry(
-        source=str(_STARTER),
-        max_tokens=8192,
-        notes=(
-            "The starter model is there to try the pipeline, not to judge data: "
-            "see assay/starter/README.md for what it can and cannot do.",
-        ),
-    ),
-    # Facts from the models' cards on the Hub.
-    "nvidia/Qwen-2.5-Nemotron-32B-Reward": Entry(
-        source="nvidia/Qwen-2.5-Nemotron-32B-Reward", attributes=(REWARD,), max_tokens=131_072
-    ),
-    "nvidia/Llama-3.3-Nemotron-70B-Reward-Multilingual": Entry(
-        source="nvidia/Llama-3.3-Nemotron-70B-Reward-Multilingual",
-        family="first-token-logit",
-        attributes=(REWARD,),
-        max_tokens=131_072,
-    ),
-    "nvidia/Llama-3.3-Nemotron-70B-Reward": Entry(
-        source="nvidia/Llama-3.3-Nemotron-70B-Reward", family="first-token-logit", attributes=(REWARD,)
-    ),
-    "nvidia/Llama-3.1-Nemotron-70B-Reward-HF": Entry(
-        source="nvidia/Llama-3.1-Nemotron-70B-Reward-HF", family="first-token-logit", attributes=(REWARD,)
-    ),
-}
+    trust_remote_code: bool = False
+    """Let code from a model's repository run, where a commit hash says which."""
+    hub_token_variable: str | None = None
+    """Name of the environment variable that holds the token for gated models."""
+    device_map: str | None = None
+    """As in transformers; None: one device a process."""
 
 
 def find_model(
-    name: str, *, over_length: str = "quarantine", dtype: str = "float32", digest_cache: Path | None = None
+    name: str,
+    *,
+    over_length: str = "quarantine",
+    dtype: str | None = None,
+    revision: str | None = None,
+    attributes: Sequence[str] = (),
+    max_tokens: int | None = None,
+    weights: Mapping[str, float] | None = None,
+    loading: LoadOptions = LoadOptions(),
+    digest_cache: Path | None = None,
 ) -> ModelSpec:
     """The model of that catalog name, folder, or Hub id; ``UserMistake`` where none can be used.
 
-    ``digest_cache`` is a JSON file in which digests of large weights are kept by size and time.
+    ``attributes`` names its outputs where the catalog and its config.json do not, in their order;
+    ``weights`` make one more number of them. Left out, ``dtype`` is what the model's card loads it in
+    (float32 where that is not known) and ``max_tokens`` its own limit. ``digest_cache`` is a JSON file
+    in which digests of large weights are kept by size and time.
     """
     if over_length not in OVER_LENGTH:
         raise UserMistake(f"--over-length {over_length}: choose one of {', '.join(OVER_LENGTH)}")
     entry = CATALOG.get(name) or Entry(source=name)
-    folder = _folder_of(name, entry)
+    if entry.service_only:
+        raise UserMistake(
+            f"model {name} has no weights that can be loaded here; it is used through a service: configure "
+            "an endpoint that serves it"
+        )
+    dtype = dtype or entry.dtype or "float32"
+    if dtype not in DTYPES:
+        raise UserMistake(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
+    folder = _folder_of(name, entry, revision, loading)
     config = _read_json(folder / "config.json")
-    weights = sorted(folder.glob(_WEIGHTS))
-    if not weights:
+    files = sorted(folder.glob(_WEIGHTS))
+    if not files:
         raise UserMistake(
             f"model {name}: no *.safetensors in {folder}; weights in other formats (pickles) are never "
             "loaded: convert them with `save_pretrained(..., safe_serialization=True)`"
         )
-    if not (folder / "tokenizer.json").is_file():
-        raise UserMistake(f"model {name}: no tokenizer.json in {folder}")
-    if not _has_chat_template(folder):
-        raise UserMistake(
-            f"model {name}: no chat template, so a conversation cannot be rendered for it; "
-            f"put the one it was trained with into {folder / 'chat_template.jinja'}"
-        )
     family = entry.family or _family(name, config)
-    attributes = entry.attributes or _attributes(name, family, config)
-    max_tokens = entry.max_tokens or _max_tokens(name, folder, config)
+    _check_tokenizer(name, folder, pair=FAMILIES[family].pair)
+    given = _given_attributes(name, attributes, entry, family, config)
+    rated = given or entry.attributes or _attributes(name, family, config)
+    limit = _limit(name, folder, config, entry, max_tokens)
+    remote_code = _needs_its_code(config, family) and _code_may_run(name, folder, config, loading)
     notes = entry.notes
     if name not in CATALOG:
         notes = (
             *notes,
-            f"{name} is not in the catalog; assumed: {family}, {', '.join(attributes)}, "
-            f"at most {max_tokens} tokens.",
+            f"{name} is not in the catalog; assumed: {_described(config, family)}, {', '.join(rated)}, "
+            f"at most {limit} tokens, {dtype}.",
         )
-    parts = _file_digests(folder, weights, digest_cache)
-    settings = [family, ",".join(attributes), dtype, str(max_tokens), over_length, str(ENGINE_VERSION)]
+    chosen_weights = dict(entry.weights if weights is None else weights)
+    if chosen_weights:
+        check_weights(rated, chosen_weights)
+    parts = _file_digests(folder, files, digest_cache, code=remote_code)
+    settings = [family, ",".join(rated), dtype, str(limit), over_length, str(ENGINE_VERSION)]
     fingerprint = hashlib.blake2b("\n".join([*parts, *settings]).encode(), digest_size=16).hexdigest()
     return ModelSpec(
         name=name,
         folder=str(folder),
         family=family,
-        attributes=attributes,
-        max_tokens=max_tokens,
+        attributes=rated,
+        max_tokens=limit,
         over_length=over_length,
         dtype=dtype,
         opener="assay.rewards.local:open_model",
         fingerprint=fingerprint,
         notes=notes,
+        appended_token_id=_appended_token(name, config) if FAMILIES[family].appended else None,
+        trained_tokens=entry.trained_tokens,
+        languages=entry.languages,
+        weights=tuple(chosen_weights.items()),
+        remote_code=remote_code,
+        device_map=loading.device_map,
     )
 
 
-def _folder_of(name: str, entry: Entry) -> Path:
+def _folder_of(name: str, entry: Entry, revision: str | None, loading: LoadOptions) -> Path:
     folder = Path(entry.source).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise UserMistake(f"model {name}: {folder} has no config.json, so it is not a model's folder")
-        return folder.resolve()
+        folder = folder.resolve()
+        if revision is not None and folder.name != revision:
+            raise UserMistake(
+                f"model {name}: --revision {revision} is for models on the Hub; {folder} holds one revision"
+            )
+        return folder
     looks_like_hub_id = entry.source.count("/") == 1 and not entry.source.startswith((".", "/", "~"))
     if looks_like_hub_id:
-        return _from_hub(name, entry.source)
+        return _from_hub(name, entry.source, revision, loading)
     raise UserMistake(_unknown(name))
 
 
@@ -154,13 +170,41 @@ def _unknown(name: str) -> str:
     )
 
 
-def _from_hub(name: str, hub_id: str) -> Path:
+def _from_hub(name: str, hub_id: str, revision: str | None, loading: LoadOptions) -> Path:
     """The local copy of a model on the Hub, fetched if it is not there and the Hub can be reached."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
+    token = None
+    if loading.hub_token_variable is not None:
+        token = os.environ.get(loading.hub_token_variable)
+        if not token:
+            raise UserMistake(
+                f"ASSAY_HUB_TOKEN_VARIABLE names {loading.hub_token_variable}, which is not set; put the "
+                "Hub's token into it"
+            )
+    patterns = [*_DOWNLOADED, _CODE] if loading.trust_remote_code else list(_DOWNLOADED)
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(_DOWNLOADED)))
+        return Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise UserMistake(
+            f"model {name}: {hub_id} is gated: accept its terms at https://huggingface.co/{hub_id} "
+            "with your account, put a token of it into an environment variable, and name that variable in "
+            "ASSAY_HUB_TOKEN_VARIABLE"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserMistake(f"model {name}: {hub_id} has no revision {revision!r} on the Hub") from error
+    except RepositoryNotFoundError as error:
+        raise UserMistake(
+            f"{_unknown(name)}. The Hub shows no {hub_id}; if it is private, name the environment variable "
+            "that holds a token in ASSAY_HUB_TOKEN_VARIABLE"
+        ) from error
     except LocalEntryNotFoundError as error:
         raise UserMistake(
             f"{_unknown(name)}. It was looked for on the Hub as {hub_id}, which is not in the local cache, "
@@ -168,6 +212,76 @@ def _from_hub(name: str, hub_id: str) -> Path:
         ) from error
     except HfHubHTTPError as error:
         raise UserMistake(f"model {name}: the Hub says no to {hub_id}: {error}") from error
+
+
+def _needs_its_code(config: Mapping[str, Any], family: str) -> bool:
+    """Whether transformers has no class of its own for what must be loaded."""
+    if not config.get("auto_map") or family == GATED_OBJECTIVES:
+        return False
+    import transformers
+
+    return not any(hasattr(transformers, architecture) for architecture in config.get("architectures") or ())
+
+
+def _code_may_run(name: str, folder: Path, config: Mapping[str, Any], loading: LoadOptions) -> bool:
+    """True; ``UserMistake`` unless the operator allows it and a commit says which code that is."""
+    if not loading.trust_remote_code:
+        raise UserMistake(
+            f"model {name}: it runs on Python code of its own repository, which is not trusted. An operator "
+            "who has read that code can set ASSAY_TRUST_REMOTE_CODE=true; --revision then says by its commit "
+            "hash which code is meant"
+        )
+    if not (_COMMIT.fullmatch(folder.name) and folder.parent.name == "snapshots"):
+        raise UserMistake(
+            f"model {name}: its code runs only from a known commit of the Hub: pass --revision with the 40 "
+            "digits of the commit hash that was read, not a branch, and no folder"
+        )
+    elsewhere = [str(place) for place in config["auto_map"].values() if "--" in str(place)]
+    if elsewhere:
+        raise UserMistake(
+            f"model {name}: its code would be fetched from another repository ({elsewhere[0]}), of which no "
+            "commit is known; it is not run"
+        )
+    return True
+
+
+def _check_tokenizer(name: str, folder: Path, *, pair: bool) -> None:
+    if not (folder / "tokenizer.json").is_file():
+        raise UserMistake(
+            f"model {name}: no tokenizer.json in {folder}; write one with "
+            "`AutoTokenizer.from_pretrained(...).save_pretrained(...)`"
+        )
+    if not pair and not _has_chat_template(folder):
+        raise UserMistake(
+            f"model {name}: no chat template, so a conversation cannot be rendered for it; "
+            f"put the one it was trained with into {folder / 'chat_template.jinja'}"
+        )
+
+
+def _appended_token(name: str, config: Mapping[str, Any]) -> int:
+    token_id = config.get("reward_token_id")
+    if not isinstance(token_id, int) or isinstance(token_id, bool):
+        raise UserMistake(
+            f"model {name}: its config.json states no reward_token_id, the token at which its score is read"
+        )
+    return token_id
+
+
+def _limit(name: str, folder: Path, config: Mapping[str, Any], entry: Entry, max_tokens: int | None) -> int:
+    """The longest conversation it is shown: its own limit, or less where less is asked for."""
+    own = entry.max_tokens or _max_tokens(name, folder, config)
+    if max_tokens is None:
+        return own
+    if max_tokens > own:
+        raise UserMistake(f"--max-tokens {max_tokens}: model {name} takes {own} tokens at most")
+    return max_tokens
+
+
+def _described(config: Mapping[str, Any], family: str) -> str:
+    """``sequence-classification (Qwen2ForSequenceClassification)``, and that there is no padding token."""
+    architectures = config.get("architectures") or ["no architecture named"]
+    padding = "" if config.get("pad_token_id") is not None else ", no padding token (none is needed)"
+    return f"{family} ({architectures[0]}{padding})"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -187,35 +301,74 @@ def _has_chat_template(folder: Path) -> bool:
     return tokenizer_config.is_file() and bool(_read_json(tokenizer_config).get("chat_template"))
 
 
-def _family(name: str, config: dict[str, Any]) -> str:
+def _family(name: str, config: Mapping[str, Any]) -> str:
     architectures = config.get("architectures") or ["none"]
-    if any(architecture.endswith("ForSequenceClassification") for architecture in architectures):
-        return "sequence-classification"
-    if any(architecture.endswith("ForCausalLM") for architecture in architectures):
-        return "first-token-logit"
+    for ending, family in _FAMILY_BY_ENDING:
+        if any(architecture.endswith(ending) for architecture in architectures):
+            return family
     raise UserMistake(
         f"model {name}: its architecture is {', '.join(architectures)}; a reward model here is a "
-        "*ForSequenceClassification, or a *ForCausalLM read at vocabulary id 0"
+        "*ForSequenceClassification, a *ForRewardModelWithGating, an InternLM2ForRewardModel, or a "
+        "*ForCausalLM read at vocabulary id 0"
     )
 
 
-def _attributes(name: str, family: str, config: dict[str, Any]) -> tuple[str, ...]:
-    if family == "first-token-logit":
-        return (REWARD,)
+#: How an architecture's name ends → its family; the first that fits.
+_FAMILY_BY_ENDING = (
+    ("DebertaForSequenceClassification", PAIR_CLASSIFICATION),
+    ("DebertaV2ForSequenceClassification", PAIR_CLASSIFICATION),
+    ("ForSequenceClassification", SEQUENCE_CLASSIFICATION),
+    ("ForRewardModelWithGating", GATED_OBJECTIVES),
+    ("InternLM2ForRewardModel", APPENDED_TOKEN),
+    ("ForCausalLM", FIRST_TOKEN_LOGIT),
+)
+
+
+def _output_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What config.json calls the outputs of a classification head, in their order."""
     names = config.get("id2label") or {}
     count = len(names) or int(config.get("num_labels", 2))
-    if count == 1:
-        return (REWARD,)
-    attributes = tuple(str(names.get(str(index), "")) for index in range(count))
-    if set(attributes) - {*STEERLM_ATTRIBUTES, REWARD} or len(set(attributes)) != count:
+    return tuple(str(names.get(str(index), "")) for index in range(count))
+
+
+def _given_attributes(
+    name: str, given: Sequence[str], entry: Entry, family: str, config: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """The names that a user gave, checked against the number of outputs."""
+    if not given:
+        return ()
+    for attribute in given:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", attribute) or attribute in _RESERVED:
+            raise UserMistake(f"--attributes: {attribute!r} cannot be an attribute's name")
+    if len(set(given)) < len(given):
+        raise UserMistake(f"--attributes: a name is given twice: {', '.join(given)}")
+    known = entry.attributes or (
+        _output_names(config) if "classification" in family else _attributes(name, family, config)
+    )
+    if len(known) != len(given):
         raise UserMistake(
-            f"model {name}: it has {count} outputs and its config.json names them {', '.join(attributes)}; "
-            f"id2label must give each one of {', '.join(STEERLM_ATTRIBUTES)}"
+            f"--attributes names {len(given)} outputs ({', '.join(given)}), model {name} has {len(known)}"
         )
-    return attributes
+    return tuple(given)
 
 
-def _max_tokens(name: str, folder: Path, config: dict[str, Any]) -> int:
+def _attributes(name: str, family: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    if family == GATED_OBJECTIVES:
+        return (REWARD, *HELPSTEER)
+    if family not in (SEQUENCE_CLASSIFICATION, PAIR_CLASSIFICATION):
+        return (REWARD,)
+    names = _output_names(config)
+    if len(names) == 1:
+        return (REWARD,)
+    if set(names) - {*STEERLM_ATTRIBUTES, REWARD} or len(set(names)) != len(names):
+        raise UserMistake(
+            f"model {name}: it has {len(names)} outputs and its config.json names them {', '.join(names)}; "
+            f"say with --attributes what each is, in their order, such as {' '.join(HELPSTEER)}"
+        )
+    return names
+
+
+def _max_tokens(name: str, folder: Path, config: Mapping[str, Any]) -> int:
     limits = [config.get(key) for key in ("max_position_embeddings", "n_positions")]
     tokenizer_config = folder / "tokenizer_config.json"
     if tokenizer_config.is_file():
@@ -227,8 +380,9 @@ def _max_tokens(name: str, folder: Path, config: dict[str, Any]) -> int:
     return min(known)
 
 
-def _file_digests(folder: Path, weights: Iterable[Path], cache: Path | None) -> list[str]:
-    files = [*weights, *(path for pattern in _SETTINGS for path in sorted(folder.glob(pattern)))]
+def _file_digests(folder: Path, weights: Iterable[Path], cache: Path | None, *, code: bool) -> list[str]:
+    patterns = (*_SETTINGS, _CODE) if code else _SETTINGS
+    files = [*weights, *(path for pattern in patterns for path in sorted(folder.glob(pattern)))]
     known = _read_cache(cache)
     digests = []
     fresh = dict(known)

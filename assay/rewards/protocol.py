@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from assay.schema import Conversation
+from assay.schema import WEIGHTED_REWARD, Conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,17 @@ class ModelSpec:
     """The longest conversations it was trained on, where its card says; longer ones are scored and told."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes of what the model was made for, where its card says."""
+    weights: tuple[tuple[str, float], ...] = ()
+    """What makes one number of the attributes, if any. In no fingerprint: raw scores do not depend on it."""
     remote_code: bool = False
     """Whether the Python code in its repository may run. The operator's to say."""
     device_map: str | None = None
     """How transformers lays the model over the devices that this process sees, where that is asked for."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What rules and exports may name: the attributes, and the scalar made of them, if any."""
+        return (*self.attributes, WEIGHTED_REWARD) if self.weights else self.attributes
 
 
 @dataclass(frozen=True, slots=True)
