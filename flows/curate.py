@@ -7,15 +7,13 @@ ingest → convert → score → filter → export → report, one Prefect task 
 
 from __future__ import annotations
 
-import sys
-
 from flows.curate_command import COMMAND
-from flows.launch import launch
+from flows.launch import main
 
 if __name__ == "__main__":
     # Before Prefect is imported, so that --help and mistakes are answered at once. The flow is then
     # imported from here under this module's own name.
-    sys.exit(launch(COMMAND))
+    main(COMMAND)
 
 from typing import Any
 

@@ -12,7 +12,7 @@ from assay.errors import UserMistake
 from assay.export import check_exports
 from assay.export.folder import OutputFolder
 from assay.home import Home
-from assay.rewards.catalog import find_model
+from assay.models import find_model
 from assay.rewards.protocol import ModelSpec
 from assay.rules import Rules, parse_rules
 from flows.launch import Command
@@ -34,7 +34,10 @@ def prepare(options: RunOptions, settings: Settings) -> Prepared:
     _check_inputs(options.input)
     home = settings.opened_home()
     model = find_model(
-        options.model, over_length=options.over_length, digest_cache=home.root / "model-digests.json"
+        options.model,
+        settings=settings,
+        over_length=options.over_length,
+        digest_cache=home.root / "model-digests.json",
     )
     rules = parse_rules(
         options.keep, attributes=model.attributes, allow_cross_prompt=options.allow_cross_prompt

@@ -7,11 +7,12 @@ Exit codes: 0 finished; 1 a fault, or an input cut short; 2 the user's mistake; 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
@@ -45,7 +46,24 @@ class Command(Generic[Options]):
     """Imports Prefect and gives the flow, which returns a manifest."""
 
 
-def launch(command: Command[Options], arguments: Sequence[str] | None = None) -> int:
+def main(command: Command[Any]) -> NoReturn:
+    """Carry out the command of this process, and end the process."""
+    lost: list[Connection] = []
+    code = launch(command, on_server_lost=lost.append)
+    if lost:
+        # Prefect would try for minutes, at exit, to send what its server cannot take.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def launch(
+    command: Command[Options],
+    arguments: Sequence[str] | None = None,
+    *,
+    on_server_lost: Callable[[Connection], object] = lambda lost: None,
+) -> int:
     """The exit code of the command. Whatever ends it, no process is left."""
     with stopping_on_signals():
         try:
@@ -58,7 +76,7 @@ def launch(command: Command[Options], arguments: Sequence[str] | None = None) ->
             )
             settings = Settings.read()
             command.check(options, settings)
-            return _run(command, options, settings)
+            return _run(command, options, settings, on_server_lost)
         except AssayError as error:
             _complain(f"error: {error}")
             return error.exit_code
@@ -74,7 +92,12 @@ def launch(command: Command[Options], arguments: Sequence[str] | None = None) ->
             return leaving.code if isinstance(leaving.code, int) else 0
 
 
-def _run(command: Command[Options], options: Options, settings: Settings) -> int:
+def _run(
+    command: Command[Options],
+    options: Options,
+    settings: Settings,
+    on_server_lost: Callable[[Connection], object],
+) -> int:
     with opened(Console()) as console, ExitStack() as stack:
         with console.waiting("connecting to a Prefect server"):
             connection = stack.enter_context(prefect_server(settings.opened_home(), settings, console.say))
@@ -83,6 +106,8 @@ def _run(command: Command[Options], options: Options, settings: Settings) -> int
         from prefect.exceptions import PrefectException
 
         # What they have to say of a run that is stopped, or whose server is gone, is said here in a line.
+        # Without raiseExceptions, Prefect's log handler does not complain on standard error either.
+        logging.raiseExceptions = False
         for noisy in ("distributed", "asyncio", "prefect.events", "httpx"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         patience = _REPORT_SECONDS
@@ -92,8 +117,9 @@ def _run(command: Command[Options], options: Options, settings: Settings) -> int
             patience = _REPORT_SECONDS_WHEN_STOPPED
             raise
         except (httpx.HTTPError, PrefectException) as error:
+            on_server_lost(connection)
             if console.manifest is None:
-                raise _server_fault(connection, error) from error
+                raise _what_ended_the_run(connection, error) from error
             console.say(
                 f"warning: the Prefect server at {connection.api_url} went away and does not know how the "
                 "run ended; the results are whole."
@@ -106,7 +132,13 @@ def _run(command: Command[Options], options: Options, settings: Settings) -> int
         return 0 if manifest["complete"] else AssayError.exit_code
 
 
-def _server_fault(connection: Connection, error: Exception) -> ServerFault:
+def _what_ended_the_run(connection: Connection, error: BaseException) -> AssayError:
+    """The run's own error where it had one that could not be reported, else that the server failed."""
+    before = error.__context__
+    while before is not None:
+        if isinstance(before, AssayError):
+            return before
+        before = before.__context__
     what = str(error).split("\n")[0] or type(error).__name__
     return ServerFault(f"the Prefect server at {connection.api_url} failed ({what}). {_GOES_ON}")
 

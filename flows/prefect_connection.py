@@ -18,11 +18,14 @@ from assay.home import Home
 from flows.embedded_server import EmbeddedServer
 
 #: Read by Prefect when it is imported. What the operator has set stays as it is.
-_QUIET = {
+_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     # Prefect's log goes to its server. On the console a user's mistake would come with a traceback.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+    # Half a minute for a server that is restarted. With Prefect's own 5 it is more than two, twice.
+    "PREFECT_CLIENT_MAX_RETRIES": "3",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
@@ -48,7 +51,7 @@ def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -
     """
     with ExitStack() as stack:
         stack.enter_context(
-            _environment({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+            _environment({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()})
         )
         embedded = EmbeddedServer(home.prefect)
         stack.callback(embedded.stop)
@@ -75,8 +78,8 @@ def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -
         # For processes that are started from here. Without it, one that imports Prefect starts a server.
         stack.enter_context(_environment({"PREFECT_API_URL": embedded.api_url}))
         # Heartbeats tell a server which runs are dead. This one dies with its run, and they cost a second.
-        ours = {PREFECT_API_URL: embedded.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-        stack.enter_context(temporary_settings(ours))
+        served = {PREFECT_API_URL: embedded.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+        stack.enter_context(temporary_settings(served))
         yield Connection(embedded.api_url, embedded=True)
 
 

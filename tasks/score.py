@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect import task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
-from prefect.exceptions import PrefectHTTPStatusError
 
 import assay.scoring
 from assay.cluster import ClusterOptions
@@ -21,13 +19,11 @@ from assay.progress import Progress
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
 from assay.shard import ShardWork
+from tasks.pages import where_reachable
 from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
 
 _UPDATE_SECONDS = 5.0
 _TABLE_ROWS = 200
-
-#: What Prefect's client raises where its server is away or refuses. The run does not need its artifacts.
-_UNREACHABLE = (httpx.HTTPError, PrefectHTTPStatusError)
 
 
 @task(
@@ -148,12 +144,13 @@ class ShownInPrefect:
 
 
 def _show_progress(artifact: UUID | None, percent: float) -> UUID | None:
-    try:
-        if artifact is None:
-            return create_progress_artifact(percent, key="scoring", description="Turns scored")
-        update_progress_artifact(artifact, progress=percent)
-    except _UNREACHABLE:
-        return artifact
+    with where_reachable():
+        if artifact is not None:
+            update_progress_artifact(artifact, progress=percent)
+        else:
+            made = create_progress_artifact(percent, key="scoring", description="Turns scored")
+            assert isinstance(made, UUID)
+            return made
     return artifact
 
 
@@ -172,7 +169,5 @@ def _show_shards(shards: Sequence[ShardWork]) -> None:
     about = f"Shards scored by this run: {len(shards)}"
     if len(shards) > _TABLE_ROWS:
         about += f", of which the first {_TABLE_ROWS} are shown"
-    try:
+    with where_reachable():
         create_table_artifact(rows, key="shards", description=about)
-    except _UNREACHABLE:
-        return

@@ -11,7 +11,7 @@ import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 from prefect import Task
@@ -96,7 +96,7 @@ def run_stage(
         result_storage=results_folder(home), cache_result_in_memory=False, refresh_cache=not current
     )
     unseen = {parameter: opaque(value) for parameter, value in arguments.items()}
-    state = prepared(key=key, **unseen, return_state=True)
+    state = cast("State[Any]", prepared(key=key, **unseen, return_state=True))
     result = state.result()
     return Finished(msgspec.convert(result, kind), cached=state.name == "Cached")
 

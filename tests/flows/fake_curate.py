@@ -7,14 +7,13 @@ the path, for the workers too.
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import fakes
 
 from assay.rewards.protocol import ModelSpec
 from flows import curate_command
-from flows.launch import launch
+from flows.launch import main
 
 
 def fake_model(name: str, **options: object) -> ModelSpec:
@@ -23,4 +22,4 @@ def fake_model(name: str, **options: object) -> ModelSpec:
 
 if __name__ == "__main__":
     curate_command.find_model = fake_model
-    sys.exit(launch(curate_command.COMMAND))
+    main(curate_command.COMMAND)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import fakes
 import handmade
@@ -35,9 +36,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """What was sent to Prefect's pages, by kind."""
     sent: dict[str, list[Any]] = {"begun": [], "updates": [], "tables": [], "about": []}
 
-    def begun(percent: float, **about: object) -> str:
+    def begun(percent: float, **about: object) -> UUID:
         sent["begun"].append(percent)
-        return "artifact"
+        return UUID(int=1)
 
     def table(rows: list[Any], **about: object) -> None:
         sent["tables"].append(rows)

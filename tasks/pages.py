@@ -1,0 +1,23 @@
+"""Artifacts in Prefect's pages: shown where the server can be reached, missed by nobody where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import httpx
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+
+@contextmanager
+def where_reachable() -> Iterator[None]:
+    """Within, Prefect's client retries once, a few seconds, and a server that is away is no fault.
+
+    By itself it would retry for a minute, each time, and then fail a stage whose work is done.
+    """
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
+        suppress(httpx.HTTPError, PrefectHTTPStatusError),
+    ):
+        yield
