@@ -1,0 +1,355 @@
+"""A tiny seeded model of every family, each with the plain call of its model card.
+
+ArmoRM, QRM and InternLM2-Reward are code in repositories on the Hub. What stands for them here was
+written from what their cards say goes in and comes out; it is not their code.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tiny
+import tokenizers
+import torch
+import transformers
+from tokenizers import processors
+
+from assay.rewards.catalog import LoadOptions, find_model
+from assay.rewards.protocol import ModelSpec
+from assay.schema import Conversation, Message
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TRUSTED = LoadOptions(trust_remote_code=True)
+
+#: The five templates that published models are of: ChatML, Llama 3, Mistral, Qwen3, plain text.
+TEMPLATES = ("chatml", "llama3", "moving-system", "strips-reasoning", "plain")
+
+HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+_SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "initializer_range": 0.1,
+}
+
+Call = Callable[[Conversation], list[float]]
+
+
+class Tiny(NamedTuple):
+    """What the engine loads, and what it is compared with."""
+
+    spec: ModelSpec
+    card: Call
+
+
+def _dicts(messages: Conversation) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _ids(tokenizer: Any, messages: Conversation) -> torch.Tensor:
+    ids: torch.Tensor = tokenizer.apply_chat_template(
+        _dicts(messages), return_dict=True, return_tensors="pt", add_generation_prompt=False
+    )["input_ids"]
+    return ids
+
+
+def _config(kind: str, vocabulary: int, pad: int | None, **more: Any) -> Any:
+    shape = dict(_SHAPE)
+    if kind == "GPTNeoX":
+        shape.pop("num_key_value_heads")
+    if kind.startswith("Gemma"):
+        shape["head_dim"] = 8
+    config = getattr(transformers, f"{kind}Config")(vocab_size=vocabulary, pad_token_id=pad, **shape, **more)
+    config.bos_token_id = config.eos_token_id = None
+    return config
+
+
+def classifier(
+    folder: Path,
+    template: str,
+    *,
+    kind: str = "Qwen2",
+    attributes: tuple[str, ...] = ("reward",),
+    pad: str = "own",
+    dtype: str = "float32",
+) -> Tiny:
+    """``*ForSequenceClassification`` of that kind; ``pad`` is ``own``, ``eos`` or ``none``."""
+    fast = tiny.tokenizer(tiny.TEMPLATES[template])
+    fast.eos_token = "<|eos|>"
+    fast.pad_token = {"own": "<|pad|>", "eos": "<|eos|>", "none": None}[pad]
+    labels = dict(enumerate(attributes))
+    config = _config(kind, len(fast), fast.pad_token_id, num_labels=len(attributes), id2label=labels)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+    model.score.weight.data.mul_(5)
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    model = model.to(getattr(torch, dtype)).eval()
+    # One text at a time, its last token is its last token; with the padding token known, transformers
+    # would look for it, and stop before the end of a text that ends in it.
+    model.config.pad_token_id = None
+
+    @torch.inference_mode()
+    def card(messages: Conversation) -> list[float]:
+        values: list[float] = model(_ids(fast, messages)).logits[0].float().tolist()
+        return values
+
+    return Tiny(find_model(str(folder), dtype=dtype), card)
+
+
+def first_token(folder: Path, template: str) -> Tiny:
+    """A causal model read at vocabulary id 0, as Llama-3.x-Nemotron-70B-Reward."""
+    fast = tiny.tokenizer(tiny.TEMPLATES[template])
+    torch.manual_seed(1)
+    model = transformers.LlamaForCausalLM(_config("Llama", len(fast), fast.pad_token_id)).eval()
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+    @torch.inference_mode()
+    def card(messages: Conversation) -> list[float]:
+        return [float(model(_ids(fast, messages)).logits[0, -1, 0])]
+
+    return Tiny(find_model(str(folder)), card)
+
+
+class _Gate(torch.nn.Module):
+    """Linear layers with rectifiers between them; QRM normalises after each rectifier."""
+
+    def __init__(self, width: int, objectives: int, *, normalised: bool) -> None:
+        super().__init__()
+        self.logit_scale = torch.nn.Parameter(torch.full((1,), 1.5))
+        layers: list[torch.nn.Module] = []
+        for _ in range(2):
+            layers.append(torch.nn.Linear(width, 24, bias=not normalised))
+            if normalised:
+                layers += [torch.nn.ReLU(), torch.nn.BatchNorm1d(24)]
+            width = 24
+        layers.append(torch.nn.Linear(width, objectives))
+        self.layers = torch.nn.ModuleList(layers)
+        self._normalised = normalised
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers[:-1]:
+            state = layer(state) if self._normalised else torch.relu(layer(state))
+        return torch.softmax(self.layers[-1](state) / 10, dim=-1) * self.logit_scale[0]
+
+
+class StandInForRewardModelWithGating(transformers.LlamaPreTrainedModel):
+    """``rewards`` and the gated ``score`` of one conversation, as ArmoRM's card describes them."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model = transformers.LlamaModel(config)
+        outputs = config.num_objectives * config.num_quantiles
+        self.regression_layer = torch.nn.Linear(config.hidden_size, outputs, bias=False)
+        self.reward_transform_matrix = torch.nn.Parameter(torch.eye(config.num_objectives))
+        self.gating = _Gate(config.hidden_size, config.num_objectives, normalised=config.num_quantiles > 1)
+        self.post_init()
+
+    def call(self, ids: list[int], pattern: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The 19 rewards and the score. ValueError: ``Token pattern not found``."""
+        places = [
+            start for start in range(len(ids) - len(pattern) + 1) if ids[start:][: len(pattern)] == pattern
+        ]
+        if not places:
+            raise ValueError("Token pattern not found in the list.")
+        states = self.model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        rewards = self.regression_layer(states[-1]).reshape(self.config.num_objectives, -1).mean(1)
+        weights = self.gating(states[places[-1]][None])[0]
+        return rewards, (weights * (rewards @ self.reward_transform_matrix)).sum()
+
+
+#: What stands between a question and its answer in each template, which the gate looks for.
+HEADERS = {
+    "chatml": "<|im_end|>\n<|im_start|>assistant\n",
+    "llama3": "<|eot|><|header|>assistant<|/header|>\n\n",
+    "moving-system": "<|/inst|> ",
+    "strips-reasoning": "<|im_end|>\n<|im_start|>assistant\n",
+    "plain": "\nassistant: ",
+}
+
+
+def gated(folder: Path, template: str, *, quantiles: int = 1) -> Tiny:
+    """A multi-objective head with a gate: ArmoRM's with one quantile, QRM's with several."""
+    fast = tiny.tokenizer(tiny.TEMPLATES[template])
+    config = _config("Llama", len(fast), fast.pad_token_id, num_objectives=19, num_quantiles=quantiles)
+    torch.manual_seed(2)
+    model = StandInForRewardModelWithGating(config).eval()
+    model.reward_transform_matrix.data.add_(torch.randn(19, 19) * 0.1)
+    for layer in model.gating.layers:
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.data.normal_(std=1.0)
+        elif isinstance(layer, torch.nn.BatchNorm1d):
+            layer.running_mean.normal_()
+            layer.running_var.uniform_(0.5, 2.0)
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    pattern = fast(HEADERS[template], add_special_tokens=False)["input_ids"]
+
+    @torch.inference_mode()
+    def card(messages: Conversation) -> list[float]:
+        rewards, score = model.call(_ids(fast, messages)[0].tolist(), pattern)
+        return [float(score), *(rewards[:5] * 5 - 0.5).tolist()]
+
+    return Tiny(find_model(str(folder)), card)
+
+
+_APPENDED_CODE = """
+import torch
+from transformers import LlamaModel, LlamaPreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutputWithPast
+
+
+class InternLM2ForRewardModel(LlamaPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.v_head = torch.nn.Linear(config.hidden_size, 1, bias=False)
+        self.post_init()
+
+    def forward(self, input_ids, attention_mask=None, use_cache=None):
+        assert int(input_ids[0, -1]) == self.config.reward_token_id
+        states = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
+        return SequenceClassifierOutputWithPast(logits=self.v_head(states)[:, -1])
+
+    @torch.no_grad()
+    def get_score(self, tokenizer, conversation):
+        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=False)
+        ids = tokenizer.encode(text, return_tensors="pt", add_special_tokens=False)
+        ids = torch.cat([ids, torch.tensor([[self.config.reward_token_id]])], dim=1)
+        return self.forward(ids).logits[0, 0].item()
+"""
+
+
+def appended(folder: Path, template: str) -> Tiny:
+    """InternLM2-Reward's manner: its class is Python code in the model's folder, pinned by a commit."""
+    folder = folder / "snapshots" / COMMIT
+    fast = tiny.tokenizer(tiny.TEMPLATES[template])
+    fast.add_special_tokens({"additional_special_tokens": ["<|reward|>"]})
+    config = _config("Llama", len(fast), fast.pad_token_id)
+    config.reward_token_id = fast.convert_tokens_to_ids("<|reward|>")
+    torch.manual_seed(3)
+    backbone = transformers.LlamaModel(config)
+    weights = {f"model.{name}": tensor.contiguous() for name, tensor in backbone.state_dict().items()}
+    weights["v_head.weight"] = torch.randn(1, config.hidden_size)
+    folder.mkdir(parents=True)
+    import safetensors.torch
+
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config.architectures = ["InternLM2ForRewardModel"]
+    config.auto_map = {"AutoModel": "modeling_standin.InternLM2ForRewardModel"}
+    config.save_pretrained(folder)
+    (folder / "modeling_standin.py").write_text(_APPENDED_CODE)
+    fast.save_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+
+    def card(messages: Conversation) -> list[float]:
+        return [model.get_score(fast, _dicts(messages))]
+
+    return Tiny(find_model(str(folder), loading=TRUSTED), card)
+
+
+def pair(folder: Path, template: str = "") -> Tiny:
+    """DeBERTa-v2 with one label, shown a question and an answer, as OpenAssistant's reward models."""
+    fast = tiny.tokenizer("")
+    fast.chat_template = None
+    fast.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]"})
+    fast.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", fast.cls_token_id), ("[SEP]", fast.sep_token_id)],
+    )
+    shape = {**_SHAPE, "max_position_embeddings": 512}
+    shape.pop("num_key_value_heads")
+    config = transformers.DebertaV2Config(
+        vocab_size=len(fast),
+        pad_token_id=fast.pad_token_id,
+        num_labels=1,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        type_vocab_size=0,
+        pooler_hidden_size=32,
+        **shape,
+    )
+    torch.manual_seed(4)
+    model = transformers.DebertaV2ForSequenceClassification(config).eval()
+    model.classifier.weight.data.mul_(10)
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+
+    @torch.inference_mode()
+    def card(messages: Conversation) -> list[float]:
+        *before, answer = messages
+        question = before[0].content
+        if len(before) > 1:
+            question = "\n".join(f"{message.role.capitalize()}: {message.content}" for message in before)
+        inputs = fast(question, answer.content, return_tensors="pt")
+        kept = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        values: list[float] = model(**kept).logits[0].tolist()
+        return values
+
+    return Tiny(find_model(str(folder)), card)
+
+
+FAMILIES: dict[str, Callable[[Path, str], Tiny]] = {
+    "sequence-classification": classifier,
+    "first-token-logit": first_token,
+    "gated-objectives": gated,
+    "appended-token": appended,
+    "pair-classification": pair,
+}
+
+_WORDS = (
+    *tiny.CORPUS.split()[:30],
+    "naïve",
+    "你好",
+    "Привет",
+    "🙂",
+    "1+1=2",
+    "<|",
+    "|>",
+    "assistant:",
+    "\n\n",
+)
+
+
+def conversations(count: int, *, seed: int, most_pairs: int = 4) -> list[Conversation]:
+    """``count`` random conversations of one to ``most_pairs`` questions and answers."""
+    drawn = random.Random(seed)
+
+    def text() -> str:
+        words = " ".join(drawn.choice(_WORDS) for _ in range(drawn.randint(1, 14)))
+        return words.strip(" \n") + drawn.choice(["", "", "", " ", "\n", "!"]) or "."
+
+    found: list[Conversation] = []
+    for _ in range(count):
+        messages = [Message("system", text())] if drawn.random() < 0.3 else []
+        for _ in range(drawn.randint(1, most_pairs)):
+            thought = f"<think>{text()}</think>\n\n" if drawn.random() < 0.2 else ""
+            messages += [Message("user", text()), Message("assistant", thought + text())]
+        found.append(tuple(messages))
+    return found
+
+
+def with_second_bos(folder: Path) -> None:
+    """Have the tokenizer there put ``<|begin|>`` in front of every text, as Llama 3's does."""
+    raw = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    begin = raw.token_to_id("<|begin|>")
+    raw.post_processor = processors.TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", begin)]
+    )
+    raw.save(str(folder / "tokenizer.json"))
+
+
+def edit_config(folder: Path, **changes: Any) -> None:
+    """Write these values into the folder's config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
