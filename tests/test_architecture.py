@@ -42,8 +42,9 @@ def test_the_library_knows_nothing_of_what_is_built_on_it() -> None:
     assert importers("tasks", "flows") == set()
 
 
-def test_torch_is_imported_in_two_places_only() -> None:
-    assert importers("assay", "torch") == {"assay/rewards/heads.py", "assay/rewards/local.py"}
+def test_torch_is_imported_where_tensors_are_computed_only() -> None:
+    places = {f"assay/rewards/{name}.py" for name in ("continuing", "heads", "local")}
+    assert importers("assay", "torch") == places
 
 
 def test_dask_cuda_is_imported_by_the_cluster_only() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import transformers
 
 from assay.errors import ModelFault
-from assay.rewards import batching, families, heads
+from assay.rewards import batching, continuing, families, heads, sharing
 from assay.rewards.protocol import ModelSpec, Request, TurnScore
 from assay.rewards.rendering import PairRenderer, Pass, Renderer
 
@@ -27,6 +27,8 @@ _OPENING_TOLERANCE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 _CPU_ALLOCATOR = "DefaultCPUAllocator: "
 
 _UNFIT = "out_of_memory: {tokens} tokens do not fit into memory, not even alone"
+
+Worked = TypeVar("Worked")
 
 
 class LocalRewardModel:
@@ -47,6 +49,9 @@ class LocalRewardModel:
         self._backbone = self._model.base_model
         self._head = heads.HEADS[spec.family](self._model, spec)
         self._check_against_transformers()
+        self._cached_token_cost = 0.0
+        self.shares_no_beginnings_because = self._why_no_sharing()
+        """Why sequences that begin alike are nevertheless put through whole; None where they are not."""
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
@@ -58,30 +63,31 @@ class LocalRewardModel:
         owners = [number for number, item in enumerate(rendered) for _ in item.passes]
         passes = [one for item in rendered for one in item.passes]
 
+        lengths = [len(one.token_ids) for one in passes]
+
+        def keep(index: int, rows: np.ndarray) -> None:
+            for read, row in zip(passes[index].reads, rows, strict=True):
+                outcomes[owners[index]][read.turn] = _outcome(row, passes[index].tokens_cut)
+
+        whole = self._score_shared(passes, lengths, keep)
+
         def forward(batch: list[int]) -> batching.Outcome:
-            try:
-                values = self._forward([passes[index] for index in batch])
-            except (torch.OutOfMemoryError, MemoryError):
+            values = _unless_out_of_memory(lambda: self._forward([passes[whole[place]] for place in batch]))
+            if values is None:
                 return batching.Outcome.OUT_OF_MEMORY
-            except RuntimeError as error:
-                if _CPU_ALLOCATOR not in str(error):
-                    raise
-                return batching.Outcome.OUT_OF_MEMORY
-            for index, rows in zip(batch, values, strict=True):
-                for read, row in zip(passes[index].reads, rows, strict=True):
-                    outcomes[owners[index]][read.turn] = _outcome(row, passes[index].tokens_cut)
+            for place, rows in zip(batch, values, strict=True):
+                keep(whole[place], rows)
             return batching.Outcome.DONE
 
-        lengths = [len(one.token_ids) for one in passes]
-        for batch, outcome in batching.run(lengths, self._budget, forward):
+        for batch, outcome in batching.run([lengths[index] for index in whole], self._budget, forward):
             if outcome is batching.Outcome.OUT_OF_MEMORY:
-                (index,) = batch
+                index = whole[batch[0]]
                 reason = _UNFIT.format(tokens=lengths[index])
                 outcomes[owners[index]].update(
                     {read.turn: TurnScore(None, reason) for read in passes[index].reads}
                 )
             else:
-                self.tokens_seen += sum(lengths[index] for index in batch)
+                self.tokens_seen += sum(lengths[whole[place]] for place in batch)
         return [
             [by_turn[turn] for turn in request.turns]
             for request, by_turn in zip(requests, outcomes, strict=True)
@@ -89,25 +95,102 @@ class LocalRewardModel:
 
     def _forward(self, batch: Sequence[Pass]) -> list[np.ndarray]:
         """Per pass a float32 array ``[reads, attributes]``."""
-        longest = max(len(one.token_ids) for one in batch)
         # Padding stands on the right, where no token of a causal model can see it: no mask is needed,
         # and which token it is makes no difference. An encoder sees it, and is given a mask.
-        token_ids = np.zeros((len(batch), longest), dtype=np.int64)
-        for row, one in enumerate(batch):
-            token_ids[row, : len(one.token_ids)] = one.token_ids
+        token_ids = self._padded([one.token_ids for one in batch])
         mask = None
         if self._family.pair:
             lengths = np.array([len(one.token_ids) for one in batch])
-            mask = torch.from_numpy(np.arange(longest) < lengths[:, None]).long().to(self._device)
-        hidden = self._hidden(torch.from_numpy(token_ids).to(self._device), mask)
-        rows = [row for row, one in enumerate(batch) for _ in one.reads]
-        states = hidden[rows, [read.position for one in batch for read in one.reads]]
+            mask = self._on_device(np.arange(token_ids.shape[1]) < lengths[:, None]).long()
+        hidden = self._hidden(token_ids, mask)
+        rows = np.array([row for row, one in enumerate(batch) for _ in one.reads])
+        return self._read_all(batch, lambda positions: hidden[rows, positions])
+
+    def _read_all(
+        self, batch: Sequence[Pass], states_at: Callable[[np.ndarray], torch.Tensor]
+    ) -> list[np.ndarray]:
+        """Per pass a float32 array ``[reads, attributes]``; ``states_at`` takes a position for each read."""
+        reads = [read for one in batch for read in one.reads]
+        states = states_at(np.array([read.position for read in reads]))
         if self._family.gated:
-            gates = hidden[rows, [read.gate for one in batch for read in one.reads]]
-            states = torch.cat([states, gates], dim=-1)
+            states = torch.cat([states, states_at(np.array([read.gate for read in reads]))], dim=-1)
         scores = self._head(states).float().cpu().numpy()
         ends = np.cumsum([len(one.reads) for one in batch])
         return np.split(scores, ends[:-1])
+
+    def _score_shared(
+        self, passes: Sequence[Pass], lengths: Sequence[int], keep: Callable[[int, np.ndarray], None]
+    ) -> list[int]:
+        """Score the passes that are worth sharing a beginning; the others, to be put through whole."""
+        if self.shares_no_beginnings_because is not None:
+            return list(range(len(passes)))
+        groups = sharing.shared_beginnings([one.token_ids for one in passes])
+        whole = set(range(len(passes))).difference(*(group.members for group in groups))
+
+        def forward(batch: list[sharing.Shared]) -> batching.Outcome:
+            values = _unless_out_of_memory(lambda: self._forward_shared(passes, lengths, batch))
+            if values is None:
+                return batching.Outcome.OUT_OF_MEMORY
+            for index, rows in values.items():
+                keep(index, rows)
+            return batching.Outcome.DONE
+
+        cost = self._cached_token_cost
+        for batch, outcome in sharing.run(groups, lengths, self._budget, forward, cached_token_cost=cost):
+            for group in batch:
+                if outcome is batching.Outcome.OUT_OF_MEMORY:
+                    whole.update(group.members)
+                else:
+                    rests = sum(lengths[member] - group.tokens for member in group.members)
+                    self.tokens_seen += group.tokens + rests
+        return sorted(whole)
+
+    def _forward_shared(
+        self, passes: Sequence[Pass], lengths: Sequence[int], batch: Sequence[sharing.Shared]
+    ) -> dict[int, np.ndarray]:
+        """``[reads, attributes]`` of every member of every group, beginnings put through the model once."""
+        begun = self._begin([passes[group.members[0]].token_ids[: group.tokens] for group in batch])
+        values: dict[int, np.ndarray] = {}
+        for rows in sharing.continuations(
+            batch, lengths, max_tokens=self._budget.max_tokens, cached_token_cost=self._cached_token_cost
+        ):
+            members = [passes[row.member] for row in rows]
+            starts = np.array([batch[row.beginning].tokens for row in rows])
+            owners = np.array([row.beginning for row in rows])
+            rests = [one.token_ids[start:] for one, start in zip(members, starts, strict=True)]
+            hidden = begun.continued(self._on_device(owners), self._padded(rests))
+            of_read = np.array([number for number, one in enumerate(members) for _ in one.reads])
+
+            def states_at(
+                positions: np.ndarray,
+                hidden: torch.Tensor = hidden,
+                of_read: np.ndarray = of_read,
+                starts: np.ndarray = starts[of_read],
+                owners: np.ndarray = owners[of_read],
+            ) -> torch.Tensor:
+                behind = positions >= starts
+                states = hidden[of_read, np.where(behind, positions - starts, 0)]
+                early = np.flatnonzero(~behind)
+                states[early] = begun.hidden[owners[early], positions[early]]
+                return states
+
+            for row, scores in zip(rows, self._read_all(members, states_at), strict=True):
+                values[row.member] = scores
+        return values
+
+    def _begin(self, beginnings: Sequence[np.ndarray]) -> continuing.Beginnings:
+        lengths = np.array([len(ids) for ids in beginnings])
+        return continuing.Beginnings(self._backbone, self._padded(beginnings), self._on_device(lengths))
+
+    def _padded(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
+        """``[sequences, time]`` int64 on the device, padded on the right."""
+        token_ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
+        for row, ids in enumerate(sequences):
+            token_ids[row, : len(ids)] = ids
+        return self._on_device(token_ids)
+
+    def _on_device(self, numbers: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(numbers).to(self._device)
 
     def _hidden(self, token_ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Last hidden states ``[batch, time, hidden]``. An encoder's ``mask`` is 0 where padding is."""
@@ -150,6 +233,35 @@ class LocalRewardModel:
         if not self._agree(self._read(followed, followed), self._read(alone, alone)):
             raise ModelFault(f"model {self.spec.name}: {why}; such models are not supported")
 
+    @torch.inference_mode()
+    def _why_no_sharing(self) -> str | None:
+        """The reason why beginnings are not shared: the kind of model, or scores that come out otherwise.
+
+        Tries two beginnings of unequal length in one batch, and rests of unequal length behind them.
+        """
+        if self._family.pair:
+            return "an encoder reads both ways"
+        reason = continuing.why_not(self._backbone)
+        if reason is not None:
+            return reason
+        (ids,) = self._ids_to_check_with().cpu().numpy()
+        starts, owners = [len(ids) // 2, len(ids) // 4], [0, 1, 1]
+        ends = [len(ids), len(ids), len(ids) * 3 // 8]
+        begun = self._begin([ids[:start] for start in starts])
+        rests = [ids[starts[owner] : end] for owner, end in zip(owners, ends, strict=True)]
+        hidden = begun.continued(self._on_device(np.array(owners)), self._padded(rests))
+        for row, (rest, end) in enumerate(zip(rests, ends, strict=True)):
+            ours = hidden[row, len(rest) - 1][None]
+            whole = self._hidden(self._padded([ids[:end]]))[:, -1]
+            if not self._agree(self._read(ours, ours), self._read(whole, whole)):
+                return "a sequence that continues a beginning is scored otherwise than whole"
+        config = self._model.config.get_text_config()
+        # A pass holds, for a token, about two rows of its MLP and four of the model's width at a time.
+        width = config.hidden_size
+        working = 2 * getattr(config, "intermediate_size", 4 * width) + 4 * width
+        self._cached_token_cost = begun.values_a_token / working
+        return None
+
     def _ids_to_check_with(self) -> torch.Tensor:
         """``[1, 32]`` different token ids, none of them the padding token, the appended token last."""
         text_config = self._model.config.get_text_config()
@@ -188,6 +300,18 @@ def open_model(spec: ModelSpec) -> LocalRewardModel:
         return LocalRewardModel(spec, device="cuda")
     torch.set_num_threads(1)
     return LocalRewardModel(spec)
+
+
+def _unless_out_of_memory(work: Callable[[], Worked]) -> Worked | None:
+    """What ``work`` gives, None where memory did not suffice for it."""
+    try:
+        return work()
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:
+        if _CPU_ALLOCATOR not in str(error):
+            raise
+        return None
 
 
 def _renderer(spec: ModelSpec, family: families.Family) -> Renderer | PairRenderer:
