@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from assay.errors import UserMistake
 from assay.home import Home
+from assay.rewards.endpoint import Endpoint
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -141,7 +142,8 @@ class RunOptions(BaseModel):
         str,
         Field(
             title="Reward model",
-            description="A model of the catalog by name, or the folder of one on this machine.",
+            description="A model of the catalog by name, the folder of one on this machine, or a service of "
+            "the operator's list.",
             min_length=1,
         ),
         CommandLine(_MODEL, "NAME_OR_PATH"),
@@ -298,6 +300,8 @@ class Settings(BaseSettings):
     """``ASSAY_SCHEDULER_ADDRESS``: a running Dask scheduler, such as ``tls://host:8786``."""
     trust_remote_code: bool = False
     """``ASSAY_TRUST_REMOTE_CODE``: let a model's repository run its own code."""
+    endpoints_file: Path | None = None
+    """``ASSAY_ENDPOINTS_FILE``: a YAML file of reward services that ``--model`` may name."""
     server_start_seconds: float = Field(default=120.0, gt=0)
     """``ASSAY_SERVER_START_SECONDS``: how long the embedded Prefect server may take to start."""
     server_answer_seconds: float = Field(default=4.0, gt=0)
@@ -318,6 +322,14 @@ class Settings(BaseSettings):
             raise UserMistake(f"{variable} {found['input']!r}: {_complaint(found['msg'])}") from error
         home = Path(os.path.abspath(settings.home.expanduser()))
         return settings.model_copy(update={"home": home})
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """The operator's reward services by name; UserMistake names the file, the endpoint, the field."""
+        if self.endpoints_file is None:
+            return {}
+        from assay.endpoint_settings import read_endpoints
+
+        return read_endpoints(self.endpoints_file.expanduser())
 
     def opened_home(self) -> Home:
         """``ASSAY_HOME``, made private where it is new; UserMistake where it cannot be used."""

@@ -17,6 +17,8 @@ from assay.home import Artifact, Home, digest_of_bytes, digest_of_file, written_
 from assay.manifest import Converted, Scored, ScoredPiece, reason_code
 from assay.progress import Progress, Silent
 from assay.rewards.protocol import ModelSpec
+from assay.rewards.remote.endpoints import ReadBlock
+from assay.rewards.remote.replies import PASSING
 from assay.shard import Shard, ShardWork
 from assay.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
 
@@ -30,9 +32,11 @@ _KILLED = "killed_workers: every worker that took this conversation died, most l
 
 #: Reasons that another attempt, with more memory or another day, could do away with. They are in no
 #: segment, and a manifest that holds one is not taken from a cache.
-TRANSIENT = frozenset({reason_code(_KILLED)})
+TRANSIENT = frozenset({reason_code(_KILLED)}) | PASSING
 
 _ROUNDS = 3
+
+_UNSTORED = "unstored_reason"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,13 @@ class Preview:
     planned_records: int
     estimated_tokens: int
     """Of the planned records, from their bytes."""
+    requested_tokens: int
+    """Of the turns that are not stored, each with all that precedes it: what a service would be sent."""
+
+    @property
+    def missing_turns(self) -> int:
+        """Distinct turns that are not stored: as many requests, of a service."""
+        return self.distinct_turns - self.stored_turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +97,23 @@ def preview(converted: Converted, model: ModelSpec, *, home: Home) -> Preview:
     store = ScoreStore(home, model.fingerprint, model.attributes)
     store.open(warn=None)
     missing = plan.unstored(converted, store, home)
-    keys = [group.turns.select(KEY) for group in plan.grouped_turns(converted, home)]
-    distinct = pl.concat(keys)[KEY].n_unique() if keys else 0
+    turns = [group.turns.select(KEY, "text_bytes") for group in plan.grouped_turns(converted, home)]
+    distinct = pl.concat(turns).unique(KEY) if turns else None
     records = missing.unique(["piece", "row"], keep="first", maintain_order=True)
     return Preview(
         records=converted.counts.ok,
         turns=sum(piece.turn_count for piece in converted.pieces),
-        distinct_turns=distinct,
-        stored_turns=distinct - missing.height,
+        distinct_turns=distinct.height if distinct is not None else 0,
+        stored_turns=distinct.height - missing.height if distinct is not None else 0,
         planned_records=records.height,
         estimated_tokens=int(records["record_tokens"].sum()),
+        requested_tokens=_tokens_of(distinct, missing) if distinct is not None else 0,
     )
+
+
+def _tokens_of(turns: pl.DataFrame, missing: pl.DataFrame) -> int:
+    sent = turns.join(missing, on=KEY, how="semi")["text_bytes"]
+    return int((sent // plan.BYTES_PER_TOKEN + 1).sum())
 
 
 def score(
@@ -107,22 +124,23 @@ def score(
     cluster: ClusterOptions,
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     progress: Progress = Silent(),  # noqa: B008
+    read_block: ReadBlock | None = None,
 ) -> tuple[Scored, ScoringWork]:
     """The scores of every turn, and what this run did for them.
 
     What the store lacks is planned, the plan written down, and its shards scored; a plan that an
     earlier run left for the same records is finished first. Where nothing is missing, no worker is
-    started and no model loaded.
+    started and no model loaded. ``read_block`` looks up the secret block that holds a service's key.
     """
     store = ScoreStore(home, model.fingerprint, model.attributes)
     began = time.monotonic()
     shards: list[ShardWork] = []
-    killed: set[bytes] = set()
+    unscored: dict[bytes, str] = {}
     resumed = False
     with store.planning(progress.say), full_disk_named(home.root):
         store.open(warn=progress.say)
         for _ in range(_ROUNDS):
-            missing = _without(plan.unstored(converted, store, home), killed)
+            missing = _without(plan.unstored(converted, store, home), unscored)
             if missing.is_empty():
                 break
             written = plan.existing(converted, model, home)
@@ -138,16 +156,29 @@ def score(
                     f"finishing an earlier run's plan first: {pending.height} of its turns are not scored yet"
                 )
             progress.begin("score", pending.height, "turns")
-            _run(_shards(pending, converted), model, home, cluster, progress, shards, killed)
+            if model.endpoint is None:
+                _run(_shards(pending, converted), model, home, cluster, progress, shards, unscored)
+            else:
+                from assay.requesting import request_scores
+
+                request_scores(
+                    _shards(pending, converted),
+                    model,
+                    home,
+                    read_block=read_block,
+                    done=shards.append,
+                    lost=unscored.__setitem__,
+                    progress=progress,
+                )
             store.open(warn=progress.say)
         else:
-            left = _without(plan.unstored(converted, store, home), killed)
+            left = _without(plan.unstored(converted, store, home), unscored)
             if not left.is_empty():
                 raise ClusterFault(
                     f"{left.height} turns still have no score after {_ROUNDS} attempts; is {store.folder} "
                     "the same folder for every worker?"
                 )
-        scored = _gather(converted, model, store, killed, home)
+        scored = _gather(converted, model, store, unscored, home)
     work = ScoringWork(
         turns_scored=sum(shard.turns - shard.failed for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
@@ -158,8 +189,8 @@ def score(
     return scored, work
 
 
-def _without(turns: pl.DataFrame, killed: set[bytes]) -> pl.DataFrame:
-    return turns.filter(~pl.col(KEY).is_in(list(killed))) if killed else turns
+def _without(turns: pl.DataFrame, unscored: dict[bytes, str]) -> pl.DataFrame:
+    return turns.filter(~pl.col(KEY).is_in(list(unscored))) if unscored else turns
 
 
 def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
@@ -181,15 +212,15 @@ def _run(
     cluster: ClusterOptions,
     progress: Progress,
     finished: list[ShardWork],
-    killed: set[bytes],
+    unscored: dict[bytes, str],
 ) -> None:
-    """Have the shards scored; work goes to ``finished``, turns that killed their workers to ``killed``."""
+    """Have the shards scored; work goes to ``finished``, turns that killed their workers to ``unscored``."""
     from assay.dispatch import Fatal, dispatch
 
     def done(result: ShardWork | Fatal) -> None:
         if isinstance(result, Fatal):
             turns = result.shard.members
-            killed.update(turns[KEY])
+            unscored.update(dict.fromkeys(turns[KEY], _KILLED))
             progress.say(f"shard {result.shard.number}: one conversation kills its workers and is left out")
             progress.advance(turns.height, failed=turns.height)
         else:
@@ -201,11 +232,15 @@ def _run(
 
 
 def _gather(
-    converted: Converted, model: ModelSpec, store: ScoreStore, killed: set[bytes], home: Home
+    converted: Converted, model: ModelSpec, store: ScoreStore, unscored: dict[bytes, str], home: Home
 ) -> Scored:
-    """Write every piece's scores beside its turns."""
+    """Write every piece's scores beside its turns. ``unscored``: reasons that are in no segment, by key."""
     folder = home.artifacts / "score" / score_key(converted, model)
     columns = list(score_schema(model.attributes))
+    unstored_reasons = pl.DataFrame(
+        {KEY: list(unscored), _UNSTORED: list(unscored.values())},
+        schema={KEY: pl.Binary, _UNSTORED: pl.String},
+    )
     pieces: list[ScoredPiece] = []
     failed: dict[str, int] = {}
     segments: set[str] = set()
@@ -213,10 +248,10 @@ def _gather(
     for group in plan.grouped_turns(converted, home):
         stored = store.look_up(group.turns[KEY].unique())
         segments.update(stored[SEGMENT].unique())
-        died = pl.col(KEY).is_in(list(killed))
-        joined = group.turns.join(stored, on=KEY, how="left", maintain_order="left").with_columns(
-            pl.when(died).then(pl.lit(_KILLED)).otherwise(REASON).alias(REASON),
-            pl.col(TOKENS_CUT).fill_null(0),
+        joined = (
+            group.turns.join(stored, on=KEY, how="left", maintain_order="left")
+            .join(unstored_reasons, on=KEY, how="left", maintain_order="left")
+            .with_columns(pl.coalesce(_UNSTORED, REASON).alias(REASON), pl.col(TOKENS_CUT).fill_null(0))
         )
         for reason in joined[REASON].drop_nulls():
             failed[reason_code(reason)] = failed.get(reason_code(reason), 0) + 1

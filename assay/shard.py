@@ -85,7 +85,7 @@ def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
     """
     began = time.monotonic()
     model = opened(spec)
-    requests, keys = _requests(shard, home)
+    requests, keys = requested(shard, home)
     tokens_before = getattr(model, "tokens_seen", 0)
     scores: dict[bytes, TurnScore] = {}
     for turn_keys, outcomes in zip(keys, model.score(requests), strict=True):
@@ -104,7 +104,7 @@ def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
     )
 
 
-def _requests(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]]]:
+def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]]]:
     """The conversations of the shard's records, and the keys of the turns asked of each."""
     requests = []
     keys = []

@@ -26,7 +26,15 @@ def preview_table(converted: Converted, model: ModelSpec, preview: Preview) -> T
     table.add_row("turns", f"{preview.turns:,}")
     table.add_row("  distinct", f"{preview.distinct_turns:,}")
     table.add_row(f"  of these already scored by {model.name}", f"{preview.stored_turns:,}")
-    table.add_row("  left to score", f"{preview.distinct_turns - preview.stored_turns:,}")
+    table.add_row("  left to score", f"{preview.missing_turns:,}")
+    if model.endpoint is not None:
+        # The contract probe's own request or two are not counted.
+        table.add_row(f"requests to {model.name}", f"{preview.missing_turns:,}")
+        table.add_row("  their tokens, estimated", f"{preview.requested_tokens:,}")
+        if model.endpoint.is_priced:
+            cost = model.endpoint.cost(preview.missing_turns, preview.requested_tokens)
+            table.add_row("  their cost, estimated", f"{cost:,.2f} {model.endpoint.currency}")
+        return table
     table.add_row("records to be shown to the model", f"{preview.planned_records:,}")
     table.add_row("  their tokens, estimated", f"{preview.estimated_tokens:,}")
     return table

@@ -20,6 +20,7 @@ from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
 from assay.shard import ShardWork
 from tasks.pages import where_reachable
+from tasks.secret_blocks import read_secret_block
 from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
 
 _UPDATE_SECONDS = 5.0
@@ -49,7 +50,13 @@ def score_task(
     """The score stage's manifest as JSON. What this run did for it goes to ``done``, never to the cache."""
     with ShownInPrefect(progress) as shown:
         scored, work = assay.scoring.score(
-            converted, model, home=home, cluster=cluster, shard_tokens=shard_tokens, progress=shown
+            converted,
+            model,
+            home=home,
+            cluster=cluster,
+            shard_tokens=shard_tokens,
+            progress=shown,
+            read_block=read_secret_block,
         )
     done.append(work)
     if work.shards:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from assay.rewards.endpoint import Endpoint
 from assay.schema import WEIGHTED_REWARD, Conversation
 
 
@@ -43,6 +44,9 @@ class ModelSpec:
     """Whether the Python code in its repository may run. The operator's to say."""
     device_map: str | None = None
     """How transformers lays the model over the devices that this process sees, where that is asked for."""
+    endpoint: Endpoint | None = None
+    """Where it is served, for a service. Such a model is asked by the run itself and by no worker: its
+    limits are one for the run."""
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -184,6 +184,10 @@ class Renderer:
             chain.append(_Prefix(turn, message_count, text))
         return chain
 
+    def text(self, messages: Sequence[Message]) -> str:
+        """The messages as the chat template writes them."""
+        return self._template([{"role": message.role, "content": message.content} for message in messages])
+
     def _template(self, messages: list[dict[str, str]]) -> str:
         text: str = self._tokenizer.apply_chat_template(
             messages, chat_template=self._chat_template, tokenize=False, add_generation_prompt=False

@@ -1,0 +1,230 @@
+"""A reward service as a reward model: one request a turn, probed before it is paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import httpx2
+
+from assay.errors import ModelFault
+from assay.rewards.endpoint import Endpoint
+from assay.rewards.protocol import ModelSpec, Request, TurnScore
+from assay.rewards.remote.endpoints import ReadBlock, backend_class, key_of
+from assay.rewards.remote.replies import FAILED, REFUSED, UNREADABLE, Reply, Unreadable
+from assay.rewards.remote.transport import Caller, GivenUp, Traffic, Unanswered, http_client, status_text
+from assay.rewards.remote.wording import Unfit, Wording
+from assay.schema import Message, turn_positions
+
+T = TypeVar("T")
+
+#: What a service is asked before anything is spent on it, and to see whether it still answers.
+PROBE = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
+#: The other one, for telling a raw score from one that went through a sigmoid.
+WRONG_PROBE = (Message("user", "What is 1+1?"), Message("assistant", "bananas bananas 77 no"))
+
+_EXCERPT_CHARACTERS = 200
+
+
+class Backend(Protocol):
+    """One protocol: how a conversation is put, and how a reply is read."""
+
+    def __init__(self, endpoint: Endpoint, http: httpx2.AsyncClient, key: str | None) -> None: ...
+
+    def worded(self, messages: Sequence[Message]) -> Wording:
+        """What will be sent; ``Unfit`` where this service cannot be shown the conversation."""
+        ...
+
+    async def send(self, messages: Sequence[Message], wording: Wording) -> Reply:
+        """The reply to one attempt; ``Unanswered`` where none came. Never tries again."""
+        ...
+
+    def scores(self, reply: Reply) -> tuple[float, ...]:
+        """The scores of a successful reply; ``Unreadable`` where it has none."""
+        ...
+
+
+class Service:
+    """An open connection to a reward service, for one event loop. An async context manager."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        read_block: ReadBlock | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        if spec.endpoint is None:
+            raise ModelFault(f"model {spec.name} is no service")
+        self.attributes = spec.attributes
+        self.fingerprint = spec.fingerprint
+        self.endpoint: Endpoint = spec.endpoint
+        self.tokens_seen = 0
+        """Tokens sent with success so far, counted or estimated."""
+        self._key = key_of(spec.endpoint, read_block)
+        self._http = http_client(spec.endpoint, self._key)
+        self._backend: Backend = backend_class(spec.endpoint)(spec.endpoint, self._http, self._key)
+        self._caller = Caller(spec.endpoint, say=say, still_answers=self._still_answers)
+
+    @property
+    def traffic(self) -> Traffic:
+        """What went over the wire so far."""
+        return self._caller.traffic
+
+    async def __aenter__(self) -> Service:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._http.aclose()
+
+    async def rate(self, messages: Sequence[Message]) -> TurnScore:
+        """The outcome for the last message, a turn.
+
+        A reason whose code is in ``replies.PASSING`` may not hold another day. Raises what ``Caller.reply``
+        raises but ``GivenUp``.
+        """
+        try:
+            wording = self._backend.worded(messages)
+        except Unfit as unfit:
+            return TurnScore(None, str(unfit))
+        try:
+            reply = await self._caller.reply(lambda: self._backend.send(messages, wording), wording.tokens)
+            if reply.status >= 400:
+                return TurnScore(None, f"{REFUSED}: {status_text(reply.status)}{self._quoted(reply)}")
+            values = self._backend.scores(reply)
+        except Unreadable as unreadable:
+            return TurnScore(None, f"{UNREADABLE}: {unreadable}")
+        except GivenUp as trouble:
+            return TurnScore(None, f"{FAILED}: {trouble}")
+        self.tokens_seen += wording.tokens
+        return TurnScore(values)
+
+    async def probe(self) -> None:
+        """See that the service keeps its contract, with one short conversation. ModelFault if it does not.
+
+        Where every score of a scalar service lies between 0 and 1, it is asked for the very sigmoid that it
+        is otherwise told to leave out: if that changes nothing, it does not listen.
+        """
+        scores = await self._probed(PROBE)
+        what_to_do = getattr(self._backend, "what_to_do_if_squashed", None)
+        if what_to_do is None or len(self.attributes) > 1 or not 0 <= scores[0] <= 1:
+            return
+        wrong = await self._probed(WRONG_PROBE)
+        if 0 <= wrong[0] <= 1 and await self._probed(PROBE, squashed=True) == scores:
+            raise ModelFault(
+                f"endpoint {self.endpoint.name}: its scores never leave 0 to 1 ({scores[0]:.4g} for a right "
+                f"answer, {wrong[0]:.4g} for a wrong one), and asking for raw scores changes nothing: it "
+                f"puts them through a sigmoid, which flattens all differences between good answers. To do: "
+                f"{what_to_do}"
+            )
+
+    async def _probed(self, messages: Sequence[Message], **options: bool) -> tuple[float, ...]:
+        try:
+            wording = self._backend.worded(messages)
+            send: Callable[..., Awaitable[Reply]] = self._backend.send
+            reply = await self._caller.reply(lambda: send(messages, wording, **options), wording.tokens)
+            if reply.status >= 400:
+                what, body = status_text(reply.status), reply.body
+            else:
+                return self._backend.scores(reply)
+        except Unfit as unfit:
+            raise ModelFault(
+                f"endpoint {self.endpoint.name}: the probe cannot be put to it: {unfit}"
+            ) from None
+        except Unreadable as unreadable:
+            what, body = str(unreadable), b""
+        except GivenUp as trouble:
+            what, body = str(trouble), b""
+        shown = f" ({self._without_key(body)})" if body else ""
+        raise ModelFault(
+            f"endpoint {self.endpoint.name}: a first short conversation brought no scores: {what}{shown}. "
+            f"Nothing was spent on data. See that its kind ({self.endpoint.kind}), its model "
+            f"({self.endpoint.model}) and its attributes ({', '.join(self.attributes)}) are those of a "
+            "reward model that is served there"
+        )
+
+    async def _still_answers(self) -> bool:
+        """Whether one more attempt at the probe brings scores."""
+        self.traffic.requests += 1
+        try:
+            async with asyncio.timeout(self.endpoint.timeout_seconds):
+                reply = await self._backend.send(PROBE, self._backend.worded(PROBE))
+            return reply.status == 200 and bool(self._backend.scores(reply))
+        except (Unanswered, Unreadable, Unfit, TimeoutError):
+            return False
+
+    def _quoted(self, reply: Reply) -> str:
+        """What the service says of a turn that it refuses. It may quote the turn: for quarantine alone."""
+        said = self._without_key(reply.body)
+        return f": {said}" if said else ""
+
+    def _without_key(self, body: bytes) -> str:
+        text = body.decode(errors="replace")
+        if self._key is not None:
+            text = text.replace(self._key, "[key]")
+        text = re.sub(r"(?i)bearer\s+\S+", "Bearer [key]", " ".join(text.split()))
+        return text if len(text) <= _EXCERPT_CHARACTERS else f"{text[:_EXCERPT_CHARACTERS]}…"
+
+
+class ServiceModel:
+    """A service behind the interface of a local model: for verifying it, and for a single score."""
+
+    def __init__(self, spec: ModelSpec, *, read_block: ReadBlock | None = None) -> None:
+        self.attributes = spec.attributes
+        self.fingerprint = spec.fingerprint
+        self.tokens_seen = 0
+        self._spec = spec
+        self._read_block = read_block
+
+    def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
+        """An outcome a requested turn, after a probe, so many at a time as the endpoint allows."""
+        return in_a_loop(self._scored(requests))
+
+    async def _scored(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
+        async with Service(self._spec, read_block=self._read_block) as service:
+            await service.probe()
+            slots = asyncio.Semaphore(service.endpoint.in_flight)
+
+            async def rated(messages: Sequence[Message]) -> TurnScore:
+                async with slots:
+                    return await service.rate(messages)
+
+            async def all_of(request: Request) -> list[TurnScore]:
+                positions = turn_positions(request.messages)
+                return await gathered(
+                    rated(request.messages[: positions[turn] + 1]) for turn in request.turns
+                )
+
+            outcomes = await gathered(all_of(request) for request in requests)
+            self.tokens_seen += service.tokens_seen
+            return outcomes
+
+
+def open_service(spec: ModelSpec) -> ServiceModel:
+    """The service, its key out of the environment."""
+    return ServiceModel(spec)
+
+
+async def gathered(work: Any) -> list[Any]:
+    """The results in order; the first failure cancels the rest and is raised as it is."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
+    """What the coroutine returns, from an event loop of its own; also inside a notebook's running one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1, thread_name_prefix="service") as thread:
+        return thread.submit(asyncio.run, work).result()

@@ -1,0 +1,313 @@
+"""HTTP to a reward service: connections that are kept, addresses that are checked, one owner of retries."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import logging
+import math
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import httpcore2
+import httpx2
+
+from assay.errors import ModelFault, Resumable
+from assay.rewards.endpoint import Endpoint
+from assay.rewards.remote.addresses import why_refused
+from assay.rewards.remote.pacing import Pace
+from assay.rewards.remote.replies import Reply, Unreadable
+
+#: A reply with scores has a few hundred bytes.
+MAX_REPLY_BYTES = 1 << 20
+
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 30.0
+
+_NOTICE_SECONDS = 10.0
+
+#: Statuses below 500 that another attempt may not meet: a time-out, a conflict, "too early", a limit, and
+#: what TEI says of a model that failed (424).
+_PASSING = frozenset({408, 409, 424, 425, 429})
+
+_WHAT_TO_DO = {
+    401: "see that its key is right and has not expired",
+    403: "see that its key may use this model",
+    404: "see that its url and model are right",
+    405: "see that its url and kind are right",
+    407: "a proxy in between wants to be asked by name",
+}
+
+#: Loggers that would show headers, bodies or both (``OPENAI_LOG=debug``, httpcore's trace).
+_TALKATIVE = ("openai", "httpx2", "httpcore2")
+
+
+class Unanswered(Exception):
+    """No reply came. Says why, in words without what was asked."""
+
+
+class GivenUp(Exception):
+    """One turn that the service fails on, while it answers others."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went over the wire."""
+
+    requests: int = 0
+    """All attempts."""
+    retries: int = 0
+
+
+class _CheckedAddresses(httpcore2.AsyncNetworkBackend):
+    """Connects to no address that ``addresses`` refuses, whatever a name is made to point at."""
+
+    def __init__(self, endpoint_name: str, inner: httpcore2.AsyncNetworkBackend) -> None:
+        self._endpoint_name = endpoint_name
+        self._inner = inner
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore2.ConnectError(f"{host} is not known here: {error.strerror}") from None
+        addresses = [str(one[4][0]) for one in found]
+        for address in addresses:
+            if reason := why_refused(address):
+                raise ModelFault(f"endpoint {self._endpoint_name}: {host} is not connected to: {reason}")
+        trouble: httpcore2.ConnectError | httpcore2.ConnectTimeout | None = None
+        for address in dict.fromkeys(addresses):
+            try:
+                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                trouble = error
+        raise trouble or httpcore2.ConnectError(f"{host} has no address")
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class _BoundedBody(httpx2.AsyncByteStream):
+    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
+        self._inner = inner
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        received = 0
+        async for chunk in self._inner:
+            received += len(chunk)
+            if received > MAX_REPLY_BYTES:
+                raise Unreadable(f"a reply of more than {MAX_REPLY_BYTES:,} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Bounded(httpx2.AsyncHTTPTransport):
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        response = await super().handle_async_request(request)
+        response.stream = _BoundedBody(response.stream)  # type: ignore[arg-type]
+        return response
+
+
+def http_client(endpoint: Endpoint, key: str | None) -> httpx2.AsyncClient:
+    """A client with as many connections as requests may be in flight. It follows no redirect, asks no
+    proxy and reads no ``.netrc``: a request goes where the operator said, or nowhere.
+    """
+    for name in _TALKATIVE:
+        logger = logging.getLogger(name)
+        if logger.getEffectiveLevel() < logging.WARNING:
+            logger.setLevel(logging.WARNING)
+    limits = httpx2.Limits(
+        max_connections=endpoint.in_flight,
+        max_keepalive_connections=endpoint.in_flight,
+        keepalive_expiry=60.0,
+    )
+    transport = _Bounded(limits=limits, trust_env=False)
+    pool: Any = transport._pool  # httpx2 hands no network backend through to its pool
+    pool._network_backend = _CheckedAddresses(endpoint.name, pool._network_backend)
+    # Not compressed: the bound on a reply's size is one on what it unfolds to.
+    headers = {"accept-encoding": "identity"}
+    if key is not None:
+        headers["authorization"] = f"Bearer {key}"
+    return httpx2.AsyncClient(
+        transport=transport,
+        headers=headers,
+        timeout=endpoint.timeout_seconds,
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+async def sent(client: httpx2.AsyncClient, method: str, url: str, **content: Any) -> Reply:
+    """The reply to one attempt; ``Unanswered`` where none came."""
+    try:
+        response = await client.request(method, url, **content)
+    except httpx2.TransportError as error:
+        raise Unanswered(described(error)) from None
+    return reply_of(response)
+
+
+def reply_of(response: httpx2.Response) -> Reply:
+    """An HTTP response that was read, as a ``Reply``."""
+    return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, response.content)
+
+
+def described(error: BaseException) -> str:
+    """A failure of the network in a few words of our own: the library's may quote what was sent."""
+    if isinstance(error, httpx2.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, httpx2.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, httpx2.ConnectError):
+        return "no connection"
+    if isinstance(error, httpx2.RemoteProtocolError):
+        return "the connection broke off"
+    if isinstance(error, httpx2.NetworkError):
+        return "the connection was reset"
+    return "the connection failed"
+
+
+def status_text(status: int) -> str:
+    """``HTTP 503 Service Unavailable``, in the standard's words and not the service's."""
+    try:
+        return f"HTTP {status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"HTTP {status}"
+
+
+def retry_after_seconds(value: str | None, *, now: float) -> float | None:
+    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3); None where it is rubbish.
+
+    ``now`` is the time of day, in seconds since 1970.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            # RFC 9110 knows GMT alone; a date without a zone is read as that.
+            date = email.utils.parsedate_tz(value)
+            return max(0.0, email.utils.mktime_tz(date) - now) if date else None
+        except (ValueError, OverflowError):
+            return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+class Caller:
+    """Sends one turn after the other and owns every retry: no client below it has retries of its own."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        say: Callable[[str], None],
+        still_answers: Callable[[], Awaitable[bool]],
+    ) -> None:
+        self.traffic = Traffic()
+        self._still_answers = still_answers
+        self._endpoint = endpoint
+        self._pace = Pace(endpoint.requests_per_minute, endpoint.tokens_per_minute)
+        self._say = say
+        self._spoke = -math.inf
+
+    async def reply(self, attempt: Callable[[], Awaitable[Reply]], tokens: int) -> Reply:
+        """The service's reply: a success, or a refusal of this turn (a 4xx).
+
+        ``Resumable`` where the service stays away beyond the deadline, or asks for more patience than
+        the operator allows; ``GivenUp`` where it fails on this turn only; ``ModelFault`` where no turn
+        will ever be answered.
+        """
+        began: float | None = None
+        attempts = 0
+        while True:
+            await self._pace.wait(tokens)
+            began = time.monotonic() if began is None else began
+            left = began + self._endpoint.deadline_seconds - time.monotonic()
+            attempts += 1
+            self.traffic.requests += 1
+            asked_for: float | None = None
+            limited = False
+            patience = min(self._endpoint.timeout_seconds, max(left, 0.01))
+            try:
+                async with asyncio.timeout(patience):
+                    found = await attempt()
+            except TimeoutError:
+                trouble = f"no answer within {patience:.3g} s"
+            except Unanswered as error:
+                trouble = str(error)
+            else:
+                if not self._is_passing(found.status):
+                    return found
+                trouble = status_text(found.status)
+                limited = found.status == HTTPStatus.TOO_MANY_REQUESTS
+                asked_for = retry_after_seconds(found.headers.get("retry-after"), now=time.time())
+            delay = self._delay(attempts, asked_for, trouble)
+            if time.monotonic() + delay >= began + self._endpoint.deadline_seconds:
+                await self._give_up(trouble, attempts, limited=limited)
+            self._notice(trouble, delay)
+            if limited:
+                self._pace.hold(delay)
+            self.traffic.retries += 1
+            await asyncio.sleep(delay)
+
+    def _is_passing(self, status: int) -> bool:
+        """Whether another attempt may fare better. Raises where none will."""
+        name = self._endpoint.name
+        if status in _WHAT_TO_DO:
+            raise ModelFault(f"endpoint {name}: {status_text(status)}: {_WHAT_TO_DO[status]}")
+        if status == HTTPStatus.PAYMENT_REQUIRED:
+            raise Resumable(
+                f"endpoint {name}: {status_text(status)}: the account has run out of credit. What is scored "
+                "is stored; top it up, and the same command goes on from there"
+            )
+        if 300 <= status < 400:
+            raise ModelFault(
+                f"endpoint {name}: {status_text(status)}: it redirects, and redirects are not followed; "
+                "state the address that it redirects to as its url, if you trust that"
+            )
+        return status in _PASSING or status >= 500
+
+    def _delay(self, attempts: int, asked_for: float | None, trouble: str) -> float:
+        if asked_for is None:
+            longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(attempts - 1, 16))
+            # Not all at once, or a service that comes back is thrown over again.
+            return longest * random.uniform(0.5, 1.0)
+        if asked_for > self._endpoint.longest_wait_seconds:
+            raise Resumable(
+                f"endpoint {self._endpoint.name}: {trouble}, and it asks to be left alone for "
+                f"{asked_for:.0f} s, more than the {self._endpoint.longest_wait_seconds:.0f} s of its "
+                "longest_wait_seconds. What is scored is stored; the same command goes on from there"
+            )
+        return asked_for + random.uniform(0.0, 0.1)
+
+    async def _give_up(self, trouble: str, attempts: int, *, limited: bool) -> None:
+        """Blame the turn if the service answers another one now, else the service."""
+        if not limited and await self._still_answers():
+            raise GivenUp(f"{trouble}, {attempts} times, while the service answers others")
+        raise Resumable(
+            f"endpoint {self._endpoint.name}: {trouble}; tried {attempts} times within its deadline_seconds "
+            f"({self._endpoint.deadline_seconds:g}). What is scored is stored; the same command goes on from "
+            "there"
+        )
+
+    def _notice(self, trouble: str, delay: float) -> None:
+        now = time.monotonic()
+        if now - self._spoke >= _NOTICE_SECONDS:
+            self._spoke = now
+            self._say(f"endpoint {self._endpoint.name}: {trouble}; tried again in {delay:.1f} s")

@@ -1,0 +1,123 @@
+"""NeMo-Aligner's reward model server (``serve_reward_model.py``, PyTriton), over Triton's HTTP protocol.
+
+The server adds no token of its own and reads the score at the last one, which has to be the label prefix
+``<extra_id_2>``. What is too long it cuts at the right, without a word, and that token with it: lengths
+are checked here, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import httpx2
+import numpy as np
+
+from assay.errors import ModelFault
+from assay.rewards.endpoint import Endpoint
+from assay.rewards.remote.replies import Reply, Unreadable, in_order, item, parsed
+from assay.rewards.remote.transport import sent
+from assay.rewards.remote.wording import Scribe, Unfit, Wording
+from assay.schema import Message
+from assay.steerlm import NEMO_SYSTEM, gap
+
+#: Says how many of a body's bytes are JSON; tensors follow (Triton's binary tensor data extension).
+_JSON_LENGTH = "inference-header-content-length"
+
+_CONTROL = re.compile(r"<extra_id_\d+>")
+_SPEAKERS = {"user": "User", "assistant": "Assistant"}
+
+
+class NemoAligner:
+    """Speaks ``POST {url}/v2/models/{model}/infer``, with ``tritonclient`` for what the bytes mean."""
+
+    def __init__(self, endpoint: Endpoint, http: httpx2.AsyncClient, key: str | None) -> None:
+        self._endpoint = endpoint
+        self._http = http
+        self._scribe = Scribe(endpoint)
+        self._triton = _tritonclient(endpoint)
+        self._inputs: frozenset[str] | None = None
+
+    def worded(self, messages: Sequence[Message]) -> Wording:
+        """The conversation in NeMo's template, whose system sentence is always the same."""
+        text = nemo_text(messages)
+        return Wording(text, self._scribe.tokens_of_text(text))
+
+    async def send(self, messages: Sequence[Message], wording: Wording) -> Reply:
+        """The reply to one attempt; the first asks what inputs the model takes."""
+        address = f"{self._endpoint.url}/v2/models/{self._endpoint.model}"
+        if self._inputs is None:
+            described = await sent(self._http, "GET", address)
+            if described.status != 200:
+                return described
+            self._inputs = frozenset(str(item(one, "name")) for one in item(parsed(described), "inputs"))
+        body, json_length = self._triton.InferenceServerClient.generate_request_body(self._tensors(wording))
+        headers = {"content-type": "application/octet-stream"}
+        if json_length is not None:
+            headers[_JSON_LENGTH] = str(json_length)
+        return await sent(self._http, "POST", f"{address}/infer", content=bytes(body), headers=headers)
+
+    def scores(self, reply: Reply) -> tuple[float, ...]:
+        """The scores of a reply; ``Unreadable`` where it has none, or says that it cut the text."""
+        json_length = reply.headers.get(_JSON_LENGTH)
+        if json_length is None:
+            parsed(reply)
+        result = self._result(reply, json_length)
+        exceeded = self._tensor(result, "exceeded")
+        if exceeded is not None and exceeded.any():
+            raise Unreadable(
+                "the server cut the text, which is too long for it: state a lower limit of length"
+            )
+        rewards = self._tensor(result, "rewards")
+        if rewards is None:
+            raise Unreadable("no output 'rewards' in it")
+        return in_order(rewards.ravel().tolist(), self._endpoint.outputs, self._endpoint.attributes)
+
+    def _tensors(self, wording: Wording) -> list[Any]:
+        sentences = self._triton.InferInput("sentences", [1, 1], "BYTES")
+        sentences.set_data_from_numpy(np.array([[wording.text.encode()]], dtype=np.object_))
+        if self._inputs is None or "add_EOS" not in self._inputs:
+            return [sentences]
+        add_eos = self._triton.InferInput("add_EOS", [1, 1], "BOOL")
+        add_eos.set_data_from_numpy(np.array([[False]]))
+        return [sentences, add_eos]
+
+    def _result(self, reply: Reply, json_length: str | None) -> Any:
+        try:
+            return self._triton.InferenceServerClient.parse_response_body(
+                reply.body, header_length=None if json_length is None else int(json_length)
+            )
+        except (ValueError, KeyError, TypeError, self._triton.InferenceServerException):
+            raise Unreadable("no whole reply of Triton's protocol") from None
+
+    def _tensor(self, result: Any, name: str) -> np.ndarray | None:
+        try:
+            found: np.ndarray | None = result.as_numpy(name)
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise Unreadable(f"output {name!r} cannot be read") from None
+        return found
+
+
+def nemo_text(messages: Sequence[Message]) -> str:
+    """The conversation as NeMo-Aligner's annotator puts it to its server, through ``<extra_id_2>``."""
+    problem = gap(messages)
+    if problem is not None:
+        raise Unfit(problem)
+    text = f"<extra_id_0>System\n{NEMO_SYSTEM}\n"
+    for number, message in enumerate(messages):
+        if found := _CONTROL.search(message.content):
+            raise Unfit(f"forged_control_token: {found[0]!r} in message {number} ({message.role})")
+        if message.role != "system":
+            text += f"<extra_id_1>{_SPEAKERS[message.role]}\n{message.content}\n"
+    return text + "<extra_id_2>"
+
+
+def _tritonclient(endpoint: Endpoint) -> Any:
+    try:
+        import tritonclient.http
+    except (ImportError, RuntimeError):
+        raise ModelFault(
+            f"endpoint {endpoint.name}: its kind needs tritonclient: pip install 'assay[triton]'"
+        ) from None
+    return tritonclient.http

@@ -1,0 +1,75 @@
+"""vLLM's pooling server: ``vllm serve MODEL --runner pooling --convert classify``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx2
+
+from assay.rewards.endpoint import Endpoint
+from assay.rewards.remote.replies import Reply, Unreadable, in_order, item, parsed
+from assay.rewards.remote.transport import sent
+from assay.rewards.remote.wording import Scribe, Wording, as_dicts
+from assay.schema import Message
+
+
+class Classify:
+    """Speaks ``POST {url}/classify``, with messages, so that the server applies its own chat template.
+
+    With one label it would apply a sigmoid: ``use_activation`` forbids it. Servers before that field
+    ignore it.
+    """
+
+    path = "/classify"
+    what_to_do_if_squashed = (
+        "update vLLM, or start it with --override-pooler-config '{\"softmax\": false}'"  # before 0.11
+    )
+
+    def __init__(self, endpoint: Endpoint, http: httpx2.AsyncClient, key: str | None) -> None:
+        self._endpoint = endpoint
+        self._http = http
+        self._scribe = Scribe(endpoint)
+
+    def worded(self, messages: Sequence[Message]) -> Wording:
+        """What the conversation costs; it is sent as messages."""
+        return Wording("", self._scribe.tokens_of_messages(messages))
+
+    async def send(self, messages: Sequence[Message], wording: Wording, *, squashed: bool = False) -> Reply:
+        """The reply to one attempt. ``squashed`` asks for the sigmoid, to see whether it is asked at all."""
+        body = {"model": self._endpoint.model, "messages": as_dicts(messages), "use_activation": squashed}
+        return await sent(self._http, "POST", self._endpoint.url + self.path, json=body | self._details())
+
+    def scores(self, reply: Reply) -> tuple[float, ...]:
+        """The scores of a reply; ``Unreadable`` where it has none."""
+        values = self._values(_only(item(parsed(reply), "data")))
+        return in_order(values, self._endpoint.outputs, self._endpoint.attributes)
+
+    def _details(self) -> dict[str, Any]:
+        return {}
+
+    def _values(self, entry: Any) -> Any:
+        return item(entry, "probs")
+
+
+class Pooling(Classify):
+    """Speaks ``POST {url}/pooling``. A model that gives a score a token is read at its last."""
+
+    path = "/pooling"
+
+    def _details(self) -> dict[str, Any]:
+        return {"encoding_format": "float"}
+
+    def _values(self, entry: Any) -> Any:
+        values = item(entry, "data")
+        if isinstance(values, list) and values and isinstance(values[-1], list):
+            return values[-1]
+        return values
+
+
+def _only(entries: Any) -> Any:
+    if not isinstance(entries, list) or len(entries) != 1:
+        raise Unreadable(
+            f"{len(entries) if isinstance(entries, list) else 'no'} results for one conversation"
+        )
+    return entries[0]

@@ -1,0 +1,127 @@
+"""How a conversation is put to a service: as messages, as the text of a chat template, or in NeMo's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from assay.errors import ModelFault
+from assay.rewards.endpoint import Endpoint
+from assay.rewards.protocol import Request
+from assay.rewards.rendering import Renderer
+from assay.schema import Message, turn_positions
+
+#: UTF-8 bytes that make one token, where no tokenizer is known; the same as for planning.
+BYTES_PER_TOKEN = 4
+
+_NO_LIMIT = 1 << 30
+
+
+class Unfit(Exception):
+    """A conversation that this service cannot be shown. Its text is the reason, ``code: detail``."""
+
+
+class Wording(NamedTuple):
+    """A conversation as it is sent."""
+
+    text: str
+    """Rendered, where that is done here; else empty."""
+    tokens: int
+    """Counted where the tokenizer is known, else estimated."""
+
+
+def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """The messages as JSON has them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+class Scribe:
+    """Writes conversations down for one endpoint, and holds them to the limits that its operator stated."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._tokenizer: Any = None
+        self._renderer: Renderer | None = None
+        if endpoint.tokenizer is None:
+            return
+        self._tokenizer = _loaded(endpoint)
+        if self._tokenizer.chat_template:
+            limit = endpoint.max_tokens or _NO_LIMIT
+            self._renderer = Renderer(self._tokenizer, max_tokens=limit, over_length="quarantine")
+
+    def tokens_of_text(self, text: str) -> int:
+        """The text's tokens, without special ones around it, or an estimate. ``Unfit`` if it is too long."""
+        self._check_characters(len(text))
+        if self._tokenizer is None:
+            return _estimated(len(text.encode()))
+        tokens = len(self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+        if self._endpoint.max_tokens is not None and tokens > self._endpoint.max_tokens:
+            raise Unfit(f"too_long: {tokens} tokens, the model's limit is {self._endpoint.max_tokens}")
+        return tokens
+
+    def tokens_of_messages(self, messages: Sequence[Message]) -> int:
+        """The same for messages that the service renders by itself."""
+        self._check_characters(sum(len(message.content) for message in messages))
+        if self._renderer is None:
+            if self._tokenizer is not None:
+                return self.tokens_of_text("\n".join(message.content for message in messages))
+            return _estimated(sum(len(message.content.encode()) for message in messages))
+        return len(self._token_ids(self._renderer, messages))
+
+    def rendered(self, messages: Sequence[Message]) -> Wording:
+        """The conversation in its chat template, for a server that puts special tokens around what it gets.
+
+        A template writes the token at the beginning that such a server adds as well. What is sent is the
+        text from which the server's tokenizer makes just the tokens that the template means.
+        """
+        if self._renderer is None:
+            raise ModelFault(
+                f"endpoint {self._endpoint.name}: tokenizer: it has no chat template, so a conversation "
+                f"cannot be rendered for it; add a chat_template.jinja to {self._endpoint.tokenizer}"
+            )
+        meant = self._token_ids(self._renderer, messages)
+        text = self._renderer.text(messages)
+        beginning, end = (
+            str(self._tokenizer.special_tokens_map.get(f"{n}_token", "")) for n in ("bos", "eos")
+        )
+        for candidate in dict.fromkeys(
+            (
+                text,
+                text.removeprefix(beginning),
+                text.removesuffix(end),
+                text.removeprefix(beginning).removesuffix(end),
+            )
+        ):
+            if self._tokenizer.backend_tokenizer.encode(candidate, add_special_tokens=True).ids == meant:
+                self._check_characters(len(candidate))
+                return Wording(candidate, len(meant))
+        raise Unfit("no_wording: the server's tokenizer would not read the tokens that the template means")
+
+    def _token_ids(self, renderer: Renderer, messages: Sequence[Message]) -> list[int]:
+        turn = len(turn_positions(messages)) - 1
+        (found,) = renderer.render([Request(tuple(messages), (turn,))])
+        if found.refused:
+            raise Unfit(found.refused[turn])
+        ids: list[int] = found.passes[0].token_ids.tolist()
+        return ids
+
+    def _check_characters(self, characters: int) -> None:
+        limit = self._endpoint.max_characters
+        if limit is not None and characters > limit:
+            raise Unfit(f"too_long: {characters} characters, the operator's limit is {limit}")
+
+
+def _estimated(text_bytes: int) -> int:
+    return text_bytes // BYTES_PER_TOKEN + 1
+
+
+def _loaded(endpoint: Endpoint) -> Any:
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            endpoint.tokenizer, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise ModelFault(f"endpoint {endpoint.name}: tokenizer: {' '.join(str(error).split())}") from error

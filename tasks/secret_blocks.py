@@ -1,0 +1,21 @@
+"""Keys of reward services that are kept in Prefect's Secret blocks, read where the scores are asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.blocks.system import Secret
+
+from assay.errors import ModelFault
+
+
+def read_secret_block(name: str) -> str:
+    """The secret of that block; ModelFault where there is no such block."""
+    try:
+        block: Any = Secret.load(name)
+    except ValueError:
+        raise ModelFault(
+            f"there is no Prefect Secret block {name!r}, which a reward service's key is to be in; make one "
+            "in Prefect's pages under Blocks, or name an environment variable with key_variable"
+        ) from None
+    return str(block.get())
