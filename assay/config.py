@@ -148,6 +148,51 @@ class RunOptions(BaseModel):
         ),
         CommandLine(_MODEL, "NAME_OR_PATH"),
     ] = "starter"
+    revision: Annotated[
+        str | None,
+        Field(
+            title="Revision",
+            description="Branch, tag or commit of a model on the Hub; unless given, its main branch.",
+        ),
+        CommandLine(_MODEL, "COMMIT"),
+    ] = None
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None,
+        Field(
+            title="Number format",
+            description="What the model computes in; unless given, what its card says, or float32.",
+        ),
+        CommandLine(_MODEL),
+    ] = None
+    attributes: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Names of the outputs",
+            description="What each output of the model rates, in their order, where its config.json does not "
+            "say.",
+        ),
+        CommandLine(_MODEL, "NAME"),
+    ] = []
+    weights: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Weights",
+            description="Make weighted_reward of the attributes, by weights such as helpfulness=0.65; unless "
+            "given, the published ones, where there are any.",
+        ),
+        CommandLine(_MODEL, "NAME=NUMBER"),
+    ] = []
+    max_tokens: Annotated[
+        int | None,
+        Field(
+            title="Longest turn",
+            description="Tokens through a turn that the model is shown at most; unless given, its own limit.",
+            ge=1,
+        ),
+        CommandLine(_MODEL, "N"),
+    ] = None
     over_length: Annotated[
         Literal["quarantine", "left-truncate"],
         Field(
@@ -299,7 +344,13 @@ class Settings(BaseSettings):
     scheduler_address: str | None = None
     """``ASSAY_SCHEDULER_ADDRESS``: a running Dask scheduler, such as ``tls://host:8786``."""
     trust_remote_code: bool = False
-    """``ASSAY_TRUST_REMOTE_CODE``: let a model's repository run its own code."""
+    """``ASSAY_TRUST_REMOTE_CODE``: let a model's repository run its own code, from a commit that is given."""
+    hub_token_variable: str | None = None
+    """``ASSAY_HUB_TOKEN_VARIABLE``: the name of the environment variable that holds the Hub's token."""
+    gpus_per_model: int = Field(default=1, ge=1)
+    """``ASSAY_GPUS_PER_MODEL``: GPUs that one worker sees and spreads its model over."""
+    device_map: str | None = None
+    """``ASSAY_DEVICE_MAP``: how it is spread, as transformers takes it; ``auto`` over several GPUs."""
     endpoints_file: Path | None = None
     """``ASSAY_ENDPOINTS_FILE``: a YAML file of reward services that ``--model`` may name."""
     server_start_seconds: float = Field(default=120.0, gt=0)

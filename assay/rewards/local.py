@@ -192,6 +192,43 @@ class LocalRewardModel:
     def _on_device(self, numbers: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(numbers).to(self._device)
 
+    @property
+    def batch_tokens(self) -> int:
+        """Budgeted tokens of a batch, as ``batching.cost`` counts them."""
+        return self._budget.max_tokens
+
+    @batch_tokens.setter
+    def batch_tokens(self, tokens: int) -> None:
+        self._budget.max_tokens = tokens
+
+    @torch.inference_mode()
+    def last_scores_padded_left(self, requests: Sequence[Request]) -> list[TurnScore] | None:
+        """The last requested turn of each, all in one batch that is padded on the left, with a mask.
+
+        It is how other tools feed such models, and is here to be compared with. None for an encoder.
+        """
+        if self._family.pair:
+            return None
+        passes = [item.passes[-1] for item in self._renderer.render(requests)]
+        longest = max(len(one.token_ids) for one in passes)
+        padding = torch.tensor([longest - len(one.token_ids) for one in passes])
+        token_ids = torch.zeros((len(passes), longest), dtype=torch.int64)
+        for row, one in enumerate(passes):
+            token_ids[row, int(padding[row]) :] = torch.from_numpy(one.token_ids)
+        mask = (torch.arange(longest) >= padding[:, None]).long()
+        hidden = self._backbone(
+            input_ids=token_ids.to(self._device),
+            attention_mask=mask.to(self._device),
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(self._device),
+            use_cache=False,
+        ).last_hidden_state
+        rows = torch.arange(len(passes))
+        reads = [one.reads[-1] for one in passes]
+        ends = padding + torch.tensor([read.position for read in reads])
+        gates = padding + torch.tensor([read.gate or 0 for read in reads])
+        values = self._read(hidden[rows, ends], hidden[rows, gates]).cpu().numpy()
+        return [_outcome(row, one.tokens_cut) for row, one in zip(values, passes, strict=True)]
+
     def _hidden(self, token_ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Last hidden states ``[batch, time, hidden]``. An encoder's ``mask`` is 0 where padding is."""
         options = {"use_cache": False} if mask is None else {"attention_mask": mask}

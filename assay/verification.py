@@ -1,0 +1,360 @@
+"""Does this set-up give the scores that a model's card publishes, and the same ones whatever goes with them?
+
+Every check measures a deviation and holds it to a tolerance; none decides for a person what it means
+that a published number does not come out.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay import __version__
+from assay.cluster import ClusterOptions, connected
+from assay.errors import ModelFault, UserMistake
+from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
+from assay.rewards.published import CATALOG, Published
+from assay.schema import Conversation, Message, turn_positions
+from assay.shard import opened
+
+#: How far one and the same turn's scores may be apart, times ``max(1, |score|)``. For fp32 it is what
+#: Assay promises; the others are what rounding to 11 and 8 bits of mantissa was seen to do.
+TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+
+#: How far a score may be from the one that its authors print, as a share of it. They ran other hardware
+#: and other kernels. A share of at least 0.1, or a score near zero could not be met.
+PUBLISHED_SHARE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+_SMALLEST_SCALE = 0.1
+
+#: A list a conversation, in it the values of every turn.
+Scores = list[list[tuple[float, ...]]]
+
+#: Tokens of a batch: every sequence by itself, a few together, most of them.
+_BUDGETS = (1, 64, 1024)
+
+_GOLDEN_VERSION = 1
+_PACKAGES = ("torch", "transformers", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check measured."""
+
+    name: str
+    passed: bool | None
+    """None where it does not apply to this model."""
+    measured: str
+    allowed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Scores that were recorded, to be compared with later or elsewhere."""
+
+    model: str
+    fingerprint: str
+    attributes: tuple[str, ...]
+    dtype: str
+    versions: dict[str, str | None]
+    rows: tuple[tuple[Conversation, tuple[tuple[float, ...], ...]], ...]
+    """Conversations and, for every turn, its values."""
+
+
+def probe_conversations() -> list[Conversation]:
+    """Conversations of many lengths, of one turn and several, in several scripts, always the same."""
+    talks: list[tuple[tuple[str, str], ...]] = [
+        (("user", "What is 1+1?"), ("assistant", "1+1=2")),
+        (("user", "What is 1+1?"), ("assistant", "1+1=3")),
+        (
+            ("system", "Answer in one sentence."),
+            ("user", "Why is the sky blue?"),
+            ("assistant", "Air scatters short waves of light more than long ones."),
+            ("user", "And at sunset?"),
+            ("assistant", "The light's way through the air is longer, and what is left of it is red."),
+        ),
+        (
+            ("user", "Write a function that adds two numbers."),
+            ("assistant", "def add(a, b):\n    return a + b\n"),
+            ("user", "Now with types."),
+            ("assistant", "def add(a: int, b: int) -> int:\n    return a + b\n"),
+            ("user", "Thanks!"),
+            ("assistant", "You are welcome."),
+        ),
+        (("user", "Wie heißt die Hauptstadt von Österreich?"), ("assistant", "Wien.")),
+        (("user", "请用一句话介绍北京。"), ("assistant", "北京是中国的首都，有三千多年的历史。")),
+        (("user", "Назови три реки."), ("assistant", "Волга, Дон и Лена.")),
+    ]
+    for length in (3, 17, 60, 110):
+        answer = " ".join(f"Point {number}: it depends on the case at hand." for number in range(length // 3))
+        talks.append((("user", f"Give me {length} reasons."), ("assistant", answer or "None.")))
+    return [tuple(Message(role, content) for role, content in talk) for talk in talks]
+
+
+def verify(spec: ModelSpec, *, workers: int, say: Callable[[str], None]) -> list[Check]:
+    """Every check of the model, in the order they ran. Loads it in this process, then in the workers."""
+    say(f"loading {spec.name} ({spec.dtype})")
+    model = opened(spec)
+    conversations, alone = _scored_alone(model, spec)
+    left_out = len(probe_conversations()) - len(conversations)
+    if left_out:
+        say(f"{left_out} probe conversations are left out, which the model does not take whole")
+    say(f"scoring {len(conversations)} conversations in every way")
+    checks = [
+        *_published(model, spec),
+        _neighbours(model, spec, conversations, alone),
+        _padding_side(model, spec, conversations, alone),
+        _batch_budget(model, spec, conversations, alone),
+        _single_pass(model, spec, conversations, alone),
+    ]
+    say(f"starting {workers} workers")
+    return [*checks, _workers(spec, conversations, alone, workers)]
+
+
+def _scored_alone(model: RewardModel, spec: ModelSpec) -> tuple[list[Conversation], Scores]:
+    """The probe conversations that this model takes whole, and their scores, one conversation at a time."""
+    conversations, scores = [], []
+    reasons = []
+    for conversation in probe_conversations():
+        (outcomes,) = model.score([_whole(conversation)])
+        values = [outcome.values for outcome in outcomes if outcome.values is not None]
+        if len(values) == len(outcomes):
+            conversations.append(conversation)
+            scores.append(values)
+        else:
+            reasons += [outcome.reason for outcome in outcomes if outcome.reason is not None]
+    if not conversations:
+        raise ModelFault(f"model {spec.name} gives no score to any probe conversation: {reasons[0]}")
+    return conversations, scores
+
+
+def _published(model: RewardModel, spec: ModelSpec) -> list[Check]:
+    """Whether the numbers on the model's card come out, a check an example."""
+    entry = CATALOG.get(spec.name)
+    if entry is None or not entry.published:
+        return [Check("published score", None, "none is known for this model")]
+    return [_as_published(model, spec, example) for example in entry.published]
+
+
+def _as_published(model: RewardModel, spec: ModelSpec, example: Published) -> Check:
+    last = len(turn_positions(example.messages)) - 1
+    ((outcome,),) = model.score([Request(example.messages, (last,))])
+    name = f"published score of {example.messages[-1].content[:24]!r}"
+    if outcome.values is None:
+        return Check(name, False, f"no score: {outcome.reason}")
+    share = max(PUBLISHED_SHARE[example.dtype], PUBLISHED_SHARE.get(spec.dtype, 0.0))
+    passed = True
+    measured, allowed = [], []
+    for attribute, printed in example.values.items():
+        ours = outcome.values[spec.attributes.index(attribute)]
+        tolerance = share * max(abs(printed), _SMALLEST_SCALE) + example.digits
+        passed = passed and abs(ours - printed) <= tolerance
+        measured.append(f"{attribute} {ours:.6g}, the card has {printed:.6g}")
+        allowed.append(f"{tolerance:.2g}")
+    told = "" if spec.dtype == example.dtype else f" (card: {example.dtype}, here: {spec.dtype})"
+    return Check(name, passed, "; ".join(measured) + told, ", ".join(allowed))
+
+
+def _neighbours(
+    model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
+) -> Check:
+    together = model.score([_whole(conversation) for conversation in conversations])
+    return _compared("all in one batch, padded to the longest", together, alone, spec.dtype)
+
+
+def _padding_side(
+    model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
+) -> Check:
+    name = "padded on the left, with a mask"
+    requests = [
+        Request(conversation, (len(turn_positions(conversation)) - 1,)) for conversation in conversations
+    ]
+    padded_left = getattr(model, "last_scores_padded_left", lambda requests: None)(requests)
+    if padded_left is None:
+        return Check(name, None, "not a causal model of this process")
+    return _compared(
+        name, [[outcome] for outcome in padded_left], [scores[-1:] for scores in alone], spec.dtype
+    )
+
+
+def _batch_budget(model: Any, spec: ModelSpec, conversations: list[Conversation], alone: Scores) -> Check:
+    name = f"batch budgets of {', '.join(map(str, _BUDGETS))} tokens"
+    if not hasattr(model, "batch_tokens"):
+        return Check(name, None, "batches are the service's")
+    before = model.batch_tokens
+    outcomes: list[list[TurnScore]] = []
+    try:
+        for tokens in _BUDGETS:
+            model.batch_tokens = tokens
+            outcomes += model.score([_whole(conversation) for conversation in conversations])
+    finally:
+        model.batch_tokens = before
+    return _compared(name, outcomes, alone * len(_BUDGETS), spec.dtype)
+
+
+def _single_pass(
+    model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
+) -> Check:
+    """Each turn by itself, the conversation cut off behind it, as the cards' loops do."""
+    prefixes = [
+        [
+            model.score([Request(conversation[: position + 1], (turn,))])[0][0]
+            for turn, position in enumerate(turn_positions(conversation))
+        ]
+        for conversation in conversations
+    ]
+    return _compared("every turn from a text that ends there", prefixes, alone, spec.dtype)
+
+
+def _workers(spec: ModelSpec, conversations: list[Conversation], alone: Scores, count: int) -> Check:
+    """Each worker is given some of the conversations, in batches other than this process's."""
+    requests = [_whole(conversation) for conversation in conversations]
+    with connected(ClusterOptions(workers=count)) as client:
+        addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        futures = [
+            client.submit(score_here, spec, requests[number::count], workers=[address], pure=False)
+            for number, address in enumerate(addresses[:count])
+        ]
+        parts: list[list[list[TurnScore]]] = client.gather(futures)
+    together: list[list[TurnScore]] = [[] for _ in requests]
+    for number, part in enumerate(parts):
+        together[number::count] = part
+    return _compared(f"{count} Dask workers", together, alone, spec.dtype)
+
+
+def score_here(spec: ModelSpec, requests: Sequence[Request]) -> list[list[TurnScore]]:
+    """The outcomes that the model gives in the process that runs this."""
+    return opened(spec).score(requests)
+
+
+def _whole(conversation: Conversation) -> Request:
+    return Request(conversation, tuple(range(len(turn_positions(conversation)))))
+
+
+def _compared(
+    name: str,
+    outcomes: Iterable[Sequence[TurnScore]],
+    expected: Iterable[Sequence[tuple[float, ...]]],
+    dtype: str,
+) -> Check:
+    """The largest deviation between two ways, in units of ``max(1, |score|)``."""
+    tolerance = TOLERANCE.get(dtype, TOLERANCE["float32"])
+    largest = 0.0
+    turns = equal = 0
+    for ours, theirs in zip(outcomes, expected, strict=True):
+        for outcome, values in zip(ours, theirs, strict=True):
+            if outcome.values is None:
+                return Check(name, False, f"no score: {outcome.reason}", f"{tolerance:g}")
+            turns += 1
+            equal += outcome.values == values
+            largest = max(largest, _deviation(outcome.values, values))
+    measured = f"{largest:.2g} at most over {turns} turns, {equal} equal to the bit"
+    return Check(name, largest <= tolerance, measured, f"{tolerance:g}")
+
+
+def _deviation(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return max(abs(one - other) / max(1.0, abs(other)) for one, other in zip(ours, theirs, strict=True))
+
+
+def record(spec: ModelSpec, path: Path) -> int:
+    """How many turns were recorded in ``path``: the probe conversations, their scores, what made them."""
+    model = opened(spec)
+    conversations, scores = _scored_alone(model, spec)
+    golden = {
+        "golden": _GOLDEN_VERSION,
+        "model": spec.name,
+        "fingerprint": spec.fingerprint,
+        "attributes": list(spec.attributes),
+        "dtype": spec.dtype,
+        "versions": _versions(),
+        "rows": [
+            {
+                "messages": [{"role": one.role, "content": one.content} for one in conversation],
+                "scores": [list(values) for values in turns],
+            }
+            for conversation, turns in zip(conversations, scores, strict=True)
+        ],
+    }
+    try:
+        path.write_text(json.dumps(golden, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserMistake(f"{path}: the golden rows cannot be written: {error.strerror}") from error
+    return sum(len(turns) for turns in scores)
+
+
+def read_golden(path: Path) -> Golden:
+    """What ``record`` wrote to ``path``; ``UserMistake`` where it did not, or somebody edited it."""
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserMistake(f"{path}: the golden rows cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserMistake(f"{path}: not JSON, so no golden rows: {error}") from error
+    if not isinstance(data, dict) or data.get("golden") != _GOLDEN_VERSION:
+        raise UserMistake(f"{path}: no golden rows of this version; record them with --record")
+    try:
+        golden = Golden(
+            model=str(data["model"]),
+            fingerprint=str(data["fingerprint"]),
+            attributes=tuple(map(str, data["attributes"])),
+            dtype=str(data["dtype"]),
+            versions=dict(data["versions"]),
+            rows=tuple(
+                (
+                    tuple(Message(one["role"], one["content"]) for one in row["messages"]),
+                    tuple(tuple(map(float, values)) for values in row["scores"]),
+                )
+                for row in data["rows"]
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserMistake(f"{path}: golden rows with something missing or altered: {error!r}") from error
+    whole = all(
+        len(scores) == len(turn_positions(messages)) > 0
+        and all(
+            len(values) == len(golden.attributes) and all(map(math.isfinite, values)) for values in scores
+        )
+        for messages, scores in golden.rows
+    )
+    if not whole or not golden.rows:
+        raise UserMistake(f"{path}: golden rows whose scores do not fit their turns")
+    return golden
+
+
+def check_golden(spec: ModelSpec, golden: Golden) -> list[Check]:
+    """Whether the model gives the recorded scores here, and whether it is the very same model."""
+    if golden.attributes != spec.attributes:
+        raise UserMistake(
+            f"the golden rows hold {', '.join(golden.attributes)}, model {spec.name} rates "
+            f"{', '.join(spec.attributes)}"
+        )
+    same = spec.fingerprint == golden.fingerprint
+    told = "the recorded one" if same else f"{spec.fingerprint[:8]}, recorded with {golden.fingerprint[:8]}"
+    differing = [
+        f"{package} {version} (recorded: {golden.versions.get(package)})"
+        for package, version in _versions().items()
+        if version != golden.versions.get(package)
+    ]
+    outcomes = opened(spec).score([_whole(messages) for messages, _ in golden.rows])
+    looser = max(spec.dtype, golden.dtype, key=lambda dtype: TOLERANCE.get(dtype, 0.0))
+    scores = _compared("recorded scores", outcomes, [scores for _, scores in golden.rows], looser)
+    return [
+        Check("fingerprint", None, told),
+        Check("versions", None, ", ".join(differing) or "as recorded"),
+        scores,
+    ]
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"assay": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions

@@ -1,0 +1,180 @@
+"""Every check passes on a sound model of every family, and fails on what it is there for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+import tiny_families as families
+import torch
+
+from assay import verification
+from assay.cluster import ClusterOptions
+from assay.errors import UserMistake
+from assay.rewards import published
+from assay.rewards.local import LocalRewardModel
+from assay.rewards.protocol import ModelSpec, TurnScore
+from assay.rewards.published import Entry, Published
+from assay.schema import Message
+from assay.verification import Check, check_golden, read_golden, record, verify
+
+
+class _Here:
+    """A cluster of workers that are this process."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def scheduler_info(self, n_workers: int) -> dict[str, dict[str, None]]:
+        return {"workers": {f"worker-{number}": None for number in range(self._count)}}
+
+    def submit(self, function, *arguments, workers, pure):  # type: ignore[no-untyped-def]
+        return function(*arguments)
+
+    def gather(self, results):  # type: ignore[no-untyped-def]
+        return results
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from contextlib import contextmanager
+
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    torch.set_num_threads(1)
+
+    @contextmanager
+    def here(options: ClusterOptions) -> Iterator[_Here]:
+        yield _Here(options.workers or 1)
+
+    monkeypatch.setattr(verification, "connected", here)
+
+
+def verified(spec: ModelSpec) -> list[Check]:
+    return verify(spec, workers=2, say=lambda line: None)
+
+
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_a_sound_model_of_every_family_passes(family: str, tmp_path: Path) -> None:
+    checks = verified(families.FAMILIES[family](tmp_path / "model", "chatml").spec)
+    assert [check for check in checks if check.passed is False] == []
+    assert sum(check.passed is True for check in checks) >= 4
+
+
+def test_real_workers_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from assay.cluster import connected
+
+    monkeypatch.setattr(verification, "connected", connected)
+    checks = verified(tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096)))
+    assert checks[-1].name == "2 Dask workers"
+    assert checks[-1].passed
+
+
+def failed(checks: list[Check]) -> list[str]:
+    return [check.name.split(",")[0] for check in checks if check.passed is False]
+
+
+def test_a_score_that_moves_with_its_neighbours_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = LocalRewardModel.score
+
+    def moved(self, requests):  # type: ignore[no-untyped-def]
+        shift = 1e-3 * (len(requests) > 1)
+        return [
+            [
+                dataclasses.replace(one, values=tuple(value + shift for value in one.values))
+                for one in outcomes
+            ]
+            for outcomes in score(self, requests)
+        ]
+
+    monkeypatch.setattr(LocalRewardModel, "score", moved)
+    checks = verified(tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096, seed=3)))
+    assert failed(checks) == ["all in one batch", "batch budgets of 1", "2 Dask workers"]
+
+
+def test_a_turn_whose_score_depends_on_what_follows_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = LocalRewardModel.score
+
+    def foreseeing(self, requests):  # type: ignore[no-untyped-def]
+        return [
+            [
+                TurnScore(tuple(value + 1e-3 * len(request.messages) for value in one.values))
+                for one in outcomes
+            ]
+            for request, outcomes in zip(requests, score(self, requests), strict=True)
+        ]
+
+    monkeypatch.setattr(LocalRewardModel, "score", foreseeing)
+    checks = verified(tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096, seed=4)))
+    assert "every turn from a text that ends there" in failed(checks)
+
+
+@pytest.mark.parametrize(("off", "passed"), [(0.0, True), (0.01, False)])
+def test_a_published_score_is_held_to_the_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: float, passed: bool
+) -> None:
+    folder = tiny.reward_model(tmp_path / "model", max_tokens=4096, seed=5)
+    talk = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
+    (((right, _),),) = [[one.values for one in outcomes] for outcomes in _scores(folder, talk)]
+    example = Published(talk, {"helpfulness": right + off}, "float32")
+    entry = Entry(str(folder), published=(example,))
+    monkeypatch.setitem(published.CATALOG, "mine", entry)
+    (check, *_) = verified(dataclasses.replace(tiny.spec(folder), name="mine"))
+    assert check.passed is passed
+    assert "the card has" in check.measured
+
+
+def _scores(folder: Path, talk: tuple[Message, ...]):  # type: ignore[no-untyped-def]
+    from assay.rewards.protocol import Request
+
+    return LocalRewardModel(tiny.spec(folder)).score([Request(talk, (0,))])
+
+
+def test_golden_rows_tell_the_same_model_from_another(tmp_path: Path) -> None:
+    spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))
+    golden = tmp_path / "golden.json"
+    assert record(spec, golden) == 14
+    fingerprint, versions, scores = check_golden(spec, read_golden(golden))
+    assert (fingerprint.measured, versions.measured, scores.passed) == (
+        "the recorded one",
+        "as recorded",
+        True,
+    )
+    other = tiny.spec(tiny.reward_model(tmp_path / "other", max_tokens=4096, seed=9))
+    fingerprint, _, scores = check_golden(other, read_golden(golden))
+    assert "recorded with" in fingerprint.measured
+    assert scores.passed is False
+    with pytest.raises(UserMistake, match="the golden rows hold helpfulness, correctness"):
+        check_golden(dataclasses.replace(spec, attributes=("reward",)), read_golden(golden))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: data.pop("rows"), "something missing"),
+        (lambda data: data.update(golden=99), "no golden rows of this version"),
+        (lambda data: data["rows"][0].update(scores=[]), "do not fit their turns"),
+        (lambda data: data["rows"][0].update(scores=[[float("nan")] * 2]), "do not fit their turns"),
+        (lambda data: data["rows"][0].update(scores="much"), "something missing or altered"),
+    ],
+)
+def test_golden_rows_that_are_none_are_refused(tmp_path: Path, change, words: str) -> None:  # type: ignore[no-untyped-def]
+    spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))
+    golden = tmp_path / "golden.json"
+    record(spec, golden)
+    data = json.loads(golden.read_text())
+    change(data)
+    golden.write_text(json.dumps(data))
+    with pytest.raises(UserMistake, match=words):
+        read_golden(golden)
+    with pytest.raises(UserMistake, match="cannot be read"):
+        read_golden(tmp_path / "nowhere.json")
