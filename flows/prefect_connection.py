@@ -135,8 +135,11 @@ def deliver_reports(flow_run_id: UUID, timeout_seconds: float) -> None:
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
         get_client(sync_client=True) as client,
     ):
+        known = -1
         while time.monotonic() < deadline:
             runs = client.read_task_runs(flow_run_filter=ours)
-            if all(run.state is not None and run.state.is_final() for run in runs):
+            # A task run whose first event has not arrived is not among them: look again after a moment.
+            if len(runs) == known and all(run.state is not None and run.state.is_final() for run in runs):
                 return
+            known = len(runs)
             time.sleep(0.1)

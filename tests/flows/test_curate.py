@@ -82,7 +82,10 @@ class Ran:
         with get_client(sync_client=True) as client:
             while True:
                 runs = client.read_task_runs(flow_run_filter=ours)
-                if all(run.state and run.state.is_final() for run in runs) or time.monotonic() > deadline:
+                # The report is a run's last task, and arrives last.
+                arrived = any(run.name == "report" for run in runs)
+                final = all(run.state and run.state.is_final() for run in runs)
+                if (arrived and final) or time.monotonic() > deadline:
                     return {run.name: run.state_name or "" for run in runs}
                 time.sleep(0.1)
 
