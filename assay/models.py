@@ -6,6 +6,7 @@ published models, folders and Hub ids.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from assay.rewards import catalog
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.remote.endpoints import spec_of
+from assay.scalar import check_weights
 
 
 def find_model(
@@ -24,27 +26,57 @@ def find_model(
     *,
     settings: Settings,
     over_length: str = "quarantine",
+    weights: Mapping[str, float] | None = None,
     digest_cache: Path | None = None,
     **options: Any,
 ) -> ModelSpec:
     """The model of that name; UserMistake where there is none. ``options`` are the catalog's.
 
-    An address is no name: a run says which service, and the operator says where it is.
+    An address is no name: a run says which service, and the operator says where it is. A service of a
+    published model has that model's weights, where it rates all that they name.
     """
     endpoints = settings.endpoints()
     if name in endpoints:
-        return spec_of(endpoints[name], over_length=over_length)
+        spec = spec_of(endpoints[name], over_length=over_length)
+        chosen = _published_weights(endpoints[name]) if weights is None else weights
+        if chosen:
+            check_weights(spec.attributes, chosen)
+        return dataclasses.replace(spec, weights=tuple(chosen.items()))
     if "://" in name:
         raise UserMistake(
             f"--model takes a name, not an address; {_told(name, endpoints)} (see docs/services.md)"
         )
     try:
-        return catalog.find_model(name, over_length=over_length, digest_cache=digest_cache, **options)
+        return catalog.find_model(
+            name,
+            over_length=over_length,
+            weights=weights,
+            loading=loading_options(settings),
+            digest_cache=digest_cache,
+            **options,
+        )
     except UserMistake as mistake:
         close = difflib.get_close_matches(name, endpoints, n=1, cutoff=0.5)
         if close:
             raise UserMistake(f"{mistake}. Or the endpoint {close[0]!r}?") from mistake
         raise
+
+
+def loading_options(settings: Settings) -> catalog.LoadOptions:
+    """What the operator says about loading models. Several GPUs a model need a map of it over them."""
+    spread = "auto" if settings.gpus_per_model > 1 else None
+    return catalog.LoadOptions(
+        trust_remote_code=settings.trust_remote_code,
+        hub_token_variable=settings.hub_token_variable,
+        device_map=settings.device_map or spread,
+    )
+
+
+def _published_weights(endpoint: Endpoint) -> Mapping[str, float]:
+    for name, entry in catalog.CATALOG.items():
+        if name.casefold() == endpoint.model.casefold() and set(entry.weights) <= set(endpoint.attributes):
+            return entry.weights
+    return {}
 
 
 def _told(name: str, endpoints: Mapping[str, Endpoint]) -> str:

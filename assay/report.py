@@ -108,6 +108,7 @@ def _model(model: ModelSpec) -> dict[str, Any]:
         "name": model.name,
         "fingerprint": model.fingerprint,
         "attributes": list(model.attributes),
+        "weights": dict(model.weights),
         "max_tokens": model.max_tokens,
         "over_length": model.over_length,
         "dtype": model.dtype,

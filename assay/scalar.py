@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from assay.errors import UserMistake
@@ -27,6 +28,24 @@ def weighted_scalar(
     by_name = dict(zip(attributes, values, strict=True))
     check_weights(attributes, weights)
     return sum(weight * float(by_name[name]) for name, weight in weights.items())
+
+
+def parse_weights(texts: Sequence[str]) -> dict[str, float]:
+    """Weights by attribute, from texts such as ``helpfulness=0.65``; ``UserMistake`` for any other."""
+    weights: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        name = name.strip()
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not equals or not name or not math.isfinite(weight):
+            raise UserMistake(f"--weights {text!r}: write an attribute and a number, as helpfulness=0.65")
+        if name in weights:
+            raise UserMistake(f"--weights: {name} is given twice")
+        weights[name] = weight
+    return weights
 
 
 def check_weights(attributes: Sequence[str], weights: Mapping[str, float]) -> None:

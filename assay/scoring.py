@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -19,6 +21,7 @@ from assay.progress import Progress, Silent
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.remote.replies import PASSING
+from assay.schema import WEIGHTED_REWARD
 from assay.shard import Shard, ShardWork
 from assay.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
 
@@ -75,7 +78,10 @@ class ScoringWork:
 def score_key(converted: Converted, model: ModelSpec) -> str:
     """What the score stage's result is kept under: everything that it depends on."""
     return digest_of_bytes(
-        f"score {STAGE_VERSION}".encode(), converted.digest.encode(), model.fingerprint.encode()
+        f"score {STAGE_VERSION}".encode(),
+        converted.digest.encode(),
+        model.fingerprint.encode(),
+        *(f"{name}={weight!r}".encode() for name, weight in model.weights),
     )
 
 
@@ -236,7 +242,7 @@ def _gather(
 ) -> Scored:
     """Write every piece's scores beside its turns. ``unscored``: reasons that are in no segment, by key."""
     folder = home.artifacts / "score" / score_key(converted, model)
-    columns = list(score_schema(model.attributes))
+    columns = list(score_schema(model.columns))
     unstored_reasons = pl.DataFrame(
         {KEY: list(unscored), _UNSTORED: list(unscored.values())},
         schema={KEY: pl.Binary, _UNSTORED: pl.String},
@@ -251,7 +257,11 @@ def _gather(
         joined = (
             group.turns.join(stored, on=KEY, how="left", maintain_order="left")
             .join(unstored_reasons, on=KEY, how="left", maintain_order="left")
-            .with_columns(pl.coalesce(_UNSTORED, REASON).alias(REASON), pl.col(TOKENS_CUT).fill_null(0))
+            .with_columns(
+                pl.coalesce(_UNSTORED, REASON).alias(REASON),
+                pl.col(TOKENS_CUT).fill_null(0),
+                *_weighted(model),
+            )
         )
         for reason in joined[REASON].drop_nulls():
             failed[reason_code(reason)] = failed.get(reason_code(reason), 0) + 1
@@ -265,10 +275,18 @@ def _gather(
             pieces.append(ScoredPiece(Artifact.of(path, home)))
     return Scored(
         fingerprint=model.fingerprint,
-        attributes=model.attributes,
+        attributes=model.columns,
         pieces=tuple(pieces),
         turns=sum(piece.turn_count for piece in converted.pieces),
         distinct_turns=pl.concat(keys)[KEY].n_unique() if keys else 0,
         failed=dict(sorted(failed.items())),
         segments=tuple(sorted(segments)),
     )
+
+
+def _weighted(model: ModelSpec) -> list[pl.Expr]:
+    """The scalar made of the attributes, summed in float64; null where a turn has no score."""
+    if not model.weights:
+        return []
+    parts = [pl.col(name).cast(pl.Float64) * weight for name, weight in model.weights]
+    return [reduce(operator.add, parts).cast(pl.Float32).alias(WEIGHTED_REWARD)]

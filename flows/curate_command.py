@@ -15,6 +15,7 @@ from assay.home import Home
 from assay.models import find_model
 from assay.rewards.protocol import ModelSpec
 from assay.rules import Rules, parse_rules
+from assay.scalar import parse_weights
 from flows.launch import Command
 
 
@@ -37,13 +38,16 @@ def prepare(options: RunOptions, settings: Settings) -> Prepared:
         options.model,
         settings=settings,
         over_length=options.over_length,
+        dtype=options.dtype,
+        revision=options.revision,
+        attributes=options.attributes,
+        max_tokens=options.max_tokens,
+        weights=parse_weights(options.weights) if options.weights else None,
         digest_cache=home.root / "model-digests.json",
     )
-    rules = parse_rules(
-        options.keep, attributes=model.attributes, allow_cross_prompt=options.allow_cross_prompt
-    )
+    rules = parse_rules(options.keep, attributes=model.columns, allow_cross_prompt=options.allow_cross_prompt)
     if options.stop_after is None:
-        check_exports(options.export, model.attributes)
+        check_exports(options.export, model.columns)
     output = OutputFolder(options.output)
     output.check()
     return Prepared(settings, home, model, rules, output)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from assay.config import CommandLine, Listed, Settings
 from assay.errors import AssayError, UserMistake
-from assay.rewards.catalog import LoadOptions, find_model
+from assay.models import find_model
 from assay.rewards.protocol import ModelSpec
 from assay.terminal import printable
 from assay.verification import Check, check_golden, read_golden, record, verify
@@ -105,14 +105,10 @@ def checked(options: VerifyOptions, settings: Settings, console: Console) -> lis
 def _model(options: VerifyOptions, settings: Settings) -> ModelSpec:
     return find_model(
         options.model,
+        settings=settings,
         dtype=options.dtype,
         revision=options.revision,
         attributes=options.attributes,
-        loading=LoadOptions(
-            trust_remote_code=settings.trust_remote_code,
-            hub_token_variable=settings.hub_token_variable,
-            device_map=settings.device_map,
-        ),
         digest_cache=settings.opened_home().root / "model-digests.json",
     )
 
