@@ -53,6 +53,7 @@ class Console:
         self._total: int | None = None
         self._done = 0
         self._sums: dict[str, float] = {}
+        self._currency = ""
         self._began = 0.0
         self._spoke = 0.0
         self.seconds: dict[str, float] = {}
@@ -99,6 +100,7 @@ class Console:
     def advance(self, count: int = 1, **details: object) -> None:
         """Move the bar; in a log, say how far it is now and then."""
         self._done += count
+        self._currency = str(details.get("currency", self._currency))
         for name, value in details.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 self._sums[name] = self._sums.get(name, 0) + value
@@ -109,11 +111,25 @@ class Console:
             self.say(f"{self._name}: {self._about()}")
 
     def _about(self) -> str:
-        """How far it is, and the tokens a second where tokens are told."""
-        about = _amount(self._done, self._unit, self._total)
+        """How far it is; the tokens a second where tokens are told; what is asked of a service, and paid."""
+        parts = [_amount(self._done, self._unit, self._total)]
         seconds = time.monotonic() - self._began
-        tokens = self._sums.get("tokens", 0)
-        return f"{about}, {tokens / seconds:,.0f} tokens/s" if tokens and seconds > 0 else about
+        if seconds <= 0:
+            return parts[0]
+        requests = self._sums.get("requests", 0)
+        if requests:
+            parts.append(f"{requests * 60 / seconds:,.0f} requests/min")
+        elif tokens := self._sums.get("tokens", 0):
+            parts.append(f"{tokens / seconds:,.0f} tokens/s")
+        if retries := self._sums.get("retries", 0):
+            parts.append(f"{retries:,.0f} retries")
+        if requests and (failed := self._sums.get("failed", 0)):
+            parts.append(f"{failed:,.0f} without a score")
+        if "cost" in self._sums:
+            parts.append(f"{self._sums['cost']:,.2f} {self._currency}")
+        if requests and self._total and self._done < self._total:
+            parts.append(f"{_duration((self._total - self._done) * seconds / self._done)} left")
+        return ", ".join(parts)
 
     def say(self, line: str) -> None:
         """Print the line, above the bar where there is one."""
@@ -150,6 +166,13 @@ class Console:
         width = min(self._screen.width, _NARROW) if self._screen.is_terminal else _NARROW
         gap = max(2, width - len(text) - len(right) - 1)
         self._screen.print(Text(printable(f"{text}{' ' * gap}{right}")), soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _amount(done: int, unit: str, total: int | None = None) -> str:
