@@ -6,15 +6,15 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from assay.errors import ClusterFault
+from assay.errors import ClusterFault, UserMistake
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, SpecCluster
 
 #: One computing thread a worker: how a matrix product is split over threads changes its last bits, and
 #: scores must not depend on how many workers there are.
@@ -34,6 +34,11 @@ _SETTINGS = {
     "distributed.scheduler.worker-ttl": "60s",
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.admin.tick.limit": "60s",
+    # A look at every thread's stack a hundred times a second, and at memory ten times: for shards of seconds
+    # that is work for nobody.
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
     "distributed.comm.timeouts.connect": "30s",
 }
 
@@ -47,7 +52,9 @@ class ClusterOptions:
     workers: int | None = None
     """Processes on this machine; None: one a CPU core, or one a GPU where there are any."""
     scheduler_address: str | None = None
-    """A running Dask scheduler; then ``workers`` is not looked at."""
+    """A running Dask scheduler; then nothing else is looked at: its workers see what they were given."""
+    gpus_per_model: int = 1
+    """GPUs that one worker sees, and spreads its model over."""
 
 
 @contextmanager
@@ -73,8 +80,11 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
                 _await_workers(client, 1)
                 yield client
             return
-        gpus = visible_gpus()
-        if gpus:
+        gpus = len(visible_devices())
+        if gpus and options.gpus_per_model > 1:
+            groups = gpu_groups(visible_devices(), options.gpus_per_model)
+            cluster = grouped_cluster(groups[: options.workers])
+        elif gpus:
             from dask_cuda import LocalCUDACluster
 
             cluster = LocalCUDACluster(
@@ -98,20 +108,58 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
             yield client
 
 
+def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, ...]]:
+    """Neighbouring devices in groups of that size; what is left over is in none.
+
+    Neighbours, for a machine numbers its GPUs so that those are best connected. ``UserMistake`` where
+    there are too few for one model.
+    """
+    if len(devices) < gpus_per_model:
+        raise UserMistake(
+            f"ASSAY_GPUS_PER_MODEL is {gpus_per_model}, and this machine shows {len(devices)} GPUs"
+        )
+    starts = range(0, len(devices) - gpus_per_model + 1, gpus_per_model)
+    return [tuple(devices[start : start + gpus_per_model]) for start in starts]
+
+
+def grouped_cluster(groups: Sequence[Sequence[str]]) -> SpecCluster:
+    """A cluster on this machine of one worker a group, each seeing its group's GPUs and no other.
+
+    LocalCUDACluster has no groups: each of its workers sees every GPU, its own first.
+    """
+    from distributed import Nanny, Scheduler, SpecCluster
+
+    workers = {
+        number: {
+            "cls": Nanny,
+            "options": {
+                "nthreads": 1,
+                "host": "127.0.0.1",
+                "dashboard_address": None,
+                "env": {**WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ",".join(group)},
+            },
+        }
+        for number, group in enumerate(groups)
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+    return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+
+
 def usable_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def visible_gpus() -> int:
-    """NVIDIA GPUs that CUDA programs started from here would see; 0 where there is no driver."""
+def visible_devices() -> list[str]:
+    """NVIDIA GPUs that CUDA programs started from here would see, by what ``CUDA_VISIBLE_DEVICES`` takes."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
+        return [device.strip() for device in chosen.split(",") if device.strip() not in ("", "-1")]
     if not shutil.which("nvidia-smi"):
-        return 0
+        return []
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    return len(listed.stdout.splitlines()) if listed.returncode == 0 else 0
+    count = len(listed.stdout.splitlines()) if listed.returncode == 0 else 0
+    return [str(number) for number in range(count)]
 
 
 def _await_workers(client: Client, count: int) -> None:

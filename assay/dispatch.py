@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from assay.errors import ClusterFault
+from assay.errors import ClusterFault, DeviceLost
 from assay.home import Home
 from assay.rewards.protocol import ModelSpec
 from assay.shard import Shard, ShardWork, score_shard
@@ -35,6 +37,27 @@ class _Attempt(NamedTuple):
     future: Future
     shard: Shard
     alone: bool
+
+
+#: What a worker ends with whose GPU is lost; its nanny then starts another.
+DEVICE_LOST_EXIT = 71
+
+
+def score_or_leave(shard: Shard, model: ModelSpec, home: Home) -> ShardWork:
+    """``score_shard``, in a worker; ends the worker's process where its device is lost.
+
+    An error of CUDA stays with the process, so every later shard would fail here too. The nanny starts
+    a new worker, the scheduler gives the shard out again, and one that does it twice is a suspect.
+    """
+    try:
+        return score_shard(shard, model, home)
+    except DeviceLost as error:
+        from distributed import get_worker
+
+        if get_worker().nanny is None:
+            raise
+        print(f"worker {os.getpid()}: {error}; it is replaced", file=sys.stderr, flush=True)
+        os._exit(DEVICE_LOST_EXIT)
 
 
 def dispatch(
@@ -65,7 +88,7 @@ def dispatch(
         nonlocal submitted
         submitted += 1
         key = f"score-{shard.number}-{submitted}"
-        future = client.submit(score_shard, shard, model, home, pure=False, key=key)
+        future = client.submit(score_or_leave, shard, model, home, pure=False, key=key)
         in_flight[key] = _Attempt(future, shard, alone)
         future.add_done_callback(lambda _: finished.put(key))
 

@@ -5,6 +5,7 @@ AssayError                  says what is wrong, where, and what to do; printed w
 │   └── OutputRefused       the output folder is not ours to replace, or is in use
 ├── InputFault      exit 1  --strict met a record that cannot be read
 ├── ModelFault      exit 1  the reward model cannot be loaded, or does not do what it says
+│   └── DeviceLost          its device gives nothing but errors until this process ends
 ├── ClusterFault    exit 1  no worker is left to score on
 ├── ServerFault     exit 1  Prefect's server cannot be reached or started
 └── Resumable       exit 75 stopped before the end; the same command goes on from there
@@ -35,6 +36,10 @@ class InputFault(AssayError):
 
 class ModelFault(AssayError):
     """A reward model that cannot be loaded or breaks its own contract."""
+
+
+class DeviceLost(ModelFault):
+    """A GPU error after which every call from this process fails; a new process gets a sound device."""
 
 
 class ClusterFault(AssayError):

@@ -126,7 +126,9 @@ def _scored(
             prepared.model,
             home=prepared.home,
             cluster=ClusterOptions(
-                workers=options.workers, scheduler_address=prepared.settings.scheduler_address
+                workers=options.workers,
+                scheduler_address=prepared.settings.scheduler_address,
+                gpus_per_model=prepared.settings.gpus_per_model,
             ),
             shard_tokens=options.shard_tokens,
             progress=console,

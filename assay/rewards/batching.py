@@ -54,6 +54,18 @@ class TokenBudget:
         self.max_tokens = max(1, min(self.max_tokens, batch_cost) // 2)
 
 
+def largest_fitting(fits: Callable[[int], bool], *, first: int, ceiling: int) -> int:
+    """The largest of ``first``, twice that, and so on up to ``ceiling`` that fits with a quarter to spare.
+
+    Steps of two, so that a little more or less free memory finds the same budget, and with it the same
+    batches and the same bytes. ``first`` where not even that fits: batches are halved as they fail.
+    """
+    found = first
+    while found * 2 <= ceiling and fits(found * 2 * 5 // 4):
+        found *= 2
+    return found
+
+
 def run(
     lengths: Sequence[int], budget: TokenBudget, forward: Callable[[list[int]], Outcome]
 ) -> Iterator[tuple[list[int], Outcome]]:

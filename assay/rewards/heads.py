@@ -39,7 +39,8 @@ def sequence_classification(model: Any, spec: ModelSpec) -> Head:
             f"{type(model).__name__} has no linear layer named `score`, which is where its family keeps "
             "the head; this architecture is not supported"
         )
-    return layer
+    # A model that is spread over devices may have its head on another than its last states.
+    return lambda hidden: layer(hidden.to(layer.weight.device))
 
 
 def first_token_logit(model: Any, spec: ModelSpec) -> Head:
@@ -50,7 +51,7 @@ def first_token_logit(model: Any, spec: ModelSpec) -> Head:
     row = slice(REWARD_TOKEN_ID, REWARD_TOKEN_ID + 1)
     weight = layer.weight[row]
     bias = None if layer.bias is None else layer.bias[row]
-    return lambda hidden: torch.nn.functional.linear(hidden, weight, bias)
+    return lambda hidden: torch.nn.functional.linear(hidden.to(weight.device), weight, bias)
 
 
 def appended_token(model: Any, spec: ModelSpec) -> Head:
@@ -58,7 +59,7 @@ def appended_token(model: Any, spec: ModelSpec) -> Head:
     layer = getattr(model, "v_head", None)
     if not isinstance(layer, torch.nn.Linear):
         raise ModelFault(f"{type(model).__name__} has no linear layer named `v_head` to read a reward from")
-    return layer
+    return lambda hidden: layer(hidden.to(layer.weight.device))
 
 
 def pair_classification(model: Any, spec: ModelSpec) -> Head:
@@ -103,7 +104,7 @@ def gated_objectives(model: Any, spec: ModelSpec) -> Head:
     gate.to(device)
 
     def head(states: torch.Tensor) -> torch.Tensor:
-        end, header = states.float().chunk(2, dim=-1)
+        end, header = states.to(device).float().chunk(2, dim=-1)
         rewards = (end @ regression.T).unflatten(-1, (objectives, -1)).mean(-1)
         weights = torch.softmax(gate(header) / temperature, dim=-1) * scale[0]
         scalar = (weights * (rewards @ transform)).sum(-1, keepdim=True)
