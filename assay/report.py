@@ -60,6 +60,7 @@ def run_manifest(
         "quarantined": dict(counts.quarantined),
         "lines": converted.lines,
         "turns": _turns(scored, work),
+        "warnings": dict(work.warnings) if work else {},
         "failed": dict(scored.failed) if scored else {},
         "model": _model(model) if scored and model else None,
         "inputs": [
@@ -182,6 +183,10 @@ def _sections(manifest: Mapping[str, Any]) -> Iterator[_Section]:
 def _remarks(manifest: Mapping[str, Any]) -> list[str]:
     """Sentences that a person should not miss."""
     remarks = list(manifest["model"]["notes"]) if manifest["model"] is not None else []
+    remarks += [
+        f"{count:,} conversations scored by this run are {told}."
+        for told, count in manifest.get("warnings", {}).items()
+    ]
     if not manifest["complete"]:
         remarks.append("An input was cut short: its whole records were used, the rest is in quarantine.")
     return remarks

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -73,6 +73,8 @@ class ScoringWork:
     seconds: float = 0.0
     shards: tuple[ShardWork, ...] = ()
     resumed_plan: bool = False
+    warnings: dict[str, int] = field(default_factory=dict)
+    """What the model's card warns of, and how many of the conversations scored by this run it is true of."""
 
 
 def score_key(converted: Converted, model: ModelSpec) -> str:
@@ -185,14 +187,31 @@ def score(
                     "the same folder for every worker?"
                 )
         scored = _gather(converted, model, store, unscored, home)
+    warnings = _card_warnings(model, shards)
+    for told, count in warnings.items():
+        progress.say(f"warning: {told}: {count:,} of the conversations scored by this run")
     work = ScoringWork(
         turns_scored=sum(shard.turns - shard.failed for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
         seconds=time.monotonic() - began,
         shards=tuple(sorted(shards, key=lambda shard: shard.shard)),
         resumed_plan=resumed,
+        warnings=warnings,
     )
     return scored, work
+
+
+def _card_warnings(model: ModelSpec, shards: Iterable[ShardWork]) -> dict[str, int]:
+    """What the model's card does not vouch for, and of how many conversations that is true; none of 0."""
+    counts: dict[str, int] = {}
+    for shard in shards:
+        for told, count in (
+            (f"longer than the {model.trained_tokens} tokens that it was trained on", shard.beyond_trained),
+            (f"in a script of none of its languages ({', '.join(model.languages)})", shard.other_script),
+        ):
+            if count:
+                counts[told] = counts.get(told, 0) + count
+    return {f"{told}, as {model.name}'s card has it": count for told, count in counts.items()}
 
 
 def _without(turns: pl.DataFrame, unscored: dict[bytes, str]) -> pl.DataFrame:

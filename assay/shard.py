@@ -14,6 +14,7 @@ import polars as pl
 
 from assay.disk import full_disk_named
 from assay.home import Home
+from assay.rewards.languages import in_other_script
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.schema import Conversation, Message
 from assay.store import KEY, ScoreStore
@@ -64,6 +65,10 @@ class ShardWork:
     tokens: int
     seconds: float
     worker: str
+    beyond_trained: int = 0
+    """Conversations longer than any that the model was trained on."""
+    other_script: int = 0
+    """Conversations in a script of none of the model's languages."""
 
 
 _models: dict[str, RewardModel] = {}
@@ -87,6 +92,7 @@ def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
     model = opened(spec)
     requests, keys = requested(shard, home)
     tokens_before = getattr(model, "tokens_seen", 0)
+    beyond_before = getattr(model, "beyond_trained", 0)
     scores: dict[bytes, TurnScore] = {}
     for turn_keys, outcomes in zip(keys, model.score(requests), strict=True):
         scores.update(zip(turn_keys, outcomes, strict=True))
@@ -101,6 +107,8 @@ def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
         tokens=getattr(model, "tokens_seen", 0) - tokens_before,
         seconds=time.monotonic() - began,
         worker=f"{socket.gethostname()}:{os.getpid()}",
+        beyond_trained=getattr(model, "beyond_trained", 0) - beyond_before,
+        other_script=sum(in_other_script(request.messages, spec.languages) for request in requests),
     )
 
 

@@ -13,7 +13,7 @@ import transformers
 from assay.errors import DeviceLost, ModelFault
 from assay.rewards import batching, continuing, families, heads, sharing
 from assay.rewards.protocol import ModelSpec, Request, TurnScore
-from assay.rewards.rendering import PairRenderer, Pass, Renderer
+from assay.rewards.rendering import PairRenderer, Pass, Rendered, Renderer
 
 #: Budgeted tokens of a batch. On a CPU more than this only leaves the cache (measured, on models 128 to 448
 #: wide: 2,048 is 4 to 8% faster than 4,096, and no slower than 1,024); a GPU is to be kept busy.
@@ -48,6 +48,8 @@ class LocalRewardModel:
         self.fingerprint = spec.fingerprint
         self.tokens_seen = 0
         """Tokens put through the model so far, padding not counted."""
+        self.beyond_trained = 0
+        """Conversations so far that were longer than any that the model was trained on."""
         self._device = torch.device(device)
         default = CUDA_BATCH_TOKENS if self._device.type == "cuda" else CPU_BATCH_TOKENS
         self._budget = batching.TokenBudget(batch_tokens or default)
@@ -70,6 +72,7 @@ class LocalRewardModel:
         ]
         owners = [number for number, item in enumerate(rendered) for _ in item.passes]
         passes = [one for item in rendered for one in item.passes]
+        self.beyond_trained += sum(self._is_beyond_trained(item) for item in rendered)
 
         lengths = [len(one.token_ids) for one in passes]
 
@@ -208,6 +211,12 @@ class LocalRewardModel:
     @batch_tokens.setter
     def batch_tokens(self, tokens: int) -> None:
         self._budget.max_tokens = tokens
+
+    def _is_beyond_trained(self, rendered: Rendered) -> bool:
+        trained = self.spec.trained_tokens
+        return trained is not None and any(
+            len(one.token_ids) + one.tokens_cut > trained for one in rendered.passes
+        )
 
     @torch.inference_mode()
     def calibrate(self, *, ceiling: int) -> None:
