@@ -37,6 +37,12 @@ def find_model(
     """
     endpoints = settings.endpoints()
     if name in endpoints:
+        refused = [option for option, value in options.items() if value]
+        if refused:
+            raise UserMistake(
+                f"--{refused[0].replace('_', '-')}: {name} is a service, whose operator says that in the "
+                "list of endpoints; leave it out"
+            )
         spec = spec_of(endpoints[name], over_length=over_length)
         chosen = _published_weights(endpoints[name]) if weights is None else weights
         if chosen:
