@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic_core import CoreSchema, core_schema
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from assay.errors import UserMistake
 from assay.home import Home
@@ -334,6 +335,29 @@ def _default_home() -> Path:
     return Path(platformdirs.user_cache_dir("assay", appauthor=False))
 
 
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _folders_by_name(value: object) -> object:
+    """``chats=/srv/chats:mail=/srv/mail`` as names and folders."""
+    if not isinstance(value, str):
+        return value
+    folders: dict[str, Path] = {}
+    for one in filter(None, value.split(os.pathsep)):
+        name, equals, path = one.partition("=")
+        if not equals or not _FOLDER_NAME.fullmatch(name) or not os.path.isabs(path):
+            raise ValueError(
+                f"{one!r} is no NAME=/FOLDER; several are written as NAME=/FOLDER{os.pathsep}NAME=/FOLDER"
+            )
+        if name in folders:
+            raise ValueError(f"names {name} twice")
+        folders[name] = Path(path)
+    return folders
+
+
+NamedFolders = Annotated[dict[str, Path], NoDecode, BeforeValidator(_folders_by_name)]
+
+
 class Settings(BaseSettings):
     """What only an operator may set: environment variables, or lines of ``ASSAY_SETTINGS_FILE``."""
 
@@ -353,6 +377,12 @@ class Settings(BaseSettings):
     """``ASSAY_DEVICE_MAP``: how it is spread, as transformers takes it; ``auto`` over several GPUs."""
     endpoints_file: Path | None = None
     """``ASSAY_ENDPOINTS_FILE``: a YAML file of reward services that ``--model`` may name."""
+    data_roots: NamedFolders = {}
+    """``ASSAY_DATA_ROOTS``: ``NAME=/FOLDER:…``, all that runs may read; inputs then begin with a name."""
+    output_roots: NamedFolders = {}
+    """``ASSAY_OUTPUT_ROOTS``: ``NAME=/FOLDER:…``, all that runs may write results to."""
+    model_folders: NamedFolders = {}
+    """``ASSAY_MODEL_FOLDERS``: ``NAME=/FOLDER:…``, reward models of this machine by a name."""
     server_start_seconds: float = Field(default=120.0, gt=0)
     """``ASSAY_SERVER_START_SECONDS``: how long the embedded Prefect server may take to start."""
     server_answer_seconds: float = Field(default=4.0, gt=0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from assay.deployed import contains
 from assay.errors import UserMistake
 from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
 from assay.manifest import InputFile
@@ -52,12 +53,17 @@ class Inventory:
 
 
 def take_inventory(
-    inputs: Sequence[str], *, format: str = "auto", shard_bytes: int = SHARD_BYTES
+    inputs: Sequence[str],
+    *,
+    format: str = "auto",
+    shard_bytes: int = SHARD_BYTES,
+    within: tuple[str, ...] | None = None,
 ) -> Inventory:
     """The inventory of ``inputs``: paths, globs or folders, each file once, in the order given.
 
     A folder stands for its files of known endings, at any depth, and a glob for what it matches,
-    sorted. UserMistake for what cannot be read, and for an unknown format.
+    sorted. UserMistake for what cannot be read, for an unknown format, and where ``within`` names real
+    folders, for a file that is in none of them.
     """
     if format != "auto" and format not in FORMATS:
         close = difflib.get_close_matches(format, ["auto", *FORMATS], n=1, cutoff=0.5)
@@ -66,7 +72,7 @@ def take_inventory(
     files: list[InputFile] = []
     sources: list[Source] = []
     shards: list[Shard] = []
-    for path in _paths(inputs):
+    for path in _paths(inputs, within):
         try:
             source = sniff(path)
             chosen = _format_of(source) if format == "auto" else format
@@ -83,7 +89,7 @@ def take_inventory(
     return Inventory(tuple(files), tuple(sources), tuple(shards))
 
 
-def _paths(inputs: Sequence[str]) -> Iterator[str]:
+def _paths(inputs: Sequence[str], within: tuple[str, ...] | None) -> Iterator[str]:
     """Yield every file once, as a person would name it."""
     seen: set[str] = set()
     if not inputs:
@@ -91,6 +97,8 @@ def _paths(inputs: Sequence[str]) -> Iterator[str]:
     for given in inputs:
         for path in _expanded(given):
             real = os.path.realpath(path)
+            if within is not None and not contains(within, real):
+                raise UserMistake(f"{path}: leads out of the folders that may be read, by a link.")
             if real not in seen:
                 seen.add(real)
                 yield path

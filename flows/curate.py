@@ -45,7 +45,7 @@ def curate(options: RunOptions) -> dict[str, Any]:
     """
     console = current()
     console.flow_run_id = runtime.flow_run.id
-    prepared = prepare(options, Settings.read())
+    prepared = prepare(options, Settings.read(), deployed=runtime.deployment.id is not None)
     if options.dry_run:
         return _previewed(options, prepared, console)
     with prepared.output.held():
@@ -100,7 +100,7 @@ def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> d
 
 def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Converted:
     with console.stage("ingest") as stage:
-        inventory = ingest(options.input, options.format)
+        inventory = ingest(prepared.places.inputs, options.format, prepared.places.within)
         stage.note = _files(len(inventory.files))
     with console.stage("convert") as stage:
         finished = convert(

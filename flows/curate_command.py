@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 from dataclasses import dataclass
 from importlib import import_module
 
 from assay.config import RunOptions, Settings
+from assay.deployed import Places, model_named, places
 from assay.errors import UserMistake
 from assay.export import check_exports
 from assay.export.folder import OutputFolder
@@ -28,14 +30,20 @@ class Prepared:
     model: ModelSpec
     rules: Rules
     output: OutputFolder
+    places: Places
 
 
-def prepare(options: RunOptions, settings: Settings) -> Prepared:
-    """The options, understood; UserMistake for the first that cannot be carried out. Cheap to repeat."""
-    _check_inputs(options.input)
+def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) -> Prepared:
+    """The options, understood; UserMistake for the first that cannot be carried out. Cheap to repeat.
+
+    What a ``deployed`` run may name is up to the operator.
+    """
+    where = places(options.input, options.output, settings, deployed=deployed)
+    _check_inputs(where.inputs)
     home = settings.opened_home()
+    named = model_named(options.model, settings) if deployed else options.model
     model = find_model(
-        options.model,
+        str(settings.model_folders.get(named, named)),
         settings=settings,
         over_length=options.over_length,
         dtype=options.dtype,
@@ -48,9 +56,11 @@ def prepare(options: RunOptions, settings: Settings) -> Prepared:
     rules = parse_rules(options.keep, attributes=model.columns, allow_cross_prompt=options.allow_cross_prompt)
     if options.stop_after is None:
         check_exports(options.export, model.columns)
-    output = OutputFolder(options.output)
+    output = OutputFolder(where.output)
     output.check()
-    return Prepared(settings, home, model, rules, output)
+    if options.model in settings.model_folders:
+        model = dataclasses.replace(model, name=options.model)
+    return Prepared(settings, home, model, rules, output, where)
 
 
 def _check_inputs(inputs: list[str]) -> None:

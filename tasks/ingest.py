@@ -21,6 +21,6 @@ from tasks.stage import may_pass
     retry_delay_seconds=[1, 5],
     retry_condition_fn=may_pass,
 )
-def ingest(inputs: Sequence[str], format: str) -> Inventory:
-    """The inventory of the inputs."""
-    return assay.ingest.take_inventory(inputs, format=format)
+def ingest(inputs: Sequence[str], format: str, within: tuple[str, ...] | None = None) -> Inventory:
+    """The inventory of the inputs, each of which lies in a folder of ``within``."""
+    return assay.ingest.take_inventory(inputs, format=format, within=within)
