@@ -15,22 +15,25 @@ _CATCH_UP_SHARE = 0.004
 
 
 class Slots:
-    """Points in time, evenly spaced. Reserving one is immediate; waiting for it is the caller's."""
+    """Points in time, evenly spaced."""
 
     def __init__(self, per_minute: float) -> None:
         self._spacing = 60.0 / (per_minute * _USED_SHARE)
         self._catch_up_seconds = int(per_minute * _CATCH_UP_SHARE) * self._spacing
-        self._next: float | None = None
+        self._next = 0.0
 
-    def reserve(self, now: float, amount: float = 1.0) -> float:
-        """When ``amount`` may leave, in the seconds of ``now``'s clock.
+    def due(self, now: float) -> float:
+        """When the next request may leave, not before ``now``; seconds of the same clock."""
+        return max(self._next, now)
 
-        Time that nobody used is lost: a pause is not followed by a burst.
+    def left(self, at: float, amount: float = 1.0) -> None:
+        """A request left then, later than it was due or not. The next one is due so much after it.
+
+        A little lateness is caught up with; a longer one, and time that nobody used, is lost: a pause is
+        not followed by a burst.
         """
-        late = self._next is None or now - self._next > self._catch_up_seconds
-        begins = now if late or self._next is None else self._next
-        self._next = begins + amount * self._spacing
-        return max(begins, now)
+        late = at - self._next > self._catch_up_seconds
+        self._next = (at if late else self._next) + amount * self._spacing
 
 
 class Pace:
@@ -40,24 +43,22 @@ class Pace:
         self._requests = Slots(requests_per_minute) if requests_per_minute else None
         self._tokens = Slots(tokens_per_minute) if tokens_per_minute else None
         self._held_until = 0.0
+        self._first_in_line = asyncio.Lock()
 
     async def wait(self, tokens: int) -> None:
         """Return when a request of so many tokens may leave, in the order in which they asked."""
-        while True:
-            now = time.monotonic()
-            if now < self._held_until:
-                await asyncio.sleep(self._held_until - now)
-                continue
-            leaves = now
+        async with self._first_in_line:
+            while (due := self._due(now := time.monotonic())) > now:
+                await asyncio.sleep(due - now)
             if self._requests is not None:
-                leaves = self._requests.reserve(now)
+                self._requests.left(now)
             if self._tokens is not None:
-                leaves = max(leaves, self._tokens.reserve(now, tokens))
-            if leaves > now:
-                await asyncio.sleep(leaves - now)
-            if time.monotonic() >= self._held_until:
-                return
+                self._tokens.left(now, tokens)
 
     def hold(self, seconds: float) -> None:
         """Let nothing leave for so long: the service asked for it."""
         self._held_until = max(self._held_until, time.monotonic() + seconds)
+
+    def _due(self, now: float) -> float:
+        slots = [one.due(now) for one in (self._requests, self._tokens) if one is not None]
+        return max(now, self._held_until, *slots)
