@@ -233,7 +233,8 @@ def appended(folder: Path, template: str) -> Tiny:
     """InternLM2-Reward's manner: its class is Python code in the model's folder, pinned by a commit."""
     folder = folder / "snapshots" / COMMIT
     fast = tiny.tokenizer(tiny.TEMPLATES[template])
-    fast.add_special_tokens({"additional_special_tokens": ["<|reward|>"]})
+    # InternLM2's is an unused piece of its vocabulary, not a special token.
+    fast.add_tokens(["<|reward|>"], special_tokens=False)
     config = _config("Llama", len(fast), fast.pad_token_id)
     config.reward_token_id = fast.convert_tokens_to_ids("<|reward|>")
     torch.manual_seed(3)

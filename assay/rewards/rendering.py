@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from assay.errors import UserMistake
+from assay.errors import ModelFault, UserMistake
 from assay.rewards.protocol import Request
 from assay.schema import Conversation, Message, turn_positions
 
@@ -36,6 +36,16 @@ REASONING_MARKERS = frozenset({"<think>", "</think>"})
 
 #: What stands for a message's text where only the template's own tokens are looked at.
 _PLACEHOLDER = "x"
+
+#: Skeletons kept in memory; most conversations have one of a few hundred sequences of roles.
+_MOST_SKELETONS = 4096
+
+#: Conversations in which a template shows every token that it writes by itself. Some refuse some of them.
+_EVERY_ROLE = (
+    ("user", "assistant"),
+    ("system", "user", "assistant"),
+    ("user", "assistant", "tool", "assistant"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +112,11 @@ class Renderer:
         if not tokenizer.is_fast:
             raise UserMistake(f"{tokenizer.name_or_path}: a tokenizer.json (a fast tokenizer) is needed")
         self._tokenizer = tokenizer
-        asks_for_the_clock = "strftime_now" in tokenizer.chat_template
-        self._chat_template = (_STOPPED_CLOCK if asks_for_the_clock else "") + tokenizer.chat_template
-        self._backend = tokenizer.backend_tokenizer
+        template = tokenizer.get_chat_template()
+        self._chat_template = (_STOPPED_CLOCK if "strftime_now" in template else "") + template
+        self._backend = _unhindered(tokenizer)
+        self.vocabulary: int | None = None
+        """Token ids that the model has states for; where it is known, a turn with another one is refused."""
         self._max_tokens = max_tokens
         self._over_length = over_length
         self._appended = () if appended_token_id is None else (appended_token_id,)
@@ -115,16 +127,14 @@ class Renderer:
             if not (token.lstrip or token.rstrip or token.single_word or token.normalized)
         )
         self._skeletons: dict[tuple[str, ...], np.ndarray] = {}
-        written_by_template = set(self._encode([self._skeleton_text(("user", "assistant"))])[0].ids)
-        self._control = np.array(
-            sorted(
-                token_id
-                for token_id, token in added.items()
-                if (token.special or token_id in written_by_template or token_id in self._appended)
-                and token.content not in REASONING_MARKERS
-            ),
-            dtype=np.int32,
-        )
+        written_by_template = self._written_by_template()
+        control = {
+            token_id
+            for token_id, token in added.items()
+            if (token.special or token_id in written_by_template) and token.content not in REASONING_MARKERS
+        }
+        # The appended token may be one of the vocabulary's own, which nothing marks as special.
+        self._control = np.array(sorted(control.union(self._appended)), dtype=np.int32)
         self._header = self._turn_header() if gated else None
 
     def render(self, requests: Sequence[Request]) -> list[Rendered]:
@@ -227,6 +237,11 @@ class Renderer:
             if turn in forged:
                 result.refused[turn] = forged[turn]
                 continue
+            if self.vocabulary is not None and ids[:cut].max() >= self.vocabulary:
+                result.refused[turn] = (
+                    f"unknown_token: token {ids[:cut].max()} is beyond the {self.vocabulary} that the model has"
+                )
+                continue
             if cut > room and self._over_length != "left-truncate":
                 needed = cut + len(self._appended)
                 result.refused[turn] = f"too_long: {needed} tokens, the model's limit is {self._max_tokens}"
@@ -262,10 +277,26 @@ class Renderer:
                 forged[turn] = self._where_forged(messages[: positions[turn] + 1])
         return forged
 
+    def _written_by_template(self) -> set[int]:
+        """The token ids of conversations with every role in them, wherever the template has that role."""
+        written: set[int] = set()
+        refusal: jinja2.TemplateError | None = None
+        for roles in _EVERY_ROLE:
+            try:
+                written.update(self._encode([self._skeleton_text(roles)])[0].ids)
+            except jinja2.TemplateError as error:
+                refusal = error
+        if refusal is not None and not written:
+            raise ModelFault(
+                f"{self._tokenizer.name_or_path}: its chat template refuses the plainest conversation, of a "
+                f"question and an answer: {' '.join(str(refusal).split())}"
+            )
+        return written
+
     def _is_as_written(self, messages: Conversation, count: int, ids: np.ndarray) -> bool:
         roles = tuple(message.role for message in messages[:count])
         if roles not in self._skeletons:
-            if len(self._skeletons) >= 4096:
+            if len(self._skeletons) >= _MOST_SKELETONS:
                 self._skeletons.clear()
             written = self._encode([self._skeleton_text(roles)])[0].ids
             self._skeletons[roles] = self._control_only(np.asarray(written, dtype=np.int32))
@@ -293,11 +324,11 @@ class Renderer:
 
     def _where_forged(self, messages: Sequence[Message]) -> str:
         for number, (message, encoding) in enumerate(
-            zip(messages, self._encode([message.content for message in messages]), strict=True)
+            zip(messages, self._encode([message.content for message in messages]), strict=True), start=1
         ):
             found = self._control_only(np.asarray(encoding.ids, dtype=np.int32))
             if len(found):
-                token = self._tokenizer.added_tokens_decoder[int(found[0])].content
+                token = self._tokenizer.convert_ids_to_tokens(int(found[0]))
                 return f"forged_control_token: {token!r} in message {number} ({message.role})"
         return "forged_control_token: text that becomes a control token where two messages meet"
 
@@ -309,6 +340,14 @@ def _last_occurrence(pattern: np.ndarray, ids: np.ndarray) -> int | None:
     windows = np.lib.stride_tricks.sliding_window_view(ids, len(pattern))
     found = np.flatnonzero((windows == pattern).all(axis=1))
     return int(found[-1]) if len(found) else None
+
+
+def _unhindered(tokenizer: Any) -> Any:
+    """The tokenizer's backend, which neither pads nor cuts: a tokenizer.json may have been saved doing both."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
 
 
 class PairRenderer:
@@ -323,7 +362,7 @@ class PairRenderer:
     def __init__(self, tokenizer: Any, *, max_tokens: int, over_length: str) -> None:
         if not tokenizer.is_fast:
             raise UserMistake(f"{tokenizer.name_or_path}: a tokenizer.json (a fast tokenizer) is needed")
-        self._backend = tokenizer.backend_tokenizer
+        self._backend = _unhindered(tokenizer)
         self._added = tokenizer.added_tokens_decoder
         self._max_tokens = max_tokens
         self._over_length = over_length
