@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo serve test lint clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -14,6 +14,10 @@ BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/python -m flows.curate --config samples/demo.yaml
+
+# Prefect's pages with the deployments and a worker, on loopback, until Ctrl-C.
+serve: .venv/installed
+	$(BIN)/python -m deployments.serve
 
 test: .venv/installed-test
 	$(BIN)/pytest

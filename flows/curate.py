@@ -17,10 +17,13 @@ if __name__ == "__main__":
 
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import State, flow, runtime
+from prefect.states import Failed
+from prefect.utilities.annotations import opaque
 
 from assay.cluster import ClusterOptions
 from assay.config import RunOptions, Settings
+from assay.errors import AssayError
 from assay.manifest import Converted, Counts, Filtered, Scored
 from assay.report import run_manifest, summary_table, summary_text
 from assay.rules import parse_rules
@@ -37,15 +40,25 @@ from tasks.score import score
 
 
 @flow(name="curate", flow_run_name="curate to {options.output}", persist_result=False)
-def curate(options: RunOptions) -> dict[str, Any]:
+def curate(options: RunOptions) -> dict[str, Any] | State[Any]:
     """The run's manifest, as the output folder now holds it.
 
     UserMistake and OutputRefused are raised before any work; what a stage raises is raised here. Whatever
-    is finished by then serves the next run.
+    is finished by then serves the next run. A run of a deployment has nobody to raise to: it ends in a
+    failed state that says the same sentence.
     """
+    if runtime.deployment.id is None:
+        return _curated(options, deployed=False)
+    try:
+        return _curated(options, deployed=True)
+    except AssayError as error:
+        return Failed(message=str(error))
+
+
+def _curated(options: RunOptions, *, deployed: bool) -> dict[str, Any]:
     console = current()
     console.flow_run_id = runtime.flow_run.id
-    prepared = prepare(options, Settings.read(), deployed=runtime.deployment.id is not None)
+    prepared = prepare(options, Settings.read(), deployed=deployed)
     if options.dry_run:
         return _previewed(options, prepared, console)
     with prepared.output.held():
@@ -100,7 +113,13 @@ def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> d
 
 def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Converted:
     with console.stage("ingest") as stage:
-        inventory = ingest(prepared.places.inputs, options.format, prepared.places.within)
+        inventory = ingest(
+            prepared.places.inputs,
+            options.format,
+            prepared.places.within,
+            prepared.output.path,
+            opaque(console.say),
+        )
         stage.note = _files(len(inventory.files))
     with console.stage("convert") as stage:
         finished = convert(

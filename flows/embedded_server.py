@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ _IDLE_SERVICES = (
 )
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def _environment(folder: Path, *, for_deployments: bool) -> dict[str, str]:
     """The child's environment: the parent's without its Prefect settings, and the server's own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     source = str(Path(__file__).resolve().parent.parent)
@@ -64,16 +64,25 @@ def _environment(folder: Path) -> dict[str, str]:
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         "PREFECT__SERVER_FINAL": "1",
-        **{f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _IDLE_SERVICES},
+        **({} if for_deployments else _without(_IDLE_SERVICES)),
     }
+
+
+def _without(services: Sequence[str]) -> dict[str, str]:
+    return {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in services}
 
 
 class EmbeddedServer:
     """The parent's side: starts the child, waits for it, and stops it."""
 
-    def __init__(self, folder: Path) -> None:
-        """A server whose database and log lie in ``folder``; nothing happens until ``start``."""
+    def __init__(self, folder: Path, *, port: int = 0, for_deployments: bool = False) -> None:
+        """A server whose database and log lie in ``folder``; nothing happens until ``start``.
+
+        Port 0 is any that is free. ``for_deployments`` runs what schedules and watches deployed work too.
+        """
         self._folder = folder
+        self._port = port
+        self._for_deployments = for_deployments
         self._child: subprocess.Popen[str] | None = None
         self._guard = threading.Lock()
         self._stopped = False
@@ -102,7 +111,7 @@ class EmbeddedServer:
         """Start the child and return at once, so that the parent can do its own starting meanwhile."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._began = time.monotonic()
-        self._child = self._spawn(port=0)
+        self._child = self._spawn(port=self._port)
         # A fork without exec would hold the pipe open too, and with it the server.
         os.register_at_fork(after_in_child=self._let_go)
         threading.Thread(target=self._watch, daemon=True, name="embedded-server").start()
@@ -114,7 +123,7 @@ class EmbeddedServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(self._folder),
+                env=_environment(self._folder, for_deployments=self._for_deployments),
                 # Prefect would read a prefect.toml or .env that lies where the run was started.
                 cwd=self._folder,
                 # Ctrl-C goes to a terminal's whole process group; when the server stops is for us to say.

@@ -1,0 +1,150 @@
+"""Prefect's pages with Assay's deployments and a worker, on this machine alone, until Ctrl-C.
+
+    python -m deployments.serve [--port N]
+
+``data`` stands for the samples and ``results`` for ``runs/``, unless ASSAY_DATA_ROOTS and
+ASSAY_OUTPUT_ROOTS say otherwise. Everything listens on loopback and ends with this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from assay.config import Settings
+from assay.errors import AssayError, ServerFault
+from assay.home import Home
+from flows.embedded_server import EmbeddedServer
+from flows.signals import TERMINATED, stopping_on_signals
+
+ROOT = Path(__file__).resolve().parent.parent
+POOL = "assay"
+
+_SUMMARY = "Prefect's pages with Assay's deployments and a worker, on this machine alone, until Ctrl-C."
+
+_STOP_SECONDS = 10.0
+_DEPLOY_SECONDS = 180.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 when it is stopped by Ctrl-C, which is how it ends."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.serve", description=_SUMMARY)
+    parser.add_argument("--port", type=int, default=4200, help="Where Prefect's pages are. Default: 4200.")
+    port = parser.parse_args(arguments).port
+    with stopping_on_signals():
+        try:
+            os.environ.setdefault("ASSAY_DATA_ROOTS", f"data={ROOT / 'samples'}")
+            os.environ.setdefault("ASSAY_OUTPUT_ROOTS", f"results={ROOT / 'runs'}")
+            settings = Settings.read()
+            with served(settings.opened_home(), settings, port) as worker:
+                worker.wait()
+            raise ServerFault("the worker ended; its last words are above")
+        except AssayError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            return error.exit_code
+        except KeyboardInterrupt:
+            say("Stopped. What runs had finished is kept; a retry goes on from there.")
+            return 0
+        except SystemExit as leaving:
+            return leaving.code if leaving.code == TERMINATED else 1
+
+
+@contextmanager
+def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Yield the worker's process, once the server has the deployments; on leaving, all are stopped."""
+    for folder in settings.output_roots.values():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    server = EmbeddedServer(home.prefect, port=port, for_deployments=True)
+    try:
+        server.start()
+        server.wait(settings.server_start_seconds, say)
+        environment = {
+            **os.environ,
+            "PREFECT_API_URL": server.api_url,
+            "DO_NOT_TRACK": "1",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        }
+        prepare_pool(server.api_url)
+        deploy(environment)
+        worker = start_worker(environment)
+        try:
+            say(f"Prefect's pages: {server.address}/deployments (curate, Run, Custom run). Ctrl-C ends it.")
+            yield worker
+        finally:
+            stop(worker)
+    finally:
+        server.stop()
+
+
+def prepare_pool(api_url: str) -> None:
+    """Make the work pool, or make it what it is to be.
+
+    The pool's template has no variables: who starts a run in Prefect's pages chooses neither the command
+    nor the environment of its process.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    template = json.loads((ROOT / "deployments" / "work_pool.json").read_bytes())
+    pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        client.create_work_pool(pool, overwrite=True)
+
+
+def deploy(environment: dict[str, str]) -> None:
+    """Give the server every deployment of ``prefect.yaml``; ServerFault with what Prefect said."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
+            *("--prefect-file", "deployments/prefect.yaml"),
+        ],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_DEPLOY_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise ServerFault(f"deploying failed: {(done.stderr or done.stdout).strip()}")
+
+
+def start_worker(environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A worker of the pool, which ends when this process does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "deployments.child", "prefect", "worker", "start", "--pool", POOL],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        # Ctrl-C goes to a terminal's whole process group; when the worker stops is for us to say.
+        start_new_session=True,
+    )
+
+
+def stop(worker: subprocess.Popen[bytes]) -> None:
+    """Have the worker end the runs it has begun, and itself; kill it if that takes too long."""
+    assert worker.stdin is not None
+    worker.stdin.close()
+    try:
+        worker.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+def say(line: str) -> None:
+    """Tell whoever started this."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
