@@ -14,6 +14,7 @@ import polars as pl
 
 from assay.disk import full_disk_named
 from assay.home import Home
+from assay.rewards.endpoint import Endpoint
 from assay.rewards.languages import in_other_script
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.schema import Conversation, Message
@@ -71,15 +72,17 @@ class ShardWork:
     """Conversations in a script of none of the model's languages."""
 
 
-_models: dict[str, RewardModel] = {}
+_models: dict[tuple[str, Endpoint | None], RewardModel] = {}
 
 
 def opened(spec: ModelSpec) -> RewardModel:
     """The model, loaded the first time that this process is asked for it."""
-    if spec.fingerprint not in _models:
+    # A service that has moved is the same model, and yet to be asked at its new address.
+    key = (spec.fingerprint, spec.endpoint)
+    if key not in _models:
         module, _, name = spec.opener.partition(":")
-        _models[spec.fingerprint] = getattr(importlib.import_module(module), name)(spec)
-    return _models[spec.fingerprint]
+        _models[key] = getattr(importlib.import_module(module), name)(spec)
+    return _models[key]
 
 
 def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:

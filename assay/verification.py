@@ -6,6 +6,7 @@ that a published number does not come out.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -26,6 +27,8 @@ from assay.shard import opened
 #: How far one and the same turn's scores may be apart, times ``max(1, |score|)``. For fp32 it is what
 #: Assay promises; the others are what rounding to 11 and 8 bits of mantissa was seen to do.
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+
+_SERVED_DTYPE = "bfloat16"
 
 #: How far a score may be from the one that its authors print, as a share of it. They ran other hardware
 #: and other kernels. A share of at least 0.1, or a score near zero could not be met.
@@ -114,6 +117,50 @@ def verify(spec: ModelSpec, *, workers: int, say: Callable[[str], None]) -> list
     ]
     say(f"starting {workers} workers")
     return [*checks, _workers(spec, conversations, alone, workers)]
+
+
+def verify_service(spec: ModelSpec, local: ModelSpec | None, *, say: Callable[[str], None]) -> list[Check]:
+    """The checks that a service can be put to; ``local`` is the same model on this machine, if it is there.
+
+    Which numbers a service computes in is not known: it is held to the tolerance of bfloat16, in which
+    big reward models are served.
+    """
+    endpoint = spec.endpoint
+    if endpoint is None:
+        raise ModelFault(f"model {spec.name} is no service")
+    as_published = dataclasses.replace(spec, name=endpoint.model, dtype=_SERVED_DTYPE)
+    say(f"asking {spec.name} ({endpoint.kind})")
+    model = opened(spec)
+    conversations, alone = _scored_alone(model, spec)
+    together = model.score([_whole(conversation) for conversation in conversations])
+    return [
+        *_published(model, as_published),
+        _compared("all at once", together, alone, _SERVED_DTYPE),
+        _as_local(spec, local, conversations, alone),
+    ]
+
+
+def _as_local(
+    spec: ModelSpec, local: ModelSpec | None, conversations: list[Conversation], served: Scores
+) -> Check:
+    """Whether the local model gives the scores that the service gives, attribute by attribute."""
+    name = "the same model on this machine"
+    if local is None:
+        return Check(name, None, "none was named")
+    missing = [attribute for attribute in spec.attributes if attribute not in local.attributes]
+    if missing:
+        return Check(name, False, f"{local.name} does not rate {', '.join(missing)}")
+    places = [local.attributes.index(attribute) for attribute in spec.attributes]
+    outcomes = [
+        [
+            one
+            if one.values is None
+            else dataclasses.replace(one, values=tuple(one.values[place] for place in places))
+            for one in turns
+        ]
+        for turns in opened(local).score([_whole(conversation) for conversation in conversations])
+    ]
+    return _compared(name, outcomes, served, _SERVED_DTYPE)
 
 
 def _scored_alone(model: RewardModel, spec: ModelSpec) -> tuple[list[Conversation], Scores]:

@@ -21,7 +21,7 @@ from assay.errors import AssayError, UserMistake
 from assay.models import find_model
 from assay.rewards.protocol import ModelSpec
 from assay.terminal import printable
-from assay.verification import Check, check_golden, read_golden, record, verify
+from assay.verification import Check, check_golden, read_golden, record, verify, verify_service
 from flows.command_line import parse
 from flows.console import Console, opened
 from flows.signals import INTERRUPTED, stopping_on_signals
@@ -51,7 +51,8 @@ class VerifyOptions(BaseModel):
     model: Annotated[
         str,
         Field(
-            description="A model of the catalog by name, a Hub id, or a folder. May be given first, alone."
+            description="A model of the catalog by name, a Hub id, a folder, or a service of the operator's "
+            "list. May be given first, alone."
         ),
         CommandLine(_MODEL, "MODEL"),
     ]
@@ -71,6 +72,11 @@ class VerifyOptions(BaseModel):
         Field(description="What each output rates, where config.json does not say."),
         CommandLine(_MODEL, "NAME"),
     ] = []
+    against: Annotated[
+        str | None,
+        Field(description="Of a service: the same model on this machine, whose scores are compared."),
+        CommandLine(_MODEL, "MODEL"),
+    ] = None
     workers: Annotated[
         int, Field(description="Dask workers whose scores are compared.", ge=1), CommandLine(_WORK, "N")
     ] = 2
@@ -99,7 +105,21 @@ def checked(options: VerifyOptions, settings: Settings, console: Console) -> lis
         return [Check("recorded", None, f"{turns} turns in {options.record}")]
     if golden is not None:
         return check_golden(spec, golden)
+    if spec.endpoint is not None:
+        return verify_service(spec, _counterpart(options, settings), say=console.say)
     return verify(spec, workers=options.workers, say=console.say)
+
+
+def _counterpart(options: VerifyOptions, settings: Settings) -> ModelSpec | None:
+    """The local model that a service is compared with, where one is named."""
+    if options.against is None:
+        return None
+    found = find_model(
+        options.against, settings=settings, digest_cache=settings.opened_home().root / "model-digests.json"
+    )
+    if found.endpoint is not None:
+        raise UserMistake(f"--against {options.against}: that is a service too; name a model on this machine")
+    return found
 
 
 def _model(options: VerifyOptions, settings: Settings) -> ModelSpec:
