@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,10 +14,9 @@ from pathlib import Path
 from assay.deployed import contains
 from assay.errors import UserMistake
 from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
-from assay.manifest import InputFile
-from assay.sources import KNOWN_ENDINGS, RawRecords, Source, read_originals, sniff
-
-__all__ = ["Inventory", "Shard", "read_originals", "take_inventory"]
+from assay.manifest import InputFile, run_manifest_in
+from assay.nearest import nearest
+from assay.sources import KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
 
 #: Plain lines are cut into shards of about this many bytes.
 SHARD_BYTES = 32 << 20
@@ -45,11 +43,13 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What a run reads, in input order. ``sources`` run parallel to ``files``."""
+    """What a run reads, in input order. ``sources`` and ``stamps`` run parallel to ``files``."""
 
     files: tuple[InputFile, ...]
     sources: tuple[Source, ...]
     shards: tuple[Shard, ...]
+    stamps: tuple[Stamp, ...]
+    """Each file's, from before its bytes were digested."""
 
 
 def take_inventory(
@@ -58,22 +58,28 @@ def take_inventory(
     format: str = "auto",
     shard_bytes: int = SHARD_BYTES,
     within: tuple[str, ...] | None = None,
+    output: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Inventory:
     """The inventory of ``inputs``: paths, globs or folders, each file once, in the order given.
 
     A folder stands for its files of known endings, at any depth, and a glob for what it matches,
-    sorted. UserMistake for what cannot be read, for an unknown format, and where ``within`` names real
+    sorted; results of runs among them are left out, and ``say`` is told. UserMistake for what cannot be
+    read, for an unknown format, for a file in the folder ``output``, and where ``within`` names real
     folders, for a file that is in none of them.
     """
     if format != "auto" and format not in FORMATS:
-        close = difflib.get_close_matches(format, ["auto", *FORMATS], n=1, cutoff=0.5)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UserMistake(f"unknown format {format!r}.{hint} There are: auto, {', '.join(FORMATS)}.")
+        choices = ["auto", *FORMATS]
+        raise UserMistake(
+            f"unknown format {format!r}{nearest(format, choices)} (there are {', '.join(choices)})"
+        )
     files: list[InputFile] = []
     sources: list[Source] = []
     shards: list[Shard] = []
-    for path in _paths(inputs, within):
+    stamps: list[Stamp] = []
+    for path in _paths(inputs, within, output, say):
         try:
+            stamps.append(Stamp.of(path))
             source = sniff(path)
             chosen = _format_of(source) if format == "auto" else format
             is_cut = source.container == "lines" and source.compression == "none"
@@ -86,17 +92,31 @@ def take_inventory(
         for cut, following in zip(cuts, [*cuts[1:], (size, 0)], strict=True):
             length = following[0] - cut[0]
             shards.append(Shard(len(files) - 1, cut[0], length, cut[1], len(cuts) == 1))
-    return Inventory(tuple(files), tuple(sources), tuple(shards))
+    return Inventory(tuple(files), tuple(sources), tuple(shards), tuple(stamps))
 
 
-def _paths(inputs: Sequence[str], within: tuple[str, ...] | None) -> Iterator[str]:
+def _paths(
+    inputs: Sequence[str],
+    within: tuple[str, ...] | None,
+    output: Path | None,
+    say: Callable[[str], None],
+) -> Iterator[str]:
     """Yield every file once, as a person would name it."""
     seen: set[str] = set()
     if not inputs:
         raise UserMistake("no input given. Name a file, a folder or a glob.")
     for given in inputs:
-        for path in _expanded(given):
+        for path in _expanded(given, say):
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                raise UserMistake(f"{path!r}: the name is not UTF-8. Rename the file.") from None
             real = os.path.realpath(path)
+            if output is not None and contains((os.path.realpath(output),), real):
+                raise UserMistake(
+                    f"{path}: lies in the output folder, which is replaced as a whole. Name another output "
+                    "folder, or move the file elsewhere."
+                )
             if within is not None and not contains(within, real):
                 raise UserMistake(f"{path}: leads out of the folders that may be read, by a link.")
             if real not in seen:
@@ -104,10 +124,15 @@ def _paths(inputs: Sequence[str], within: tuple[str, ...] | None) -> Iterator[st
                 yield path
 
 
-def _expanded(given: str) -> list[str]:
+def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
+    """The files that ``given`` stands for, sorted. Results of runs are files only where they are named."""
     path = Path(given)
+    if not given:
+        raise UserMistake("the input's name is empty. Name a file, a folder or a glob.")
     if path.is_dir():
-        found = sorted(_files_below(given))
+        if run_manifest_in(path) is not None:
+            raise UserMistake(f"{given}: holds the results of a run. Name the file in it that is meant.")
+        found = sorted(_files_below(given, say))
         if not found:
             raise UserMistake(f"{given}: the folder holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
         return found
@@ -116,19 +141,35 @@ def _expanded(given: str) -> list[str]:
     if path.exists():
         raise UserMistake(f"{given}: neither a file nor a folder.")
     if glob.has_magic(given):
-        found = sorted(name for name in glob.glob(given, recursive=True) if os.path.isfile(name))
+        matched = sorted(name for name in glob.glob(given, recursive=True) if os.path.isfile(name))
+        folders = sorted({os.path.dirname(name) for name in matched})
+        results = {folder for folder in folders if _holds_results(folder, say)}
+        found = [name for name in matched if os.path.dirname(name) not in results]
         if not found:
-            raise UserMistake(f"{given}: matches no file.")
+            but = f" but results of runs: name the file in {min(results)} that is meant" if results else ""
+            raise UserMistake(f"{given}: matches no file{but}.")
         return found
     raise UserMistake(f"{given}: there is no such file or folder.")
 
 
-def _files_below(folder: str) -> Iterator[str]:
+def _holds_results(folder: str, say: Callable[[str], None]) -> bool:
+    """Whether the folder holds the results of a run; tells so."""
+    if run_manifest_in(Path(folder)) is None:
+        return False
+    say(f"{folder or '.'}: holds the results of a run, which are not read")
+    return True
+
+
+def _files_below(folder: str, say: Callable[[str], None]) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise UserMistake(f"{error.filename}: cannot be read: {error.strerror}") from error
 
     for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and not _holds_results(os.path.join(parent, name), say)
+        ]
         for name in names:
             if name.lower().endswith(KNOWN_ENDINGS) and not name.startswith("."):
                 yield os.path.join(parent, name)

@@ -6,13 +6,19 @@ Every record is in exactly one piece, in input order, so that pieces one after t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
 from assay.home import Artifact
 
 T = TypeVar("T")
+
+#: A run's own, in its output folder. A folder that has one is ours.
+RUN_MANIFEST = "manifest.json"
+#: The key that tells it from others' files of this name.
+RUN_MANIFEST_KEY = "assay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,23 @@ def to_json(manifest: object) -> bytes:
 def from_json(data: bytes | str, kind: type[T]) -> T:
     """The manifest of that kind; msgspec.ValidationError where it is not one."""
     return msgspec.json.decode(data, type=kind)
+
+
+def run_manifest_in(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the run whose results the folder holds; None where there is none of ours."""
+    try:
+        manifest = msgspec.json.decode((folder / RUN_MANIFEST).read_bytes())
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        IsADirectoryError,
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+    ):
+        return None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get(RUN_MANIFEST_KEY), str):
+        return None
+    return manifest if isinstance(manifest.get("files", {}), dict) else None
 
 
 def reason_code(reason: str) -> str:

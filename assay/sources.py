@@ -69,6 +69,21 @@ class Source:
     """``none``, ``gzip`` or ``zstd``."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells, without reading a file again, that nobody has changed it meanwhile."""
+
+    size: int
+    modified_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: str) -> Stamp:
+        """The stamp that the file has now; OSError where there is none."""
+        found = os.stat(path)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
 class CutShortError(Exception):
     """A stream ended before its format says it may; the bytes before were given."""
 
@@ -114,12 +129,15 @@ def _head(path: str, compression: str) -> bytes:
 
 
 def _container(name: str, head: bytes) -> str:
-    if name.endswith((".jsonl", ".ndjson")):
-        return "lines"
     text = head.removeprefix(BOM).lstrip()
+    first_line, newline, following = text.partition(b"\n")
+    if name.endswith((".jsonl", ".ndjson")):
+        # Some such files are one array. One that is a line of its own, with others after it, is a bad line.
+        goes_on = first_line.rstrip().endswith((b"[", b"{", b",", b":"))
+        goes_on = goes_on or following.lstrip().startswith((b",", b"]")) or not following.strip()
+        return "array" if text.startswith(b"[") and goes_on else "lines"
     if text.startswith(b"["):
         return "array"
-    first_line, newline, _ = text.partition(b"\n")
     # An object spread over lines breaks off behind an opening bracket or a comma; a JSON line does not.
     if newline and first_line.rstrip().endswith((b"{", b"[", b",", b":")):
         return "values"
@@ -268,13 +286,14 @@ class RawRecords:
                         data = b"".join((*held, data))
                     held.clear()
                     begun = 0
+                # Before the record is given: who asks for no more after it has read its line.
+                self.lines += 1
                 if size > limit:
                     yield RawRecord(line, start, size, b"", self._too_long(size))
                 elif data and not data.isspace():
                     if data[-1] == 13:  # \r
                         data = data[:-1]
                     yield RawRecord(line, start, len(data), data)
-                self.lines += 1
                 line += 1
                 start += size + 1
             if tail:
@@ -491,7 +510,7 @@ def read_originals(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[byte
     """Yield the bytes of each (offset, length) of the decompressed file, ascending and not overlapping.
 
     A span may be part of a record: ask for a long one in pieces. In a Parquet file the offset is the
-    row, from 0, and the bytes are the row as JSON.
+    row, from 0, and the bytes are the row as JSON. A Parquet file that has become shorter ends it early.
     """
     source = sniff(path)
     if source.container == "parquet":
@@ -509,7 +528,10 @@ def _original_rows(path: str, spans: Iterable[tuple[int, int]]) -> Iterator[byte
     rows = enumerate(_rows_as_json(path))
     for offset, length in spans:
         # No row is that short: the span stands for damaged data, of which there is nothing to show.
-        yield next(data for at, data in rows if at == offset) if length else b""
+        found = next((data for at, data in rows if at == offset), None) if length else b""
+        if found is None:
+            return
+        yield found
 
 
 def _slices(chunks: Iterator[bytes], spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:

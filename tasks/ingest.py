@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -21,6 +22,12 @@ from tasks.stage import may_pass
     retry_delay_seconds=[1, 5],
     retry_condition_fn=may_pass,
 )
-def ingest(inputs: Sequence[str], format: str, within: tuple[str, ...] | None = None) -> Inventory:
-    """The inventory of the inputs, each of which lies in a folder of ``within``."""
-    return assay.ingest.take_inventory(inputs, format=format, within=within)
+def ingest(
+    inputs: Sequence[str],
+    format: str,
+    within: tuple[str, ...] | None,
+    output: Path,
+    say: Callable[[str], None],
+) -> Inventory:
+    """The inventory of the inputs, each of which lies in a folder of ``within`` and outside ``output``."""
+    return assay.ingest.take_inventory(inputs, format=format, within=within, output=output, say=say)

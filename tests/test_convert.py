@@ -21,10 +21,11 @@ from assay import convert as convert_module
 from assay.convert import convert, converted_lines
 from assay.errors import AssayError, InputFault
 from assay.home import Home, digest_of_bytes
-from assay.ingest import read_originals, take_inventory
+from assay.ingest import take_inventory
 from assay.manifest import ConvertedPiece, from_json, to_json
 from assay.progress import Silent
 from assay.schema import Message, turn_keys
+from assay.sources import read_originals
 
 DATA = os.environ.get("ASSAY_TEST_DATA")
 
@@ -304,6 +305,7 @@ def test_a_limit_takes_the_first_records_of_all_shards_and_files(tmp_path: Path,
     some = converted_paths(tmp_path, *paths, limit=limit, shard_bytes=150)
     assert [said(record) for record in some.records] == [said(record) for record in every.records][:limit]
     assert some.converted.counts.read == min(limit, 8)
+    assert some.converted.lines == min(limit, 8)
 
 
 def test_equal_input_gives_equal_manifests_and_no_work(tmp_path: Path) -> None:

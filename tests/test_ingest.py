@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from assay.errors import UserMistake
-from assay.ingest import read_originals, take_inventory
-from assay.sources import CutShortError, RawRecords, Source, sniff, stream
+from assay.ingest import take_inventory
+from assay.sources import CutShortError, RawRecords, Source, read_originals, sniff, stream
 
 PAIR = line("Which way to the mill?", "Left at the bridge.")
 
@@ -25,6 +25,12 @@ def write(path: Path, data: bytes = PAIR + b"\n") -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return str(path)
+
+
+def write_results(folder: Path) -> str:
+    """A folder as a run leaves it; the path of a file in it."""
+    write(folder / "manifest.json", b'{"assay": "0.1.0", "files": {}}')
+    return write(folder / "messages.jsonl")
 
 
 def raw_records(path: str, **options: int) -> list[tuple[int, int, int, bytes, str | None]]:
@@ -67,6 +73,8 @@ def test_a_relative_path_stays_relative(tmp_path: Path, monkeypatch: pytest.Monk
         ("nowhere.jsonl", "no such file"),
         ("*.nothing", "matches no file"),
         ("empty", "holds no file"),
+        ("results", "holds the results of a run"),
+        ("results/*.jsonl", "matches no file but results of runs: name the file in .*results that is meant"),
         ("pipe", "neither a file nor a folder"),
         ("old.jsonl.bz2", "bzip2 is not read"),
         ("fake.parquet", "not a Parquet file"),
@@ -79,6 +87,7 @@ def test_what_cannot_be_read_is_the_users_mistake(tmp_path: Path, given: str, sa
     write(tmp_path / "old.jsonl.bz2", b"BZh91AY")
     write(tmp_path / "fake.parquet", b"something else")
     write(tmp_path / "torn.parquet", b"PAR1 and then no more")
+    write_results(tmp_path / "results")
     with pytest.raises(UserMistake, match=said):
         take_inventory([str(tmp_path / given)])
 
@@ -86,6 +95,36 @@ def test_what_cannot_be_read_is_the_users_mistake(tmp_path: Path, given: str, sa
 def test_no_input_is_the_users_mistake() -> None:
     with pytest.raises(UserMistake, match="no input"):
         take_inventory([])
+    with pytest.raises(UserMistake, match="the input's name is empty"):
+        take_inventory([""])
+
+
+def test_results_of_runs_are_no_input_unless_they_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "data/a.jsonl")
+    results = write_results(tmp_path / "data/out")
+    for where in ("data", "data/**/*.jsonl"):
+        said: list[str] = []
+        inventory = take_inventory([str(tmp_path / where)], output=tmp_path / "data/out", say=said.append)
+        assert [file.path for file in inventory.files] == [path]
+        assert said == [f"{tmp_path}/data/out: holds the results of a run, which are not read"]
+    assert [file.path for file in take_inventory([results]).files] == [results]
+    # Somebody else's file of that name makes no results.
+    (tmp_path / "data/out/manifest.json").write_bytes(b'{"name": "something"}')
+    assert len(take_inventory([str(tmp_path / "data/**/*.jsonl")]).files) == 2
+
+
+def test_no_file_is_read_that_lies_where_the_output_goes(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "out")
+    (tmp_path / "link.jsonl").symlink_to(results)
+    for where in (results, str(tmp_path / "link.jsonl")):
+        with pytest.raises(UserMistake, match=r"\.jsonl: lies in the output folder, which is replaced"):
+            take_inventory([where], output=tmp_path / "out")
+
+
+def test_a_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(PAIR)
+    with pytest.raises(UserMistake, match=r"caf\\udce9\.jsonl': the name is not UTF-8"):
+        take_inventory([str(tmp_path)])
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -97,7 +136,7 @@ def test_a_file_without_permission_is_the_users_mistake(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_names_the_one_that_was_meant(tmp_path: Path) -> None:
-    with pytest.raises(UserMistake, match="Did you mean 'sharegpt'"):
+    with pytest.raises(UserMistake, match="did you mean 'sharegpt'"):
         take_inventory([write(tmp_path / "a.jsonl")], format="sharegtp")
 
 
@@ -338,6 +377,29 @@ def test_a_json_file_may_hold_an_array_lines_or_objects(tmp_path: Path, data: by
     assert [record["line"] for record in outcome.records] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" + PAIR + b"," + PAIR + b"]",
+        b" [\n" + PAIR + b",\n" + PAIR + b"\n]\n",
+        b"[" + PAIR + b",\n" + PAIR + b"]\n",
+        b"[" + PAIR + b"\n," + PAIR + b"\n]",
+        json.dumps([json.loads(PAIR)] * 2, indent=1).encode(),
+        gzip.compress(b"[" + PAIR + b"," + PAIR + b"]"),
+    ],
+)
+def test_an_array_is_one_whatever_its_file_is_called(tmp_path: Path, data: bytes) -> None:
+    outcome = converted_file(tmp_path, data, name="a.jsonl")
+    assert outcome.converted.counts.ok == 2
+    assert [record["line"] for record in outcome.records] == [1, 2]
+
+
+def test_a_line_that_is_an_array_costs_only_itself(tmp_path: Path) -> None:
+    for bad in (b"[1]", b"[" + PAIR, b"[oops"):
+        outcome = converted_file(tmp_path, bad + b"\n" + PAIR + b"\n", name="a.jsonl")
+        assert [record["outcome"] for record in outcome.records] == ["quarantined", "ok"]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     values=st.lists(
@@ -417,6 +479,12 @@ def test_damaged_parquet_gives_the_rows_before_the_damage(
     assert not raws.complete
     spans = [(raw.offset, raw.length) for raw in (whole[0], last)]
     assert list(read_originals(str(path), spans)) == [whole[0].data, b""]
+
+
+def test_originals_of_a_parquet_file_that_has_shrunk_end_early(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"prompt": ["p"] * 3}).write_parquet(path)
+    assert list(read_originals(str(path), [(2, 14), (7, 14)])) == [b'{"prompt":"p"}']
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])

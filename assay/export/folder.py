@@ -35,16 +35,14 @@ from assay.disk import full_disk_named
 from assay.errors import AssayError, OutputRefused
 from assay.export.files import ExportedFile
 from assay.home import digest_of_file, written_whole
+from assay.manifest import RUN_MANIFEST, RUN_MANIFEST_KEY, run_manifest_in
 
-MANIFEST = "manifest.json"
-
-_VERSION_KEY = "assay"
 _PRIVATE = 0o700
 # 255 bytes is what file systems take; `.`, `.discard-` and 16 digits are put around the name.
 _MAX_NAME_BYTES = 220
 # What file browsers leave in any folder that was looked at.
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-_MANIFEST_IN_THE_MAKING = re.compile(rf"\.{re.escape(MANIFEST)}\..+\.tmp")
+_MANIFEST_IN_THE_MAKING = re.compile(rf"\.{re.escape(RUN_MANIFEST)}\..+\.tmp")
 
 
 class OutputFolder:
@@ -89,15 +87,15 @@ class OutputFolder:
         names = set(os.listdir(self.path)) - _LITTER
         if not names:
             return
-        manifest = _manifest_in(self.path)
+        manifest = run_manifest_in(self.path)
         if manifest is None:
             raise OutputRefused(
                 f"{self._shown}: is not empty, and what it holds is not ours to replace ({_some(names)}; no "
-                f"{MANIFEST} of an earlier run). Name another folder, or empty this one."
+                f"{RUN_MANIFEST} of an earlier run). Name another folder, or empty this one."
             )
         foreign = {
             name
-            for name in names - {MANIFEST} - set(manifest.get("files") or ())
+            for name in names - {RUN_MANIFEST} - set(manifest.get("files") or ())
             if not _MANIFEST_IN_THE_MAKING.fullmatch(name)
         }
         if foreign:
@@ -241,11 +239,11 @@ class OutputFolder:
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of the export that is there, None where there is none."""
-        return _manifest_in(self.path)
+        return run_manifest_in(self.path)
 
     def holds(self, files: Mapping[str, ExportedFile]) -> bool:
         """Whether the folder is a whole export of exactly these files, byte for byte."""
-        manifest = _manifest_in(self.path)
+        manifest = run_manifest_in(self.path)
         return (
             manifest is not None
             and set(manifest.get("files") or ()) == set(files)
@@ -289,30 +287,13 @@ def _some(names: set[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _manifest_in(folder: Path) -> dict[str, Any] | None:
-    """The folder's manifest; None where there is none, or where it is somebody else's."""
-    try:
-        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        IsADirectoryError,
-        msgspec.DecodeError,
-        UnicodeDecodeError,
-    ):
-        return None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get(_VERSION_KEY), str):
-        return None
-    return manifest if isinstance(manifest.get("files", {}), dict) else None
-
-
 def _is_replaceable(folder: Path) -> bool:
-    return folder.is_dir() and (not any(folder.iterdir()) or _manifest_in(folder) is not None)
+    return folder.is_dir() and (not any(folder.iterdir()) or run_manifest_in(folder) is not None)
 
 
 def _is_whole(staging: Path) -> bool:
     """Whether every file that the manifest names is there as it says."""
-    manifest = _manifest_in(staging)
+    manifest = run_manifest_in(staging)
     if manifest is None:
         return False
     try:
@@ -327,9 +308,9 @@ def _is_intact(path: Path, digest: str, size: int) -> bool:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    if not isinstance(manifest.get(_VERSION_KEY), str):
-        raise AssayError(f"{folder}: a manifest without `{_VERSION_KEY}` would not be known as ours.")
-    with written_whole(folder / MANIFEST) as temporary:
+    if not isinstance(manifest.get(RUN_MANIFEST_KEY), str):
+        raise AssayError(f"{folder}: a manifest without `{RUN_MANIFEST_KEY}` would not be known as ours.")
+    with written_whole(folder / RUN_MANIFEST) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
 

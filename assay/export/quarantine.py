@@ -9,8 +9,8 @@ import msgspec
 import polars as pl
 
 from assay.errors import AssayError
-from assay.ingest import read_originals
 from assay.manifest import reason_code
+from assay.sources import read_originals
 
 #: Reason code of a line that is too long to be held; its original stays where it is.
 LINE_TOO_LONG = "line_too_long"

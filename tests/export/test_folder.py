@@ -13,8 +13,9 @@ import pytest
 
 from assay.errors import AssayError, OutputRefused, UserMistake
 from assay.export.files import ExportedFile
-from assay.export.folder import MANIFEST, OutputFolder
+from assay.export.folder import OutputFolder
 from assay.home import digest_of_file
+from assay.manifest import RUN_MANIFEST as MANIFEST
 
 OLD = {"labeled.jsonl": b"old\n", "dropped-since.parquet": b"older"}
 NEW = {"labeled.jsonl": b"new\n", "scores.parquet": b"newer"}

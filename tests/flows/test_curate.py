@@ -38,7 +38,7 @@ STAGES = ["ingest", "convert", "score", "filter", "export", "report"]
 
 
 @contextmanager
-def in_this_process(options: ClusterOptions) -> Iterator[Any]:
+def in_this_process(options: ClusterOptions, **rest: object) -> Iterator[Any]:
     from distributed import Client
 
     with Client(
@@ -286,6 +286,25 @@ def test_strict_stops_at_the_first_bad_record_with_its_place(curate: Callable[..
     assert ran.err.splitlines()[-1].startswith(f"error: {chats}:12: not_json")
     assert "Traceback" not in ran.err
     assert not ran.output.exists()
+
+
+def test_a_run_does_not_read_what_the_run_before_it_wrote(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    chats.rename(tmp_path / "data" / "chats.jsonl")
+    first, again = (
+        curate("--input", tmp_path / "data", "--export", "messages", output="data/out") for _ in range(2)
+    )
+    assert (first.code, again.code) == (0, 0), again.err
+    assert "out: holds the results of a run, which are not read" in again.err
+    assert again.manifest["inputs"] == first.manifest["inputs"]
+    messages = again.output / "messages.jsonl"
+    before = messages.read_bytes()
+    refused = curate("--input", messages, output="data/out")
+    assert refused.code == 2
+    assert "lies in the output folder" in refused.err
+    assert messages.read_bytes() == before
 
 
 def test_a_mistake_that_only_ingest_finds_is_one_line_and_exit_2(
