@@ -207,7 +207,10 @@ class OutputFolder:
         return staging
 
     def publish(self, staging: Path, manifest: Mapping[str, Any]) -> None:
-        """Make ``staging`` the export. Its manifest is written last, when all else is on the disk."""
+        """Make ``staging`` the export. Its manifest is written last, when all else is on the disk.
+
+        AssayError where the folder meanwhile holds what is not ours; nothing is replaced then.
+        """
         self._require_lock()
         with full_disk_named(self.path):
             for path in staging.iterdir():
@@ -216,8 +219,18 @@ class OutputFolder:
             if self.path.exists():
                 os.chmod(staging, stat.S_IMODE(self.path.stat().st_mode))
             _sync(staging)
+            self._refuse_what_came()
             self._swap(staging)
         self._discard(self._old)
+
+    def _refuse_what_came(self) -> None:
+        try:
+            self._check_folder()
+        except OutputRefused as refusal:
+            raise AssayError(
+                f"{refusal} That came while the run worked, and nothing was replaced. Then the same command "
+                "writes the results without scoring anything again."
+            ) from refusal
 
     def _swap(self, staging: Path) -> None:
         if self.path.exists():

@@ -296,6 +296,27 @@ def test_a_failed_run_leaves_no_staging_folder_and_the_old_export(out):
     assert beside(out) == [".out.lock"]
 
 
+@pytest.mark.parametrize("before", [None, OLD])
+def test_what_is_put_into_the_folder_while_a_run_works_is_not_thrown_away(out, before):
+    if before:
+        export(out, before)
+    folder = OutputFolder(out)
+    folder.check()
+    with folder.held():
+        folder.repair()
+        staging = folder.staging()
+        files = fill(staging, NEW)
+        out.mkdir(exist_ok=True)
+        (out / "notes.md").write_text("precious")
+        with pytest.raises(AssayError, match=r"'notes\.md'.* nothing was replaced") as caught:
+            folder.publish(staging, manifest(files))
+    assert caught.value.exit_code == 1
+    assert contents_of(out) == {**(before or {}), "notes.md": b"precious"}
+    (out / "notes.md").unlink()
+    export(out, NEW)
+    assert contents_of(out) == NEW
+
+
 def test_refresh_replaces_the_manifest_alone(out):
     files = export(out, NEW, run="first")
     folder = OutputFolder(out)
