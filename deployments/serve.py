@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from assay.config import Settings
 from assay.errors import AssayError, ServerFault
@@ -118,13 +119,15 @@ def deploy(environment: dict[str, str]) -> None:
         raise ServerFault(f"deploying failed: {(done.stderr or done.stdout).strip()}")
 
 
-def start_worker(environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """A worker of the pool, which ends when this process does."""
+def start_worker(environment: dict[str, str], output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """A worker of the pool, which ends when this process does; it speaks to ``output``."""
     return subprocess.Popen(
         [sys.executable, "-m", "deployments.child", "prefect", "worker", "start", "--pool", POOL],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         # Ctrl-C goes to a terminal's whole process group; when the worker stops is for us to say.
         start_new_session=True,
     )

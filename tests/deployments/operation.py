@@ -1,0 +1,275 @@
+"""An operated Assay of real parts on loopback: PostgreSQL, Prefect's server, a worker, a Dask cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import fakes
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from assay.cluster import WORKER_ENVIRONMENT
+from assay.schema import Message, turn_keys
+from deployments import serve
+
+ROOT = Path(__file__).parent.parent.parent
+POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def until(true: Callable[[], Any], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+@contextmanager
+def process(
+    command: Sequence[str], log: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of its own session, ended with all of it."""
+    with log.open("ab") as file:
+        started = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, cwd=ROOT
+        )
+    try:
+        yield started
+    finally:
+        started.terminate()
+        try:
+            started.wait(15)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The address of a fresh database, for Prefect."""
+    assert POSTGRES is not None
+    # pytest's own folders are closed to other users, and PostgreSQL refuses to run as root.
+    folder = Path(tempfile.mkdtemp(prefix="assay-postgres-"))
+    as_user: list[str] = []
+    if os.getuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+    data, port = folder / "data", free_port()
+    subprocess.run(
+        [*as_user, str(POSTGRES / "initdb"), "-D", str(data), "-U", "assay", "-A", "trust", "--no-sync"],
+        check=True,
+        capture_output=True,
+        cwd="/",
+    )
+    control = [*as_user, str(POSTGRES / "pg_ctl"), "-D", str(data)]
+    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
+    subprocess.run(
+        [*control, "-o", options, "-l", str(folder / "log"), "-w", "start"],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+    )
+    try:
+        yield f"postgresql+asyncpg://assay@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run(
+            [*control, "-m", "fast", "-w", "stop"], check=False, stdout=subprocess.DEVNULL, cwd="/"
+        )
+        shutil.rmtree(folder)
+
+
+@dataclass
+class Operation:
+    """What runs, and where it works."""
+
+    folder: Path
+    api_url: str
+    database: str
+    dask_workers: list[subprocess.Popen[bytes]]
+    client: SyncPrefectClient
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def calls(self, keys: Collection[str]) -> list[str]:
+        """What the fake model was asked for, of those turns."""
+        return [call for call in fakes.calls(self.folder / "model") if call in keys]
+
+    def segments(self) -> int:
+        return len(list((self.folder / "home/scores").rglob("*.parquet")))
+
+    def trigger(self, deployment: str, **options: object) -> FlowRun:
+        found = self.client.read_deployment_by_name(deployment)
+        return self.client.create_flow_run_from_deployment(found.id, parameters={"options": options})
+
+    def ended(self, run: UUID, seconds: float = 90) -> FlowRun:
+        """The run in its final state."""
+        found: list[FlowRun] = []
+
+        def is_final() -> bool:
+            found[:] = [self.client.read_flow_run(run)]
+            return found[0].state is not None and found[0].state.is_final()
+
+        until(is_final, seconds, f"an end of run {run}")
+        return found[0]
+
+    def artifacts(self, run: UUID) -> dict[str, Any]:
+        chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        return {found.key or "": found for found in self.client.read_artifacts(artifact_filter=chosen)}
+
+    def manifest(self, output: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.results / output / "manifest.json").read_bytes())
+        return found
+
+    def chats(self, name: str, count: int, words: str = "") -> set[str]:
+        """Write a file of conversations of one turn; the turns' keys."""
+        keys = set()
+        with (self.data / name).open("w") as file:
+            for number in range(count):
+                messages = [
+                    {"role": "user", "content": f"question {number} of {name} {words}"},
+                    {"role": "assistant", "content": f"answer {number}"},
+                ]
+                file.write(json.dumps({"messages": messages}) + "\n")
+                keys |= {turn.key.hex() for turn in turn_keys(Message(**message) for message in messages)}
+        return keys
+
+    def deploy_fake(self, name: str, *, every_minute: dict[str, object] | None = None) -> None:
+        """A deployment of the curate flow with the fake model; on a cron schedule, with those options."""
+        schedules = []
+        if every_minute is not None:
+            from prefect.client.schemas.schedules import CronSchedule
+
+            schedules.append(
+                DeploymentScheduleCreate(
+                    schedule=CronSchedule(cron="* * * * *", timezone="UTC"),
+                    active=True,
+                    parameters={"options": every_minute},
+                )
+            )
+        self.client.create_deployment(
+            flow_id=self.client.create_flow_from_name("curate"),
+            name=name,
+            entrypoint="tests/deployments/fake_curate.py:curate",
+            pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
+            work_pool_name=serve.POOL,
+            work_queue_name="cpu",
+            schedules=schedules,
+        )
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def operation(folder: Path) -> Iterator[Operation]:
+    """All parts, up; what is in ``folder`` is theirs."""
+    with ExitStack() as stack:
+        for name in ("data", "results", "home"):
+            (folder / name).mkdir()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        dask_port, port = free_port(), free_port()
+        environment = {
+            **kept,
+            "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
+            "DO_NOT_TRACK": "1",
+            "PREFECT_HOME": str(folder / "prefect"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "ASSAY_HOME": str(folder / "home"),
+            "ASSAY_DATA_ROOTS": f"data={folder / 'data'}",
+            "ASSAY_OUTPUT_ROOTS": f"results={folder / 'results'}",
+            "ASSAY_SCHEDULER_ADDRESS": f"tcp://127.0.0.1:{dask_port}",
+            "FAKE_MODEL": str(folder / "model"),
+        }
+        if POSTGRES is not None:
+            database = stack.enter_context(postgres())
+        else:
+            database = f"sqlite+aiosqlite:///{folder / 'prefect.db'}"
+        server_environment = {
+            **environment,
+            "PREFECT_API_DATABASE_CONNECTION_URL": database,
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+            "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+            # A minute by default: a schedule that is made in a test fires in the next one.
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        }
+        python = sys.executable
+        for command, name, its_environment in (
+            (
+                [python, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+                "server",
+                server_environment,
+            ),
+            (
+                [
+                    *(python, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(dask_port)),
+                    *("--dashboard-address", "127.0.0.1:0"),
+                ],
+                "scheduler",
+                environment,
+            ),
+        ):
+            stack.enter_context(process(command, folder / f"{name}.log", its_environment))
+        dask_worker = [
+            *(python, "-m", "dask", "worker", f"tcp://127.0.0.1:{dask_port}", "--nthreads", "1"),
+            *("--host", "127.0.0.1", "--no-dashboard", "--local-directory", str(folder / "dask")),
+        ]
+        workers = [
+            stack.enter_context(
+                process(dask_worker, folder / f"dask-{number}.log", {**environment, **WORKER_ENVIRONMENT})
+            )
+            for number in range(2)
+        ]
+        api_url = f"http://127.0.0.1:{port}/api"
+        until(lambda: answers(f"{api_url}/health"), 90, "Prefect's server")
+        worker_environment = {
+            **environment,
+            "PREFECT_API_URL": api_url,
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+        }
+        serve.prepare_pool(api_url)
+        serve.deploy(worker_environment)
+        with (folder / "worker.log").open("ab") as log:
+            worker = serve.start_worker(worker_environment, output=log)
+        stack.callback(serve.stop, worker)
+        stack.enter_context(temporary_settings({PREFECT_API_URL: api_url}))
+        client = stack.enter_context(get_client(sync_client=True))
+        yield Operation(folder, api_url, database, workers, client)

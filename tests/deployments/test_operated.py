@@ -1,0 +1,109 @@
+"""Started by a form, a clock or a program, a run does its work; cancelled and retried, it goes on.
+
+All tests share one server. What a run needs is given by the operator's settings, as in docs/operation.md.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import fakes
+import psutil
+import pytest
+from operation import POSTGRES, Operation, operation, until
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelling, Scheduled
+
+RECORDS = 40
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
+    with operation(tmp_path_factory.mktemp("operated")) as running:
+        running.chats("nightly.jsonl", 3)
+        # Made first and looked at last: meanwhile a minute goes by.
+        running.deploy_fake(
+            "scheduled", every_minute={"input": ["data/nightly.jsonl"], "output": "results/nightly"}
+        )
+        running.deploy_fake("fake")
+        yield running
+
+
+def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(operated: Operation) -> None:
+    operated.chats("some.jsonl", 4)
+    run = operated.trigger("curate/curate", input=["data/some.jsonl"], output="results/some")
+    ended = operated.ended(run.id)
+    assert ended.state_type == StateType.COMPLETED, operated.log("worker")
+    assert operated.manifest("some")["rows"]["kept"] == 4
+    assert len((operated.results / "some/labeled.jsonl").read_text().splitlines()) == 4
+    shown = operated.artifacts(run.id)
+    assert {"scoring", "shards", "summary"} <= shown.keys()
+    assert shown["scoring"].data == 100.0
+    # The two processes that the operator started have scored, and no other.
+    scored_by = {int(row["worker"].partition(":")[2]) for row in json.loads(shown["shards"].data)}
+    nannies = [psutil.Process(worker.pid) for worker in operated.dask_workers]
+    assert scored_by <= {child.pid for nanny in nannies for child in nanny.children(recursive=True)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"input": ["../outside"]}, "input '../outside': '..' is not followed here; begin with data/…"),
+        ({"output": "/tmp/elsewhere"}, "begins with the name of a folder here: results/…"),
+        ({"model": "http://169.254.169.254/"}, "takes a model by its name"),
+    ],
+)
+def test_a_mistake_in_the_form_ends_the_run_with_a_sentence(
+    operated: Operation, wrong: dict[str, object], said: str
+) -> None:
+    options: dict[str, object] = {"input": ["data"], "output": "results/wrong", **wrong}
+    ended = operated.ended(operated.trigger("curate/fake", **options).id)
+    assert ended.state is not None
+    assert ended.state_type == StateType.FAILED
+    assert said in (ended.state.message or "")
+    assert "Error" not in (ended.state.message or "")
+    assert not (operated.results / "wrong").exists()
+
+
+def test_a_cancelled_run_stops_its_dask_work_and_a_retry_goes_on(operated: Operation) -> None:
+    keys = operated.chats("slow.jsonl", RECORDS, fakes.SLOW)
+    segments = operated.segments()
+    run = operated.trigger("curate/fake", input=["data/slow.jsonl"], output="results/slow", shard_tokens=30)
+    until(lambda: operated.segments() > segments + 1, 60, "a first segment")
+    operated.client.set_flow_run_state(run.id, Cancelling(), force=True)
+    began = time.monotonic()
+    ended = operated.ended(run.id, 10)
+    assert ended.state_type == StateType.CANCELLED
+    time.sleep(max(0.0, began + 10 - time.monotonic()))
+    calls = operated.calls(keys)
+    time.sleep(2.0)
+    assert operated.calls(keys) == calls
+    assert len(calls) < RECORDS
+    assert not (operated.results / "slow").exists()
+
+    operated.client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
+    until(lambda: not operated.client.read_flow_run(run.id).state.is_final(), 10, "a beginning of the retry")
+    assert operated.ended(run.id).state_type == StateType.COMPLETED
+    assert operated.manifest("slow")["rows"]["kept"] == RECORDS
+    asked = operated.calls(keys)
+    assert set(asked) == keys
+    # What was under way when the run was cancelled may have been asked for twice.
+    assert len(asked) - RECORDS <= 2 * 4
+
+
+def test_a_schedule_fires_by_itself(operated: Operation) -> None:
+    def runs() -> list[Any]:
+        found = operated.client.read_flow_runs()
+        return [run for run in found if run.auto_scheduled and run.state_type == StateType.COMPLETED]
+
+    until(runs, 75, "a scheduled run that completed")
+    assert operated.manifest("nightly")["rows"]["kept"] == 3
+
+
+@pytest.mark.skipif(POSTGRES is None, reason="PostgreSQL is not installed: apt-get install postgresql")
+def test_the_server_keeps_its_runs_in_postgresql(operated: Operation) -> None:
+    assert operated.database.startswith("postgresql+asyncpg://")
+    assert not list(operated.folder.rglob("*.db"))
