@@ -321,6 +321,22 @@ def test_24_25_26_a_reply_without_scores_quarantines_its_record_and_no_other(
     assert len(server.paid) == turns + len(faults), "and nothing else is asked for again"
 
 
+def test_24_a_service_that_answers_nothing_else_any_more_stops_the_run_to_be_resumed(
+    runs: Runs, server: Server, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.rewards.remote.service.MOST_WITHOUT_SCORES", 3)
+    busy = Answer(b"<html>down for maintenance</html>", 200, {"Content-Type": "text/html"})
+
+    def dies(asked: Asked) -> Answer:
+        return rated(asked) if len(server.asked) <= 5 else busy
+
+    server.answer = dies
+    runs.endpoint(server.url, in_flight=2)
+    check_stopped(runs(), 75, "3 turns in a row", "HTML", "goes on from there")
+    server.answer = rated
+    assert runs().files() == undisturbed
+
+
 def test_25_attributes_in_another_order_are_matched_by_name(
     runs: Runs, server: Server, undisturbed: dict[str, bytes]
 ) -> None:

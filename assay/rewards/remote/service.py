@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import httpx2
 
-from assay.errors import ModelFault
+from assay.errors import ModelFault, Resumable
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec, Request, TurnScore
 from assay.rewards.remote.endpoints import ReadBlock, backend_class, key_of
@@ -27,6 +27,9 @@ PROBE = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
 WRONG_PROBE = (Message("user", "What is 1+1?"), Message("assistant", "bananas bananas 77 no"))
 
 _EXCERPT_CHARACTERS = 200
+
+#: So many turns one after the other without a score, and it is no longer the turns.
+MOST_WITHOUT_SCORES = 50
 
 
 class Backend(Protocol):
@@ -64,6 +67,7 @@ class Service:
         self.endpoint: Endpoint = spec.endpoint
         self.tokens_seen = 0
         """Tokens sent with success so far, counted or estimated."""
+        self._without_scores = 0
         self._key = key_of(spec.endpoint, read_block)
         self._http = http_client(spec.endpoint, self._key)
         self._backend: Backend = backend_class(spec.endpoint)(spec.endpoint, self._http, self._key)
@@ -96,11 +100,23 @@ class Service:
                 return TurnScore(None, f"{REFUSED}: {status_text(reply.status)}{self._quoted(reply)}")
             values = self._backend.scores(reply)
         except Unreadable as unreadable:
-            return TurnScore(None, f"{UNREADABLE}: {unreadable}")
+            return self._unscored(f"{UNREADABLE}: {unreadable}")
         except GivenUp as trouble:
-            return TurnScore(None, f"{FAILED}: {trouble}")
+            return self._unscored(f"{FAILED}: {trouble}")
+        self._without_scores = 0
         self.tokens_seen += wording.tokens
         return TurnScore(values)
+
+    def _unscored(self, reason: str) -> TurnScore:
+        """The outcome of a turn that another day may have a score for; ``Resumable`` where all are so."""
+        self._without_scores += 1
+        if self._without_scores > MOST_WITHOUT_SCORES:
+            raise Resumable(
+                f"endpoint {self.endpoint.name}: more than {MOST_WITHOUT_SCORES} turns in a row brought no "
+                f"score, the last because of {reason}. What is scored is stored; see what the service "
+                "answers now, and the same command goes on from there"
+            )
+        return TurnScore(None, reason)
 
     async def probe(self) -> None:
         """See that the service keeps its contract, with one short conversation. ModelFault if it does not.

@@ -299,6 +299,16 @@ def test_a_name_that_points_at_a_metadata_service_is_not_connected_to(
         rate(services.endpoint("http://rebound.example:80", kind))
 
 
+@pytest.mark.parametrize("kind", ["openai", "vllm-classify"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_told_and_not_followed(server: Server, kind: str, status: int) -> None:
+    with services.serving() as elsewhere:
+        server.answer = lambda asked: Answer(b"", status, {"Location": f"{elsewhere.url}{asked.path}"})
+        with pytest.raises(ModelFault, match=f"HTTP {status}.*redirects are not followed"):
+            rate(services.endpoint(server.url, kind))
+        assert not elsewhere.asked
+
+
 def test_the_probe_is_what_is_sent_first_and_holds_nothing_of_the_data(server: Server) -> None:
     async def probed() -> None:
         async with Service(spec_of(services.endpoint(server.url))) as service:
