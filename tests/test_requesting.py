@@ -1,0 +1,132 @@
+"""Shards over a service: always as much in hand as it allows, each turn once, what is paid for stored."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import handmade
+import polars as pl
+import pytest
+import services
+from handmade import Record
+from services import Answer, Asked, Server, rated
+
+from assay import requesting, scoring
+from assay.cluster import ClusterOptions
+from assay.errors import Resumable
+from assay.home import Home
+from assay.manifest import Scored
+from assay.rewards.remote.endpoints import spec_of
+from assay.scoring import ScoringWork
+
+NO_WORKERS = ClusterOptions(workers=1)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with services.serving() as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture(autouse=True)
+def _no_dask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "connected", lambda options: pytest.fail("a cluster was started"))
+
+
+def records(count: int) -> list[Record]:
+    return [
+        Record(n + 1, (("user", f"q{n}"), ("assistant", f"a{n}"), ("user", "more"), ("assistant", f"b{n}")))
+        for n in range(count)
+    ]
+
+
+def score(
+    server: Server, home: Home, count: int, *, shard_tokens: int = 8, **changes: Any
+) -> tuple[Scored, ScoringWork]:
+    converted = handmade.make(home, {"chat.jsonl": [records(count)]}).converted
+    model = spec_of(services.endpoint(server.url, **changes))
+    return scoring.score(converted, model, home=home, cluster=NO_WORKERS, shard_tokens=shard_tokens)
+
+
+def stored(home: Home) -> int:
+    return sum(pl.read_parquet(path).height for path in home.scores.glob("*/*.parquet"))
+
+
+def late(asked: Asked) -> Answer:
+    answer = rated(asked)
+    answer.delay = 0.15
+    return answer
+
+
+def test_as_much_is_in_hand_as_the_service_allows_however_small_the_shards(
+    server: Server, home: Home
+) -> None:
+    server.answer = late
+    began = time.monotonic()
+    _, work = score(server, home, 40, in_flight=8)
+    assert len(work.shards) >= 15
+    assert server.most_at_once == 8
+    assert time.monotonic() - began < 4 * 0.15 * 80 / 8
+    assert work.turns_scored == 80
+    assert len(server.paid) == len({one.body for one in server.paid}) == 80
+
+
+def test_how_many_are_in_flight_and_how_shards_are_cut_changes_no_score(
+    server: Server, home: Home, tmp_path: Path
+) -> None:
+    one, _ = score(server, home, 10, in_flight=1)
+    other_home = Home(tmp_path / "other")
+    other, _ = score(server, other_home, 10, in_flight=7, shard_tokens=1000)
+    assert [p.scores.digest for p in one.pieces] == [p.scores.digest for p in other.pieces]
+
+
+def test_what_is_paid_for_is_stored_before_its_shard_is_whole(
+    server: Server, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requesting, "CHECKPOINT_SECONDS", 0.1)
+    seen: list[int] = []
+
+    def answer(asked: Asked) -> Answer:
+        found = rated(asked)
+        if asked.last == "b9":
+            found.delay = 0.8
+            threading.Timer(0.6, lambda: seen.append(stored(home))).start()
+        return found
+
+    server.answer = answer
+    score(server, home, 10, shard_tokens=1000)
+    assert seen == [19]
+    assert stored(home) == 20
+
+
+def test_a_stop_keeps_the_finished_turns_of_unfinished_shards(server: Server, home: Home) -> None:
+    def dies(asked: Asked) -> Answer:
+        return rated(asked) if len(server.asked) <= 8 else Answer(b"", 429, {"Retry-After": "999"})
+
+    server.answer = dies
+    with pytest.raises(Resumable):
+        score(server, home, 10, in_flight=1, shard_tokens=1000)
+    assert stored(home) == 7
+    server.answer = rated
+    before = len(server.paid)
+    _, work = score(server, home, 10, shard_tokens=1000)
+    assert work.resumed_plan
+    assert len(server.paid) - before == 20 - 7
+
+
+def test_nothing_missing_asks_nothing_not_even_the_probe(server: Server, home: Home) -> None:
+    first, _ = score(server, home, 3)
+    asked = len(server.asked)
+    again, work = score(server, home, 3)
+    assert again == first
+    assert work.turns_scored == 0
+    assert len(server.asked) == asked
