@@ -110,7 +110,7 @@ def _model(model: ModelSpec) -> dict[str, Any]:
         "fingerprint": model.fingerprint,
         "attributes": list(model.attributes),
         "weights": dict(model.weights),
-        "max_tokens": model.max_tokens,
+        "max_tokens": model.max_tokens or None,
         "over_length": model.over_length,
         "dtype": model.dtype,
         "notes": list(model.notes),

@@ -22,7 +22,7 @@ class ModelSpec:
     """How it is shown a conversation and where its number is: a key of ``families.FAMILIES``."""
     attributes: tuple[str, ...]
     max_tokens: int
-    """The longest conversation it is shown, in tokens."""
+    """The longest conversation it is shown, in tokens; 0 for a service whose operator states none."""
     over_length: str
     """``quarantine``, or ``left-truncate``: what is done with a turn beyond ``max_tokens``."""
     dtype: str
