@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -40,9 +41,12 @@ _SETTINGS = {
     "distributed.worker.memory.monitor-interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.comm.timeouts.connect": "30s",
+    "distributed.nanny.environ": WORKER_ENVIRONMENT,
 }
 
 _ARRIVAL_SECONDS = 60
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,13 @@ class ClusterOptions:
 
 
 @contextmanager
-def connected(options: ClusterOptions) -> Iterator[Client]:
+def connected(
+    options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.warning
+) -> Iterator[Client]:
     """Yield a client whose workers have arrived; what was started here is stopped at the end.
 
-    Raises ``ClusterFault`` where no worker arrives within a minute.
+    Raises ``ClusterFault`` where no worker arrives within a minute, ``UserMistake`` for an address that is
+    none.
     """
     import dask
     from distributed import Client, LocalCluster
@@ -71,6 +78,12 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
         if options.scheduler_address:
             try:
                 client = Client(options.scheduler_address, set_as_default=False, timeout="5s")
+            except (ValueError, TypeError) as error:
+                raise UserMistake(
+                    f"ASSAY_SCHEDULER_ADDRESS is {options.scheduler_address}, which Dask cannot connect to: "
+                    f"{' '.join(str(error).split())}. It is to look like tcp://host:8786, or like "
+                    "tls://host:8786 where Dask's own settings (distributed.comm.tls) name the certificates"
+                ) from error
             except OSError as error:
                 raise ClusterFault(
                     f"no Dask scheduler answers at {options.scheduler_address}: start one with `dask "
@@ -81,6 +94,12 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
                 yield client
             return
         gpus = len(visible_devices())
+        if gpus and importlib.util.find_spec("dask_cuda") is None:
+            say(
+                f"{gpus} GPUs are here, but not the packages to use them: scoring on the CPU. "
+                "Install them with pip install 'assay[gpu]'"
+            )
+            gpus = 0
         if gpus and options.gpus_per_model > 1:
             groups = gpu_groups(visible_devices(), options.gpus_per_model)
             cluster = grouped_cluster(groups[: options.workers])
@@ -100,7 +119,8 @@ def connected(options: ClusterOptions) -> Iterator[Client]:
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
-                env=WORKER_ENVIRONMENT,
+                # Without GPUs of their own: several processes would fight for the first one.
+                env={**WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
                 silence_logs=logging.CRITICAL,
             )
         with cluster, Client(cluster, set_as_default=False) as client:
@@ -152,14 +172,15 @@ def usable_cores() -> int:
 
 def visible_devices() -> list[str]:
     """NVIDIA GPUs that CUDA programs started from here would see, by what ``CUDA_VISIBLE_DEVICES`` takes."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [device.strip() for device in chosen.split(",") if device.strip() not in ("", "-1")]
     if not shutil.which("nvidia-smi"):
         return []
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
     count = len(listed.stdout.splitlines()) if listed.returncode == 0 else 0
-    return [str(number) for number in range(count)]
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None or not count:
+        return [str(number) for number in range(count)]
+    named = [device.strip() for device in chosen.split(",")]
+    return [one for one in named if (one.isdigit() and int(one) < count) or one.startswith(("GPU-", "MIG-"))]
 
 
 def _await_workers(client: Client, count: int) -> None:

@@ -28,7 +28,7 @@ NO_WORKERS_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Fatal:
-    """A shard of one record that killed every worker it reached."""
+    """A shard of one turn that killed every worker it reached."""
 
     shard: Shard
 
@@ -73,9 +73,10 @@ def dispatch(
     """Score every shard; ``done`` hears of each as it ends. Raises what a shard raises.
 
     A shard whose workers die is a suspect: the others finish first, then it runs alone, so that no
-    innocent one is blamed; if it kills again it is halved, down to the record that does it.
+    innocent one is blamed; if it kills again it is halved, down to the turn that does it.
     """
     from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
 
     waiting = deque(sorted(shards, key=lambda shard: (-shard.estimated_tokens, shard.number)))
     suspects: deque[Shard] = deque()
@@ -117,10 +118,15 @@ def dispatch(
             if not alone:
                 say(f"shard {shard.number}: its worker died more than once; it is tried again, alone")
                 suspects.append(shard)
-            elif shard.records.height > 1:
-                say(f"shard {shard.number}: kills its worker; looking for the record that does it")
+            elif shard.members.height > 1:
+                say(f"shard {shard.number}: kills its worker; looking for the turn that does it")
                 suspects.extendleft(reversed(shard.halves()))
             else:
                 done(Fatal(shard))
+        except FutureCancelledError as error:
+            raise ClusterFault(
+                "the Dask scheduler is gone; what is scored is stored, and the same command goes on "
+                "from there"
+            ) from error
         finally:
             future.release()

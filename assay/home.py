@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -90,9 +91,10 @@ def written_whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = f".{path.name}.{socket.gethostname()}-"
     for leftover in path.parent.glob(f"{glob.escape(mine)}*.tmp"):
-        if not psutil.pid_exists(int(leftover.name[len(mine) : -len(".tmp")])):
+        pid = leftover.name[len(mine) :].partition(".")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
             leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f"{mine}{os.getpid()}.tmp")
+    temporary = path.with_name(f"{mine}{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDONLY)

@@ -18,7 +18,7 @@ from assay.errors import ClusterFault
 from assay.home import Artifact, Home, digest_of_bytes, digest_of_file, written_whole
 from assay.manifest import Converted, Scored, ScoredPiece, reason_code
 from assay.progress import Progress, Silent
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.remote.replies import PASSING
 from assay.schema import WEIGHTED_REWARD
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 STAGE_VERSION = 1
 DEFAULT_SHARD_TOKENS = 1 << 18
 
-_KILLED = "killed_workers: every worker that took this conversation died, most likely of memory"
+_KILLED = "killed_workers: every worker that took this turn died, most likely of memory"
 
 #: Reasons that another attempt, with more memory or another day, could do away with. They are in no
 #: segment, and a manifest that holds one is not taken from a cache.
-TRANSIENT = frozenset({reason_code(_KILLED)}) | PASSING
+TRANSIENT = frozenset({reason_code(_KILLED), OUT_OF_MEMORY}) | PASSING
 
 _ROUNDS = 3
 
@@ -239,20 +239,21 @@ def _run(
     finished: list[ShardWork],
     unscored: dict[bytes, str],
 ) -> None:
-    """Have the shards scored; work goes to ``finished``, turns that killed their workers to ``unscored``."""
+    """Have the shards scored; work goes to ``finished``, turns to be tried another day to ``unscored``."""
     from assay.dispatch import Fatal, dispatch
 
     def done(result: ShardWork | Fatal) -> None:
         if isinstance(result, Fatal):
             turns = result.shard.members
             unscored.update(dict.fromkeys(turns[KEY], _KILLED))
-            progress.say(f"shard {result.shard.number}: one conversation kills its workers and is left out")
+            progress.say(f"shard {result.shard.number}: one turn kills its workers and is left out")
             progress.advance(turns.height, failed=turns.height)
         else:
             finished.append(result)
+            unscored.update(result.unstored)
             progress.advance(result.turns, failed=result.failed, tokens=result.tokens, seconds=result.seconds)
 
-    with connected(cluster) as client:
+    with connected(cluster, say=progress.say) as client:
         dispatch(client, shards, model, home, done=done, say=progress.say)
 
 

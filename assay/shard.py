@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import socket
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from assay.disk import full_disk_named
 from assay.home import Home
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.languages import in_other_script
-from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
+from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Request, RewardModel, TurnScore
 from assay.schema import Conversation, Message
 from assay.store import KEY, ScoreStore
 
@@ -40,17 +41,22 @@ class Shard:
         return self.members.select("piece", "row").unique(maintain_order=True)
 
     def halves(self) -> tuple[Shard, Shard]:
-        """Two shards with half of the records each."""
+        """Two shards with half of the records each; of a single record, with half of its turns each.
+
+        The earlier turns of a record are read from a shorter text, and need not share the fate of the later.
+        """
         records = self.records
-        middle = records.height // 2
+        if records.height > 1:
+            middle = records.height // 2
+            parts = [
+                self.members.join(part, on=["piece", "row"], how="semi", maintain_order="left")
+                for part in (records.head(middle), records.slice(middle))
+            ]
+        else:
+            middle = self.members.height // 2
+            parts = [self.members.head(middle), self.members.slice(middle)]
         first, second = (
-            Shard(
-                self.number,
-                self.members.join(part, on=["piece", "row"], how="semi", maintain_order="left"),
-                self.record_files,
-                self.estimated_tokens // 2,
-            )
-            for part in (records.head(middle), records.slice(middle))
+            Shard(self.number, part, self.record_files, self.estimated_tokens // 2) for part in parts
         )
         return first, second
 
@@ -61,6 +67,7 @@ class ShardWork:
 
     shard: int
     segment: str
+    """Empty where no outcome is one to keep."""
     turns: int
     failed: int
     tokens: int
@@ -70,16 +77,22 @@ class ShardWork:
     """Conversations longer than any that the model was trained on."""
     other_script: int = 0
     """Conversations in a script of none of the model's languages."""
+    unstored: dict[bytes, str] = field(default_factory=dict)
+    """Reasons of turns that another attempt could have a score for."""
 
 
 _models: dict[tuple[str, Endpoint | None], RewardModel] = {}
 
+#: A worker may have been started with several threads. A model is for one of them at a time.
+_one_at_a_time = threading.Lock()
+
 
 def opened(spec: ModelSpec) -> RewardModel:
-    """The model, loaded the first time that this process is asked for it."""
+    """The model, loaded the first time that this process is asked for it; the one before it is let go."""
     # A service that has moved is the same model, and yet to be asked at its new address.
     key = (spec.fingerprint, spec.endpoint)
     if key not in _models:
+        _models.clear()
         module, _, name = spec.opener.partition(":")
         _models[key] = getattr(importlib.import_module(module), name)(spec)
     return _models[key]
@@ -91,6 +104,11 @@ def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
     Doing it twice does no harm: the same turns in the same order give the same segment under the same
     name.
     """
+    with _one_at_a_time:
+        return _scored(shard, spec, home)
+
+
+def _scored(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
     began = time.monotonic()
     model = opened(spec)
     requests, keys = requested(shard, home)
@@ -99,12 +117,19 @@ def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
     scores: dict[bytes, TurnScore] = {}
     for turn_keys, outcomes in zip(keys, model.score(requests), strict=True):
         scores.update(zip(turn_keys, outcomes, strict=True))
+    unstored = {
+        key: outcome.reason
+        for key, outcome in scores.items()
+        if outcome.reason is not None and outcome.reason.startswith(OUT_OF_MEMORY)
+    }
+    kept = {key: outcome for key, outcome in scores.items() if key not in unstored}
     store = ScoreStore(home, spec.fingerprint, spec.attributes)
     with full_disk_named(store.folder):
-        segment = store.write(scores)
+        segment = store.write(kept) if kept else ""
     return ShardWork(
         shard=shard.number,
         segment=segment,
+        unstored=unstored,
         turns=len(scores),
         failed=sum(outcome.values is None for outcome in scores.values()),
         tokens=getattr(model, "tokens_seen", 0) - tokens_before,

@@ -7,7 +7,7 @@ match its name any more is set aside, and its turns count as not scored.
 from __future__ import annotations
 
 import os
-import socket
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,7 +92,7 @@ class ScoreStore:
         if frame[KEY].bin.size().n_unique() != 1 or frame[KEY].bin.size()[0] != TURN_KEY_BYTES:
             raise ValueError(f"a turn key has {TURN_KEY_BYTES} bytes")
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{os.getpid()}-{socket.gethostname()}.tmp"
+        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         try:
             frame.write_parquet(temporary, compression="zstd", compression_level=3)
             with temporary.open("rb") as file:

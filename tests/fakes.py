@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay.rewards.protocol import ModelSpec, Request, TurnScore
-from assay.schema import turn_keys
+from assay.schema import turn_keys, turn_positions
 
 POISON = "kills whoever reads it"
 SLOW = "takes its time"
 SLOW_SECONDS = 0.3
 UNSCORABLE = "gives no number"
+TOO_LARGE = "is larger than memory"
 
 
 def spec(folder: Path, fingerprint: str = "ab" * 16) -> ModelSpec:
@@ -48,7 +49,8 @@ class Fake:
     def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
         results = []
         for request in requests:
-            text = " ".join(message.content for message in request.messages)
+            last = turn_positions(request.messages)[request.turns[-1]]
+            text = " ".join(message.content for message in request.messages[: last + 1])
             if POISON in text:
                 os.kill(os.getpid(), signal.SIGKILL)
             if SLOW in text:
@@ -64,5 +66,7 @@ class Fake:
     def _one(self, key: bytes, text: str) -> TurnScore:
         if UNSCORABLE in text:
             return TurnScore(None, "not_finite: the model gave nan")
+        if TOO_LARGE in text:
+            return TurnScore(None, "out_of_memory: 9 tokens do not fit into memory, not even alone")
         digest = hashlib.sha256(key).digest()
         return TurnScore((digest[0] / 64, digest[1] / 64))

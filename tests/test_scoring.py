@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +26,7 @@ from assay.manifest import Converted, Scored
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
 
+TESTS = str(Path(__file__).parent)
 TWO_WORKERS = ClusterOptions(workers=2)
 
 
@@ -163,6 +167,71 @@ def test_a_turn_without_a_score_keeps_its_reason_and_is_not_tried_again(
     assert values(scored, home)["helpfulness"].null_count() == 2
     no_cluster()
     assert score(converted, model, home)[0] == scored
+
+
+def test_a_turn_that_kills_every_worker_takes_no_other_with_it(home: Home, model: ModelSpec) -> None:
+    shared = chat("Hi", "Hello there")
+    grown = (*shared, *chat("and", f"now {fakes.POISON}"))
+    converted = convert(home, [Record(1, shared), Record(2, grown), Record(3, chat("Other", "Yes"))])
+    scored, _ = score(converted, model, home)
+    frame = values(scored, home)
+    assert frame.filter(pl.col("reason").is_not_null()).select("row", "turn").rows() == [(1, 1)]
+    assert frame["helpfulness"].null_count() == 1
+
+
+def test_what_no_memory_was_found_for_is_told_and_tried_again(home: Home, model: ModelSpec) -> None:
+    converted = convert(home, [*records(2), *records(1, mark=fakes.TOO_LARGE, first=5)])
+    scored, work = score(converted, model, home)
+    assert scored.failed == {"out_of_memory": 2}
+    assert work.turns_scored == 4
+    assert not scoring.is_current(scored, home)
+    assert sum(pl.read_parquet(path).height for path in home.scores.glob("*/*.parquet")) == 4
+    calls = len(fakes.calls(Path(model.folder)))
+    assert score(converted, model, home)[0].failed == {"out_of_memory": 2}
+    assert len(fakes.calls(Path(model.folder))) == calls + 2
+
+
+def test_threads_of_one_worker_write_whole_segments(home: Home, model: ModelSpec) -> None:
+    from distributed import LocalCluster
+
+    converted = convert(home, records(40))
+    with LocalCluster(n_workers=1, threads_per_worker=4, dashboard_address=None, host="127.0.0.1") as running:
+        address = ClusterOptions(scheduler_address=running.scheduler_address)
+        scored, work = score(converted, model, home, workers=address)
+    assert (work.turns_scored, scored.failed) == (80, {})
+    assert scoring.is_current(scored, home)
+
+
+def test_a_scheduler_that_is_lost_is_one_clear_line(
+    home: Home, model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assay import errors
+
+    found = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    where = ["--scheduler-file", str(found), "--host", "127.0.0.1", "--no-dashboard"]
+    scheduler = subprocess.Popen([*dask, "scheduler", *where, "--port", "0"], **quiet)
+    try:
+        _wait(found.exists)
+        worker = subprocess.Popen([*dask, "worker", *where], env=os.environ | {"PYTHONPATH": TESTS}, **quiet)
+        monkeypatch.setattr(Heard, "advance", lambda *told, **details: scheduler.kill())
+        address = ClusterOptions(scheduler_address=json.loads(found.read_text())["address"])
+        with pytest.raises(errors.ClusterFault, match="the Dask scheduler is gone"):
+            score(convert(home, records(30, mark=fakes.SLOW)), model, home, workers=address)
+    finally:
+        scheduler.kill()
+        scheduler.wait()
+        worker.terminate()
+        worker.wait(30)
+
+
+@pytest.mark.parametrize("address", ["localhost", "http://127.0.0.1:8786", "tls://127.0.0.1:8786"])
+def test_an_address_that_is_none_is_the_users_mistake(home: Home, model: ModelSpec, address: str) -> None:
+    from assay import errors
+
+    with pytest.raises(errors.AssayError, match=r"ASSAY_SCHEDULER_ADDRESS"):
+        score(convert(home, records(1)), model, home, workers=ClusterOptions(scheduler_address=address))
 
 
 def test_a_record_that_kills_every_worker_is_found_and_the_rest_is_scored(
@@ -337,9 +406,16 @@ def test_no_scheduler_at_the_address_is_one_clear_line(home: Home, model: ModelS
         score(convert(home, records(1)), model, home, workers=nowhere)
 
 
-def test_usable_cores_and_gpus_are_counted_without_loading_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usable_cores_and_gpus_are_counted_without_loading_torch(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert cluster.usable_cores() >= 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
+    assert len(cluster.visible_devices()) == 0, "what no driver lists is not there"
+    listing = tmp_path / "nvidia-smi"
+    listing.write_text("#!/bin/sh\nfor n in 0 1 2 3 4 5; do echo GPU $n; done\n")
+    listing.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert len(cluster.visible_devices()) == 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert cluster.visible_devices() == []

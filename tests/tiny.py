@@ -96,9 +96,16 @@ def reward_model(
     max_tokens: int = 512,
     stripping: bool = False,
     seed: int = 0,
+    more_added: tuple[str, ...] = (),
+    late_added: tuple[str, ...] = (),
 ) -> Path:
-    """The folder of a random two-layer Qwen2 with that chat template."""
+    """The folder of a random two-layer Qwen2 with that chat template.
+
+    ``more_added``: tokens that are added but not special. ``late_added``: such tokens that the model was
+    given no embedding for.
+    """
     fast = tokenizer(template, stripping=stripping)
+    fast.add_tokens([AddedToken(text, normalized=False) for text in more_added])
     settings = {
         "vocab_size": len(fast),
         "hidden_size": 32,
@@ -121,6 +128,7 @@ def reward_model(
             transformers.Qwen2Config(**settings, num_labels=len(attributes), id2label=labels)
         )
         model.score.weight.data.mul_(5)
+    fast.add_tokens([AddedToken(text, normalized=False) for text in late_added])
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder

@@ -6,11 +6,10 @@ Nothing here imports torch: a run that has every score already opens no model.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,31 +23,16 @@ from assay.rewards.families import (
     PAIR_CLASSIFICATION,
     SEQUENCE_CLASSIFICATION,
 )
+from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS, fingerprint
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.published import CATALOG, HELPSTEER, Entry
 from assay.scalar import check_weights
 from assay.schema import REWARD, STEERLM_ATTRIBUTES
 
-#: Counted up whenever the engine would give the same conversation another score.
-ENGINE_VERSION = 1
-
 OVER_LENGTH = ("quarantine", "left-truncate")
 DTYPES = ("float32", "bfloat16", "float16")
 
-#: Files that a score depends on. Weights are safetensors alone: a pickle could run anything.
-_WEIGHTS = "*.safetensors"
-_SETTINGS = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "additional_chat_templates/*.jinja",
-)
-_CODE = "*.py"
-_DOWNLOADED = (*_SETTINGS, _WEIGHTS, "*.safetensors.index.json")
+_DOWNLOADED = (*SETTINGS, WEIGHTS, "*.safetensors.index.json")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Columns that stand beside the attributes in every table of scores.
@@ -99,8 +83,7 @@ def find_model(
         raise UserMistake(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
     folder = _folder_of(name, entry, revision, loading)
     config = _read_json(folder / "config.json")
-    files = sorted(folder.glob(_WEIGHTS))
-    if not files:
+    if not any(folder.glob(WEIGHTS)):
         raise UserMistake(
             f"model {name}: no *.safetensors in {folder}; weights in other formats (pickles) are never "
             "loaded: convert them with `save_pretrained(..., safe_serialization=True)`"
@@ -121,9 +104,6 @@ def find_model(
     chosen_weights = dict(entry.weights if weights is None else weights)
     if chosen_weights:
         check_weights(rated, chosen_weights)
-    parts = _file_digests(folder, files, digest_cache, code=remote_code)
-    settings = [family, ",".join(rated), dtype, str(limit), over_length, str(ENGINE_VERSION)]
-    fingerprint = hashlib.blake2b("\n".join([*parts, *settings]).encode(), digest_size=16).hexdigest()
     return ModelSpec(
         name=name,
         folder=str(folder),
@@ -133,7 +113,16 @@ def find_model(
         over_length=over_length,
         dtype=dtype,
         opener="assay.rewards.local:open_model",
-        fingerprint=fingerprint,
+        fingerprint=fingerprint(
+            folder,
+            family=family,
+            attributes=rated,
+            dtype=dtype,
+            max_tokens=limit,
+            over_length=over_length,
+            remote_code=remote_code,
+            digest_cache=digest_cache,
+        ),
         notes=notes,
         appended_token_id=_appended_token(name, config) if FAMILIES[family].appended else None,
         trained_tokens=entry.trained_tokens,
@@ -141,6 +130,7 @@ def find_model(
         weights=tuple(chosen_weights.items()),
         remote_code=remote_code,
         device_map=loading.device_map,
+        digest_cache=None if digest_cache is None else str(digest_cache),
     )
 
 
@@ -189,7 +179,7 @@ def _from_hub(name: str, hub_id: str, revision: str | None, loading: LoadOptions
                 f"ASSAY_HUB_TOKEN_VARIABLE names {loading.hub_token_variable}, which is not set; put the "
                 "Hub's token into it"
             )
-    patterns = [*_DOWNLOADED, _CODE] if loading.trust_remote_code else list(_DOWNLOADED)
+    patterns = [*_DOWNLOADED, CODE] if loading.trust_remote_code else list(_DOWNLOADED)
     try:
         return Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=patterns))
     except GatedRepoError as error:
@@ -378,45 +368,3 @@ def _max_tokens(name: str, folder: Path, config: Mapping[str, Any]) -> int:
     if not known:
         raise UserMistake(f"model {name}: neither config.json nor tokenizer_config.json states its limit")
     return min(known)
-
-
-def _file_digests(folder: Path, weights: Iterable[Path], cache: Path | None, *, code: bool) -> list[str]:
-    patterns = (*_SETTINGS, _CODE) if code else _SETTINGS
-    files = [*weights, *(path for pattern in patterns for path in sorted(folder.glob(pattern)))]
-    known = _read_cache(cache)
-    digests = []
-    fresh = dict(known)
-    for path in files:
-        stat = path.stat()
-        stamp = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-        digest = known.get(stamp) if path.suffix == ".safetensors" else None
-        if digest is None:
-            digest = _digest(path)
-            if path.suffix == ".safetensors":
-                fresh[stamp] = digest
-        digests.append(f"{path.relative_to(folder)} {digest}")
-    if cache is not None and fresh != known:
-        _write_cache(cache, fresh)
-    return digests
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def _read_cache(cache: Path | None) -> dict[str, str]:
-    if cache is None or not cache.is_file():
-        return {}
-    try:
-        content = json.loads(cache.read_bytes())
-    except (OSError, ValueError):
-        return {}  # what cannot be read is computed again
-    return content if isinstance(content, dict) else {}
-
-
-def _write_cache(cache: Path, content: dict[str, str]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_name(f".{cache.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, sort_keys=True, indent=0))
-    temporary.replace(cache)

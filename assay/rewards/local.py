@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,8 +13,9 @@ import torch
 import transformers
 
 from assay.errors import DeviceLost, ModelFault
-from assay.rewards import batching, continuing, families, heads, sharing
-from assay.rewards.protocol import ModelSpec, Request, TurnScore
+from assay.rewards import allocation, batching, continuing, families, heads, sharing
+from assay.rewards.fingerprint import fingerprint
+from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Request, TurnScore
 from assay.rewards.rendering import PairRenderer, Pass, Rendered, Renderer
 
 #: Budgeted tokens of a batch. On a CPU more than this only leaves the cache (measured, on models 128 to 448
@@ -34,7 +37,7 @@ _CPU_ALLOCATOR = "DefaultCPUAllocator: "
 #: How the text of every other failure of CUDA begins (c10/cuda/CUDAException.cpp).
 _CUDA_ERROR = "CUDA error: "
 
-_UNFIT = "out_of_memory: {tokens} tokens do not fit into memory, not even alone"
+_UNFIT = OUT_OF_MEMORY + ": {tokens} tokens do not fit into memory, not even alone"
 
 Worked = TypeVar("Worked")
 
@@ -58,6 +61,8 @@ class LocalRewardModel:
         self._model = _load(spec, self._device).eval()
         self._backbone = self._model.base_model
         self._head = heads.HEADS[spec.family](self._model, spec)
+        if isinstance(self._renderer, Renderer):
+            self._renderer.vocabulary = self._model.get_input_embeddings().num_embeddings
         self._check_against_transformers()
         self._cached_token_cost = 0.0
         self.shares_no_beginnings_because = self._why_no_sharing()
@@ -70,15 +75,30 @@ class LocalRewardModel:
         outcomes: list[dict[int, TurnScore]] = [
             {turn: TurnScore(None, reason) for turn, reason in item.refused.items()} for item in rendered
         ]
-        owners = [number for number, item in enumerate(rendered) for _ in item.passes]
-        passes = [one for item in rendered for one in item.passes]
         self.beyond_trained += sum(self._is_beyond_trained(item) for item in rendered)
+        waiting = [(number, one) for number, item in enumerate(rendered) for one in item.passes]
+        while waiting:
+            waiting = self._put_through(waiting, outcomes)
+        return [
+            [by_turn[turn] for turn in request.turns]
+            for request, by_turn in zip(requests, outcomes, strict=True)
+        ]
 
+    def _put_through(
+        self, owned: Sequence[tuple[int, Pass]], outcomes: Sequence[dict[int, TurnScore]]
+    ) -> list[tuple[int, Pass]]:
+        """Score the passes, each told with its request; what is to be tried again, shorter.
+
+        Where memory does not suffice for a pass alone, that is the reason for its last turn only. What a
+        turn is worth must not depend on whether a longer conversation was read for its sake.
+        """
+        passes = [one for _, one in owned]
         lengths = [len(one.token_ids) for one in passes]
+        shorter: list[tuple[int, Pass]] = []
 
         def keep(index: int, rows: np.ndarray) -> None:
             for read, row in zip(passes[index].reads, rows, strict=True):
-                outcomes[owners[index]][read.turn] = _outcome(row, passes[index].tokens_cut)
+                outcomes[owned[index][0]][read.turn] = _outcome(row, passes[index].tokens_cut)
 
         whole = self._score_shared(passes, lengths, keep)
 
@@ -92,17 +112,15 @@ class LocalRewardModel:
 
         for batch, outcome in batching.run([lengths[index] for index in whole], self._budget, forward):
             if outcome is batching.Outcome.OUT_OF_MEMORY:
-                index = whole[batch[0]]
-                reason = _UNFIT.format(tokens=lengths[index])
-                outcomes[owners[index]].update(
-                    {read.turn: TurnScore(None, reason) for read in passes[index].reads}
-                )
+                owner, unfit = owned[whole[batch[0]]]
+                *earlier, last = unfit.reads
+                outcomes[owner][last.turn] = TurnScore(None, _UNFIT.format(tokens=len(unfit.token_ids)))
+                if earlier:
+                    beginning = unfit.token_ids[: earlier[-1].position + 1]
+                    shorter.append((owner, Pass(beginning, tuple(earlier))))
             else:
                 self.tokens_seen += sum(lengths[whole[place]] for place in batch)
-        return [
-            [by_turn[turn] for turn in request.turns]
-            for request, by_turn in zip(requests, outcomes, strict=True)
-        ]
+        return shorter
 
     def _forward(self, batch: Sequence[Pass]) -> list[np.ndarray]:
         """Per pass a float32 array ``[reads, attributes]``."""
@@ -381,9 +399,36 @@ def open_model(spec: ModelSpec) -> LocalRewardModel:
     if torch.cuda.is_available():
         model = LocalRewardModel(spec, device="cuda")
         model.calibrate(ceiling=CUDA_MOST_BATCH_TOKENS)
-        return model
-    torch.set_num_threads(1)
-    return LocalRewardModel(spec)
+    else:
+        torch.set_num_threads(1)
+        allocation.keep_freed_memory()
+        model = LocalRewardModel(spec)
+    _check_unchanged(spec)
+    return model
+
+
+def _check_unchanged(spec: ModelSpec) -> None:
+    """Raise ``ModelFault`` where the folder does not hold what ``spec`` was made from.
+
+    Asked after loading: the folder may have been written to since the run began, and on another machine
+    the same path, or the libraries, may be others.
+    """
+    found = fingerprint(
+        Path(spec.folder),
+        family=spec.family,
+        attributes=spec.attributes,
+        dtype=spec.dtype,
+        max_tokens=spec.max_tokens,
+        over_length=spec.over_length,
+        remote_code=spec.remote_code,
+        digest_cache=None if spec.digest_cache is None else Path(spec.digest_cache),
+    )
+    if found != spec.fingerprint:
+        raise ModelFault(
+            f"model {spec.name}: {spec.folder} on {socket.gethostname()} is not what the run began with: "
+            "other files, or another version of transformers or tokenizers. Scores would be kept under "
+            "the wrong model's name; run again once it is the same everywhere"
+        )
 
 
 def _unless_out_of_memory(work: Callable[[], Worked]) -> Worked | None:

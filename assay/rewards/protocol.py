@@ -44,6 +44,8 @@ class ModelSpec:
     """Whether the Python code in its repository may run. The operator's to say."""
     device_map: str | None = None
     """How transformers lays the model over the devices that this process sees, where that is asked for."""
+    digest_cache: str | None = None
+    """A JSON file in which digests of its weights are kept, so that checking them again costs nothing."""
     endpoint: Endpoint | None = None
     """Where it is served, for a service. Such a model is asked by the run itself and by no worker: its
     limits are one for the run."""
@@ -52,6 +54,10 @@ class ModelSpec:
     def columns(self) -> tuple[str, ...]:
         """What rules and exports may name: the attributes, and the scalar made of them, if any."""
         return (*self.attributes, WEIGHTED_REWARD) if self.weights else self.attributes
+
+
+#: The reason code of a turn that no memory was found for. Another machine may have it, so it is not stored.
+OUT_OF_MEMORY = "out_of_memory"
 
 
 @dataclass(frozen=True, slots=True)

@@ -239,7 +239,7 @@ class Renderer:
                 continue
             if self.vocabulary is not None and ids[:cut].max() >= self.vocabulary:
                 result.refused[turn] = (
-                    f"unknown_token: token {ids[:cut].max()} is beyond the {self.vocabulary} that the model has"
+                    f"unknown_token: token {ids[:cut].max()}, the model has {self.vocabulary}"
                 )
                 continue
             if cut > room and self._over_length != "left-truncate":
@@ -343,7 +343,7 @@ def _last_occurrence(pattern: np.ndarray, ids: np.ndarray) -> int | None:
 
 
 def _unhindered(tokenizer: Any) -> Any:
-    """The tokenizer's backend, which neither pads nor cuts: a tokenizer.json may have been saved doing both."""
+    """The tokenizer's backend, set neither to pad nor to cut, as a tokenizer.json may have it saved."""
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()

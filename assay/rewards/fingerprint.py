@@ -1,0 +1,104 @@
+"""The fingerprint of a model in a folder: it changes with whatever could change a score.
+
+It covers the weights, the tokenizer, the template and the settings as files, how the model is read, and
+the versions of the libraries that render and tokenize (major and minor: a patch mends, and to pay for every
+score again after each would be worse). It covers no secret, no address, and not where the folder lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from importlib import metadata
+from pathlib import Path
+
+#: Counted up whenever the engine would give the same conversation another score.
+ENGINE_VERSION = 2
+
+#: Files that a score depends on. Weights are safetensors alone: a pickle could run anything.
+WEIGHTS = "*.safetensors"
+SETTINGS = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/*.jinja",
+)
+CODE = "*.py"
+
+_RENDERING_LIBRARIES = ("transformers", "tokenizers")
+
+
+def fingerprint(
+    folder: Path,
+    *,
+    family: str,
+    attributes: tuple[str, ...],
+    dtype: str,
+    max_tokens: int,
+    over_length: str,
+    remote_code: bool,
+    digest_cache: Path | None,
+) -> str:
+    """32 hex digits for the model that is in ``folder`` now, read in this way.
+
+    ``digest_cache``: a JSON file in which digests of weights are kept by place, size and time.
+    """
+    versions = (metadata.version(name).split(".")[:2] for name in _RENDERING_LIBRARIES)
+    parts = [
+        *_file_digests(folder, digest_cache, code=remote_code),
+        family,
+        ",".join(attributes),
+        dtype,
+        str(max_tokens),
+        over_length,
+        str(ENGINE_VERSION),
+        *(".".join(version) for version in versions),
+    ]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _file_digests(folder: Path, cache: Path | None, *, code: bool) -> list[str]:
+    known = _read_cache(cache)
+    digests = []
+    fresh = dict(known)
+    for pattern in (WEIGHTS, *SETTINGS, *((CODE,) if code else ())):
+        for path in sorted(folder.glob(pattern)):
+            stat = path.stat()
+            stamp = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
+            digest = known.get(stamp) if pattern == WEIGHTS else None
+            if digest is None:
+                digest = _digest(path)
+                if pattern == WEIGHTS:
+                    fresh[stamp] = digest
+            digests.append(f"{path.relative_to(folder)} {digest}")
+    if cache is not None and fresh != known:
+        _write_cache(cache, fresh)
+    return digests
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _read_cache(cache: Path | None) -> dict[str, str]:
+    if cache is None or not cache.is_file():
+        return {}
+    try:
+        content = json.loads(cache.read_bytes())
+    except (OSError, ValueError):
+        return {}  # what cannot be read is computed again
+    return content if isinstance(content, dict) else {}
+
+
+def _write_cache(cache: Path, content: dict[str, str]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.tmp")
+    temporary.write_text(json.dumps(content, sort_keys=True, indent=0))
+    os.replace(temporary, cache)
