@@ -224,7 +224,11 @@ class RunOptions(BaseModel):
     ] = False
     strict: Annotated[
         bool,
-        Field(title="Strict", description="Stop at the first record that cannot be read."),
+        Field(
+            title="Strict",
+            description="Stop at the first record that would be quarantined: before scoring "
+            "where it cannot be read, before anything is written where a turn of it could not be scored.",
+        ),
         CommandLine(_CHOICE),
     ] = False
     workers: Annotated[
@@ -243,7 +247,10 @@ class RunOptions(BaseModel):
     ] = DEFAULT_SHARD_TOKENS
     stop_after: Annotated[
         Literal["convert", "score"] | None,
-        Field(title="Stop after", description="End after this stage and write what there is by then."),
+        Field(
+            title="Stop after",
+            description="End after this stage and write what there is by then; no rules, no exports.",
+        ),
         CommandLine(_WORK),
     ] = None
     dry_run: Annotated[
@@ -361,7 +368,7 @@ NamedFolders = Annotated[dict[str, Path], NoDecode, BeforeValidator(_folders_by_
 class Settings(BaseSettings):
     """What only an operator may set: environment variables, or lines of ``ASSAY_SETTINGS_FILE``."""
 
-    model_config = SettingsConfigDict(env_prefix="ASSAY_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="ASSAY_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=_default_home)
     """``ASSAY_HOME``: scores, plans, artifacts and Prefect's database; they serve every run."""

@@ -6,12 +6,11 @@ Every shard has its folder below ``artifacts/convert``, named by all that its re
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -32,8 +31,8 @@ from assay.home import Artifact, Home, digest_of_bytes, written_whole
 from assay.ingest import Inventory, Shard
 from assay.manifest import Converted, ConvertedPiece, Counts, InputFile, from_json, reason_code, to_json
 from assay.progress import Progress, Silent
-from assay.schema import TURN_KEY_BYTES, Message
-from assay.sources import MAX_RECORD_BYTES, RawRecord, RawRecords, Source
+from assay.schema import TurnKey, turn_keys
+from assay.sources import MAX_RECORD_BYTES, RawRecord, RawRecords, Source, Stamp
 
 #: Part of every shard's key: raise it when the same input gives other records.
 STAGE_VERSION = 1
@@ -83,7 +82,12 @@ def convert(
         if left is not None and left <= 0:
             break
         job = _ShardJob(
-            inventory.files[shard.file], inventory.sources[shard.file], shard, left, max_record_bytes
+            inventory.files[shard.file],
+            inventory.sources[shard.file],
+            inventory.stamps[shard.file],
+            shard,
+            left,
+            max_record_bytes,
         )
         made = job.reused(home, watcher) or job.made(home, strict=strict)
         if strict:
@@ -97,7 +101,7 @@ def convert(
     converted = Converted(
         inputs=inventory.files,
         pieces=pieces,
-        counts=_sum_of(piece.counts for piece in pieces),
+        counts=Counts.tallied(chain.from_iterable(piece.counts.tallies() for piece in pieces)),
         lines=sum(made.lines for made in shards),
         complete=all(made.complete for made in shards),
         digest="",
@@ -111,6 +115,8 @@ class _ShardJob:
 
     file: InputFile
     source: Source
+    stamp: Stamp
+    """Not part of the key: it tells that the file still is what ``file`` says."""
     shard: Shard
     limit: int | None
     max_record_bytes: int
@@ -156,7 +162,6 @@ class _ShardJob:
     def made(self, home: Home, *, strict: bool) -> _ConvertedShard:
         """The shard, converted now; its manifest is written last."""
         folder = self.folder(home)
-        _sweep(folder)
         self._refuse_changed()
         raws = RawRecords(
             self.source,
@@ -179,35 +184,24 @@ class _ShardJob:
                 break
         if piece.size:
             pieces.append(piece.written(folder, len(pieces), self.file.path, home))
+        # What was read must be what the key names, or the next run would take it for that.
+        self._refuse_changed()
         made = _ConvertedShard(tuple(pieces), raws.lines, raws.complete).sealed()
         with written_whole(folder / "manifest.json") as path:
             path.write_bytes(to_json(made))
         return made
 
     def _refuse_changed(self) -> None:
-        """Raise InputFault where the file is no longer what the inventory saw, as far as its size tells."""
+        """Raise InputFault where the file is no longer what the inventory saw, as its stamp tells."""
         try:
-            size = os.stat(self.file.path).st_size
+            stamp = Stamp.of(self.file.path)
         except OSError as error:
             raise InputFault(f"{self.file.path}: can no longer be read: {error.strerror}") from error
-        if size != self.file.size:
+        if stamp != self.stamp:
             raise InputFault(
-                f"{self.file.path}: was {self.file.size} bytes and is {size} now. "
-                "Run again when nothing writes to it."
+                f"{self.file.path}: was changed while it was read ({self.stamp.size} bytes then, "
+                f"{stamp.size} now). Run again when nothing writes to it."
             )
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a process that was killed left half-written."""
-    for path in folder.glob(".*.tmp"):
-        writer = path.name.split(".")[-2]
-        if writer.isdigit():
-            try:
-                os.kill(int(writer), 0)
-            except ProcessLookupError:
-                path.unlink(missing_ok=True)
-            except PermissionError:
-                continue
 
 
 def _readings(format: Format, raws: RawRecords) -> Iterator[tuple[RawRecord, int, Reading]]:
@@ -243,7 +237,33 @@ def _row(raw: RawRecord) -> Row | str:
     return raw.problem or row_of(raw.data)
 
 
-_ROLE_BYTES = {role: f"{role}:%d:".encode() for role in ("system", "user", "assistant", "tool")}
+class _Judged(NamedTuple):
+    """What became of a reading."""
+
+    outcome: str
+    reason: str | None = None
+    messages: bytes | None = None
+    steerlm_gap: str | None = None
+    turns: Sequence[TurnKey] = ()
+
+
+def _judged(reading: Reading) -> _Judged:
+    """``ok``, ``dropped`` or ``quarantined``; of an ok one its turns, one at least."""
+    messages, _, _, problem, drop = reading
+    if problem is None:
+        for number, message in enumerate(messages, 1):
+            if not message.content or message.content.isspace():
+                problem = f"empty_content: message {number} ({message.role})"
+                break
+    if problem is not None:
+        return _Judged("quarantined", problem)
+    turns: list[TurnKey] = []
+    if drop is None:
+        turns = turn_keys(messages)
+        if not turns:
+            drop = "no_assistant_turn" if messages else "no_messages"
+    encoded, gap = _ENCODE(messages), steerlm.gap(messages)
+    return _Judged("ok" if drop is None else "dropped", drop, encoded, gap, turns)
 
 
 class _Piece:
@@ -271,64 +291,24 @@ class _Piece:
 
     def add(self, raw: RawRecord, part: int, reading: Reading) -> str | None:
         """Add a record as the next row; the reason if it is quarantined."""
-        messages, labels, rest, problem, drop = reading
-        prompt_key: bytes | None = None
-        encoded: bytes | None = None
-        gap: str | None = None
-        if problem is None:
-            keys: list[bytes] = []
-            sizes: list[int] = []
-            # The same hash as schema.turn_keys, which a test compares; taken apart here for its speed
-            # and because what precedes the last turn is wanted too.
-            running = hashlib.blake2b(digest_size=TURN_KEY_BYTES)
-            text_bytes = 0
-            plain = True
-            for message in messages:
-                role, content = message.role, message.content
-                if not content or content.isspace():
-                    number = len([*_until(messages, message)]) + 1
-                    problem = f"empty_content: message {number} ({role})"
-                    break
-                data = content.encode()
-                text_bytes += len(data)
-                if role == "assistant":
-                    prompt_key = running.digest()
-                    running.update(_ROLE_BYTES[role] % len(data))
-                    running.update(data)
-                    keys.append(running.digest())
-                    sizes.append(text_bytes)
-                else:
-                    plain = plain and role == "user"
-                    running.update(_ROLE_BYTES[role] % len(data))
-                    running.update(data)
-            if problem is None:
-                if drop is None and not keys:
-                    drop = "no_assistant_turn" if messages else "no_messages"
-                encoded = _ENCODE(messages)
-                self._text_bytes += len(encoded)
-                if not plain:
-                    gap = steerlm.gap(messages)
-        if problem is not None:
-            outcome, prompt_key = "quarantined", None
-        elif drop is not None:
-            outcome, prompt_key = "dropped", None
-        else:
-            outcome = "ok"
-            row = self.size
-            self._turn_rows.extend([row] * len(keys))
-            self._turn_numbers.extend(range(len(keys)))
-            self._turn_keys.extend(keys)
-            self._turn_bytes.extend(sizes)
+        outcome, reason, messages, gap, turns = _judged(reading)
+        labels = reading.labels if messages is not None else None
         self._places.append((raw.line, part, raw.offset, raw.length))
         self._outcomes.append(outcome)
-        self._reasons.append(problem or drop)
-        self._messages.append(encoded)
-        self._labels.append(_ENCODE(labels) if labels is not None and problem is None else None)
-        self._prompt_keys.append(prompt_key)
-        self._rests.append(rest)
+        self._reasons.append(reason)
+        self._messages.append(messages)
+        self._labels.append(_ENCODE(labels) if labels is not None else None)
+        self._prompt_keys.append(turns[-1].prompt_key if turns else None)
+        self._rests.append(reading.rest)
         self._gaps.append(gap)
+        for number, turn in enumerate(turns):
+            self._turn_rows.append(self.size)
+            self._turn_numbers.append(number)
+            self._turn_keys.append(turn.key)
+            self._turn_bytes.append(turn.text_bytes)
+        self._text_bytes += len(messages or b"")
         self.size += 1
-        return problem
+        return reason if outcome == "quarantined" else None
 
     def written(self, folder: Path, number: int, file: str, home: Home) -> ConvertedPiece:
         """The piece, once its two Parquet files are written."""
@@ -361,16 +341,12 @@ class _Piece:
             file=file,
             records=_parquet(records, folder / f"{number:04d}.records.parquet", home),
             turns=_parquet(turns, folder / f"{number:04d}.turns.parquet", home),
-            counts=_counts(self._outcomes, self._reasons),
+            counts=Counts.tallied(
+                (outcome, reason and reason_code(reason), 1)
+                for outcome, reason in zip(self._outcomes, self._reasons, strict=True)
+            ),
             turn_count=len(self._turn_rows),
         )
-
-
-def _until(messages: list[Message], end: Message) -> Iterator[Message]:
-    for message in messages:
-        if message is end:
-            return
-        yield message
 
 
 def _text_column(name: str, values: list[bytes | None]) -> pl.Series:
@@ -388,33 +364,6 @@ def _parquet(frame: pl.DataFrame, path: Path, home: Home) -> Artifact:
     return Artifact.of(path, home)
 
 
-def _counts(outcomes: list[str], reasons: list[str | None]) -> Counts:
-    dropped: Counter[str] = Counter()
-    quarantined: Counter[str] = Counter()
-    ok = 0
-    for outcome, reason in zip(outcomes, reasons, strict=True):
-        if reason is None:
-            ok += 1
-        else:
-            (dropped if outcome == "dropped" else quarantined)[reason_code(reason)] += 1
-    return Counts(ok, _sorted(dropped), _sorted(quarantined))
-
-
-def _sorted(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items()))
-
-
-def _sum_of(counts: Iterable[Counts]) -> Counts:
-    ok = 0
-    dropped: Counter[str] = Counter()
-    quarantined: Counter[str] = Counter()
-    for each in counts:
-        ok += each.ok
-        dropped.update(each.dropped)
-        quarantined.update(each.quarantined)
-    return Counts(ok, _sorted(dropped), _sorted(quarantined))
-
-
 def _refuse_quarantine(made: _ConvertedShard, home: Home) -> None:
     """Raise InputFault for the first quarantined record of a shard that an earlier run converted."""
     for piece in made.pieces:
@@ -424,20 +373,3 @@ def _refuse_quarantine(made: _ConvertedShard, home: Home) -> None:
             )
             line, _, reason = records.filter(pl.col("outcome") == "quarantined").row(0)
             raise InputFault(f"{piece.file}:{line}: {reason}")
-
-
-def converted_lines(piece: ConvertedPiece, home: Home) -> Iterator[bytes]:
-    """Yield the piece's records as SteerLM lines with the labels they came with, in input order.
-
-    Only ``ok`` records, and of those the ones that a SteerLM row can express.
-    """
-    records = pl.read_parquet(
-        home.artifacts / piece.records.path,
-        glob=False,
-        columns=["outcome", "messages", "labels", "steerlm_gap"],
-    )
-    wanted = records.filter((pl.col("outcome") == "ok") & pl.col("steerlm_gap").is_null())
-    decode_messages = msgspec.json.Decoder(list[Message]).decode
-    decode_labels = msgspec.json.Decoder(list[str | None]).decode
-    for messages, labels in wanted.select("messages", "labels").iter_rows():
-        yield steerlm.to_line(decode_messages(messages), decode_labels(labels) if labels else None)

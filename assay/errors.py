@@ -3,7 +3,7 @@
 AssayError                  says what is wrong, where, and what to do; printed without a traceback
 ├── UserMistake     exit 2  found before any work: an option, a path, a rule, a model's name
 │   └── OutputRefused       the output folder is not ours to replace, or is in use
-├── InputFault      exit 1  --strict met a record that cannot be read
+├── InputFault      exit 1  an input was changed meanwhile, or --strict met a record to quarantine
 ├── ModelFault      exit 1  the reward model cannot be loaded, or does not do what it says
 │   └── DeviceLost          its device gives nothing but errors until this process ends
 ├── ClusterFault    exit 1  no worker is left to score on
@@ -31,7 +31,7 @@ class OutputRefused(UserMistake):
 
 
 class InputFault(AssayError):
-    """An input record that cannot be read, where the run was told to stop at the first."""
+    """An input that was changed while it was read, or a record to quarantine that a run is to stop at."""
 
 
 class ModelFault(AssayError):

@@ -3,18 +3,17 @@
 In this order, the first that applies: what convert said; a turn without a score (quarantined); no
 SteerLM row where one is asked for (dropped); a rule that does not hold for the last turn (dropped).
 Rules are looked at only where every turn has its scores, so a missing score neither passes nor fails
-one.
+one. Of a run that stops before scoring no turn is looked at.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import polars as pl
 
 from assay.disk import full_disk_named, read_artifact
-from assay.errors import AssayError
+from assay.errors import AssayError, InputFault
 from assay.home import Artifact, Home, digest_of_bytes, written_whole
 from assay.manifest import (
     Converted,
@@ -26,16 +25,7 @@ from assay.manifest import (
     ScoredPiece,
     reason_code,
 )
-from assay.rules import Rules, parse_rules
-
-__all__ = [
-    "NOT_STEERLM",
-    "STAGE_VERSION",
-    "counted_as",
-    "filter_key",
-    "filter_records",
-    "parse_rules",
-]
+from assay.rules import Rules
 
 STAGE_VERSION = 1
 
@@ -62,14 +52,14 @@ def counted_as(reason: str) -> str:
     return reason if code == _RULE else code
 
 
-def filter_key(converted: Converted, scored: Scored, *, rules: Rules, exports: Sequence[str]) -> str:
+def filter_key(converted: Converted, scored: Scored | None, *, rules: Rules, exports: Sequence[str]) -> str:
     """A digest of all that the decisions depend on, also how the rules are spelled: reasons quote them."""
     return digest_of_bytes(
         b"filter %d" % STAGE_VERSION,
         converted.digest.encode(),
-        scored.fingerprint.encode(),
-        "\n".join(scored.attributes).encode(),
-        "\n".join(piece.scores.digest for piece in scored.pieces).encode(),
+        scored.fingerprint.encode() if scored else b"",
+        "\n".join(scored.attributes if scored else ()).encode(),
+        "\n".join(piece.scores.digest for piece in (scored.pieces if scored else ())).encode(),
         "\n".join(rules.canonical).encode(),
         "\n".join(rules.texts).encode(),
         b"steerlm" if _STEERLM_EXPORT in exports else b"",
@@ -77,44 +67,67 @@ def filter_key(converted: Converted, scored: Scored, *, rules: Rules, exports: S
 
 
 def filter_records(
-    converted: Converted, scored: Scored, *, rules: Rules, exports: Sequence[str], home: Home
+    converted: Converted, scored: Scored | None, *, rules: Rules, exports: Sequence[str], home: Home
 ) -> Filtered:
-    """A decision a record, written below ``home.artifacts/filter``, one piece in memory at a time."""
+    """A decision a record, written below ``home.artifacts/filter``, one piece in memory at a time.
+
+    Without scores there can be no rules.
+    """
+    if scored is None and rules.rules:
+        raise TypeError("rules are about scores, and there are none")
     folder = home.artifacts / "filter" / filter_key(converted, scored, rules=rules, exports=exports)
-    kept = 0
-    dropped: Counter[str] = Counter()
-    quarantined: Counter[str] = Counter()
+    tallies: list[tuple[str, str | None, int]] = []
     pieces = []
     with full_disk_named(folder):
-        for number, (piece, scores) in enumerate(zip(converted.pieces, scored.pieces, strict=True)):
-            decisions = _decisions(piece, scores, scored.attributes, rules, _STEERLM_EXPORT in exports, home)
+        for number, piece in enumerate(converted.pieces):
+            records = read_artifact(piece.records, home, ["row", "outcome", "reason", "steerlm_gap"])
+            if scored is None:
+                judged = _unjudged(records)
+            else:
+                judged = _judged(records, piece, scored.pieces[number], scored.attributes, rules, home)
+            decisions = _decisions(judged, steerlm_wanted=_STEERLM_EXPORT in exports)
             # A folder of ten thousand files is slow to write to; each file's writing looks through it.
             path = folder / f"{number // 500:04d}" / f"decisions-{number:06d}.parquet"
             with written_whole(path) as temporary:
                 decisions.write_parquet(temporary)
             pieces.append(FilteredPiece(Artifact.of(path, home)))
-            for outcome, reason, count in decisions.group_by("outcome", "reason").len().iter_rows():
-                if outcome == "kept":
-                    kept += count
-                else:
-                    (dropped if outcome == "dropped" else quarantined)[counted_as(reason)] += count
-    return Filtered(tuple(pieces), Counts(kept, _sorted(dropped), _sorted(quarantined)))
+            tallies += (
+                (outcome, reason and counted_as(reason), count)
+                for outcome, reason, count in decisions.group_by("outcome", "reason").len().iter_rows()
+            )
+    return Filtered(tuple(pieces), Counts.tallied(tallies))
 
 
-def _sorted(counts: Counter[str]) -> dict[str, int]:
-    return dict(sorted(counts.items()))
+def refuse_quarantine(converted: Converted, filtered: Filtered, home: Home) -> None:
+    """Nothing, or InputFault that names the first record that is quarantined, where there is one."""
+    if not filtered.counts.quarantined:
+        return
+    for piece, decided in zip(converted.pieces, filtered.pieces, strict=True):
+        decisions = read_artifact(decided.decisions, home, ["row", "outcome", "reason"])
+        bad = decisions.filter(pl.col("outcome") == "quarantined").head(1)
+        if bad.height:
+            places = read_artifact(piece.records, home, ["row", "line"])
+            line, reason = bad.join(places, on="row").select("line", "reason").row(0)
+            raise InputFault(f"{piece.file}:{line}: {reason}")
 
 
-def _decisions(
+def _unjudged(records: pl.DataFrame) -> pl.DataFrame:
+    """The records as though every turn had its scores."""
+    no_reason = pl.lit(None, pl.String)
+    return records.with_columns(
+        no_reason.alias("unscored"), pl.lit(True).alias("has_turn"), no_reason.alias("broken")
+    )
+
+
+def _judged(
+    records: pl.DataFrame,
     piece: ConvertedPiece,
     scored: ScoredPiece,
     attributes: tuple[str, ...],
     rules: Rules,
-    steerlm_wanted: bool,
     home: Home,
 ) -> pl.DataFrame:
-    """``row``, ``outcome``, ``reason`` of every record of a piece."""
-    records = read_artifact(piece.records, home, ["row", "outcome", "reason", "steerlm_gap"])
+    """The records with ``unscored`` and ``broken``, reasons or null, and ``has_turn``, true or null."""
     turns = read_artifact(scored.scores, home, ["row", "turn", *attributes, "reason"])
     if turns.height != piece.turn_count:
         raise AssayError(
@@ -129,30 +142,33 @@ def _decisions(
     last = turns.unique(subset="row", keep="last", maintain_order=True).select(
         "row", pl.lit(True).alias("has_turn"), _first_broken_rule(rules).alias("broken")
     )
+    return records.join(unscored, on="row", how="left", maintain_order="left").join(
+        last, on="row", how="left", maintain_order="left"
+    )
+
+
+def _decisions(judged: pl.DataFrame, *, steerlm_wanted: bool) -> pl.DataFrame:
+    """``row``, ``outcome``, ``reason`` of every record of a piece."""
     gap = pl.col("steerlm_gap") if steerlm_wanted else pl.lit(None, dtype=pl.String)
     ok = pl.col("outcome") == "ok"
     fault = pl.coalesce(
         "unscored",
         pl.when(pl.col("has_turn").is_null()).then(pl.lit(f"{NO_TURN}: no assistant message to rate")),
     )
-    return (
-        records.join(unscored, on="row", how="left", maintain_order="left")
-        .join(last, on="row", how="left", maintain_order="left")
-        .select(
-            "row",
-            pl.when(~ok)
-            .then("outcome")
-            .when(fault.is_not_null())
-            .then(pl.lit("quarantined"))
-            .when(gap.is_not_null() | pl.col("broken").is_not_null())
-            .then(pl.lit("dropped"))
-            .otherwise(pl.lit("kept"))
-            .alias("outcome"),
-            pl.when(~ok)
-            .then("reason")
-            .otherwise(pl.coalesce(fault, pl.lit(f"{NOT_STEERLM}: ") + gap, "broken"))
-            .alias("reason"),
-        )
+    return judged.select(
+        "row",
+        pl.when(~ok)
+        .then("outcome")
+        .when(fault.is_not_null())
+        .then(pl.lit("quarantined"))
+        .when(gap.is_not_null() | pl.col("broken").is_not_null())
+        .then(pl.lit("dropped"))
+        .otherwise(pl.lit("kept"))
+        .alias("outcome"),
+        pl.when(~ok)
+        .then("reason")
+        .otherwise(pl.coalesce(fault, pl.lit(f"{NOT_STEERLM}: ") + gap, "broken"))
+        .alias("reason"),
     )
 
 

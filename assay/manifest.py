@@ -5,6 +5,8 @@ Every record is in exactly one piece, in input order, so that pieces one after t
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +50,25 @@ class Counts:
     def read(self) -> int:
         """All records."""
         return self.ok + sum(self.dropped.values()) + sum(self.quarantined.values())
+
+    @classmethod
+    def tallied(cls, counted: Iterable[tuple[str, str | None, int]]) -> Counts:
+        """The counts of (outcome, what it counts under, how many), several of which may be alike."""
+        ok = 0
+        by_outcome: dict[str, Counter[str]] = {"dropped": Counter(), "quarantined": Counter()}
+        for outcome, reason, count in counted:
+            if reason is None:
+                ok += count
+            else:
+                by_outcome[outcome][reason] += count
+        return cls(ok, *(dict(sorted(reasons.items())) for reasons in by_outcome.values()))
+
+    def tallies(self) -> Iterator[tuple[str, str | None, int]]:
+        """Yield what ``tallied`` takes."""
+        yield "ok", None, self.ok
+        for outcome, reasons in (("dropped", self.dropped), ("quarantined", self.quarantined)):
+            for reason, count in reasons.items():
+                yield outcome, reason, count
 
 
 @dataclass(frozen=True, slots=True)

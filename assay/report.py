@@ -15,15 +15,13 @@ from rich.text import Text
 
 from assay import __version__
 from assay.export.files import ExportedFile
-from assay.filtering import NOT_STEERLM
-from assay.manifest import Converted, Counts, Filtered, Scored
+from assay.manifest import Converted, Filtered, Scored
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
 from assay.terminal import columns, printable
 
 #: What can change a result, or how it is computed.
 _PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect")
-_CONVERTED_ROWS = "converted.jsonl"
 
 
 def run_manifest(
@@ -32,7 +30,7 @@ def run_manifest(
     model: ModelSpec | None,
     converted: Converted,
     scored: Scored | None,
-    filtered: Filtered | None,
+    filtered: Filtered,
     files: Mapping[str, ExportedFile],
     work: ScoringWork | None,
     seconds: Mapping[str, float],
@@ -45,7 +43,7 @@ def run_manifest(
     score, and ``reused`` is every other turn of the records: rated before, or a repetition of one that
     was. Without scores there is no ``model``.
     """
-    counts = _counts(converted, scored, filtered, files)
+    counts = filtered.counts
     rows = {
         "read": counts.read,
         "kept": counts.ok,
@@ -75,25 +73,6 @@ def run_manifest(
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "versions": _versions(),
     }
-
-
-def _counts(
-    converted: Converted,
-    scored: Scored | None,
-    filtered: Filtered | None,
-    files: Mapping[str, ExportedFile],
-) -> Counts:
-    if filtered is not None:
-        return filtered.counts
-    if scored is not None:
-        raise TypeError("records with scores are counted by their decisions: filter them, with no rules too")
-    counts = converted.counts
-    if _CONVERTED_ROWS not in files:
-        return counts
-    # What a run writes that stops after convert are SteerLM rows; the rest of the ok records has a gap.
-    kept = files[_CONVERTED_ROWS].rows
-    gaps = {NOT_STEERLM: counts.ok - kept} if kept < counts.ok else {}
-    return Counts(kept, dict(sorted((counts.dropped | gaps).items())), counts.quarantined)
 
 
 def _turns(scored: Scored | None, work: ScoringWork | None) -> dict[str, int]:

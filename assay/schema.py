@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,20 +53,27 @@ class TurnKey(NamedTuple):
     """128-bit hash of the messages through the turn."""
     text_bytes: int
     """UTF-8 bytes of all contents through the turn: an estimate of its tokens is made from it."""
+    prompt_key: bytes
+    """128-bit hash of the messages before the turn."""
 
 
-def turn_keys(messages: Iterable[Message]) -> Iterator[TurnKey]:
-    """Yield the key of every turn: equal for equal messages up to and including it, whatever follows.
+def turn_keys(messages: Iterable[Message]) -> list[TurnKey]:
+    """The key of every turn: equal for equal messages up to and including it, whatever follows.
 
     Roles hold no colon and every content is preceded by its length, so that no two different
     beginnings feed the hash the same bytes.
     """
     running = hashlib.blake2b(digest_size=TURN_KEY_BYTES)
     text_bytes = 0
+    keys: list[TurnKey] = []
     for message in messages:
         content = message.content.encode()
-        running.update(b"%s:%d:" % (message.role.encode(), len(content)))
-        running.update(content)
         text_bytes += len(content)
+        said = b"%s:%d:%s" % (message.role.encode(), len(content), content)
         if message.role == "assistant":
-            yield TurnKey(running.copy().digest(), text_bytes)
+            prompt_key = running.digest()
+            running.update(said)
+            keys.append(TurnKey(running.digest(), text_bytes, prompt_key))
+        else:
+            running.update(said)
+    return keys

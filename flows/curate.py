@@ -19,14 +19,12 @@ from typing import Any
 
 from prefect import State, flow, runtime
 from prefect.states import Failed
-from prefect.utilities.annotations import opaque
 
 from assay.cluster import ClusterOptions
 from assay.config import RunOptions, Settings
 from assay.errors import AssayError
 from assay.manifest import Converted, Counts, Filtered, Scored
 from assay.report import run_manifest, summary_table, summary_text
-from assay.rules import parse_rules
 from assay.scoring import ScoringWork, preview
 from flows.console import Console, current
 from flows.curate_command import Prepared, prepare
@@ -76,11 +74,10 @@ def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> d
     """The manifest of a run whose results are in place."""
     converted = _converted(options, prepared, console)
     scored: Scored | None = None
-    filtered: Filtered | None = None
     work: ScoringWork | None = None
     if options.stop_after != "convert":
         scored, work = _scored(converted, options, prepared, console)
-        filtered = _filtered(converted, scored, options, prepared, console)
+    filtered = _filtered(converted, scored, options, prepared, console)
     with console.stage("export") as stage:
         exported = export(
             converted,
@@ -118,7 +115,7 @@ def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Con
             options.format,
             prepared.places.within,
             prepared.output.path,
-            opaque(console.say),
+            console.say,
         )
         stage.note = _files(len(inventory.files))
     with console.stage("convert") as stage:
@@ -158,17 +155,18 @@ def _scored(
 
 
 def _filtered(
-    converted: Converted, scored: Scored, options: RunOptions, prepared: Prepared, console: Console
+    converted: Converted, scored: Scored | None, options: RunOptions, prepared: Prepared, console: Console
 ) -> Filtered:
-    """Decisions. A run that stops after score takes every record that has its scores."""
-    whole = options.stop_after is None
+    """Decisions. A run that stops early has no rules, and writes SteerLM rows only after convert."""
+    exports = {None: options.export, "convert": ["steerlm"], "score": []}[options.stop_after]
     with console.stage("filter") as stage:
         finished = decide(
             converted,
             scored,
-            rules=prepared.rules if whole else parse_rules([], attributes=scored.attributes),
-            exports=options.export if whole else [],
+            rules=prepared.rules,
+            exports=exports,
             home=prepared.home,
+            strict=options.strict,
             progress=console,
         )
         stage.cached = finished.cached

@@ -53,6 +53,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         weights=parse_weights(options.weights) if options.weights else None,
         digest_cache=home.root / "model-digests.json",
     )
+    _check_stop(options)
     rules = parse_rules(options.keep, attributes=model.columns, allow_cross_prompt=options.allow_cross_prompt)
     if options.stop_after is None:
         check_exports(options.export, model.columns)
@@ -63,9 +64,26 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     return Prepared(settings, home, model, rules, output, where)
 
 
+def _check_stop(options: RunOptions) -> None:
+    """A run that stops early neither judges by rules nor writes exports, and must not seem to have."""
+    if options.stop_after is None:
+        return
+    exports = RunOptions.model_fields["export"].default
+    unused = [f"--keep {rule!r}" for rule in options.keep]
+    if options.export != exports:
+        unused.append(f"--export {' '.join(options.export)}")
+    if unused:
+        raise UserMistake(
+            f"--stop-after {options.stop_after} comes before {' and '.join(unused)} would be used. Leave out "
+            "the one or the other."
+        )
+
+
 def _check_inputs(inputs: list[str]) -> None:
     """What can be told without reading a file; the ingest stage looks again, and into the files."""
     for given in inputs:
+        if not given:
+            raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")
         if not glob.has_magic(given) and not os.path.exists(given):
             raise UserMistake(f"{given}: there is no such file or folder.")
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from assay.config import Settings
 from assay.errors import AssayError, ServerFault
+from assay.terminal import printable
 from flows.command_line import parse
 from flows.console import Console, opened
 from flows.prefect_connection import Connection, deliver_reports, prefect_server
@@ -149,5 +150,6 @@ def _described(error: OSError) -> str:
     return f"{error.filename}: {what}" if error.filename is not None else what
 
 
-def _complain(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _complain(text: str) -> None:
+    """Print to standard error. Names out of data cannot command the terminal."""
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)

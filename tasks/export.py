@@ -38,7 +38,7 @@ def export_task(
     key: str,
     converted: Converted,
     scored: Scored | None,
-    filtered: Filtered | None,
+    filtered: Filtered,
     home: Home,
     folder: OutputFolder,
     built: list[Path],
@@ -57,14 +57,14 @@ def export_task(
 def export_key(
     converted: Converted,
     scored: Scored | None,
-    filtered: Filtered | None,
+    filtered: Filtered,
     *,
     exports: Sequence[str],
     stop_after: str | None,
 ) -> str:
     """A digest of all that the result files depend on; where they are written is not among it."""
     scores = [piece.scores.digest for piece in scored.pieces] if scored else None
-    decisions = [piece.decisions.digest for piece in filtered.pieces] if filtered else None
+    decisions = [piece.decisions.digest for piece in filtered.pieces]
     attributes = scored.attributes if scored else None
     return digest_of_bytes(
         b"export %d" % assay.export.STAGE_VERSION,
@@ -76,7 +76,7 @@ def export_key(
 def export(
     converted: Converted,
     scored: Scored | None,
-    filtered: Filtered | None,
+    filtered: Filtered,
     *,
     home: Home,
     folder: OutputFolder,

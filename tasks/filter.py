@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import task
 
-from assay.filtering import filter_key, filter_records
+from assay.filtering import filter_key, filter_records, refuse_quarantine
 from assay.home import Home
 from assay.manifest import Converted, Filtered, Scored
 from assay.progress import Progress
@@ -26,7 +26,7 @@ from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
     retry_condition_fn=may_pass,
 )
 def filter_task(
-    key: str, converted: Converted, scored: Scored, rules: Rules, exports: Sequence[str], home: Home
+    key: str, converted: Converted, scored: Scored | None, rules: Rules, exports: Sequence[str], home: Home
 ) -> Any:
     """The filter stage's manifest as JSON."""
     return as_json(filter_records(converted, scored, rules=rules, exports=exports, home=home))
@@ -39,15 +39,16 @@ def is_current(filtered: Filtered, home: Home) -> bool:
 
 def decide(
     converted: Converted,
-    scored: Scored,
+    scored: Scored | None,
     *,
     rules: Rules,
     exports: Sequence[str],
     home: Home,
+    strict: bool,
     progress: Progress,
 ) -> Finished[Filtered]:
-    """A decision a record."""
-    return run_stage(
+    """A decision a record. A ``strict`` run ends with InputFault at the first record in quarantine."""
+    finished = run_stage(
         filter_task,
         Filtered,
         key=filter_key(converted, scored, rules=rules, exports=exports),
@@ -62,3 +63,6 @@ def decide(
             "home": home,
         },
     )
+    if strict:
+        refuse_quarantine(converted, finished.manifest, home)
+    return finished

@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from assay.convert import convert
+from assay.export.results import CONVERTED, write_converted
+from assay.filtering import filter_records
 from assay.home import Home
 from assay.ingest import take_inventory
 from assay.manifest import Converted
+from assay.rules import Rules
 
 
 class Outcome(NamedTuple):
@@ -20,6 +23,16 @@ class Outcome(NamedTuple):
     converted: Converted
     records: list[dict[str, Any]]
     turns: list[dict[str, Any]]
+
+
+def steerlm_rows(folder: Path, converted: Converted) -> list[dict[str, Any]]:
+    """The rows that a run writes of what ``converted_file`` gave, where it stops after convert."""
+    home = Home(folder / "home")
+    staging = folder / "staging"
+    staging.mkdir()
+    filtered = filter_records(converted, None, rules=Rules(), exports=["steerlm"], home=home)
+    write_converted(converted, filtered, home=home, staging=staging)
+    return [json.loads(each) for each in (staging / CONVERTED).read_bytes().splitlines()]
 
 
 def line(*contents: str, **fields: Any) -> bytes:

@@ -124,6 +124,13 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     assert settings.trust_remote_code is False
 
 
+def test_a_setting_that_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASSAY_HOME", raising=False)
+    usual = Settings.read().home
+    monkeypatch.setenv("ASSAY_HOME", "")
+    assert Settings.read().home == usual != Path.cwd()
+
+
 def test_settings_come_from_a_file_that_the_environment_overrides(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -3,26 +3,29 @@ from __future__ import annotations
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
-from converting import PAIR_LINE, Outcome, converted_file, converted_paths, line, said
+from converting import PAIR_LINE, Outcome, converted_file, converted_paths, line, said, steerlm_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay import convert as convert_module
-from assay.convert import convert, converted_lines
+from assay.convert import convert
 from assay.errors import AssayError, InputFault
 from assay.home import Home, digest_of_bytes
 from assay.ingest import take_inventory
-from assay.manifest import ConvertedPiece, from_json, to_json
+from assay.manifest import from_json, to_json
 from assay.progress import Silent
 from assay.schema import Message, turn_keys
 from assay.sources import read_originals
@@ -228,8 +231,9 @@ def test_turn_keys_are_those_of_the_schema(
 ) -> None:
     wire = [{"role": role, "content": content} for role, content in turns]
     outcome = converted_file(tmp_path_factory.mktemp("keys"), json.dumps({"messages": wire}).encode())
-    expected = list(turn_keys([Message(*turn) for turn in turns]))
-    assert [(turn["key"], turn["text_bytes"]) for turn in outcome.turns] == expected
+    expected = turn_keys([Message(*turn) for turn in turns])
+    assert [(turn["key"], turn["text_bytes"]) for turn in outcome.turns] == [turn[:2] for turn in expected]
+    assert outcome.records[0]["prompt_key"] == (expected[-1].prompt_key if expected else None)
     assert [turn["turn"] for turn in outcome.turns] == list(range(len(expected)))
 
 
@@ -374,8 +378,8 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
     )
-    left = manifest.with_name(f".0000.records.parquet.{dead.stdout.strip()}.tmp")
-    alive = manifest.with_name(f".0000.records.parquet.{os.getppid()}.tmp")
+    left = manifest.with_name(f".0000.records.parquet.{socket.gethostname()}-{dead.stdout.strip()}.tmp")
+    alive = manifest.with_name(f".0000.records.parquet.{socket.gethostname()}-{os.getppid()}.tmp")
     left.touch()
     alive.touch()
     converted_file(tmp_path, PAIR_LINE)
@@ -388,7 +392,9 @@ def test_a_file_that_changed_since_the_inventory_is_refused(tmp_path: Path) -> N
     path.write_bytes(PAIR_LINE)
     inventory = take_inventory([str(path)])
     path.write_bytes(PAIR_LINE * 2)
-    with pytest.raises(InputFault, match=rf"^{path}: was .* bytes and is .* now"):
+    with pytest.raises(
+        InputFault, match=rf"^{path}: was changed while it was read \(148 bytes then, 296 now"
+    ):
         convert(inventory, home=Home(tmp_path / "home"))
     path.unlink()
     with pytest.raises(InputFault, match=rf"^{path}: can no longer be read"):
@@ -413,8 +419,7 @@ def test_names_with_the_characters_of_a_glob_are_just_names(tmp_path: Path) -> N
     folder = tmp_path / "[a]*?"
     folder.mkdir()
     outcome = converted_file(folder, PAIR_LINE, name="[b].jsonl")
-    (piece,) = outcome.converted.pieces
-    assert len(list(converted_lines(piece, Home(folder / "home")))) == outcome.converted.counts.ok == 1
+    assert len(steerlm_rows(folder, outcome.converted)) == outcome.converted.counts.ok == 1
 
 
 @pytest.fixture
@@ -480,12 +485,43 @@ def test_progress_reaches_its_total(tmp_path: Path) -> None:
     assert progress.total == progress.done == 9 * len(PAIR_LINE) + 8
 
 
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_file_that_is_changed_after_its_inventory_is_not_kept_under_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Even one that keeps its size; what it held before is found again when it is put back."""
+    path = tmp_path / "rows.jsonl"
+    original, other = PAIR_LINE, PAIR_LINE.replace(b"mill", b"barn")
+    path.write_bytes(original)
+    inventory = take_inventory([str(path)])
+    real = convert_module._readings
+
+    def rewrite(data: bytes) -> None:
+        path.write_bytes(data)
+        # A file system's clock may tick more slowly than this test runs.
+        os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns + 1_000_000))
+
+    def changing(format: Any, raws: Any) -> Iterator[Any]:
+        yield from real(format, raws)
+        rewrite(original)
+
+    rewrite(other)
+    if when == "while":
+        inventory = take_inventory([str(path)])
+        monkeypatch.setattr("assay.convert._readings", changing)
+    with pytest.raises(InputFault, match=r"rows\.jsonl: was changed while it was read"):
+        convert(inventory, home=Home(tmp_path / "home"))
+    monkeypatch.undo()
+    rewrite(original)
+    assert "mill" in str(converted_paths(tmp_path, str(path)).records[0]["messages"])
+
+
 def test_the_digest_is_that_of_the_manifest(tmp_path: Path) -> None:
     converted = converted_file(tmp_path, PAIR_LINE).converted
     assert converted.digest == digest_of_bytes(to_json(replace(converted, digest="")))
 
 
-def test_converted_lines_are_the_ok_records_that_steerlm_can_express(tmp_path: Path) -> None:
+def test_converted_rows_are_the_ok_records_that_steerlm_can_express(tmp_path: Path) -> None:
     rows = [
         {"prompt": "q1", "response": "a", "helpfulness": 3},
         {"prompt": "", "response": "a"},
@@ -499,12 +535,10 @@ def test_converted_lines_are_the_ok_records_that_steerlm_can_express(tmp_path: P
         "late_system_message: message 2 is a system message",
         None,
     ]
-    (piece,) = outcome.converted.pieces
-    written = [json.loads(each) for each in converted_lines(piece, Home(tmp_path / "home"))]
+    written = steerlm_rows(tmp_path, outcome.converted)
     assert [row["conversations"][0]["value"] for row in written] == ["q1", "q2"]
     assert written[0]["conversations"][1] == {"value": "a", "from": "Assistant", "label": "helpfulness:3"}
     assert written[1]["system"] == "s"
-    assert isinstance(piece, ConvertedPiece)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,10 @@ from handmade import HELPSTEER, Record, Turn, make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assay.errors import AssayError
-from assay.filtering import counted_as, filter_key, filter_records
+from assay.errors import AssayError, InputFault
+from assay.filtering import counted_as, filter_key, filter_records, refuse_quarantine
 from assay.home import Home
+from assay.manifest import Counts
 from assay.rules import Rules, parse_rules
 
 TWO_TURNS = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
@@ -108,6 +109,35 @@ def test_the_first_turn_without_a_score_is_the_one_named(home):
 def test_a_record_without_a_turn_never_passes(home):
     record = Record(1, (("user", "a"),))
     assert one(home, record) == ("quarantined", "no_turn: no assistant message to rate")
+
+
+def test_without_scores_only_what_convert_found_is_judged(home):
+    records = [
+        Record(1, None, outcome="quarantined", reason="not_json: x"),
+        Record(2),
+        Record(3, gap="tool_message: y"),
+    ]
+    made = make(home, {"a.jsonl": [records]})
+    result = filter_records(made.converted, None, rules=Rules(), exports=["steerlm"], home=home)
+    assert result.counts == Counts(1, {"not_steerlm": 1}, {"not_json": 1})
+    rules = parse_rules(["helpfulness >= 2"], attributes=HELPSTEER)
+    with pytest.raises(TypeError, match="rules are about scores"):
+        filter_records(made.converted, None, rules=rules, exports=[], home=home)
+
+
+def test_the_first_record_in_quarantine_is_named_where_there_is_to_be_none(home):
+    too_long = Turn(None, "too_long: 9 tokens")
+    made = make(
+        home,
+        {
+            "a.jsonl": [[Record(1, turns=(rated(1.0),))], [Record(4, turns=(rated(1.0),))]],
+            "b.jsonl": [[Record(1, turns=(rated(1.0),)), Record(7, turns=(too_long,))]],
+        },
+    )
+    with pytest.raises(InputFault, match=r"^b\.jsonl:7: too_long: turn 0: 9 tokens$"):
+        refuse_quarantine(made.converted, filtered(made), home)
+    good = make(Home(home.root / "good"), {"a.jsonl": [[Record(1, turns=(rated(1.0),))]]})
+    refuse_quarantine(good.converted, filtered(good, "helpfulness > 2"), good.home)
 
 
 def test_what_convert_decided_stands(home):

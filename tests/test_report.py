@@ -94,25 +94,12 @@ def test_a_manifest_survives_json_and_names_what_made_it():
 
 
 def test_a_run_that_stopped_after_convert_has_no_model_and_no_turns():
-    files = {"converted.jsonl": ExportedFile("a" * 32, 100, 12)}
-    run = manifest(scored=None, filtered=None, work=None, files=files)
-    assert run["rows"] == {"read": 17, "kept": 12, "dropped": 2, "quarantined": 3}
+    run = manifest(scored=None, work=None)
+    assert run["rows"] == {"read": 17, "kept": 7, "dropped": 5, "quarantined": 5}
     assert run["model"] is None
     assert run["turns"] == {"scored": 0, "reused": 0, "failed": 0}
     assert NOTE not in rendered(run)
     assert "Turns" not in rendered(run)
-
-
-def test_converted_records_that_no_steerlm_row_can_express_are_dropped_not_lost():
-    files = {"converted.jsonl": ExportedFile("a" * 32, 100, 10)}
-    run = manifest(scored=None, filtered=None, work=None, files=files)
-    assert run["rows"] == {"read": 17, "kept": 10, "dropped": 4, "quarantined": 3}
-    assert run["dropped"] == {"not_steerlm": 2, "one_message": 2}
-
-
-def test_scores_without_decisions_are_refused_rather_than_counted_wrongly():
-    with pytest.raises(TypeError, match="filter them"):
-        manifest(filtered=None)
 
 
 @pytest.mark.parametrize("summary", [rendered, summary_text, summary_markdown])

@@ -65,7 +65,7 @@ def check_exports(exports: Sequence[str], attributes: Sequence[str]) -> None:
 def build(
     converted: Converted,
     scored: Scored | None,
-    filtered: Filtered | None,
+    filtered: Filtered,
     *,
     home: Home,
     staging: Path,
@@ -74,14 +74,12 @@ def build(
 ) -> dict[str, ExportedFile]:
     """Every result file but ``manifest.json``, written into the empty folder ``staging``.
 
-    ``stop_after`` ``convert`` takes neither scores nor decisions. After ``score``, and without
-    ``stop_after``, both are due: a record with a turn that could not be scored is quarantined by a
-    decision, with no rules too.
+    ``stop_after`` ``convert`` takes no scores.
     """
     if stop_after == "convert":
-        return write_converted(converted, home=home, staging=staging)
-    if scored is None or filtered is None:
-        raise TypeError("build needs scores and decisions unless the run stops after convert")
+        return write_converted(converted, filtered, home=home, staging=staging)
+    if scored is None:
+        raise TypeError("build needs scores unless the run stops after convert")
     writers = []
     if stop_after is None:
         writers = [Writer(EXPORTS[name].file, EXPORTS[name].lines) for name in dict.fromkeys(exports)]

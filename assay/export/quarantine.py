@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import polars as pl
 
-from assay.errors import AssayError
-from assay.manifest import reason_code
-from assay.sources import read_originals
+from assay.errors import InputFault, UserMistake
+from assay.home import digest_of_file
+from assay.manifest import InputFile, reason_code
+from assay.sources import Stamp, read_originals
 
 #: Reason code of a line that is too long to be held; its original stays where it is.
 LINE_TOO_LONG = "line_too_long"
 
 
-def quarantine_lines(file: str, records: pl.DataFrame) -> Iterator[bytes]:
+def quarantine_lines(file: InputFile, records: pl.DataFrame) -> Iterator[bytes]:
     """Yield a JSON line a record: ``file``, ``line``, ``part``, ``offset``, ``reason``, and the original.
 
     ``records`` are of one file, in input order: ``line``, ``part``, ``offset``, ``length``, ``reason``.
     The original is ``original`` where its bytes are UTF-8, else ``original_base64``. A line that is
-    too long to be held has its ``length`` in bytes instead.
+    too long to be held has its ``length`` in bytes instead. InputFault where the file is no longer what
+    was converted.
     """
     originals = _Originals(file, records)
     encode = msgspec.json.Encoder().encode
@@ -29,7 +32,7 @@ def quarantine_lines(file: str, records: pl.DataFrame) -> Iterator[bytes]:
         "line", "part", "offset", "length", "reason"
     ).iter_rows():
         entry: dict[str, str | int] = {
-            "file": file,
+            "file": file.path,
             "line": line,
             "part": part,
             "offset": offset,
@@ -44,6 +47,7 @@ def quarantine_lines(file: str, records: pl.DataFrame) -> Iterator[bytes]:
             except UnicodeDecodeError:
                 entry["original_base64"] = base64.b64encode(original).decode()
         yield encode(entry) + b"\n"
+    originals.finish()
 
 
 class _Originals:
@@ -53,7 +57,7 @@ class _Originals:
     was read early is held until the last record that wants it has it.
     """
 
-    def __init__(self, file: str, records: pl.DataFrame) -> None:
+    def __init__(self, file: InputFile, records: pl.DataFrame) -> None:
         self._file = file
         wanted = (
             records.filter(pl.col("reason").str.split(":").list.first() != LINE_TOO_LONG)
@@ -64,16 +68,37 @@ class _Originals:
         self._spans: list[tuple[int, int]] = wanted.select("offset", "length").rows()
         self._uses = iter(wanted["uses"])
         self._next_span = 0
-        self._originals = read_originals(file, self._spans)
+        self._originals = read_originals(file.path, self._spans)
+        self._stamp = self._whole_stamp() if self._spans else None
         self._held: dict[tuple[int, int], tuple[bytes, int]] = {}
 
+    def _whole_stamp(self) -> Stamp:
+        """The file's stamp, where its bytes are those that were converted; InputFault where they are not."""
+        try:
+            stamp = Stamp.of(self._file.path)
+            digest = digest_of_file(Path(self._file.path))
+        except OSError as error:
+            raise self._changed(str(error)) from error
+        if digest != self._file.digest:
+            raise self._changed("its content is another")
+        return stamp
+
+    def finish(self) -> None:
+        """Nothing, or InputFault where the file was changed while it was read."""
+        try:
+            changed = self._stamp is not None and Stamp.of(self._file.path) != self._stamp
+        except OSError as error:
+            raise self._changed(str(error)) from error
+        if changed:
+            raise self._changed("it was changed meanwhile")
+
     def take(self, offset: int, length: int) -> bytes:
-        """The bytes of one record. AssayError where the file is no longer what was converted."""
+        """The bytes of one record."""
         span = (offset, length)
         while span not in self._held:
             try:
                 data = next(self._originals)
-            except (OSError, StopIteration) as error:
+            except (OSError, StopIteration, UserMistake, pl.exceptions.PolarsError) as error:
                 raise self._changed(str(error) or "it has become shorter") from error
             if len(data) != self._spans[self._next_span][1]:
                 raise self._changed("it has become shorter")
@@ -84,8 +109,8 @@ class _Originals:
             self._held[span] = (data, uses - 1)
         return data
 
-    def _changed(self, what: str) -> AssayError:
-        return AssayError(
-            f"{self._file}: quarantined records cannot be read again ({what}). "
+    def _changed(self, what: str) -> InputFault:
+        return InputFault(
+            f"{self._file.path}: quarantined records cannot be read again ({what}). "
             "Run again; if the file was changed, it is converted anew."
         )

@@ -11,17 +11,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import polars as pl
 
-from assay.convert import converted_lines
+from assay import steerlm
 from assay.disk import full_disk_named, read_artifact
 from assay.errors import AssayError
 from assay.export.files import ExportedFile, LinesFile, TableFile
 from assay.export.kept import KeptRecords, Lines
 from assay.export.quarantine import quarantine_lines
-from assay.filtering import NOT_STEERLM
 from assay.home import Home
-from assay.manifest import Converted, ConvertedPiece, Filtered, Scored
+from assay.manifest import Converted, Filtered, FilteredPiece, InputFile, Scored
+from assay.schema import Message
 
 CONVERTED = "converted.jsonl"
 QUARANTINE = "quarantine.jsonl"
@@ -57,6 +58,7 @@ def write_results(
 ) -> dict[str, ExportedFile]:
     """The files of a run that scored, by name."""
     attributes = scored.attributes
+    inputs = {file.path: file for file in converted.inputs}
     with full_disk_named(staging), ExitStack() as stack:
         trained = [stack.enter_context(LinesFile(staging / writer.file)) for writer in writers]
         quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)))
@@ -74,18 +76,16 @@ def write_results(
                 scored_piece.scores, home, ["row", "turn", *attributes, "reason", "tokens_cut"]
             )
             records = read_artifact(piece.records, home, _PLACE_IN_FILE + (_CONTENTS if writers else []))
-            decided = read_artifact(filtered_piece.decisions, home, ["row", "outcome", "reason"])
-            if decided.height != records.height or turns.height != piece.turn_count:
+            if turns.height != piece.turn_count:
                 raise AssayError(
-                    f"{piece.file}: {records.height} records with {piece.turn_count} turns, but "
-                    f"{decided.height} decisions and {turns.height} scores. Remove {home.artifacts} and run "
-                    "again: scores are kept apart from it."
+                    f"{home.artifacts / scored_piece.scores.path}: scores of {turns.height} turns where the "
+                    f"piece has {piece.turn_count}. Remove it and run again: it is made anew."
                 )
-            judged = records.join(decided, on="row", how="left", maintain_order="left")
+            judged = _judged(records, filtered_piece, home)
             decisions.add(_placed(piece.file, judged))
             places = records.select("row", "line", "part")
             scores.add(_placed(piece.file, turns.join(places, on="row", how="left", maintain_order="left")))
-            quarantine.add(piece.file, judged)
+            quarantine.add(inputs[piece.file], judged)
             if writers:
                 for kept in _kept(piece.file, judged, turns, attributes):
                     for writer, file in zip(writers, trained, strict=True):
@@ -99,17 +99,21 @@ def write_results(
         }
 
 
-def write_converted(converted: Converted, *, home: Home, staging: Path) -> dict[str, ExportedFile]:
+def write_converted(
+    converted: Converted, filtered: Filtered, *, home: Home, staging: Path
+) -> dict[str, ExportedFile]:
     """The files of a run that stops after convert, by name."""
+    inputs = {file.path: file for file in converted.inputs}
     with full_disk_named(staging), ExitStack() as stack:
         lines = stack.enter_context(LinesFile(staging / CONVERTED))
         quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)))
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
-        for piece in converted.pieces:
-            judged = _judged_by_convert(piece, home)
+        for piece, filtered_piece in zip(converted.pieces, filtered.pieces, strict=True):
+            records = read_artifact(piece.records, home, [*_PLACE_IN_FILE, "messages", "labels"])
+            judged = _judged(records, filtered_piece, home)
             decisions.add(_placed(piece.file, judged))
-            quarantine.add(piece.file, judged)
-            for block in _blocks(converted_lines(piece, home)):
+            quarantine.add(inputs[piece.file], judged)
+            for block in _blocks(_as_converted(judged.filter(pl.col("outcome") == "kept"))):
                 lines.write(*block)
         quarantine.finish()
         return {
@@ -119,15 +123,23 @@ def write_converted(converted: Converted, *, home: Home, staging: Path) -> dict[
         }
 
 
-def _judged_by_convert(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
-    """The records as they leave the run: an ok one is kept if a SteerLM row can express it."""
-    records = read_artifact(piece.records, home, [*_PLACE_IN_FILE, "outcome", "reason", "steerlm_gap"])
-    is_ok, gap = pl.col("outcome") == "ok", pl.col("steerlm_gap")
-    outcome = pl.when(gap.is_null()).then(pl.lit("kept")).otherwise(pl.lit("dropped"))
-    return records.with_columns(
-        pl.when(is_ok).then(outcome).otherwise("outcome").alias("outcome"),
-        pl.when(is_ok).then(pl.lit(f"{NOT_STEERLM}: ") + gap).otherwise("reason").alias("reason"),
-    )
+def _as_converted(kept: pl.DataFrame) -> Iterator[bytes]:
+    """Yield the records as SteerLM lines with the labels they came with."""
+    decode_messages = msgspec.json.Decoder(list[Message]).decode
+    decode_labels = msgspec.json.Decoder(list[str | None]).decode
+    for messages, labels in kept.select("messages", "labels").iter_rows():
+        yield steerlm.to_line(decode_messages(messages), decode_labels(labels) if labels else None)
+
+
+def _judged(records: pl.DataFrame, filtered: FilteredPiece, home: Home) -> pl.DataFrame:
+    """The records with the ``outcome`` and ``reason`` that were decided."""
+    decided = read_artifact(filtered.decisions, home, ["row", "outcome", "reason"])
+    if decided.height != records.height:
+        raise AssayError(
+            f"{home.artifacts / filtered.decisions.path}: {decided.height} decisions on {records.height} "
+            "records. Remove it and run again: it is made anew."
+        )
+    return records.join(decided, on="row", how="left", maintain_order="left")
 
 
 def _kept(
@@ -153,10 +165,10 @@ class _Quarantine:
 
     def __init__(self, file: LinesFile) -> None:
         self.file = file
-        self._input = ""
+        self._input: InputFile | None = None
         self._gathered: list[pl.DataFrame] = []
 
-    def add(self, file: str, judged: pl.DataFrame) -> None:
+    def add(self, file: InputFile, judged: pl.DataFrame) -> None:
         """Take the quarantined records of a file's next piece."""
         if file != self._input:
             self.finish()
@@ -167,7 +179,7 @@ class _Quarantine:
 
     def finish(self) -> None:
         """Write what was gathered."""
-        if self._gathered:
+        if self._gathered and self._input is not None:
             for block in _blocks(quarantine_lines(self._input, pl.concat(self._gathered))):
                 self.file.write(*block)
             self._gathered = []

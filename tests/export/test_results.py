@@ -1,6 +1,7 @@
 import base64
 import gzip
 import json
+import os
 import resource
 import tempfile
 from functools import partial
@@ -15,13 +16,14 @@ from hypothesis import strategies as st
 
 from assay.convert import convert
 from assay.disk import full_disk_named
-from assay.errors import AssayError, UserMistake
+from assay.errors import AssayError, InputFault, UserMistake
 from assay.export import EXPORTS, build, check_exports
 from assay.export import files as export_files
 from assay.filtering import filter_records
 from assay.home import Home, digest_of_file
 from assay.ingest import take_inventory
 from assay.rules import Rules, parse_rules
+from assay.sources import read_originals
 
 TWO_TURNS = (
     ("system", "Be kind."),
@@ -44,18 +46,17 @@ def home(tmp_path):
 def built(made, *rules, exports=("steerlm", "messages"), stop_after=None, name="staging"):
     staging = made.home.root / name
     staging.mkdir(parents=True)
-    filtered = None
-    if stop_after != "convert":
-        filtered = filter_records(
-            made.converted,
-            made.scored,
-            rules=parse_rules(rules, attributes=made.scored.attributes, allow_cross_prompt=True),
-            exports=exports,
-            home=made.home,
-        )
+    scored = None if stop_after == "convert" else made.scored
+    filtered = filter_records(
+        made.converted,
+        scored,
+        rules=parse_rules(rules, attributes=made.scored.attributes, allow_cross_prompt=True),
+        exports=exports,
+        home=made.home,
+    )
     files = build(
         made.converted,
-        made.scored,
+        scored,
         filtered,
         home=made.home,
         staging=staging,
@@ -300,14 +301,26 @@ def test_a_line_that_is_too_long_is_named_with_its_length_and_never_read(home):
     }
 
 
-@pytest.mark.parametrize("change", ["gone", "shorter"])
-def test_a_source_that_changed_meanwhile_is_named(home, tmp_path, change):
+@pytest.mark.parametrize("change", ["gone", "shorter", "other", "while it is read"])
+def test_a_source_that_changed_meanwhile_is_named(home, tmp_path, monkeypatch, change):
     path, ((offset, length),) = original_file(tmp_path, b"{torn")
     made = make(
         home, {path: [[Record(1, None, outcome="quarantined", reason="x", offset=offset, length=length)]]}
     )
-    (tmp_path / "input.jsonl").unlink() if change == "gone" else (tmp_path / "input.jsonl").write_bytes(b"{")
-    with pytest.raises(AssayError, match=r"input\.jsonl: quarantined records cannot be read again"):
+    source = tmp_path / "input.jsonl"
+    if change == "gone":
+        source.unlink()
+    elif change == "while it is read":
+
+        def changing(path, spans):
+            source.write_bytes(b"{born\n")
+            os.utime(source, ns=(0, source.stat().st_mtime_ns + 1_000_000))
+            return read_originals(path, spans)
+
+        monkeypatch.setattr("assay.export.quarantine.read_originals", lambda *given: changing(*given))
+    else:
+        source.write_bytes({"shorter": b"{", "other": b"{born\n"}[change])
+    with pytest.raises(InputFault, match=r"input\.jsonl: quarantined records cannot be read again"):
         built(made)
 
 
@@ -362,12 +375,6 @@ def test_a_run_that_stops_after_score_exports_nothing_to_train_on(home):
     assert pl.read_parquet(staging / "decisions.parquet")["outcome"].to_list() == ["kept"]
 
 
-def test_decisions_are_asked_for_wherever_there_are_scores(home, tmp_path):
-    made = make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})
-    with pytest.raises(TypeError, match="needs scores and decisions"):
-        build(made.converted, made.scored, None, home=home, staging=tmp_path, exports=(), stop_after="score")
-
-
 def test_pieces_that_do_not_belong_together_are_refused(home):
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})
     other = make(
@@ -379,7 +386,7 @@ def test_pieces_that_do_not_belong_together_are_refused(home):
     target.write_bytes((other.home.artifacts / mixed.pieces[0].decisions.path).read_bytes())
     staging = home.root / "staging"
     staging.mkdir()
-    with pytest.raises(AssayError, match="1 records with 1 turns, but 2 decisions"):
+    with pytest.raises(AssayError, match="2 decisions on 1 records"):
         build(made.converted, made.scored, mixed, home=home, staging=staging, exports=())
 
 
@@ -410,7 +417,8 @@ def test_quarantine_agrees_with_what_convert_found(home, tmp_path, packing):
     converted = convert(take_inventory([str(path)], format="messages"), home=home)
     staging = tmp_path / "staging"
     staging.mkdir()
-    files = build(converted, None, None, home=home, staging=staging, exports=(), stop_after="convert")
+    filtered = filter_records(converted, None, rules=Rules(), exports=(), home=home)
+    files = build(converted, None, filtered, home=home, staging=staging, exports=(), stop_after="convert")
     found = rows(staging / "quarantine.jsonl")
     assert len(found) == sum(converted.counts.quarantined.values()) > 1
     assert files["decisions.parquet"].rows == converted.counts.read

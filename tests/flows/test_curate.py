@@ -259,11 +259,31 @@ def test_a_run_can_stop_after_convert_or_score(
     converted = curate("--input", chats, "--stop-after", "convert", output="converted")
     assert converted.code == 0, converted.err
     assert "converted.jsonl" in converted.files()
-    assert set(converted.task_states()) == {"ingest", "convert", "export", "report"}
+    assert set(converted.task_states()) == {"ingest", "convert", "filter", "export", "report"}
+    assert converted.manifest["rows"] == {"read": 12, "kept": 11, "dropped": 0, "quarantined": 1}
     assert calls(tmp_path) == 0
-    scored = curate("--input", chats, "--stop-after", "score", "--keep", "helpfulness > 100", output="scored")
+    scored = curate("--input", chats, "--stop-after", "score", output="scored")
     assert scored.manifest["rows"]["dropped"] == 0
     assert set(scored.files()) == {"quarantine.jsonl", "decisions.parquet", "scores.parquet"}
+
+
+def test_a_run_that_stops_early_refuses_what_it_would_not_use(
+    curate: Callable[..., Ran], chats: Path
+) -> None:
+    for stage in ("convert", "score"):
+        asked = ("--keep", "helpfulness > 2", "--export", "messages")
+        ran = curate("--input", chats, "--stop-after", stage, *asked)
+        assert ran.code == 2
+        assert ran.err == (
+            f"error: --stop-after {stage} comes before --keep 'helpfulness > 2' and --export messages would "
+            "be used. Leave out the one or the other.\n"
+        )
+
+
+def test_names_in_errors_cannot_command_the_terminal(curate: Callable[..., Ran], tmp_path: Path) -> None:
+    ran = curate("--input", tmp_path / "a\x1b]0;x\x07.jsonl")
+    assert ran.code == 2
+    assert "a\ufffd]0;x\ufffd.jsonl: there is no such file" in ran.err
 
 
 def test_an_input_that_was_cut_short_gives_its_whole_records_and_exit_1(
@@ -286,6 +306,18 @@ def test_strict_stops_at_the_first_bad_record_with_its_place(curate: Callable[..
     assert ran.err.splitlines()[-1].startswith(f"error: {chats}:12: not_json")
     assert "Traceback" not in ran.err
     assert not ran.output.exists()
+
+
+def test_strict_stops_for_a_turn_that_cannot_be_scored_too(
+    curate: Callable[..., Ran], tmp_path: Path
+) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_text(f"{line('q', 'a')}\n\n{line('q', fakes.UNSCORABLE)}\n")
+    ran = curate("--input", path, "--strict")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-1].startswith(f"error: {path}:3: ")
+    assert not ran.output.exists()
+    assert curate("--input", path).manifest["rows"]["quarantined"] == 1
 
 
 def test_a_run_does_not_read_what_the_run_before_it_wrote(

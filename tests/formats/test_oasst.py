@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from converting import converted_file, converted_paths, read_row, said
+from converting import converted_file, converted_paths, read_row, said, steerlm_rows
 
 from assay import steerlm
-from assay.convert import converted_lines
-from assay.home import Home
 
 DATA = os.environ.get("ASSAY_TEST_DATA")
 
@@ -105,8 +103,7 @@ def test_flat_messages_may_come_in_any_order_and_are_never_cut(tmp_path: Path) -
 
 def test_the_rows_written_of_a_tree_are_nemos(tmp_path: Path) -> None:
     outcome = converted_file(tmp_path, jsonl([TREE]))
-    (piece,) = outcome.converted.pieces
-    lines = [json.loads(line) for line in converted_lines(piece, Home(tmp_path / "home"))]
+    lines = steerlm_rows(tmp_path, outcome.converted)
     speakers = {"hello": "User", "more": "User"}
     expected = []
     for texts, labels in PATHS:
