@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -48,6 +50,29 @@ def importable(*requirements: str) -> None:
         subprocess.run([*install, *requirements], check=True, stdout=sys.stderr)
         mark.touch()
     sys.path.append(str(folder))
+
+
+def environment(name: str, *requirements: str) -> Path:
+    """The Python of an environment of its own with ``requirements``, built once in the temporary folder.
+
+    What they do not bring (torch) is found in this environment, behind everything that they do bring.
+    Raises ``CalledProcessError`` where pip cannot install them; it has then told why.
+    """
+    folder = Path(tempfile.gettempdir()) / f"assay-benchmark-{name}"
+    python = folder / "bin" / "python"
+    mark = folder / f".{'+'.join(requirements)}"
+    if not mark.exists():
+        venv.create(folder, with_pip=True, clear=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", *requirements], check=True, stdout=sys.stderr
+        )
+        question = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        inside = subprocess.run(
+            [python, "-c", question], check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        (Path(inside.strip()) / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        mark.touch()
+    return python
 
 
 def report(
