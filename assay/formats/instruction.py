@@ -2,9 +2,9 @@
 
 ``instruction``, ``prompt``, ``question``, ``query`` or ``input`` with ``response``, ``output``,
 ``completion`` or ``answer``: Alpaca, Dolly, HelpSteer and their like. A field may hold a list of messages
-instead of a text. Alpaca's ``input`` or Dolly's ``context``, if not blank, follows the instruction after
-an empty line; LLaMA-Factory's ``history`` goes before it. ``system`` or ``system_prompt``, if not
-blank, is the system message.
+instead of a text. Alpaca's ``input`` or Dolly's ``context``, if not blank, follows a question that is a
+text, after an empty line; LLaMA-Factory's ``history`` goes before an ``instruction``. ``system`` or
+``system_prompt``, if not blank, is the system message.
 
 Whole numbers under SteerLM's attribute names are the answer's label, in NeMo-Aligner's order, be it
 all of HelpSteer's five or helpfulness alone; other values under these names are carried along.

@@ -2,9 +2,10 @@
 
 A side is a list of messages (with the prompt in front, or only the answer to a ``prompt``, ``messages``
 or ``conversations`` field), one message, an answer's text beside a prompt, or an HH transcript
-(``\\n\\nHuman: …\\n\\nAssistant: …``). A list of texts is several answers, as in RM-Bench. The chosen
-ones come first. ``rest`` says ``"assay_side": "chosen"`` or ``"rejected"``. Of sides that hold the
-prompt, a ``prompt`` field is carried along. The system message is as in ``instruction``.
+(``\\n\\nHuman: …\\n\\nAssistant: …``), which every text is that begins and ends as one. A list of texts
+is several answers, as in RM-Bench. The chosen ones come first. ``rest`` says ``"assay_side": "chosen"`` or
+``"rejected"``. Of sides that hold the prompt, a ``prompt`` field is carried along. The system message is as
+in ``instruction``.
 
 Policy: messages are kept as given: system in the middle, assistant first, the same role twice. Empty
 or null content quarantines the record of that side alone.
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Raw
 
-from assay.formats.prompts import Prompt, prompt_field, prompt_of, transcript
+from assay.formats.prompts import Prompt, is_transcript, prompt_field, prompt_of, transcript
 from assay.formats.reading import (
     Format,
     Reading,
@@ -61,16 +62,20 @@ def _answers(row: Row, side: str, prompt: Prompt | None) -> Iterator[tuple[list[
         if len(texts) < len(entries):
             raise Unreadable(f"wrong_type: in {side!r}: texts and messages in one list")
         for text in texts:
-            if prompt is None:
-                yield transcript(text), _KEYS
-            else:
-                yield [*prompt.messages, Message("assistant", text)], _KEYS | prompt.used
+            side = transcript(text) if prompt is None or is_transcript(text) else []
+            # An answer may begin with such a word too, but a transcript to be rated ends with an answer.
+            if prompt is not None and (not side or side[-1].role != "assistant"):
+                side = [Message("assistant", text)]
+            yield _after(prompt, side)
         return
-    messages = messages_of(entry for entry in entries if not isinstance(entry, str))
-    if prompt is not None and (not messages or messages[0].role == "assistant"):
-        yield prompt.messages + messages, _KEYS | prompt.used
-    else:
-        yield messages, _KEYS
+    yield _after(prompt, messages_of(entry for entry in entries if not isinstance(entry, str)))
+
+
+def _after(prompt: Prompt | None, side: list[Message]) -> tuple[list[Message], frozenset[str]]:
+    """A side's conversation: the prompt goes before an answer, and is carried along beside the whole."""
+    if prompt is not None and (not side or side[0].role == "assistant"):
+        return prompt.messages + side, _KEYS | prompt.used
+    return side, _KEYS
 
 
 def fits(row: Row) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from assay.formats.reading import Row, Unreadable, WireMessage, decoded, messages_of, text_of
+from assay.formats.reading import Row, Unreadable, WireMessage, decoded, kind_of, messages_of, text_of
 from assay.schema import Message
 
 #: Fields that a prompt is found in, the likeliest first.
@@ -23,10 +23,11 @@ PROMPT_FIELDS = (
 )
 #: Fields that hold the system message.
 SYSTEM_FIELDS = ("system", "system_prompt")
-#: Fields that continue an ``instruction``: Alpaca's and Dolly's.
+#: Fields that a question is asked about: Alpaca's and Dolly's.
 CONTEXT_FIELDS = ("input", "context")
 
 _DECODE_SAID = msgspec.json.Decoder(str | WireMessage | list[WireMessage] | None).decode
+_DECODE_CONTEXT = msgspec.json.Decoder(str | list[str] | None).decode
 _DECODE_HISTORY = msgspec.json.Decoder(list[tuple[str, str]] | None).decode
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -64,23 +65,38 @@ def prompt_of(row: Row, field: str) -> Prompt:
         for question, answer in decoded(row, "history", _DECODE_HISTORY) or ():
             messages += (Message("user", question), Message("assistant", answer))
     asked = said(row, field, "user")
-    if field == "instruction" and len(asked) == 1:
-        for name in CONTEXT_FIELDS:
-            context = text_of(row, name)
-            if name in row:
-                used.add(name)
-            if context and not context.isspace():
-                asked = [Message("user", f"{asked[0].content}\n\n{context}")]
-    elif len(asked) == 1 and _TURN.match(asked[0].content):
+    if kind_of(row, field) == '"' and field != "instruction" and is_transcript(asked[0].content):
         asked = transcript(asked[0].content)
         if asked[-1] == Message("assistant", ""):
             asked.pop()
+    elif kind_of(row, field) == '"':
+        text = asked[0].content
+        for name in CONTEXT_FIELDS:
+            if name != field and name in row:
+                context = _context(row, name)
+                # Alpaca's two fields are put together whatever they say.
+                if field == "instruction" or not context or context not in text:
+                    used.add(name)
+                    text = f"{text}\n\n{context}" if context else text
+        asked = [Message("user", text)]
     return Prompt(messages + asked, frozenset(used))
+
+
+def _context(row: Row, field: str) -> str:
+    """The text, or texts with an empty line between, in ``field``; empty where that is blank or null."""
+    value = decoded(row, field, _DECODE_CONTEXT) or ""
+    context = value if isinstance(value, str) else "\n\n".join(value)
+    return "" if context.isspace() else context
 
 
 def prompt_field(row: Row) -> str | None:
     """The field that holds the prompt, None where none does."""
     return next((name for name in PROMPT_FIELDS if name in row), None)
+
+
+def is_transcript(text: str) -> bool:
+    """Whether the text begins as a transcript does."""
+    return _TURN.match(text) is not None
 
 
 def transcript(text: str) -> list[Message]:

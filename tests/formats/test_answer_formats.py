@@ -29,7 +29,12 @@ MESSAGES = [{"role": role, "content": content} for role, content in PAIR]
             {"category": "qa"},
         ),
         ({"prompt": "q", "completion": "a"}, PAIR, None),
-        ({"question": "q", "answer": "a", "context": "kept"}, PAIR, {"context": "kept"}),
+        ({"question": "q", "answer": "a", "context": "c"}, [("user", "q\n\nc"), PAIR[1]], None),
+        ({"query": "q", "response": "a", "context": ["c", "d"]}, [("user", "q\n\nc\n\nd"), PAIR[1]], None),
+        ({"prompt": "q", "input": "i", "output": "a"}, [("user", "q\n\ni"), PAIR[1]], None),
+        ({"input": "q", "output": "a", "context": "c"}, [("user", "q\n\nc"), PAIR[1]], None),
+        ({"prompt": "c: q", "output": "a", "context": "c"}, [("user", "c: q"), PAIR[1]], {"context": "c"}),
+        ({"prompt": "q", "output": "a", "context": None}, PAIR, None),
         ({"system_prompt": "s", "question": "q", "response": "a"}, [("system", "s"), *PAIR], None),
         ({"system": "", "prompt": "q", "response": "a"}, PAIR, None),
         ({"prompt": MESSAGES[:1], "completion": MESSAGES[1:]}, PAIR, None),
@@ -49,6 +54,10 @@ def test_question_and_answer_make_a_conversation(
         ({"instruction": "q", "output": None}, "empty_content: 'output' is null"),
         ({"instruction": "q", "output": ""}, "empty_content: message 2 (assistant)"),
         ({"prompt": "", "response": "a"}, "empty_content: message 1 (user)"),
+        (
+            {"question": "q", "answer": "a", "context": {"title": "c"}},
+            "wrong_type: in 'context': Expected `str | array | null`, got `object`",
+        ),
     ],
 )
 def test_empty_answers_are_quarantined(tmp_path: Path, row: dict[str, object], reason: str) -> None:
@@ -153,6 +162,7 @@ def sides(records: list[dict[str, object]]) -> list[tuple[str, str]]:
         {"prompt": "q", "chosen": "a", "rejected": "b"},
         {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
         {"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "a", "rejected": "b"},
+        {"prompt": "q", "chosen": "\n\nAssistant: a", "rejected": "\n\nAssistant: b"},
         {"chosen": MESSAGES, "rejected": [MESSAGES[0], {"role": "assistant", "content": "b"}]},
         {"prompt": MESSAGES[:1], "chosen": MESSAGES[1:], "rejected": [{"role": "assistant", "content": "b"}]},
         {"messages": MESSAGES[:1], "chosen": MESSAGES[1], "rejected": {"role": "assistant", "content": "b"}},
@@ -175,6 +185,18 @@ def test_a_prompt_beside_whole_conversations_is_carried_along(tmp_path: Path) ->
     chosen, _ = read_row(tmp_path, {"prompt": "q", "chosen": MESSAGES, "rejected": MESSAGES})
     assert said(chosen) == PAIR
     assert json.loads(chosen["rest"]) == {"prompt": "q", "assay_side": "chosen"}
+
+
+def test_a_prompt_beside_whole_transcripts_is_carried_along(tmp_path: Path) -> None:
+    text = "\n\nHuman: q\n\nAssistant: "
+    records = read_row(tmp_path, {"prompt": text, "chosen": f"{text}a", "rejected": f"{text}b"})
+    assert [said(record) for record in records] == [PAIR, [ASKED, ("assistant", "b")]]
+    assert json.loads(records[0]["rest"]) == {"prompt": text, "assay_side": "chosen"}
+
+
+def test_an_answer_that_begins_with_a_speakers_name_stays_one(tmp_path: Path) -> None:
+    first, _ = read_row(tmp_path, {"prompt": "q", "chosen": "Human: a species.", "rejected": "b"})
+    assert said(first) == [ASKED, ("assistant", "Human: a species.")]
 
 
 def test_several_texts_a_side_are_several_answers(tmp_path: Path) -> None:
