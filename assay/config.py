@@ -7,10 +7,9 @@ so that nothing a run asks for can widen what it may do.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -30,6 +29,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from assay.errors import UserMistake
 from assay.home import Home
+from assay.nearest import did_you_mean
 from assay.rewards.endpoint import Endpoint
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -65,7 +65,7 @@ class Chosen:
     def _known(self, name: str) -> str:
         names = self.names()
         if name not in names:
-            raise ValueError(f"should be one of {', '.join(names)}{nearest(name, names)}")
+            raise ValueError(f"should be one of {', '.join(names)}{did_you_mean(name, names)}")
         return name
 
 
@@ -268,12 +268,6 @@ def option_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the choice that ``word`` most resembles, or nothing."""
-    found = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
 def read_config_file(path: str, kind: type[BaseModel]) -> dict[str, object]:
     """The options a YAML file gives, by field; UserMistake names the file, and the line where it can.
 
@@ -300,7 +294,7 @@ def read_config_file(path: str, kind: type[BaseModel]) -> dict[str, object]:
         field = str(key).replace("-", "_")
         if field not in kind.model_fields:
             raise UserMistake(
-                f"{path}: unknown option {str(key)!r}{nearest(field, kind.model_fields)} "
+                f"{path}: unknown option {str(key)!r}{did_you_mean(field, kind.model_fields)} "
                 f"(options: {', '.join(kind.model_fields)})"
             )
         if field in given:

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from assay.config import Settings, nearest
+from assay.config import Settings
 from assay.errors import UserMistake
+from assay.nearest import did_you_mean
 from assay.rewards.published import CATALOG
 
 
@@ -67,7 +68,7 @@ def _inside(given: str, roots: Mapping[str, Path], option: str, variable: str, *
     name, rest = parts[0], parts[1:]
     if name not in roots:
         raise UserMistake(
-            f"{what}: there is no folder of the name {name!r} here{nearest(name, roots)}; "
+            f"{what}: there is no folder of the name {name!r} here{did_you_mean(name, roots)}; "
             f"there are {_choices(roots)} ({variable})"
         )
     if below and not rest:
@@ -96,8 +97,8 @@ def model_named(name: str, settings: Settings) -> str:
     known = [*settings.model_folders, *settings.endpoints(), *CATALOG]
     if name not in known:
         raise UserMistake(
-            f"model {name[:100]!r}: a run of a deployment takes a model by its name{nearest(name, known)}; "
-            "an operator names folders in ASSAY_MODEL_FOLDERS and services in the file that "
+            f"model {name[:100]!r}: a run of a deployment takes a model by its name"
+            f"{did_you_mean(name, known)}; an operator names folders in ASSAY_MODEL_FOLDERS and services in the file that "
             "ASSAY_ENDPOINTS_FILE names"
         )
     return name

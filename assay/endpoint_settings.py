@@ -12,7 +12,6 @@ No message of this module repeats a value from the file: somebody may have put a
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -21,6 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from assay.errors import UserMistake
+from assay.nearest import did_you_mean
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.addresses import why_url_refused
 from assay.rewards.remote.endpoints import KINDS
@@ -145,9 +145,8 @@ def _read(path: Path, name: str, fields: dict[str, Any]) -> Endpoint:
                 "state key_variable, or into a Prefect Secret block and state key_block"
             )
         if field not in EndpointSettings.model_fields:
-            close = difflib.get_close_matches(field, EndpointSettings.model_fields, n=1, cutoff=0.6)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise UserMistake(f"{path}: {name}: unknown field {field[:40]!r}{hint}")
+            meant = did_you_mean(field, EndpointSettings.model_fields)
+            raise UserMistake(f"{path}: {name}: unknown field {field[:40]!r}{meant}")
     try:
         return EndpointSettings.model_validate(fields).to_endpoint(name, path.parent)
     except ValidationError as error:

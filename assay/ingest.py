@@ -15,7 +15,7 @@ from assay.deployed import contains
 from assay.errors import UserMistake
 from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
 from assay.manifest import InputFile, run_manifest_in
-from assay.nearest import nearest
+from assay.nearest import did_you_mean
 from assay.sources import KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
 
 #: Plain lines are cut into shards of about this many bytes.
@@ -71,7 +71,7 @@ def take_inventory(
     if format != "auto" and format not in FORMATS:
         choices = ["auto", *FORMATS]
         raise UserMistake(
-            f"unknown format {format!r}{nearest(format, choices)} (there are {', '.join(choices)})"
+            f"unknown format {format!r}{did_you_mean(format, choices)} (there are {', '.join(choices)})"
         )
     files: list[InputFile] = []
     sources: list[Source] = []

@@ -7,13 +7,13 @@ published models, folders and Hub ids.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from assay.config import Settings
 from assay.errors import UserMistake
+from assay.nearest import nearest
 from assay.rewards import catalog
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec
@@ -62,9 +62,9 @@ def find_model(
             **options,
         )
     except UserMistake as mistake:
-        close = difflib.get_close_matches(name, endpoints, n=1, cutoff=0.5)
-        if close:
-            raise UserMistake(f"{mistake}. Or the endpoint {close[0]!r}?") from mistake
+        close = nearest(name, endpoints)
+        if close is not None:
+            raise UserMistake(f"{mistake}. Or the endpoint {close!r}?") from mistake
         raise
 
 

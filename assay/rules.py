@@ -20,7 +20,6 @@ column, and rounding never turns ``>=`` round: it keeps order.
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import struct
@@ -31,6 +30,7 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from assay.errors import UserMistake
+from assay.nearest import nearest
 from assay.schema import REWARD
 from assay.terminal import columns, printable
 
@@ -316,8 +316,8 @@ class _Parser:
     def _check_attribute(self, token: _Token) -> None:
         name = token.text
         if name not in self._attributes:
-            near = difflib.get_close_matches(name.lower(), self._attributes, n=1)
-            meant = f"did you mean {near[0]}? " if near else ""
+            near = nearest(name, self._attributes)
+            meant = f"did you mean {near}? " if near else ""
             rated = ", ".join(self._attributes) or "nothing"
             raise self._mistake(token, f"{meant}The model rates: {rated}", found="unknown attribute")
         if name == REWARD and not self._allow_cross_prompt:

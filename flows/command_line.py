@@ -13,8 +13,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from assay import __version__
-from assay.config import Chosen, CommandLine, nearest, option_name, options_from, read_config_file
+from assay.config import Chosen, CommandLine, option_name, options_from, read_config_file
 from assay.errors import UserMistake
+from assay.nearest import did_you_mean
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -57,7 +58,7 @@ def parse(
         if not word.startswith("-"):
             raise UserMistake(f"{word!r} follows no option that takes it; see --help")
         known = [*map(option_name, kind.model_fields), "--config", "--version", "--help"]
-        raise UserMistake(f"unknown option {word!r}{nearest(word, known) or '; see --help'}")
+        raise UserMistake(f"unknown option {word!r}{did_you_mean(word, known) or '; see --help'}")
     typed = vars(found)
     config_file = typed.pop("config", None)
     filed = read_config_file(config_file, kind) if config_file else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from assay.export.kept import KeptRecords, Lines
 from assay.export.results import Writer, write_converted, write_results
 from assay.home import Home
 from assay.manifest import Converted, Filtered, Scored
+from assay.nearest import did_you_mean
 
 __all__ = ["EXPORTS", "STAGE_VERSION", "Export", "ExportedFile", "build", "check_exports"]
 
@@ -53,10 +53,8 @@ def check_exports(exports: Sequence[str], attributes: Sequence[str]) -> None:
     """Nothing, or UserMistake where an export is unknown, or cannot be made of these attributes."""
     for name in exports:
         if name not in EXPORTS:
-            near = difflib.get_close_matches(name, EXPORTS, n=1)
-            meant = f"Did you mean {near[0]}? " if near else ""
             choices = "; ".join(f"{known} ({export.description})" for known, export in EXPORTS.items())
-            raise UserMistake(f"Unknown export {name!r}. {meant}There are: {choices}.")
+            raise UserMistake(f"unknown export {name!r}{did_you_mean(name, EXPORTS)} (there are: {choices})")
         refusal = EXPORTS[name].refusal(attributes)
         if refusal is not None:
             raise UserMistake(f"Export {name} is refused: {refusal}.")

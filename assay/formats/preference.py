@@ -62,11 +62,11 @@ def _answers(row: Row, side: str, prompt: Prompt | None) -> Iterator[tuple[list[
         if len(texts) < len(entries):
             raise Unreadable(f"wrong_type: in {side!r}: texts and messages in one list")
         for text in texts:
-            side = transcript(text) if prompt is None or is_transcript(text) else []
+            messages = transcript(text) if prompt is None or is_transcript(text) else []
             # An answer may begin with such a word too, but a transcript to be rated ends with an answer.
-            if prompt is not None and (not side or side[-1].role != "assistant"):
-                side = [Message("assistant", text)]
-            yield _after(prompt, side)
+            if prompt is not None and (not messages or messages[-1].role != "assistant"):
+                messages = [Message("assistant", text)]
+            yield _after(prompt, messages)
         return
     yield _after(prompt, messages_of(entry for entry in entries if not isinstance(entry, str)))
 

@@ -5,7 +5,6 @@ Nothing here imports torch: a run that has every score already opens no model.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import UserMistake
+from assay.nearest import did_you_mean
 from assay.rewards.families import (
     APPENDED_TOKEN,
     FAMILIES,
@@ -152,11 +152,9 @@ def _folder_of(name: str, entry: Entry, revision: str | None, loading: LoadOptio
 
 
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, CATALOG, n=1, cutoff=0.5)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
     return (
-        f"unknown model {name!r}.{hint} Name one of the catalog ({', '.join(CATALOG)}), "
-        "a folder with a model in it, or a Hugging Face id (owner/name)"
+        f"unknown model {name!r}{did_you_mean(name, CATALOG)} "
+        f"(name one of the catalog: {', '.join(CATALOG)}; a folder with a model in it; or a Hugging Face id, owner/name)"
     )
 
 

@@ -431,7 +431,7 @@ def test_quarantine_agrees_with_what_convert_found(home, tmp_path, packing):
 def test_an_unknown_export_is_refused_with_the_choices():
     with pytest.raises(UserMistake) as caught:
         check_exports(["steerml"], HELPSTEER)
-    assert "Did you mean steerlm?" in str(caught.value)
+    assert "did you mean 'steerlm'?" in str(caught.value)
     assert all(name in str(caught.value) for name in EXPORTS)
 
 

@@ -41,7 +41,7 @@ def test_scores_that_differ_from_the_recorded_exit_1(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["startr"], "Did you mean 'starter'"),
+        (["startr"], "did you mean 'starter'"),
         (["starter", "--record", "a", "--check", "b"], "one at a time"),
         (["starter", "--check", "/nowhere/golden.json"], "cannot be read"),
         ([], "--model"),

@@ -225,7 +225,7 @@ def test_a_template_that_prints_the_date_gives_the_same_score_every_day(tmp_path
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("startr", "Did you mean 'starter'"),
+        ("startr", "did you mean 'starter'"),
         ("./nowhere", "unknown model './nowhere'"),
         ("nobody/no-such-model", "cannot be reached"),
     ],
