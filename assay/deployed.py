@@ -98,7 +98,7 @@ def model_named(name: str, settings: Settings) -> str:
     if name not in known:
         raise UserMistake(
             f"model {name[:100]!r}: a run of a deployment takes a model by its name"
-            f"{did_you_mean(name, known)}; an operator names folders in ASSAY_MODEL_FOLDERS and services in the file that "
-            "ASSAY_ENDPOINTS_FILE names"
+            f"{did_you_mean(name, known)}; an operator names folders in ASSAY_MODEL_FOLDERS and "
+            "services in the file that ASSAY_ENDPOINTS_FILE names"
         )
     return name

@@ -154,7 +154,8 @@ def _folder_of(name: str, entry: Entry, revision: str | None, loading: LoadOptio
 def _unknown(name: str) -> str:
     return (
         f"unknown model {name!r}{did_you_mean(name, CATALOG)} "
-        f"(name one of the catalog: {', '.join(CATALOG)}; a folder with a model in it; or a Hugging Face id, owner/name)"
+        f"(name one of the catalog: {', '.join(CATALOG)}; a folder with a model in it; "
+        "or a Hugging Face id, owner/name)"
     )
 
 
