@@ -197,6 +197,29 @@ def test_the_prompt_of_several_answers_is_computed_once(
     assert shared < (model.tokens_seen - before - shared) / 4
 
 
+def test_a_turn_inside_a_beginning_is_read_from_its_own_beginning(
+    model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = [
+        Request(
+            (
+                Message("user", f"{animal} " * 80),
+                Message("assistant", f"{animal} and rain"),
+                Message("user", "And then?"),
+                Message("assistant", answer),
+            ),
+            (0, 1),
+        )
+        for animal in ("fox", "dog", "light")
+        for answer in ("Paris", "Nothing at all; it rains.")
+    ]
+    beginnings = []
+    begin = model._begin
+    monkeypatch.setattr(model, "_begin", lambda ids: beginnings.append(len(ids)) or begin(ids))
+    assert_as_whole(model, requests, model.score(requests))
+    assert max(beginnings) > 1, "no batch held several beginnings"
+
+
 def test_memory_that_does_not_suffice_for_a_group_changes_no_score(
     model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
