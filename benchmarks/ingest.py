@@ -126,7 +126,8 @@ def main() -> None:
         return
 
     figures: dict[str, float] = {}
-    if chosen.data is None or not (chosen.data / "get_sharegpt.py").is_file():
+    has_data = chosen.data is not None and (chosen.data / "get_sharegpt.py").is_file()
+    if not has_data:
         print("ShareGPT skipped: no data folder; name one with --data or in ASSAY_TEST_DATA")
     else:
         path = peers.sharegpt(chosen.data)
@@ -146,7 +147,9 @@ def main() -> None:
     figures["short_rows_per_cpu_second"] = SHORT_ROWS / converted["cpu_seconds"]
     figures["decoding_short_rows_per_cpu_second"] = SHORT_ROWS / decoded["cpu_seconds"]
     figures["peak_gb"] = max(figures.get("peak_gb", 0.0), converted["peak_gb"])
-    if chosen.json:
+    if chosen.json and not has_data:
+        print(f"{chosen.json} not written: half of the figures are missing")
+    elif chosen.json:
         chosen.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
