@@ -28,14 +28,19 @@ def why_not(backbone: Any) -> str | None:
     for needed in ("attention_mask", "position_ids", "past_key_values", "use_cache"):
         if needed not in taken:
             return f"{type(backbone).__name__} takes no {needed}"
-    rope = getattr(config, "rope_parameters", None) or {}
-    kinds = {part.get("rope_type") for part in (rope, *rope.values()) if isinstance(part, dict)}
-    if kinds & _LENGTH_DEPENDENT_ROPE:
+    if length_dependent_rope(config) is not None:
         return "its position embedding depends on the length of the whole"
     for layer in transformers.DynamicCache(config=config).layers:
         if type(layer) is not DynamicLayer:
             return f"a {type(layer).__name__} forgets the beginning"
     return None
+
+
+def length_dependent_rope(config: Any) -> dict[str, Any] | None:
+    """The parameters of a rotary embedding whose angles depend on the whole sequence's length, if it is one."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    parts = [part for part in (rope, *rope.values()) if isinstance(part, dict)]
+    return next((part for part in parts if part.get("rope_type") in _LENGTH_DEPENDENT_ROPE), None)
 
 
 class Beginnings:

@@ -63,6 +63,7 @@ class LocalRewardModel:
         self._head = heads.HEADS[spec.family](self._model, spec)
         if isinstance(self._renderer, Renderer):
             self._renderer.vocabulary = self._model.get_input_embeddings().num_embeddings
+        self._check_positions()
         self._check_against_transformers()
         self._cached_token_cost = 0.0
         self.shares_no_beginnings_because = self._why_no_sharing()
@@ -297,6 +298,23 @@ class LocalRewardModel:
         options = {"use_cache": False} if mask is None else {"attention_mask": mask}
         hidden: torch.Tensor = self._backbone(input_ids=token_ids, **options).last_hidden_state
         return hidden
+
+    def _check_positions(self) -> None:
+        """Raise ``ModelFault`` where a longer neighbour, or a later turn, would move a turn's positions.
+
+        Such an embedding keeps its angles up to the length that it was stretched from.
+        """
+        config = self._model.config.get_text_config()
+        rope = continuing.length_dependent_rope(config)
+        if rope is None:
+            return
+        still = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+        if self.spec.max_tokens > still:
+            raise ModelFault(
+                f"model {self.spec.name}: beyond {still} tokens its position embedding "
+                f"({rope['rope_type']}) changes with the length of what it is shown, so a turn's score would "
+                f"depend on what goes with it; --max-tokens {still} keeps below that"
+            )
 
     @torch.inference_mode()
     def _check_against_transformers(self) -> None:

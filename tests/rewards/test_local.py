@@ -366,3 +366,24 @@ def test_a_template_that_refuses_everything_is_told_at_opening(tmp_path: Path) -
     folder = tiny.reward_model(tmp_path / "refusing", template=refusing)
     with pytest.raises(ModelFault, match=r"refuses the plainest conversation.*Not today\."):
         LocalRewardModel(tiny.spec(folder))
+
+
+def test_a_position_embedding_that_changes_with_the_length_is_refused_beyond_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    target = rewrite_weights(folder, tmp_path / "dynamic", lambda weights: None)
+    config = json.loads((target / "config.json").read_text())
+    rope = {
+        "rope_type": "dynamic",
+        "factor": 4.0,
+        "rope_theta": 10000.0,
+        "original_max_position_embeddings": 64,
+    }
+    config["rope_parameters"] = rope
+    (target / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelFault, match="--max-tokens 64 keeps below that"):
+        LocalRewardModel(tiny.spec(target))
+    below = LocalRewardModel(find_model(str(target), max_tokens=64))
+    short, long = whole(talk("Hi", "Hello")), whole(talk("Tell me", "word " * 5))
+    ((alone,),) = below.score([short])
+    assert alone.values == pytest.approx(below.score([short, long])[0][0].values, rel=1e-5, abs=1e-5)
