@@ -37,7 +37,7 @@ def why_not(backbone: Any) -> str | None:
 
 
 def length_dependent_rope(config: Any) -> dict[str, Any] | None:
-    """The parameters of a rotary embedding whose angles depend on the whole sequence's length, if it is one."""
+    """The parameters of a rotary embedding whose angles depend on the length of the whole, if it is one."""
     rope = getattr(config, "rope_parameters", None) or {}
     parts = [part for part in (rope, *rope.values()) if isinstance(part, dict)]
     return next((part for part in parts if part.get("rope_type") in _LENGTH_DEPENDENT_ROPE), None)
