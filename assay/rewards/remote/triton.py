@@ -105,7 +105,7 @@ def nemo_text(messages: Sequence[Message]) -> str:
     if problem is not None:
         raise Unfit(problem)
     text = f"<extra_id_0>System\n{NEMO_SYSTEM}\n"
-    for number, message in enumerate(messages):
+    for number, message in enumerate(messages, 1):
         if found := _CONTROL.search(message.content):
             raise Unfit(f"forged_control_token: {found[0]!r} in message {number} ({message.role})")
         if message.role != "system":
