@@ -312,6 +312,11 @@ def options_from(
 ) -> Options:
     """The options, where what was ``typed`` overrides what a file gave; UserMistake names the source."""
     given = {**(filed or {}), **typed}
+    for name, value in typed.items():
+        for word in value if isinstance(value, list) else [value]:
+            # Bytes of a command line that are no text come as halves of surrogate pairs.
+            if isinstance(word, str) and not word.isascii() and word != word.encode(errors="ignore").decode():
+                raise UserMistake(f"{option_name(name)} {word!r}: is not UTF-8. Rename what it names")
     try:
         return kind.model_validate(given)
     except ValidationError as error:

@@ -86,6 +86,12 @@ def test_a_wrong_value_is_told_with_its_option() -> None:
     assert refusal(export=["steerml"]).endswith("did you mean 'steerlm'?")
 
 
+@pytest.mark.parametrize("given", [{"input": ["caf\udce9"]}, {"output": "caf\udce9"}])
+def test_bytes_that_are_no_text_are_refused(given: dict[str, Any]) -> None:
+    (option,) = given
+    assert refusal(**given) == f"--{option} 'caf\\udce9': is not UTF-8. Rename what it names"
+
+
 def test_a_wrong_value_in_a_file_is_told_with_the_file() -> None:
     with pytest.raises(UserMistake, match=r"^run\.yaml: limit 'x': should be a valid integer$"):
         options_from(RunOptions, typed=REQUIRED, filed={"limit": "x"}, config_file="run.yaml")
