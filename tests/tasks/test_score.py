@@ -99,7 +99,7 @@ def test_a_table_of_shards_has_at_most_200_rows(shown: dict[str, list[Any]]) -> 
 
 
 @contextmanager
-def in_this_process(options: ClusterOptions) -> Iterator[Any]:
+def in_this_process(options: ClusterOptions, **rest: object) -> Iterator[Any]:
     from distributed import Client
 
     with Client(
