@@ -62,9 +62,7 @@ class ClusterOptions:
 
 
 @contextmanager
-def connected(
-    options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.warning
-) -> Iterator[Client]:
+def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.warning) -> Iterator[Client]:
     """Yield a client whose workers have arrived; what was started here is stopped at the end.
 
     Raises ``ClusterFault`` where no worker arrives within a minute, ``UserMistake`` for an address that is
