@@ -118,6 +118,15 @@ class RunOptions(BaseModel):
         ),
         CommandLine(_DATA, "DIR"),
     ]
+    release: Annotated[
+        bool,
+        Field(
+            title="Release what is new",
+            description="Write a dated release into a folder of its own below the output folder, of the "
+            "input files that no earlier release there holds; with nothing new, write nothing.",
+        ),
+        CommandLine(_DATA),
+    ] = False
     format: Annotated[
         str,
         Chosen(_format_names),
@@ -389,6 +398,8 @@ class Settings(BaseSettings):
     """``ASSAY_OUTPUT_ROOTS``: ``NAME=/FOLDER:…``, all that runs may write results to."""
     model_folders: NamedFolders = {}
     """``ASSAY_MODEL_FOLDERS``: ``NAME=/FOLDER:…``, reward models of this machine by a name."""
+    notification_block: str | None = None
+    """``ASSAY_NOTIFICATION_BLOCK``: a notification block of Prefect, told of deployed runs that fail."""
     server_start_seconds: float = Field(default=120.0, gt=0)
     """``ASSAY_SERVER_START_SECONDS``: how long the embedded Prefect server may take to start."""
     server_answer_seconds: float = Field(default=4.0, gt=0)

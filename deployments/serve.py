@@ -9,28 +9,23 @@ ASSAY_OUTPUT_ROOTS say otherwise. Everything listens on loopback and ends with t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 from assay.config import Settings
 from assay.errors import AssayError, ServerFault
 from assay.home import Home
+from deployments.register import POOL, ROOT, deploy, prepare_pool
 from flows.embedded_server import EmbeddedServer
 from flows.signals import TERMINATED, stopping_on_signals
-
-ROOT = Path(__file__).resolve().parent.parent
-POOL = "assay"
 
 _SUMMARY = "Prefect's pages with Assay's deployments and a worker, on this machine alone, until Ctrl-C."
 
 _STOP_SECONDS = 10.0
-_DEPLOY_SECONDS = 180.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,41 +77,6 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
             stop(worker)
     finally:
         server.stop()
-
-
-def prepare_pool(api_url: str) -> None:
-    """Make the work pool, or make it what it is to be.
-
-    The pool's template has no variables: who starts a run in Prefect's pages chooses neither the command
-    nor the environment of its process.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    template = json.loads((ROOT / "deployments" / "work_pool.json").read_bytes())
-    pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
-        client.create_work_pool(pool, overwrite=True)
-
-
-def deploy(environment: dict[str, str]) -> None:
-    """Give the server every deployment of ``prefect.yaml``; ServerFault with what Prefect said."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
-            *("--prefect-file", "deployments/prefect.yaml"),
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_DEPLOY_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise ServerFault(f"deploying failed: {(done.stderr or done.stdout).strip()}")
 
 
 def start_worker(environment: dict[str, str], output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:

@@ -18,17 +18,20 @@ if __name__ == "__main__":
 from typing import Any
 
 from prefect import State, flow, runtime
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
 from assay.cluster import ClusterOptions
 from assay.config import RunOptions, Settings
-from assay.errors import AssayError
+from assay.errors import AssayError, OutputRefused
 from assay.manifest import Converted, Counts, Filtered, Scored
+from assay.releases import new_only, released
 from assay.report import run_manifest, summary_table, summary_text
 from assay.scoring import ScoringWork, preview
+from flows.announcing import announce_completed, notify, tag_run
 from flows.console import Console, current
 from flows.curate_command import Prepared, prepare
 from flows.dry_run import preview_table
+from flows.remote_run import INCOMPLETE, state_name
 from tasks.convert import convert
 from tasks.export import export
 from tasks.filter import decide
@@ -37,35 +40,66 @@ from tasks.report import report
 from tasks.score import score
 
 
-@flow(name="curate", flow_run_name="curate to {options.output}", persist_result=False)
+class _NothingNew(Exception):
+    """Every input file is in an earlier release."""
+
+
+@flow(
+    name="curate",
+    flow_run_name="curate to {options.output}",
+    persist_result=False,
+    on_failure=[notify],
+    on_crashed=[notify],
+    on_cancellation=[notify],
+)
 def curate(options: RunOptions) -> dict[str, Any] | State[Any]:
     """The run's manifest, as the output folder now holds it.
 
     UserMistake and OutputRefused are raised before any work; what a stage raises is raised here. Whatever
     is finished by then serves the next run. A run of a deployment has nobody to raise to: it ends in a
-    failed state that says the same sentence.
+    state that says the same sentence.
     """
     if runtime.deployment.id is None:
         return _curated(options, deployed=False)
     try:
-        return _curated(options, deployed=True)
+        return _end_of(_curated(options, deployed=True))
     except AssayError as error:
-        return Failed(message=str(error))
+        return Failed(name=state_name(error), message=str(error))
+
+
+def _end_of(manifest: dict[str, Any]) -> State[Any]:
+    """The state that says what a run came to."""
+    if "rows" not in manifest:
+        return Completed(message=manifest.get("nothing_new", "A dry run: nothing was scored"))
+    rows = manifest["rows"]
+    message = f"{rows['kept']:,} of {rows['read']:,} records kept"
+    if not manifest["complete"]:
+        return Completed(name=INCOMPLETE, message=f"{message}; an input was cut short")
+    return Completed(message=message)
 
 
 def _curated(options: RunOptions, *, deployed: bool) -> dict[str, Any]:
     console = current()
     console.flow_run_id = runtime.flow_run.id
     prepared = prepare(options, Settings.read(), deployed=deployed)
-    if options.dry_run:
-        return _previewed(options, prepared, console)
-    with prepared.output.held():
-        repaired = prepared.output.repair()
-        if repaired:
-            console.say(repaired)
-        manifest = _carried_out(options, prepared, console)
-        console.manifest = manifest
-        report(manifest)
+    tag_run(runtime.flow_run.id, model=prepared.model.name, inputs=options.input)
+    try:
+        if options.dry_run:
+            return _previewed(options, prepared, console)
+        with prepared.output.held():
+            repaired = prepared.output.repair()
+            if repaired:
+                console.say(repaired)
+            if options.release and prepared.output.path.exists():
+                raise OutputRefused(f"{prepared.output.path}: is there by now; start the run again")
+            manifest = _carried_out(options, prepared, console)
+            console.manifest = manifest
+            report(manifest)
+    except _NothingNew:
+        nothing = f"Nothing new: every input is in an earlier release in {options.output}"
+        console.say(nothing)
+        return {"complete": True, "nothing_new": nothing}
+    announce_completed(manifest, output=options.output)
     console.show(summary_table(manifest), summary_text(manifest))
     return manifest
 
@@ -118,6 +152,11 @@ def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Con
             console.say,
         )
         stage.note = _files(len(inventory.files))
+        if options.release:
+            inventory = new_only(inventory, released(prepared.output.path.parent))
+            stage.note += f", {len(inventory.files):,} new"
+            if not inventory.files:
+                raise _NothingNew
     with console.stage("convert") as stage:
         finished = convert(
             inventory,

@@ -5,20 +5,27 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
 
-from assay.config import RunOptions, Settings
+from pydantic import Field
+
+from assay.config import CommandLine, RunOptions, Settings
 from assay.deployed import Places, model_named, places
 from assay.errors import UserMistake
 from assay.export import check_exports
 from assay.export.folder import OutputFolder
 from assay.home import Home
 from assay.models import find_model
+from assay.releases import next_release
 from assay.rewards.protocol import ModelSpec
 from assay.rules import Rules, parse_rules
 from assay.scalar import parse_weights
-from flows.launch import Command
+from flows.launch import Command, Elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +64,17 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     rules = parse_rules(options.keep, attributes=model.columns, allow_cross_prompt=options.allow_cross_prompt)
     if options.stop_after is None:
         check_exports(options.export, model.columns)
-    output = OutputFolder(where.output)
+    output = OutputFolder(_release(where.output, options) if options.release else where.output)
     output.check()
     if options.model in settings.model_folders:
         model = dataclasses.replace(model, name=options.model)
     return Prepared(settings, home, model, rules, output, where)
+
+
+def _release(folder: str, options: RunOptions) -> Path:
+    if options.limit is not None or options.stop_after is not None:
+        raise UserMistake("--release: is of all that is new; leave out --limit and --stop-after")
+    return next_release(Path(folder), datetime.now(UTC).date())
 
 
 def _check_stop(options: RunOptions) -> None:
@@ -108,12 +121,44 @@ records for later runs. PREFECT_API_URL names a Prefect server to report to;
 without one a run brings its own.
 """
 
+
+class CommandOptions(RunOptions):
+    """What the command line takes: a run's options, and who does it."""
+
+    deployment: Annotated[
+        str | None,
+        Field(
+            title="Deployment",
+            description="Have this deployment of the server at PREFECT_API_URL do it, and follow its run. "
+            "Paths and models are then what that deployment's operator named.",
+        ),
+        CommandLine("who does it", "NAME"),
+    ] = None
+
+    def of_the_run(self) -> RunOptions:
+        """The options without who does it."""
+        return RunOptions(**self.model_dump(exclude={"deployment"}))
+
+
+def _elsewhere(options: CommandOptions) -> Elsewhere | None:
+    if options.deployment is None:
+        return None
+    asked = options.model_dump(mode="json", exclude={"deployment"}, exclude_unset=True)
+    return Elsewhere("curate", options.deployment, {"options": asked})
+
+
+def _flow() -> Callable[[CommandOptions], Mapping[str, Any]]:
+    curate = import_module("flows.curate").curate
+    return lambda options: curate(options.of_the_run())
+
+
 COMMAND = Command(
     program="python -m flows.curate",
     summary="Rate every assistant turn of chat data with a reward model, keep the records that pass, and "
     "write labelled training files.",
     examples=_EXAMPLES,
-    options=RunOptions,
+    options=CommandOptions,
     check=prepare,
-    flow=lambda: import_module("flows.curate").curate,
+    flow=_flow,
+    elsewhere=_elsewhere,
 )

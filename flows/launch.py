@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from pydantic import BaseModel
 
@@ -33,6 +33,14 @@ _REPORT_SECONDS_WHEN_STOPPED = 1.5
 _GOES_ON = "What is finished is kept, and the same command goes on from there."
 
 
+class Elsewhere(NamedTuple):
+    """A deployment, and what it is to be asked."""
+
+    flow_name: str
+    deployment: str
+    parameters: Mapping[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class Command(Generic[Options]):
     """What ``python -m flows.NAME`` is."""
@@ -45,6 +53,8 @@ class Command(Generic[Options]):
     """Finds the user's mistakes, without Prefect."""
     flow: Callable[[], Callable[[Options], Mapping[str, Any]]]
     """Imports Prefect and gives the flow, which returns a manifest."""
+    elsewhere: Callable[[Options], Elsewhere | None] = lambda options: None
+    """The deployment that is to do it instead, where the options name one."""
 
 
 def main(command: Command[Any]) -> NoReturn:
@@ -76,6 +86,10 @@ def launch(
                 examples=command.examples,
             )
             settings = Settings.read()
+            if elsewhere := command.elsewhere(options):
+                from flows.remote_run import run_there
+
+                return run_there(*elsewhere, settings, Console().say)
             command.check(options, settings)
             return _run(command, options, settings, on_server_lost)
         except AssayError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from assay.config import Settings
-from assay.errors import ServerFault
+from assay.errors import ServerFault, UserMistake
 from assay.home import Home
 from flows.embedded_server import EmbeddedServer
 
@@ -81,6 +81,21 @@ def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -
         served = {PREFECT_API_URL: embedded.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
         stack.enter_context(temporary_settings(served))
         yield Connection(embedded.api_url, embedded=True)
+
+
+def configured_server(settings: Settings) -> Connection:
+    """The server that is configured; UserMistake where none is, ServerFault where it does not answer."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()})
+    from prefect.settings import get_current_settings
+
+    configured = get_current_settings().api.url
+    if not configured:
+        raise UserMistake(
+            "--deployment: is a deployment of a Prefect server; name the server with PREFECT_API_URL, such "
+            "as PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    _check_that_it_answers(configured, settings.server_answer_seconds)
+    return Connection(configured, embedded=False)
 
 
 @contextmanager

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextvars
 import threading
+import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from prefect import task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
 import assay.scoring
 from assay.cluster import ClusterOptions
+from assay.histogram import Histogram, histograms, picture_address
 from assay.home import Home
 from assay.manifest import Converted, Scored
 from assay.progress import Progress
@@ -61,6 +69,7 @@ def score_task(
     done.append(work)
     if work.shards:
         _show_shards(work.shards)
+    _show_histograms(histograms(scored, home))
     return as_json(scored)
 
 
@@ -106,6 +115,8 @@ class ShownInPrefect:
         self._watcher = watcher
         self._total = 0
         self._done = 0
+        self._began = 0.0
+        self._sums: Counter[str] = Counter()
         self._news = threading.Event()
         self._ended = threading.Event()
         # The thread belongs to this task's run: Prefect knows that by the context.
@@ -126,12 +137,14 @@ class ShownInPrefect:
         """Pass it on; the artifact begins at 0 %."""
         self._watcher.begin(stage, total, unit)
         self._total, self._done = total or 0, 0
+        self._began, self._sums = time.monotonic(), Counter()
         self._news.set()
 
     def advance(self, count: int = 1, **details: object) -> None:
         """Pass it on, and have the artifact follow when it is due."""
         self._watcher.advance(count, **details)
         self._done += count
+        self._sums.update({name: n for name, n in details.items() if isinstance(n, int)})
         self._news.set()
 
     def say(self, line: str) -> None:
@@ -144,21 +157,42 @@ class ShownInPrefect:
             self._news.wait()
             self._news.clear()
             if self._total:
-                artifact = _show_progress(artifact, 100.0 * self._done / self._total)
+                artifact = _show_progress(artifact, 100.0 * self._done / self._total, self._about())
             self._ended.wait(_UPDATE_SECONDS)
         if self._total:
-            _show_progress(artifact, 100.0 * self._done / self._total)
+            _show_progress(artifact, 100.0 * self._done / self._total, self._about())
+
+    def _about(self) -> str:
+        """``120 of 400 turns, 12.5 turns/s, 22 s left, 1 without a score``."""
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        parts = [f"{self._done:,} of {self._total:,} turns", f"{self._done / seconds:,.1f} turns/s"]
+        if 0 < self._done < self._total:
+            parts.append(f"{(self._total - self._done) * seconds / self._done:,.0f} s left")
+        parts += [
+            f"{self._sums[name]:,} {words}"
+            for name, words in (("retries", "retries"), ("failed", "without a score"))
+            if self._sums.get(name)
+        ]
+        return ", ".join(parts)
 
 
-def _show_progress(artifact: UUID | None, percent: float) -> UUID | None:
+def _show_progress(artifact: UUID | None, percent: float, about: str) -> UUID | None:
     with where_reachable():
         if artifact is not None:
-            update_progress_artifact(artifact, progress=percent)
+            update_progress_artifact(artifact, progress=percent, description=about)
         else:
-            made = create_progress_artifact(percent, key="scoring", description="Turns scored")
+            made = create_progress_artifact(percent, key="scoring", description=about)
             assert isinstance(made, UUID)
             return made
     return artifact
+
+
+def _show_histograms(found: Sequence[Histogram]) -> None:
+    if found:
+        with where_reachable():
+            create_image_artifact(
+                picture_address(found), key="scores", description="How the scores of all turns are spread"
+            )
 
 
 def _show_shards(shards: Sequence[ShardWork]) -> None:

@@ -9,17 +9,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import fakes
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
@@ -28,10 +31,44 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from assay.cluster import WORKER_ENVIRONMENT
 from assay.schema import Message, turn_keys
-from deployments import serve
+from deployments import register, serve
 
 ROOT = Path(__file__).parent.parent.parent
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
+
+
+HOOK = "operator"
+
+
+class Mailbox(BaseHTTPRequestHandler):
+    """Where the operator is notified."""
+
+    letters: ClassVar[list[dict[str, str]]] = []
+
+    @classmethod
+    def bodies(cls) -> list[str]:
+        return [letter["body"] for letter in cls.letters]
+
+    def do_POST(self) -> None:
+        self.letters.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def mailbox() -> Iterator[str]:
+    """The address of a mailbox on loopback."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mailbox) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def free_port() -> int:
@@ -167,6 +204,29 @@ class Operation:
                 keys |= {turn.key.hex() for turn in turn_keys(Message(**message) for message in messages)}
         return keys
 
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """``python -m flows.curate`` of somebody who knows the server and has no settings of its operator."""
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("ASSAY_", "PREFECT_"))
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "flows.curate", *arguments],
+            cwd=ROOT,
+            env={**kept, "PREFECT_API_URL": self.api_url, "PREFECT_HOME": str(self.folder / "prefect")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def events(self, resource: str) -> list[dict[str, Any]]:
+        """Events of that resource."""
+        found = self.client.request(
+            "POST", "/events/filter", json={"filter": {"resource": {"id": [resource]}}, "limit": 50}
+        )
+        events: list[dict[str, Any]] = found.json()["events"]
+        return events
+
     def deploy_fake(self, name: str, *, every_minute: dict[str, object] | None = None) -> None:
         """A deployment of the curate flow with the fake model; on a cron schedule, with those options."""
         schedules = []
@@ -185,7 +245,7 @@ class Operation:
             name=name,
             entrypoint="tests/deployments/fake_curate.py:curate",
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
-            work_pool_name=serve.POOL,
+            work_pool_name=register.POOL,
             work_queue_name="cpu",
             schedules=schedules,
         )
@@ -217,6 +277,7 @@ def operation(folder: Path) -> Iterator[Operation]:
             "ASSAY_DATA_ROOTS": f"data={folder / 'data'}",
             "ASSAY_OUTPUT_ROOTS": f"results={folder / 'results'}",
             "ASSAY_SCHEDULER_ADDRESS": f"tcp://127.0.0.1:{dask_port}",
+            "ASSAY_NOTIFICATION_BLOCK": f"{CustomWebhookNotificationBlock.get_block_type_slug()}/{HOOK}",
             "FAKE_MODEL": str(folder / "model"),
         }
         if POSTGRES is not None:
@@ -265,11 +326,16 @@ def operation(folder: Path) -> Iterator[Operation]:
             "PREFECT_API_URL": api_url,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
-        serve.prepare_pool(api_url)
-        serve.deploy(worker_environment)
+        register.prepare_pool(api_url)
+        register.deploy(worker_environment)
         with (folder / "worker.log").open("ab") as log:
             worker = serve.start_worker(worker_environment, output=log)
         stack.callback(serve.stop, worker)
         stack.enter_context(temporary_settings({PREFECT_API_URL: api_url}))
         client = stack.enter_context(get_client(sync_client=True))
+        CustomWebhookNotificationBlock(
+            name=HOOK,
+            url=stack.enter_context(mailbox()),
+            json_data={"subject": "{{subject}}", "body": "{{body}}"},
+        ).save(HOOK)
         yield Operation(folder, api_url, database, workers, client)

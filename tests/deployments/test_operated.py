@@ -13,7 +13,7 @@ from typing import Any
 import fakes
 import psutil
 import pytest
-from operation import POSTGRES, Operation, operation, until
+from operation import POSTGRES, Mailbox, Operation, operation, until
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling, Scheduled
 
@@ -40,32 +40,83 @@ def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(oper
     assert operated.manifest("some")["rows"]["kept"] == 4
     assert len((operated.results / "some/labeled.jsonl").read_text().splitlines()) == 4
     shown = operated.artifacts(run.id)
-    assert {"scoring", "shards", "summary"} <= shown.keys()
+    assert {"scoring", "shards", "summary", "scores"} <= shown.keys()
     assert shown["scoring"].data == 100.0
+    assert shown["scoring"].description.startswith("4 of 4 turns, ")
+    assert shown["scores"].data.startswith("data:image/svg+xml;base64,")
+    assert ended.name == "curate to results/some"
+    assert {"assay", "cpu", "model:starter", "data:some.jsonl"} <= set(ended.tags)
+    assert ended.state is not None
+    assert ended.state.message == "4 of 4 records kept"
+    # What automations can wait for.
+    until(lambda: operated.events("assay.output.results/some"), 20, "the event of the end")
+    (event,) = operated.events("assay.output.results/some")
+    assert event["event"] == "assay.curate.completed"
+    assert event["payload"]["rows"] == {"read": 4, "kept": 4, "dropped": 0, "quarantined": 0}
+    assert f"prefect.flow-run.{run.id}" in {one["prefect.resource.id"] for one in event["related"]}
     # The two processes that the operator started have scored, and no other.
     scored_by = {int(row["worker"].partition(":")[2]) for row in json.loads(shown["shards"].data)}
     nannies = [psutil.Process(worker.pid) for worker in operated.dask_workers]
     assert scored_by <= {child.pid for nanny in nannies for child in nanny.children(recursive=True)}
 
 
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"input": ["../outside"]}, "input '../outside': '..' is not followed here; begin with data/…"),
-        ({"output": "/tmp/elsewhere"}, "begins with the name of a folder here: results/…"),
-        ({"model": "http://169.254.169.254/"}, "takes a model by its name"),
-    ],
-)
-def test_a_mistake_in_the_form_ends_the_run_with_a_sentence(
-    operated: Operation, wrong: dict[str, object], said: str
-) -> None:
-    options: dict[str, object] = {"input": ["data"], "output": "results/wrong", **wrong}
-    ended = operated.ended(operated.trigger("curate/fake", **options).id)
-    assert ended.state is not None
-    assert ended.state_type == StateType.FAILED
-    assert said in (ended.state.message or "")
-    assert "Error" not in (ended.state.message or "")
+def test_a_mistake_in_the_form_ends_the_run_with_a_sentence(operated: Operation) -> None:
+    wrong: dict[str, dict[str, object]] = {
+        "input '../outside': '..' is not followed here; begin with data/…": {"input": ["../outside"]},
+        "begins with the name of a folder here: results/…": {"output": "/tmp/elsewhere"},
+        "takes a model by its name": {"model": "http://169.254.169.254/"},
+    }
+    asked: dict[str, object] = {"input": ["data"], "output": "results/wrong"}
+    runs = {said: operated.trigger("curate/fake", **{**asked, **options}) for said, options in wrong.items()}
+    for said, run in runs.items():
+        ended = operated.ended(run.id)
+        assert ended.state is not None
+        assert (ended.state_type, ended.state.name) == (StateType.FAILED, "Mistake")
+        message = ended.state.message or ""
+        assert said in message
+        assert "Error" not in message
+        until(lambda message=message: message in "".join(Mailbox.bodies()), 20, "a notification")
     assert not (operated.results / "wrong").exists()
+
+
+def test_the_command_line_triggers_a_deployment_and_exits_by_its_end(operated: Operation) -> None:
+    operated.chats("typed.jsonl", 2)
+    typed = ("--output", "results/typed", "--deployment")
+    done = operated.command("--input", "data/typed.jsonl", *typed, "fake")
+    assert done.returncode == 0, done.stderr
+    assert f": {operated.api_url.removesuffix('/api')}/runs/flow-run/" in done.stderr
+    assert "Completed: 2 of 2 records kept" in done.stderr
+    assert operated.manifest("typed")["rows"]["kept"] == 2
+    refused = operated.command("--input", "/etc/passwd", *typed, "curate/fake")
+    assert refused.returncode == 2
+    assert "begins with the name of a folder here: data/…" in refused.stderr
+    unknown = operated.command("--input", "data", *typed, "fakee")
+    assert unknown.returncode == 2
+    assert "has no deployment 'curate/fakee'; did you mean 'curate/fake'?" in unknown.stderr
+    assert "Traceback" not in done.stderr + refused.stderr + unknown.stderr
+
+
+def test_a_release_takes_what_is_new_and_one_with_nothing_new_says_so(operated: Operation) -> None:
+    (operated.data / "days").mkdir()
+    options: dict[str, Any] = {"input": ["data/days"], "output": "results/days", "release": True}
+    series = operated.results / "days"
+
+    def run() -> str:
+        ended = operated.ended(operated.trigger("curate/fake", **options).id)
+        assert ended.state is not None
+        assert ended.state_type == StateType.COMPLETED, ended.state.message
+        return str(ended.state.message)
+
+    first = operated.chats("days/monday.jsonl", 2)
+    assert run() == "2 of 2 records kept"
+    operated.chats("days/tuesday.jsonl", 3)
+    assert run() == "3 of 3 records kept"
+    assert run() == "Nothing new: every input is in an earlier release in results/days"
+    one, two = sorted(path for path in series.iterdir() if not path.name.startswith("."))
+    for release, count in ((one, 2), (two, 3)):
+        assert json.loads((release / "manifest.json").read_bytes())["rows"]["kept"] == count
+        assert len((release / "labeled.jsonl").read_text().splitlines()) == count
+    assert sorted(operated.calls(first)) == sorted(first)
 
 
 def test_a_cancelled_run_stops_its_dask_work_and_a_retry_goes_on(operated: Operation) -> None:

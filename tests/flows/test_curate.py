@@ -167,7 +167,7 @@ def test_a_run_accounts_for_every_record_and_shows_it_in_prefect(
     assert "Traceback" not in ran.err
     assert ran.task_states() == dict.fromkeys(STAGES, "Completed")
     artifacts = ran.artifacts()
-    assert set(artifacts) == {"scoring", "shards", "summary"}
+    assert set(artifacts) == {"scoring", "shards", "scores", "summary"}
     assert float(artifacts["scoring"].data) == 100.0
     assert sum(row["turns"] for row in json.loads(artifacts["shards"].data)) == 10
     assert "Records" in artifacts["summary"].data

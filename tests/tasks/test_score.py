@@ -46,7 +46,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
 
     monkeypatch.setattr(task_module, "create_progress_artifact", begun)
     monkeypatch.setattr(
-        task_module, "update_progress_artifact", lambda artifact, progress: sent["updates"].append(progress)
+        task_module,
+        "update_progress_artifact",
+        lambda artifact, progress, description: sent["updates"].append(progress),
     )
     monkeypatch.setattr(task_module, "create_table_artifact", table)
     return sent

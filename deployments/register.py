@@ -1,0 +1,72 @@
+"""Give a Prefect server Assay's work pool and deployments; again, to bring them up to date.
+
+PREFECT_API_URL=http://127.0.0.1:4200/api python -m deployments.register
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from assay.errors import AssayError, ServerFault, UserMistake
+
+ROOT = Path(__file__).resolve().parent.parent
+POOL = "assay"
+
+_DEPLOY_SECONDS = 180.0
+
+
+def main() -> int:
+    """The exit code."""
+    try:
+        api_url = os.environ.get("PREFECT_API_URL")
+        if not api_url:
+            raise UserMistake("PREFECT_API_URL: name the server, such as http://127.0.0.1:4200/api")
+        prepare_pool(api_url)
+        deploy(dict(os.environ))
+    except AssayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def prepare_pool(api_url: str) -> None:
+    """Make the work pool, or make it what it is to be.
+
+    The pool's template has no variables: who starts a run in Prefect's pages chooses neither the command
+    nor the environment of its process.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    template = json.loads((ROOT / "deployments" / "work_pool.json").read_bytes())
+    pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        client.create_work_pool(pool, overwrite=True)
+
+
+def deploy(environment: dict[str, str]) -> None:
+    """Give the server every deployment of ``prefect.yaml``; ServerFault with what Prefect said."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
+            *("--prefect-file", "deployments/prefect.yaml"),
+        ],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_DEPLOY_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise ServerFault(f"deploying failed: {(done.stderr or done.stdout).strip()}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""A release holds what no earlier one does, and its date is in its name."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from assay.errors import OutputRefused
+from assay.ingest import take_inventory
+from assay.releases import new_only, next_release, released
+
+LINE = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "%s"}]}\n'
+
+
+def test_a_day_may_have_several_releases(tmp_path: Path) -> None:
+    day = date(2026, 3, 1)
+    for expected in ("2026-03-01", "2026-03-01-2", "2026-03-01-3"):
+        path = next_release(tmp_path, day)
+        assert path == tmp_path / expected
+        path.mkdir()
+
+
+def test_files_of_earlier_releases_are_left_out_and_shards_follow_their_files(tmp_path: Path) -> None:
+    inventory = take_inventory([str(path) for path in _written(tmp_path, first="1", second="2", third="3")])
+    new = new_only(inventory, {inventory.files[1].digest})
+    assert [Path(file.path).stem for file in new.files] == ["first", "third"]
+    assert [new.files[shard.file].path for shard in new.shards] == [file.path for file in new.files]
+    assert [source.path for source in new.sources] == [file.path for file in new.files]
+
+
+def test_a_file_that_was_renamed_is_not_new_and_one_that_grew_is(tmp_path: Path) -> None:
+    (path,) = _written(tmp_path, chats="1")
+    known = {take_inventory([str(path)]).files[0].digest}
+    renamed = path.rename(tmp_path / "renamed.jsonl")
+    assert not new_only(take_inventory([str(renamed)]), known).files
+    with renamed.open("a") as file:
+        file.write(LINE % "2")
+    assert new_only(take_inventory([str(renamed)]), known).files
+
+
+def test_digests_of_all_releases_count_and_unfinished_ones_do_not(tmp_path: Path) -> None:
+    for name, digest in (("2026-03-01", "a"), ("2026-03-02", "b"), (".2026-03-03.staging-0", "c")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").write_text(
+            json.dumps({"inputs": [{"digest": digest, "path": "x"}]})
+        )
+    assert released(tmp_path) == {"a", "b"}
+    assert released(tmp_path / "absent") == set()
+
+
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "2026-03-01").mkdir()
+    (tmp_path / "2026-03-01/manifest.json").write_text('{"inputs": 3}')
+    with pytest.raises(OutputRefused, match=r"2026-03-01/manifest\.json: is not the manifest of a release"):
+        released(tmp_path)
+
+
+def _written(folder: Path, **answers: str) -> list[Path]:
+    paths = [folder / f"{name}.jsonl" for name in answers]
+    for path, answer in zip(paths, answers.values(), strict=True):
+        path.write_text(LINE % answer)
+    return paths
