@@ -95,7 +95,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
         if gpus and importlib.util.find_spec("dask_cuda") is None:
             say(
                 f"{gpus} GPUs are here, but not the packages to use them: scoring on the CPU. "
-                "Install them with pip install 'assay[gpu]'"
+                "Install them with pip install -e '.[gpu]'"
             )
             gpus = 0
         if gpus and options.gpus_per_model > 1:

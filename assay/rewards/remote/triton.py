@@ -118,6 +118,6 @@ def _tritonclient(endpoint: Endpoint) -> Any:
         import tritonclient.http
     except (ImportError, RuntimeError):
         raise ModelFault(
-            f"endpoint {endpoint.name}: its kind needs tritonclient: pip install 'assay[triton]'"
+            f"endpoint {endpoint.name}: its kind needs tritonclient: pip install -e '.[triton]'"
         ) from None
     return tritonclient.http
