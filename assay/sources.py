@@ -332,7 +332,10 @@ class RawRecords:
                 too_long = None if data else self._too_long(length)
                 yield RawRecord(self.lines, offset, length, data, too_long)
         if bracketed and cut is None and not splitter.closed:
-            cut = "the JSON array has no closing bracket"
+            cut = (
+                "the JSON array has no closing bracket, or a quote or bracket in this element is not "
+                "closed and takes what follows with it"
+            )
         if cut is not None:
             self.complete = False
         rest = splitter.unfinished()

@@ -59,6 +59,7 @@ class Command(Generic[Options]):
 
 def main(command: Command[Any]) -> NoReturn:
     """Carry out the command of this process, and end the process."""
+    _keep_out_of_workers()
     lost: list[Connection] = []
     code = launch(command, on_server_lost=lost.append)
     if lost:
@@ -67,6 +68,17 @@ def main(command: Command[Any]) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _keep_out_of_workers() -> None:
+    """Keep this process's main module, and Prefect with it, out of the workers that Dask spawns.
+
+    multiprocessing imports the main module again in every process that it spawns, if it can tell which
+    one it is.
+    """
+    main_module = sys.modules["__main__"]
+    main_module.__spec__ = None
+    vars(main_module).pop("__file__", None)
 
 
 def launch(

@@ -30,6 +30,11 @@ _DEFAULTS = {
 }
 
 
+def _defaults(home: Home) -> dict[str, str]:
+    # Where Prefect would keep how a run failed: by default below the user's home folder.
+    return {**_DEFAULTS, "PREFECT_LOCAL_STORAGE_PATH": str(home.prefect / "storage")}
+
+
 @dataclass(frozen=True, slots=True)
 class Connection:
     """The server that a run reports to."""
@@ -51,7 +56,7 @@ def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -
     """
     with ExitStack() as stack:
         stack.enter_context(
-            _environment({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()})
+            _environment({name: os.environ.get(name, value) for name, value in _defaults(home).items()})
         )
         embedded = EmbeddedServer(home.prefect)
         stack.callback(embedded.stop)

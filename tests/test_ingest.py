@@ -322,7 +322,7 @@ def test_the_tail_of_a_cut_file_is_quarantined_with_its_place(tmp_path: Path) ->
     assert [record["outcome"] for record in outcome.records] == ["ok", "quarantined"]
     tail = outcome.records[1]
     assert (tail["line"], tail["offset"], tail["length"]) == (2, len(PAIR) + 3, 30)
-    assert tail["reason"] == "cut_short: the JSON array has no closing bracket"
+    assert tail["reason"].startswith("cut_short: the JSON array has no closing bracket")
     assert not outcome.converted.complete
 
 
