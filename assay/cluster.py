@@ -59,6 +59,8 @@ class ClusterOptions:
     """A running Dask scheduler; then nothing else is looked at: its workers see what they were given."""
     gpus_per_model: int = 1
     """GPUs that one worker sees, and spreads its model over."""
+    show_dashboard: Callable[[str], object] | None = None
+    """Is told the address of Dask's dashboard, where there is one."""
 
 
 @contextmanager
@@ -89,6 +91,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
                 ) from error
             with client:
                 _await_workers(client, 1)
+                _show_dashboard(client, options)
                 yield client
             return
         gpus = len(visible_devices())
@@ -123,7 +126,13 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
             )
         with cluster, Client(cluster, set_as_default=False) as client:
             _await_workers(client, len(cluster.workers))
+            _show_dashboard(client, options)
             yield client
+
+
+def _show_dashboard(client: Client, options: ClusterOptions) -> None:
+    if options.show_dashboard is not None and client.dashboard_link:
+        options.show_dashboard(client.dashboard_link)
 
 
 def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, ...]]:

@@ -7,12 +7,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from prefect import task
 from prefect.artifacts import (
     create_image_artifact,
+    create_link_artifact,
     create_progress_artifact,
     create_table_artifact,
     update_progress_artifact,
@@ -61,7 +63,7 @@ def score_task(
             converted,
             model,
             home=home,
-            cluster=cluster,
+            cluster=replace(cluster, show_dashboard=_show_dashboard),
             shard_tokens=shard_tokens,
             progress=shown,
             read_block=read_secret_block,
@@ -185,6 +187,16 @@ def _show_progress(artifact: UUID | None, percent: float, about: str) -> UUID | 
             assert isinstance(made, UUID)
             return made
     return artifact
+
+
+def _show_dashboard(address: str) -> None:
+    with where_reachable():
+        create_link_artifact(
+            address,
+            key="dask",
+            link_text="Dask's dashboard",
+            description="What the workers do now; open while turns are scored, from the scheduler's machine",
+        )
 
 
 def _show_histograms(found: Sequence[Histogram]) -> None:

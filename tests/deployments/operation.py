@@ -151,6 +151,10 @@ class Operation:
     client: SyncPrefectClient
 
     @property
+    def pages(self) -> str:
+        return self.api_url.removesuffix("/api")
+
+    @property
     def data(self) -> Path:
         return self.folder / "data"
 

@@ -7,29 +7,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import fakes
 import psutil
 import pytest
-from operation import POSTGRES, Mailbox, Operation, operation, until
+from operation import POSTGRES, Mailbox, Operation, until
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling, Scheduled
 
 RECORDS = 40
-
-
-@pytest.fixture(scope="module")
-def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
-    with operation(tmp_path_factory.mktemp("operated")) as running:
-        running.chats("nightly.jsonl", 3)
-        # Made first and looked at last: meanwhile a minute goes by.
-        running.deploy_fake(
-            "scheduled", every_minute={"input": ["data/nightly.jsonl"], "output": "results/nightly"}
-        )
-        running.deploy_fake("fake")
-        yield running
 
 
 def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(operated: Operation) -> None:
@@ -40,7 +27,7 @@ def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(oper
     assert operated.manifest("some")["rows"]["kept"] == 4
     assert len((operated.results / "some/labeled.jsonl").read_text().splitlines()) == 4
     shown = operated.artifacts(run.id)
-    assert {"scoring", "shards", "summary", "scores"} <= shown.keys()
+    assert {"dask", "scoring", "shards", "summary", "scores"} <= shown.keys()
     assert shown["scoring"].data == 100.0
     assert shown["scoring"].description.startswith("4 of 4 turns, ")
     assert shown["scores"].data.startswith("data:image/svg+xml;base64,")

@@ -1,0 +1,96 @@
+"""What a person sees in Prefect's pages, in a real browser: the form, the run, its artifacts."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from operation import Operation
+from prefect.client.schemas.objects import FlowRun
+
+from assay.config import RunOptions
+
+CHROMIUM = shutil.which("chromium")
+
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
+)
+
+
+class Seen(NamedTuple):
+    """A page that a browser has drawn."""
+
+    words: str
+    markup: str
+
+
+Look = Callable[[str, str], Seen]
+
+
+@pytest.fixture(scope="module")
+def run(operated: Operation) -> FlowRun:
+    """A run to look at."""
+    operated.chats("seen.jsonl", 6)
+    started = operated.trigger("curate/fake", input=["data/seen.jsonl"], output="results/seen")
+    return operated.ended(started.id)
+
+
+@pytest.fixture
+def page(operated: Operation, tmp_path: Path) -> Look:
+    """Gives what a page says and its markup; a screenshot is left in the test's folder."""
+
+    def look(path: str, name: str) -> Seen:
+        assert CHROMIUM is not None
+        base = [
+            *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            *("--hide-scrollbars", "--window-size=1300,2200", f"--user-data-dir={tmp_path / 'profile'}"),
+            *("--timeout=12000", "--virtual-time-budget=12000"),
+        ]
+        done = subprocess.run(
+            [*base, f"--screenshot={tmp_path / f'{name}.png'}", "--dump-dom", operated.pages + path],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=True,
+        )
+        return Seen(" ".join(unescape(re.sub(r"<[^>]*>", " ", done.stdout)).split()), done.stdout)
+
+    return look
+
+
+def test_the_form_names_every_option_and_says_what_it_is(operated: Operation, page: Look) -> None:
+    deployment = operated.client.read_deployment_by_name("curate/curate")
+    said = page(f"/deployments/deployment/{deployment.id}/run", "form").words
+    for name, field in RunOptions.model_fields.items():
+        assert field.title in said, name
+    assert "Files to read, by path or glob" in said
+    titles = [field.title or "" for field in RunOptions.model_fields.values()]
+    places = [said.index(f" {title} ") for title in titles]
+    assert places == sorted(places)
+
+
+def test_a_runs_page_tells_how_it_ended_and_shows_its_artifacts(
+    operated: Operation, run: FlowRun, page: Look
+) -> None:
+    said = page(f"/runs/flow-run/{run.id}", "run").words
+    assert "curate to results/seen" in said
+    assert "Completed" in said
+    assert "data:seen.jsonl" in said
+    assert "Finished in state Completed('6 of 6 records kept')" in said
+    said = page(f"/v2/runs/flow-run/{run.id}?tab=Artifacts", "artifacts").words
+    for key in ("scoring", "shards", "scores", "summary"):
+        assert re.search(rf"\b{key}\b", said, re.IGNORECASE), key
+
+
+def test_the_histogram_is_a_picture_that_the_page_shows(
+    operated: Operation, run: FlowRun, page: Look
+) -> None:
+    seen = page(f"/artifacts/artifact/{operated.artifacts(run.id)['scores'].id}", "scores")
+    assert "How the scores of all turns are spread" in seen.words
+    assert '<img src="data:image/svg+xml;base64,' in seen.markup

@@ -1,0 +1,61 @@
+"""``make serve`` puts up a server, deployments and a worker on loopback, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from operation import ROOT, answers, free_port, until
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
+def test_all_of_it_listens_on_loopback_and_ends_with_its_parent(
+    tmp_path: Path, ending: signal.Signals
+) -> None:
+    port = free_port()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "ASSAY_"))}
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        served = subprocess.Popen(
+            [sys.executable, "-m", "deployments.serve", "--port", str(port)],
+            cwd=ROOT,
+            env={
+                **kept,
+                "ASSAY_HOME": str(tmp_path / "home"),
+                "ASSAY_OUTPUT_ROOTS": f"results={tmp_path / 'results'}",
+                "PREFECT_HOME": str(tmp_path / "prefect"),
+            },
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    tree: list[psutil.Process] = []
+    try:
+        until(lambda: b"started!" in log.read_bytes() or served.poll() is not None, 120, log.read_text())
+        assert served.poll() is None, log.read_text()
+        assert answers(f"http://127.0.0.1:{port}/api/health")
+        tree = [psutil.Process(served.pid), *psutil.Process(served.pid).children(recursive=True)]
+        heard = {
+            connection.laddr.ip
+            for process in tree
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert heard == {"127.0.0.1"}
+    finally:
+        served.send_signal(ending)
+    began = time.monotonic()
+    code = served.wait(30)
+    _, alive = psutil.wait_procs(tree, timeout=15)
+    assert not alive, json.dumps([process.cmdline() for process in alive])
+    assert time.monotonic() - began < 20
+    if ending == signal.SIGINT:
+        assert code == 0
+        assert "Stopped." in log.read_text()
