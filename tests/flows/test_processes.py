@@ -81,4 +81,4 @@ def test_a_run_that_fails_leaves_nothing_in_the_users_home(tmp_path: Path, comma
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in ended.stderr
-    assert not (tmp_path / "user" / ".prefect").exists()
+    assert [path for path in (tmp_path / "user").rglob("*") if path.is_file()] == []
