@@ -110,7 +110,8 @@ class RunOptions(BaseModel):
         Listed,
         Field(
             title="Inputs",
-            description="Files to read, by path or glob: .jsonl, .json, .parquet, also .gz and .zst.",
+            description="What to read: files, folders or globs. .jsonl, .ndjson, .json (also with .gz, .zst "
+            "or .zstd) and .parquet.",
             min_length=1,
         ),
         CommandLine(_DATA, "PATH_OR_GLOB"),
@@ -158,8 +159,8 @@ class RunOptions(BaseModel):
         str,
         Field(
             title="Reward model",
-            description="A model of the catalog by name, the folder of one on this machine, or a service of "
-            "the operator's list.",
+            description="A model of the catalog by name, a Hugging Face id (owner/name), the folder of one "
+            "on this machine, or a service of the operator's list.",
             min_length=1,
         ),
         CommandLine(_MODEL, "NAME_OR_PATH"),

@@ -19,6 +19,7 @@ from assay.manifest import Converted, Filtered, Scored
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
 from assay.terminal import columns, printable
+from assay.wording import counted
 
 #: What can change a result, or how it is computed.
 _PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect")
@@ -153,7 +154,7 @@ def _sections(manifest: Mapping[str, Any]) -> Iterator[_Section]:
         yield _Section(
             "Results",
             [
-                _Line(name, _count(file["rows"]), f"rows, {_bytes(file['size'])}")
+                _Line(name, _count(file["rows"]), f"row{'s' * (file['rows'] != 1)}, {_bytes(file['size'])}")
                 for name, file in manifest["files"].items()
             ],
         )
@@ -162,13 +163,28 @@ def _sections(manifest: Mapping[str, Any]) -> Iterator[_Section]:
 def _remarks(manifest: Mapping[str, Any]) -> list[str]:
     """Sentences that a person should not miss."""
     remarks = list(manifest["model"]["notes"]) if manifest["model"] is not None else []
+    unusable = nothing_usable(manifest["rows"]["read"], manifest["dropped"], manifest["quarantined"])
+    if unusable is not None and not manifest["rows"]["kept"]:
+        remarks.append(unusable)
     remarks += [
-        f"{count:,} conversations scored by this run are {told}."
+        f"{counted(count, 'conversations')} scored by this run {'is' if count == 1 else 'are'} {told}."
         for told, count in manifest.get("warnings", {}).items()
     ]
     if not manifest["complete"]:
         remarks.append("An input was cut short: its whole records were used, the rest is in quarantine.")
     return remarks
+
+
+def nothing_usable(read: int, dropped: Mapping[str, int], quarantined: Mapping[str, int]) -> str | None:
+    """What to tell where none of the records ``read`` came as far as being kept or judged by a rule."""
+    unused = {**dropped, **quarantined}
+    if sum(unused.values()) < read or any(reason.startswith("rule: ") for reason in unused):
+        return None
+    if not read:
+        return "No record could be used: the inputs hold none. Are these chat files?"
+    reason, count = min(unused.items(), key=lambda item: (-item[1], item[0]))
+    most = f"No record could be used: {reason} ({count:,} of {counted(read, 'records')})."
+    return f"{most} Are these chat files? docs/formats.md says what is read."
 
 
 def _reasons(counts: Mapping[str, int]) -> Iterator[_Line]:

@@ -13,11 +13,12 @@ from typing import TextIO
 from uuid import UUID
 
 import rich.console
+from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from assay.terminal import printable
+from assay.wording import counted
 
 _PLAIN_SECONDS = 10.0
 _REDRAWS_PER_SECOND = 8
@@ -144,7 +145,7 @@ class Console:
         with self._screen.status(Text(text)):
             yield
 
-    def show(self, table: Table, plain: str | None = None) -> None:
+    def show(self, table: RenderableType, plain: str | None = None) -> None:
         """Print a table of results to standard output, or what stands for it where that is no terminal."""
         self._end_bar()
         if plain is not None and not self._results.is_terminal:
@@ -181,7 +182,7 @@ def _amount(done: int, unit: str, total: int | None = None) -> str:
     if unit == "bytes":
         scale, unit = (1e6, "MB") if max(numbers) >= 1e6 else (1e3, "kB")
         return f"{' of '.join(f'{number / scale:,.1f}' for number in numbers)} {unit}"
-    return f"{' of '.join(f'{number:,}' for number in numbers)} {unit}"
+    return " of ".join([*(f"{number:,}" for number in numbers[:-1]), counted(numbers[-1], unit)])
 
 
 _current: Console | None = None

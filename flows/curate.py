@@ -25,8 +25,9 @@ from assay.config import RunOptions, Settings
 from assay.errors import AssayError, OutputRefused
 from assay.manifest import Converted, Counts, Filtered, Scored
 from assay.releases import new_only, released
-from assay.report import run_manifest, summary_table, summary_text
+from assay.report import nothing_usable, run_manifest, summary_table, summary_text
 from assay.scoring import ScoringWork, preview
+from assay.wording import counted
 from flows.announcing import announce_completed, notify, tag_run
 from flows.console import Console, current
 from flows.curate_command import Prepared, prepare
@@ -123,7 +124,7 @@ def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> d
             stop_after=options.stop_after,
         )
         stage.cached = exported.staging is None
-        stage.note = f"{_files(len(exported.files))} in {options.output}"
+        stage.note = f"{counted(len(exported.files), 'files')} in {options.output}"
     manifest = run_manifest(
         options=options.model_dump(mode="json"),
         model=prepared.model,
@@ -151,7 +152,7 @@ def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Con
             prepared.output.path,
             console.say,
         )
-        stage.note = _files(len(inventory.files))
+        stage.note = counted(len(inventory.files), "files")
         if options.release:
             inventory = new_only(inventory, released(prepared.output.path.parent))
             stage.note += f", {len(inventory.files):,} new"
@@ -189,7 +190,7 @@ def _scored(
             progress=console,
         )
         stage.cached = finished.cached
-        stage.note = f"{finished.manifest.turns:,} turns, {work.turns_scored:,} scored by this run"
+        stage.note = f"{counted(finished.manifest.turns, 'turns')}, {work.turns_scored:,} scored by this run"
     return finished.manifest, work
 
 
@@ -219,12 +220,11 @@ def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dic
     found = preview(converted, prepared.model, home=prepared.home)
     for note in prepared.model.notes:
         console.say(note)
+    counts = converted.counts
+    if unusable := nothing_usable(counts.read, counts.dropped, counts.quarantined):
+        console.say(f"warning: {unusable}")
     console.show(preview_table(converted, prepared.model, found))
     return {"dry_run": True, "complete": converted.complete}
-
-
-def _files(count: int) -> str:
-    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def _counted(counts: Counts, word: str) -> str:
@@ -234,4 +234,4 @@ def _counted(counts: Counts, word: str) -> str:
         parts.append(f"{sum(counts.dropped.values()):,} dropped")
     if counts.quarantined:
         parts.append(f"{sum(counts.quarantined.values()):,} quarantined")
-    return f"{counts.read:,} records: {', '.join(parts)}"
+    return f"{counted(counts.read, 'records')}: {', '.join(parts)}"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from assay.manifest import Converted
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import Preview
 
 
-def preview_table(converted: Converted, model: ModelSpec, preview: Preview) -> Table:
-    """A table of two columns, what and how many."""
-    table = Table(title="Dry run: nothing was scored", title_justify="left", show_header=False)
+def preview_table(converted: Converted, model: ModelSpec, preview: Preview) -> Group:
+    """A title, and a table of two columns, what and how many."""
+    table = Table(show_header=False)
+    # A title of the table's own would be filled up with spaces.
+    shown = Group(Text("Dry run: nothing was scored"), table)
     table.add_column(overflow="fold")
     table.add_column(justify="right")
     table.add_row("input lines read", f"{converted.lines:,}")
@@ -34,7 +38,7 @@ def preview_table(converted: Converted, model: ModelSpec, preview: Preview) -> T
         if model.endpoint.is_priced:
             cost = model.endpoint.cost(preview.missing_turns, preview.requested_tokens)
             table.add_row("  their cost, estimated", f"{cost:,.2f} {model.endpoint.currency}")
-        return table
+        return shown
     table.add_row("records to be shown to the model", f"{preview.planned_records:,}")
     table.add_row("  their tokens, estimated", f"{preview.estimated_tokens:,}")
-    return table
+    return shown

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from assay.config import CommandLine, Listed, Settings
 from assay.errors import AssayError, UserMistake
@@ -22,6 +24,7 @@ from assay.models import find_model
 from assay.rewards.protocol import ModelSpec
 from assay.terminal import printable
 from assay.verification import Check, check_golden, read_golden, record, verify, verify_service
+from assay.wording import counted
 from flows.command_line import parse
 from flows.console import Console, opened
 from flows.signals import INTERRUPTED, stopping_on_signals
@@ -102,7 +105,7 @@ def checked(options: VerifyOptions, settings: Settings, console: Console) -> lis
         console.say(note)
     if options.record is not None:
         turns = record(spec, Path(options.record))
-        return [Check("recorded", None, f"{turns} turns in {options.record}")]
+        return [Check("recorded", None, f"{counted(turns, 'turns')} in {options.record}")]
     if golden is not None:
         return check_golden(spec, golden)
     if spec.endpoint is not None:
@@ -158,6 +161,17 @@ def checks_text(checks: Sequence[Check]) -> str:
     )
 
 
+def verdict(checks: Sequence[Check]) -> str:
+    """What they come to, in a line; nothing where nothing was checked."""
+    failed = [check.name for check in checks if check.passed is False]
+    if failed:
+        return printable(f"failed: {'; '.join(failed)}")
+    if not any(check.passed for check in checks):
+        return ""
+    left_out = sum(check.passed is None for check in checks)
+    return "all checks passed" + (f", {left_out} did not apply" if left_out else "")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of the command."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -175,7 +189,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             with opened(Console()) as console:
                 checks = checked(options, Settings.read(), console)
-                console.show(checks_table(options.model, checks), checks_text(checks))
+                told = verdict(checks)
+                console.show(
+                    Group(checks_table(options.model, checks), *([Text(told)] if told else [])),
+                    checks_text(checks) + (f"{told}\n" if told else ""),
+                )
         except AssayError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             return error.exit_code

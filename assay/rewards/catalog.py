@@ -152,11 +152,16 @@ def _folder_of(name: str, entry: Entry, revision: str | None, loading: LoadOptio
 
 
 def _unknown(name: str) -> str:
-    return (
-        f"unknown model {name!r}{did_you_mean(name, CATALOG)} "
-        f"(name one of the catalog: {', '.join(CATALOG)}; a folder with a model in it; "
-        "or a Hugging Face id, owner/name)"
-    )
+    """Why ``name`` is no model, where it cannot be one of the Hub's."""
+    if "/" in name or name.startswith((".", "~")):
+        what = (
+            "this is a file, not a folder" if Path(name).expanduser().exists() else "there is no such folder"
+        )
+        return f"model {name}: {what}; {_SEE}"
+    return f"unknown model {name!r}{did_you_mean(name, CATALOG)} ({_SEE})"
+
+
+_SEE = "docs/models.md lists what --model takes"
 
 
 def _from_hub(name: str, hub_id: str, revision: str | None, loading: LoadOptions) -> Path:
@@ -191,13 +196,14 @@ def _from_hub(name: str, hub_id: str, revision: str | None, loading: LoadOptions
         raise UserMistake(f"model {name}: {hub_id} has no revision {revision!r} on the Hub") from error
     except RepositoryNotFoundError as error:
         raise UserMistake(
-            f"{_unknown(name)}. The Hub shows no {hub_id}; if it is private, name the environment variable "
-            "that holds a token in ASSAY_HUB_TOKEN_VARIABLE"
+            f"model {name}: the Hub shows no {hub_id}, and there is no such folder"
+            f"{did_you_mean(name, CATALOG)} ({_SEE}; for a private one, name the environment variable that "
+            "holds a token in ASSAY_HUB_TOKEN_VARIABLE)"
         ) from error
     except LocalEntryNotFoundError as error:
         raise UserMistake(
-            f"{_unknown(name)}. It was looked for on the Hub as {hub_id}, which is not in the local cache, "
-            "and the Hub cannot be reached from here"
+            f"model {name}: the Hub cannot be reached from here, and {hub_id} is neither in its local cache "
+            f"nor a folder{did_you_mean(name, CATALOG)} ({_SEE})"
         ) from error
     except HfHubHTTPError as error:
         raise UserMistake(f"model {name}: the Hub says no to {hub_id}: {error}") from error

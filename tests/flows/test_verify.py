@@ -26,6 +26,7 @@ def test_record_and_check_go_together_and_print_plain_lines(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "-    fingerprint: the recorded one"
     assert lines[2].startswith("pass recorded scores: ")
+    assert lines[-1].startswith("all checks passed")
 
 
 def test_scores_that_differ_from_the_recorded_exit_1(
@@ -35,7 +36,9 @@ def test_scores_that_differ_from_the_recorded_exit_1(
     verify.main([str(folder), "--record", golden])
     other = tiny.reward_model(tmp_path / "other", max_tokens=4096, seed=7)
     assert verify.main([str(other), "--check", golden]) == 1
-    assert "FAIL recorded scores: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "FAIL recorded scores: " in out
+    assert out.endswith("failed: recorded scores\n")
 
 
 @pytest.mark.parametrize(
