@@ -183,7 +183,7 @@ def nothing_usable(read: int, dropped: Mapping[str, int], quarantined: Mapping[s
     if not read:
         return "No record could be used: the inputs hold none. Are these chat files?"
     reason, count = min(unused.items(), key=lambda item: (-item[1], item[0]))
-    most = f"No record could be used: {reason} ({count:,} of {counted(read, 'records')})."
+    most = f"No record could be used: {reason} ({count:,} of {read:,})."
     return f"{most} Are these chat files? docs/formats.md says what is read."
 
 

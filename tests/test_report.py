@@ -158,7 +158,7 @@ def test_a_share_is_never_rounded_to_none_or_all():
 def test_a_run_that_could_use_nothing_says_so():
     nothing = Counts(0, {}, {"unknown_schema": 8, "not_json": 1})
     text = summary_text(manifest(filtered=Filtered((), nothing)))
-    assert "! No record could be used: unknown_schema (8 of 9 records). Are these chat files?" in text
+    assert "! No record could be used: unknown_schema (8 of 9). Are these chat files?" in text
     judged = Counts(0, {"rule: helpfulness >= 2": 1}, {"not_json": 8})
     assert "No record could be used" not in summary_text(manifest(filtered=Filtered((), judged)))
 
