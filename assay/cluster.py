@@ -76,14 +76,9 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(_SETTINGS):
         if options.scheduler_address:
+            _check_address(options.scheduler_address)
             try:
                 client = Client(options.scheduler_address, set_as_default=False, timeout="5s")
-            except (ValueError, TypeError) as error:
-                raise UserMistake(
-                    f"ASSAY_SCHEDULER_ADDRESS is {options.scheduler_address}, which Dask cannot connect to: "
-                    f"{' '.join(str(error).split())}. It is to look like tcp://host:8786, or like "
-                    "tls://host:8786 where Dask's own settings (distributed.comm.tls) name the certificates"
-                ) from error
             except OSError as error:
                 raise ClusterFault(
                     f"no Dask scheduler answers at {options.scheduler_address}: start one with `dask "
@@ -133,6 +128,25 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
 def _show_dashboard(client: Client, options: ClusterOptions) -> None:
     if options.show_dashboard is not None and client.dashboard_link:
         options.show_dashboard(client.dashboard_link)
+
+
+def _check_address(address: str) -> None:
+    """Raise ``UserMistake`` for a scheduler's address that Dask could not even try."""
+    from distributed.comm.addressing import parse_address
+    from distributed.comm.registry import get_backend
+    from distributed.security import Security
+
+    try:
+        scheme, _ = parse_address(address, strict=True)
+        get_backend(scheme)
+        if scheme == "tls" and Security().get_connection_args("client").get("ssl_context") is None:
+            raise ValueError("no certificates are named")
+    except ValueError as error:
+        raise UserMistake(
+            f"ASSAY_SCHEDULER_ADDRESS is {address}, which Dask cannot connect to: "
+            f"{' '.join(str(error).split())}. It is to look like tcp://host:8786, or like tls://host:8786 "
+            "where Dask's own settings (distributed.comm.tls) name the certificates"
+        ) from error
 
 
 def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, ...]]:

@@ -267,7 +267,7 @@ def _making(making: Making, digest: str) -> str:
         took {making.minutes:.0f} minutes on one CPU thread.
 
         A run on one thread with {known}
-        should give the same weights (SHA-256 `{digest}`);
+        gives the same weights (SHA-256 `{digest}`);
         other versions or processors may round differently.
 
         Template: ChatML without a default system message. A turn is read at the last token of its
