@@ -242,7 +242,7 @@ def hub_error(kind: type[hub_errors.HfHubHTTPError]) -> hub_errors.HfHubHTTPErro
     ("kind", "words"),
     [
         (hub_errors.GatedRepoError, "is gated: accept its terms at https://huggingface.co/owner/name"),
-        (hub_errors.RepositoryNotFoundError, "The Hub shows no owner/name"),
+        (hub_errors.RepositoryNotFoundError, "the Hub shows no owner/name"),
         (hub_errors.RevisionNotFoundError, "has no revision 'v9'"),
         (hub_errors.HfHubHTTPError, "the Hub says no to owner/name"),
     ],
