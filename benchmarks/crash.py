@@ -45,9 +45,10 @@ def segments(folder: Path) -> list[Path]:
     return sorted((folder / "home" / "scores").glob("*/*.parquet"))
 
 
-def stored_turns(folder: Path) -> int:
-    """Turns in the store, each segment's counted."""
-    return sum(pl.read_parquet(path).height for path in segments(folder))
+def stored_keys(folder: Path) -> pl.Series:
+    """The keys of the turns that have a score in the store, each segment's counted."""
+    scored = [pl.read_parquet(path).filter(pl.col("reason").is_null()) for path in segments(folder)]
+    return pl.concat(scored)["key"]
 
 
 def killed(sample: Path, folder: Path, at_segments: int) -> list[psutil.Process]:
@@ -83,16 +84,13 @@ def main() -> None:
         stored = []
         for at_segments in KILLED_AT_SEGMENTS:
             left += killed(sample, folder / "killed", at_segments)
-            stored.append(stored_turns(folder / "killed"))
+            stored.append(len(stored_keys(folder / "killed")))
         if start(sample, folder / "killed").wait() or start(sample, folder / "alone").wait():
             raise SystemExit("a run that was to go to its end did not")
         resumed = json.loads((folder / "killed" / "out" / "manifest.json").read_bytes())["turns"]["scored"]
         whole = json.loads((folder / "alone" / "out" / "manifest.json").read_bytes())["turns"]["scored"]
-        again = stored_turns(folder / "killed") - len(
-            pl.concat(
-                [pl.read_parquet(path, columns=["key"]) for path in segments(folder / "killed")]
-            ).unique()
-        )
+        kept = stored_keys(folder / "killed")
+        twice = len(kept) - kept.n_unique()
         same = digests(folder / "killed") == digests(folder / "alone")
         mine = str(folder)
         left += [
@@ -100,7 +98,7 @@ def main() -> None:
         ]
         figures = {
             "same_bytes": float(same),
-            "scored_again": float(again + resumed + stored[-1] - whole),
+            "scored_again": float(twice + stored[-1] + resumed - whole),
             "processes_left": float(len(left)),
         }
         rows = [
