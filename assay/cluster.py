@@ -35,8 +35,9 @@ _SETTINGS = {
     "distributed.scheduler.worker-ttl": "60s",
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.admin.tick.limit": "60s",
-    # A look at every thread's stack a hundred times a second, and at memory ten times: for shards of seconds
-    # that is work for nobody.
+    # A look at every event loop fifty times a second, at every thread's stack a hundred times, and at memory
+    # ten times: for shards of seconds that is work for nobody.
+    "distributed.admin.tick.interval": "1s",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.monitor-interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",

@@ -33,7 +33,7 @@ from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
 from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
 
-_UPDATE_SECONDS = 5.0
+_UPDATE_SECONDS = 10.0
 _TABLE_ROWS = 200
 
 
