@@ -27,7 +27,7 @@ from assay.formats import (
     misfit,
     row_of,
 )
-from assay.home import Artifact, Home, digest_of_bytes, written_whole
+from assay.home import Artifact, Home, digest_of_bytes, sweep, written_whole
 from assay.ingest import Inventory, Shard
 from assay.manifest import Converted, ConvertedPiece, Counts, InputFile, from_json, reason_code, to_json
 from assay.progress import Progress, Silent
@@ -162,6 +162,7 @@ class _ShardJob:
     def made(self, home: Home, *, strict: bool) -> _ConvertedShard:
         """The shard, converted now; its manifest is written last."""
         folder = self.folder(home)
+        sweep(folder)
         self._refuse_changed()
         raws = RawRecords(
             self.source,

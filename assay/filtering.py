@@ -14,7 +14,7 @@ import polars as pl
 
 from assay.disk import full_disk_named, read_artifact
 from assay.errors import AssayError, InputFault
-from assay.home import Artifact, Home, digest_of_bytes, written_whole
+from assay.home import Artifact, Home, digest_of_bytes, sweep, written_whole
 from assay.manifest import (
     Converted,
     ConvertedPiece,
@@ -79,6 +79,7 @@ def filter_records(
     tallies: list[tuple[str, str | None, int]] = []
     pieces = []
     with full_disk_named(folder):
+        sweep(folder)
         for number, piece in enumerate(converted.pieces):
             records = read_artifact(piece.records, home, ["row", "outcome", "reason", "steerlm_gap"])
             if scored is None:
@@ -86,8 +87,7 @@ def filter_records(
             else:
                 judged = _judged(records, piece, scored.pieces[number], scored.attributes, rules, home)
             decisions = _decisions(judged, steerlm_wanted=_STEERLM_EXPORT in exports)
-            # A folder of ten thousand files is slow to write to; each file's writing looks through it.
-            path = folder / f"{number // 500:04d}" / f"decisions-{number:06d}.parquet"
+            path = folder / f"decisions-{number:06d}.parquet"
             with written_whole(path) as temporary:
                 decisions.write_parquet(temporary)
             pieces.append(FilteredPiece(Artifact.of(path, home)))

@@ -35,6 +35,20 @@ def digest_of_file(path: Path) -> str:
     return running.hexdigest()
 
 
+def is_intact(path: Path, *, digest: str, size: int) -> bool:
+    """Whether the file is there with the bytes that it was written with."""
+    return path.is_file() and path.stat().st_size == size and digest_of_file(path) == digest
+
+
+def sync(path: Path) -> None:
+    """Bring a file's bytes, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """The folder that serves every run: scores, plans, artifacts of stages, Prefect's results."""
@@ -72,8 +86,7 @@ class Artifact:
 
     def is_intact(self, home: Home) -> bool:
         """Whether the file is there with the bytes it was written with."""
-        path = home.artifacts / self.path
-        return path.is_file() and path.stat().st_size == self.size and digest_of_file(path) == self.digest
+        return is_intact(home.artifacts / self.path, digest=self.digest, size=self.size)
 
     @classmethod
     def of(cls, path: Path, home: Home) -> Artifact:
@@ -81,27 +94,31 @@ class Artifact:
         return cls(str(path.relative_to(home.artifacts)), digest_of_file(path), path.stat().st_size)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what ``written_whole`` left in the folder when processes of this machine were killed.
+
+    Once before a folder is written to, and not with every file: it looks at every name that is there.
+    """
+    mine = f".{socket.gethostname()}-"
+    for leftover in folder.glob(f".*{glob.escape(mine)}*.tmp"):
+        pid = leftover.name.rpartition(mine)[2].partition(".")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            leftover.unlink(missing_ok=True)
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
 
     A reader sees the old file or the new one, never a part. On an error nothing is left behind; what a
-    killed process of this machine left of the same file is removed.
+    killed process leaves, ``sweep`` removes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = f".{path.name}.{socket.gethostname()}-"
-    for leftover in path.parent.glob(f"{glob.escape(mine)}*.tmp"):
-        pid = leftover.name[len(mine) :].partition(".")[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f"{mine}{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    mine = f".{path.name}.{socket.gethostname()}-{os.getpid()}.{uuid.uuid4().hex}.tmp"
+    temporary = path.with_name(mine)
     try:
         yield temporary
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         with suppress(FileNotFoundError):

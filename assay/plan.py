@@ -16,7 +16,7 @@ from typing import NamedTuple
 import polars as pl
 
 from assay.disk import read_artifact
-from assay.home import Home, digest_of_bytes, digest_of_file, written_whole
+from assay.home import Home, digest_of_bytes, digest_of_file, sweep, written_whole
 from assay.manifest import Converted
 from assay.rewards.protocol import ModelSpec
 from assay.store import KEY, ScoreStore
@@ -141,6 +141,7 @@ def write(
     folder = _folder(converted, model, home)
     folder.mkdir(parents=True, exist_ok=True)
     members = folder / "members.parquet"
+    sweep(folder)
     (folder / "plan.json").unlink(missing_ok=True)
     with written_whole(members) as temporary:
         in_shards(turns, shard_tokens=shard_tokens).write_parquet(temporary, row_group_size=1 << 14)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -19,6 +17,7 @@ from assay.manifest import Converted, Filtered, Scored
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
 from assay.terminal import columns, printable
+from assay.versions import installed
 from assay.wording import counted
 
 #: What can change a result, or how it is computed.
@@ -72,7 +71,7 @@ def run_manifest(
         },
         "options": dict(options),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-        "versions": _versions(),
+        "versions": installed(*_PACKAGES),
     }
 
 
@@ -95,17 +94,6 @@ def _model(model: ModelSpec) -> dict[str, Any]:
         "dtype": model.dtype,
         "notes": list(model.notes),
     }
-
-
-def _versions() -> dict[str, str | None]:
-    """Versions by package, from what was installed: importing torch for its version takes seconds."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
 
 
 class _Line(NamedTuple):

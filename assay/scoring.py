@@ -15,7 +15,7 @@ from assay import plan
 from assay.cluster import ClusterOptions, connected
 from assay.disk import full_disk_named
 from assay.errors import ClusterFault
-from assay.home import Artifact, Home, digest_of_bytes, digest_of_file, written_whole
+from assay.home import Artifact, Home, digest_of_bytes, digest_of_file, sweep, written_whole
 from assay.manifest import Converted, Scored, ScoredPiece, reason_code
 from assay.progress import Progress, Silent
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec
@@ -271,6 +271,7 @@ def _gather(
     failed: dict[str, int] = {}
     segments: set[str] = set()
     keys = []
+    sweep(folder)
     for group in plan.grouped_turns(converted, home):
         stored = store.look_up(group.turns[KEY].unique())
         segments.update(stored[SEGMENT].unique())

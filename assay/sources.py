@@ -245,6 +245,8 @@ class RawRecords:
         self._length = length
         self._first_line = first_line
         self._limit = max_record_bytes
+        self._cut: str | None = None
+        """How the stream was found to be cut short, once it was."""
 
     def __iter__(self) -> Iterator[RawRecord]:
         if self._source.container == "parquet":
@@ -257,6 +259,13 @@ class RawRecords:
             return self._split_lines(chunks)
         return self._split_values(chunks, bracketed=self._source.container == "array")
 
+    def _until_cut(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The chunks that are whole; how they were cut short, if they were, is in ``_cut`` after the last."""
+        try:
+            yield from chunks
+        except CutShortError as error:
+            self._cut = str(error)
+
     def _too_long(self, length: int) -> str:
         return f"line_too_long: {length} bytes; at most {self._limit} are held"
 
@@ -268,14 +277,7 @@ class RawRecords:
         if start == 0:
             chunks, bom_bytes = _without_bom(chunks)
             start += bom_bytes
-        cut: str | None = None
-        while True:
-            try:
-                chunk = next(chunks, b"")
-            except CutShortError as error:
-                cut, chunk = str(error), b""
-            if not chunk:
-                break
+        for chunk in self._until_cut(chunks):
             ended = chunk.split(b"\n")
             tail = ended.pop()
             for data in ended:
@@ -302,8 +304,8 @@ class RawRecords:
                     held.append(tail)
                 else:
                     held.clear()
-        if cut is not None:
-            self.complete = False
+        cut = self._cut
+        self.complete = cut is None
         if begun:
             self.lines += 1
             data = b"".join(held)
@@ -319,18 +321,12 @@ class RawRecords:
     def _split_values(self, chunks: Iterator[bytes], *, bracketed: bool) -> Iterator[RawRecord]:
         chunks, bom_bytes = _without_bom(chunks)
         splitter = _ValueSplitter(bom_bytes, bracketed=bracketed, limit=self._limit)
-        cut: str | None = None
-        while True:
-            try:
-                chunk = next(chunks, b"")
-            except CutShortError as error:
-                cut, chunk = str(error), b""
-            if not chunk:
-                break
+        for chunk in self._until_cut(chunks):
             for offset, length, data in splitter.feed(chunk):
                 self.lines += 1
                 too_long = None if data else self._too_long(length)
                 yield RawRecord(self.lines, offset, length, data, too_long)
+        cut = self._cut
         if bracketed and cut is None and not splitter.closed:
             cut = (
                 "the JSON array has no closing bracket, or a quote or bracket in this element is not "

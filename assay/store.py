@@ -6,7 +6,6 @@ match its name any more is set aside, and its turns count as not scored.
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 import filelock
 import polars as pl
 
-from assay.home import Home, digest_of_file
+from assay.home import Home, digest_of_file, sync
 from assay.rewards.protocol import TurnScore
 from assay.schema import TURN_KEY_BYTES
 
@@ -95,8 +94,7 @@ class ScoreStore:
         temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
         try:
             frame.write_parquet(temporary, compression="zstd", compression_level=3)
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(temporary)
             digest = digest_of_file(temporary)
             temporary.replace(self.folder / f"{digest}.parquet")
         finally:

@@ -7,10 +7,8 @@ that a published number does not come out.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import math
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.rewards.published import CATALOG, Published
 from assay.schema import Conversation, Message, turn_positions
 from assay.shard import opened
+from assay.versions import installed
 
 #: How far one and the same turn's scores may be apart, times ``max(1, |score|)``. For fp32 it is what
 #: Assay promises; the others are what rounding to 11 and 8 bits of mantissa was seen to do.
@@ -398,10 +397,4 @@ def check_golden(spec: ModelSpec, golden: Golden) -> list[Check]:
 
 
 def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {"assay": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return versions
+    return {"assay": __version__, **installed(*_PACKAGES)}

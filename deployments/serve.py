@@ -20,7 +20,7 @@ from assay.config import Settings
 from assay.errors import AssayError, ServerFault
 from assay.home import Home
 from deployments.register import POOL, ROOT, deploy, prepare_pool
-from flows.embedded_server import EmbeddedServer
+from flows.embedded_server import EmbeddedServer, end
 from flows.signals import TERMINATED, stopping_on_signals
 
 _SUMMARY = "Prefect's pages with Assay's deployments and a worker, on this machine alone, until Ctrl-C."
@@ -95,13 +95,7 @@ def start_worker(environment: dict[str, str], output: IO[bytes] | None = None) -
 
 def stop(worker: subprocess.Popen[bytes]) -> None:
     """Have the worker end the runs it has begun, and itself; kill it if that takes too long."""
-    assert worker.stdin is not None
-    worker.stdin.close()
-    try:
-        worker.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        worker.wait()
+    end(worker, _STOP_SECONDS)
 
 
 def say(line: str) -> None:

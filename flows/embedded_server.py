@@ -193,13 +193,18 @@ class EmbeddedServer:
             child, self._child = self._child, None
         if child is None:
             return
-        assert child.stdin is not None
-        child.stdin.close()
-        try:
-            child.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        end(child, _STOP_SECONDS)
+
+
+def end(child: subprocess.Popen[Any], seconds: float) -> None:
+    """Close the pipe by which the child knows that it is wanted; kill it if it has not ended in time."""
+    assert child.stdin is not None
+    child.stdin.close()
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def _serve(port: int) -> None:

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import task
-
 import assay.convert
 from assay.home import Home, digest_of_bytes
 from assay.ingest import Inventory
 from assay.manifest import Converted, to_json
 from assay.progress import Progress
-from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
+from tasks.stage import Finished, as_json, run_stage, stage_task
 
 
-@task(
-    name="convert",
-    task_run_name="convert",
-    persist_result=True,
-    result_serializer="json",
-    cache_key_fn=key_given,
-    retries=2,
-    retry_delay_seconds=[1, 5],
-    retry_condition_fn=may_pass,
-)
+@stage_task(name="convert", retries=2, retry_delay_seconds=[1, 5])
 def convert_task(
     key: str, inventory: Inventory, home: Home, limit: int | None, strict: bool, progress: Progress
 ) -> Any:

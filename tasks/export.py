@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefect import task
-
 import assay.export
 from assay.export.files import ExportedFile
 from assay.export.folder import OutputFolder
 from assay.home import Home, digest_of_bytes
 from assay.manifest import Converted, Filtered, Scored, to_json
-from tasks.stage import as_json, key_given, may_pass, run_stage
+from tasks.stage import as_json, run_stage, stage_task
 
 
 class Export(NamedTuple):
@@ -24,16 +22,7 @@ class Export(NamedTuple):
     """None where the output folder holds these very files."""
 
 
-@task(
-    name="export",
-    task_run_name="export",
-    persist_result=True,
-    result_serializer="json",
-    cache_key_fn=key_given,
-    retries=2,
-    retry_delay_seconds=[1, 5],
-    retry_condition_fn=may_pass,
-)
+@stage_task(name="export", retries=2, retry_delay_seconds=[1, 5])
 def export_task(
     key: str,
     converted: Converted,

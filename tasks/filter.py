@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import task
-
 from assay.filtering import filter_key, filter_records, refuse_quarantine
 from assay.home import Home
 from assay.manifest import Converted, Filtered, Scored
 from assay.progress import Progress
 from assay.rules import Rules
-from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
+from tasks.stage import Finished, as_json, run_stage, stage_task
 
 
-@task(
-    name="filter",
-    task_run_name="filter",
-    persist_result=True,
-    result_serializer="json",
-    cache_key_fn=key_given,
-    retries=2,
-    retry_delay_seconds=[1, 5],
-    retry_condition_fn=may_pass,
-)
+@stage_task(name="filter", retries=2, retry_delay_seconds=[1, 5])
 def filter_task(
     key: str, converted: Converted, scored: Scored | None, rules: Rules, exports: Sequence[str], home: Home
 ) -> Any:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from prefect import task
 from prefect.artifacts import (
     create_image_artifact,
     create_link_artifact,
@@ -31,22 +30,13 @@ from assay.scoring import ScoringWork
 from assay.shard import ShardWork
 from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
-from tasks.stage import Finished, as_json, key_given, may_pass, run_stage
+from tasks.stage import Finished, as_json, run_stage, stage_task
 
 _UPDATE_SECONDS = 10.0
 _TABLE_ROWS = 200
 
 
-@task(
-    name="score",
-    task_run_name="score",
-    persist_result=True,
-    result_serializer="json",
-    cache_key_fn=key_given,
-    retries=1,
-    retry_delay_seconds=5,
-    retry_condition_fn=may_pass,
-)
+@stage_task(name="score", retries=1, retry_delay_seconds=5)
 def score_task(
     key: str,
     converted: Converted,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
-from prefect import Task
+from prefect import Task, task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
@@ -58,6 +58,22 @@ def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """A stage's ``retry_condition_fn``: whether what went wrong may not happen again."""
     error = state.data
     return isinstance(error, ClusterFault) or (isinstance(error, OSError) and error.errno in _PASSING)
+
+
+def stage_task(
+    *, name: str, retries: int, retry_delay_seconds: float | list[float]
+) -> Callable[[Callable[..., Any]], Task[Any, Any]]:
+    """A decorator that makes a stage's function a Prefect task whose result is kept under its key."""
+    return task(
+        name=name,
+        task_run_name=name,
+        persist_result=True,
+        result_serializer="json",
+        cache_key_fn=key_given,
+        retries=retries,
+        retry_delay_seconds=retry_delay_seconds,
+        retry_condition_fn=may_pass,
+    )
 
 
 def as_json(manifest: object) -> Any:

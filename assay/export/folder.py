@@ -34,7 +34,7 @@ import msgspec
 from assay.disk import full_disk_named
 from assay.errors import AssayError, OutputRefused
 from assay.export.files import ExportedFile
-from assay.home import digest_of_file, written_whole
+from assay.home import is_intact, sweep, sync, written_whole
 from assay.manifest import RUN_MANIFEST, RUN_MANIFEST_KEY, run_manifest_in
 
 _PRIVATE = 0o700
@@ -188,7 +188,7 @@ class OutputFolder:
                     said = (
                         f"{self._shown}: an earlier run was stopped; the export before it is back in place."
                     )
-                _sync(self.path.parent)
+                sync(self.path.parent)
             self._discard(self._old)
         for leftover in [*self._leftovers("staging"), *self._leftovers("discard")]:
             shutil.rmtree(leftover)
@@ -214,11 +214,11 @@ class OutputFolder:
         self._require_lock()
         with full_disk_named(self.path):
             for path in staging.iterdir():
-                _sync(path)
+                sync(path)
             _write_manifest(staging, manifest)
             if self.path.exists():
                 os.chmod(staging, stat.S_IMODE(self.path.stat().st_mode))
-            _sync(staging)
+            sync(staging)
             self._refuse_what_came()
             self._swap(staging)
         self._discard(self._old)
@@ -241,14 +241,14 @@ class OutputFolder:
             if self._old.exists():
                 os.rename(self._old, self.path)
             raise
-        _sync(self.path.parent)
+        sync(self.path.parent)
 
     def refresh(self, manifest: Mapping[str, Any]) -> None:
         """Replace manifest.json alone: what the folder holds is what this run would have written."""
         self._require_lock()
         with full_disk_named(self.path):
             _write_manifest(self.path, manifest)
-            _sync(self.path)
+            sync(self.path)
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of the export that is there, None where there is none."""
@@ -260,7 +260,10 @@ class OutputFolder:
         return (
             manifest is not None
             and set(manifest.get("files") or ()) == set(files)
-            and all(_is_intact(self.path / name, file.digest, file.size) for name, file in files.items())
+            and all(
+                is_intact(self.path / name, digest=file.digest, size=file.size)
+                for name, file in files.items()
+            )
         )
 
     def _leftovers(self, kind: str) -> list[Path]:
@@ -313,24 +316,16 @@ def _is_whole(staging: Path) -> bool:
         files = msgspec.convert(manifest.get("files", {}), dict[str, ExportedFile])
     except msgspec.ValidationError:
         return False
-    return all(_is_intact(staging / name, file.digest, file.size) for name, file in files.items())
+    return _are_intact(staging, files)
 
 
-def _is_intact(path: Path, digest: str, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size and digest_of_file(path) == digest
+def _are_intact(folder: Path, files: Mapping[str, ExportedFile]) -> bool:
+    return all(is_intact(folder / name, digest=file.digest, size=file.size) for name, file in files.items())
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not isinstance(manifest.get(RUN_MANIFEST_KEY), str):
         raise AssayError(f"{folder}: a manifest without `{RUN_MANIFEST_KEY}` would not be known as ours.")
+    sweep(folder)
     with written_whole(folder / RUN_MANIFEST) as temporary:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
-
-
-def _sync(path: Path) -> None:
-    """Bring a file's bytes, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,17 @@
+"""Versions of packages, from what was installed: importing torch for its version takes seconds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+
+
+def installed(*packages: str) -> dict[str, str | None]:
+    """Versions by name, Python's first; None for a package that is not installed."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
