@@ -28,6 +28,9 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
+#: While one shard is on the GPU, the next is rendered and tokenized.
+GPU_WORKER_THREADS = 2
+
 _SETTINGS = {
     # Deaths of a worker that a shard survives before it is suspected of killing them.
     "distributed.scheduler.allowed-failures": 1,
@@ -103,12 +106,15 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
         elif gpus:
             from dask_cuda import LocalCUDACluster
 
-            cluster = LocalCUDACluster(
-                n_workers=min(gpus, options.workers or gpus),
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-            )
+            workers = min(gpus, options.workers or gpus)
+            # LocalCUDACluster has its own idea of the environment, and takes the rest from here.
+            with dask.config.set({"distributed.nanny.environ": gpu_worker_environment(workers)}):
+                cluster = LocalCUDACluster(
+                    n_workers=workers,
+                    threads_per_worker=GPU_WORKER_THREADS,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                )
         else:
             cluster = LocalCluster(
                 n_workers=options.workers or usable_cores(),
@@ -175,16 +181,22 @@ def grouped_cluster(groups: Sequence[Sequence[str]]) -> SpecCluster:
         number: {
             "cls": Nanny,
             "options": {
-                "nthreads": 1,
+                "nthreads": GPU_WORKER_THREADS,
                 "host": "127.0.0.1",
                 "dashboard_address": None,
-                "env": {**WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ",".join(group)},
+                "env": {**gpu_worker_environment(len(groups)), "CUDA_VISIBLE_DEVICES": ",".join(group)},
             },
         }
         for number, group in enumerate(groups)
     }
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+
+
+def gpu_worker_environment(workers: int) -> dict[str, str]:
+    """What a worker that has a GPU is started with: its share of the cores is there to tokenize."""
+    cores = max(1, usable_cores() // max(1, workers))
+    return {**WORKER_ENVIRONMENT, "TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": str(cores)}
 
 
 def usable_cores() -> int:

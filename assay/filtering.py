@@ -22,7 +22,6 @@ from assay.manifest import (
     Filtered,
     FilteredPiece,
     Scored,
-    ScoredPiece,
     reason_code,
 )
 from assay.rules import Rules
@@ -85,7 +84,7 @@ def filter_records(
             if scored is None:
                 judged = _unjudged(records)
             else:
-                judged = _judged(records, piece, scored.pieces[number], scored.attributes, rules, home)
+                judged = _judged(records, piece, number, scored, rules, home)
             decisions = _decisions(judged, steerlm_wanted=_STEERLM_EXPORT in exports)
             path = folder / f"decisions-{number:06d}.parquet"
             with written_whole(path) as temporary:
@@ -122,16 +121,17 @@ def _unjudged(records: pl.DataFrame) -> pl.DataFrame:
 def _judged(
     records: pl.DataFrame,
     piece: ConvertedPiece,
-    scored: ScoredPiece,
-    attributes: tuple[str, ...],
+    number: int,
+    scored: Scored,
     rules: Rules,
     home: Home,
 ) -> pl.DataFrame:
     """The records with ``unscored`` and ``broken``, reasons or null, and ``has_turn``, true or null."""
-    turns = read_artifact(scored.scores, home, ["row", "turn", *attributes, "reason"])
+    attributes, scores = scored.attributes, scored.pieces[number].scores
+    turns = read_artifact(scores, home, ["row", "turn", *attributes, *scored.warnings, "reason"])
     if turns.height != piece.turn_count:
         raise AssayError(
-            f"{home.artifacts / scored.scores.path}: {turns.height} turns where the piece has "
+            f"{home.artifacts / scores.path}: {turns.height} turns where the piece has "
             f"{piece.turn_count}. Remove it and run again: it is made anew."
         )
     unscored = (

@@ -125,7 +125,9 @@ class ScoredPiece:
 
     ``scores`` is a Parquet file with the rows of the piece's ``turns``, in their order: ``row`` UInt32,
     ``turn`` UInt32, a Float32 column an attribute (null where there is no score), ``reason`` String
-    (null where there is a score), ``tokens_cut`` UInt32 (tokens left out in front, by consent only).
+    (null where there is a score), ``tokens_cut`` UInt32 (tokens left out in front, by consent only),
+    ``tokens`` UInt32 (of the turn with all that precedes it; null where they were not counted), and a
+    Boolean column for each of ``Scored.warnings``.
     """
 
     scores: Artifact
@@ -145,6 +147,9 @@ class Scored:
     """Turns without a score, by reason code."""
     segments: tuple[str, ...]
     """Digests of the store's segments that the scores were read from."""
+    warnings: dict[str, int] = field(default_factory=dict)
+    """What the model's card warns of, a name of ``card_warnings`` each, and of how many conversations it
+    is true."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from assay.nearest import nearest
 from assay.rewards import catalog
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec
+from assay.rewards.published import CATALOG, Entry
 from assay.rewards.remote.endpoints import spec_of
 from assay.scalar import check_weights
 
@@ -33,7 +34,7 @@ def find_model(
     """The model of that name; UserMistake where there is none. ``options`` are the catalog's.
 
     An address is no name: a run says which service, and the operator says where it is. A service of a
-    published model has that model's weights, where it rates all that they name.
+    published model has that model's weights, where it rates all that they name, and its languages.
     """
     endpoints = settings.endpoints()
     if name in endpoints:
@@ -44,10 +45,12 @@ def find_model(
                 "list of endpoints; leave it out"
             )
         spec = spec_of(endpoints[name], over_length=over_length)
-        chosen = _published_weights(endpoints[name]) if weights is None else weights
-        if chosen:
-            check_weights(spec.attributes, chosen)
-        return dataclasses.replace(spec, weights=tuple(chosen.items()))
+        entry = _published(endpoints[name])
+        if weights is None:
+            weights = entry.weights if set(entry.weights) <= set(spec.attributes) else {}
+        if weights:
+            check_weights(spec.attributes, weights)
+        return dataclasses.replace(spec, weights=tuple(weights.items()), languages=entry.languages)
     if "://" in name:
         raise UserMistake(
             f"--model takes a name, not an address; {_told(name, endpoints)} (see docs/services.md)"
@@ -78,11 +81,12 @@ def loading_options(settings: Settings) -> catalog.LoadOptions:
     )
 
 
-def _published_weights(endpoint: Endpoint) -> Mapping[str, float]:
-    for name, entry in catalog.CATALOG.items():
-        if name.casefold() == endpoint.model.casefold() and set(entry.weights) <= set(endpoint.attributes):
-            return entry.weights
-    return {}
+def _published(endpoint: Endpoint) -> Entry:
+    """What is published of the model that is served there; nothing, of one that the catalog does not know."""
+    for name, entry in CATALOG.items():
+        if name.casefold() == endpoint.model.casefold():
+            return entry
+    return Entry(source=endpoint.model)
 
 
 def _told(name: str, endpoints: Mapping[str, Endpoint]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from rich.console import Group
@@ -11,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from assay import __version__
+from assay import __version__, card_warnings
 from assay.export.files import ExportedFile
 from assay.manifest import Converted, Filtered, Scored
 from assay.rewards.protocol import ModelSpec
@@ -58,7 +59,11 @@ def run_manifest(
         "quarantined": dict(counts.quarantined),
         "lines": converted.lines,
         "turns": _turns(scored, work),
-        "warnings": dict(work.warnings) if work else {},
+        "devices": [
+            {**asdict(one), "tokens_per_second": round(one.tokens_per_second, 1), "busy": round(one.busy, 3)}
+            for one in (work.devices if work else ())
+        ],
+        "warnings": _warnings(scored, model),
         "failed": dict(scored.failed) if scored else {},
         "model": _model(model) if scored and model else None,
         "inputs": [
@@ -81,6 +86,14 @@ def _turns(scored: Scored | None, work: ScoringWork | None) -> dict[str, int]:
     rated = work.turns_scored if work else 0
     failed = sum(scored.failed.values())
     return {"scored": rated, "reused": max(0, scored.turns - rated - failed), "failed": failed}
+
+
+def _warnings(scored: Scored | None, model: ModelSpec | None) -> dict[str, int]:
+    """What the model's card warns of, and of how many conversations it is true; those of none left out."""
+    if scored is None or model is None:
+        return {}
+    told = card_warnings.told(model)
+    return {told[name]: count for name, count in scored.warnings.items() if count}
 
 
 def _model(model: ModelSpec) -> dict[str, Any]:
@@ -155,7 +168,7 @@ def _remarks(manifest: Mapping[str, Any]) -> list[str]:
     if unusable is not None and not manifest["rows"]["kept"]:
         remarks.append(unusable)
     remarks += [
-        f"{counted(count, 'conversations')} scored by this run {'is' if count == 1 else 'are'} {told}."
+        f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {told}."
         for told, count in manifest.get("warnings", {}).items()
     ]
     if not manifest["complete"]:

@@ -6,12 +6,13 @@ The grammar, keywords in any case::
     either     = both { "or" both }
     both       = denial { "and" denial }
     denial     = "not" denial | "(" either ")" | comparison
-    comparison = operand operator operand { operator operand }
+    comparison = operand operator operand { operator operand } | FLAG
     operand    = NUMBER | ATTRIBUTE
     operator   = "<" | "<=" | ">" | ">=" | "==" | "!="
 
 Of two neighbouring operands one is a number and the other an attribute; ``1 <= helpfulness <= 3`` is
-``1 <= helpfulness and helpfulness <= 3``. Nothing is evaluated but comparisons of a score with a number.
+``1 <= helpfulness and helpfulness <= 3``. A flag is true or false of a conversation by itself. Nothing else
+is evaluated.
 
 A score is a float32, so a threshold is rounded to the nearest float32 before it is compared. A score
 that is printed as 0.1 is then ``== 0.1`` and ``<= 0.1``, as it is when numpy or polars compares the
@@ -23,8 +24,9 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import polars as pl
@@ -42,6 +44,7 @@ Operator = Literal["<", "<=", ">", ">=", "==", "!="]
 
 _MIRRORED: dict[str, Operator] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _INSTEAD = {"=": "==", "&&": "and", "&": "and", "||": "or", "|": "or", "!": "not", "<>": "!=", "=>": ">="}
+_ALONE = "`{0}` is true or false: write it alone, or `not {0}`"
 _KEYWORDS = ("and", "or", "not")
 _EXCERPT_CHARACTERS = 72
 
@@ -85,6 +88,20 @@ class Comparison:
 
     def __str__(self) -> str:
         return f"{self.attribute} {self.operator} {_shortest(self.threshold)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Something that is true of a conversation or is not."""
+
+    name: str
+
+    def expression(self) -> pl.Expr:
+        """True or false."""
+        return pl.col(self.name)
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +150,7 @@ class Either:
         return " or ".join(str(operand) for operand in self.operands)
 
 
-Predicate = Comparison | Not | Both | Either
+Predicate = Comparison | Flag | Not | Both | Either
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,16 +185,22 @@ class Rules:
 
 
 def parse_rules(
-    texts: Sequence[str], *, attributes: Sequence[str], allow_cross_prompt: bool = False
+    texts: Sequence[str],
+    *,
+    attributes: Sequence[str],
+    flags: Mapping[str, str | None] = MappingProxyType({}),
+    allow_cross_prompt: bool = False,
 ) -> Rules:
-    """The rules that ``texts`` say about scores of ``attributes``.
+    """The rules that ``texts`` say about scores of ``attributes``, and about ``flags``.
+
+    A flag that cannot be told here comes with the reason why.
 
     UserMistake, with the place in the text and what was expected there, for anything else; also for a
     threshold on ``reward``, which says nothing across prompts, unless ``allow_cross_prompt``.
     """
     return Rules(
         tuple(
-            Rule(" ".join(text.split()), _Parser(text, tuple(attributes), allow_cross_prompt).rule())
+            Rule(" ".join(text.split()), _Parser(text, tuple(attributes), flags, allow_cross_prompt).rule())
             for text in texts
         )
     )
@@ -199,9 +222,16 @@ class _Operand(NamedTuple):
 class _Parser:
     """Recursive descent over one rule's tokens."""
 
-    def __init__(self, text: str, attributes: tuple[str, ...], allow_cross_prompt: bool) -> None:
+    def __init__(
+        self,
+        text: str,
+        attributes: tuple[str, ...],
+        flags: Mapping[str, str | None],
+        allow_cross_prompt: bool,
+    ) -> None:
         self._text = text
         self._attributes = attributes
+        self._flags = flags
         self._allow_cross_prompt = allow_cross_prompt
         if len(text) > MAX_RULE_CHARACTERS:
             raise UserMistake(
@@ -268,7 +298,18 @@ class _Parser:
                     self._peek(), f"expected `)` for the `(` at character {token.position + 1}"
                 )
             return predicate
+        if token.kind == "word" and token.text in self._flags and token.text not in self._attributes:
+            return self._flag()
         return self._comparison()
+
+    def _flag(self) -> Flag:
+        token = self._take()
+        reason = self._flags[token.text]
+        if reason is not None:
+            raise self._mistake(token, reason, found="cannot be told:")
+        if self._peek().kind == "operator":
+            raise self._mistake(self._peek(), _ALONE.format(token.text))
+        return Flag(token.text)
 
     def _comparison(self) -> Predicate:
         left = self._operand(f"a comparison such as `{self._example()}`")
@@ -315,8 +356,10 @@ class _Parser:
 
     def _check_attribute(self, token: _Token) -> None:
         name = token.text
+        if name in self._flags and name not in self._attributes:
+            raise self._mistake(token, _ALONE.format(name), found="a comparison with")
         if name not in self._attributes:
-            near = nearest(name, self._attributes)
+            near = nearest(name, (*self._attributes, *self._flags))
             meant = f"did you mean {near}? " if near else ""
             rated = ", ".join(self._attributes) or "nothing"
             raise self._mistake(token, f"{meant}The model rates: {rated}", found="unknown attribute")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import operator
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import reduce
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from assay import plan
+from assay import card_warnings, plan
 from assay.cluster import ClusterOptions, connected
-from assay.disk import full_disk_named
+from assay.disk import full_disk_named, read_artifact
 from assay.errors import ClusterFault
 from assay.home import Artifact, Home, digest_of_bytes, digest_of_file, sweep, written_whole
-from assay.manifest import Converted, Scored, ScoredPiece, reason_code
+from assay.manifest import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
 from assay.progress import Progress, Silent
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec
 from assay.rewards.remote.endpoints import ReadBlock
@@ -24,11 +25,12 @@ from assay.rewards.remote.replies import PASSING
 from assay.schema import WEIGHTED_REWARD
 from assay.shard import Shard, ShardWork
 from assay.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
+from assay.wording import counted
 
 if TYPE_CHECKING:
     from assay.dispatch import Fatal
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 DEFAULT_SHARD_TOKENS = 1 << 18
 
 _KILLED = "killed_workers: every worker that took this turn died, most likely of memory"
@@ -64,6 +66,21 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceWork:
+    """What one worker did in this run."""
+
+    worker: str
+    device: str
+    shards: int
+    turns: int
+    tokens: int
+    tokens_per_second: float
+    """Of the time in which shards were out, loading the model included."""
+    busy: float
+    """The part of that time in which the model was at work, as the worker's process sees it."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringWork:
     """What this run did for its scores. In no cache: a run whose score stage is cached did nothing."""
 
@@ -72,9 +89,8 @@ class ScoringWork:
     tokens: int = 0
     seconds: float = 0.0
     shards: tuple[ShardWork, ...] = ()
+    devices: tuple[DeviceWork, ...] = ()
     resumed_plan: bool = False
-    warnings: dict[str, int] = field(default_factory=dict)
-    """What the model's card warns of, and how many of the conversations scored by this run it is true of."""
 
 
 def score_key(converted: Converted, model: ModelSpec) -> str:
@@ -84,6 +100,7 @@ def score_key(converted: Converted, model: ModelSpec) -> str:
         converted.digest.encode(),
         model.fingerprint.encode(),
         *(f"{name}={weight!r}".encode() for name, weight in model.weights),
+        *(f"{name}: {words}".encode() for name, words in card_warnings.told(model).items()),
     )
 
 
@@ -145,6 +162,7 @@ def score(
     shards: list[ShardWork] = []
     unscored: dict[bytes, str] = {}
     resumed = False
+    at_work = 0.0
     with store.planning(progress.say), full_disk_named(home.root):
         store.open(warn=progress.say)
         for _ in range(_ROUNDS):
@@ -165,7 +183,7 @@ def score(
                 )
             progress.begin("score", pending.height, "turns")
             if model.endpoint is None:
-                _run(_shards(pending, converted), model, home, cluster, progress, shards, unscored)
+                at_work += _run(_shards(pending, converted), model, home, cluster, progress, shards, unscored)
             else:
                 from assay.requesting import request_scores
 
@@ -187,31 +205,38 @@ def score(
                     "the same folder for every worker?"
                 )
         scored = _gather(converted, model, store, unscored, home)
-    warnings = _card_warnings(model, shards)
-    for told, count in warnings.items():
-        progress.say(f"warning: {told}: {count:,} of the conversations scored by this run")
+    for name, count in scored.warnings.items():
+        if count:
+            progress.say(f"warning: {card_warnings.told(model)[name]}: {counted(count, 'conversations')}")
     work = ScoringWork(
         turns_scored=sum(shard.turns - shard.failed for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
         seconds=time.monotonic() - began,
         shards=tuple(sorted(shards, key=lambda shard: shard.shard)),
+        devices=_devices(shards, at_work),
         resumed_plan=resumed,
-        warnings=warnings,
     )
     return scored, work
 
 
-def _card_warnings(model: ModelSpec, shards: Iterable[ShardWork]) -> dict[str, int]:
-    """What the model's card does not vouch for, and of how many conversations that is true; none of 0."""
-    counts: dict[str, int] = {}
+def _devices(shards: Sequence[ShardWork], seconds: float) -> tuple[DeviceWork, ...]:
+    """What each worker did in the ``seconds`` in which shards were out."""
+    by_worker: dict[tuple[str, str], list[ShardWork]] = {}
     for shard in shards:
-        for told, count in (
-            (f"longer than the {model.trained_tokens} tokens that it was trained on", shard.beyond_trained),
-            (f"in a script of none of its languages ({', '.join(model.languages)})", shard.other_script),
-        ):
-            if count:
-                counts[told] = counts.get(told, 0) + count
-    return {f"{told}, as {model.name}'s card has it": count for told, count in counts.items()}
+        by_worker.setdefault((shard.worker, shard.device), []).append(shard)
+    return tuple(
+        DeviceWork(
+            worker=worker,
+            device=device,
+            shards=len(theirs),
+            turns=sum(shard.turns for shard in theirs),
+            tokens=(tokens := sum(shard.tokens for shard in theirs)),
+            tokens_per_second=tokens / seconds,
+            busy=sum(shard.busy_seconds for shard in theirs) / seconds,
+        )
+        for (worker, device), theirs in sorted(by_worker.items())
+        if seconds and device
+    )
 
 
 def _without(turns: pl.DataFrame, unscored: dict[bytes, str]) -> pl.DataFrame:
@@ -238,8 +263,11 @@ def _run(
     progress: Progress,
     finished: list[ShardWork],
     unscored: dict[bytes, str],
-) -> None:
-    """Have the shards scored; work goes to ``finished``, turns to be tried another day to ``unscored``."""
+) -> float:
+    """The seconds in which shards were out; work goes to ``finished``.
+
+    Turns that are to be tried another day go to ``unscored``.
+    """
     from assay.dispatch import Fatal, dispatch
 
     def done(result: ShardWork | Fatal) -> None:
@@ -251,10 +279,18 @@ def _run(
         else:
             finished.append(result)
             unscored.update(result.unstored)
-            progress.advance(result.turns, failed=result.failed, tokens=result.tokens, seconds=result.seconds)
+            progress.advance(
+                result.turns,
+                failed=result.failed,
+                tokens=result.tokens,
+                worker=result.worker,
+                busy_seconds=result.busy_seconds,
+            )
 
     with connected(cluster, say=progress.say) as client:
+        began = time.monotonic()
         dispatch(client, shards, model, home, done=done, say=progress.say)
+        return time.monotonic() - began
 
 
 def _gather(
@@ -270,6 +306,7 @@ def _gather(
     pieces: list[ScoredPiece] = []
     failed: dict[str, int] = {}
     segments: set[str] = set()
+    warnings = Counter(dict.fromkeys(card_warnings.told(model), 0))
     keys = []
     sweep(folder)
     for group in plan.grouped_turns(converted, home):
@@ -290,9 +327,12 @@ def _gather(
         parts = joined.partition_by("piece", as_dict=True)
         for number in group.pieces:
             part = parts.get((number,), joined.clear())
+            part = card_warnings.marked(part, model, partial(_messages, converted.pieces[number], home))
+            warnings.update(card_warnings.counted(part, model))
+            part = part.select("row", "turn", *columns, *card_warnings.told(model))
             path = folder / f"piece-{number:05}.parquet"
             with written_whole(path) as temporary:
-                part.select("row", "turn", *columns).write_parquet(temporary, compression_level=3)
+                part.write_parquet(temporary, compression_level=3)
             pieces.append(ScoredPiece(Artifact.of(path, home)))
     return Scored(
         fingerprint=model.fingerprint,
@@ -302,7 +342,14 @@ def _gather(
         distinct_turns=pl.concat(keys)[KEY].n_unique() if keys else 0,
         failed=dict(sorted(failed.items())),
         segments=tuple(sorted(segments)),
+        warnings=dict(warnings),
     )
+
+
+def _messages(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
+    """Row and messages of the records of a piece that have turns."""
+    records = read_artifact(piece.records, home, ["row", "outcome", "messages"])
+    return records.filter(pl.col("outcome") == "ok").select("row", "messages")
 
 
 def _weighted(model: ModelSpec) -> list[pl.Expr]:

@@ -16,7 +16,6 @@ import polars as pl
 from assay.disk import full_disk_named
 from assay.home import Home
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.languages import in_other_script
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Request, RewardModel, TurnScore
 from assay.schema import Conversation, Message
 from assay.store import KEY, ScoreStore
@@ -71,31 +70,33 @@ class ShardWork:
     turns: int
     failed: int
     tokens: int
+    """Of the conversations through their last planned turns, however often a token was computed."""
     seconds: float
     worker: str
-    beyond_trained: int = 0
-    """Conversations longer than any that the model was trained on."""
-    other_script: int = 0
-    """Conversations in a script of none of the model's languages."""
+    device: str = ""
+    """What the worker computes on."""
+    busy_seconds: float = 0.0
+    """How long that was at work since the worker's last shard."""
     unstored: dict[bytes, str] = field(default_factory=dict)
     """Reasons of turns that another attempt could have a score for."""
 
 
 _models: dict[tuple[str, Endpoint | None], RewardModel] = {}
 
-#: A worker may have been started with several threads. A model is for one of them at a time.
-_one_at_a_time = threading.Lock()
+#: A worker may have several threads: while one has the device, another renders and tokenizes.
+_opening = threading.Lock()
 
 
 def opened(spec: ModelSpec) -> RewardModel:
     """The model, loaded the first time that this process is asked for it; the one before it is let go."""
     # A service that has moved is the same model, and yet to be asked at its new address.
     key = (spec.fingerprint, spec.endpoint)
-    if key not in _models:
-        _models.clear()
-        module, _, name = spec.opener.partition(":")
-        _models[key] = getattr(importlib.import_module(module), name)(spec)
-    return _models[key]
+    with _opening:
+        if key not in _models:
+            _models.clear()
+            module, _, name = spec.opener.partition(":")
+            _models[key] = getattr(importlib.import_module(module), name)(spec)
+        return _models[key]
 
 
 def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
@@ -104,19 +105,14 @@ def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
     Doing it twice does no harm: the same turns in the same order give the same segment under the same
     name.
     """
-    with _one_at_a_time:
-        return _scored(shard, spec, home)
-
-
-def _scored(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
     began = time.monotonic()
     model = opened(spec)
     requests, keys = requested(shard, home)
-    tokens_before = getattr(model, "tokens_seen", 0)
-    beyond_before = getattr(model, "beyond_trained", 0)
     scores: dict[bytes, TurnScore] = {}
+    tokens = 0
     for turn_keys, outcomes in zip(keys, model.score(requests), strict=True):
         scores.update(zip(turn_keys, outcomes, strict=True))
+        tokens += max((outcome.tokens or 0 for outcome in outcomes), default=0)
     unstored = {
         key: outcome.reason
         for key, outcome in scores.items()
@@ -132,11 +128,11 @@ def _scored(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
         unstored=unstored,
         turns=len(scores),
         failed=sum(outcome.values is None for outcome in scores.values()),
-        tokens=getattr(model, "tokens_seen", 0) - tokens_before,
+        tokens=tokens,
         seconds=time.monotonic() - began,
         worker=f"{socket.gethostname()}:{os.getpid()}",
-        beyond_trained=getattr(model, "beyond_trained", 0) - beyond_before,
-        other_script=sum(in_other_script(request.messages, spec.languages) for request in requests),
+        device=getattr(model, "device_name", ""),
+        busy_seconds=getattr(model, "taken_busy_seconds", float)(),
     )
 
 

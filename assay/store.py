@@ -21,6 +21,7 @@ from assay.schema import TURN_KEY_BYTES
 KEY = "key"
 REASON = "reason"
 TOKENS_CUT = "tokens_cut"
+TOKENS = "tokens"
 SEGMENT = "segment"
 
 _SET_ASIDE = "set-aside"
@@ -28,11 +29,12 @@ _WAIT_NOTICE_SECONDS = 1.0
 
 
 def score_schema(attributes: Sequence[str]) -> dict[str, pl.DataType]:
-    """The columns that a score has everywhere: an attribute each, the reason if none, tokens cut."""
+    """The columns that a score has everywhere: an attribute each, the reason if none, tokens cut, tokens."""
     return {
         **{name: pl.Float32() for name in attributes},
         REASON: pl.String(),
         TOKENS_CUT: pl.UInt32(),
+        TOKENS: pl.UInt32(),
     }
 
 
@@ -87,6 +89,7 @@ class ScoreStore:
             columns[name] = [None if one.values is None else one.values[index] for one in scores.values()]
         columns[REASON] = [one.reason for one in scores.values()]
         columns[TOKENS_CUT] = [one.tokens_cut for one in scores.values()]
+        columns[TOKENS] = [one.tokens for one in scores.values()]
         frame = pl.DataFrame(columns, schema=self._schema)
         if frame[KEY].bin.size().n_unique() != 1 or frame[KEY].bin.size()[0] != TURN_KEY_BYTES:
             raise ValueError(f"a turn key has {TURN_KEY_BYTES} bytes")

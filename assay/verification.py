@@ -216,15 +216,21 @@ def _neighbours(
 def _padding_side(
     model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
 ) -> Check:
+    from assay.rewards.local.model import LocalRewardModel
+    from assay.rewards.local.padded_left import last_scores_padded_left
+
     name = "padded on the left, with a mask"
     requests = [
         Request(conversation, (len(turn_positions(conversation)) - 1,)) for conversation in conversations
     ]
-    padded_left = getattr(model, "last_scores_padded_left", lambda requests: None)(requests)
+    padded_left = last_scores_padded_left(model, requests) if isinstance(model, LocalRewardModel) else None
     if padded_left is None:
         return Check(name, None, "not a causal model of this process")
     return _compared(
-        name, [[outcome] for outcome in padded_left], [scores[-1:] for scores in alone], spec.dtype
+        name,
+        [[TurnScore(values)] for values in padded_left],
+        [scores[-1:] for scores in alone],
+        spec.dtype,
     )
 
 

@@ -37,9 +37,9 @@ import numpy as np
 import torch
 import transformers
 
-from assay.rewards import batching, local
 from assay.rewards.catalog import find_model
-from assay.rewards.local import LocalRewardModel
+from assay.rewards.local import batching
+from assay.rewards.local.model import CUDA_MOST_BATCH_TOKENS, LocalRewardModel
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Pass
 from assay.schema import Conversation, Message, turn_positions
@@ -134,26 +134,20 @@ def model_of(shape: Shape, device: str) -> LocalRewardModel:
         pad_token_id=VOCABULARY - 1,
     )
 
-    def random_weights(spec: Any, device: torch.device) -> Any:
-        torch.manual_seed(0)
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(torch.bfloat16)
-        try:
-            with torch.device(device):
-                return transformers.AutoModelForSequenceClassification.from_config(
-                    config, dtype=torch.bfloat16
-                )
-        finally:
-            torch.set_default_dtype(before)
-
     spec = dataclasses.replace(find_model("starter"), dtype="bfloat16", attributes=("reward",))
-    load, local._load = local._load, random_weights
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
     try:
-        model = LocalRewardModel(spec, device=device)
+        with torch.device(device):
+            weights = transformers.AutoModelForSequenceClassification.from_config(
+                config, dtype=torch.bfloat16
+            )
     finally:
-        local._load = load
+        torch.set_default_dtype(before)
+    model = LocalRewardModel(spec, device=device, loaded=weights)
     if device.startswith("cuda"):
-        model.calibrate(ceiling=local.CUDA_MOST_BATCH_TOKENS)
+        model.calibrate(ceiling=CUDA_MOST_BATCH_TOKENS)
     return model
 
 
@@ -165,8 +159,8 @@ class Bench:
         self.device = torch.device(device)
         self.model = model_of(shape, device)
         self.requests = [Request(one, tuple(range(len(turn_positions(one))))) for one in conversations]
-        self.rendered = [one for r in self.model._renderer.render(self.requests) for one in r.passes]
-        part = self.model._renderer.render(self.requests[::PEERS_SEE])
+        self.rendered = [one for r in self.model.renderer.render(self.requests) for one in r.passes]
+        part = self.model.renderer.render(self.requests[::PEERS_SEE])
         self.part = [one for r in part for one in r.passes]
         self.prefixes = [one.token_ids[: read.position + 1] for one in self.part for read in one.reads]
         self.part_tokens = tokens_of(self.part)
@@ -212,13 +206,13 @@ class Bench:
     @torch.inference_mode()
     def loop(self) -> list[float]:
         ids = (torch.from_numpy(one.astype(np.int64))[None].to(self.device) for one in self.prefixes)
-        return [float(self.model._model(input_ids=one).logits[0][0]) for one in ids]
+        return [float(self.model.network.model(input_ids=one).logits[0][0]) for one in ids]
 
     @torch.inference_mode()
     def padded(self, order: Sequence[int], size: int) -> list[float]:
         """Batches of ``size`` in that order, with a mask, logits read as transformers does."""
         scores = [0.0] * len(self.prefixes)
-        pad = self.model._model.config.pad_token_id
+        pad = self.model.network.model.config.pad_token_id
         for first in range(0, len(order), size):
             members = order[first : first + size]
             lengths = [len(self.prefixes[index]) for index in members]
@@ -226,7 +220,7 @@ class Bench:
             for row, index in enumerate(members):
                 ids[row, : lengths[row]] = self.prefixes[index]
             batch = torch.from_numpy(ids).to(self.device)
-            logits = self.model._model(input_ids=batch, attention_mask=(batch != pad).long()).logits
+            logits = self.model.network.model(input_ids=batch, attention_mask=(batch != pad).long()).logits
             for index, score in zip(members, logits[:, 0].tolist(), strict=True):
                 scores[index] = score
         return scores
@@ -282,7 +276,7 @@ class Bench:
         for batch in batching.budgeted(lengths, max_tokens=self.model._budget.max_tokens):
             ids = np.concatenate([passes[index].token_ids for index in batch]).astype(np.int64)
             positions = np.concatenate([np.arange(lengths[index]) for index in batch])
-            self.model._backbone(
+            self.model.network.backbone(
                 input_ids=torch.from_numpy(ids)[None].to(self.device),
                 position_ids=torch.from_numpy(positions)[None].to(self.device),
                 use_cache=False,
@@ -293,12 +287,12 @@ class Bench:
         """By name: tokens a second (None where it does not run), and how far from sdpa, or why not."""
         passes = self.rendered[: max(8, len(self.rendered) // 4)]
         total = tokens_of(passes)
-        told = self.model._model.config._attn_implementation
+        told = self.model.network.model.config._attn_implementation
         spent, expected = self.seconds(lambda: self.forward(passes))
         yield "sdpa", total / spent, ""
         for name in ("flash_attention_2", "flash_attention_3", "flex_attention"):
             try:
-                self.model._model.set_attn_implementation(name)
+                self.model.network.model.set_attn_implementation(name)
                 spent, scores = self.seconds(lambda: self.forward(passes))
             except (ImportError, ValueError, RuntimeError, TypeError, AttributeError) as error:
                 yield name, None, " ".join(str(error).split())[:90]
@@ -308,7 +302,7 @@ class Bench:
             if name.startswith("flash"):
                 spent, _ = self.seconds(lambda: self.packed(passes))
                 yield f"{name}, packed", total / spent, "not read"
-        self.model._model.set_attn_implementation(told)
+        self.model.network.model.set_attn_implementation(told)
 
     def out_of_memory(self) -> str:
         """What became of a budget far too large on a device with little memory left."""

@@ -34,7 +34,7 @@ def engine_seconds(sample: Path) -> float:
 def engine_alone(sample: Path) -> None:
     """Print the CPU seconds that the engine spends on the sample in this process."""
     from assay.rewards.catalog import find_model
-    from assay.rewards.local import open_model
+    from assay.rewards.local.model import open_model
     from assay.rewards.protocol import Request
     from assay.schema import Message, turn_positions
 

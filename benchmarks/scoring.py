@@ -47,7 +47,8 @@ import torch
 import transformers
 
 from assay.rewards.catalog import find_model
-from assay.rewards.local import CPU_BATCH_TOKENS, LocalRewardModel, open_model
+from assay.rewards.local.model import CPU_BATCH_TOKENS, LocalRewardModel, open_model
+from assay.rewards.local.opening import Sharing
 from assay.rewards.protocol import Request
 from assay.schema import Conversation, Message, turn_positions
 
@@ -117,7 +118,7 @@ def sample(lines: Path, model: LocalRewardModel) -> Sample:
             continue
         everything.append(text_lengths(messages))
         if number % EVERY == EVERY // 2:
-            (rendered,) = model._renderer.render([Request(messages, tuple(range(len(positions))))])
+            (rendered,) = model.renderer.render([Request(messages, tuple(range(len(positions))))])
             if not rendered.refused:
                 chosen.append(messages)
         number += 1
@@ -135,7 +136,7 @@ class Ours:
             for one in chosen
             for position in turn_positions(one)
         ]
-        self.passes = [one.token_ids for r in model._renderer.render(self.requests) for one in r.passes]
+        self.passes = [one.token_ids for r in model.renderer.render(self.requests) for one in r.passes]
 
     def assay(self) -> list[float]:
         outcomes = [turn for one in self.model.score(self.requests) for turn in one]
@@ -150,7 +151,7 @@ class Ours:
             rows = max(1, CPU_BATCH_TOKENS // length)
             for start in range(0, len(group), rows):
                 batch = torch.from_numpy(np.stack(group[start : start + rows]).astype(np.int64))
-                self.model._backbone(input_ids=batch, use_cache=False)
+                self.model.network.backbone(input_ids=batch, use_cache=False)
 
 
 class Theirs:
@@ -263,7 +264,7 @@ def distilabel(folder: Path, ours: Ours, temporary: Path) -> dict[str, Any] | No
 def best_of_requests(ours: Ours) -> list[Request]:
     """Prompts and answers of about the lengths wanted, cut out of the sample's own text."""
     tokens = np.concatenate(ours.passes)
-    texts = ours.model._renderer._tokenizer.decode(tokens, skip_special_tokens=True).split(" ")
+    texts = ours.model.renderer._tokenizer.decode(tokens, skip_special_tokens=True).split(" ")
     words_a_token = len(texts) / len(tokens)
     words = iter(texts)
 
@@ -289,18 +290,19 @@ class BestOf(NamedTuple):
 
 def best_of(model: LocalRewardModel, requests: Sequence[Request]) -> BestOf:
     """How many times faster with shared prompts; the fastest of three runs of each counts."""
-    whole = [len(one.token_ids) for r in model._renderer.render(requests) for one in r.passes]
+    whole = [len(one.token_ids) for r in model.renderer.render(requests) for one in r.passes]
     seconds: dict[bool, list[float]] = {True: [], False: []}
     scores: dict[bool, list[float]] = {}
     seen = {}
+    shared = model.sharing
     for sharing in (True, False) * 3:
-        model.shares_no_beginnings_because = None if sharing else "to compare"
+        model.sharing = shared if sharing else Sharing("to compare")
         before = model.tokens_seen
         spent, outcomes = timed(lambda: model.score(requests))
         seconds[sharing].append(spent)
         seen[sharing] = model.tokens_seen - before
         scores[sharing] = [turn.values[0] for one in outcomes for turn in one if turn.values]
-    model.shares_no_beginnings_because = None
+    model.sharing = shared
     prompt_tokens = (seen[False] - seen[True]) / (PROMPTS * (BEST_OF - 1))
     return BestOf(
         ratio=min(seconds[False]) / min(seconds[True]),
@@ -404,7 +406,7 @@ def prefix_ratio(lengths: Sequence[tuple[int, int]]) -> float:
 
 def padding(model: LocalRewardModel, passes: Sequence[Any]) -> float:
     """The share of a batch's tokens that is padding."""
-    from assay.rewards.batching import budgeted
+    from assay.rewards.local.batching import budgeted
 
     lengths = [len(ids) for ids in passes]
     batches = budgeted(lengths, max_tokens=model._budget.max_tokens)

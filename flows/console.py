@@ -17,6 +17,7 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from assay.progress import Utilisation
 from assay.terminal import printable
 from assay.wording import counted
 
@@ -54,6 +55,7 @@ class Console:
         self._total: int | None = None
         self._done = 0
         self._sums: dict[str, float] = {}
+        self._utilisation = Utilisation()
         self._currency = ""
         self._began = 0.0
         self._spoke = 0.0
@@ -81,7 +83,7 @@ class Console:
         """Show a bar, or say that the stage begins."""
         self._end_bar()
         self._name, self._unit, self._total = stage, unit, total
-        self._done, self._sums = 0, {}
+        self._done, self._sums, self._utilisation = 0, {}, Utilisation()
         self._began = self._spoke = time.monotonic()
         if self._screen.is_terminal:
             self._bars = Progress(
@@ -102,6 +104,7 @@ class Console:
         """Move the bar; in a log, say how far it is now and then."""
         self._done += count
         self._currency = str(details.get("currency", self._currency))
+        self._utilisation.add(details)
         for name, value in details.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 self._sums[name] = self._sums.get(name, 0) + value
@@ -122,6 +125,8 @@ class Console:
             parts.append(f"{requests * 60 / seconds:,.0f} requests/min")
         elif tokens := self._sums.get("tokens", 0):
             parts.append(f"{tokens / seconds:,.0f} tokens/s")
+            if busy := self._utilisation.told(seconds):
+                parts.append(busy)
         if retries := self._sums.get("retries", 0):
             parts.append(f"{retries:,.0f} retries")
         if requests and (failed := self._sums.get("failed", 0)):

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from assay.card_warnings import why_unknown
 from assay.config import CommandLine, RunOptions, Settings
 from assay.deployed import Places, model_named, places
 from assay.errors import UserMistake
@@ -61,7 +62,12 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         digest_cache=home.root / "model-digests.json",
     )
     _check_stop(options)
-    rules = parse_rules(options.keep, attributes=model.columns, allow_cross_prompt=options.allow_cross_prompt)
+    rules = parse_rules(
+        options.keep,
+        attributes=model.columns,
+        flags=why_unknown(model),
+        allow_cross_prompt=options.allow_cross_prompt,
+    )
     if options.stop_after is None:
         check_exports(options.export, model.columns)
     output = OutputFolder(_release(where.output, options) if options.release else where.output)

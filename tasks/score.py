@@ -24,7 +24,7 @@ from assay.cluster import ClusterOptions
 from assay.histogram import Histogram, histograms, picture_address
 from assay.home import Home
 from assay.manifest import Converted, Scored
-from assay.progress import Progress
+from assay.progress import Progress, Utilisation
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
 from assay.shard import ShardWork
@@ -109,6 +109,7 @@ class ShownInPrefect:
         self._done = 0
         self._began = 0.0
         self._sums: Counter[str] = Counter()
+        self._utilisation = Utilisation()
         self._news = threading.Event()
         self._ended = threading.Event()
         # The thread belongs to this task's run: Prefect knows that by the context.
@@ -129,13 +130,14 @@ class ShownInPrefect:
         """Pass it on; the artifact begins at 0 %."""
         self._watcher.begin(stage, total, unit)
         self._total, self._done = total or 0, 0
-        self._began, self._sums = time.monotonic(), Counter()
+        self._began, self._sums, self._utilisation = time.monotonic(), Counter(), Utilisation()
         self._news.set()
 
     def advance(self, count: int = 1, **details: object) -> None:
         """Pass it on, and have the artifact follow when it is due."""
         self._watcher.advance(count, **details)
         self._done += count
+        self._utilisation.add(details)
         self._sums.update({name: n for name, n in details.items() if isinstance(n, int)})
         self._news.set()
 
@@ -155,9 +157,13 @@ class ShownInPrefect:
             _show_progress(artifact, 100.0 * self._done / self._total, self._about())
 
     def _about(self) -> str:
-        """``120 of 400 turns, 12.5 turns/s, 22 s left, 1 without a score``."""
+        """``120 of 400 turns, 12.5 turns/s, 2 devices 97% busy, 22 s left, 1 without a score`` and so on."""
         seconds = max(time.monotonic() - self._began, 1e-3)
         parts = [f"{self._done:,} of {self._total:,} turns", f"{self._done / seconds:,.1f} turns/s"]
+        if tokens := self._sums.get("tokens"):
+            parts.append(f"{tokens / seconds:,.0f} tokens/s")
+        if busy := self._utilisation.told(seconds):
+            parts.append(busy)
         if 0 < self._done < self._total:
             parts.append(f"{(self._total - self._done) * seconds / self._done:,.0f} s left")
         parts += [
@@ -206,6 +212,7 @@ def _show_shards(shards: Sequence[ShardWork]) -> None:
             "tokens": shard.tokens,
             "seconds": round(shard.seconds, 2),
             "worker": shard.worker,
+            "device": shard.device,
         }
         for shard in shards[:_TABLE_ROWS]
     ]

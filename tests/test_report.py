@@ -25,7 +25,7 @@ MODEL = ModelSpec(
     max_tokens=1024,
     over_length="quarantine",
     dtype="float32",
-    opener="assay.rewards.local:open_model",
+    opener="assay.rewards.local.model:open_model",
     fingerprint="f" * 32,
     notes=(NOTE,),
 )

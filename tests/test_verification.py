@@ -16,7 +16,7 @@ from assay import verification
 from assay.cluster import ClusterOptions
 from assay.errors import UserMistake
 from assay.rewards import published
-from assay.rewards.local import LocalRewardModel
+from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import ModelSpec, TurnScore
 from assay.rewards.published import Entry, Published
 from assay.schema import Message

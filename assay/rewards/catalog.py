@@ -36,7 +36,10 @@ _DOWNLOADED = (*SETTINGS, WEIGHTS, "*.safetensors.index.json")
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Columns that stand beside the attributes in every table of scores.
-_RESERVED = frozenset({"row", "turn", "key", "reason", "tokens_cut", "segment", "messages"})
+_RESERVED = frozenset(
+    {"row", "turn", "key", "reason", "tokens_cut", "tokens", "segment", "messages"}
+    | {"beyond_trained_length", "other_script"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ def find_model(
         max_tokens=limit,
         over_length=over_length,
         dtype=dtype,
-        opener="assay.rewards.local:open_model",
+        opener="assay.rewards.local.model:open_model",
         fingerprint=fingerprint(
             folder,
             family=family,

@@ -1,6 +1,6 @@
 """The families of local reward models: how each is shown a conversation, and where its number is.
 
-What of this needs torch is in ``heads``, under the same names.
+What of this needs torch is in ``local.heads``, under the same names.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ import uuid
 from importlib import metadata
 from pathlib import Path
 
-#: Counted up whenever the engine would give the same conversation another score.
-ENGINE_VERSION = 2
+#: Counted up whenever the engine would give the same conversation another score, or tell more of it.
+ENGINE_VERSION = 3
 
 #: Files that a score depends on. Weights are safetensors alone: a pickle could run anything.
 WEIGHTS = "*.safetensors"

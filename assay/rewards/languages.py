@@ -58,6 +58,11 @@ _LOOKED_AT = 2000
 _ANY_LETTER = re.compile(f"[{''.join(_SCRIPTS.values())}]")
 
 
+def can_be_told(languages: Sequence[str]) -> bool:
+    """Whether the scripts of all of ``languages`` (ISO 639-1) are known, and there are any."""
+    return _letters_of_others(tuple(languages)) is not None
+
+
 def in_other_script(conversation: Conversation, languages: Sequence[str]) -> bool:
     """Whether most letters are of scripts that none of ``languages`` (ISO 639-1) is written in."""
     other = _letters_of_others(tuple(languages))

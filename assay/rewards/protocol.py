@@ -68,6 +68,8 @@ class TurnScore:
     reason: str | None = None
     tokens_cut: int = 0
     """Tokens left out in front of what the model saw, where over-length turns are left-truncated."""
+    tokens: int | None = None
+    """Tokens of the turn with all that precedes it, those left out included; None where nobody counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,5 +87,8 @@ class RewardModel(Protocol):
     fingerprint: str
 
     def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
-        """An outcome a requested turn, in the order of the requests and their turns."""
+        """An outcome a requested turn, in the order of the requests and their turns.
+
+        May be called by several threads at once.
+        """
         ...

@@ -295,12 +295,15 @@ class Renderer:
 
     def _is_as_written(self, messages: Conversation, count: int, ids: np.ndarray) -> bool:
         roles = tuple(message.role for message in messages[:count])
-        if roles not in self._skeletons:
+        # Another thread may empty the cache at any time.
+        expected = self._skeletons.get(roles)
+        if expected is None:
+            written = self._encode([self._skeleton_text(roles)])[0].ids
+            expected = self._control_only(np.asarray(written, dtype=np.int32))
             if len(self._skeletons) >= _MOST_SKELETONS:
                 self._skeletons.clear()
-            written = self._encode([self._skeleton_text(roles)])[0].ids
-            self._skeletons[roles] = self._control_only(np.asarray(written, dtype=np.int32))
-        return np.array_equal(self._control_only(ids), self._skeletons[roles])
+            self._skeletons[roles] = expected
+        return np.array_equal(self._control_only(ids), expected)
 
     def _turn_header(self) -> np.ndarray:
         """The tokens between a question and its answer; ``UserMistake`` where the template writes none."""

@@ -14,7 +14,7 @@ import tiny
 import yaml
 from services import Answer, Asked, Server, as_json
 
-from assay.rewards.local import LocalRewardModel
+from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
 from assay.schema import Message, turn_positions
 from flows import verify

@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from assay.rewards import allocation
+from assay.rewards.local import allocation
 
 FAULTS = """
 import resource
 import torch
-from assay.rewards import allocation
+from assay.rewards.local import allocation
 
 def faults() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

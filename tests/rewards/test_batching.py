@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.rewards.batching import Outcome, TokenBudget, budgeted, cost, run
+from assay.rewards.local.batching import Outcome, TokenBudget, budgeted, cost, run
 
 lengths = st.lists(st.integers(1, 5000), max_size=60)
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import fakes
 import handmade
 import pytest
 import tiny
+import transformers
 from handmade import Record
 
-from assay import scoring
+from assay import card_warnings, scoring
 from assay.cluster import ClusterOptions
+from assay.errors import UserMistake
+from assay.filtering import filter_records
 from assay.home import Home
+from assay.manifest import Converted
+from assay.progress import Silent
 from assay.rewards.languages import in_other_script
-from assay.rewards.local import LocalRewardModel
+from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
+from assay.rules import parse_rules
 from assay.schema import Message
 
 ENGLISH = "The quick brown fox jumps over the lazy dog."
@@ -47,35 +54,100 @@ def test_a_script_is_told_and_a_language_is_not(text: str, languages: tuple[str,
     assert in_other_script((Message("user", text), Message("assistant", "")), languages) is other
 
 
-def test_conversations_beyond_the_trained_length_are_scored_and_counted(tmp_path: Path) -> None:
-    spec = dataclasses.replace(tiny.spec(tiny.reward_model(tmp_path / "model")), trained_tokens=40)
-    model = LocalRewardModel(spec)
-    short = Request((Message("user", "Hi"), Message("assistant", "Hello")), (0,))
-    long = Request((Message("user", "Hi"), Message("assistant", "so " * 60)), (0,))
-    outcomes = model.score([short, long])
-    assert all(outcome.values is not None for (outcome,) in outcomes)
-    assert model.beyond_trained == 1
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
 
 
-def test_a_run_says_what_the_card_warns_of(tmp_path: Path) -> None:
-    said: list[str] = []
-
-    class Heard:
-        def begin(self, stage: str, total: int | None, unit: str) -> None: ...
-
-        def advance(self, count: int = 1, **details: object) -> None: ...
-
-        def say(self, line: str) -> None:
-            said.append(line)
-
-    texts = [ENGLISH, CHINESE, RUSSIAN]
+def converted(home: Home, texts: list[str]) -> Converted:
     records = [Record(n + 1, (("user", text), ("assistant", text))) for n, text in enumerate(texts)]
-    home = Home(tmp_path / "home")
-    converted = handmade.make(home, {"chat.jsonl": [records]}).converted
+    return handmade.make(home, {"chat.jsonl": [records]}).converted
+
+
+def test_tokens_are_counted_of_a_turn_with_all_before_it(tmp_path: Path) -> None:
+    folder = tiny.reward_model(tmp_path / "model", max_tokens=96)
+    model = LocalRewardModel(tiny.spec(folder, over_length="left-truncate"))
+    messages = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "so " * 90))
+    request = Request((*messages, Message("assistant", "Bye")), (0, 1))
+    (outcomes,) = model.score([request])
+    texts = [model.renderer.text(request.messages[:end]) for end in (2, 4)]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    counted = [len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
+    assert [outcome.tokens for outcome in outcomes] == counted
+    assert outcomes[1].tokens_cut == counted[1] - 96
+
+
+def test_conversations_beyond_the_trained_length_are_scored_counted_and_can_be_dropped(
+    tmp_path: Path,
+) -> None:
+    spec = dataclasses.replace(tiny.spec(tiny.reward_model(tmp_path / "model")), trained_tokens=40)
+    home, heard = Home(tmp_path / "home"), Heard()
+    records = converted(home, ["Hi", "so " * 60, "Hello"])
+    scored, _ = scoring.score(records, spec, home=home, cluster=ClusterOptions(workers=1), progress=heard)
+    assert scored.failed == {}
+    assert scored.warnings == {"beyond_trained_length": 1}
+    told = f"longer than the 40 tokens that it was trained on, as {spec.name}'s card has it"
+    assert f"warning: {told}: 1 conversation" in heard.said
+    rules = parse_rules(
+        ["not beyond_trained_length"], attributes=spec.columns, flags=card_warnings.why_unknown(spec)
+    )
+    filtered = filter_records(records, scored, rules=rules, exports=["messages"], home=home)
+    assert (filtered.counts.ok, filtered.counts.dropped) == (2, {"rule: not beyond_trained_length": 1})
+
+
+def test_conversations_in_another_script_are_counted_on_every_run_and_can_be_a_rule(tmp_path: Path) -> None:
+    home, heard = Home(tmp_path / "home"), Heard()
+    records = converted(home, [ENGLISH, CHINESE, RUSSIAN])
     model = dataclasses.replace(fakes.spec(tmp_path / "model"), languages=("en",))
-    _, work = scoring.score(converted, model, home=home, cluster=ClusterOptions(workers=1), progress=Heard())
+    for _ in range(2):
+        scored, work = scoring.score(
+            records, model, home=home, cluster=ClusterOptions(workers=1), progress=heard
+        )
+        assert scored.warnings == {"other_script": 2}
+    assert work.turns_scored == 0, "counted, though nothing was left to be scored"
     told = "in a script of none of its languages (en), as fake's card has it"
-    assert work.warnings == {told: 2}
-    assert f"warning: {told}: 2 of the conversations scored by this run" in said
-    _, again = scoring.score(converted, model, home=home, cluster=ClusterOptions(workers=1))
-    assert again.warnings == {}
+    assert heard.said.count(f"warning: {told}: 2 conversations") == 2
+    rules = parse_rules(
+        ["other_script or helpfulness > 99"],
+        attributes=model.columns,
+        flags=card_warnings.why_unknown(model),
+    )
+    filtered = filter_records(records, scored, rules=rules, exports=["messages"], home=home)
+    assert filtered.counts.ok == 2
+
+
+def test_other_languages_of_one_model_are_another_result_and_no_other_scores(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    records = converted(home, [ENGLISH, CHINESE])
+    model = fakes.spec(tmp_path / "model")
+    keys = set()
+    for languages in ((), ("en",), ("en", "zh")):
+        spoken = dataclasses.replace(model, languages=languages)
+        scored, _ = scoring.score(records, spoken, home=home, cluster=ClusterOptions(workers=1))
+        keys.add(scoring.score_key(records, spoken))
+    assert len(keys) == 3
+    assert scored.warnings == {"other_script": 0}
+    assert len(fakes.calls(tmp_path / "model")) == 2, "scored once"
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "words"),
+    [
+        ({}, "beyond_trained_length", "How long conversations fake was trained on is not known"),
+        ({}, "not other_script", "Which languages fake was made for is not known"),
+        ({"languages": ("tlh",)}, "other_script", "Which languages fake was made for is not known"),
+        ({"languages": ("en",)}, "other_script >= 1", "`other_script` is true or false: write it alone"),
+        ({"languages": ("en",)}, "1 <= other_script", "`other_script` is true or false: write it alone"),
+        ({"languages": ("en",)}, "other_scripts > 2", "Did you mean other_script?"),
+    ],
+)
+def test_a_flag_that_cannot_be_told_or_is_compared_is_refused(
+    tmp_path: Path, change: dict[str, Any], rule: str, words: str
+) -> None:
+    model = dataclasses.replace(fakes.spec(tmp_path / "model"), **change)
+    with pytest.raises(UserMistake) as caught:
+        parse_rules([rule], attributes=model.columns, flags=card_warnings.why_unknown(model))
+    assert words in str(caught.value)

@@ -185,7 +185,7 @@ def test_trust_is_not_used_where_transformers_has_the_class(folder: Path) -> Non
     families.edit_config(folder, auto_map={"AutoModelForSequenceClassification": "modeling_x.Mine"})
     (folder / "modeling_x.py").write_text("raise SystemExit('ran')\n")
     assert not find_model(str(folder), loading=families.TRUSTED).remote_code
-    from assay.rewards.local import LocalRewardModel
+    from assay.rewards.local.model import LocalRewardModel
 
     LocalRewardModel(find_model(str(folder), loading=families.TRUSTED))
 
@@ -207,7 +207,7 @@ def test_an_appended_token_that_nothing_states_is_refused(appended: Path) -> Non
 def test_a_gated_head_with_unknown_parts_is_refused_at_opening(tmp_path: Path) -> None:
     import safetensors.torch
 
-    from assay.rewards.local import LocalRewardModel
+    from assay.rewards.local.model import LocalRewardModel
 
     folder = Path(families.gated(tmp_path / "model", "chatml").spec.folder)
     weights = safetensors.torch.load_file(folder / "model.safetensors")

@@ -12,7 +12,7 @@ import transformers
 from tiny_families import Tiny
 
 from assay.rewards.catalog import find_model
-from assay.rewards.local import LocalRewardModel
+from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request, TurnScore
 from assay.schema import Conversation, Message, turn_positions
 
@@ -114,7 +114,7 @@ def test_a_gated_model_gives_the_scalar_and_helpsteers_five(tmp_path: Path) -> N
 def test_the_gate_of_a_turn_is_its_own_header_in_one_pass(tmp_path: Path) -> None:
     model = LocalRewardModel(families.gated(tmp_path / "model", "llama3").spec)
     talk = tuple(Message(role, "One.") for _ in range(3) for role in ("user", "assistant"))
-    (rendered,) = model._renderer.render([whole(talk)])
+    (rendered,) = model.renderer.render([whole(talk)])
     (one,) = rendered.passes
     gates = [read.gate for read in one.reads]
     header = one.token_ids[gates[0] : gates[0] + 3].tolist()
@@ -137,7 +137,7 @@ def test_an_appended_token_gives_each_turn_a_pass_that_ends_in_it(tmp_path: Path
     built = families.appended(tmp_path / "model", "chatml")
     model = LocalRewardModel(built.spec)
     talk = tuple(Message(role, "One.") for _ in range(3) for role in ("user", "assistant"))
-    (rendered,) = model._renderer.render([whole(talk)])
+    (rendered,) = model.renderer.render([whole(talk)])
     assert [int(one.token_ids[-1]) for one in rendered.passes] == [built.spec.appended_token_id] * 3
 
 
@@ -152,7 +152,7 @@ def test_the_appended_token_counts_towards_the_limit(over_length: str, tmp_path:
         assert outcome.reason.startswith("too_long: ")
     else:
         assert outcome.values is not None
-        (rendered,) = model._renderer.render(
+        (rendered,) = model.renderer.render(
             [whole((Message("user", "Hi"), Message("assistant", "so " * 60)))]
         )
         assert len(rendered.passes[0].token_ids) == 30
@@ -195,8 +195,8 @@ def test_a_second_bos_that_the_tokenizer_would_add_is_not_added(tmp_path: Path) 
     talks = families.conversations(20, seed=11)
     assert_all_same(built._replace(spec=find_model(built.spec.folder)), talks)
     model = LocalRewardModel(find_model(built.spec.folder))
-    (rendered,) = model._renderer.render([whole(talks[0])])
-    begin = model._renderer._tokenizer.convert_tokens_to_ids("<|begin|>")
+    (rendered,) = model.renderer.render([whole(talks[0])])
+    begin = model.renderer._tokenizer.convert_tokens_to_ids("<|begin|>")
     assert rendered.passes[0].token_ids.tolist().count(begin) == 1
 
 

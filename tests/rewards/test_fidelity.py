@@ -11,7 +11,7 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assay.rewards.local import LocalRewardModel
+from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request, TurnScore
 from assay.schema import Conversation, Message, turn_positions
 
@@ -116,7 +116,7 @@ def test_every_turn_is_read_from_one_pass_where_the_template_allows_it(
         for text in ("One two three.", "Four five six.", "Seven.")
         for role in ("user", "assistant")
     )
-    (rendered,) = model._renderer.render([whole(conversation)])
+    (rendered,) = model.renderer.render([whole(conversation)])
     name = request.node.callspec.id
     assert len(rendered.passes) == (3 if "label-suffix" in name or "numbered" in name else 1)
     assert sum(len(one.reads) for one in rendered.passes) == 3
@@ -132,7 +132,7 @@ def test_moving_system_message_falls_back_to_prefixes(tmp_path_factory: pytest.T
         Message("user", "Bye"),
         Message("assistant", "So long."),
     )
-    (rendered,) = model._renderer.render([whole(conversation)])
+    (rendered,) = model.renderer.render([whole(conversation)])
     assert [len(one.reads) for one in rendered.passes] == [1, 1]
     card = Card(str(folder), "sequence-classification")
     (outcomes,) = model.score([whole(conversation)])

@@ -14,7 +14,8 @@ import torch
 
 from assay.errors import ModelFault, UserMistake
 from assay.rewards.catalog import find_model
-from assay.rewards.local import LocalRewardModel, open_model
+from assay.rewards.local.model import LocalRewardModel, open_model
+from assay.rewards.local.network import Network
 from assay.rewards.protocol import Request, TurnScore
 from assay.schema import Conversation, Message, turn_positions
 
@@ -39,7 +40,7 @@ def model(folder: Path) -> LocalRewardModel:
 
 
 def tokens(model: LocalRewardModel, conversation: Conversation) -> int:
-    (rendered,) = model._renderer.render([Request(conversation, (0,))])
+    (rendered,) = model.renderer.render([Request(conversation, (0,))])
     return len(rendered.passes[0].token_ids) if rendered.passes else -1
 
 
@@ -104,11 +105,13 @@ def test_left_truncation_keeps_the_last_tokens_and_tells_how_many_are_gone(folde
     (outcomes,) = model.score([whole(conversation)])
     assert outcomes[0].tokens_cut == 0
     wide = LocalRewardModel(dataclasses.replace(spec, max_tokens=2000))
-    (rendered,) = wide._renderer.render([Request(conversation, (1,))])
+    (rendered,) = wide.renderer.render([Request(conversation, (1,))])
     ids = rendered.passes[0].token_ids
     assert outcomes[1].tokens_cut == len(ids) - 96
     with torch.inference_mode():
-        expected = model._model(input_ids=torch.tensor(ids[None, -96:].astype("int64"))).logits[0].tolist()
+        expected = (
+            model.network.model(input_ids=torch.tensor(ids[None, -96:].astype("int64"))).logits[0].tolist()
+        )
     assert outcomes[1].values == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
@@ -180,8 +183,8 @@ def test_weights_without_a_head_are_refused_and_never_filled_with_noise(folder: 
 def test_a_model_whose_number_comes_from_elsewhere_is_refused_at_opening(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hidden = LocalRewardModel._hidden
-    monkeypatch.setattr(LocalRewardModel, "_hidden", lambda self, *given: hidden(self, *given) * 1.01)
+    hidden = Network.hidden
+    monkeypatch.setattr(Network, "hidden", lambda self, *given: hidden(self, *given) * 1.01)
     with pytest.raises(ModelFault, match="where transformers itself gives"):
         LocalRewardModel(tiny.spec(folder))
 
@@ -189,14 +192,14 @@ def test_a_model_whose_number_comes_from_elsewhere_is_refused_at_opening(
 def test_a_model_that_looks_ahead_is_refused_at_opening(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hidden = LocalRewardModel._hidden
+    hidden = Network.hidden
 
-    def seeing_all(self: LocalRewardModel, *given: torch.Tensor | None) -> torch.Tensor:
+    def seeing_all(self: Network, *given: torch.Tensor | None) -> torch.Tensor:
         states = hidden(self, *given).clone()
         states[:, :-1] += states[:, -1:]
         return states
 
-    monkeypatch.setattr(LocalRewardModel, "_hidden", seeing_all)
+    monkeypatch.setattr(Network, "hidden", seeing_all)
     with pytest.raises(ModelFault, match="depends on what follows"):
         LocalRewardModel(tiny.spec(folder))
 
@@ -217,8 +220,8 @@ def test_a_template_that_refuses_a_conversation_quarantines_it_with_its_own_word
 def test_a_template_that_prints_the_date_gives_the_same_score_every_day(tmp_path: Path) -> None:
     dated = "{{ strftime_now('%d %b %Y') }}\n" + tiny.CHATML
     model = LocalRewardModel(tiny.spec(tiny.reward_model(tmp_path / "dated", template=dated)))
-    (rendered,) = model._renderer.render([whole(talk("Hi", "Hello"))])
-    text = model._renderer._tokenizer.decode(rendered.passes[0].token_ids)
+    (rendered,) = model.renderer.render([whole(talk("Hi", "Hello"))])
+    text = model.renderer._tokenizer.decode(rendered.passes[0].token_ids)
     assert text.startswith("26 Jul 2024\n")
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.errors import DeviceLost
-from assay.rewards import local
-from assay.rewards.batching import cost, largest_fitting
-from assay.rewards.local import LocalRewardModel
+from assay.rewards.local import model as local
+from assay.rewards.local.batching import cost, largest_fitting
+from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
 from assay.schema import Message
 
@@ -40,7 +40,7 @@ def test_the_budget_found_fits_with_room_and_is_the_largest_such(
 
 def remembering(model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch, most: int) -> list[tuple[int, ...]]:
     """A device on which a batch that costs more than ``most`` does not fit."""
-    hidden = model._hidden
+    hidden = model.network.hidden
     tried: list[tuple[int, ...]] = []
 
     def limited(token_ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -49,7 +49,7 @@ def remembering(model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch, most: 
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return hidden(token_ids[:, :8], mask)
 
-    monkeypatch.setattr(model, "_hidden", limited)
+    monkeypatch.setattr(model.network, "hidden", limited)
     return tried
 
 

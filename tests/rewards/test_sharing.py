@@ -14,11 +14,12 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assay.rewards import continuing, sharing
-from assay.rewards.batching import Outcome, TokenBudget
-from assay.rewards.local import LocalRewardModel
+from assay.rewards.local import continuing, sharing
+from assay.rewards.local.batching import Outcome, TokenBudget
+from assay.rewards.local.model import LocalRewardModel
+from assay.rewards.local.opening import Sharing
+from assay.rewards.local.sharing import Shared
 from assay.rewards.protocol import Request, TurnScore
-from assay.rewards.sharing import Shared
 from assay.schema import Message, turn_positions
 
 TOLERANCE = 1e-5
@@ -153,7 +154,7 @@ def assert_as_whole(
     model: LocalRewardModel, requests: Sequence[Request], ours: list[list[TurnScore]]
 ) -> None:
     for request, outcomes in zip(requests, ours, strict=True):
-        (rendered,) = model._renderer.render([request])
+        (rendered,) = model.renderer.render([request])
         expected = {}
         with torch.inference_mode():
             for one in rendered.passes:
@@ -192,7 +193,7 @@ def test_the_prompt_of_several_answers_is_computed_once(
     before = model.tokens_seen
     assert_as_whole(model, requests, model.score(requests))
     shared = model.tokens_seen - before
-    monkeypatch.setattr(model, "shares_no_beginnings_because", "told so")
+    monkeypatch.setattr(model, "sharing", Sharing("told so"))
     model.score(requests)
     assert shared < (model.tokens_seen - before - shared) / 4
 
@@ -214,8 +215,8 @@ def test_a_turn_inside_a_beginning_is_read_from_its_own_beginning(
         for answer in ("Paris", "Nothing at all; it rains.")
     ]
     beginnings = []
-    begin = model._begin
-    monkeypatch.setattr(model, "_begin", lambda ids: beginnings.append(len(ids)) or begin(ids))
+    begin = model.network.begin
+    monkeypatch.setattr(model.network, "begin", lambda ids: beginnings.append(len(ids)) or begin(ids))
     assert_as_whole(model, requests, model.score(requests))
     assert max(beginnings) > 1, "no batch held several beginnings"
 
@@ -300,8 +301,8 @@ def test_what_speaks_against_sharing_is_told(
 ) -> None:
     model = LocalRewardModel(tiny.spec(tiny.reward_model(tmp_path)))
     for name, value in change.items():
-        key = name if name in vars(model._model.config) else f"{name}_internal"
-        monkeypatch.setitem(vars(model._model.config), key, value)
-    why = continuing.why_not(model._backbone)
+        key = name if name in vars(model.network.model.config) else f"{name}_internal"
+        monkeypatch.setitem(vars(model.network.model.config), key, value)
+    why = continuing.why_not(model.network.backbone)
     assert why is not None
     assert reason in why

@@ -92,11 +92,12 @@ def test_a_server_that_is_away_does_not_hold_up_scoring(monkeypatch: pytest.Monk
 
 
 def test_a_table_of_shards_has_at_most_200_rows(shown: dict[str, list[Any]]) -> None:
-    work = [ShardWork(n, "segment", 2, 0, 9, 0.1234, "w") for n in range(500)]
+    work = [ShardWork(n, "segment", 2, 0, 9, 0.1234, "w", "CPU") for n in range(500)]
     task_module._show_shards(work)
     (rows,) = shown["tables"]
     assert len(rows) == 200
-    assert rows[0] == {"shard": 0, "turns": 2, "failed": 0, "tokens": 9, "seconds": 0.12, "worker": "w"}
+    expected = {"shard": 0, "turns": 2, "failed": 0, "tokens": 9, "seconds": 0.12}
+    assert rows[0] == {**expected, "worker": "w", "device": "CPU"}
     assert shown["about"] == ["Shards scored by this run: 500, of which the first 200 are shown"]
 
 

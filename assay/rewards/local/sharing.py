@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from assay.rewards.batching import SQUARE_TOKENS, Outcome, TokenBudget, cost
+from assay.rewards.local.batching import SQUARE_TOKENS, Outcome, TokenBudget, cost
 
 #: A shorter beginning is not worth a forward pass of its own (a chat template's first tokens, a fixed
 #: system message).

@@ -1,0 +1,108 @@
+"""A reward model's layers on their device: token ids in, hidden states and scores out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from assay.errors import ModelFault
+from assay.rewards import families
+from assay.rewards.local import continuing, heads
+from assay.rewards.protocol import ModelSpec
+
+
+class Network:
+    """A loaded model. It knows nothing of conversations."""
+
+    def __init__(self, spec: ModelSpec, device: torch.device, *, loaded: Any = None) -> None:
+        """``loaded``: a model of transformers to be used in place of the one in the spec's folder."""
+        self.spec = spec
+        self.family = families.FAMILIES[spec.family]
+        self.device = device
+        self.model = (_load(spec, device) if loaded is None else loaded).eval()
+        self.backbone = self.model.base_model
+        self._head = heads.HEADS[spec.family](self.model, spec)
+
+    @property
+    def text_config(self) -> Any:
+        """The part of the model's config.json that is about text."""
+        return self.model.config.get_text_config()
+
+    @property
+    def vocabulary(self) -> int:
+        """Token ids that it has states for."""
+        count: int = self.model.get_input_embeddings().num_embeddings
+        return count
+
+    @property
+    def device_name(self) -> str:
+        """What it computes on, such as ``CPU``, or ``GPU 2 (NVIDIA H100 80GB HBM3)``."""
+        if self.device.type != "cuda":
+            return self.device.type.upper()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or str(torch.cuda.current_device())
+        # A worker of a group has them all to itself; any other sees its own GPU first.
+        own = visible if self.spec.device_map is not None else visible.partition(",")[0]
+        return f"GPU {own} ({torch.cuda.get_device_name()})"
+
+    def hidden(self, token_ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Last hidden states ``[batch, time, hidden]``. An encoder's ``mask`` is 0 where padding is."""
+        options = {"use_cache": False} if mask is None else {"attention_mask": mask}
+        hidden: torch.Tensor = self.backbone(input_ids=token_ids, **options).last_hidden_state
+        return hidden
+
+    def read(self, states: torch.Tensor, gates: torch.Tensor | None = None) -> torch.Tensor:
+        """float32 ``[rows, attributes]`` from ``[rows, hidden]``; a gated family also reads ``gates``."""
+        if self.family.gated:
+            assert gates is not None
+            states = torch.cat([states, gates], dim=-1)
+        return self._head(states).float()
+
+    def begin(self, beginnings: Sequence[np.ndarray]) -> continuing.Beginnings:
+        """The beginnings put through the model, their keys and values kept."""
+        lengths = np.array([len(ids) for ids in beginnings])
+        return continuing.Beginnings(self.backbone, self.padded(beginnings), self.on_device(lengths))
+
+    def padded(self, sequences: Sequence[np.ndarray]) -> torch.Tensor:
+        """``[sequences, time]`` int64 on the device, padded on the right."""
+        token_ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
+        for row, ids in enumerate(sequences):
+            token_ids[row, : len(ids)] = ids
+        return self.on_device(token_ids)
+
+    def on_device(self, numbers: np.ndarray) -> torch.Tensor:
+        """The same numbers, there."""
+        return torch.from_numpy(numbers).to(self.device)
+
+    def all_seen(self, token_ids: torch.Tensor) -> torch.Tensor | None:
+        """The mask for sequences without padding; None for a causal model, which takes none."""
+        return torch.ones_like(token_ids) if self.family.pair else None
+
+
+def _load(spec: ModelSpec, device: torch.device) -> Any:
+    """The model on its device, or laid over several where the spec has a device map."""
+    kind: Any = getattr(transformers, families.FAMILIES[spec.family].auto_class)
+    options: dict[str, Any] = {
+        "dtype": getattr(torch, spec.dtype),
+        "local_files_only": True,
+        "trust_remote_code": spec.remote_code,
+        "use_safetensors": True,
+        "output_loading_info": True,
+    }
+    if spec.device_map is not None:
+        options["device_map"] = spec.device_map
+    try:
+        model, info = kind.from_pretrained(spec.folder, **options)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelFault(f"model {spec.name}: {' '.join(str(error).split())}") from error
+    missing = [*info.get("missing_keys", ()), *info.get("mismatched_keys", ())]
+    if missing:
+        raise ModelFault(
+            f"model {spec.name}: its weights lack {', '.join(map(str, sorted(missing)[:3]))}; "
+            "transformers would fill them with random numbers, and every score would be noise"
+        )
+    return model if spec.device_map is not None else model.to(device)

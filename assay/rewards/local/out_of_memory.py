@@ -1,0 +1,37 @@
+"""Which of the failures of a device mean that memory did not suffice, and which that it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from assay.errors import DeviceLost
+
+#: How torch names the failure on a CPU, where it raises no OutOfMemoryError (c10/core/CPUAllocator.cpp).
+_CPU_ALLOCATOR = "DefaultCPUAllocator: "
+
+#: How the text of every other failure of CUDA begins (c10/cuda/CUDAException.cpp).
+_CUDA_ERROR = "CUDA error: "
+
+Worked = TypeVar("Worked")
+
+
+def unless_out_of_memory(work: Callable[[], Worked]) -> Worked | None:
+    """What ``work`` gives, None where memory did not suffice for it.
+
+    Raises ``DeviceLost`` for any other error of CUDA: it is sticky, every later call would raise it too.
+    """
+    try:
+        return work()
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
+    except RuntimeError as error:
+        told = str(error)
+        if _CPU_ALLOCATOR in told or (_CUDA_ERROR in told and "out of memory" in told):
+            return None
+        if _CUDA_ERROR in told:
+            first_line = told.partition("\n")[0]
+            raise DeviceLost(f"the GPU is lost to this process: {first_line}") from error
+        raise
