@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import tiny_families as families
 import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import dynamic_module_utils
 
 from assay.rewards.local import continuing, sharing
 from assay.rewards.local.batching import Outcome, TokenBudget
@@ -137,16 +139,27 @@ def mixed_requests(draw: st.DrawFn) -> list[Request]:
 
 
 @pytest.fixture(
-    scope="module", params=["sequence-classification", "first-token-logit", "moving-system", "label-suffix"]
+    scope="module",
+    params=[
+        "sequence-classification",
+        "first-token-logit",
+        "gated-objectives",
+        "appended-token",
+        "moving-system",
+        "label-suffix",
+    ],
 )
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalRewardModel:
+    torch.set_num_threads(1)
     family, template = request.param, tiny.CHATML
+    if family in ("gated-objectives", "appended-token"):
+        dynamic_module_utils.HF_MODULES_CACHE = str(tmp_path_factory.mktemp("modules"))
+        return LocalRewardModel(families.FAMILIES[family](tmp_path_factory.mktemp("model"), "chatml").spec)
     if family in tiny.TEMPLATES:
         family, template = "sequence-classification", tiny.TEMPLATES[family]
     folder = tiny.reward_model(
         tmp_path_factory.mktemp("model"), template=template, family=family, max_tokens=4096
     )
-    torch.set_num_threads(1)
     return LocalRewardModel(tiny.spec(folder))
 
 
