@@ -253,7 +253,7 @@ class Bench:
         lengths = [len(one.token_ids) for one in passes]
 
         def shared() -> list[int]:
-            return self.model._score_shared(passes, lengths, lambda index, rows: None)
+            return self.model._score_shared(passes, lengths, {})
 
         with torch.inference_mode():
             together, left = self.seconds(shared)
@@ -263,11 +263,11 @@ class Bench:
     def forward(self, passes: Sequence[Pass]) -> dict[int, float]:
         """First scores by pass, through the engine's batches without rendering."""
         lengths = [len(one.token_ids) for one in passes]
-        scores = {}
+        scores: dict[int, torch.Tensor] = {}
         for batch in batching.budgeted(lengths, max_tokens=self.model._budget.max_tokens):
             rows = self.model._forward([passes[index] for index in batch])
-            scores.update({index: float(row[0, 0]) for index, row in zip(batch, rows, strict=True)})
-        return scores
+            scores.update(zip(batch, (row[0, 0] for row in rows), strict=True))
+        return dict(zip(scores, torch.stack(tuple(scores.values())).tolist(), strict=True))
 
     @torch.inference_mode()
     def packed(self, passes: Sequence[Pass]) -> None:

@@ -6,7 +6,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import transformers
 
-from assay.errors import ModelFault
+from assay.errors import DeviceLost, ModelFault
 from assay.rewards import families
 from assay.rewards.fingerprint import fingerprint
 from assay.rewards.local import allocation, batching, opening, sharing
@@ -107,21 +107,14 @@ class LocalRewardModel:
         passes = [one for _, one in owned]
         lengths = [len(one.token_ids) for one in passes]
         shorter: list[tuple[int, Pass]] = []
-
-        def keep(index: int, rows: np.ndarray) -> None:
-            for read, row in zip(passes[index].reads, rows, strict=True):
-                # An encoder is read at its first token, and has seen them all.
-                seen = lengths[index] if self.network.family.pair else read.position + 1
-                outcomes[owned[index][0]][read.turn] = _outcome(row, seen, passes[index].tokens_cut)
-
-        whole = self._score_shared(passes, lengths, keep)
+        scores: dict[int, torch.Tensor] = {}
+        whole = self._score_shared(passes, lengths, scores)
 
         def forward(batch: list[int]) -> batching.Outcome:
             values = unless_out_of_memory(lambda: self._forward([passes[whole[place]] for place in batch]))
             if values is None:
                 return batching.Outcome.OUT_OF_MEMORY
-            for place, rows in zip(batch, values, strict=True):
-                keep(whole[place], rows)
+            scores.update(zip((whole[place] for place in batch), values, strict=True))
             return batching.Outcome.DONE
 
         for batch, outcome in batching.run([lengths[index] for index in whole], self._budget, forward):
@@ -134,10 +127,15 @@ class LocalRewardModel:
                     shorter.append((owner, Pass(beginning, tuple(earlier))))
             else:
                 self.tokens_seen += sum(lengths[whole[place]] for place in batch)
+        for index, rows in _fetched(scores):
+            for read, row in zip(passes[index].reads, rows, strict=True):
+                # An encoder is read at its first token, and has seen them all.
+                seen = lengths[index] if self.network.family.pair else read.position + 1
+                outcomes[owned[index][0]][read.turn] = _outcome(row, seen, passes[index].tokens_cut)
         return shorter
 
-    def _forward(self, batch: Sequence[Pass]) -> list[np.ndarray]:
-        """Per pass a float32 array ``[reads, attributes]``."""
+    def _forward(self, batch: Sequence[Pass]) -> tuple[torch.Tensor, ...]:
+        """Per pass float32 ``[reads, attributes]``, on the device: whoever fetched them here would wait."""
         # Padding stands on the right, where no token of a causal model can see it: no mask is needed,
         # and which token it is makes no difference. An encoder sees it, and is given a mask.
         token_ids = self.network.padded([one.token_ids for one in batch])
@@ -146,24 +144,22 @@ class LocalRewardModel:
             lengths = np.array([len(one.token_ids) for one in batch])
             mask = self.network.on_device(np.arange(token_ids.shape[1]) < lengths[:, None]).long()
         hidden = self.network.hidden(token_ids, mask)
-        rows = np.array([row for row, one in enumerate(batch) for _ in one.reads])
-        return self._read_all(batch, lambda positions: hidden[rows, positions])
+        rows = self.network.on_device(np.array([row for row, one in enumerate(batch) for _ in one.reads]))
+        return self._read_all(batch, lambda positions: hidden[rows, self.network.on_device(positions)])
 
     def _read_all(
         self, batch: Sequence[Pass], states_at: Callable[[np.ndarray], torch.Tensor]
-    ) -> list[np.ndarray]:
-        """Per pass a float32 array ``[reads, attributes]``; ``states_at`` takes a position for each read."""
+    ) -> tuple[torch.Tensor, ...]:
+        """Per pass float32 ``[reads, attributes]``; ``states_at`` takes a position for each read."""
         reads = [read for one in batch for read in one.reads]
         states = states_at(np.array([read.position for read in reads]))
         gates = states_at(np.array([read.gate for read in reads])) if self.network.family.gated else None
-        scores = self.network.read(states, gates).cpu().numpy()
-        ends = np.cumsum([len(one.reads) for one in batch])
-        return np.split(scores, ends[:-1])
+        return self.network.read(states, gates).split([len(one.reads) for one in batch])
 
     def _score_shared(
-        self, passes: Sequence[Pass], lengths: Sequence[int], keep: Callable[[int, np.ndarray], None]
+        self, passes: Sequence[Pass], lengths: Sequence[int], scores: dict[int, torch.Tensor]
     ) -> list[int]:
-        """Score the passes that are worth sharing a beginning; the others, to be put through whole."""
+        """The passes to be put through whole; those worth sharing a beginning have their ``scores``."""
         if self.shares_no_beginnings_because is not None:
             return list(range(len(passes)))
         groups = sharing.shared_beginnings([one.token_ids for one in passes])
@@ -173,8 +169,7 @@ class LocalRewardModel:
             values = unless_out_of_memory(lambda: self._forward_shared(passes, lengths, batch))
             if values is None:
                 return batching.Outcome.OUT_OF_MEMORY
-            for index, rows in values.items():
-                keep(index, rows)
+            scores.update(values)
             return batching.Outcome.DONE
 
         cost = self.sharing.cached_token_cost
@@ -189,10 +184,11 @@ class LocalRewardModel:
 
     def _forward_shared(
         self, passes: Sequence[Pass], lengths: Sequence[int], batch: Sequence[sharing.Shared]
-    ) -> dict[int, np.ndarray]:
+    ) -> dict[int, torch.Tensor]:
         """``[reads, attributes]`` of every member of every group, beginnings put through the model once."""
         begun = self.network.begin([passes[group.members[0]].token_ids[: group.tokens] for group in batch])
-        values: dict[int, np.ndarray] = {}
+        values: dict[int, torch.Tensor] = {}
+        on_device = self.network.on_device
         for rows in sharing.continuations(
             batch,
             lengths,
@@ -203,7 +199,7 @@ class LocalRewardModel:
             starts = np.array([batch[row.beginning].tokens for row in rows])
             owners = np.array([row.beginning for row in rows])
             rests = [one.token_ids[start:] for one, start in zip(members, starts, strict=True)]
-            hidden = begun.continued(self.network.on_device(owners), self.network.padded(rests))
+            hidden = begun.continued(on_device(owners), self.network.padded(rests))
             of_read = np.array([number for number, one in enumerate(members) for _ in one.reads])
 
             def states_at(
@@ -214,13 +210,14 @@ class LocalRewardModel:
                 owners: np.ndarray = owners[of_read],
             ) -> torch.Tensor:
                 behind = positions >= starts
-                states = hidden[of_read, np.where(behind, positions - starts, 0)]
+                states = hidden[on_device(of_read), on_device(np.where(behind, positions - starts, 0))]
                 early = np.flatnonzero(~behind)
-                states[early] = begun.hidden[owners[early], positions[early]]
+                if len(early):
+                    begun_states = begun.hidden[on_device(owners[early]), on_device(positions[early])]
+                    states[on_device(early)] = begun_states
                 return states
 
-            for row, scores in zip(rows, self._read_all(members, states_at), strict=True):
-                values[row.member] = scores
+            values.update(zip((row.member for row in rows), self._read_all(members, states_at), strict=True))
         return values
 
     @property
@@ -313,6 +310,16 @@ def _renderer(spec: ModelSpec, family: families.Family) -> Renderer | PairRender
         appended_token_id=spec.appended_token_id,
         gated=family.gated,
     )
+
+
+def _fetched(scores: Mapping[int, torch.Tensor]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each with its numbers, all brought from the device in one go."""
+    if scores:
+        together = unless_out_of_memory(lambda: torch.cat(tuple(scores.values())).cpu().numpy())
+        if together is None:
+            raise DeviceLost("the GPU has no memory left to hand over the scores")
+        ends = np.cumsum([len(rows) for rows in scores.values()])
+        yield from zip(scores, np.split(together, ends[:-1]), strict=True)
 
 
 def _outcome(row: np.ndarray, tokens_seen: int, tokens_cut: int) -> TurnScore:

@@ -75,8 +75,11 @@ class Network:
         return self.on_device(token_ids)
 
     def on_device(self, numbers: np.ndarray) -> torch.Tensor:
-        """The same numbers, there."""
-        return torch.from_numpy(numbers).to(self.device)
+        """The same numbers, there. Nobody waits: out of pinned memory they go while the device computes."""
+        tensor = torch.from_numpy(numbers)
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     def all_seen(self, token_ids: torch.Tensor) -> torch.Tensor | None:
         """The mask for sequences without padding; None for a causal model, which takes none."""
