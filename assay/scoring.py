@@ -86,8 +86,6 @@ class ScoringWork:
 
     turns_scored: int = 0
     """Distinct turns that the model rated in this run."""
-    tokens: int = 0
-    seconds: float = 0.0
     shards: tuple[ShardWork, ...] = ()
     devices: tuple[DeviceWork, ...] = ()
     resumed_plan: bool = False
@@ -158,7 +156,6 @@ def score(
     started and no model loaded. ``read_block`` looks up the secret block that holds a service's key.
     """
     store = ScoreStore(home, model.fingerprint, model.attributes)
-    began = time.monotonic()
     shards: list[ShardWork] = []
     unscored: dict[bytes, str] = {}
     resumed = False
@@ -210,8 +207,6 @@ def score(
             progress.say(f"warning: {card_warnings.told(model)[name]}: {counted(count, 'conversations')}")
     work = ScoringWork(
         turns_scored=sum(shard.turns - shard.failed for shard in shards),
-        tokens=sum(shard.tokens for shard in shards),
-        seconds=time.monotonic() - began,
         shards=tuple(sorted(shards, key=lambda shard: shard.shard)),
         devices=_devices(shards, at_work),
         resumed_plan=resumed,
