@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ from assay.schema import REWARD, STEERLM_ATTRIBUTES
 OVER_LENGTH = ("quarantine", "left-truncate")
 DTYPES = ("float32", "bfloat16", "float16")
 
-_DOWNLOADED = (*SETTINGS, WEIGHTS, "*.safetensors.index.json")
+_INDEX = "*.safetensors.index.json"
+_DOWNLOADED = (*SETTINGS, WEIGHTS, _INDEX)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Columns that stand beside the attributes in every table of scores.
@@ -86,11 +88,7 @@ def find_model(
         raise UserMistake(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
     folder = _folder_of(name, entry, revision, loading)
     config = _read_json(folder / "config.json")
-    if not any(folder.glob(WEIGHTS)):
-        raise UserMistake(
-            f"model {name}: no *.safetensors in {folder}; weights in other formats (pickles) are never "
-            "loaded: convert them with `save_pretrained(..., safe_serialization=True)`"
-        )
+    _check_weights(name, folder)
     family = entry.family or _family(name, config)
     _check_tokenizer(name, folder, pair=FAMILIES[family].pair)
     given = _given_attributes(name, attributes, entry, family, config)
@@ -210,6 +208,29 @@ def _from_hub(name: str, hub_id: str, revision: str | None, loading: LoadOptions
         ) from error
     except HfHubHTTPError as error:
         raise UserMistake(f"model {name}: the Hub says no to {hub_id}: {error}") from error
+
+
+def _check_weights(name: str, folder: Path) -> None:
+    """UserMistake unless the weights are safetensors, all of them, in that folder.
+
+    Which files they are is said by an index, where there is one; transformers would also load a pickle
+    that it names.
+    """
+    convert_them = "convert them with `save_pretrained(..., safe_serialization=True)`"
+    if not any(folder.glob(WEIGHTS)):
+        raise UserMistake(
+            f"model {name}: no *.safetensors in {folder}; weights in other formats (pickles) are never "
+            f"loaded: {convert_them}"
+        )
+    for index in sorted(folder.glob(_INDEX)):
+        named = _read_json(index).get("weight_map")
+        files = set(map(str, named.values())) if isinstance(named, dict) else {"no file"}
+        for file in sorted(files):
+            if Path(file).name != file or not fnmatch(file, WEIGHTS):
+                raise UserMistake(
+                    f"model {name}: {index} names {file[:100]!r} for weights, and none but *.safetensors "
+                    f"beside it are loaded: {convert_them}"
+                )
 
 
 def _needs_its_code(config: Mapping[str, Any], family: str) -> bool:

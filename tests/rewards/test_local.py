@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -254,14 +256,92 @@ def test_a_pickle_is_never_loaded(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def copied(folder: Path, to: Path) -> Path:
+    to.mkdir()
+    for path in folder.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+class Bomb:
+    """Leaves a file behind where its pickle is loaded, by whatever loads pickles."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        return Path.touch, (self._mark,)
+
+
+def test_pickles_beside_the_weights_are_not_looked_at(
+    folder: Path, model: LocalRewardModel, tmp_path: Path
+) -> None:
+    planted = copied(folder, tmp_path / "planted")
+    for name in (
+        *("pytorch_model.bin", "model.pt", "model.pth", "training_args.bin", "optimizer.pt", "scheduler.pt"),
+        *("rng_state.pth", "adapter_model.bin", "tokenizer.pkl", "value_head.bin", "tf_model.h5"),
+    ):
+        (planted / name).write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    asked = [whole(talk("a question", "an answer"))]
+    assert LocalRewardModel(find_model(str(planted))).score(asked) == model.score(asked)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("way", ["a pickle of that name", "an index that names a pickle"])
+def test_a_pickle_in_place_of_the_weights_is_refused(folder: Path, tmp_path: Path, way: str) -> None:
+    planted = copied(folder, tmp_path / "planted")
+    bomb = pickle.dumps(Bomb(tmp_path / "ran"))
+    if way == "a pickle of that name":
+        (planted / "model.safetensors").write_bytes(bomb)
+    else:
+        tensors = safetensors.torch.load_file(planted / "model.safetensors")
+        (planted / "model.safetensors").rename(planted / "other.safetensors")
+        (planted / "pytorch_model.bin").write_bytes(bomb)
+        index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(tensors, "pytorch_model.bin")}
+        (planted / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises((ModelFault, UserMistake), match=r"no whole safetensors|names 'pytorch_model\.bin'"):
+        LocalRewardModel(find_model(str(planted)))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("named", ["../model.safetensors", "/srv/model.safetensors", "sub/model.safetensors"])
+def test_an_index_names_weights_beside_it_and_nowhere_else(folder: Path, tmp_path: Path, named: str) -> None:
+    planted = copied(folder, tmp_path / "planted")
+    index = {"metadata": {}, "weight_map": {"score.weight": named}}
+    (planted / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserMistake, match=r"none but \*\.safetensors beside it are loaded"):
+        find_model(str(planted))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_code_that_a_tokenizer_brings_does_not_run(folder: Path, tmp_path: Path, known: bool) -> None:
+    planted = copied(folder, tmp_path / "planted")
+    (planted / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    config = json.loads((planted / "tokenizer_config.json").read_text())
+    config["auto_map"] = {"AutoTokenizer": ["mine.Mine", "mine.Mine"]}
+    if not known:
+        config["tokenizer_class"] = "Mine"
+    (planted / "tokenizer_config.json").write_text(json.dumps(config))
+    with nullcontext() if known else suppress(ModelFault):
+        LocalRewardModel(find_model(str(planted)))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_chat_template_cannot_leave_its_sandbox(folder: Path, tmp_path: Path) -> None:
+    planted = copied(folder, tmp_path / "planted")
+    template = (planted / "chat_template.jinja").read_text()
+    reach = f"{{{{ cycler.__init__.__globals__.os.system('touch {tmp_path / 'ran'}') }}}}"
+    (planted / "chat_template.jinja").write_text(reach + template)
+    with pytest.raises(ModelFault, match="template"):
+        LocalRewardModel(find_model(str(planted)))
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("changed", ["config.json", "chat_template.jinja", "model.safetensors"])
 def test_the_fingerprint_changes_with_whatever_changes_a_score(
     folder: Path, tmp_path: Path, changed: str
 ) -> None:
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in folder.iterdir():
-        (copy / path.name).write_bytes(path.read_bytes())
+    copy = copied(folder, tmp_path / "copy")
     assert find_model(str(copy)).fingerprint == find_model(str(folder)).fingerprint, "not of its place"
     content = (copy / changed).read_bytes()
     (copy / changed).write_bytes(content.replace(b"\n", b"\n ", 1) if b"\n" in content else content + b" ")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import safetensors
 import torch
 import transformers
 
@@ -102,6 +103,11 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
         model, info = kind.from_pretrained(spec.folder, **options)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelFault(f"model {spec.name}: {' '.join(str(error).split())}") from error
+    except safetensors.SafetensorError as error:
+        raise ModelFault(
+            f"model {spec.name}: its weights in {spec.folder} are no whole safetensors ({error}); "
+            "fetch them anew"
+        ) from error
     missing = [*info.get("missing_keys", ()), *info.get("mismatched_keys", ())]
     if missing:
         raise ModelFault(
