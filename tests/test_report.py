@@ -2,10 +2,12 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 from rich.console import Console
 from rich.table import Table
 
@@ -15,6 +17,7 @@ from assay.manifest import Converted, Counts, Filtered, InputFile, Scored
 from assay.report import escaped, run_manifest, summary_markdown, summary_table, summary_text
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
+from assay.terminal import printable
 
 NOTE = "The starter model is here to try the pipeline, not to judge data."
 MODEL = ModelSpec(
@@ -184,6 +187,37 @@ def test_text_from_data_is_no_markup_in_markdown():
     for line in text.splitlines():
         if line.startswith("| "):  # no cell was added
             assert line.replace("\\|", "").count("|") == 4
+
+
+def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else():
+    """S12, with a reader that obeys HTML, tables and strike-through, for every text a summary can hold."""
+    run = manifest(
+        filtered=Filtered((), Counts(1, {f"rule: {HOSTILE}": 1}, {HOSTILE: 1})),
+        scored=replace(SCORED, failed={HOSTILE: 1}),
+        work=ScoringWork(turns_scored=1, warnings={HOSTILE: 1}),
+        model=replace(MODEL, name=HOSTILE, notes=(HOSTILE,)),
+        options={"output": HOSTILE},
+        files={HOSTILE: ExportedFile("a" * 32, 1, 1)},
+    )
+    reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    blocks = reader.parse(summary_markdown(run))
+    parts = [part for block in blocks for part in block.children or ()]
+    assert {part.type for part in parts} <= {"text", "text_special", "softbreak"}
+    assert {block.tag for block in blocks} <= {
+        "",
+        "blockquote",
+        "p",
+        "h3",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
+    shown = "\n".join("".join(part.content for part in block.children or ()) for block in blocks)
+    # Two remarks, a title, a rule, two reasons, the model and a file.
+    assert shown.count(printable(HOSTILE)) == 8
 
 
 def test_text_from_data_commands_no_terminal_and_is_no_rich_markup():

@@ -132,6 +132,23 @@ def test_a_cancelled_run_stops_its_dask_work_and_a_retry_goes_on(operated: Opera
     assert len(asked) - RECORDS <= 2 * 4
 
 
+def test_all_parts_listen_on_loopback_alone_while_a_run_is_scored(operated: Operation) -> None:
+    operated.chats("heard.jsonl", 12, fakes.SLOW)
+    segments = operated.segments()
+    run = operated.trigger("curate/fake", input=["data/heard.jsonl"], output="results/heard", shard_tokens=30)
+    until(lambda: operated.segments() > segments, 60, "a first segment")
+    heard = {
+        (process.pid, connection.laddr.ip)
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert operated.ended(run.id).state_type == StateType.COMPLETED
+    # Prefect's server, Dask's scheduler, two nannies and their workers.
+    assert len({process for process, _ in heard}) >= 6
+    assert {address for _, address in heard} == {"127.0.0.1"}
+
+
 def test_a_schedule_fires_by_itself(operated: Operation) -> None:
     def runs() -> list[Any]:
         found = operated.client.read_flow_runs()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -225,6 +226,44 @@ def test_a_stage_whose_files_are_not_as_written_runs_again(
     assert f"{stage}: files of an earlier run are missing or altered" in again.err
     assert again.task_states()[stage] == "Completed"
     assert victim.read_bytes() == data
+
+
+class Bomb:
+    """Leaves a file behind where its pickle is loaded."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self._mark,)
+
+
+def test_a_pickle_in_place_of_any_kept_file_is_not_loaded_and_changes_no_result(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path, assay_home: Path
+) -> None:
+    first = curate("--input", chats)
+    kept = [path for path in assay_home.rglob("*") if path.is_file() and path.name != ".lock"]
+    places = {path.relative_to(assay_home).parts[0] for path in kept}
+    assert places >= {"artifacts", "scores", "plans", "prefect"}
+    for path in kept:
+        path.write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    again = curate("--input", chats)
+    assert again.code == 0, again.err
+    assert again.files() == first.files()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_run_makes_is_for_its_user_alone(
+    curate: Callable[..., Ran], chats: Path, assay_home: Path
+) -> None:
+    before = os.umask(0)
+    try:
+        ran = curate("--input", chats, output="new/out")
+    finally:
+        os.umask(before)
+    assert ran.code == 0, ran.err
+    for folder in (assay_home, ran.output, ran.output.parent):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
 
 
 def test_a_result_that_someone_changed_is_written_again(curate: Callable[..., Ran], chats: Path) -> None:

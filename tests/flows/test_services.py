@@ -9,7 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,15 +179,42 @@ def test_a_key_that_is_not_there_is_named(
     assert not server.asked
 
 
-def _run_apart(folder: Path, url: str, home: Path, **changes: Any) -> subprocess.Popen[str]:
-    """The command in a process of its own, with a Prefect server of its own."""
+def test_a_key_that_is_exchanged_computes_nothing_anew(
+    runs: Runs, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S2, for a key's value, for where it is kept, and for the Hub's token."""
+    from prefect.blocks.system import Secret
+
+    runs.endpoint(server.url)
+    first = runs()
+    asked = len(server.asked)
+    monkeypatch.setenv("SERVICE_KEY", "sk-after-rotation")
+    monkeypatch.setenv("ASSAY_HUB_TOKEN_VARIABLE", "HUB_TOKEN")
+    monkeypatch.setenv("HUB_TOKEN", "hf-after-rotation")
+    rotated = runs()
+    Secret(value="sk-of-the-block").save("rotated-key", overwrite=True)
+    runs.endpoint(server.url, key_variable=None, key_block="rotated-key")
+    moved = runs()
+    for again in (rotated, moved):
+        assert again.code == 0, again.err
+        assert again.manifest["turns"]["scored"] == 0
+        assert again.manifest["model"]["fingerprint"] == first.manifest["model"]["fingerprint"]
+        assert again.files() == first.files()
+        assert "runs again" not in again.err
+    assert len(server.asked) == asked
+
+
+def _run_apart(
+    folder: Path, url: str, home: Path, *, prefect_api: str | None = None, **changes: Any
+) -> subprocess.Popen[str]:
+    """The command in a process of its own, with a Prefect server of its own unless one is named."""
     chats = folder / "chats.jsonl"
     chats.write_text(
         "".join(
             json.dumps(
                 {
                     "messages": [
-                        {"role": "user", "content": f"q{n}"},
+                        {"role": "user", "content": f"private question {n}"},
                         {"role": "assistant", "content": f"a{n}"},
                     ]
                 }
@@ -208,7 +236,10 @@ def _run_apart(folder: Path, url: str, home: Path, **changes: Any) -> subprocess
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(folder / "prefect-home"),
+        **({"PREFECT_API_URL": prefect_api} if prefect_api else {}),
     }
+    if "key_variable" in changes:
+        del environment["SERVICE_KEY"]
     command = [sys.executable, "-m", "flows.curate", "--input", str(chats), "--model", "reward-service"]
     return subprocess.Popen(
         [*command, "--output", str(folder / "out")],
@@ -233,14 +264,7 @@ def test_the_key_turns_up_nowhere_and_a_stopped_run_keeps_what_it_paid_for(
 
     server.answer = slow
     process = _run_apart(tmp_path, server.url, home, in_flight=2)
-    seen: set[str] = set()
-    deadline = time.monotonic() + 120
-    while len(server.paid) < 12:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-            seen.update(one.cmdline())
-        time.sleep(0.05)
+    titles = _titles_until(process, lambda: len(server.paid) >= 12)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=15)
     assert process.returncode == 143, said
@@ -256,15 +280,51 @@ def test_the_key_turns_up_nowhere_and_a_stopped_run_keeps_what_it_paid_for(
     assert len(server.paid) - before == 40 - stored
 
     assert {one.headers["authorization"] for one in server.asked} == {f"Bearer {CANARY}"}
-    assert CANARY not in said + more + " ".join(seen)
-    assert "q17" not in said + more, "no conversation on the console"
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.name == "prefect.db" for path in files)
-    assert any(path.suffix == ".parquet" for path in files)
-    for path in files:
-        content = path.read_bytes()
-        assert CANARY.encode() not in content, path
+    _check_that_nothing_tells(tmp_path, said + more + titles)
+    assert any(path.name == "prefect.db" for path in tmp_path.rglob("*"))
+
+
+def test_a_key_out_of_a_secret_block_turns_up_nowhere(
+    tmp_path: Path, server: Server, prefect_api: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """S1 and S13: in the server's database the key is encrypted, and everywhere else it is not at all."""
+    from prefect.blocks.system import Secret
+
+    Secret(value=CANARY).save("canary-key", overwrite=True)
+    in_block = {"prefect_api": prefect_api, "key_variable": None, "key_block": "canary-key"}
+    process = _run_apart(tmp_path, server.url, tmp_path / "home", **in_block)
+    titles = _titles_until(process, lambda: len(server.paid) >= 12)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert {one.headers["authorization"] for one in server.asked} == {f"Bearer {CANARY}"}
+    _check_that_nothing_tells(tmp_path, said + titles)
+    served = tmp_path_factory.getbasetemp() / "served"
+    assert any(path.name == "prefect.db" for path in served.rglob("*"))
+    _check_that_nothing_tells(served, "")
+
+
+def _titles_until(process: subprocess.Popen[str], true: Callable[[], bool]) -> str:
+    """Command lines and titles of all the run's processes, until that is so."""
+    titles: set[str] = set()
+    deadline = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        with suppress(psutil.NoSuchProcess):
+            for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+                titles.update([*one.cmdline(), one.name()])
+        time.sleep(0.05)
+    return " ".join(titles)
+
+
+def _check_that_nothing_tells(folder: Path, said: str) -> None:
+    """Neither key nor text: not in what was said, not in any file of the folder, not in a database."""
+    assert CANARY not in said
+    assert "private question" not in said, "no conversation on the console"
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        assert CANARY.encode() not in path.read_bytes(), path
         if path.suffix == ".db":
-            dumped = "\n".join(sqlite3.connect(path).iterdump())
+            with closing(sqlite3.connect(path)) as database:
+                dumped = "\n".join(database.iterdump())
             assert CANARY not in dumped
-            assert "q17" not in dumped
+            assert "private question" not in dumped

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from socket import SOCK_DGRAM
 
 import fakes
 import psutil
@@ -43,7 +44,7 @@ class Place:
     def output(self) -> Path:
         return self.folder / "out"
 
-    def start(self, server: str | None = None) -> subprocess.Popen[str]:
+    def start(self, server: str | None = None, **settings: str) -> subprocess.Popen[str]:
         """A run under way, with a Prefect server of its own unless one is named."""
         chats = self.folder / "chats.jsonl"
         if not chats.exists():
@@ -68,6 +69,7 @@ class Place:
                 "ASSAY_HOME": str(self.folder / "home"),
                 "FAKE_MODEL": str(self.folder / "model"),
                 "FAKE_FINGERPRINT": "ab" * 16,
+                **settings,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -124,20 +126,33 @@ def tree(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def listeners(process: subprocess.Popen[str]) -> set[tuple[int, str]]:
-    """Process and address of every socket that a run, or what it started, listens on."""
+    """Process and address of every socket at which a run, or what it started, takes what anybody sends."""
     return {
         (one.pid, connection.laddr.ip)
         for one in tree(process)
         for connection in one.net_connections()
-        if connection.status == psutil.CONN_LISTEN
+        if connection.status == psutil.CONN_LISTEN or (connection.type == SOCK_DGRAM and not connection.raddr)
     }
+
+
+#: What moves a server that others start to all addresses, or starts one more.
+ELSEWHERE = {
+    "PREFECT_SERVER_API_HOST": "0.0.0.0",
+    "PREFECT_RUNNER_SERVER_ENABLE": "true",
+    "PREFECT_RUNNER_SERVER_HOST": "0.0.0.0",
+    "UVICORN_HOST": "0.0.0.0",
+    "DASK_SCHEDULER__HOST": "0.0.0.0",
+    "DASK_HOST": "0.0.0.0",
+    "DASK_INTERFACE": "eth0",
+    "HOST": "0.0.0.0",
+}
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_listens_on_loopback_alone_and_stops_when_it_is_told_to(
     place: Place, number: signal.Signals, code: int
 ) -> None:
-    run = place.start()
+    run = place.start(**ELSEWHERE)
     assert until(lambda: place.segments() >= 2)
     # The driver's scheduler, the Prefect server and each worker listen, and on loopback alone.
     heard = listeners(run)

@@ -127,10 +127,7 @@ def http_client(endpoint: Endpoint, key: str | None) -> httpx2.AsyncClient:
     """A client with as many connections as requests may be in flight. It follows no redirect, asks no
     proxy and reads no ``.netrc``: a request goes where the operator said, or nowhere.
     """
-    for name in _TALKATIVE:
-        logger = logging.getLogger(name)
-        if logger.getEffectiveLevel() < logging.WARNING:
-            logger.setLevel(logging.WARNING)
+    _silence_the_talkative()
     limits = httpx2.Limits(
         max_connections=endpoint.in_flight,
         max_keepalive_connections=endpoint.in_flight,
@@ -150,6 +147,15 @@ def http_client(endpoint: Endpoint, key: str | None) -> httpx2.AsyncClient:
         follow_redirects=False,
         trust_env=False,
     )
+
+
+def _silence_the_talkative() -> None:
+    """Raise the libraries' loggers to warnings, those below them too, which may be configured by name."""
+    below = tuple(f"{name}." for name in _TALKATIVE)
+    for name in [*_TALKATIVE, *(one for one in logging.root.manager.loggerDict if one.startswith(below))]:
+        logger = logging.getLogger(name)
+        if logger.getEffectiveLevel() < logging.WARNING:
+            logger.setLevel(logging.WARNING)
 
 
 async def sent(client: httpx2.AsyncClient, method: str, url: str, **content: Any) -> Reply:
