@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from assay.errors import ClusterFault, UserMistake
 
 if TYPE_CHECKING:
-    from distributed import Client, SpecCluster
+    from distributed import Client, Security, SpecCluster
 
 #: One computing thread a worker: how a matrix product is split over threads changes its last bits, and
 #: scores must not depend on how many workers there are.
@@ -84,10 +84,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
             try:
                 client = Client(options.scheduler_address, set_as_default=False, timeout="5s")
             except OSError as error:
-                raise ClusterFault(
-                    f"no Dask scheduler answers at {options.scheduler_address}: start one with `dask "
-                    "scheduler`, or leave ASSAY_SCHEDULER_ADDRESS empty to score on this machine"
-                ) from error
+                raise ClusterFault(_why_no_scheduler(options.scheduler_address, error)) from error
             with client:
                 _await_workers(client, 1)
                 _show_dashboard(client, options)
@@ -100,9 +97,10 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
                 "Install them with pip install -e '.[gpu]'"
             )
             gpus = 0
+        security = _certificates_of_this_run()
         if gpus and options.gpus_per_model > 1:
             groups = gpu_groups(visible_devices(), options.gpus_per_model)
-            cluster = grouped_cluster(groups[: options.workers])
+            cluster = grouped_cluster(groups[: options.workers], security)
         elif gpus:
             from dask_cuda import LocalCUDACluster
 
@@ -114,6 +112,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
                     threads_per_worker=GPU_WORKER_THREADS,
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",
+                    security=security,
                 )
         else:
             cluster = LocalCluster(
@@ -124,6 +123,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
                 dashboard_address="127.0.0.1:0",
                 # Without GPUs of their own: several processes would fight for the first one.
                 env={**WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
+                security=security,
                 silence_logs=logging.CRITICAL,
             )
         with cluster, Client(cluster, set_as_default=False) as client:
@@ -146,14 +146,44 @@ def _check_address(address: str) -> None:
     try:
         scheme, _ = parse_address(address, strict=True)
         get_backend(scheme)
-        if scheme == "tls" and Security().get_connection_args("client").get("ssl_context") is None:
+        arguments = Security().get_connection_args("client")
+        if scheme == "tls" and arguments.get("ssl_context") is None:
             raise ValueError("no certificates are named")
-    except ValueError as error:
+        if scheme == "tcp" and arguments.get("require_encryption"):
+            raise ValueError("Dask's own settings require encryption")
+    except (ValueError, OSError) as error:
+        what = f"the certificates cannot be read: {error}" if isinstance(error, OSError) else str(error)
         raise UserMistake(
             f"ASSAY_SCHEDULER_ADDRESS is {address}, which Dask cannot connect to: "
-            f"{' '.join(str(error).split())}. It is to look like tcp://host:8786, or like tls://host:8786 "
+            f"{' '.join(what.split())}. It is to look like tcp://host:8786, or like tls://host:8786 "
             "where Dask's own settings (distributed.comm.tls) name the certificates"
         ) from error
+
+
+def _why_no_scheduler(address: str, error: BaseException) -> str:
+    """What to tell of a scheduler that could not be reached."""
+    on_this_machine = "or leave ASSAY_SCHEDULER_ADDRESS empty to score on this machine"
+    if not address.startswith("tls://"):
+        return (
+            f"no Dask scheduler answers at {address}: start one with `dask scheduler`, use tls:// where it "
+            f"has certificates, {on_this_machine}"
+        )
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (
+        f"no Dask scheduler at {address} takes these certificates, or has ones to be believed "
+        f"({' '.join(str(error).split()) or type(error).__name__}): see that it runs and that both sides' "
+        "certificates are of one authority (distributed.comm.tls in Dask's own settings), "
+        f"{on_this_machine}"
+    )
+
+
+def _certificates_of_this_run() -> Security | None:
+    """Certificates that only this run and its workers have, where Dask's settings require encryption."""
+    import dask
+    from distributed import Security
+
+    return Security.temporary() if dask.config.get("distributed.comm.require-encryption") else None
 
 
 def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, ...]]:
@@ -170,27 +200,30 @@ def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, .
     return [tuple(devices[start : start + gpus_per_model]) for start in starts]
 
 
-def grouped_cluster(groups: Sequence[Sequence[str]]) -> SpecCluster:
+def grouped_cluster(groups: Sequence[Sequence[str]], security: Security | None = None) -> SpecCluster:
     """A cluster on this machine of one worker a group, each seeing its group's GPUs and no other.
+
+    With ``security`` it speaks TLS.
 
     LocalCUDACluster has no groups: each of its workers sees every GPU, its own first.
     """
     from distributed import Nanny, Scheduler, SpecCluster
 
+    common = {"host": "127.0.0.1", "security": security, "protocol": "tls" if security else "tcp"}
     workers = {
         number: {
             "cls": Nanny,
             "options": {
+                **common,
                 "nthreads": GPU_WORKER_THREADS,
-                "host": "127.0.0.1",
                 "dashboard_address": None,
                 "env": {**gpu_worker_environment(len(groups)), "CUDA_VISIBLE_DEVICES": ",".join(group)},
             },
         }
         for number, group in enumerate(groups)
     }
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
-    return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+    scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
+    return SpecCluster(workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL)
 
 
 def gpu_worker_environment(workers: int) -> dict[str, str]:

@@ -315,7 +315,8 @@ def operation(folder: Path) -> Iterator[Operation]:
             stack.enter_context(process(command, folder / f"{name}.log", its_environment))
         dask_worker = [
             *(python, "-m", "dask", "worker", f"tcp://127.0.0.1:{dask_port}", "--nthreads", "1"),
-            *("--host", "127.0.0.1", "--no-dashboard", "--local-directory", str(folder / "dask")),
+            *("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"),
+            *("--local-directory", str(folder / "dask")),
         ]
         workers = [
             stack.enter_context(
