@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import sys
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: So many shards a worker are handed out at a time: one to work on, one to go on with.
 _IN_FLIGHT_PER_WORKER = 2
+
+#: How often the scheduler is asked how many workers there are.
+_COUNT_SECONDS = 1.0
 
 #: With no worker at all for so long, the run ends instead of waiting for ever.
 NO_WORKERS_SECONDS = 60.0
@@ -77,6 +81,7 @@ def dispatch(
     """
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
+    from distributed.comm import CommClosedError
 
     waiting = deque(sorted(shards, key=lambda shard: (-shard.estimated_tokens, shard.number)))
     suspects: deque[Shard] = deque()
@@ -84,6 +89,7 @@ def dispatch(
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
     submitted = 0
     last_seen_workers = time.monotonic()
+    worker_count, counted = 0, -math.inf
 
     def submit(shard: Shard, *, alone: bool = False) -> None:
         nonlocal submitted
@@ -94,13 +100,15 @@ def dispatch(
         future.add_done_callback(lambda _: finished.put(key))
 
     while waiting or suspects or in_flight:
-        worker_count = len(client.scheduler_info(n_workers=-1)["workers"])
+        if time.monotonic() - counted >= _COUNT_SECONDS:
+            # Their number alone: a list of 1,000 costs both sides more than a shard does.
+            worker_count, counted = client.scheduler_info(n_workers=0)["n_workers"], time.monotonic()
         while waiting and len(in_flight) < _IN_FLIGHT_PER_WORKER * max(1, worker_count):
             submit(waiting.popleft())
         if not in_flight:
             submit(suspects.popleft(), alone=True)
         try:
-            key = finished.get(timeout=1.0)
+            key = finished.get(timeout=_COUNT_SECONDS)
         except queue.Empty:
             if worker_count:
                 last_seen_workers = time.monotonic()
@@ -123,7 +131,7 @@ def dispatch(
                 suspects.extendleft(reversed(shard.halves()))
             else:
                 done(Fatal(shard))
-        except FutureCancelledError as error:
+        except (FutureCancelledError, CommClosedError) as error:
             raise ClusterFault(
                 "the Dask scheduler is gone; what is scored is stored, and the same command goes on "
                 "from there"

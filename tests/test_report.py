@@ -194,11 +194,11 @@ def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else():
     run = manifest(
         filtered=Filtered((), Counts(1, {f"rule: {HOSTILE}": 1}, {HOSTILE: 1})),
         scored=replace(SCORED, failed={HOSTILE: 1}),
-        work=ScoringWork(turns_scored=1, warnings={HOSTILE: 1}),
         model=replace(MODEL, name=HOSTILE, notes=(HOSTILE,)),
         options={"output": HOSTILE},
         files={HOSTILE: ExportedFile("a" * 32, 1, 1)},
     )
+    run["warnings"] = {HOSTILE: 1}
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     blocks = reader.parse(summary_markdown(run))
     parts = [part for block in blocks for part in block.children or ()]

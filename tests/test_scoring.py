@@ -398,6 +398,27 @@ def test_with_every_worker_gone_the_run_ends_within_the_stated_time(
         assert nanny.status.name in ("closed", "closing", "closing_gracefully")
 
 
+def test_the_scheduler_is_asked_for_the_number_of_workers_now_and_then_and_never_for_a_list(
+    home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Client
+
+    asked: list[dict[str, object]] = []
+    ask = Client.scheduler_info
+
+    def counted(self: Client, **options: object) -> object:
+        asked.append(options)
+        return ask(self, **options)
+
+    monkeypatch.setattr(Client, "scheduler_info", counted)
+    began = time.monotonic()
+    _, work = score(convert(home, records(60)), model, home, shard_tokens=1)
+    assert len(work.shards) == 60
+    assert asked
+    assert all(options == {"n_workers": 0} for options in asked)
+    assert len(asked) <= 2 + time.monotonic() - began
+
+
 def test_no_scheduler_at_the_address_is_one_clear_line(home: Home, model: ModelSpec) -> None:
     from assay import errors
 

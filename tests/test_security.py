@@ -6,10 +6,11 @@ import ast
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from planted import Bomb
 from pydantic import BaseModel
 
 from assay.config import RunOptions, Settings
@@ -130,16 +131,6 @@ def test_no_module_calls_what_runs_text_or_loads_a_pickle() -> None:
                 (word.value for word in call.keywords if word.arg in ("shell", "allow_pickle")), None
             )
             assert shell is None, f"{path}:{call.lineno}"
-
-
-class Bomb:
-    """Leaves a file behind where its pickle is loaded, be it by pickle, torch or NumPy."""
-
-    def __init__(self, mark: Path) -> None:
-        self._mark = mark
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self._mark,)
 
 
 def test_the_bomb_would_go_off(tmp_path: Path) -> None:

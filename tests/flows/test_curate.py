@@ -17,6 +17,7 @@ from typing import Any
 
 import fakes
 import pytest
+from planted import Bomb
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -226,16 +227,6 @@ def test_a_stage_whose_files_are_not_as_written_runs_again(
     assert f"{stage}: files of an earlier run are missing or altered" in again.err
     assert again.task_states()[stage] == "Completed"
     assert victim.read_bytes() == data
-
-
-class Bomb:
-    """Leaves a file behind where its pickle is loaded."""
-
-    def __init__(self, mark: Path) -> None:
-        self._mark = mark
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self._mark,)
 
 
 def test_a_pickle_in_place_of_any_kept_file_is_not_loaded_and_changes_no_result(

@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
+from planted import Bomb
 
 from assay.errors import ModelFault, UserMistake
 from assay.rewards.catalog import find_model
@@ -261,16 +262,6 @@ def copied(folder: Path, to: Path) -> Path:
     for path in folder.iterdir():
         (to / path.name).write_bytes(path.read_bytes())
     return to
-
-
-class Bomb:
-    """Leaves a file behind where its pickle is loaded, by whatever loads pickles."""
-
-    def __init__(self, mark: Path) -> None:
-        self._mark = mark
-
-    def __reduce__(self) -> tuple[Any, tuple[Path]]:
-        return Path.touch, (self._mark,)
 
 
 def test_pickles_beside_the_weights_are_not_looked_at(

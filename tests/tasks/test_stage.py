@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from planted import Bomb
 from prefect import flow, runtime, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -157,7 +158,7 @@ def test_a_planted_result_runs_nothing(home: Home, way: str, tmp_path: Path) -> 
     record = json.loads(kept.read_bytes())
     if way == "pickle":
         record["metadata"]["serializer"] = {"type": "pickle"}
-        record["result"] = base64.encodebytes(pickle.dumps(Canary(tmp_path / "ran"))).decode()
+        record["result"] = base64.encodebytes(pickle.dumps(Bomb(tmp_path / "ran"))).decode()
     else:
         (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
         sys.path.insert(0, str(tmp_path))
@@ -169,16 +170,6 @@ def test_a_planted_result_runs_nothing(home: Home, way: str, tmp_path: Path) -> 
         if str(tmp_path) in sys.path:
             sys.path.remove(str(tmp_path))
     assert not (tmp_path / "ran").exists()
-
-
-class Canary:
-    """Leaves a file behind where its pickle is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.path,)
 
 
 def test_another_key_is_another_result(home: Home) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import services
 import tiny
+from planted import Bomb
 from services import HELPSTEER, SEED_SCORES, Answer, Asked, Server, as_json, completion
 
 from assay.errors import ModelFault
@@ -378,6 +380,24 @@ def test_triton_a_reply_that_is_none_is_told(server: Server, body: bytes) -> Non
     server.answer = lambda asked: triton(NINE)(asked) if asked.method == "GET" else Answer(body)
     with pytest.raises(ModelFault, match="no scores"):
         rate(nemo(server.url))
+
+
+def test_triton_a_reply_of_pickled_objects_runs_nothing(server: Server, tmp_path: Path) -> None:
+    """S4: BYTES become a NumPy array of objects, which NumPy would keep as a pickle."""
+    bomb = pickle.dumps(Bomb(tmp_path / "ran"))
+    part = b"".join(len(bomb).to_bytes(4, "little") + bomb for _ in range(9))
+    tensor = {
+        "name": "rewards",
+        "datatype": "BYTES",
+        "shape": [1, 9],
+        "parameters": {"binary_data_size": len(part)},
+    }
+    head = json.dumps({"model_name": "m", "model_version": "1", "outputs": [tensor]}).encode()
+    reply = Answer(head + part, 200, {"Inference-Header-Content-Length": str(len(head))})
+    server.answer = lambda asked: triton(NINE)(asked) if asked.method == "GET" else reply
+    with pytest.raises(ModelFault, match="no scores"):
+        rate(nemo(server.url))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_nine_are_named_in_nemos_order() -> None:

@@ -1,0 +1,208 @@
+"""Where a run saturates: CPU seconds a shard of its driver and of Dask's scheduler, by number of workers.
+
+    python benchmarks/saturation.py [--workers 10 100 1000] [--json figures.json]
+
+Dask's scheduler is a process of its own, and so is the driver: it runs the real ``dispatch`` with shards of
+real size. The workers are real too, one thread each, but live together in a few processes, and a shard takes
+them a sleep instead of scoring. So two cores carry 1,000 workers, and what is counted is the CPU time of the
+driver and of the scheduler alone, and not the time that goes by.
+
+idle    a second without work: heartbeats
+shard   what is above that, by the number of shards
+least   seconds that a shard must take for so many workers to leave each of the two below a whole core
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import peers
+import polars as pl
+import psutil
+from distributed import Client, Worker
+
+from assay import dispatch
+from assay.home import Home
+from assay.rewards.protocol import ModelSpec
+from assay.shard import Shard, ShardWork
+
+#: Workers of one process: so few that it keeps up with what they are sent.
+WORKERS_A_PROCESS = 125
+
+#: A shard of 2^18 tokens, at the 480 tokens a turn and four turns a record of ShareGPT.
+TURNS = 546
+RECORDS = 136
+
+#: Shards a second that all workers finish together, whatever their number.
+SHARDS_A_SECOND = 25.0
+IDLE_SECONDS = 15.0
+LEAST_SHARDS = 500
+
+MODEL = ModelSpec(
+    name="none",
+    folder="/nowhere",
+    family="sequence-classification",
+    attributes=("helpfulness",),
+    max_tokens=4096,
+    over_length="quarantine",
+    dtype="bfloat16",
+    opener="nobody:opens",
+    fingerprint="ab" * 16,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """CPU seconds of one process."""
+
+    idle: float
+    """A second without work."""
+    shard: float
+
+    def least_seconds(self, workers: int) -> float:
+        """What a shard has to take at least, for so many workers to leave this process below one core."""
+        return self.shard * workers / max(1e-9, 1.0 - self.idle)
+
+
+def shard(number: int) -> Shard:
+    """A shard as a plan gives it, which goes over the wire whole."""
+    rows = pl.Series("row", [turn * RECORDS // TURNS for turn in range(TURNS)], pl.UInt32)
+    members = pl.DataFrame(
+        {
+            "piece": pl.Series([0] * TURNS, dtype=pl.UInt32),
+            "row": rows,
+            "turn": pl.Series([turn % 4 for turn in range(TURNS)], dtype=pl.UInt32),
+            "key": pl.Series([os.urandom(16) for _ in range(TURNS)], dtype=pl.Binary),
+        }
+    )
+    return Shard(number, members, {0: f"convert/{'c' * 32}/records-00000.parquet"}, 1 << 18)
+
+
+def host(address: str, count: int, seconds: float) -> None:
+    """Be so many workers, each with a thread, that sleep where others score."""
+
+    def slept(shard: Shard, model: ModelSpec, home: Home) -> ShardWork:
+        time.sleep(seconds)
+        return ShardWork(shard.number, "ab" * 16, TURNS, 0, 1 << 18, seconds, f"host:{os.getpid()}")
+
+    dispatch.score_shard = slept
+
+    async def main() -> None:
+        # One by one: what they cost here is nobody's, but all at once they would time out.
+        workers = [
+            await Worker(
+                address, nthreads=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0
+            )
+            for _ in range(count)
+        ]
+        await asyncio.gather(*(worker.finished() for worker in workers))
+
+    # Each would look at itself, its memory and its threads many times a second, as if alone on a machine.
+    quiet = {
+        "distributed.admin.system-monitor.interval": "60s",
+        "distributed.admin.tick.interval": "60s",
+        "distributed.worker.profile.enabled": False,
+    }
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask.config.set(quiet):
+        asyncio.run(main())
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def measured(workers: int, folder: Path) -> tuple[Costs, Costs, float]:
+    """Costs of the driver and of the scheduler with so many workers, and the seconds that a shard took."""
+    seconds = workers / SHARDS_A_SECOND
+    count = max(LEAST_SHARDS, 3 * workers)
+    found = folder / f"scheduler-{workers}.json"
+    with ExitStack() as stack:
+        scheduler = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", "0"),
+                *("--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(found)),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        stack.callback(scheduler.wait)
+        stack.callback(scheduler.terminate)
+        while not found.exists():
+            time.sleep(0.1)
+        address = json.loads(found.read_text())["address"]
+        context = multiprocessing.get_context("spawn")
+        for first in range(0, workers, WORKERS_A_PROCESS):
+            size = min(WORKERS_A_PROCESS, workers - first)
+            process = context.Process(target=host, args=(address, size, seconds), daemon=True)
+            process.start()
+            stack.callback(process.join)
+            stack.callback(process.terminate)
+        client = stack.enter_context(Client(address, set_as_default=False))
+        client.wait_for_workers(workers, timeout=300)
+        shards = [shard(number) for number in range(count)]
+        both = [psutil.Process(), psutil.Process(scheduler.pid)]
+        time.sleep(5)
+        marks = [[cpu_seconds(process) for process in both]]
+        began = [time.monotonic()]
+        time.sleep(IDLE_SECONDS)
+        marks.append([cpu_seconds(process) for process in both])
+        began.append(time.monotonic())
+        finished: list[Any] = []
+        dispatch.dispatch(client, shards, MODEL, Home(folder), done=finished.append, say=print)
+        marks.append([cpu_seconds(process) for process in both])
+        began.append(time.monotonic())
+        assert len(finished) == count
+    idle_seconds, busy_seconds = began[1] - began[0], began[2] - began[1]
+    costs = []
+    for before, idle, after in zip(*marks, strict=True):
+        a_second = (idle - before) / idle_seconds
+        costs.append(Costs(a_second, max(0.0, after - idle - a_second * busy_seconds) / count))
+    return costs[0], costs[1], seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--workers", type=int, nargs="+", default=[10, 50, 100, 250, 500, 1000])
+    parser.add_argument("--json", type=Path, help="write the figures to this file as one flat object")
+    options = parser.parse_args()
+    figures: dict[str, float] = {}
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for workers in options.workers:
+            driver, scheduler, seconds = measured(workers, Path(temporary))
+            for name, costs in (("driver", driver), ("scheduler", scheduler)):
+                least = costs.least_seconds(workers)
+                figures |= {
+                    f"{name}_idle_{workers}": costs.idle,
+                    f"{name}_shard_{workers}": costs.shard,
+                    f"{name}_least_seconds_{workers}": least,
+                }
+                rows.append(
+                    (
+                        f"{workers:5,} workers, shards of {seconds:.1f} s: {name}",
+                        f"idle {1000 * costs.idle:5.1f} ms a second, shard {1000 * costs.shard:6.2f} ms, "
+                        f"least {least:6.2f} s",
+                    )
+                )
+                print(*rows[-1], file=sys.stderr)
+    peers.report("CPU time of the driver and of Dask's scheduler", rows, figures, options.json)
+
+
+if __name__ == "__main__":
+    main()
