@@ -1,6 +1,6 @@
 """Where a run saturates: CPU seconds a shard of its driver and of Dask's scheduler, by number of workers.
 
-    python benchmarks/saturation.py [--workers 10 100 1000] [--json figures.json]
+    python benchmarks/saturation.py [--workers 10 100 1000] [--rate 25] [--json figures.json]
 
 Dask's scheduler is a process of its own, and so is the driver: it runs the real ``dispatch`` with shards of
 real size. The workers are real too, one thread each, but live together in a few processes, and a shard takes
@@ -47,7 +47,7 @@ WORKERS_A_PROCESS = 125
 TURNS = 546
 RECORDS = 136
 
-#: Shards a second that all workers finish together, whatever their number.
+#: Shards a second that all workers finish together, whatever their number, unless the driver is too slow.
 SHARDS_A_SECOND = 25.0
 IDLE_SECONDS = 15.0
 LEAST_SHARDS = 500
@@ -127,9 +127,12 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def measured(workers: int, folder: Path) -> tuple[Costs, Costs, float]:
-    """Costs of the driver and of the scheduler with so many workers, and the seconds that a shard took."""
-    seconds = workers / SHARDS_A_SECOND
+def measured(workers: int, rate: float, folder: Path) -> tuple[Costs, Costs, float]:
+    """Costs of the driver and of the scheduler with so many workers, and how many shards a second there were.
+
+    A shard takes as long as gives ``rate`` shards a second.
+    """
+    seconds = workers / rate
     count = max(LEAST_SHARDS, 3 * workers)
     found = folder / f"scheduler-{workers}.json"
     with ExitStack() as stack:
@@ -173,19 +176,21 @@ def measured(workers: int, folder: Path) -> tuple[Costs, Costs, float]:
     for before, idle, after in zip(*marks, strict=True):
         a_second = (idle - before) / idle_seconds
         costs.append(Costs(a_second, max(0.0, after - idle - a_second * busy_seconds) / count))
-    return costs[0], costs[1], seconds
+    return costs[0], costs[1], count / busy_seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[10, 50, 100, 250, 500, 1000])
+    parser.add_argument("--rate", type=float, default=SHARDS_A_SECOND, help="shards a second, wanted")
     parser.add_argument("--json", type=Path, help="write the figures to this file as one flat object")
     options = parser.parse_args()
     figures: dict[str, float] = {}
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         for workers in options.workers:
-            driver, scheduler, seconds = measured(workers, Path(temporary))
+            driver, scheduler, rate = measured(workers, options.rate, Path(temporary))
+            figures[f"shards_a_second_{workers}"] = rate
             for name, costs in (("driver", driver), ("scheduler", scheduler)):
                 least = costs.least_seconds(workers)
                 figures |= {
@@ -193,11 +198,11 @@ def main() -> None:
                     f"{name}_shard_{workers}": costs.shard,
                     f"{name}_least_seconds_{workers}": least,
                 }
+                told = f"idle {1000 * costs.idle:.1f} ms a second, shard {1000 * costs.shard:.2f} ms"
                 rows.append(
                     (
-                        f"{workers:5,} workers, shards of {seconds:.1f} s: {name}",
-                        f"idle {1000 * costs.idle:5.1f} ms a second, shard {1000 * costs.shard:6.2f} ms, "
-                        f"least {least:6.2f} s",
+                        f"{workers:,} workers, {rate:.1f} shards a second: {name}",
+                        f"{told}, least {least:.2f} s",
                     )
                 )
                 print(*rows[-1], file=sys.stderr)
