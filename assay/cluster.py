@@ -45,6 +45,8 @@ _SETTINGS = {
     "distributed.worker.memory.monitor-interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.comm.timeouts.connect": "30s",
+    # A shard that carries its records is larger than a task is thought to be.
+    "distributed.admin.large-graph-warning-threshold": "1GB",
     "distributed.nanny.environ": WORKER_ENVIRONMENT,
 }
 

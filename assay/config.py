@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,6 +32,7 @@ from assay.errors import UserMistake
 from assay.home import Home
 from assay.nearest import did_you_mean
 from assay.rewards.endpoint import Endpoint
+from assay.s3 import is_address
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -377,6 +379,12 @@ def _folders_by_name(value: object) -> object:
     return folders
 
 
+def _address_on_s3(value: str) -> str:
+    if not is_address(value):
+        raise ValueError("is no s3://BUCKET/PREFIX")
+    return value
+
+
 NamedFolders = Annotated[dict[str, Path], NoDecode, BeforeValidator(_folders_by_name)]
 
 
@@ -387,6 +395,8 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=_default_home)
     """``ASSAY_HOME``: scores, plans, artifacts and Prefect's database; they serve every run."""
+    score_store: Annotated[str, AfterValidator(_address_on_s3)] | None = None
+    """``ASSAY_SCORE_STORE``: ``s3://BUCKET/PREFIX``, where scores are kept instead of in ``ASSAY_HOME``."""
     scheduler_address: str | None = None
     """``ASSAY_SCHEDULER_ADDRESS``: a running Dask scheduler, such as ``tls://host:8786``."""
     trust_remote_code: bool = False
@@ -449,4 +459,4 @@ class Settings(BaseSettings):
             raise UserMistake(
                 f"ASSAY_HOME: {self.home} cannot be written. Set ASSAY_HOME to a folder that you may write"
             )
-        return Home(self.home)
+        return Home(self.home, self.score_store)

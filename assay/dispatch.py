@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import socket
 import sys
 import time
 from collections import deque
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from assay.errors import ClusterFault, DeviceLost
+from assay.errors import ClusterFault, DeviceLost, StoreFault
 from assay.home import Home
 from assay.rewards.protocol import ModelSpec
 from assay.shard import Shard, ShardWork, score_shard
@@ -62,6 +63,9 @@ def score_or_leave(shard: Shard, model: ModelSpec, home: Home) -> ShardWork:
             raise
         print(f"worker {os.getpid()}: {error}; it is replaced", file=sys.stderr, flush=True)
         os._exit(DEVICE_LOST_EXIT)
+    except StoreFault as error:
+        # Of many workers, one may have no way to S3, or lack its credentials or a package.
+        raise type(error)(f"worker on {socket.gethostname()}: {error}") from None
 
 
 def dispatch(
@@ -95,7 +99,8 @@ def dispatch(
         nonlocal submitted
         submitted += 1
         key = f"score-{shard.number}-{submitted}"
-        future = client.submit(score_or_leave, shard, model, home, pure=False, key=key)
+        sent = shard if home.score_store is None else shard.carrying(home)
+        future = client.submit(score_or_leave, sent, model, home, pure=False, key=key)
         in_flight[key] = _Attempt(future, shard, alone)
         future.add_done_callback(lambda _: finished.put(key))
 

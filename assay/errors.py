@@ -7,6 +7,8 @@ AssayError                  says what is wrong, where, and what to do; printed w
 ├── ModelFault      exit 1  the reward model cannot be loaded, or does not do what it says
 │   └── DeviceLost          its device gives nothing but errors until this process ends
 ├── ClusterFault    exit 1  no worker is left to score on
+├── StoreFault      exit 1  a store on S3 does not answer
+│   └── StoreRefusal        it answers with a no: no such bucket, no right to do that
 ├── ServerFault     exit 1  Prefect's server cannot be reached or started
 └── Resumable       exit 75 stopped before the end; the same command goes on from there
 """
@@ -44,6 +46,14 @@ class DeviceLost(ModelFault):
 
 class ClusterFault(AssayError):
     """The workers are gone, or never came."""
+
+
+class StoreFault(AssayError):
+    """S3 does not answer, or breaks off."""
+
+
+class StoreRefusal(StoreFault):
+    """S3 refuses: there is no such bucket, or these credentials may not use it."""
 
 
 class ServerFault(AssayError):

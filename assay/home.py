@@ -26,6 +26,11 @@ def digest_of_bytes(*parts: bytes) -> str:
     return running.hexdigest()
 
 
+def digest_of_content(data: bytes) -> str:
+    """What ``digest_of_file`` says of a file of these bytes."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
 def digest_of_file(path: Path) -> str:
     """128-bit BLAKE2b of a file's bytes, as 32 hex digits."""
     running = hashlib.blake2b(digest_size=16)
@@ -54,6 +59,8 @@ class Home:
     """The folder that serves every run: scores, plans, artifacts of stages, Prefect's results."""
 
     root: Path
+    score_store: str | None = None
+    """Where segments are kept that other machines write too, ``s3://BUCKET/PREFIX``; None: in ``scores``."""
 
     @property
     def artifacts(self) -> Path:
@@ -64,6 +71,11 @@ class Home:
     def scores(self) -> Path:
         """The score store: a folder a fingerprint."""
         return self.root / "scores"
+
+    @property
+    def copies(self) -> Path:
+        """Copies of segments that are kept on S3: a folder a fingerprint."""
+        return self.root / "copies"
 
     @property
     def plans(self) -> Path:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from assay.disk import full_disk_named
 from assay.errors import AssayError
 from assay.home import Home
 from assay.manifest import reason_code
@@ -176,8 +175,7 @@ class _Requests:
         """A segment of the turns that are in none yet, in the order of their keys and not of the replies."""
         if not one.unwritten:
             return
-        with full_disk_named(self._store.folder):
-            one.segment = self._store.write(dict(sorted(one.unwritten.items())))
+        one.segment = self._store.write(dict(sorted(one.unwritten.items())))
         one.unwritten = {}
 
 

@@ -16,13 +16,14 @@ from assay import card_warnings, plan
 from assay.cluster import ClusterOptions, connected
 from assay.disk import full_disk_named, read_artifact
 from assay.errors import ClusterFault
-from assay.home import Artifact, Home, digest_of_bytes, digest_of_file, sweep, written_whole
+from assay.home import Artifact, Home, digest_of_bytes, sweep, written_whole
 from assay.manifest import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
-from assay.progress import Progress, Silent
+from assay.progress import Progress, Silent, Stoppable
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.remote.replies import PASSING
 from assay.schema import WEIGHTED_REWARD
+from assay.segments import segments_of
 from assay.shard import Shard, ShardWork
 from assay.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
 from assay.wording import counted
@@ -104,14 +105,10 @@ def score_key(converted: Converted, model: ModelSpec) -> str:
 
 def is_current(scored: Scored, home: Home) -> bool:
     """Whether a manifest still tells the truth: its files and segments intact, nothing worth a new try."""
-    segments = home.scores / scored.fingerprint
     return (
         not TRANSIENT & scored.failed.keys()
         and all(piece.scores.is_intact(home) for piece in scored.pieces)
-        and all(
-            (path := segments / f"{digest}.parquet").is_file() and digest_of_file(path) == digest
-            for digest in scored.segments
-        )
+        and segments_of(home, scored.fingerprint).hold(scored.segments)
     )
 
 
@@ -160,7 +157,8 @@ def score(
     unscored: dict[bytes, str] = {}
     resumed = False
     at_work = 0.0
-    with store.planning(progress.say), full_disk_named(home.root):
+    with store.planning(progress.say) as check_lock, full_disk_named(home.root):
+        progress = Stoppable(progress, check_lock)
         store.open(warn=progress.say)
         for _ in range(_ROUNDS):
             missing = _without(plan.unstored(converted, store, home), unscored)
@@ -198,8 +196,8 @@ def score(
             left = _without(plan.unstored(converted, store, home), unscored)
             if not left.is_empty():
                 raise ClusterFault(
-                    f"{left.height} turns still have no score after {_ROUNDS} attempts; is {store.folder} "
-                    "the same folder for every worker?"
+                    f"{left.height} turns still have no score after {_ROUNDS} attempts; is {store.place} "
+                    "the same place for every worker?"
                 )
         scored = _gather(converted, model, store, unscored, home)
     for name, count in scored.warnings.items():

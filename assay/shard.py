@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import io
 import os
 import socket
 import threading
@@ -13,7 +15,6 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from assay.disk import full_disk_named
 from assay.home import Home
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Request, RewardModel, TurnScore
@@ -33,6 +34,8 @@ class Shard:
     record_files: dict[int, str]
     """Where the records of each piece are: paths below ``Home.artifacts``."""
     estimated_tokens: int
+    carried: bytes = b""
+    """The records themselves, for a worker that does not see those files: Arrow of piece, row, messages."""
 
     @property
     def records(self) -> pl.DataFrame:
@@ -55,9 +58,22 @@ class Shard:
             middle = self.members.height // 2
             parts = [self.members.head(middle), self.members.slice(middle)]
         first, second = (
-            Shard(self.number, part, self.record_files, self.estimated_tokens // 2) for part in parts
+            dataclasses.replace(self, members=part, estimated_tokens=self.estimated_tokens // 2)
+            for part in parts
         )
         return first, second
+
+    def carrying(self, home: Home) -> Shard:
+        """This shard with its records in it, for a worker that shares no file system with this process."""
+        written = io.BytesIO()
+        frames = [
+            _texts(home.artifacts / path, self.members.filter(pl.col("piece") == piece)["row"]).select(
+                pl.lit(piece, pl.UInt32).alias("piece"), "row", "messages"
+            )
+            for piece, path in self.record_files.items()
+        ]
+        pl.concat(frames).write_ipc(written, compression="zstd")
+        return dataclasses.replace(self, record_files={}, carried=written.getvalue())
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +136,7 @@ def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
     }
     kept = {key: outcome for key, outcome in scores.items() if key not in unstored}
     store = ScoreStore(home, spec.fingerprint, spec.attributes)
-    with full_disk_named(store.folder):
-        segment = store.write(kept) if kept else ""
+    segment = store.write(kept) if kept else ""
     return ShardWork(
         shard=shard.number,
         segment=segment,
@@ -140,8 +155,15 @@ def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]
     """The conversations of the shard's records, and the keys of the turns asked of each."""
     requests = []
     keys = []
+    carried = pl.read_ipc(io.BytesIO(shard.carried)) if shard.carried else None
     for (piece,), members in shard.members.group_by("piece", maintain_order=True):
-        conversations = _conversations(home.artifacts / shard.record_files[int(str(piece))], members["row"])
+        if carried is not None:
+            texts = carried.filter(pl.col("piece") == piece).select("row", "messages")
+        else:
+            texts = _texts(home.artifacts / shard.record_files[int(str(piece))], members["row"])
+        conversations: dict[int, Conversation] = {
+            row: _CONVERSATION.decode(text) for row, text in texts.iter_rows()
+        }
         asked = members.group_by("row", maintain_order=True).agg("turn", KEY)
         for row, turns, turn_keys in asked.iter_rows():
             requests.append(Request(conversations[row], tuple(turns)))
@@ -149,13 +171,13 @@ def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]
     return requests, keys
 
 
-def _conversations(path: Path, rows: pl.Series) -> dict[int, Conversation]:
+def _texts(path: Path, rows: pl.Series) -> pl.DataFrame:
+    """Those rows of a file of records: row, messages."""
     first, last = int(rows.min()), int(rows.max())  # type: ignore[arg-type]
-    frame = (
+    return (
         pl.scan_parquet(path, glob=False)
         .slice(first, last - first + 1)
         .select("row", "messages")
         .filter(pl.col("row").is_in(rows.unique().implode()))
         .collect()
     )
-    return {row: _CONVERSATION.decode(text) for row, text in frame.iter_rows()}

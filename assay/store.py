@@ -1,31 +1,27 @@
 """The score store: a folder a fingerprint, of append-only Parquet segments named by their own digest.
 
-A segment is written to a temporary name and renamed, so it is whole or not there. One that does not
-match its name any more is set aside, and its turns count as not scored.
+Where the segments are is ``assay.segments``'; what is in them is said here.
 """
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import filelock
 import polars as pl
 
-from assay.home import Home, digest_of_file, sync
+from assay.home import Home
 from assay.rewards.protocol import TurnScore
 from assay.schema import TURN_KEY_BYTES
+from assay.segments import segments_of
 
 KEY = "key"
 REASON = "reason"
 TOKENS_CUT = "tokens_cut"
 TOKENS = "tokens"
 SEGMENT = "segment"
-
-_SET_ASIDE = "set-aside"
-_WAIT_NOTICE_SECONDS = 1.0
 
 
 def score_schema(attributes: Sequence[str]) -> dict[str, pl.DataType]:
@@ -42,27 +38,18 @@ class ScoreStore:
     """The scores of one model, by turn key."""
 
     def __init__(self, home: Home, fingerprint: str, attributes: Sequence[str]) -> None:
-        self.folder = home.scores / fingerprint
+        self._segments = segments_of(home, fingerprint)
+        self.place = self._segments.place
         self._schema: dict[str, pl.DataType] = {KEY: pl.Binary(), **score_schema(attributes)}
         self._attributes = tuple(attributes)
         self._intact: list[Path] = []
 
     def open(self, warn: Callable[[str], None] | None) -> ScoreStore:
-        """This store, its segments verified; a damaged one is set aside with a warning.
+        """This store, its segments verified; ``warn`` is told of a damaged one, whose turns are not stored.
 
         Without ``warn`` nothing is touched: a damaged segment is only not looked into.
         """
-        self._intact = []
-        for path in sorted(self.folder.glob("*.parquet")):
-            if digest_of_file(path) == path.stem:
-                self._intact.append(path)
-                continue
-            if warn is None:
-                continue
-            aside = self.folder / _SET_ASIDE / path.name
-            aside.parent.mkdir(exist_ok=True)
-            path.replace(aside)
-            warn(f"score store: segment {path} is damaged; set aside as {aside}, its turns are scored again")
+        self._intact = self._segments.intact(warn)
         return self
 
     def look_up(self, keys: pl.Series) -> pl.DataFrame:
@@ -93,35 +80,14 @@ class ScoreStore:
         frame = pl.DataFrame(columns, schema=self._schema)
         if frame[KEY].bin.size().n_unique() != 1 or frame[KEY].bin.size()[0] != TURN_KEY_BYTES:
             raise ValueError(f"a turn key has {TURN_KEY_BYTES} bytes")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
-        try:
-            frame.write_parquet(temporary, compression="zstd", compression_level=3)
-            sync(temporary)
-            digest = digest_of_file(temporary)
-            temporary.replace(self.folder / f"{digest}.parquet")
-        finally:
-            temporary.unlink(missing_ok=True)
-        return digest
+        written = io.BytesIO()
+        frame.write_parquet(written, compression="zstd", compression_level=3)
+        return self._segments.keep(written.getvalue())
 
-    @contextmanager
-    def planning(self, say: Callable[[str], None]) -> Iterator[None]:
+    def planning(self, say: Callable[[str], None]) -> AbstractContextManager[Callable[[], None]]:
         """Hold the one lock of this fingerprint: from the look at what is missing until it is stored.
 
-        Whoever had to wait opens the store after that, so nothing is planned twice. The lock is the
-        kernel's: it goes with its process, however that ends. Temporary files that killed writers left
-        are removed.
+        Whoever had to wait opens the store after that, so nothing is planned twice. What is yielded raises
+        Resumable where the lock was lost meanwhile, as one on S3 can be.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder / ".lock")
-        try:
-            lock.acquire(timeout=_WAIT_NOTICE_SECONDS)
-        except filelock.Timeout:
-            say("another run is scoring with this model; waiting for it to finish, then taking its scores")
-            lock.acquire()
-        try:
-            for leftover in self.folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
-            yield
-        finally:
-            lock.release()
+        return self._segments.planning(say)

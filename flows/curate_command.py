@@ -26,6 +26,7 @@ from assay.releases import next_release
 from assay.rewards.protocol import ModelSpec
 from assay.rules import Rules, parse_rules
 from assay.scalar import parse_weights
+from assay.segments import check_store
 from flows.launch import Command, Elsewhere
 
 
@@ -49,6 +50,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     where = places(options.input, options.output, settings, deployed=deployed)
     _check_inputs(where.inputs)
     home = settings.opened_home()
+    check_store(home)
     named = model_named(options.model, settings) if deployed else options.model
     model = find_model(
         str(settings.model_folders.get(named, named)),

@@ -52,6 +52,11 @@ def test_dask_cuda_is_imported_by_the_cluster_only() -> None:
     assert {path for package in PACKAGES for path in importers(package, "dask_cuda")} == {"assay/cluster.py"}
 
 
+def test_s3_is_spoken_to_in_one_place() -> None:
+    found = {path for package in PACKAGES for path in importers(package, "botocore", "boto3", "fsspec")}
+    assert found == {"assay/s3.py"}
+
+
 def test_rewards_know_nothing_of_stores_and_clusters() -> None:
     forbidden = [f"assay.{name}" for name in ("scoring", "store", "cluster", "plan", "shard", "dispatch")]
     assert importers("assay/rewards", *forbidden) == set()
@@ -66,7 +71,7 @@ def test_schema_needs_the_standard_library_alone() -> None:
     ("module", "absent"),
     [
         ("assay.scoring", ["torch", "transformers", "prefect", "distributed"]),
-        ("assay.shard", ["torch", "prefect"]),
+        ("assay.shard", ["torch", "prefect", "botocore"]),
         ("assay.rewards.local.model", ["polars", "msgspec", "distributed", "prefect", "pydantic"]),
     ],
 )

@@ -12,6 +12,7 @@ from assay.config import RunOptions, Settings, options_from, read_config_file
 from assay.errors import UserMistake
 from assay.export import EXPORTS
 from assay.formats import FORMATS
+from assay.home import Home
 
 REQUIRED = {"input": ["a.jsonl"], "output": "out"}
 
@@ -153,6 +154,7 @@ def test_settings_come_from_a_file_that_the_environment_overrides(
     ("variable", "value", "said"),
     [
         ("ASSAY_SERVER_START_SECONDS", "soon", "ASSAY_SERVER_START_SECONDS 'soon': should be a valid number"),
+        ("ASSAY_SCORE_STORE", "/srv/scores", "ASSAY_SCORE_STORE '/srv/scores': is no s3://BUCKET/PREFIX"),
         ("ASSAY_SETTINGS_FILE", "/absent", "ASSAY_SETTINGS_FILE: there is no file /absent"),
     ],
 )
@@ -163,6 +165,14 @@ def test_a_wrong_setting_is_told_with_its_variable(
     with pytest.raises(UserMistake) as refused:
         Settings.read()
     assert str(refused.value).startswith(said)
+
+
+def test_a_score_store_on_s3_goes_with_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path))
+    monkeypatch.setenv("ASSAY_SCORE_STORE", "s3://team/scores")
+    assert Settings.read().opened_home() == Home(tmp_path, "s3://team/scores")
+    monkeypatch.setenv("ASSAY_SCORE_STORE", "")
+    assert Settings.read().opened_home() == Home(tmp_path)
 
 
 def test_a_new_home_is_private(tmp_path: Path) -> None:

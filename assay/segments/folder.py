@@ -1,0 +1,82 @@
+"""Segments as files of one folder, on a file system that everybody who writes them shares.
+
+A segment is written to a temporary name and renamed. One that does not match its name any more is set aside.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from assay.disk import full_disk_named
+from assay.home import digest_of_content, digest_of_file, sync
+
+_SET_ASIDE = "set-aside"
+_WAIT_NOTICE_SECONDS = 1.0
+
+
+class SegmentFolder:
+    """The segments of one fingerprint, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = str(folder)
+        self._folder = folder
+
+    def intact(self, warn: Callable[[str], None] | None) -> list[Path]:
+        """Every segment that matches its name; with ``warn`` a damaged one is set aside."""
+        found = []
+        for path in sorted(self._folder.glob("*.parquet")):
+            if digest_of_file(path) == path.stem:
+                found.append(path)
+                continue
+            if warn is None:
+                continue
+            aside = self._folder / _SET_ASIDE / path.name
+            aside.parent.mkdir(exist_ok=True)
+            path.replace(aside)
+            warn(f"score store: segment {path} is damaged; set aside as {aside}, its turns are scored again")
+        return found
+
+    def hold(self, digests: Iterable[str]) -> bool:
+        """Whether all of these are there and match their names."""
+        paths = {digest: self._folder / f"{digest}.parquet" for digest in digests}
+        return all(path.is_file() and digest_of_file(path) == digest for digest, path in paths.items())
+
+    def keep(self, data: bytes) -> str:
+        """The digest of the data, under which it is a segment from now on."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        digest = digest_of_content(data)
+        temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
+        with full_disk_named(self._folder):
+            try:
+                temporary.write_bytes(data)
+                sync(temporary)
+                temporary.replace(self._folder / f"{digest}.parquet")
+            finally:
+                temporary.unlink(missing_ok=True)
+        return digest
+
+    @contextmanager
+    def planning(self, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+        """Hold the one lock of this fingerprint.
+
+        It is the kernel's, which goes with its process, however that ends. Temporary files that
+        killed writers left are removed.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self._folder / ".lock")
+        try:
+            lock.acquire(timeout=_WAIT_NOTICE_SECONDS)
+        except filelock.Timeout:
+            say("another run is scoring with this model; waiting for it to finish, then taking its scores")
+            lock.acquire()
+        try:
+            for leftover in self._folder.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            yield lambda: None
+        finally:
+            lock.release()

@@ -1,0 +1,123 @@
+"""One planner at a time: it is told who that is, and a dead one does not hold it for ever."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from assay.errors import Resumable
+from assay.s3 import Objects, _client
+from assay.segments import lease
+from assay.segments.lease import Lease
+
+SHORT = 3.0
+
+
+@pytest.fixture
+def objects(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Objects:
+    monkeypatch.setattr(lease, "LEASE_SECONDS", SHORT)
+    return Objects(bucket)
+
+
+class Waiting(threading.Thread):
+    """Somebody who wants the lease too, and keeps it until told otherwise."""
+
+    def __init__(self, objects: Objects) -> None:
+        super().__init__(daemon=True)
+        self.objects = objects
+        self.said: list[str] = []
+        self.has_it = threading.Event()
+        self.may_end = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        with Lease(self.objects, "lock").held(self.said.append):
+            self.has_it.set()
+            self.may_end.wait(60)
+
+
+def test_who_waits_is_told_for_whom_and_goes_on_when_it_is_given_back(objects: Objects) -> None:
+    with ExitStack() as held:
+        check = held.enter_context(Lease(objects, "lock").held(pytest.fail))
+        other = Waiting(objects)
+        # Longer than a lease lasts that nobody renews.
+        assert not other.has_it.wait(2 * SHORT)
+        check()
+        assert other.said == [
+            f"another run (host {socket.gethostname()}, pid {os.getpid()}) is scoring with this model; "
+            "waiting for it to finish, then taking its scores"
+        ]
+        held.close()
+        assert other.has_it.wait(30)
+    other.may_end.set()
+    other.join(30)
+    assert len(other.said) == 1
+
+
+def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_is_told(
+    objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lease, "_renew", lambda self, beat: time.sleep(SHORT / 10))
+    suspended = Lease(objects, "lock")
+    with suspended.held(pytest.fail) as check:
+        began = time.monotonic()
+        other = Waiting(objects)
+        assert other.has_it.wait(30)
+        assert time.monotonic() - began >= SHORT
+        assert other.said[-1].endswith(f"was not heard of for {SHORT:.0f} s; going on")
+        check()
+        monkeypatch.undo()
+        suspended._renew(9)
+        with pytest.raises(Resumable, match=f"another run .*pid {os.getpid()}.* scores with this model now"):
+            check()
+    content = objects.read("lock")
+    assert content is not None
+    assert b'"released":false' in content.data, "what another holds by now was given back"
+    other.may_end.set()
+    other.join(30)
+
+
+def test_only_who_saw_it_last_takes_over(objects: Objects) -> None:
+    """Both waited as long; the one whose condition does not hold any more goes on waiting."""
+    dead = Lease(objects, "lock")
+    etag = dead._taken(pytest.fail)
+    assert objects.replace("lock", dead._body(beat=7), etag=etag) is not None
+    assert objects.replace("lock", b"{}", etag=etag) is None
+
+
+def test_a_renewal_whose_answer_was_lost_does_not_cost_the_lease(objects: Objects) -> None:
+    """botocore sends a request again whose answer is lost, and the condition then does not hold."""
+    ours = Lease(objects, "lock")
+    ours._etag = ours._taken(pytest.fail)
+    assert objects.replace("lock", ours._body(beat=1), etag=ours._etag) is not None
+    ours._renew(2)
+    ours._check()
+    ours._renew(3)
+    ours._check()
+    content = objects.read("lock")
+    assert content is not None
+    assert content.etag == ours._etag
+    assert b'"beat":3' in content.data
+
+
+def test_a_lock_that_somebody_removed_is_put_back(objects: Objects) -> None:
+    ours = Lease(objects, "lock")
+    ours._etag = ours._taken(pytest.fail)
+    name, _, prefix = objects.address.removeprefix("s3://").partition("/")
+    _client().delete_object(Bucket=name, Key=f"{prefix}/lock")
+    ours._renew(1)
+    ours._renew(2)
+    ours._check()
+    assert objects.read("lock") is not None
+
+
+def test_a_lock_of_another_program_is_waited_for_as_long_as_a_lease(objects: Objects) -> None:
+    objects.put("lock", b"\xff not ours")
+    said: list[str] = []
+    with Lease(objects, "lock").held(said.append):
+        assert "host unknown" in said[0]
