@@ -201,7 +201,7 @@ def test_a_shard_carries_what_its_files_hold(home: Home, model: ModelSpec) -> No
     pieces = [[Record(n, chat(*texts)) for n, texts in enumerate(grown)], records(3, first=9)]
     converted = convert(home, *pieces)
     members = pl.DataFrame(
-        {"piece": [0, 0, 1], "row": [0, 2, 1], "turn": [0, 0, 1], "key": [b"a", b"b", b"c"]},
+        {"piece": [0, 0, 1], "row": [0, 2, 0], "turn": [0, 0, 1], "key": [b"a", b"b", b"c"]},
         schema_overrides={"piece": pl.UInt32, "row": pl.UInt32, "turn": pl.UInt32},
     )
     files = {number: piece.records.path for number, piece in enumerate(converted.pieces)}

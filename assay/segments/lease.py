@@ -63,10 +63,9 @@ class Lease:
         finally:
             self._ending.set()
             renewing.join(self._mine.lease_seconds)
-            # A lease that cannot be given back runs out.
+            # What another took is not touched; a lease that cannot be given back runs out.
             with suppress(StoreFault):
-                if self._lost_to is None:
-                    self._objects.replace(self._name, self._body(released=True), etag=self._etag)
+                self._objects.replace(self._name, self._body(released=True), etag=self._etag)
 
     def _check(self) -> None:
         if self._lost_to is not None:
