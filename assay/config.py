@@ -7,6 +7,7 @@ so that nothing a run asks for can widen what it may do.
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -112,8 +113,8 @@ class RunOptions(BaseModel):
         Listed,
         Field(
             title="Inputs",
-            description="What to read: files, folders or globs. .jsonl, .ndjson, .json (also with .gz, .zst "
-            "or .zstd) and .parquet.",
+            description="What to read: files, folders or globs, on disk or s3://BUCKET/…. .jsonl, .ndjson, "
+            ".json (also with .gz, .zst or .zstd) and .parquet.",
             min_length=1,
         ),
         CommandLine(_DATA, "PATH_OR_GLOB"),
@@ -366,16 +367,26 @@ def _folders_by_name(value: object) -> object:
     """``chats=/srv/chats:mail=/srv/mail`` as names and folders."""
     if not isinstance(value, str):
         return value
-    folders: dict[str, Path] = {}
-    for one in filter(None, value.split(os.pathsep)):
+    return _by_name(value, on_s3=False)
+
+
+def _places_by_name(value: object) -> object:
+    """``chats=/srv/chats:new=s3://team/new`` as names, and folders or addresses."""
+    return _by_name(value, on_s3=True) if isinstance(value, str) else value
+
+
+def _by_name(value: str, *, on_s3: bool) -> dict[str, Path | str]:
+    folders: dict[str, Path | str] = {}
+    for one in filter(None, re.split(rf"{os.pathsep}(?!//)", value)):
         name, equals, path = one.partition("=")
-        if not equals or not _FOLDER_NAME.fullmatch(name) or not os.path.isabs(path):
+        remote = on_s3 and is_address(path) and not glob.has_magic(path)
+        if not equals or not _FOLDER_NAME.fullmatch(name) or not (os.path.isabs(path) or remote):
             raise ValueError(
                 f"{one!r} is no NAME=/FOLDER; several are written as NAME=/FOLDER{os.pathsep}NAME=/FOLDER"
             )
         if name in folders:
             raise ValueError(f"names {name} twice")
-        folders[name] = Path(path)
+        folders[name] = path.rstrip("/") if remote else Path(path)
     return folders
 
 
@@ -386,6 +397,7 @@ def _address_on_s3(value: str) -> str:
 
 
 NamedFolders = Annotated[dict[str, Path], NoDecode, BeforeValidator(_folders_by_name)]
+NamedPlaces = Annotated[dict[str, Path | str], NoDecode, BeforeValidator(_places_by_name)]
 
 
 class Settings(BaseSettings):
@@ -409,8 +421,11 @@ class Settings(BaseSettings):
     """``ASSAY_DEVICE_MAP``: how it is spread, as transformers takes it; ``auto`` over several GPUs."""
     endpoints_file: Path | None = None
     """``ASSAY_ENDPOINTS_FILE``: a YAML file of reward services that ``--model`` may name."""
-    data_roots: NamedFolders = {}
-    """``ASSAY_DATA_ROOTS``: ``NAME=/FOLDER:…``, all that runs may read; inputs then begin with a name."""
+    data_roots: NamedPlaces = {}
+    """``ASSAY_DATA_ROOTS``: ``NAME=/FOLDER:…``, all that runs may read; inputs then begin with a name.
+
+    Also ``NAME=s3://BUCKET/PREFIX``.
+    """
     output_roots: NamedFolders = {}
     """``ASSAY_OUTPUT_ROOTS``: ``NAME=/FOLDER:…``, all that runs may write results to."""
     model_folders: NamedFolders = {}

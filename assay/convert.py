@@ -195,7 +195,7 @@ class _ShardJob:
     def _refuse_changed(self) -> None:
         """Raise InputFault where the file is no longer what the inventory saw, as its stamp tells."""
         try:
-            stamp = Stamp.of(self.file.path)
+            stamp = Stamp.of(self.source.path)
         except OSError as error:
             raise InputFault(f"{self.file.path}: can no longer be read: {error.strerror}") from error
         if stamp != self.stamp:

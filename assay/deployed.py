@@ -28,7 +28,7 @@ class Places(NamedTuple):
     """Paths and globs."""
     output: str
     within: tuple[str, ...] | None
-    """Real folders that every input file has to lie in; None: anywhere."""
+    """Real folders, and addresses on S3, that every input file has to lie in; None: anywhere."""
 
 
 def places(inputs: list[str], output: str, settings: Settings, *, deployed: bool) -> Places:
@@ -49,13 +49,17 @@ def places(inputs: list[str], output: str, settings: Settings, *, deployed: bool
     within = None
     if settings.data_roots:
         inputs = [_inside(given, settings.data_roots, "input", "ASSAY_DATA_ROOTS") for given in inputs]
-        within = tuple(os.path.realpath(root) for root in settings.data_roots.values())
+        within = tuple(
+            root if isinstance(root, str) else os.path.realpath(root) for root in settings.data_roots.values()
+        )
     if settings.output_roots:
         output = _inside(output, settings.output_roots, "output", "ASSAY_OUTPUT_ROOTS", below=True)
     return Places(inputs, output, within)
 
 
-def _inside(given: str, roots: Mapping[str, Path], option: str, variable: str, *, below: bool = False) -> str:
+def _inside(
+    given: str, roots: Mapping[str, Path | str], option: str, variable: str, *, below: bool = False
+) -> str:
     """The path that ``given`` means; ``below`` refuses the root itself, which others share."""
     parts = PurePosixPath(given).parts
     what = f"{option} {given!r}"
@@ -73,6 +77,8 @@ def _inside(given: str, roots: Mapping[str, Path], option: str, variable: str, *
         )
     if below and not rest:
         raise UserMistake(f"{what}: name a folder inside {name}, such as {name}/first")
+    if isinstance(address := roots[name], str):
+        return "/".join([address, *rest])
     root = str(roots[name])
     path = os.path.join(glob.escape(root) if glob.has_magic("/".join(rest)) else root, *rest)
     if not contains([os.path.realpath(root)], os.path.realpath(os.path.join(root, *rest))):

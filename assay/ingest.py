@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from assay.bucket_inputs import copied, remote_files, sweep_copies
 from assay.deployed import contains
 from assay.errors import UserMistake
 from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
+from assay.home import Home
 from assay.manifest import InputFile, run_manifest_in
 from assay.nearest import did_you_mean
+from assay.s3 import is_remote
 from assay.sources import KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
+from assay.wording import counted
 
 #: Plain lines are cut into shards of about this many bytes.
 SHARD_BYTES = 32 << 20
@@ -60,6 +64,7 @@ def take_inventory(
     within: tuple[str, ...] | None = None,
     output: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    home: Home | None = None,
 ) -> Inventory:
     """The inventory of ``inputs``: paths, globs or folders, each file once, in the order given.
 
@@ -67,6 +72,8 @@ def take_inventory(
     sorted; results of runs among them are left out, and ``say`` is told. UserMistake for what cannot be
     read, for an unknown format, for a file in the folder ``output``, and where ``within`` names real
     folders, for a file that is in none of them.
+
+    Objects on S3, ``s3://BUCKET/…``, are all copied to ``home`` first.
     """
     if format != "auto" and format not in FORMATS:
         choices = ["auto", *FORMATS]
@@ -77,7 +84,7 @@ def take_inventory(
     sources: list[Source] = []
     shards: list[Shard] = []
     stamps: list[Stamp] = []
-    for path in _paths(inputs, within, output, say):
+    for name, path in _paths(inputs, within, output, say, home):
         try:
             stamps.append(Stamp.of(path))
             source = sniff(path)
@@ -86,8 +93,10 @@ def take_inventory(
             is_cut = is_cut and FORMATS[chosen].read_file is None
             digest, size, cuts = _digest_and_cuts(path, shard_bytes if is_cut else None)
         except OSError as error:
-            raise UserMistake(f"{path}: cannot be read: {error.strerror or error}") from error
-        files.append(InputFile(path, digest, size, chosen))
+            raise UserMistake(f"{name}: cannot be read: {error.strerror or error}") from error
+        except UserMistake as error:
+            raise UserMistake(str(error).replace(path, name)) from error
+        files.append(InputFile(name, digest, size, chosen))
         sources.append(source)
         for cut, following in zip(cuts, [*cuts[1:], (size, 0)], strict=True):
             length = following[0] - cut[0]
@@ -100,12 +109,17 @@ def _paths(
     within: tuple[str, ...] | None,
     output: Path | None,
     say: Callable[[str], None],
-) -> Iterator[str]:
-    """Yield every file once, as a person would name it."""
+    home: Home | None,
+) -> Iterator[tuple[str, str]]:
+    """Yield every file once, as a person would name it, and where it is on this machine."""
     seen: set[str] = set()
     if not inputs:
         raise UserMistake("no input given. Name a file, a folder or a glob.")
     for given in inputs:
+        if is_remote(given):
+            assert home is not None
+            yield from _copies(given, within, home, seen, say)
+            continue
         for path in _expanded(given, say):
             try:
                 path.encode()
@@ -117,11 +131,28 @@ def _paths(
                     f"{path}: lies in the output folder, which is replaced as a whole. Name another output "
                     "folder, or move the file elsewhere."
                 )
-            if within is not None and not contains(within, real):
+            if within is not None and not contains([one for one in within if not is_remote(one)], real):
                 raise UserMistake(f"{path}: leads out of the folders that may be read, by a link.")
             if real not in seen:
                 seen.add(real)
-                yield path
+                yield path, path
+
+
+def _copies(
+    given: str, within: tuple[str, ...] | None, home: Home, seen: set[str], say: Callable[[str], None]
+) -> Iterator[tuple[str, str]]:
+    """Yield the address of every object once, and where its copy is."""
+    if within is not None and not f"{given}/".startswith(
+        tuple(f"{one}/" for one in within if is_remote(one))
+    ):
+        raise UserMistake(f"{given}: is not below an address that may be read.")
+    found = [one for one in remote_files(given) if one.address not in seen]
+    sweep_copies(home, say)
+    megabytes = sum(one.found.size for one in found) / 1e6
+    say(f"{given}: {counted(len(found), 'objects')}, {megabytes:,.1f} MB; what is not here is copied first")
+    for one in found:
+        seen.add(one.address)
+        yield one.address, copied(one, home)
 
 
 def _expanded(given: str, say: Callable[[str], None]) -> list[str]:

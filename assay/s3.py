@@ -19,21 +19,31 @@ from assay.errors import StoreFault, StoreRefusal
 CONNECTIONS = 16
 
 _ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<prefix>(?:/[^/\s]+)*)/?")
+SCHEME = "s3://"
+
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _READ_ATTEMPTS = 3
+_CHUNK_BYTES = 1 << 20
 
 # A condition of a PUT that was not met: the object is there, is another, is gone, or is being written.
 _UNMET = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
 
+_RIGHTS = {"listed": "s3:ListBucket", "read": "s3:GetObject", "written": "s3:PutObject"}
+
 _ADVICE = {
     "NoSuchBucket": "there is no such bucket: make it, or name another",
-    "AccessDenied": "these credentials may not do that; it takes s3:ListBucket, s3:GetObject, s3:PutObject",
+    "AccessDenied": "these credentials may not do that; it takes {right}",
     "InvalidAccessKeyId": "the key of these credentials is not known there",
     "SignatureDoesNotMatch": "the secret of these credentials is not right",
     "ExpiredToken": "these credentials have expired",
     "PermanentRedirect": "the bucket is in another region: set AWS_DEFAULT_REGION",
 }
+
+
+def is_remote(path: str) -> bool:
+    """Whether that means to name something on S3."""
+    return path.startswith(SCHEME)
 
 
 def is_address(text: str) -> bool:
@@ -48,6 +58,7 @@ class Found:
     name: str
     """Below the prefix."""
     etag: str
+    size: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +93,18 @@ class Objects:
 
     def list(self) -> Iterator[Found]:
         """Yield the objects directly below the prefix, by name."""
+        return self._listed(self._prefix, Delimiter="/")
+
+    def list_all(self, beginning: str) -> Iterator[Found]:
+        """Yield the objects whose names begin so, at any depth, by name."""
+        return self._listed(self._prefix + beginning)
+
+    def _listed(self, prefix: str, **how: str) -> Iterator[Found]:
         with self._told("listed") as client:
             pages = client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix, Delimiter="/"):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=prefix, **how):
                 for one in page.get("Contents", ()):
-                    yield Found(one["Key"].removeprefix(self._prefix), one["ETag"])
+                    yield Found(one["Key"].removeprefix(self._prefix), one["ETag"], one["Size"])
 
     def read(self, name: str) -> Content | None:
         """The object's content; None where there is none of the name. It is held in memory."""
@@ -106,6 +124,23 @@ class Objects:
                     if attempt + 1 == _READ_ATTEMPTS:
                         raise
         raise AssertionError
+
+    def chunks(self, name: str, *, etag: str) -> Iterator[bytes] | None:
+        """The object's content in parts; None where it is not what it was under ``etag``."""
+        from botocore.exceptions import ClientError
+
+        with self._told("read", name) as client:
+            try:
+                answer = client.get_object(Bucket=self._bucket, Key=self._prefix + name, IfMatch=etag)
+            except ClientError as error:
+                if error.response["Error"]["Code"] in _UNMET:
+                    return None
+                raise
+        return self._read_on(answer["Body"], name)
+
+    def _read_on(self, body: Any, name: str) -> Iterator[bytes]:
+        with self._told("read", name):
+            yield from body.iter_chunks(_CHUNK_BYTES)
 
     def put(self, name: str, data: bytes) -> str:
         """The ETag of the object that now holds the data, whatever it held before. One request."""
@@ -147,9 +182,8 @@ class Objects:
         except ClientError as error:
             code = str(error.response["Error"].get("Code", "no code"))
             said = " ".join(str(error.response["Error"].get("Message", "")).split())
-            raise StoreRefusal(
-                f"{address}: cannot be {what} ({code}): {_ADVICE.get(code, said or 'S3 gave no reason')}"
-            ) from error
+            advice = _ADVICE.get(code, "").format(right=_RIGHTS[what]) or said or "S3 gave no reason"
+            raise StoreRefusal(f"{address}: cannot be {what} ({code}): {advice}") from error
         except NoCredentialsError as error:
             raise StoreRefusal(
                 f"{address}: cannot be {what}: no credentials are found. Set AWS_PROFILE, or "

@@ -151,6 +151,7 @@ def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Con
             prepared.places.within,
             prepared.output.path,
             console.say,
+            prepared.home,
         )
         stage.note = counted(len(inventory.files), "files")
         if options.release:

@@ -25,6 +25,7 @@ from assay.models import find_model
 from assay.releases import next_release
 from assay.rewards.protocol import ModelSpec
 from assay.rules import Rules, parse_rules
+from assay.s3 import is_remote
 from assay.scalar import parse_weights
 from assay.segments import check_store
 from flows.launch import Command, Elsewhere
@@ -105,7 +106,7 @@ def _check_inputs(inputs: list[str]) -> None:
     for given in inputs:
         if not given:
             raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")
-        if not glob.has_magic(given) and not os.path.exists(given):
+        if not is_remote(given) and not glob.has_magic(given) and not os.path.exists(given):
             raise UserMistake(f"{given}: there is no such file or folder.")
 
 

@@ -9,6 +9,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 import assay.ingest
+from assay.home import Home
 from assay.ingest import Inventory
 from tasks.stage import may_pass
 
@@ -28,6 +29,12 @@ def ingest(
     within: tuple[str, ...] | None,
     output: Path,
     say: Callable[[str], None],
+    home: Home,
 ) -> Inventory:
-    """The inventory of the inputs, each of which lies in a folder of ``within`` and outside ``output``."""
-    return assay.ingest.take_inventory(inputs, format=format, within=within, output=output, say=say)
+    """The inventory of the inputs, each of which lies in a folder of ``within`` and outside ``output``.
+
+    Those on S3 are copied to ``home``.
+    """
+    return assay.ingest.take_inventory(
+        inputs, format=format, within=within, output=output, say=say, home=home
+    )

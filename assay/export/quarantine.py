@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from assay.bucket_inputs import local_path
 from assay.errors import InputFault, UserMistake
-from assay.home import digest_of_file
+from assay.home import Home, digest_of_file
 from assay.manifest import InputFile, reason_code
 from assay.sources import Stamp, read_originals
 
@@ -18,7 +19,7 @@ from assay.sources import Stamp, read_originals
 LINE_TOO_LONG = "line_too_long"
 
 
-def quarantine_lines(file: InputFile, records: pl.DataFrame) -> Iterator[bytes]:
+def quarantine_lines(file: InputFile, records: pl.DataFrame, home: Home) -> Iterator[bytes]:
     """Yield a JSON line a record: ``file``, ``line``, ``part``, ``offset``, ``reason``, and the original.
 
     ``records`` are of one file, in input order: ``line``, ``part``, ``offset``, ``length``, ``reason``.
@@ -26,7 +27,7 @@ def quarantine_lines(file: InputFile, records: pl.DataFrame) -> Iterator[bytes]:
     too long to be held has its ``length`` in bytes instead. InputFault where the file is no longer what
     was converted.
     """
-    originals = _Originals(file, records)
+    originals = _Originals(file, local_path(file, home), records)
     encode = msgspec.json.Encoder().encode
     for line, part, offset, length, reason in records.select(
         "line", "part", "offset", "length", "reason"
@@ -57,8 +58,9 @@ class _Originals:
     was read early is held until the last record that wants it has it.
     """
 
-    def __init__(self, file: InputFile, records: pl.DataFrame) -> None:
+    def __init__(self, file: InputFile, path: str, records: pl.DataFrame) -> None:
         self._file = file
+        self._path = path
         wanted = (
             records.filter(pl.col("reason").str.split(":").list.first() != LINE_TOO_LONG)
             .group_by("offset", "length")
@@ -68,15 +70,15 @@ class _Originals:
         self._spans: list[tuple[int, int]] = wanted.select("offset", "length").rows()
         self._uses = iter(wanted["uses"])
         self._next_span = 0
-        self._originals = read_originals(file.path, self._spans)
+        self._originals = read_originals(path, self._spans)
         self._stamp = self._whole_stamp() if self._spans else None
         self._held: dict[tuple[int, int], tuple[bytes, int]] = {}
 
     def _whole_stamp(self) -> Stamp:
         """The file's stamp, where its bytes are those that were converted; InputFault where they are not."""
         try:
-            stamp = Stamp.of(self._file.path)
-            digest = digest_of_file(Path(self._file.path))
+            stamp = Stamp.of(self._path)
+            digest = digest_of_file(Path(self._path))
         except OSError as error:
             raise self._changed(str(error)) from error
         if digest != self._file.digest:
@@ -86,7 +88,7 @@ class _Originals:
     def finish(self) -> None:
         """Nothing, or InputFault where the file was changed while it was read."""
         try:
-            changed = self._stamp is not None and Stamp.of(self._file.path) != self._stamp
+            changed = self._stamp is not None and Stamp.of(self._path) != self._stamp
         except OSError as error:
             raise self._changed(str(error)) from error
         if changed:

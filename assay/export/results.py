@@ -61,7 +61,7 @@ def write_results(
     inputs = {file.path: file for file in converted.inputs}
     with full_disk_named(staging), ExitStack() as stack:
         trained = [stack.enter_context(LinesFile(staging / writer.file)) for writer in writers]
-        quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)))
+        quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
         scores = TableFile(
             staging / SCORES,
@@ -106,7 +106,7 @@ def write_converted(
     inputs = {file.path: file for file in converted.inputs}
     with full_disk_named(staging), ExitStack() as stack:
         lines = stack.enter_context(LinesFile(staging / CONVERTED))
-        quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)))
+        quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
         for piece, filtered_piece in zip(converted.pieces, filtered.pieces, strict=True):
             records = read_artifact(piece.records, home, [*_PLACE_IN_FILE, "messages", "labels"])
@@ -163,8 +163,9 @@ class _Quarantine:
     In one go, so that a compressed file is decompressed once. Only places and reasons are held.
     """
 
-    def __init__(self, file: LinesFile) -> None:
+    def __init__(self, file: LinesFile, home: Home) -> None:
         self.file = file
+        self._home = home
         self._input: InputFile | None = None
         self._gathered: list[pl.DataFrame] = []
 
@@ -180,7 +181,7 @@ class _Quarantine:
     def finish(self) -> None:
         """Write what was gathered."""
         if self._gathered and self._input is not None:
-            for block in _blocks(quarantine_lines(self._input, pl.concat(self._gathered))):
+            for block in _blocks(quarantine_lines(self._input, pl.concat(self._gathered), self._home)):
                 self.file.write(*block)
             self._gathered = []
 

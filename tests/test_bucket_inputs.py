@@ -1,0 +1,210 @@
+"""Inputs on S3 are copied whole, once, and read under their own names."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay import bucket_inputs
+from assay.bucket_inputs import copied, remote_files, sweep_copies
+from assay.config import Settings
+from assay.deployed import places
+from assay.errors import InputFault, UserMistake
+from assay.home import Home, digest_of_file
+from assay.ingest import take_inventory
+from assay.s3 import Objects, _client
+from assay.sources import Stamp
+
+LINE = b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}\n'
+NAMES = [
+    "chats/2026/a.jsonl",
+    "chats/2026/b [1].jsonl.gz",
+    "chats/2026/deep/c.jsonl",
+    "chats/2026/notes.txt",
+    "chats/2026/.hidden/d.jsonl",
+    "chats/2026-old/e.jsonl",
+    "chats/top.parquet",
+]
+
+
+@pytest.fixture
+def team(bucket: str) -> str:
+    """The address of a bucket with chats in it."""
+    address = bucket.removesuffix("/scores")
+    for name in NAMES:
+        Objects(address).put(name, LINE)
+    return address
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("chats/2026/a.jsonl", ["chats/2026/a.jsonl"]),
+        ("chats/2026/b [1].jsonl.gz", ["chats/2026/b [1].jsonl.gz"]),
+        ("chats/2026/notes.txt", ["chats/2026/notes.txt"]),
+        ("chats/2026", ["chats/2026/a.jsonl", "chats/2026/b [1].jsonl.gz", "chats/2026/deep/c.jsonl"]),
+        ("chats/2026/", ["chats/2026/a.jsonl", "chats/2026/b [1].jsonl.gz", "chats/2026/deep/c.jsonl"]),
+        ("chats/2026/*.jsonl", ["chats/2026/a.jsonl"]),
+        ("chats/*/?.jsonl", ["chats/2026-old/e.jsonl", "chats/2026/a.jsonl"]),
+        ("chats/**/*.jsonl", ["chats/2026-old/e.jsonl", "chats/2026/a.jsonl", "chats/2026/deep/c.jsonl"]),
+        ("*/top.*", ["chats/top.parquet"]),
+    ],
+)
+def test_an_address_stands_for_what_a_path_would(team: str, given: str, found: list[str]) -> None:
+    assert [one.address for one in remote_files(f"{team}/{given}")] == [f"{team}/{name}" for name in found]
+
+
+def test_a_bucket_stands_for_all_of_it(team: str) -> None:
+    assert len(remote_files(team)) == len(remote_files(f"{team}/")) == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("chats/2027", "there is no such object, nor any that it matches"),
+        ("chats/*.jsonl", "there is no such object, nor any that it matches"),
+        ("chats/2026/a", "there is no such object"),
+    ],
+)
+def test_what_is_not_there_is_the_users_mistake(team: str, given: str, said: str) -> None:
+    with pytest.raises(UserMistake, match=said) as refused:
+        remote_files(f"{team}/{given}")
+    assert str(refused.value).startswith(f"{team}/{given}: ")
+
+
+def test_what_is_no_address_is_the_users_mistake() -> None:
+    with pytest.raises(UserMistake, match=r"s3://Team/a: is no s3://BUCKET/NAME"):
+        remote_files("s3://Team/a")
+
+
+@pytest.fixture
+def fetches(team: str) -> list[str]:
+    """What is fetched from now on."""
+    fetched: list[str] = []
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        fetched.append(params["Key"])
+
+    _client().meta.events.register("provide-client-params.s3.GetObject", note)
+    return fetched
+
+
+def test_an_object_is_copied_once_and_again_when_it_is_another(
+    team: str, home: Home, fetches: list[str]
+) -> None:
+    def copy() -> str:
+        (file,) = remote_files(f"{team}/chats/2026/a.jsonl")
+        return copied(file, home)
+
+    first = copy()
+    assert Path(first).read_bytes() == LINE
+    assert copy() == first
+    assert len(fetches) == 1
+    Objects(team).put("chats/2026/a.jsonl", LINE * 2)
+    assert Path(copy()).read_bytes() == LINE * 2
+    Path(first).write_bytes(b"x" * len(LINE))
+    Objects(team).put("chats/2026/a.jsonl", LINE)
+    assert copy() == first
+    assert Path(first).read_bytes() == LINE, "a damaged copy was taken for the object"
+    assert len(fetches) == 3
+    assert not list((home.copies / "inputs").glob(".*"))
+
+
+def _remove(team: str) -> None:
+    _client().delete_object(Bucket=team.removeprefix("s3://"), Key="chats/2026/a.jsonl")
+
+
+@pytest.mark.parametrize("meddle", [_remove, lambda team: Objects(team).put("chats/2026/a.jsonl", b"other")])
+def test_an_object_that_changes_after_it_was_listed_is_told(
+    team: str, home: Home, meddle: Callable[[str], object]
+) -> None:
+    (file,) = remote_files(f"{team}/chats/2026/a.jsonl")
+    meddle(team)
+    with pytest.raises(InputFault, match="was changed or removed since it was listed") as fault:
+        copied(file, home)
+    assert str(fault.value).startswith(f"{team}/chats/2026/a.jsonl: ")
+    assert list((home.copies / "inputs").iterdir()) == []
+
+
+def test_copies_that_nobody_asked_for_in_a_week_are_removed(team: str, home: Home) -> None:
+    kept, dropped = (remote_files(f"{team}/chats/2026/{name}") for name in ("a.jsonl", "b [1].jsonl.gz"))
+    paths = [Path(copied(file, home)) for file in (*kept, *dropped)]
+    long_ago = time.time() - bucket_inputs.KEPT_SECONDS - 60
+    for path in paths:
+        os.utime(path, (long_ago, long_ago))
+    stamp = paths[0].stat().st_mtime_ns
+    assert copied(kept[0], home) == str(paths[0])
+    assert paths[0].stat().st_mtime_ns == stamp, "a run that reads it would take it for changed"
+    said: list[str] = []
+    for _ in range(2):
+        sweep_copies(home, said.append)
+    assert [path.exists() for path in paths] == [True, False]
+    assert len(list((home.copies / "inputs").iterdir())) == 2
+    (line,) = said
+    assert "1 copies of inputs were removed" in line
+
+
+def test_the_inventory_names_the_object_and_knows_its_content(team: str, home: Home, tmp_path: Path) -> None:
+    local = tmp_path / "a.jsonl"
+    local.write_bytes(LINE)
+    inventory = take_inventory([f"{team}/chats/2026/*.jsonl", str(local)], home=home)
+    remote, file = inventory.files
+    assert (remote.path, file.path) == (f"{team}/chats/2026/a.jsonl", str(local))
+    assert (remote.digest, remote.size, remote.format) == (file.digest, file.size, file.format)
+    assert digest_of_file(Path(inventory.sources[0].path)) == file.digest
+
+
+def test_two_objects_of_one_content_are_two_files_and_neither_seems_changed(team: str, home: Home) -> None:
+    Objects(team).put("chats/2026/a-again.jsonl", LINE)
+    inventory = take_inventory([f"{team}/chats/2026/*.jsonl"], home=home)
+    assert [file.path.rpartition("/")[2] for file in inventory.files] == ["a-again.jsonl", "a.jsonl"]
+    for source, stamp in zip(inventory.sources, inventory.stamps, strict=True):
+        assert Stamp.of(source.path) == stamp
+
+
+def test_what_cannot_be_read_is_told_by_the_objects_name(team: str, home: Home) -> None:
+    Objects(team).put("chats/top.parquet", b"PAR1 and no more")
+    with pytest.raises(UserMistake, match=r"s3://.*/chats/top\.parquet: ") as refused:
+        take_inventory([f"{team}/chats/top.parquet"], home=home)
+    assert str(home.root) not in str(refused.value)
+
+
+def test_a_deployed_run_reads_below_the_operators_address_alone(
+    team: str, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSAY_DATA_ROOTS", f"new={team}/chats/2026:files={tmp_path}")
+    monkeypatch.setenv("ASSAY_OUTPUT_ROOTS", f"results={tmp_path}")
+    settings = Settings.read()
+    assert settings.data_roots == {"new": f"{team}/chats/2026", "files": tmp_path}
+    where = places(["new/*.jsonl", "new"], "results/a", settings, deployed=True)
+    assert where.inputs == [f"{team}/chats/2026/*.jsonl", f"{team}/chats/2026"]
+    assert len(take_inventory(where.inputs, within=where.within, home=home).files) == 3
+    for given in ("new/../2026-old/e.jsonl", f"{team}/chats/top.parquet", "other/a"):
+        with pytest.raises(UserMistake):
+            places([given], "results/a", settings, deployed=True)
+    for outside in (f"{team}/chats/2026-old/e.jsonl", f"{team}/chats/2026*/*.jsonl"):
+        with pytest.raises(UserMistake, match="is not below an address that may be read"):
+            take_inventory([outside], within=where.within, home=home)
+
+
+@pytest.mark.parametrize("value", ["a=s3://Team/x", "a=s3://team/x*", "a=http://team/x", "a=s3://"])
+def test_a_root_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("ASSAY_DATA_ROOTS", value)
+    with pytest.raises(UserMistake, match="ASSAY_DATA_ROOTS"):
+        Settings.read()
+
+
+def test_results_are_not_written_to_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_OUTPUT_ROOTS", "a=s3://team/x")
+    with pytest.raises(UserMistake, match="ASSAY_OUTPUT_ROOTS"):
+        Settings.read()
