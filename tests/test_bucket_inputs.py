@@ -21,6 +21,8 @@ from assay.s3 import Objects, _client
 from assay.sources import Stamp
 
 LINE = b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}\n'
+#: Of the same length.
+OTHER = LINE.replace(b"Hello", b"Hullo")
 NAMES = [
     "chats/2026/a.jsonl",
     "chats/2026/b [1].jsonl.gz",
@@ -57,6 +59,7 @@ def home(tmp_path: Path) -> Home:
         ("chats/2026/*.jsonl", ["chats/2026/a.jsonl"]),
         ("chats/*/?.jsonl", ["chats/2026-old/e.jsonl", "chats/2026/a.jsonl"]),
         ("chats/**/*.jsonl", ["chats/2026-old/e.jsonl", "chats/2026/a.jsonl", "chats/2026/deep/c.jsonl"]),
+        ("chats/2026/*/?.jsonl", ["chats/2026/deep/c.jsonl"]),
         ("*/top.*", ["chats/top.parquet"]),
     ],
 )
@@ -110,8 +113,8 @@ def test_an_object_is_copied_once_and_again_when_it_is_another(
     assert Path(first).read_bytes() == LINE
     assert copy() == first
     assert len(fetches) == 1
-    Objects(team).put("chats/2026/a.jsonl", LINE * 2)
-    assert Path(copy()).read_bytes() == LINE * 2
+    Objects(team).put("chats/2026/a.jsonl", OTHER)
+    assert Path(copy()).read_bytes() == OTHER
     Path(first).write_bytes(b"x" * len(LINE))
     Objects(team).put("chats/2026/a.jsonl", LINE)
     assert copy() == first
@@ -124,7 +127,7 @@ def _remove(team: str) -> None:
     _client().delete_object(Bucket=team.removeprefix("s3://"), Key="chats/2026/a.jsonl")
 
 
-@pytest.mark.parametrize("meddle", [_remove, lambda team: Objects(team).put("chats/2026/a.jsonl", b"other")])
+@pytest.mark.parametrize("meddle", [_remove, lambda team: Objects(team).put("chats/2026/a.jsonl", OTHER)])
 def test_an_object_that_changes_after_it_was_listed_is_told(
     team: str, home: Home, meddle: Callable[[str], object]
 ) -> None:
