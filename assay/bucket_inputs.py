@@ -35,18 +35,18 @@ class RemoteFile:
     address: str
     found: Found
 
-    @property
-    def ending(self) -> str:
-        """The ending that tells its format and compression."""
-        name = self.address.lower()
-        return max((ending for ending in KNOWN_ENDINGS if name.endswith(ending)), key=len, default="")
+
+def _ending(address: str) -> str:
+    """The ending that tells a file's format and compression."""
+    known = (ending for ending in KNOWN_ENDINGS if address.lower().endswith(ending))
+    return max(known, key=len, default="")
 
 
 def local_path(file: InputFile, home: Home) -> str:
     """Where the file's bytes are on this machine."""
     if not is_remote(file.path):
         return file.path
-    return str(_copy(home, file.digest, RemoteFile(file.path, Found("", "")).ending))
+    return str(_copy(home, file.digest, _ending(file.path)))
 
 
 def remote_files(given: str) -> list[RemoteFile]:
@@ -126,7 +126,7 @@ def copied(file: RemoteFile, home: Home) -> str:
                     size += len(chunk)
             if chunks is None or size != file.found.size:
                 raise InputFault(f"{file.address}: was changed or removed since it was listed. Run again.")
-            copy = _copy(home, running.hexdigest(), file.ending)
+            copy = _copy(home, running.hexdigest(), _ending(file.address))
             # One of the same content may be read by now, and is to stay the file that it is.
             if not _is_intact(copy, size):
                 temporary.replace(copy)

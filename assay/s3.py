@@ -58,7 +58,7 @@ class Found:
     name: str
     """Below the prefix."""
     etag: str
-    size: int = -1
+    size: int
 
 
 @dataclass(frozen=True, slots=True)

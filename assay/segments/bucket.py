@@ -77,7 +77,7 @@ class SegmentBucket:
         if content is None:
             return None
         if digest_of_content(content.data) != path.stem:
-            self._damaged.add(Found(one.name, content.etag))
+            self._damaged.add(Found(one.name, content.etag, len(content.data)))
             return None
         with written_whole(path) as temporary:
             temporary.write_bytes(content.data)
