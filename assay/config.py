@@ -97,7 +97,7 @@ _CHOICE = "what is kept"
 _WORK = "how the run works"
 
 
-def _in_this_order(schema: dict[str, Any]) -> None:
+def in_this_order(schema: dict[str, Any]) -> None:
     """Number the fields, which Prefect's form goes by: PostgreSQL gives a schema's keys back by length."""
     for position, field in enumerate(schema["properties"].values()):
         field["position"] = position
@@ -106,7 +106,7 @@ def _in_this_order(schema: dict[str, Any]) -> None:
 class RunOptions(BaseModel):
     """What one run of ``flows.curate`` is asked to do."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_in_this_order)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=in_this_order)
 
     input: Annotated[
         list[str],

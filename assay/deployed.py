@@ -31,21 +31,21 @@ class Places(NamedTuple):
     """Real folders, and addresses on S3, that every input file has to lie in; None: anywhere."""
 
 
+class GoldenPlaces(NamedTuple):
+    """Where a verification writes golden rows, or reads them."""
+
+    record: str | None
+    check: str | None
+
+
 def places(inputs: list[str], output: str, settings: Settings, *, deployed: bool) -> Places:
     """The inputs and the output, inside the operator's roots where there are any.
 
     UserMistake for what leads out of them, and where a deployed run finds none set.
     """
     if deployed:
-        for roots, variable in (
-            (settings.data_roots, "ASSAY_DATA_ROOTS"),
-            (settings.output_roots, "ASSAY_OUTPUT_ROOTS"),
-        ):
-            if not roots:
-                raise UserMistake(
-                    f"{variable} is not set where this run was started, and a run of a deployment reads and "
-                    f"writes in named folders alone; an operator sets it, such as {variable}=chats=/srv/chats"
-                )
+        _demand(settings.data_roots, "ASSAY_DATA_ROOTS")
+        _demand(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
     within = None
     if settings.data_roots:
         inputs = [_inside(given, settings.data_roots, "input", "ASSAY_DATA_ROOTS") for given in inputs]
@@ -55,6 +55,36 @@ def places(inputs: list[str], output: str, settings: Settings, *, deployed: bool
     if settings.output_roots:
         output = _inside(output, settings.output_roots, "output", "ASSAY_OUTPUT_ROOTS", below=True)
     return Places(inputs, output, within)
+
+
+def golden_places(
+    record: str | None, check: str | None, settings: Settings, *, deployed: bool
+) -> GoldenPlaces:
+    """The files of golden rows, inside the operator's roots where there are any.
+
+    They are written where results are, and read from there or from where inputs are. UserMistake for what
+    leads out of the roots, and where a deployed run that names a file finds none set.
+    """
+    if deployed and record is not None:
+        _demand(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
+    # Golden rows are read from folders alone, and not from S3.
+    folders = {name: root for name, root in settings.data_roots.items() if isinstance(root, Path)}
+    readable: dict[str, Path | str] = {**settings.output_roots, **folders}
+    if deployed and check is not None:
+        _demand(readable, "ASSAY_DATA_ROOTS")
+    if record is not None and settings.output_roots:
+        record = _inside(record, settings.output_roots, "record", "ASSAY_OUTPUT_ROOTS", below=True)
+    if check is not None and (settings.data_roots or settings.output_roots):
+        check = _inside(check, readable, "check", "ASSAY_DATA_ROOTS, ASSAY_OUTPUT_ROOTS")
+    return GoldenPlaces(record, check)
+
+
+def _demand(roots: Mapping[str, Path | str], variable: str) -> None:
+    if not roots:
+        raise UserMistake(
+            f"{variable} is not set where this run was started, and a run of a deployment reads and "
+            f"writes in named folders alone; an operator sets it, such as {variable}=chats=/srv/chats"
+        )
 
 
 def _inside(

@@ -17,8 +17,10 @@ from typing import Any
 from assay import __version__
 from assay.cluster import ClusterOptions, connected
 from assay.errors import ModelFault, UserMistake
+from assay.manifest import run_manifest_in
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.rewards.published import CATALOG, Published
+from assay.rewards.remote.endpoints import ReadBlock
 from assay.schema import Conversation, Message, turn_positions
 from assay.shard import opened
 from assay.versions import installed
@@ -98,8 +100,13 @@ def probe_conversations() -> list[Conversation]:
     return [tuple(Message(role, content) for role, content in talk) for talk in talks]
 
 
-def verify(spec: ModelSpec, *, workers: int, say: Callable[[str], None]) -> list[Check]:
-    """Every check of the model, in the order they ran. Loads it in this process, then in the workers."""
+def verify(
+    spec: ModelSpec, *, workers: int, scheduler_address: str | None = None, say: Callable[[str], None]
+) -> list[Check]:
+    """Every check of the model, in the order they ran. Loads it in this process, then in the workers.
+
+    The workers are so many of the scheduler's at that address, or are started here where there is none.
+    """
     say(f"loading {spec.name} ({spec.dtype})")
     model = opened(spec)
     conversations, alone = _scored_alone(model, spec)
@@ -114,22 +121,29 @@ def verify(spec: ModelSpec, *, workers: int, say: Callable[[str], None]) -> list
         _batch_budget(model, spec, conversations, alone),
         _single_pass(model, spec, conversations, alone),
     ]
-    say(f"starting {workers} workers")
-    return [*checks, _workers(spec, conversations, alone, workers)]
+    say(f"asking {workers} workers" if scheduler_address else f"starting {workers} workers")
+    cluster = ClusterOptions(workers=workers, scheduler_address=scheduler_address)
+    return [*checks, _workers(spec, conversations, alone, workers, cluster)]
 
 
-def verify_service(spec: ModelSpec, local: ModelSpec | None, *, say: Callable[[str], None]) -> list[Check]:
+def verify_service(
+    spec: ModelSpec,
+    local: ModelSpec | None,
+    *,
+    read_block: ReadBlock | None = None,
+    say: Callable[[str], None],
+) -> list[Check]:
     """The checks that a service can be put to; ``local`` is the same model on this machine, if it is there.
 
     Which numbers a service computes in is not known: it is held to the tolerance of bfloat16, in which
-    big reward models are served.
+    big reward models are served. ``read_block`` looks up the secret block that holds its key.
     """
     endpoint = spec.endpoint
     if endpoint is None:
         raise ModelFault(f"model {spec.name} is no service")
     as_published = dataclasses.replace(spec, name=endpoint.model, dtype=_SERVED_DTYPE)
     say(f"asking {spec.name} ({endpoint.kind})")
-    model = opened(spec)
+    model = _model(spec, read_block)
     conversations, alone = _scored_alone(model, spec)
     together = model.score([_whole(conversation) for conversation in conversations])
     return [
@@ -137,6 +151,15 @@ def verify_service(spec: ModelSpec, local: ModelSpec | None, *, say: Callable[[s
         _compared("all at once", together, alone, _SERVED_DTYPE),
         _as_local(spec, local, conversations, alone),
     ]
+
+
+def _model(spec: ModelSpec, read_block: ReadBlock | None) -> RewardModel:
+    """The model in this process; a service with a key that only ``read_block`` may know how to find."""
+    if spec.endpoint is None:
+        return opened(spec)
+    from assay.rewards.remote.service import ServiceModel
+
+    return ServiceModel(spec, read_block=read_block)
 
 
 def _as_local(
@@ -263,14 +286,17 @@ def _single_pass(
     return _compared("every turn from a text that ends there", prefixes, alone, spec.dtype)
 
 
-def _workers(spec: ModelSpec, conversations: list[Conversation], alone: Scores, count: int) -> Check:
-    """Each worker is given some of the conversations, in batches other than this process's."""
+def _workers(
+    spec: ModelSpec, conversations: list[Conversation], alone: Scores, most: int, cluster: ClusterOptions
+) -> Check:
+    """Each of ``most`` workers is given some of the conversations, in batches other than this process's."""
     requests = [_whole(conversation) for conversation in conversations]
-    with connected(ClusterOptions(workers=count)) as client:
-        addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])
+    with connected(cluster) as client:
+        addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[:most]
+        count = len(addresses)
         futures = [
             client.submit(score_here, spec, requests[number::count], workers=[address], pure=False)
-            for number, address in enumerate(addresses[:count])
+            for number, address in enumerate(addresses)
         ]
         parts: list[list[list[TurnScore]]] = client.gather(futures)
     together: list[list[TurnScore]] = [[] for _ in requests]
@@ -313,9 +339,17 @@ def _deviation(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return max(abs(one - other) / max(1.0, abs(other)) for one, other in zip(ours, theirs, strict=True))
 
 
-def record(spec: ModelSpec, path: Path) -> int:
-    """How many turns were recorded in ``path``: the probe conversations, their scores, what made them."""
-    model = opened(spec)
+def record(
+    spec: ModelSpec, path: Path, *, shown: str | None = None, read_block: ReadBlock | None = None
+) -> int:
+    """How many turns were recorded in ``path``: the probe conversations, their scores, what made them.
+
+    ``UserMistake``, which calls the file as it is ``shown``, where it cannot be written, or something else
+    would be lost by it.
+    """
+    shown = shown or str(path)
+    _check_that_nothing_is_lost(path, shown)
+    model = _model(spec, read_block)
     conversations, scores = _scored_alone(model, spec)
     golden = {
         "golden": _GOLDEN_VERSION,
@@ -333,22 +367,37 @@ def record(spec: ModelSpec, path: Path) -> int:
         ],
     }
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.write_text(json.dumps(golden, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserMistake(f"{path}: the golden rows cannot be written: {error.strerror}") from error
+        raise UserMistake(f"{shown}: the golden rows cannot be written: {error.strerror}") from error
     return sum(len(turns) for turns in scores)
 
 
-def read_golden(path: Path) -> Golden:
+def _check_that_nothing_is_lost(path: Path, shown: str) -> None:
+    """Raise ``UserMistake`` where golden rows would replace something else, or be replaced with results."""
+    if path.exists():
+        try:
+            read_golden(path, shown=shown)
+        except UserMistake as error:
+            raise UserMistake(f"{shown}: is there, and is no file of golden rows. Name another") from error
+    if run_manifest_in(path.parent) is not None:
+        raise UserMistake(
+            f"{shown}: lies among a run's results, which are replaced as a whole. Name another folder"
+        )
+
+
+def read_golden(path: Path, *, shown: str | None = None) -> Golden:
     """What ``record`` wrote to ``path``; ``UserMistake`` where it did not, or somebody edited it."""
+    shown = shown or str(path)
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
-        raise UserMistake(f"{path}: the golden rows cannot be read: {error.strerror}") from error
+        raise UserMistake(f"{shown}: the golden rows cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise UserMistake(f"{path}: not JSON, so no golden rows: {error}") from error
+        raise UserMistake(f"{shown}: not JSON, so no golden rows: {error}") from error
     if not isinstance(data, dict) or data.get("golden") != _GOLDEN_VERSION:
-        raise UserMistake(f"{path}: no golden rows of this version; record them with --record")
+        raise UserMistake(f"{shown}: no golden rows of this version; record them with --record")
     try:
         golden = Golden(
             model=str(data["model"]),
@@ -365,7 +414,7 @@ def read_golden(path: Path) -> Golden:
             ),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserMistake(f"{path}: golden rows with something missing or altered: {error!r}") from error
+        raise UserMistake(f"{shown}: golden rows with something missing or altered: {error!r}") from error
     whole = all(
         len(scores) == len(turn_positions(messages)) > 0
         and all(
@@ -374,11 +423,11 @@ def read_golden(path: Path) -> Golden:
         for messages, scores in golden.rows
     )
     if not whole or not golden.rows:
-        raise UserMistake(f"{path}: golden rows whose scores do not fit their turns")
+        raise UserMistake(f"{shown}: golden rows whose scores do not fit their turns")
     return golden
 
 
-def check_golden(spec: ModelSpec, golden: Golden) -> list[Check]:
+def check_golden(spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | None = None) -> list[Check]:
     """Whether the model gives the recorded scores here, and whether it is the very same model."""
     if golden.attributes != spec.attributes:
         raise UserMistake(
@@ -392,7 +441,7 @@ def check_golden(spec: ModelSpec, golden: Golden) -> list[Check]:
         for package, version in _versions().items()
         if version != golden.versions.get(package)
     ]
-    outcomes = opened(spec).score([_whole(messages) for messages, _ in golden.rows])
+    outcomes = _model(spec, read_block).score([_whole(messages) for messages, _ in golden.rows])
     looser = max(spec.dtype, golden.dtype, key=lambda dtype: TOLERANCE.get(dtype, 0.0))
     scores = _compared("recorded scores", outcomes, [scores for _, scores in golden.rows], looser)
     return [

@@ -71,7 +71,10 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
         deploy(environment)
         worker = start_worker(environment)
         try:
-            say(f"Prefect's pages: {server.address}/deployments (curate, Run, Custom run). Ctrl-C ends it.")
+            say(
+                f"Prefect's pages: {server.address}/deployments (curate or verify, Run, Custom run). "
+                "Ctrl-C ends it."
+            )
             yield worker
         finally:
             stop(worker)

@@ -53,6 +53,15 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
 
     ASSAY_NOTIFICATION_BLOCK names one of Prefect's notification blocks, such as ``slack-webhook/ops``.
     """
+    _notify(flow, flow_run, state, "")
+
+
+def notify_of_resumable(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """``notify``, of a flow whose runs can be gone on with."""
+    _notify(flow, flow_run, state, "What is finished is kept, and a retry goes on from there.")
+
+
+def _notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any], hint: str) -> None:
     name = Settings.read().notification_block
     if name is None or flow_run.deployment_id is None:
         return
@@ -64,6 +73,5 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
         send: Any = block.notify
         send(
             subject=f"{flow.name}: {(state.name or '').lower()}",
-            body=f"{flow_run.name}: {state.message or state.name}\n\n"
-            "What is finished is kept, and a retry goes on from there.",
+            body="\n\n".join(filter(None, [f"{flow_run.name}: {state.message or state.name}", hint])),
         )

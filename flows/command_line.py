@@ -8,7 +8,7 @@ import types
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -18,6 +18,17 @@ from assay.errors import UserMistake
 from assay.nearest import did_you_mean
 
 Options = TypeVar("Options", bound=BaseModel)
+
+#: An option of every command that a deployment can carry out too.
+DeploymentName = Annotated[
+    str | None,
+    Field(
+        title="Deployment",
+        description="Have this deployment of the server at PREFECT_API_URL do it, and follow its run. "
+        "Paths and models are then what that deployment's operator named.",
+    ),
+    CommandLine("who does it", "NAME"),
+]
 
 _WIDEST_HELP = 100
 

@@ -28,7 +28,7 @@ from assay.releases import new_only, released
 from assay.report import nothing_usable, run_manifest, summary_table, summary_text
 from assay.scoring import ScoringWork, preview
 from assay.wording import counted
-from flows.announcing import announce_completed, notify, tag_run
+from flows.announcing import announce_completed, notify_of_resumable, tag_run
 from flows.console import Console, current
 from flows.curate_command import Prepared, prepare
 from flows.dry_run import preview_table
@@ -49,9 +49,9 @@ class _NothingNew(Exception):
     name="curate",
     flow_run_name="curate to {options.output}",
     persist_result=False,
-    on_failure=[notify],
-    on_crashed=[notify],
-    on_cancellation=[notify],
+    on_failure=[notify_of_resumable],
+    on_crashed=[notify_of_resumable],
+    on_cancellation=[notify_of_resumable],
 )
 def curate(options: RunOptions) -> dict[str, Any] | State[Any]:
     """The run's manifest, as the output folder now holds it.

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from assay.card_warnings import why_unknown
-from assay.config import CommandLine, RunOptions, Settings
+from assay.config import RunOptions, Settings
 from assay.deployed import Places, model_named, places
 from assay.errors import UserMistake
 from assay.export import check_exports
@@ -28,6 +26,7 @@ from assay.rules import Rules, parse_rules
 from assay.s3 import is_remote
 from assay.scalar import parse_weights
 from assay.segments import check_store
+from flows.command_line import DeploymentName
 from flows.launch import Command, Elsewhere
 
 
@@ -134,15 +133,7 @@ without one a run brings its own.
 class CommandOptions(RunOptions):
     """What the command line takes: a run's options, and who does it."""
 
-    deployment: Annotated[
-        str | None,
-        Field(
-            title="Deployment",
-            description="Have this deployment of the server at PREFECT_API_URL do it, and follow its run. "
-            "Paths and models are then what that deployment's operator named.",
-        ),
-        CommandLine("who does it", "NAME"),
-    ] = None
+    deployment: DeploymentName = None
 
     def of_the_run(self) -> RunOptions:
         """The options without who does it."""

@@ -59,7 +59,7 @@ class Command(Generic[Options]):
 
 def main(command: Command[Any]) -> NoReturn:
     """Carry out the command of this process, and end the process."""
-    _keep_out_of_workers()
+    keep_out_of_workers()
     lost: list[Connection] = []
     code = launch(command, on_server_lost=lost.append)
     if lost:
@@ -70,7 +70,7 @@ def main(command: Command[Any]) -> NoReturn:
     sys.exit(code)
 
 
-def _keep_out_of_workers() -> None:
+def keep_out_of_workers() -> None:
     """Keep this process's main module, and Prefect with it, out of the workers that Dask spawns.
 
     multiprocessing imports the main module again in every process that it spawns, if it can tell which

@@ -16,6 +16,7 @@ from flows.signals import INTERRUPTED
 MISTAKE = "Mistake"
 STOPPED = "Stopped"
 INCOMPLETE = "Incomplete"
+UNVERIFIED = "Unverified"
 
 _LOOK_SECONDS = 1.0
 _EXIT_CODES = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from assay.config import Settings
-from assay.deployed import model_named, places
+from assay.deployed import golden_places, model_named, places
 from assay.errors import UserMistake
 from assay.ingest import take_inventory
 
@@ -122,6 +122,56 @@ def test_a_deployment_without_roots_reads_nothing(tmp_path: Path) -> None:
     assert "ASSAY_DATA_ROOTS is not set" in refusal(Settings(home=tmp_path))
     half = Settings(home=tmp_path, data_roots={"chats": tmp_path})
     assert "ASSAY_OUTPUT_ROOTS is not set" in refusal(half)
+
+
+@pytest.mark.parametrize(
+    ("record", "check", "said"),
+    [
+        (
+            "/tmp/golden.json",
+            None,
+            "record '/tmp/golden.json': begins with the name of a folder here: results/…",
+        ),
+        ("chats/golden.json", None, "there is no folder of the name 'chats' here"),
+        ("results/../golden.json", None, "'..' is not followed"),
+        ("results", None, "name a folder inside results"),
+        ("results/away/golden.json", None, "by a link"),
+        (None, "/etc/passwd", "begins with the name of a folder here: results/… or chats/…"),
+        (None, "chats/../elsewhere/secret.jsonl", "'..' is not followed"),
+        (None, "results/away/secret.jsonl", "by a link"),
+    ],
+)
+def test_golden_rows_outside_are_refused(
+    settings: Settings, tmp_path: Path, record: str | None, check: str | None, said: str
+) -> None:
+    (tmp_path / "results/away").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserMistake) as refused:
+        golden_places(record, check, settings, deployed=True)
+    assert said in str(refused.value)
+
+
+def test_golden_rows_are_written_among_results_and_read_from_inputs_too(
+    settings: Settings, tmp_path: Path
+) -> None:
+    def found(record: str | None, check: str | None) -> tuple[str | None, str | None]:
+        return golden_places(record, check, settings, deployed=True)
+
+    assert found("results/golden/a.json", None) == (str(tmp_path / "results/golden/a.json"), None)
+    assert found(None, "chats/a.json") == (None, str(tmp_path / "chats/a.json"))
+    assert found(None, "results/a.json") == (None, str(tmp_path / "results/a.json"))
+    assert golden_places("/a.json", "../b.json", Settings(home=tmp_path), deployed=False) == (
+        "/a.json",
+        "../b.json",
+    )
+
+
+def test_a_deployment_without_roots_touches_no_golden_rows_and_can_do_without_them(tmp_path: Path) -> None:
+    bare = Settings(home=tmp_path)
+    with pytest.raises(UserMistake, match="ASSAY_OUTPUT_ROOTS is not set"):
+        golden_places("a/b.json", None, bare, deployed=True)
+    with pytest.raises(UserMistake, match="ASSAY_DATA_ROOTS is not set"):
+        golden_places(None, "a/b.json", bare, deployed=True)
+    assert golden_places(None, None, bare, deployed=True) == (None, None)
 
 
 def test_a_command_line_without_roots_takes_any_path(tmp_path: Path) -> None:

@@ -208,13 +208,13 @@ class Operation:
                 keys |= {turn.key.hex() for turn in turn_keys(Message(**message) for message in messages)}
         return keys
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, flow: str = "curate") -> subprocess.CompletedProcess[str]:
         """``python -m flows.curate`` of somebody who knows the server and has no settings of its operator."""
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("ASSAY_", "PREFECT_"))
         }
         return subprocess.run(
-            [sys.executable, "-m", "flows.curate", *arguments],
+            [sys.executable, "-m", f"flows.{flow}", *arguments],
             cwd=ROOT,
             env={**kept, "PREFECT_API_URL": self.api_url, "PREFECT_HOME": str(self.folder / "prefect")},
             capture_output=True,

@@ -6,6 +6,7 @@ All tests share one server. What a run needs is given by the operator's settings
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -81,6 +82,43 @@ def test_the_command_line_triggers_a_deployment_and_exits_by_its_end(operated: O
     assert unknown.returncode == 2
     assert "has no deployment 'curate/fakee'; did you mean 'curate/fake'?" in unknown.stderr
     assert "Traceback" not in done.stderr + refused.stderr + unknown.stderr
+
+
+def test_a_verification_shows_its_checks_and_fails_by_a_name_of_its_own(operated: Operation) -> None:
+    run = operated.trigger("verify/verify", model="starter")
+    outside = operated.trigger("verify/verify", model="starter", record="results/../golden.json")
+    golden = operated.results / "golden/starter.json"
+    there = ("starter", "--deployment", "verify")
+    recorded = operated.command(*there, "--record", "results/golden/starter.json", flow="verify")
+    assert recorded.returncode == 0, recorded.stderr
+    assert "Completed: recorded: 14 turns in results/golden/starter.json" in recorded.stderr
+
+    ended = operated.ended(run.id)
+    assert ended.state is not None
+    assert (ended.name, ended.state.type) == ("verify starter", StateType.COMPLETED), ended.state.message
+    assert {"assay", "cpu", "model:starter"} <= set(ended.tags)
+    rows = json.loads(operated.artifacts(run.id)["checks"].data)
+    outcomes = {row["check"]: row["outcome"] for row in rows}
+    assert outcomes["2 Dask workers"] == outcomes["padded on the left, with a mask"] == "pass"
+    assert ended.state.message == f"{list(outcomes.values()).count('pass')} checks passed"
+
+    refused = operated.ended(outside.id).state
+    assert refused is not None
+    assert (refused.type, refused.name) == (StateType.FAILED, "Mistake")
+    assert (
+        refused.message == "record 'results/../golden.json': '..' is not followed here; begin with results/…"
+    )
+
+    altered = json.loads(golden.read_bytes())
+    altered["rows"][0]["scores"][0][0] += 0.5
+    golden.write_text(json.dumps(altered))
+    checked = operated.command(*there, "--check", "results/golden/starter.json", flow="verify")
+    assert checked.returncode == 1
+    said = "Unverified: 1 of 3 checks failed: recorded scores: "
+    assert said in checked.stderr
+    (measured,) = re.findall(rf"{said}(\S+) at most over 14 turns", checked.stderr)
+    assert 0.2 < float(measured) <= 0.5
+    assert "allowed: 1e-05" in checked.stderr
 
 
 def test_a_release_takes_what_is_new_and_one_with_nothing_new_says_so(operated: Operation) -> None:

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import pytest
 from operation import Operation
 from prefect.client.schemas.objects import FlowRun
+from pydantic import BaseModel
 
 from assay.config import RunOptions
+from flows.verify_command import VerifyOptions
 
 CHROMIUM = shutil.which("chromium")
 
@@ -64,13 +66,18 @@ def page(operated: Operation, tmp_path: Path) -> Look:
     return look
 
 
-def test_the_form_names_every_option_and_says_what_it_is(operated: Operation, page: Look) -> None:
-    deployment = operated.client.read_deployment_by_name("curate/curate")
+@pytest.mark.parametrize(
+    ("name", "options"), [("curate/curate", RunOptions), ("verify/verify-gpu", VerifyOptions)]
+)
+def test_the_form_names_every_option_and_says_what_it_is(
+    operated: Operation, page: Look, name: str, options: type[BaseModel]
+) -> None:
+    deployment = operated.client.read_deployment_by_name(name)
     said = page(f"/deployments/deployment/{deployment.id}/run", "form").words
-    for name, field in RunOptions.model_fields.items():
-        assert field.title in said, name
-    assert (RunOptions.model_fields["limit"].description or "none") in said
-    titles = [field.title or "" for field in RunOptions.model_fields.values()]
+    for field in options.model_fields.values():
+        assert f" {field.title} " in said
+        assert (field.description or "none") in said
+    titles = [field.title or "" for field in options.model_fields.values()]
     places = [said.index(f" {title} ") for title in titles]
     assert places == sorted(places)
 

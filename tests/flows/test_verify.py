@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tiny
 
+from assay.config import Settings
+from assay.errors import UserMistake
+from assay.manifest import RUN_MANIFEST_KEY
 from assay.verification import Check
-from flows import verify
+from flows import verify_command
+from flows.console import Console
+from flows.verify_command import VerifyOptions
 
 
 @pytest.fixture
@@ -20,9 +29,9 @@ def test_record_and_check_go_together_and_print_plain_lines(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     golden = str(tmp_path / "golden.json")
-    assert verify.main([str(folder), "--record", golden]) == 0
+    assert verify_command.command([str(folder), "--record", golden]) == 0
     assert f"recorded: 14 turns in {golden}" in capsys.readouterr().out
-    assert verify.main([str(folder), "--check", golden]) == 0
+    assert verify_command.command([str(folder), "--check", golden]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "-    fingerprint: the recorded one"
     assert lines[2].startswith("pass recorded scores: ")
@@ -33,9 +42,9 @@ def test_scores_that_differ_from_the_recorded_exit_1(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     golden = str(tmp_path / "golden.json")
-    verify.main([str(folder), "--record", golden])
+    verify_command.command([str(folder), "--record", golden])
     other = tiny.reward_model(tmp_path / "other", max_tokens=4096, seed=7)
-    assert verify.main([str(other), "--check", golden]) == 1
+    assert verify_command.command([str(other), "--check", golden]) == 1
     out = capsys.readouterr().out
     assert "FAIL recorded scores: " in out
     assert out.endswith("failed: recorded scores\n")
@@ -53,13 +62,66 @@ def test_scores_that_differ_from_the_recorded_exit_1(
 def test_mistakes_exit_2_in_a_line(
     arguments: list[str], words: str, assay_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert verify.main(arguments) == 2
+    assert verify_command.command(arguments) == 2
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("option", ["model", "against"])
+def test_a_deployed_verification_takes_models_by_name_alone(option: str, tmp_path: Path) -> None:
+    listed = tmp_path / "endpoints.yaml"
+    listed.write_text(
+        "house:\n  kind: vllm-classify\n  url: http://127.0.0.1:9/\n  model: m\n  attributes: [reward]\n"
+        "  max_characters: 1000\n"
+    )
+    settings = Settings(home=tmp_path / "home", endpoints_file=listed)
+    given = VerifyOptions(**{"model": "house", option: str(tiny.reward_model(tmp_path / "model"))})
+    with pytest.raises(UserMistake, match="takes a model by its name"):
+        verify_command.checked(given, settings, Console(), deployed=True)
+
+
+def test_a_model_of_the_operators_folders_is_known_by_its_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ASSAY_MODEL_FOLDERS", f"judge={folder}")
+    golden = tmp_path / "new" / "golden.json"
+    assert verify_command.command(["judge", "--record", str(golden)]) == 0
+    assert json.loads(golden.read_bytes())["model"] == "judge"
+    assert stat.S_IMODE(golden.parent.stat().st_mode) == 0o700
+
+
+def test_golden_rows_replace_golden_rows_and_nothing_else(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golden = tmp_path / "golden.json"
+    for _ in range(2):
+        assert verify_command.command([str(folder), "--record", str(golden)]) == 0
+    other = tmp_path / "labeled.jsonl"
+    other.write_text("{}\n")
+    assert verify_command.command([str(folder), "--record", str(other)]) == 2
+    assert "is there, and is no file of golden rows" in capsys.readouterr().err
+    assert other.read_text() == "{}\n"
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "manifest.json").write_text(json.dumps({RUN_MANIFEST_KEY: "0.1.0", "files": {}}))
+    assert verify_command.command([str(folder), "--record", str(results / "golden.json")]) == 2
+    assert "lies among a run's results" in capsys.readouterr().err
+
+
+def test_the_command_needs_no_prefect() -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['verify', 'startr']\n"
+        "try: runpy.run_module('flows.verify', run_name='__main__')\n"
+        "except SystemExit as left: print(left.code, 'prefect' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2 False"
+
+
 def test_the_table_shows_what_failed_and_obeys_no_markup() -> None:
-    table = verify.checks_table("m", [Check("a", True, "0"), Check("[red]b", False, "\x1b[31m1", "0.1")])
+    table = verify_command.checks_table(
+        "m", [Check("a", True, "0"), Check("[red]b", False, "\x1b[31m1", "0.1")]
+    )
     assert list(table.columns[0].cells) == ["a", "[red]b"]
     assert list(table.columns[3].cells) == ["pass", "FAIL"]
