@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import secrets
 import socket
 import sys
 import time
@@ -48,18 +49,35 @@ class _Attempt(NamedTuple):
 DEVICE_LOST_EXIT = 71
 
 
+class _Unwanted(Exception):
+    """The run that asked for a shard has gone; there is nobody left to read this."""
+
+
 def score_or_leave(shard: Shard, model: ModelSpec, home: Home) -> ShardWork:
-    """``score_shard``, in a worker; ends the worker's process where its device is lost.
+    """``score_shard``, in a worker; left between two batches once the run that asked for it has gone.
 
-    An error of CUDA stays with the process, so every later shard would fail here too. The nanny starts
-    a new worker, the scheduler gives the shard out again, and one that does it twice is a suspect.
+    Dask cannot interrupt a thread: it only notes that a task under way was given up, by its run or by the
+    scheduler that the run no longer answers. That note is in the worker's own memory, and looking at it costs
+    nothing.
+
+    The worker's process ends where its device is lost. An error of CUDA stays with the process, so every
+    later shard would fail here too. The nanny starts a new worker, the scheduler gives the shard out again,
+    and one that does it twice is a suspect.
     """
-    try:
-        return score_shard(shard, model, home)
-    except DeviceLost as error:
-        from distributed import get_worker
+    from distributed import get_worker
 
-        if get_worker().nanny is None:
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def check() -> None:
+        task = worker.state.tasks.get(key)
+        if task is None or task.state == "cancelled":
+            raise _Unwanted
+
+    try:
+        return score_shard(shard, model, home, check=check)
+    except DeviceLost as error:
+        if worker.nanny is None:
             raise
         print(f"worker {os.getpid()}: {error}; it is replaced", file=sys.stderr, flush=True)
         os._exit(DEVICE_LOST_EXIT)
@@ -76,9 +94,12 @@ def dispatch(
     *,
     done: Callable[[ShardWork | Fatal], None],
     say: Callable[[str], None],
+    heed: Callable[[], None] = lambda: None,
     no_workers_seconds: float = NO_WORKERS_SECONDS,
 ) -> None:
     """Score every shard; ``done`` hears of each as it ends. Raises what a shard raises.
+
+    ``heed`` is called about every second; what it raises ends the scoring.
 
     A shard whose workers die is a suspect: the others finish first, then it runs alone, so that no
     innocent one is blamed; if it kills again it is halved, down to the turn that does it.
@@ -92,19 +113,22 @@ def dispatch(
     in_flight: dict[str, _Attempt] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
     submitted = 0
+    # A scheduler may serve several runs, and to it what has one key is one task.
+    run = secrets.token_hex(4)
     last_seen_workers = time.monotonic()
     worker_count, counted = 0, -math.inf
 
     def submit(shard: Shard, *, alone: bool = False) -> None:
         nonlocal submitted
         submitted += 1
-        key = f"score-{shard.number}-{submitted}"
+        key = f"score-{run}-{shard.number}-{submitted}"
         sent = shard if home.score_store is None else shard.carrying(home)
         future = client.submit(score_or_leave, sent, model, home, pure=False, key=key)
         in_flight[key] = _Attempt(future, shard, alone)
         future.add_done_callback(lambda _: finished.put(key))
 
     while waiting or suspects or in_flight:
+        heed()
         if time.monotonic() - counted >= _COUNT_SECONDS:
             # Their number alone: a list of 1,000 costs both sides more than a shard does.
             worker_count, counted = client.scheduler_info(n_workers=0)["n_workers"], time.monotonic()

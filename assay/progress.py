@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 from assay.wording import counted
@@ -54,24 +54,3 @@ class Silent:
 
     def say(self, line: str) -> None:
         """Nothing is shown."""
-
-
-class Stoppable:
-    """Passes progress on, after a check whose error ends the work."""
-
-    def __init__(self, watcher: Progress, check: Callable[[], None]) -> None:
-        self._watcher = watcher
-        self._check = check
-
-    def begin(self, stage: str, total: int | None, unit: str) -> None:
-        """Pass it on."""
-        self._watcher.begin(stage, total, unit)
-
-    def advance(self, count: int = 1, **details: object) -> None:
-        """Pass it on, and raise what the check raises."""
-        self._watcher.advance(count, **details)
-        self._check()
-
-    def say(self, line: str) -> None:
-        """Pass it on."""
-        self._watcher.say(line)

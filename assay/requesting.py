@@ -30,6 +30,8 @@ from assay.store import ScoreStore
 #: What is paid for is stored at least so often; a process that is killed loses no more.
 CHECKPOINT_SECONDS = 20.0
 
+_HEED_SECONDS = 1.0
+
 
 @dataclass(slots=True)
 class _UnderWay:
@@ -54,12 +56,14 @@ def request_scores(
     done: Callable[[ShardWork], None],
     lost: Callable[[bytes, str], None],
     progress: Progress,
+    heed: Callable[[], None] = lambda: None,
 ) -> None:
     """Have every turn rated, each asked for once. Raises what stops the run; what is rated by then is stored.
 
-    ``done`` hears of each shard as it ends, ``lost`` of each turn whose outcome is not to be stored.
+    ``done`` hears of each shard as it ends, ``lost`` of each turn whose outcome is not to be stored. ``heed``
+    is called about every second; what it raises stops the run.
     """
-    in_a_loop(_Requests(model, home, done, lost, progress).all_of(shards, read_block))
+    in_a_loop(_Requests(model, home, done, lost, progress).all_of(shards, read_block, heed))
 
 
 class _Requests:
@@ -82,14 +86,18 @@ class _Requests:
         self._tokens_told = 0
         self._tokens_of_shards = 0
 
-    async def all_of(self, shards: Iterable[Shard], read_block: ReadBlock | None) -> None:
+    async def all_of(
+        self, shards: Iterable[Shard], read_block: ReadBlock | None, heed: Callable[[], None]
+    ) -> None:
         service = Service(self._model, read_block=read_block, say=self._progress.say)
         try:
             async with service, asyncio.TaskGroup() as group:
+                heeding = group.create_task(_now_and_then(heed))
                 await service.probe()
                 saving = group.create_task(self._save_now_and_then())
                 await self._ask(shards, service)
                 saving.cancel()
+                heeding.cancel()
         except BaseExceptionGroup as several:
             raise _first(several) from None
         finally:
@@ -177,6 +185,12 @@ class _Requests:
             return
         one.segment = self._store.write(dict(sorted(one.unwritten.items())))
         one.unwritten = {}
+
+
+async def _now_and_then(heed: Callable[[], None]) -> None:
+    while True:
+        heed()
+        await asyncio.sleep(_HEED_SECONDS)
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from assay.disk import full_disk_named, read_artifact
 from assay.errors import ClusterFault
 from assay.home import Artifact, Home, digest_of_bytes, sweep, written_whole
 from assay.manifest import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
-from assay.progress import Progress, Silent, Stoppable
+from assay.progress import Progress, Silent
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.remote.replies import PASSING
@@ -145,20 +145,22 @@ def score(
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     progress: Progress = Silent(),  # noqa: B008
     read_block: ReadBlock | None = None,
+    heed: Callable[[], None] = lambda: None,
 ) -> tuple[Scored, ScoringWork]:
     """The scores of every turn, and what this run did for them.
 
     What the store lacks is planned, the plan written down, and its shards scored; a plan that an
     earlier run left for the same records is finished first. Where nothing is missing, no worker is
     started and no model loaded. ``read_block`` looks up the secret block that holds a service's key.
+    ``heed`` is called about every second while scores are waited for; what it raises ends the scoring, and
+    what is scored by then is stored.
     """
     store = ScoreStore(home, model.fingerprint, model.attributes)
     shards: list[ShardWork] = []
     unscored: dict[bytes, str] = {}
     resumed = False
     at_work = 0.0
-    with store.planning(progress.say) as check_lock, full_disk_named(home.root):
-        progress = Stoppable(progress, check_lock)
+    with store.planning(progress.say, heed) as heed, full_disk_named(home.root):
         store.open(warn=progress.say)
         for _ in range(_ROUNDS):
             missing = _without(plan.unstored(converted, store, home), unscored)
@@ -178,7 +180,8 @@ def score(
                 )
             progress.begin("score", pending.height, "turns")
             if model.endpoint is None:
-                at_work += _run(_shards(pending, converted), model, home, cluster, progress, shards, unscored)
+                pending_shards = _shards(pending, converted)
+                at_work += _run(pending_shards, model, home, cluster, progress, shards, unscored, heed)
             else:
                 from assay.requesting import request_scores
 
@@ -190,6 +193,7 @@ def score(
                     done=shards.append,
                     lost=unscored.__setitem__,
                     progress=progress,
+                    heed=heed,
                 )
             store.open(warn=progress.say)
         else:
@@ -256,6 +260,7 @@ def _run(
     progress: Progress,
     finished: list[ShardWork],
     unscored: dict[bytes, str],
+    heed: Callable[[], None],
 ) -> float:
     """The seconds in which shards were out; work goes to ``finished``.
 
@@ -282,7 +287,7 @@ def _run(
 
     with connected(cluster, say=progress.say) as client:
         began = time.monotonic()
-        dispatch(client, shards, model, home, done=done, say=progress.say)
+        dispatch(client, shards, model, home, done=done, say=progress.say, heed=heed)
         return time.monotonic() - began
 
 

@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import polars as pl
 
 from assay.home import Home
 from assay.rewards.endpoint import Endpoint
+from assay.rewards.leaving import checking
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Request, RewardModel, TurnScore
 from assay.schema import Conversation, Message
 from assay.store import KEY, ScoreStore
@@ -115,18 +117,22 @@ def opened(spec: ModelSpec) -> RewardModel:
         return _models[key]
 
 
-def score_shard(shard: Shard, spec: ModelSpec, home: Home) -> ShardWork:
+def score_shard(
+    shard: Shard, spec: ModelSpec, home: Home, *, check: Callable[[], None] = lambda: None
+) -> ShardWork:
     """What scoring this shard took; its scores are one new segment of the store.
 
     Doing it twice does no harm: the same turns in the same order give the same segment under the same
-    name.
+    name. ``check`` is called before every batch; what it raises ends the scoring, and nothing is written.
     """
     began = time.monotonic()
     model = opened(spec)
     requests, keys = requested(shard, home)
     scores: dict[bytes, TurnScore] = {}
     tokens = 0
-    for turn_keys, outcomes in zip(keys, model.score(requests), strict=True):
+    with checking(check):
+        outcomes_of_requests = model.score(requests)
+    for turn_keys, outcomes in zip(keys, outcomes_of_requests, strict=True):
         scores.update(zip(turn_keys, outcomes, strict=True))
         tokens += max((outcome.tokens or 0 for outcome in outcomes), default=0)
     unstored = {

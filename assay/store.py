@@ -84,10 +84,13 @@ class ScoreStore:
         frame.write_parquet(written, compression="zstd", compression_level=3)
         return self._segments.keep(written.getvalue())
 
-    def planning(self, say: Callable[[str], None]) -> AbstractContextManager[Callable[[], None]]:
+    def planning(
+        self, say: Callable[[str], None], heed: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[Callable[[], None]]:
         """Hold the one lock of this fingerprint: from the look at what is missing until it is stored.
 
-        Whoever had to wait opens the store after that, so nothing is planned twice. What is yielded raises
-        Resumable where the lock was lost meanwhile, as one on S3 can be.
+        Whoever had to wait opens the store after that, so nothing is planned twice. What ``heed`` raises,
+        which is called while this waits, ends the waiting. What is yielded calls it too, and raises Resumable
+        where the lock was lost meanwhile, as one on S3 can be.
         """
-        return self._segments.planning(say)
+        return self._segments.planning(say, heed)

@@ -31,6 +31,7 @@ from assay.shard import ShardWork
 from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
 from tasks.stage import Finished, as_json, run_stage, stage_task
+from tasks.suspension import NoLongerWanted, Wanted, leave
 
 _UPDATE_SECONDS = 10.0
 _TABLE_ROWS = 200
@@ -48,16 +49,20 @@ def score_task(
     done: list[ScoringWork],
 ) -> Any:
     """The score stage's manifest as JSON. What this run did for it goes to ``done``, never to the cache."""
-    with ShownInPrefect(progress) as shown:
-        scored, work = assay.scoring.score(
-            converted,
-            model,
-            home=home,
-            cluster=replace(cluster, show_dashboard=_show_dashboard),
-            shard_tokens=shard_tokens,
-            progress=shown,
-            read_block=read_secret_block,
-        )
+    try:
+        with ShownInPrefect(progress) as shown, Wanted() as wanted:
+            scored, work = assay.scoring.score(
+                converted,
+                model,
+                home=home,
+                cluster=replace(cluster, show_dashboard=_show_dashboard),
+                shard_tokens=shard_tokens,
+                progress=shown,
+                read_block=read_secret_block,
+                heed=wanted.heed,
+            )
+    except NoLongerWanted as stop:
+        leave(stop)
     done.append(work)
     if work.shards:
         _show_shards(work.shards)

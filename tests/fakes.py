@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from assay.rewards.leaving import leave_if_unwanted
 from assay.rewards.protocol import ModelSpec, Request, TurnScore
 from assay.schema import turn_keys, turn_positions
 
@@ -49,6 +50,7 @@ class Fake:
     def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
         results = []
         for request in requests:
+            leave_if_unwanted()
             last = turn_positions(request.messages)[request.turns[-1]]
             text = " ".join(message.content for message in request.messages[: last + 1])
             if POISON in text:

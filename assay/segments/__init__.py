@@ -33,10 +33,13 @@ class Segments(Protocol):
     def keep(self, data: bytes) -> str:
         """The digest of the data, under which it is a segment from now on."""
 
-    def planning(self, say: Callable[[str], None]) -> AbstractContextManager[Callable[[], None]]:
+    def planning(
+        self, say: Callable[[str], None], heed: Callable[[], None]
+    ) -> AbstractContextManager[Callable[[], None]]:
         """Hold the one lock of this fingerprint; ``say`` is told where that takes waiting.
 
-        Yields a function that raises Resumable where the lock was lost meanwhile.
+        ``heed`` is called while this waits, and what it raises ends the waiting. Yields what is to be called
+        now and then while the lock is held: ``heed``, and Resumable where the lock was lost meanwhile.
         """
 
 

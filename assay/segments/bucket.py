@@ -55,10 +55,10 @@ class SegmentBucket:
         return digest
 
     @contextmanager
-    def planning(self, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    def planning(self, say: Callable[[str], None], heed: Callable[[], None]) -> Iterator[Callable[[], None]]:
         """Hold the one lock of this fingerprint: an object, renewed while this process lives."""
-        with Lease(self._objects, _LOCK).held(say) as check:
-            yield check
+        with Lease(self._objects, _LOCK).held(say, heed) as heed_lease:
+            yield heed_lease
 
     def _copied(self, found: Iterable[Found]) -> list[Path]:
         """A verified copy of each, but of those that are damaged or gone, ordered by name."""

@@ -17,6 +17,7 @@ from assay.home import digest_of_content, digest_of_file, sync
 
 _SET_ASIDE = "set-aside"
 _WAIT_NOTICE_SECONDS = 1.0
+_WAITING = "another run is scoring with this model; waiting for it to finish, then taking its scores"
 
 
 class SegmentFolder:
@@ -61,7 +62,7 @@ class SegmentFolder:
         return digest
 
     @contextmanager
-    def planning(self, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    def planning(self, say: Callable[[str], None], heed: Callable[[], None]) -> Iterator[Callable[[], None]]:
         """Hold the one lock of this fingerprint.
 
         It is the kernel's, which goes with its process, however that ends. Temporary files that
@@ -69,14 +70,18 @@ class SegmentFolder:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self._folder / ".lock")
-        try:
-            lock.acquire(timeout=_WAIT_NOTICE_SECONDS)
-        except filelock.Timeout:
-            say("another run is scoring with this model; waiting for it to finish, then taking its scores")
-            lock.acquire()
+        told = False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=_WAIT_NOTICE_SECONDS)
+            except filelock.Timeout:
+                if not told:
+                    say(_WAITING)
+                told = True
+                heed()
         try:
             for leftover in self._folder.glob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
-            yield lambda: None
+            yield heed
         finally:
             lock.release()

@@ -53,13 +53,23 @@ class Lease:
         self._ending = threading.Event()
 
     @contextmanager
-    def held(self, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-        """Yield, with the lease, a function that raises Resumable where another has it by now."""
-        self._etag = self._taken(say)
+    def held(
+        self, say: Callable[[str], None], heed: Callable[[], None] = lambda: None
+    ) -> Iterator[Callable[[], None]]:
+        """Yield, with the lease, ``heed`` and a check that raises Resumable where another has it by now.
+
+        ``heed`` is also called while this waits for the lease; what it raises ends the waiting.
+        """
+
+        def heed_and_check() -> None:
+            heed()
+            self._check()
+
+        self._etag = self._taken(say, heed)
         renewing = threading.Thread(target=self._renew_until_the_end, daemon=True, name="lease")
         renewing.start()
         try:
-            yield self._check
+            yield heed_and_check
         finally:
             self._ending.set()
             renewing.join(self._mine.lease_seconds)
@@ -75,7 +85,7 @@ class Lease:
                 "scored is stored, and the same command goes on from there"
             )
 
-    def _taken(self, say: Callable[[str], None]) -> str:
+    def _taken(self, say: Callable[[str], None], heed: Callable[[], None]) -> str:
         """The ETag of the object that says that the lease is ours, once it is."""
         told = watched = ""
         since = time.monotonic()
@@ -97,6 +107,7 @@ class Lease:
                                 f"another run ({holder}) is scoring with this model; waiting for it to "
                                 "finish, then taking its scores"
                             )
+                        heed()
                         time.sleep(holder.lease_seconds / _LOOKS_A_LEASE)
                         continue
                     say(f"that run ({holder}) was not heard of for {holder.lease_seconds:.0f} s; going on")

@@ -85,7 +85,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_is_told(
 def test_only_who_saw_it_last_takes_over(objects: Objects) -> None:
     """Both waited as long; the one whose condition does not hold any more goes on waiting."""
     dead = Lease(objects, "lock")
-    etag = dead._taken(pytest.fail)
+    etag = dead._taken(pytest.fail, lambda: None)
     assert objects.replace("lock", dead._body(beat=7), etag=etag) is not None
     assert objects.replace("lock", b"{}", etag=etag) is None
 
@@ -93,7 +93,7 @@ def test_only_who_saw_it_last_takes_over(objects: Objects) -> None:
 def test_a_renewal_whose_answer_was_lost_does_not_cost_the_lease(objects: Objects) -> None:
     """botocore sends a request again whose answer is lost, and the condition then does not hold."""
     ours = Lease(objects, "lock")
-    ours._etag = ours._taken(pytest.fail)
+    ours._etag = ours._taken(pytest.fail, lambda: None)
     assert objects.replace("lock", ours._body(beat=1), etag=ours._etag) is not None
     ours._renew(2)
     ours._check()
@@ -107,7 +107,7 @@ def test_a_renewal_whose_answer_was_lost_does_not_cost_the_lease(objects: Object
 
 def test_a_lock_that_somebody_removed_is_put_back(objects: Objects) -> None:
     ours = Lease(objects, "lock")
-    ours._etag = ours._taken(pytest.fail)
+    ours._etag = ours._taken(pytest.fail, lambda: None)
     name, _, prefix = objects.address.removeprefix("s3://").partition("/")
     _client().delete_object(Bucket=name, Key=f"{prefix}/lock")
     ours._renew(1)

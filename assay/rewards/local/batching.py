@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
+from assay.rewards.leaving import leave_if_unwanted
+
 #: Sequences are sorted by length within windows of this many; on ShareGPT 2% of the tokens are then padding.
 WINDOW = 1024
 
@@ -82,6 +84,7 @@ def run(
             if len(batch) > 1 and batch_cost > budget.max_tokens:
                 waiting.extend(reversed(_refit(batch, lengths, budget.max_tokens)))
                 continue
+            leave_if_unwanted()
             outcome = forward(batch)
             if outcome is Outcome.OUT_OF_MEMORY and len(batch) > 1:
                 budget.shrink_below(batch_cost)

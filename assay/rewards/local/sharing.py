@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from assay.rewards.leaving import leave_if_unwanted
 from assay.rewards.local.batching import SQUARE_TOKENS, Outcome, TokenBudget, cost
 
 #: A shorter beginning is not worth a forward pass of its own (a chat template's first tokens, a fixed
@@ -190,6 +191,7 @@ def run(
     )[::-1]
     while waiting:
         batch = waiting.pop()
+        leave_if_unwanted()
         outcome = forward(batch)
         if outcome is Outcome.OUT_OF_MEMORY and len(batch) > 1:
             budget.shrink_below(beginnings_cost(len(batch), batch[0].tokens, cached_token_cost) * 2)

@@ -1,0 +1,111 @@
+"""A run that is suspended, or ended by hand, while it scores: noticed within seconds, and left as it is.
+
+Prefect's engine looks for a suspension between two tasks, and one task scores for days. So the server is
+asked here, which also finds a run that was resumed meanwhile and now belongs to another process.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from typing import Any, NoReturn
+from uuid import UUID
+
+from prefect import State, runtime
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.context import TaskRunContext
+from prefect.events import emit_event
+from prefect.exceptions import Pause
+from prefect.states import Cancelled, Suspended
+
+from assay.errors import Resumable
+from tasks.pages import where_reachable
+
+#: Emitted once a run has stopped its work: the last that is heard of it until it is resumed.
+SUSPENDED_EVENT = "assay.curate.suspended"
+
+_LOOK_SECONDS = 2.0
+
+
+class NoLongerWanted(Resumable):
+    """The server no longer has this run working."""
+
+    def __init__(self, state: State[Any]) -> None:
+        self.state = state
+        super().__init__(f"the run was set to {state.name}; what is scored is stored")
+
+
+class Wanted:
+    """Looks every two seconds whether the server still has this process's run of a deployment working.
+
+    A run of no deployment is always wanted: nothing could start it again.
+    """
+
+    def __init__(self) -> None:
+        self._instead: State[Any] | None = None
+        self._ended = threading.Event()
+        # The thread belongs to this task's run: Prefect knows its server by the context.
+        self._looking = threading.Thread(
+            target=contextvars.copy_context().run, args=(self._look,), daemon=True, name="suspension"
+        )
+
+    def __enter__(self) -> Wanted:
+        if runtime.deployment.id is not None:
+            self._looking.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        if self._looking.ident is not None:
+            self._looking.join(timeout=_LOOK_SECONDS)
+
+    def heed(self) -> None:
+        """Nothing, or NoLongerWanted."""
+        if self._instead is not None:
+            raise NoLongerWanted(self._instead)
+
+    def _look(self) -> None:
+        run_id = UUID(str(runtime.flow_run.id))
+        attempt: int | None = None
+        while not self._ended.is_set() and self._instead is None:
+            with where_reachable(), get_client(sync_client=True) as client:
+                while not self._ended.is_set():
+                    run = client.read_flow_run(run_id)
+                    attempt = run.run_count if attempt is None else attempt
+                    state = run.state
+                    # One that is being cancelled gets a signal from the worker that started it.
+                    ours = state is None or state.is_cancelling() or state.is_running()
+                    if not ours or run.run_count != attempt:
+                        self._instead = state
+                        return
+                    self._ended.wait(_LOOK_SECONDS)
+            self._ended.wait(_LOOK_SECONDS)
+
+
+def leave(stop: NoLongerWanted) -> NoReturn:
+    """End this task's run and this process's part in the flow run, whose state stays what it was set to.
+
+    A run that is merely *Paused*, which Prefect would have wait in its process, is made *Suspended*: it
+    holds no memory and no place, and is started again when it is resumed.
+    """
+    state = stop.state
+    flow_run_id = UUID(str(runtime.flow_run.id))
+    with where_reachable(), get_client(sync_client=True) as client:
+        _end_task_run(client, str(stop))
+        if state.is_paused():
+            if not state.state_details.pause_reschedule:
+                state = Suspended(
+                    message=state.message, pause_expiration_time=state.state_details.pause_timeout
+                )
+                client.set_flow_run_state(flow_run_id, state, force=True)
+            emit_event(
+                event=SUSPENDED_EVENT, resource={"prefect.resource.id": f"prefect.flow-run.{flow_run_id}"}
+            )
+    raise Pause(state=state)
+
+
+def _end_task_run(client: SyncPrefectClient, message: str) -> None:
+    """Say that this task's run is over: the engine leaves it running, and a resumed run makes another."""
+    context = TaskRunContext.get()
+    if context is not None:
+        client.set_task_run_state(context.task_run.id, Cancelled(message=message), force=True)
