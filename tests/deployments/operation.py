@@ -22,6 +22,8 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 import fakes
+import psutil
+from distributed import Client
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -149,6 +151,7 @@ class Operation:
     database: str
     dask_workers: list[subprocess.Popen[bytes]]
     client: SyncPrefectClient
+    dask: Client
 
     @property
     def pages(self) -> str:
@@ -168,6 +171,15 @@ class Operation:
     def calls(self, keys: Collection[str]) -> list[str]:
         """What the fake model was asked for, of those turns."""
         return [call for call in fakes.calls(self.folder / "model") if call in keys]
+
+    def is_computing(self) -> bool:
+        """Whether any Dask worker computes anything, wanted or not."""
+        return any(self.dask.run(lambda dask_worker: bool(dask_worker.active_threads)).values())
+
+    def process(self, run: UUID) -> psutil.Process:
+        """The process that the worker started for the run."""
+        _, _, number = (self.client.read_flow_run(run).infrastructure_pid or "").rpartition(":")
+        return psutil.Process(int(number))
 
     def segments(self) -> int:
         return len(list((self.folder / "home/scores").rglob("*.parquet")))
@@ -343,4 +355,5 @@ def operation(folder: Path) -> Iterator[Operation]:
             url=stack.enter_context(mailbox()),
             json_data={"subject": "{{subject}}", "body": "{{body}}"},
         ).save(HOOK)
-        yield Operation(folder, api_url, database, workers, client)
+        dask = stack.enter_context(Client(f"tcp://127.0.0.1:{dask_port}", set_as_default=False, timeout=60))
+        yield Operation(folder, api_url, database, workers, client, dask)
