@@ -1,4 +1,4 @@
-"""Give a Prefect server Assay's work pool and deployments; again, to bring them up to date.
+"""Give a Prefect server Assay's work pool, deployments and automation; again, to bring them up to date.
 
 PREFECT_API_URL=http://127.0.0.1:4200/api python -m deployments.register
 """
@@ -15,6 +15,7 @@ from assay.errors import AssayError, ServerFault, UserMistake
 
 ROOT = Path(__file__).resolve().parent.parent
 POOL = "assay"
+CRASHED_RUNS = ROOT / "deployments" / "crashed_runs.yaml"
 
 _DEPLOY_SECONDS = 180.0
 
@@ -27,6 +28,7 @@ def main() -> int:
             raise UserMistake("PREFECT_API_URL: name the server, such as http://127.0.0.1:4200/api")
         prepare_pool(api_url)
         deploy(dict(os.environ))
+        watch_for_crashes(api_url)
     except AssayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -66,6 +68,22 @@ def deploy(environment: dict[str, str]) -> None:
     )
     if done.returncode:
         raise ServerFault(f"deploying failed: {(done.stderr or done.stdout).strip()}")
+
+
+def watch_for_crashes(api_url: str) -> None:
+    """Make the automation that marks runs whose process is gone, or make it what it is to be."""
+    import yaml
+    from prefect.client.orchestration import get_client
+    from prefect.events.schemas.automations import AutomationCore
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    wanted = AutomationCore.model_validate(yaml.safe_load(CRASHED_RUNS.read_bytes()))
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        there = client.read_automations_by_name(wanted.name)
+        if there:
+            client.update_automation(there[0].id, wanted)
+        else:
+            client.create_automation(wanted)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import IO
 from assay.config import Settings
 from assay.errors import AssayError, ServerFault
 from assay.home import Home
-from deployments.register import POOL, ROOT, deploy, prepare_pool
+from deployments.register import POOL, ROOT, deploy, prepare_pool, watch_for_crashes
 from flows.embedded_server import EmbeddedServer, end
 from flows.signals import TERMINATED, stopping_on_signals
 
@@ -69,6 +69,7 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
         }
         prepare_pool(server.api_url)
         deploy(environment)
+        watch_for_crashes(server.api_url)
         worker = start_worker(environment)
         try:
             say(
@@ -82,10 +83,12 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
         server.stop()
 
 
-def start_worker(environment: dict[str, str], output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+def start_worker(
+    environment: dict[str, str], output: IO[bytes] | None = None, *, pool: str = POOL
+) -> subprocess.Popen[bytes]:
     """A worker of the pool, which ends when this process does; it speaks to ``output``."""
     return subprocess.Popen(
-        [sys.executable, "-m", "deployments.child", "prefect", "worker", "start", "--pool", POOL],
+        [sys.executable, "-m", "deployments.child", "prefect", "worker", "start", "--pool", pool],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.PIPE,

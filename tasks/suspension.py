@@ -1,4 +1,4 @@
-"""A run that is suspended, or ended by hand, while it scores: noticed within seconds, and left as it is.
+"""A run that is suspended while it scores: noticed within seconds, and left as it is.
 
 Prefect's engine looks for a suspension between two tasks, and one task scores for days. So the server is
 asked here, which also finds a run that was resumed meanwhile and now belongs to another process.
@@ -73,8 +73,9 @@ class Wanted:
                     run = client.read_flow_run(run_id)
                     attempt = run.run_count if attempt is None else attempt
                     state = run.state
-                    # One that is being cancelled gets a signal from the worker that started it.
-                    ours = state is None or state.is_cancelling() or state.is_running()
+                    # One that is being cancelled gets a signal from the worker that started it, and one that
+                    # was taken for dead while the server heard nothing of it goes on.
+                    ours = state is None or state.is_running() or state.is_cancelling() or state.is_final()
                     if not ours or run.run_count != attempt:
                         self._instead = state
                         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import time
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from assay.schema import turn_keys, turn_positions
 POISON = "kills whoever reads it"
 SLOW = "takes its time"
 SLOW_SECONDS = 0.3
+#: Followed by a name: is scored once a file of that name lies in the model's folder.
+HELD = "is held until"
 UNSCORABLE = "gives no number"
 TOO_LARGE = "is larger than memory"
 
@@ -45,7 +48,8 @@ class Fake:
     def __init__(self, spec: ModelSpec) -> None:
         self.attributes = spec.attributes
         self.fingerprint = spec.fingerprint
-        self._log = Path(spec.folder) / f"calls-{os.getpid()}.log"
+        self._folder = Path(spec.folder)
+        self._log = self._folder / f"calls-{os.getpid()}.log"
 
     def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
         results = []
@@ -55,6 +59,10 @@ class Fake:
             text = " ".join(message.content for message in request.messages[: last + 1])
             if POISON in text:
                 os.kill(os.getpid(), signal.SIGKILL)
+            for name in re.findall(rf"{HELD} (\w+)", text):
+                while not (self._folder / name).exists():
+                    time.sleep(0.05)
+                    leave_if_unwanted()
             if SLOW in text:
                 time.sleep(SLOW_SECONDS)
             keys = [key.key for key in turn_keys(request.messages)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,19 @@ def records(count: int) -> list[Record]:
 
 
 def score(
-    server: Server, home: Home, count: int, *, shard_tokens: int = 8, **changes: Any
+    server: Server,
+    home: Home,
+    count: int,
+    *,
+    shard_tokens: int = 8,
+    heed: Callable[[], None] = lambda: None,
+    **changes: Any,
 ) -> tuple[Scored, ScoringWork]:
     converted = handmade.make(home, {"chat.jsonl": [records(count)]}).converted
     model = spec_of(services.endpoint(server.url, **changes))
-    return scoring.score(converted, model, home=home, cluster=NO_WORKERS, shard_tokens=shard_tokens)
+    return scoring.score(
+        converted, model, home=home, cluster=NO_WORKERS, shard_tokens=shard_tokens, heed=heed
+    )
 
 
 def stored(home: Home) -> int:
@@ -121,6 +129,25 @@ def test_a_stop_keeps_the_finished_turns_of_unfinished_shards(server: Server, ho
     _, work = score(server, home, 10, shard_tokens=1000)
     assert work.resumed_plan
     assert len(server.paid) - before == 20 - 7
+
+
+def test_a_run_that_is_told_to_stop_keeps_what_it_has_paid_for(server: Server, home: Home) -> None:
+    class Enough(Exception):
+        pass
+
+    def heed() -> None:
+        if len(server.paid) >= 3:
+            raise Enough
+
+    server.answer = late
+    with pytest.raises(Enough):
+        score(server, home, 20, heed=heed, in_flight=1, shard_tokens=1000)
+    paid = len(server.paid)
+    assert 3 <= paid <= 3 + 10, "it went on for more than a second"
+    assert paid - 1 <= stored(home) <= paid
+    score(server, home, 20, shard_tokens=1000)
+    # The one that was under way may have been paid for and not heard.
+    assert len(server.paid) <= 40 + 1
 
 
 def test_nothing_missing_asks_nothing_not_even_the_probe(server: Server, home: Home) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
+import psutil
 import pytest
-from operation import Operation, operation
+import yaml
+from operation import PART, Lost, Operation, operation, until
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.events.schemas.automations import AutomationCore
+
+from deployments import register
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +25,30 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
         )
         running.deploy_fake("fake")
         yield running
+
+
+@pytest.fixture(scope="session")
+def lost(operated: Operation) -> Lost:
+    """Early, so that the time until somebody knows goes by during other tests."""
+    pool = "elsewhere"
+    template = json.loads((register.ROOT / "deployments/work_pool.json").read_bytes())
+    operated.client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+    operated.deploy_fake("lost", pool=pool)
+    keys = operated.chats("lost.jsonl", PART, ["lost"])
+    run = operated.trigger("curate/lost", input=["data/lost.jsonl"], output="results/lost", shard_tokens=30)
+    # The automation as it is delivered, for this run alone and with no more patience than a test has.
+    automation = yaml.safe_load(register.CRASHED_RUNS.read_bytes())
+    automation |= {"name": "lost"}
+    automation["trigger"] |= {
+        "match": {"prefect.resource.id": f"prefect.flow-run.{run.id}"},
+        "match_related": {},
+        "within": 35,
+    }
+    operated.client.create_automation(AutomationCore.model_validate(automation))
+    with operated.worker(pool) as worker:
+        until(lambda: len(operated.calls(keys)) == PART and operated.is_computing(), 90, "first scores")
+        processes = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
+        assert operated.process(run.id) in processes
+        for process in processes:
+            process.kill()
+    return Lost(run, pool, keys, processes)

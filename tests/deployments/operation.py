@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -40,6 +41,9 @@ POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
 
 
 HOOK = "operator"
+
+#: Records of a run that are scored, or held, together.
+PART = 8
 
 
 class Mailbox(BaseHTTPRequestHandler):
@@ -152,6 +156,7 @@ class Operation:
     dask_workers: list[subprocess.Popen[bytes]]
     client: SyncPrefectClient
     dask: Client
+    worker_environment: dict[str, str]
 
     @property
     def pages(self) -> str:
@@ -207,11 +212,17 @@ class Operation:
         found: dict[str, Any] = json.loads((self.results / output / "manifest.json").read_bytes())
         return found
 
-    def chats(self, name: str, count: int, words: str = "") -> set[str]:
-        """Write a file of conversations of one turn; the turns' keys."""
+    def chats(self, name: str, count: int, held: Sequence[str] = ()) -> set[str]:
+        """Write a file of conversations of one turn; the turns' keys.
+
+        ``count`` that are scored at once, then as many for each of ``held``, which are until that is let go.
+        """
         keys = set()
+        # The heavier ones are given to workers first, and each is a shard where those are of 30 tokens.
+        kinds = ["at once " * 20]
+        kinds += [f"{'later ' * (22 - 2 * place)} {fakes.HELD} {one}" for place, one in enumerate(held)]
         with (self.data / name).open("w") as file:
-            for number in range(count):
+            for words, number in product(kinds, range(count)):
                 messages = [
                     {"role": "user", "content": f"question {number} of {name} {words}"},
                     {"role": "assistant", "content": f"answer {number}"},
@@ -219,6 +230,10 @@ class Operation:
                 file.write(json.dumps({"messages": messages}) + "\n")
                 keys |= {turn.key.hex() for turn in turn_keys(Message(**message) for message in messages)}
         return keys
+
+    def let_go(self, held: str) -> None:
+        """Have the fake model score what is held by that name."""
+        (self.folder / "model" / held).touch()
 
     def command(self, *arguments: str, flow: str = "curate") -> subprocess.CompletedProcess[str]:
         """``python -m flows.curate`` of somebody who knows the server and has no settings of its operator."""
@@ -243,7 +258,24 @@ class Operation:
         events: list[dict[str, Any]] = found.json()["events"]
         return events
 
-    def deploy_fake(self, name: str, *, every_minute: dict[str, object] | None = None) -> None:
+    @contextmanager
+    def worker(self, pool: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker of that pool."""
+        with (self.folder / f"worker-{pool}.log").open("ab") as log:
+            worker = serve.start_worker(self.worker_environment, output=log, pool=pool)
+        try:
+            yield worker
+        finally:
+            serve.stop(worker)
+
+    def deploy_fake(
+        self,
+        name: str,
+        *,
+        pool: str = register.POOL,
+        every_minute: dict[str, object] | None = None,
+        **like: Any,
+    ) -> None:
         """A deployment of the curate flow with the fake model; on a cron schedule, with those options."""
         schedules = []
         if every_minute is not None:
@@ -261,10 +293,21 @@ class Operation:
             name=name,
             entrypoint="tests/deployments/fake_curate.py:curate",
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
-            work_pool_name=register.POOL,
-            work_queue_name="cpu",
+            work_pool_name=pool,
+            work_queue_name="cpu" if pool == register.POOL else None,
             schedules=schedules,
+            **like,
         )
+
+
+@dataclass
+class Lost:
+    """A run whose worker was killed together with it."""
+
+    run: FlowRun
+    pool: str
+    keys: set[str]
+    processes: list[psutil.Process]
 
 
 def answers(url: str) -> bool:
@@ -307,6 +350,8 @@ def operation(folder: Path) -> Iterator[Operation]:
             "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
             # A minute by default: a schedule that is made in a test fires in the next one.
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+            # Half a minute by default.
+            "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
         }
         python = sys.executable
         for command, name, its_environment in (
@@ -345,6 +390,7 @@ def operation(folder: Path) -> Iterator[Operation]:
         }
         register.prepare_pool(api_url)
         register.deploy(worker_environment)
+        register.watch_for_crashes(api_url)
         with (folder / "worker.log").open("ab") as log:
             worker = serve.start_worker(worker_environment, output=log)
         stack.callback(serve.stop, worker)
@@ -356,4 +402,4 @@ def operation(folder: Path) -> Iterator[Operation]:
             json_data={"subject": "{{subject}}", "body": "{{body}}"},
         ).save(HOOK)
         dask = stack.enter_context(Client(f"tcp://127.0.0.1:{dask_port}", set_as_default=False, timeout=60))
-        yield Operation(folder, api_url, database, workers, client, dask)
+        yield Operation(folder, api_url, database, workers, client, dask, worker_environment)

@@ -7,20 +7,29 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import fakes
 import psutil
 import pytest
-from operation import POSTGRES, Mailbox, Operation, until
+from operation import PART, POSTGRES, Lost, Mailbox, Operation, until
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.states import Cancelling, Paused, Scheduled, Suspended
+from prefect.states import Cancelling, Crashed, Paused, Scheduled, Suspended
 
-RECORDS = 40
+from flows.remote_run import INCOMPLETE, MISTAKE, STOPPED, UNVERIFIED
+from tasks.suspension import SUSPENDED_EVENT
+
+
+def test_a_run_that_is_killed_with_its_worker_leaves_no_work_behind(operated: Operation, lost: Lost) -> None:
+    until(lambda: not operated.is_computing(), 10, "idle Dask workers")
+    assert not any(process.is_running() for process in lost.processes)
+    assert not (operated.results / "lost").exists()
+    # So far it seems to go on.
+    assert operated.client.read_flow_run(lost.run.id).state_type == StateType.RUNNING
 
 
 def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(operated: Operation) -> None:
@@ -147,69 +156,73 @@ def test_a_release_takes_what_is_new_and_one_with_nothing_new_says_so(operated: 
     assert sorted(operated.calls(first)) == sorted(first)
 
 
-def slow_run(operated: Operation, name: str) -> tuple[FlowRun, set[str]]:
-    """A run of many small shards, some of which are scored, and its turns' keys."""
-    keys = operated.chats(f"{name}.jsonl", RECORDS, fakes.SLOW)
-    segments = operated.segments()
+def begun(operated: Operation, name: str, *held: str) -> tuple[FlowRun, set[str]]:
+    """A run that has scored its first part and works at what is held, and its turns' keys."""
+    keys = operated.chats(f"{name}.jsonl", PART, held)
     run = operated.trigger(
         "curate/fake", input=[f"data/{name}.jsonl"], output=f"results/{name}", shard_tokens=30
     )
-    until(lambda: operated.segments() > segments + 1, 60, "a first segment")
+    until(lambda: len(operated.calls(keys)) == PART and operated.is_computing(), 60, "the first part")
     return run, keys
 
 
-def stopped(operated: Operation, keys: set[str], began: float) -> list[str]:
-    """What the fake model was asked for by when it was asked for no more, within 10 s of ``began``."""
+def idle_within_10_seconds(operated: Operation, began: float) -> None:
     until(lambda: not operated.is_computing(), began + 10 - time.monotonic(), "idle Dask workers")
-    calls = operated.calls(keys)
-    assert 0 < len(calls) < RECORDS
-    time.sleep(2 * fakes.SLOW_SECONDS)
-    assert operated.calls(keys) == calls
-    return calls
 
 
 def test_a_cancelled_run_stops_its_dask_work_and_a_retry_goes_on(operated: Operation) -> None:
-    run, keys = slow_run(operated, "slow")
+    run, keys = begun(operated, "slow", "cancelled")
     operated.client.set_flow_run_state(run.id, Cancelling(), force=True)
     began = time.monotonic()
     assert operated.ended(run.id, 10).state_type == StateType.CANCELLED
-    stopped(operated, keys, began)
+    idle_within_10_seconds(operated, began)
     assert not (operated.results / "slow").exists()
 
+    operated.let_go("cancelled")
     operated.client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
     until(lambda: not operated.client.read_flow_run(run.id).state.is_final(), 10, "a beginning of the retry")
     assert operated.ended(run.id).state_type == StateType.COMPLETED
-    assert operated.manifest("slow")["rows"]["kept"] == RECORDS
+    assert operated.manifest("slow")["rows"]["kept"] == 2 * PART
     assert sorted(operated.calls(keys)) == sorted(keys), "a turn was scored twice, or never"
 
 
 def test_a_paused_run_stops_its_dask_work_and_goes_on_when_it_is_resumed(operated: Operation) -> None:
-    run, keys = slow_run(operated, "paused")
+    held = ("paused", "suspended", "taken_for_dead")
+    run, keys = begun(operated, "paused", *held)
     # Prefect's pages ask for the second; a program may also ask for the first.
     later = datetime.now(UTC) + timedelta(seconds=300)
-    for asked in (Paused(pause_expiration_time=later), Suspended(pause_expiration_time=later)):
+    for parts, asked in enumerate(
+        (Paused(pause_expiration_time=later), Suspended(pause_expiration_time=later)), start=1
+    ):
         process = operated.process(run.id)
+        assert process.environ()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
         answer = operated.client.set_flow_run_state(run.id, asked)
         assert answer.status == SetStateStatus.ACCEPT
         began = time.monotonic()
-        scored = stopped(operated, keys, began)
-        until(lambda process=process: not process.is_running(), began + 10 - time.monotonic(), "its end")
+        idle_within_10_seconds(operated, began)
+        until(lambda process=process: not process.is_running(), began + 15 - time.monotonic(), "its end")
         state = operated.client.read_flow_run(run.id).state
         assert state is not None
         assert (state.name, state.state_details.pause_timeout) == ("Suspended", later)
         assert not (operated.results / "paused").exists()
+        assert len(operated.calls(keys)) == parts * PART
 
+        operated.let_go(held[parts - 1])
         operated.client.resume_flow_run(run.id)
-        until(lambda scored=scored: len(operated.calls(keys)) > len(scored), 60, "more scores")
-    assert operated.ended(run.id).state_type == StateType.COMPLETED
-    assert operated.manifest("paused")["rows"]["kept"] == RECORDS
+        until(lambda parts=parts: len(operated.calls(keys)) == (parts + 1) * PART, 60, "the next part")
+    # Taken for dead, by a server that was away, it goes on.
+    operated.client.set_flow_run_state(run.id, Crashed(), force=True)
+    time.sleep(3.0)
+    operated.let_go(held[2])
+    until(lambda: operated.client.read_flow_run(run.id).state_type == StateType.COMPLETED, 60, "its end")
+    assert operated.manifest("paused")["rows"]["kept"] == 4 * PART
     assert sorted(operated.calls(keys)) == sorted(keys), "a turn was scored twice, or never"
     # No task run seems to run for ever.
     ours = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
     until(
         lambda: (
             sorted(
-                one.state_name
+                one.state_name or ""
                 for one in operated.client.read_task_runs(flow_run_filter=ours)
                 if one.name == "score"
             )
@@ -235,6 +248,63 @@ def test_all_parts_listen_on_loopback_alone_while_a_run_is_scored(operated: Oper
     # Prefect's server, Dask's scheduler, two nannies and their workers.
     assert len({process for process, _ in heard}) >= 6
     assert {address for _, address in heard} == {"127.0.0.1"}
+
+
+def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn(operated: Operation) -> None:
+    curate = operated.client.read_deployment_by_name("curate/curate")
+    assert curate.global_concurrency_limit is not None
+    operated.deploy_fake(
+        "limited",
+        concurrency_limit=curate.global_concurrency_limit.limit,
+        concurrency_options=curate.concurrency_options,
+    )
+    operated.chats("twice.jsonl", 1, ["twice"])
+    options: dict[str, Any] = {"input": ["data/twice.jsonl"], "output": "results/twice", "shard_tokens": 30}
+    first = operated.trigger("curate/limited", **options)
+    held = operated.results / ".twice.lock"
+    until(lambda: held.exists() and held.read_text(), 60, "a run that holds the output")
+    second = operated.trigger("curate/limited", **options)
+    # A run of another deployment does not wait, and meets the one that holds the output.
+    refused = operated.ended(operated.trigger("curate/fake", **options).id).state
+    assert refused is not None
+    assert (refused.type, refused.name) == (StateType.FAILED, "Mistake")
+    assert f"process {operated.process(first.id).pid} on {socket.gethostname()}" in (refused.message or "")
+
+    waited = operated.client.read_flow_run(second.id)
+    assert (waited.state_name, waited.run_count) == ("AwaitingConcurrencySlot", 0)
+    operated.let_go("twice")
+    ends = [operated.ended(run.id) for run in (first, second)]
+    assert [run.state_type for run in ends] == [StateType.COMPLETED, StateType.COMPLETED]
+    assert ends[0].end_time is not None
+    assert ends[1].start_time is not None
+    assert ends[0].end_time <= ends[1].start_time
+    assert operated.manifest("twice")["turns"]["scored"] == 0
+
+
+def test_a_run_whose_worker_died_is_found_and_a_retry_finishes_it(operated: Operation, lost: Lost) -> None:
+    ended = operated.ended(lost.run.id, 90)
+    assert ended.state is not None
+    assert ended.state.type == StateType.CRASHED
+    assert (ended.state.message or "").startswith("Nothing was heard of its process")
+    assert len(operated.calls(lost.keys)) == PART
+
+    operated.let_go("lost")
+    operated.client.set_flow_run_state(lost.run.id, Scheduled(name="AwaitingRetry"), force=True)
+    with operated.worker(lost.pool):
+        until(lambda: not operated.client.read_flow_run(lost.run.id).state.is_final(), 10, "the retry")
+        assert operated.ended(lost.run.id).state_type == StateType.COMPLETED
+    assert operated.manifest("lost")["rows"]["kept"] == 2 * PART
+    assert sorted(operated.calls(lost.keys)) == sorted(lost.keys), "a turn was scored twice, or never"
+
+
+def test_the_automation_that_looks_for_dead_runs_knows_every_end_of_a_living_one(operated: Operation) -> None:
+    (automation,) = operated.client.read_automations_by_name("assay-crashed-runs")
+    assert automation.enabled
+    trigger = automation.trigger
+    # Two in a row may be lost.
+    assert trigger.within.total_seconds() > 3 * 30
+    named = {f"prefect.flow-run.{name}" for name in (MISTAKE, STOPPED, INCOMPLETE, UNVERIFIED)}
+    assert named | {SUSPENDED_EVENT} <= trigger.expect
 
 
 def test_a_schedule_fires_by_itself(operated: Operation) -> None:
