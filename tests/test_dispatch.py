@@ -31,7 +31,9 @@ MANY = int(30 / fakes.SLOW_SECONDS)
 def scheduler() -> Iterator[Client]:
     """A client of a scheduler and two workers that no run has started."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as running,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+        ) as running,
         Client(running, set_as_default=False) as client,
     ):
         yield client

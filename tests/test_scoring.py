@@ -25,6 +25,7 @@ from assay.home import Home
 from assay.manifest import Converted, Scored
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
+from assay.store import ScoreStore
 
 TESTS = str(Path(__file__).parent)
 TWO_WORKERS = ClusterOptions(workers=2)
@@ -372,6 +373,22 @@ def test_two_runs_on_one_store_score_nothing_twice(
     assert work.turns_scored == 4
     assert wider.failed == {}
     assert any("another run is scoring" in line for line in heard.lines)
+
+
+def test_a_run_that_waits_for_another_can_be_told_to_stop(home: Home, model: ModelSpec) -> None:
+    class Enough(Exception):
+        pass
+
+    def heed() -> None:
+        raise Enough
+
+    store = ScoreStore(home, model.fingerprint, model.attributes)
+    heard = Heard()
+    with store.planning(heard.say), pytest.raises(Enough), store.planning(heard.say, heed):
+        pytest.fail("two plan at once")
+    assert len(heard.lines) == 1
+    with store.planning(heard.say, heed):
+        assert len(heard.lines) == 1
 
 
 def test_with_every_worker_gone_the_run_ends_within_the_stated_time(

@@ -51,4 +51,4 @@ def lost(operated: Operation) -> Lost:
         assert operated.process(run.id) in processes
         for process in processes:
             process.kill()
-    return Lost(run, pool, keys, processes)
+    return Lost(run, pool, keys)

@@ -307,7 +307,6 @@ class Lost:
     run: FlowRun
     pool: str
     keys: set[str]
-    processes: list[psutil.Process]
 
 
 def answers(url: str) -> bool:
