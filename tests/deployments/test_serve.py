@@ -9,10 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import httpx
 import psutil
 import pytest
 from operation import ROOT, answers, free_port, until
+
+
+def listed(port: int, kind: str) -> Any:
+    """What the server has of that kind."""
+    return httpx.post(f"http://127.0.0.1:{port}/api/{kind}/filter", json={}, timeout=30).json()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
@@ -41,6 +48,9 @@ def test_all_of_it_listens_on_loopback_and_ends_with_its_parent(
         until(lambda: b"started!" in log.read_bytes() or served.poll() is not None, 120, log.read_text())
         assert served.poll() is None, log.read_text()
         assert answers(f"http://127.0.0.1:{port}/api/health")
+        offered = {one["name"] for one in listed(port, "deployments")}
+        assert offered == {"curate", "curate-gpu", "verify", "verify-gpu"}
+        assert [one["name"] for one in listed(port, "automations")] == ["assay-crashed-runs"]
         tree = [psutil.Process(served.pid), *psutil.Process(served.pid).children(recursive=True)]
         heard = {
             connection.laddr.ip
