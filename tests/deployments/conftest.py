@@ -27,6 +27,16 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
         yield running
 
 
+@pytest.fixture(autouse=True)
+def _nothing_held_for_ever(request: pytest.FixtureRequest) -> Iterator[None]:
+    """So that a test that fails does not leave workers waiting, and with them every test after it."""
+    yield
+    if "operated" in request.fixturenames:
+        operated: Operation = request.getfixturevalue("operated")
+        for name in operated.held:
+            operated.let_go(name)
+
+
 @pytest.fixture(scope="session")
 def lost(operated: Operation) -> Lost:
     """Early, so that the time until somebody knows goes by during other tests."""

@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
@@ -157,6 +157,8 @@ class Operation:
     client: SyncPrefectClient
     dask: Client
     worker_environment: dict[str, str]
+    held: set[str] = field(default_factory=set)
+    """What the fake model waits for, by name."""
 
     @property
     def pages(self) -> str:
@@ -218,6 +220,7 @@ class Operation:
         ``count`` that are scored at once, then as many for each of ``held``, which are until that is let go.
         """
         keys = set()
+        self.held.update(held)
         # The heavier ones are given to workers first, and each is a shard where those are of 30 tokens.
         kinds = ["at once " * 20]
         kinds += [f"{'later ' * (22 - 2 * place)} {fakes.HELD} {one}" for place, one in enumerate(held)]
