@@ -234,7 +234,7 @@ def test_a_paused_run_stops_its_dask_work_and_goes_on_when_it_is_resumed(operate
 
 
 def test_all_parts_listen_on_loopback_alone_while_a_run_is_scored(operated: Operation) -> None:
-    operated.chats("heard.jsonl", 12, fakes.SLOW)
+    operated.chats("heard.jsonl", 2, ["heard"])
     segments = operated.segments()
     run = operated.trigger("curate/fake", input=["data/heard.jsonl"], output="results/heard", shard_tokens=30)
     until(lambda: operated.segments() > segments, 60, "a first segment")
@@ -244,6 +244,7 @@ def test_all_parts_listen_on_loopback_alone_while_a_run_is_scored(operated: Oper
         for connection in process.net_connections()
         if connection.status == psutil.CONN_LISTEN
     }
+    operated.let_go("heard")
     assert operated.ended(run.id).state_type == StateType.COMPLETED
     # Prefect's server, Dask's scheduler, two nannies and their workers.
     assert len({process for process, _ in heard}) >= 6
