@@ -77,7 +77,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
     none.
     """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Security
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(_SETTINGS):
@@ -99,7 +99,9 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
                 "Install them with pip install -e '.[gpu]'"
             )
             gpus = 0
-        security = _certificates_of_this_run()
+        # Certificates that exist for this run alone: loopback is open to every user of the machine, and
+        # Dask's protocol runs what it is sent.
+        security = Security.temporary()
         if gpus and options.gpus_per_model > 1:
             groups = gpu_groups(visible_devices(), options.gpus_per_model)
             cluster = grouped_cluster(groups[: options.workers], security)
@@ -180,14 +182,6 @@ def _why_no_scheduler(address: str, error: BaseException) -> str:
     )
 
 
-def _certificates_of_this_run() -> Security | None:
-    """Certificates that only this run and its workers have, where Dask's settings require encryption."""
-    import dask
-    from distributed import Security
-
-    return Security.temporary() if dask.config.get("distributed.comm.require-encryption") else None
-
-
 def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, ...]]:
     """Neighbouring devices in groups of that size; what is left over is in none.
 
@@ -202,16 +196,14 @@ def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, .
     return [tuple(devices[start : start + gpus_per_model]) for start in starts]
 
 
-def grouped_cluster(groups: Sequence[Sequence[str]], security: Security | None = None) -> SpecCluster:
+def grouped_cluster(groups: Sequence[Sequence[str]], security: Security) -> SpecCluster:
     """A cluster on this machine of one worker a group, each seeing its group's GPUs and no other.
-
-    With ``security`` it speaks TLS.
 
     LocalCUDACluster has no groups: each of its workers sees every GPU, its own first.
     """
     from distributed import Nanny, Scheduler, SpecCluster
 
-    common = {"host": "127.0.0.1", "security": security, "protocol": "tls" if security else "tcp"}
+    common = {"host": "127.0.0.1", "security": security, "protocol": "tls"}
     workers = {
         number: {
             "cls": Nanny,

@@ -45,10 +45,10 @@ def seen() -> str:
 
 
 def test_each_worker_sees_its_group_alone() -> None:
-    from distributed import Client
+    from distributed import Client, Security
 
     with (
-        grouped_cluster([("0", "1"), ("2", "3")]) as cluster,
+        grouped_cluster([("0", "1"), ("2", "3")], Security.temporary()) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.wait_for_workers(2, timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import datetime
 import ipaddress
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import distributed  # noqa: F401 (its settings have their defaults once it is imported)
+import distributed
 import fakes
 import handmade
 import pytest
@@ -222,17 +223,21 @@ def test_certificates_that_cannot_be_read_are_the_users_mistake(
 
 
 @pytest.mark.parametrize("gpu_groups", [False, True])
-def test_where_encryption_is_required_a_runs_own_workers_have_certificates_of_their_own(
-    ours: Papers, tmp_path: Path, gpu_groups: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("told", [False, True])
+def test_a_runs_own_workers_have_certificates_of_their_own(
+    ours: Papers, gpu_groups: bool, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also with the settings for a cluster, whose certificate is one for a client alone."""
+    """Also where Dask's settings are those for a cluster, whose certificate is one for a client alone."""
     spoken: list[str] = []
     if gpu_groups:
         monkeypatch.setattr(cluster, "visible_devices", lambda: ["0", "1"])
         monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: object())
     options = ClusterOptions(workers=1, gpus_per_model=2 if gpu_groups else 1)
-    with dask.config.set(ours.settings), cluster.connected(options) as client:
-        told = client.scheduler_info(n_workers=-1)
-        spoken += [told["address"], *told["workers"]]
+    with dask.config.set(ours.settings if told else {}), cluster.connected(options) as client:
+        parts = client.scheduler_info(n_workers=-1)
+        spoken += [parts["address"], *parts["workers"]]
+        plain = parts["address"].replace("tls://", "tcp://")
+        with pytest.raises((OSError, RuntimeError), match=r"reset|[Tt]imed out|encryption required"):
+            asyncio.run(distributed.comm.connect(plain, timeout=5))
     assert len(spoken) == 2
     assert all(address.startswith("tls://127.0.0.1:") for address in spoken)
