@@ -103,6 +103,15 @@ def in_this_order(schema: dict[str, Any]) -> None:
         field["position"] = position
 
 
+def in_form(description: str) -> dict[str, Any]:
+    """What a field of Prefect's form says in place of the command line's help: there, all goes by names."""
+    return {"description": description}
+
+
+#: What a deployment takes for a model, whatever it is for.
+MODEL_IN_FORM = "A model by its name in the catalog, or in the operator's lists of folders and of services"
+
+
 class RunOptions(BaseModel):
     """What one run of ``flows.curate`` is asked to do."""
 
@@ -113,8 +122,13 @@ class RunOptions(BaseModel):
         Listed,
         Field(
             title="Inputs",
-            description="What to read: files, folders or globs, on disk or s3://BUCKET/…. .jsonl, .ndjson, "
-            ".json (also with .gz, .zst or .zstd) and .parquet.",
+            description="What to read: files, folders or globs, on disk or on S3 (s3://BUCKET/…). Names end "
+            "in .jsonl, .ndjson, .json (also with .gz, .zst or .zstd) or .parquet.",
+            json_schema_extra=in_form(
+                "What to read: files, folders or globs below a folder that the operator opened, such as "
+                "data/new/*.jsonl. Names end in .jsonl, .ndjson, .json (also with .gz, .zst or .zstd) or "
+                ".parquet."
+            ),
             min_length=1,
         ),
         CommandLine(_DATA, "PATH_OR_GLOB"),
@@ -124,6 +138,10 @@ class RunOptions(BaseModel):
         Field(
             title="Output folder",
             description="Folder for the results. It is replaced as a whole, and only by a run that ends.",
+            json_schema_extra=in_form(
+                "Folder for the results, below one that the operator opened, such as results/first. It is "
+                "replaced as a whole, and only by a run that ends."
+            ),
             min_length=1,
         ),
         CommandLine(_DATA, "DIR"),
@@ -164,6 +182,7 @@ class RunOptions(BaseModel):
             title="Reward model",
             description="A model of the catalog by name, a Hugging Face id (owner/name), the folder of one "
             "on this machine, or a service of the operator's list.",
+            json_schema_extra=in_form(f"{MODEL_IN_FORM}."),
             min_length=1,
         ),
         CommandLine(_MODEL, "NAME_OR_PATH"),

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from assay.config import CommandLine, Listed, Settings, in_this_order
+from assay.config import MODEL_IN_FORM, CommandLine, Listed, Settings, in_form, in_this_order
 from assay.deployed import golden_places, model_named
 from assay.errors import AssayError, UserMistake
 from assay.models import find_model
@@ -56,6 +56,7 @@ class VerifyOptions(BaseModel):
             title="Reward model",
             description="A model of the catalog by name, a Hub id, a folder, or a service of the operator's "
             "list. May be given first, alone.",
+            json_schema_extra=in_form(f"{MODEL_IN_FORM}."),
             min_length=1,
         ),
         CommandLine(_MODEL, "MODEL"),
@@ -87,6 +88,9 @@ class VerifyOptions(BaseModel):
         Field(
             title="Compare with",
             description="Of a service: the same model on this machine, whose scores are compared.",
+            json_schema_extra=in_form(
+                "Of a service: the same model on the worker's machine, by name, whose scores are compared."
+            ),
         ),
         CommandLine(_MODEL, "MODEL"),
     ] = None
@@ -105,6 +109,10 @@ class VerifyOptions(BaseModel):
             title="Record golden rows",
             description="Do only this: write golden rows to a file, which are conversations, their scores, "
             "and what made them.",
+            json_schema_extra=in_form(
+                "Do only this: write golden rows (conversations, their scores, and what made them) to a file "
+                "below a folder that the operator opened for results, such as results/golden.json."
+            ),
             min_length=1,
         ),
         CommandLine(_WORK, "FILE"),
@@ -114,6 +122,10 @@ class VerifyOptions(BaseModel):
         Field(
             title="Check golden rows",
             description="Do only this: compare with golden rows that were recorded before, or elsewhere.",
+            json_schema_extra=in_form(
+                "Do only this: compare with golden rows that were recorded before, or elsewhere: a file "
+                "below a folder that the operator opened."
+            ),
             min_length=1,
         ),
         CommandLine(_WORK, "FILE"),
