@@ -20,14 +20,19 @@ _CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
 def told(model: ModelSpec) -> dict[str, str]:
     """The warnings that this model's card makes possible: their columns, and what a person is told."""
     words = {
-        BEYOND_TRAINED_LENGTH: f"longer than the {model.trained_tokens} tokens that it was trained on",
-        OTHER_SCRIPT: f"in a script of none of its languages ({', '.join(model.languages)})",
+        BEYOND_TRAINED_LENGTH: "longer than the {} tokens that it was trained on",
+        OTHER_SCRIPT: "in a script of none of its languages ({})",
     }
     return {
-        name: f"{words[name]}, as {model.name}'s card has it"
-        for name, reason in why_unknown(model).items()
-        if reason is None
+        name: f"{words[name].format(limit)}, as {model.name}'s card has it"
+        for name, limit in vouched_for(model).items()
     }
+
+
+def vouched_for(model: ModelSpec) -> dict[str, str]:
+    """Where the card draws each line: all that the columns depend on, besides the conversations."""
+    limits = {BEYOND_TRAINED_LENGTH: str(model.trained_tokens), OTHER_SCRIPT: ", ".join(model.languages)}
+    return {name: limits[name] for name, reason in why_unknown(model).items() if reason is None}
 
 
 def why_unknown(model: ModelSpec) -> Mapping[str, str | None]:

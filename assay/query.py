@@ -44,7 +44,7 @@ async def query_reward_model_async(*, messages: Iterable[Mapping[str, str]], mod
 
 
 def _rated_here(spec: ModelSpec, conversation: Conversation) -> TurnScore:
-    from assay.shard import opened
+    from assay.open_model import opened
 
     last = len(turn_positions(conversation)) - 1
     ((outcome,),) = opened(spec).score([Request(conversation, (last,))])

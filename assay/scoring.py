@@ -99,7 +99,7 @@ def score_key(converted: Converted, model: ModelSpec) -> str:
         converted.digest.encode(),
         model.fingerprint.encode(),
         *(f"{name}={weight!r}".encode() for name, weight in model.weights),
-        *(f"{name}: {words}".encode() for name, words in card_warnings.told(model).items()),
+        *(f"{name}: {limit}".encode() for name, limit in card_warnings.vouched_for(model).items()),
     )
 
 
@@ -160,7 +160,7 @@ def score(
     unscored: dict[bytes, str] = {}
     resumed = False
     at_work = 0.0
-    with store.planning(progress.say, heed) as heed, full_disk_named(home.root):
+    with store.planning(progress.say, heed) as heed_all, full_disk_named(home.root):
         store.open(warn=progress.say)
         for _ in range(_ROUNDS):
             missing = _without(plan.unstored(converted, store, home), unscored)
@@ -181,7 +181,7 @@ def score(
             progress.begin("score", pending.height, "turns")
             if model.endpoint is None:
                 pending_shards = _shards(pending, converted)
-                at_work += _run(pending_shards, model, home, cluster, progress, shards, unscored, heed)
+                at_work += _run(pending_shards, model, home, cluster, progress, shards, unscored, heed_all)
             else:
                 from assay.requesting import request_scores
 
@@ -193,7 +193,7 @@ def score(
                     done=shards.append,
                     lost=unscored.__setitem__,
                     progress=progress,
-                    heed=heed,
+                    heed=heed_all,
                 )
             store.open(warn=progress.say)
         else:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import io
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,9 +15,9 @@ import msgspec
 import polars as pl
 
 from assay.home import Home
-from assay.rewards.endpoint import Endpoint
+from assay.open_model import in_use
 from assay.rewards.leaving import checking
-from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Request, RewardModel, TurnScore
+from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, OnDevice, Request, TurnScore
 from assay.schema import Conversation, Message
 from assay.store import KEY, ScoreStore
 
@@ -94,27 +92,9 @@ class ShardWork:
     device: str = ""
     """What the worker computes on."""
     busy_seconds: float = 0.0
-    """How long that was at work since the worker's last shard."""
+    """How long that was at work for this shard."""
     unstored: dict[bytes, str] = field(default_factory=dict)
     """Reasons of turns that another attempt could have a score for."""
-
-
-_models: dict[tuple[str, Endpoint | None], RewardModel] = {}
-
-#: A worker may have several threads: while one has the device, another renders and tokenizes.
-_opening = threading.Lock()
-
-
-def opened(spec: ModelSpec) -> RewardModel:
-    """The model, loaded the first time that this process is asked for it; the one before it is let go."""
-    # A service that has moved is the same model, and yet to be asked at its new address.
-    key = (spec.fingerprint, spec.endpoint)
-    with _opening:
-        if key not in _models:
-            _models.clear()
-            module, _, name = spec.opener.partition(":")
-            _models[key] = getattr(importlib.import_module(module), name)(spec)
-        return _models[key]
 
 
 def score_shard(
@@ -126,15 +106,15 @@ def score_shard(
     name. ``check`` is called before every batch; what it raises ends the scoring, and nothing is written.
     """
     began = time.monotonic()
-    model = opened(spec)
-    requests, keys = requested(shard, home)
     scores: dict[bytes, TurnScore] = {}
     tokens = 0
-    with checking(check):
-        outcomes_of_requests = model.score(requests)
-    for turn_keys, outcomes in zip(keys, outcomes_of_requests, strict=True):
-        scores.update(zip(turn_keys, outcomes, strict=True))
-        tokens += max((outcome.tokens or 0 for outcome in outcomes), default=0)
+    with in_use(spec) as model, checking(check):
+        requests, keys = requested(shard, home)
+        for turn_keys, outcomes in zip(keys, model.score(requests), strict=True):
+            scores.update(zip(turn_keys, outcomes, strict=True))
+            tokens += max((outcome.tokens or 0 for outcome in outcomes), default=0)
+        on_device = model if isinstance(model, OnDevice) else None
+        busy_seconds = on_device.busy_seconds if on_device else 0.0
     unstored = {
         key: outcome.reason
         for key, outcome in scores.items()
@@ -152,8 +132,8 @@ def score_shard(
         tokens=tokens,
         seconds=time.monotonic() - began,
         worker=f"{socket.gethostname()}:{os.getpid()}",
-        device=getattr(model, "device_name", ""),
-        busy_seconds=getattr(model, "taken_busy_seconds", float)(),
+        device=on_device.device_name if on_device else "",
+        busy_seconds=busy_seconds,
     )
 
 

@@ -61,7 +61,14 @@ class ScoreStore:
             return pl.DataFrame(schema={**self._schema, SEGMENT: pl.String()})
         wanted = pl.LazyFrame({KEY: keys})
         return (
-            pl.scan_parquet(self._intact, include_file_paths=SEGMENT, glob=False)
+            # A column that came later is null in segments that are older.
+            pl.scan_parquet(
+                self._intact,
+                schema=self._schema,
+                missing_columns="insert",
+                include_file_paths=SEGMENT,
+                glob=False,
+            )
             .join(wanted, on=KEY, how="semi")
             .collect(engine="streaming")
             .with_columns(pl.col(SEGMENT).str.extract(r"([0-9a-f]{32})\.parquet$"))

@@ -18,11 +18,11 @@ from assay import __version__
 from assay.cluster import ClusterOptions, connected
 from assay.errors import ModelFault, UserMistake
 from assay.manifest import run_manifest_in
+from assay.open_model import in_use, opened
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.rewards.published import CATALOG, Published
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.schema import Conversation, Message, turn_positions
-from assay.shard import opened
 from assay.versions import installed
 
 #: How far one and the same turn's scores may be apart, times ``max(1, |score|)``. For fp32 it is what
@@ -307,7 +307,8 @@ def _workers(
 
 def score_here(spec: ModelSpec, requests: Sequence[Request]) -> list[list[TurnScore]]:
     """The outcomes that the model gives in the process that runs this."""
-    return opened(spec).score(requests)
+    with in_use(spec) as model:
+        return model.score(requests)
 
 
 def _whole(conversation: Conversation) -> Request:

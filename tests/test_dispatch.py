@@ -18,9 +18,10 @@ from assay import plan, scoring
 from assay.cluster import ClusterOptions
 from assay.home import Home
 from assay.manifest import Converted, Scored
+from assay.open_model import opened
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
-from assay.shard import Shard, opened, score_shard
+from assay.shard import Shard, score_shard
 from assay.store import KEY, ScoreStore
 
 #: So many take a shard well beyond the 10 s within which its worker is to have left it.

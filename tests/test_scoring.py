@@ -21,7 +21,7 @@ from handmade import Record
 
 from assay import cluster, scoring
 from assay.cluster import ClusterOptions
-from assay.home import Home
+from assay.home import Home, digest_of_file
 from assay.manifest import Converted, Scored
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
@@ -457,3 +457,23 @@ def test_usable_cores_and_gpus_are_counted_without_loading_torch(
     assert len(cluster.visible_devices()) == 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert cluster.visible_devices() == []
+
+
+def test_segments_of_before_a_column_was_added_are_read_with_those_of_after(
+    home: Home, model: ModelSpec, no_cluster: Callable[[], None]
+) -> None:
+    first, more = records(3), records(5)
+    old, _ = score(convert(home, first), model, home, workers=ClusterOptions(workers=1))
+    for path in (home.scores / model.fingerprint).glob("*.parquet"):
+        older = path.with_suffix(".older")
+        pl.read_parquet(path).drop("tokens").write_parquet(older)
+        path.unlink()
+        older.rename(path.with_name(f"{digest_of_file(older)}.parquet"))
+    calls = len(fakes.calls(Path(model.folder)))
+    both, work = score(convert(home, more), model, home, workers=ClusterOptions(workers=1))
+    assert work.turns_scored == 4
+    assert len(fakes.calls(Path(model.folder))) == calls + 4, "what was paid for is not asked again"
+    assert values(both, home).height == 10
+    no_cluster()
+    again, _ = score(convert(home, first), model, home)
+    assert values(again, home).drop("tokens").equals(values(old, home).drop("tokens"))

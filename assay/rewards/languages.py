@@ -54,8 +54,8 @@ _FEWEST_LETTERS = 20
 #: Characters of a message that are looked at: enough to know its script.
 _LOOKED_AT = 2000
 
-#: Every letter of the table, one of each: a text's share is of these.
-_ANY_LETTER = re.compile(f"[{''.join(_SCRIPTS.values())}]")
+#: Runs of letters of the table: a text's share is of these.
+_LETTERS = re.compile(f"[{''.join(_SCRIPTS.values())}]+")
 
 
 def can_be_told(languages: Sequence[str]) -> bool:
@@ -69,10 +69,15 @@ def in_other_script(conversation: Conversation, languages: Sequence[str]) -> boo
     if other is None:
         return False
     texts = [message.content[:_LOOKED_AT] for message in conversation]
-    found = sum(len(other.findall(text)) for text in texts)
+    found = _count(other, texts)
     if found < _FEWEST_LETTERS:
         return False
-    return found * 2 > sum(len(_ANY_LETTER.findall(text)) for text in texts)
+    return found * 2 > _count(_LETTERS, texts)
+
+
+def _count(letters: re.Pattern[str], texts: Sequence[str]) -> int:
+    """How many characters ``letters``, which takes runs of them, finds."""
+    return sum(sum(map(len, letters.findall(text))) for text in texts)
 
 
 @functools.cache
@@ -82,4 +87,4 @@ def _letters_of_others(languages: tuple[str, ...]) -> re.Pattern[str] | None:
         return None
     theirs = {script for language in languages for script in _LANGUAGES[language]}
     others = [letters for script, letters in _SCRIPTS.items() if script not in theirs]
-    return re.compile(f"[{''.join(others)}]") if others else None
+    return re.compile(f"[{''.join(others)}]+") if others else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from assay.rewards.endpoint import Endpoint
 from assay.schema import WEIGHTED_REWARD, Conversation
@@ -78,6 +78,19 @@ class Request:
 
     messages: Conversation
     turns: tuple[int, ...]
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """What a model also tells that computes in this process."""
+
+    @property
+    def device_name(self) -> str:
+        """What it computes on."""
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long that was at work for the last ``score`` of this thread."""
 
 
 class RewardModel(Protocol):

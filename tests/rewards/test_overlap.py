@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fakes
 import handmade
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -16,8 +21,9 @@ from handmade import Record
 
 from assay import plan, scoring
 from assay.home import Home
+from assay.rewards.local import continuing
 from assay.rewards.local.model import LocalRewardModel
-from assay.rewards.protocol import Request
+from assay.rewards.protocol import ModelSpec, Request
 from assay.schema import Message
 from assay.shard import score_shard
 from assay.store import ScoreStore
@@ -96,7 +102,84 @@ def test_shards_scored_by_several_threads_of_a_worker_give_the_same_segments(tmp
     assert sum(work.busy_seconds for work in works[1]) > 0
 
 
-def test_busy_seconds_are_told_once(model: LocalRewardModel) -> None:
-    model.score([talk(1)])
-    assert model.taken_busy_seconds() > 0
-    assert model.taken_busy_seconds() == 0
+def test_busy_seconds_are_those_of_the_threads_own_last_call(model: LocalRewardModel) -> None:
+    with ThreadPoolExecutor(1) as other:
+        other.submit(model.score, [talk(number) for number in range(40)]).result()
+        assert model.busy_seconds == 0
+        model.score([talk(1)])
+        ours = model.busy_seconds
+        assert 0 < ours < other.submit(lambda: model.busy_seconds).result()
+        # Nobody who has finished waits for who has the device.
+        with model._device:
+            assert other.submit(lambda: model.busy_seconds).result(WAIT_SECONDS) > ours
+
+
+def test_states_are_read_where_they_are_though_the_model_begins_on_another_device(
+    model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model that is spread over several GPUs. Numbers on the meta device index nothing on the CPU."""
+    prompt = Message("user", "fox and dog " * 200)
+    answers = [Request((prompt, Message("assistant", f"{n} " + "rain " * n)), (0,)) for n in range(1, 5)]
+    requests = [talk(1), talk(7), *answers]
+    expected = model.score(requests)
+    network, padded = model.network, model.network.padded
+    begin, continued = network.begin, continuing.Beginnings.continued
+    on_device = network.on_device
+
+    def on_the_cpu(work: Any) -> Any:
+        def done(*given: Any) -> Any:
+            monkeypatch.setattr(network, "device", torch.device("cpu"))
+            try:
+                return work(*given)
+            finally:
+                monkeypatch.setattr(network, "device", torch.device("meta"))
+
+        return done
+
+    monkeypatch.setattr(network, "padded", on_the_cpu(padded))
+    monkeypatch.setattr(network, "begin", on_the_cpu(begin))
+    monkeypatch.setattr(
+        continuing.Beginnings,
+        "continued",
+        lambda self, owners, ids: continued(self, torch.zeros(owners.shape, dtype=torch.int64), ids),
+    )
+    monkeypatch.setattr(network, "device", torch.device("meta"))
+    assert on_device(np.arange(3)).device.type == "meta"
+    assert model.score(requests) == expected
+
+
+class Counted(fakes.Fake):
+    """Knows how many of its kind are open."""
+
+    open: ClassVar[weakref.WeakSet[Counted]] = weakref.WeakSet()
+    most = 0
+    made = 0
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        gc.collect()
+        Counted.open.add(self)
+        Counted.most = max(Counted.most, len(Counted.open))
+        Counted.made += 1
+
+
+def test_threads_that_want_different_models_never_have_two_open(tmp_path: Path) -> None:
+    specs = [
+        dataclasses.replace(
+            fakes.spec(tmp_path / f"model-{n}", fingerprint=f"{n}" * 32), opener="test_overlap:Counted"
+        )
+        for n in range(2)
+    ]
+    home = Home(tmp_path / "home")
+    records = [Record(n + 1, (("user", f"{n}"), ("assistant", fakes.SLOW))) for n in range(3)]
+    converted = handmade.make(home, {"chat.jsonl": [records]}).converted
+    work = []
+    for spec in specs:
+        missing = plan.unstored(converted, ScoreStore(home, spec.fingerprint, spec.attributes), home)
+        written = plan.write(missing, converted, spec, home, shard_tokens=1)
+        work += [(shard, spec) for shard in scoring._shards(written.turns(), converted)]
+    with ThreadPoolExecutor(3) as threads:
+        done = list(threads.map(lambda one: score_shard(*one, home), work))
+    assert sum(one.turns for one in done) == 6
+    assert Counted.made >= 2
+    assert Counted.most == 1

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from assay.errors import DeviceLost, ModelFault
 from assay.rewards import families
 from assay.rewards.fingerprint import fingerprint
 from assay.rewards.local import allocation, batching, opening, sharing
-from assay.rewards.local.network import Network
+from assay.rewards.local.network import Network, placed
 from assay.rewards.local.out_of_memory import unless_out_of_memory
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Request, TurnScore
 from assay.rewards.rendering import PairRenderer, Pass, Renderer
@@ -50,7 +51,7 @@ class LocalRewardModel:
         self.fingerprint = spec.fingerprint
         self.tokens_seen = 0
         """Tokens put through the model so far, padding not counted."""
-        self._busy_seconds = 0.0
+        self._call = threading.local()
         where = torch.device(device)
         default = CUDA_BATCH_TOKENS if where.type == "cuda" else CPU_BATCH_TOKENS
         self._budget = batching.TokenBudget(batch_tokens or default)
@@ -68,10 +69,10 @@ class LocalRewardModel:
         """What it computes on."""
         return self.network.device_name
 
-    def taken_busy_seconds(self) -> float:
-        """How long the device was at work since this was last asked."""
-        with self._device:
-            seconds, self._busy_seconds = self._busy_seconds, 0.0
+    @property
+    def busy_seconds(self) -> float:
+        """How long the device was at work for the last ``score`` of this thread."""
+        seconds: float = getattr(self._call, "busy_seconds", 0.0)
         return seconds
 
     @property
@@ -90,7 +91,7 @@ class LocalRewardModel:
             began = time.monotonic()
             while waiting:
                 waiting = self._put_through(waiting, outcomes)
-            self._busy_seconds += time.monotonic() - began
+            self._call.busy_seconds = time.monotonic() - began
         return [
             [by_turn[turn] for turn in request.turns]
             for request, by_turn in zip(requests, outcomes, strict=True)
@@ -144,8 +145,9 @@ class LocalRewardModel:
             lengths = np.array([len(one.token_ids) for one in batch])
             mask = self.network.on_device(np.arange(token_ids.shape[1]) < lengths[:, None]).long()
         hidden = self.network.hidden(token_ids, mask)
-        rows = self.network.on_device(np.array([row for row, one in enumerate(batch) for _ in one.reads]))
-        return self._read_all(batch, lambda positions: hidden[rows, self.network.on_device(positions)])
+        # A model that is spread over several devices ends on another one than it begins on.
+        rows = placed(np.array([row for row, one in enumerate(batch) for _ in one.reads]), hidden.device)
+        return self._read_all(batch, lambda positions: hidden[rows, placed(positions, hidden.device)])
 
     def _read_all(
         self, batch: Sequence[Pass], states_at: Callable[[np.ndarray], torch.Tensor]
@@ -188,7 +190,6 @@ class LocalRewardModel:
         """``[reads, attributes]`` of every member of every group, beginnings put through the model once."""
         begun = self.network.begin([passes[group.members[0]].token_ids[: group.tokens] for group in batch])
         values: dict[int, torch.Tensor] = {}
-        on_device = self.network.on_device
         for rows in sharing.continuations(
             batch,
             lengths,
@@ -199,7 +200,7 @@ class LocalRewardModel:
             starts = np.array([batch[row.beginning].tokens for row in rows])
             owners = np.array([row.beginning for row in rows])
             rests = [one.token_ids[start:] for one, start in zip(members, starts, strict=True)]
-            hidden = begun.continued(on_device(owners), self.network.padded(rests))
+            hidden = begun.continued(self.network.on_device(owners), self.network.padded(rests))
             of_read = np.array([number for number, one in enumerate(members) for _ in one.reads])
 
             def states_at(
@@ -210,11 +211,11 @@ class LocalRewardModel:
                 owners: np.ndarray = owners[of_read],
             ) -> torch.Tensor:
                 behind = positions >= starts
-                states = hidden[on_device(of_read), on_device(np.where(behind, positions - starts, 0))]
+                place = partial(placed, device=hidden.device)
+                states = hidden[place(of_read), place(np.where(behind, positions - starts, 0))]
                 early = np.flatnonzero(~behind)
                 if len(early):
-                    begun_states = begun.hidden[on_device(owners[early]), on_device(positions[early])]
-                    states[on_device(early)] = begun_states
+                    states[place(early)] = begun.hidden[place(owners[early]), place(positions[early])]
                 return states
 
             values.update(zip((row.member for row in rows), self._read_all(members, states_at), strict=True))

@@ -76,15 +76,20 @@ class Network:
         return self.on_device(token_ids)
 
     def on_device(self, numbers: np.ndarray) -> torch.Tensor:
-        """The same numbers, there. Nobody waits: out of pinned memory they go while the device computes."""
-        tensor = torch.from_numpy(numbers)
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+        """The same numbers where the model takes its token ids."""
+        return placed(numbers, self.device)
 
     def all_seen(self, token_ids: torch.Tensor) -> torch.Tensor | None:
         """The mask for sequences without padding; None for a causal model, which takes none."""
         return torch.ones_like(token_ids) if self.family.pair else None
+
+
+def placed(numbers: np.ndarray, device: torch.device) -> torch.Tensor:
+    """The same numbers, there. Nobody waits: out of pinned memory they go while the device computes."""
+    tensor = torch.from_numpy(numbers)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _load(spec: ModelSpec, device: torch.device) -> Any:
@@ -101,6 +106,7 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
         options["device_map"] = spec.device_map
     try:
         model, info = kind.from_pretrained(spec.folder, **options)
+        model = model if spec.device_map is not None else model.to(device)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelFault(f"model {spec.name}: {' '.join(str(error).split())}") from error
     except safetensors.SafetensorError as error:
@@ -114,4 +120,4 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
             f"model {spec.name}: its weights lack {', '.join(map(str, sorted(missing)[:3]))}; "
             "transformers would fill them with random numbers, and every score would be noise"
         )
-    return model if spec.device_map is not None else model.to(device)
+    return model
