@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec, RewardModel
 
-Key = tuple[str, Endpoint | None]
+Done = TypeVar("Done")
 
-_open: dict[Key, RewardModel] = {}
+_open: dict[tuple[str, Endpoint | None], RewardModel] = {}
 _users = 0
 _changed = threading.Condition()
 
 
-@contextmanager
-def in_use(spec: ModelSpec) -> Iterator[RewardModel]:
-    """Yield the model, loaded the first time that this process is asked for it; the one before is let go.
+def using(spec: ModelSpec, work: Callable[[RewardModel], Done]) -> Done:
+    """What ``work`` gives for the model, which is loaded the first time that this process is asked for it.
 
-    Several threads may have the same one. Who wants another waits until nobody has this one: two would
-    share a device, and how much of it each finds would decide their batches.
+    Several threads may use the same one. Who wants another waits until nobody uses this one, which is then
+    let go: two would share a device, and how much of it each finds would decide their batches.
     """
+    global _users
+    model = _taken(spec)
+    try:
+        return work(model)
+    finally:
+        # A reference that is left here would keep it beside the next.
+        del model
+        with _changed:
+            _users -= 1
+            _changed.notify_all()
+
+
+def opened(spec: ModelSpec) -> RewardModel:
+    """The model, for a process that uses no other at the same time."""
+    return using(spec, lambda model: model)
+
+
+def _taken(spec: ModelSpec) -> RewardModel:
     global _users
     # A service that has moved is the same model, and yet to be asked at its new address.
     key = (spec.fingerprint, spec.endpoint)
@@ -33,17 +50,5 @@ def in_use(spec: ModelSpec) -> Iterator[RewardModel]:
             _open.clear()
             module, _, name = spec.opener.partition(":")
             _open[key] = getattr(importlib.import_module(module), name)(spec)
-        model = _open[key]
         _users += 1
-    try:
-        yield model
-    finally:
-        with _changed:
-            _users -= 1
-            _changed.notify_all()
-
-
-def opened(spec: ModelSpec) -> RewardModel:
-    """The model, for a process that uses no other at the same time."""
-    with in_use(spec) as model:
-        return model
+        return _open[key]

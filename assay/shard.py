@@ -7,17 +7,19 @@ import io
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
 from assay.home import Home
-from assay.open_model import in_use
+from assay.open_model import using
 from assay.rewards.leaving import checking
-from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, OnDevice, Request, TurnScore
+from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, OnDevice, Request, RewardModel, TurnScore
 from assay.schema import Conversation, Message
 from assay.store import KEY, ScoreStore
 
@@ -108,13 +110,12 @@ def score_shard(
     began = time.monotonic()
     scores: dict[bytes, TurnScore] = {}
     tokens = 0
-    with in_use(spec) as model, checking(check):
-        requests, keys = requested(shard, home)
-        for turn_keys, outcomes in zip(keys, model.score(requests), strict=True):
-            scores.update(zip(turn_keys, outcomes, strict=True))
-            tokens += max((outcome.tokens or 0 for outcome in outcomes), default=0)
-        on_device = model if isinstance(model, OnDevice) else None
-        busy_seconds = on_device.busy_seconds if on_device else 0.0
+    requests, keys = requested(shard, home)
+    with checking(check):
+        scored = using(spec, partial(_scored, requests))
+    for turn_keys, outcomes in zip(keys, scored.outcomes, strict=True):
+        scores.update(zip(turn_keys, outcomes, strict=True))
+        tokens += max((outcome.tokens or 0 for outcome in outcomes), default=0)
     unstored = {
         key: outcome.reason
         for key, outcome in scores.items()
@@ -132,9 +133,22 @@ def score_shard(
         tokens=tokens,
         seconds=time.monotonic() - began,
         worker=f"{socket.gethostname()}:{os.getpid()}",
-        device=on_device.device_name if on_device else "",
-        busy_seconds=busy_seconds,
+        device=scored.device,
+        busy_seconds=scored.busy_seconds,
     )
+
+
+class _Scored(NamedTuple):
+    outcomes: list[list[TurnScore]]
+    device: str
+    busy_seconds: float
+
+
+def _scored(requests: Sequence[Request], model: RewardModel) -> _Scored:
+    outcomes = model.score(requests)
+    if isinstance(model, OnDevice):
+        return _Scored(outcomes, model.device_name, model.busy_seconds)
+    return _Scored(outcomes, "", 0.0)
 
 
 def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]]]:

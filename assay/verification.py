@@ -18,7 +18,7 @@ from assay import __version__
 from assay.cluster import ClusterOptions, connected
 from assay.errors import ModelFault, UserMistake
 from assay.manifest import run_manifest_in
-from assay.open_model import in_use, opened
+from assay.open_model import opened, using
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.rewards.published import CATALOG, Published
 from assay.rewards.remote.endpoints import ReadBlock
@@ -307,8 +307,7 @@ def _workers(
 
 def score_here(spec: ModelSpec, requests: Sequence[Request]) -> list[list[TurnScore]]:
     """The outcomes that the model gives in the process that runs this."""
-    with in_use(spec) as model:
-        return model.score(requests)
+    return using(spec, lambda model: model.score(requests))
 
 
 def _whole(conversation: Conversation) -> Request:

@@ -118,10 +118,12 @@ def test_states_are_read_where_they_are_though_the_model_begins_on_another_devic
     model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a model that is spread over several GPUs. Numbers on the meta device index nothing on the CPU."""
-    prompt = Message("user", "fox and dog " * 200)
+    prompt = Message("user", "fox and dog " * 40)
     answers = [Request((prompt, Message("assistant", f"{n} " + "rain " * n)), (0,)) for n in range(1, 5)]
     requests = [talk(1), talk(7), *answers]
     expected = model.score(requests)
+    assert all(outcome.values for (outcome,) in expected)
+    behind_a_beginning = []
     network, padded = model.network, model.network.padded
     begin, continued = network.begin, continuing.Beginnings.continued
     on_device = network.on_device
@@ -138,14 +140,16 @@ def test_states_are_read_where_they_are_though_the_model_begins_on_another_devic
 
     monkeypatch.setattr(network, "padded", on_the_cpu(padded))
     monkeypatch.setattr(network, "begin", on_the_cpu(begin))
-    monkeypatch.setattr(
-        continuing.Beginnings,
-        "continued",
-        lambda self, owners, ids: continued(self, torch.zeros(owners.shape, dtype=torch.int64), ids),
-    )
+
+    def continued_on_the_cpu(self: Any, owners: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+        behind_a_beginning.append(owners)
+        return continued(self, torch.zeros(owners.shape, dtype=torch.int64), token_ids)
+
+    monkeypatch.setattr(continuing.Beginnings, "continued", continued_on_the_cpu)
     monkeypatch.setattr(network, "device", torch.device("meta"))
     assert on_device(np.arange(3)).device.type == "meta"
     assert model.score(requests) == expected
+    assert behind_a_beginning
 
 
 class Counted(fakes.Fake):
