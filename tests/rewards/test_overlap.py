@@ -130,11 +130,12 @@ def test_states_are_read_where_they_are_though_the_model_begins_on_another_devic
 
     def on_the_cpu(work: Any) -> Any:
         def done(*given: Any) -> Any:
+            before = network.device
             monkeypatch.setattr(network, "device", torch.device("cpu"))
             try:
                 return work(*given)
             finally:
-                monkeypatch.setattr(network, "device", torch.device("meta"))
+                monkeypatch.setattr(network, "device", before)
 
         return done
 
