@@ -178,12 +178,13 @@ def test_threads_that_want_different_models_never_have_two_open(tmp_path: Path) 
     home = Home(tmp_path / "home")
     records = [Record(n + 1, (("user", f"{n}"), ("assistant", fakes.SLOW))) for n in range(3)]
     converted = handmade.make(home, {"chat.jsonl": [records]}).converted
-    work = []
+    shards = []
     for spec in specs:
         missing = plan.unstored(converted, ScoreStore(home, spec.fingerprint, spec.attributes), home)
         written = plan.write(missing, converted, spec, home, shard_tokens=1)
-        work += [(shard, spec) for shard in scoring._shards(written.turns(), converted)]
-    with ThreadPoolExecutor(3) as threads:
+        shards.append([(shard, spec) for shard in scoring._shards(written.turns(), converted)])
+    work = [shard for of_both in zip(*shards, strict=True) for shard in of_both]
+    with ThreadPoolExecutor(2) as threads:
         done = list(threads.map(lambda one: score_shard(*one, home), work))
     assert sum(one.turns for one in done) == 6
     assert Counted.made >= 2
