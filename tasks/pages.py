@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import httpx
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 
 @contextmanager
 def where_reachable() -> Iterator[None]:
-    """Within, Prefect's client retries once, a few seconds, and a server that is away is no fault.
+    """Within, a server that is away is no fault, nor one where what it is told of was deleted.
 
-    By itself it would retry for a minute, each time, and then fail a stage whose work is done.
+    Prefect's client retries once, a few seconds. By itself it would retry for a minute, each time, and then
+    fail a stage whose work is done.
     """
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
-        suppress(httpx.HTTPError, PrefectHTTPStatusError),
+        suppress(httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound),
     ):
         yield

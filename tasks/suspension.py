@@ -1,4 +1,4 @@
-"""A run that is suspended while it scores: noticed within seconds, and left as it is.
+"""A run that is suspended or deleted while it scores: noticed within seconds, and left as it is.
 
 Prefect's engine looks for a suspension between two tasks, and one task scores for days. So the server is
 asked here, which also finds a run that was resumed meanwhile and now belongs to another process.
@@ -15,7 +15,7 @@ from prefect import State, runtime
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.context import TaskRunContext
 from prefect.events import emit_event
-from prefect.exceptions import Pause
+from prefect.exceptions import ObjectNotFound, Pause
 from prefect.states import Cancelled, Suspended
 
 from assay.errors import Resumable
@@ -70,7 +70,11 @@ class Wanted:
         while not self._ended.is_set() and self._instead is None:
             with where_reachable(), get_client(sync_client=True) as client:
                 while not self._ended.is_set():
-                    run = client.read_flow_run(run_id)
+                    try:
+                        run = client.read_flow_run(run_id)
+                    except ObjectNotFound:
+                        self._instead = Cancelled(name="Deleted")
+                        return
                     attempt = run.run_count if attempt is None else attempt
                     state = run.state
                     # One that is being cancelled gets a signal from the worker that started it, and one that
@@ -87,7 +91,8 @@ def leave(stop: NoLongerWanted) -> NoReturn:
     """End this task's run and this process's part in the flow run, whose state stays what it was set to.
 
     A run that is merely *Paused*, which Prefect would have wait in its process, is made *Suspended*: it
-    holds no memory and no place, and is started again when it is resumed.
+    holds no memory and no place, and is started again when it is resumed. Of one that is *Deleted* the
+    server has nothing left to set.
     """
     state = stop.state
     flow_run_id = UUID(str(runtime.flow_run.id))

@@ -233,6 +233,20 @@ def test_a_paused_run_stops_its_dask_work_and_goes_on_when_it_is_resumed(operate
     )
 
 
+def test_a_deleted_run_stops_its_dask_work_and_ends_its_process(operated: Operation) -> None:
+    run, keys = begun(operated, "deleted", "never")
+    process = operated.process(run.id)
+    operated.client.delete_flow_run(run.id)
+    began = time.monotonic()
+    idle_within_10_seconds(operated, began)
+    until(lambda: not process.is_running(), began + 20 - time.monotonic(), "its end")
+    assert len(operated.calls(keys)) == PART
+    assert not (operated.results / "deleted").exists()
+    _, _, told = operated.log("worker").partition(str(run.id))
+    assert "Finished in state Deleted" in told
+    assert "Traceback" not in told
+
+
 def test_all_parts_listen_on_loopback_alone_while_a_run_is_scored(operated: Operation) -> None:
     operated.chats("heard.jsonl", 2, ["heard"])
     segments = operated.segments()
