@@ -30,7 +30,7 @@ from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from assay.errors import UserMistake
-from assay.home import Home
+from assay.home import Home, make_private
 from assay.nearest import did_you_mean
 from assay.rewards.endpoint import Endpoint
 from assay.s3 import is_address
@@ -483,7 +483,7 @@ class Settings(BaseSettings):
     def opened_home(self) -> Home:
         """``ASSAY_HOME``, made private where it is new; UserMistake where it cannot be used."""
         try:
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.home)
         except OSError as error:
             raise UserMistake(
                 f"ASSAY_HOME: {self.home} cannot be used: {error.strerror}. "

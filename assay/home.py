@@ -54,6 +54,17 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_private(folder: Path) -> None:
+    """Make the folder and those above it that are missing, all for this user alone.
+
+    A folder that is there keeps its rights.
+    """
+    if not folder.parent.exists():
+        make_private(folder.parent)
+    # With parents=True the mode would be the last folder's only.
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """The folder that serves every run: scores, plans, artifacts of stages, Prefect's results."""

@@ -17,6 +17,7 @@ from typing import Any
 from assay import __version__
 from assay.cluster import ClusterOptions, connected
 from assay.errors import ModelFault, UserMistake
+from assay.home import make_private, written_whole
 from assay.manifest import run_manifest_in
 from assay.open_model import opened, using
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
@@ -367,8 +368,9 @@ def record(
         ],
     }
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_text(json.dumps(golden, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        make_private(path.parent)
+        with written_whole(path) as temporary:
+            temporary.write_text(json.dumps(golden, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserMistake(f"{shown}: the golden rows cannot be written: {error.strerror}") from error
     return sum(len(turns) for turns in scores)

@@ -18,7 +18,7 @@ from typing import IO
 
 from assay.config import Settings
 from assay.errors import AssayError, ServerFault
-from assay.home import Home
+from assay.home import Home, make_private
 from deployments.register import POOL, ROOT, deploy, prepare_pool, watch_for_crashes
 from flows.embedded_server import EmbeddedServer, end
 from flows.signals import TERMINATED, stopping_on_signals
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Yield the worker's process, once the server has the deployments; on leaving, all are stopped."""
     for folder in settings.output_roots.values():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
     server = EmbeddedServer(home.prefect, port=port, for_deployments=True)
     try:
         server.start()

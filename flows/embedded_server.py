@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ServerFault
+from assay.home import make_private
 
 _NOTICE_AFTER_SECONDS = 8.0
 _LOOK_SECONDS = 0.1
@@ -109,7 +110,7 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Start the child and return at once, so that the parent can do its own starting meanwhile."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._folder)
         self._began = time.monotonic()
         self._child = self._spawn(port=self._port)
         # A fork without exec would hold the pipe open too, and with it the server.

@@ -176,8 +176,9 @@ def test_a_score_store_on_s3_goes_with_the_home(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_new_home_is_private(tmp_path: Path) -> None:
-    opened = Settings.model_construct(home=tmp_path / "new").opened_home()
-    assert opened.root.stat().st_mode & 0o777 == 0o700
+    opened = Settings.model_construct(home=tmp_path / "new" / "home").opened_home()
+    for folder in (opened.root, opened.root.parent):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
 
 
 def test_a_home_that_cannot_be_is_the_users_mistake(tmp_path: Path) -> None:

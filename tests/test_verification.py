@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -155,6 +156,22 @@ def test_golden_rows_tell_the_same_model_from_another(tmp_path: Path) -> None:
     assert scores.passed is False
     with pytest.raises(UserMistake, match="the golden rows hold helpfulness, correctness"):
         check_golden(dataclasses.replace(spec, attributes=("reward",)), read_golden(golden))
+
+
+def test_golden_rows_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))
+    golden = tmp_path / "golden" / "rows.json"
+    record(spec, golden)
+    before = golden.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(UserMistake, match="the golden rows cannot be written"):
+            record(spec, golden)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert golden.read_bytes() == before
+    assert list(golden.parent.iterdir()) == [golden]
 
 
 @pytest.mark.parametrize(

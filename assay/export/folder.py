@@ -34,7 +34,7 @@ import msgspec
 from assay.disk import full_disk_named
 from assay.errors import AssayError, OutputRefused
 from assay.export.files import ExportedFile
-from assay.home import is_intact, sweep, sync, written_whole
+from assay.home import is_intact, make_private, sweep, sync, written_whole
 from assay.manifest import RUN_MANIFEST, RUN_MANIFEST_KEY, run_manifest_in
 
 _PRIVATE = 0o700
@@ -141,7 +141,7 @@ class OutputFolder:
         path = self._beside("lock")
         lock = filelock.FileLock(path, mode=0o600)
         try:
-            _make_private_folders(self.path.parent)
+            make_private(self.path.parent)
             lock.acquire(blocking=False)
         except filelock.Timeout:
             raise OutputRefused(
@@ -280,13 +280,6 @@ class OutputFolder:
     def _require_lock(self) -> None:
         if not self._is_held:
             raise RuntimeError("OutputFolder is changed without its lock: use `with folder.held():`")
-
-
-def _make_private_folders(path: Path) -> None:
-    if path.exists():
-        return
-    _make_private_folders(path.parent)
-    path.mkdir(mode=_PRIVATE, exist_ok=True)
 
 
 def _holder(lock: Path) -> str:

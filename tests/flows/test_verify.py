@@ -85,10 +85,11 @@ def test_a_model_of_the_operators_folders_is_known_by_its_name(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("ASSAY_MODEL_FOLDERS", f"judge={folder}")
-    golden = tmp_path / "new" / "golden.json"
+    golden = tmp_path / "new" / "deeper" / "golden.json"
     assert verify_command.command(["judge", "--record", str(golden)]) == 0
     assert json.loads(golden.read_bytes())["model"] == "judge"
-    assert stat.S_IMODE(golden.parent.stat().st_mode) == 0o700
+    for made in (golden.parent, golden.parent.parent):
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700, made
 
 
 def test_golden_rows_replace_golden_rows_and_nothing_else(
