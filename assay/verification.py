@@ -383,7 +383,8 @@ def _check_that_nothing_is_lost(path: Path, shown: str) -> None:
             read_golden(path, shown=shown)
         except UserMistake as error:
             raise UserMistake(f"{shown}: is there, and is no file of golden rows. Name another") from error
-    if run_manifest_in(path.parent) is not None:
+    folder = path.parent.resolve()
+    if any(run_manifest_in(above) is not None for above in (folder, *folder.parents)):
         raise UserMistake(
             f"{shown}: lies among a run's results, which are replaced as a whole. Name another folder"
         )

@@ -106,8 +106,10 @@ def test_golden_rows_replace_golden_rows_and_nothing_else(
     results = tmp_path / "results"
     results.mkdir()
     (results / "manifest.json").write_text(json.dumps({RUN_MANIFEST_KEY: "0.1.0", "files": {}}))
-    assert verify_command.command([str(folder), "--record", str(results / "golden.json")]) == 2
-    assert "lies among a run's results" in capsys.readouterr().err
+    for among in (results / "golden.json", results / "sub" / "deeper" / "golden.json"):
+        assert verify_command.command([str(folder), "--record", str(among)]) == 2
+        assert "lies among a run's results" in capsys.readouterr().err
+    assert [path.name for path in results.iterdir()] == ["manifest.json"]
 
 
 def test_the_command_needs_no_prefect() -> None:
