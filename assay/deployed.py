@@ -62,19 +62,26 @@ def golden_places(
 ) -> GoldenPlaces:
     """The files of golden rows, inside the operator's roots where there are any.
 
-    They are written where results are, and read from there or from where inputs are. UserMistake for what
-    leads out of the roots, and where a deployed run that names a file finds none set.
+    They are written where results are, and read from there or from where inputs are: of two folders of one
+    name, from where they are written. UserMistake for what leads out of the roots, and where a deployed run
+    that names a file finds none set.
     """
     if deployed and record is not None:
         _demand(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
-    # Golden rows are read from folders alone, and not from S3.
-    folders = {name: root for name, root in settings.data_roots.items() if isinstance(root, Path)}
-    readable: dict[str, Path | str] = {**settings.output_roots, **folders}
     if deployed and check is not None:
-        _demand(readable, "ASSAY_DATA_ROOTS")
+        _demand({**settings.data_roots, **settings.output_roots}, "ASSAY_DATA_ROOTS")
+    readable: dict[str, Path | str] = dict(settings.output_roots)
+    for name, root in settings.data_roots.items():
+        if isinstance(root, Path):
+            readable.setdefault(name, root)
     if record is not None and settings.output_roots:
         record = _inside(record, settings.output_roots, "record", "ASSAY_OUTPUT_ROOTS", below=True)
     if check is not None and (settings.data_roots or settings.output_roots):
+        if not readable:
+            raise UserMistake(
+                f"check {check!r}: golden rows are read from folders of this machine, and not from S3; an "
+                "operator names one, such as ASSAY_OUTPUT_ROOTS=results=/srv/results"
+            )
         check = _inside(check, readable, "check", "ASSAY_DATA_ROOTS, ASSAY_OUTPUT_ROOTS")
     return GoldenPlaces(record, check)
 

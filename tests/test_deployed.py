@@ -165,6 +165,33 @@ def test_golden_rows_are_written_among_results_and_read_from_inputs_too(
     )
 
 
+def test_golden_rows_are_read_from_where_they_were_written_to_by_that_name(tmp_path: Path) -> None:
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    settings = Settings(
+        home=tmp_path / "home",
+        data_roots={"team": tmp_path / "in", "chats": tmp_path / "in"},
+        output_roots={"team": tmp_path / "out"},
+    )
+    recorded = golden_places("team/a.json", None, settings, deployed=True).record
+    assert recorded == str(tmp_path / "out/a.json")
+    assert golden_places(None, "team/a.json", settings, deployed=True).check == recorded
+    assert golden_places(None, "chats/a.json", settings, deployed=True).check == str(tmp_path / "in/a.json")
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+def test_golden_rows_are_not_read_from_s3_and_the_operator_is_told_what_to_set(
+    tmp_path: Path, deployed: bool
+) -> None:
+    settings = Settings(home=tmp_path, data_roots={"chats": "s3://team/chats"})
+    with pytest.raises(UserMistake) as refused:
+        golden_places(None, "chats/a.json", settings, deployed=deployed)
+    said = str(refused.value)
+    assert "check 'chats/a.json': golden rows are read from folders of this machine, and not from S3" in said
+    assert "ASSAY_OUTPUT_ROOTS=" in said
+    assert "not set" not in said
+
+
 def test_a_deployment_without_roots_touches_no_golden_rows_and_can_do_without_them(tmp_path: Path) -> None:
     bare = Settings(home=tmp_path)
     with pytest.raises(UserMistake, match="ASSAY_OUTPUT_ROOTS is not set"):
