@@ -9,10 +9,7 @@ import polars as pl
 
 from assay.rewards.languages import can_be_told, in_other_script
 from assay.rewards.protocol import ModelSpec
-from assay.schema import Message
-
-BEYOND_TRAINED_LENGTH = "beyond_trained_length"
-OTHER_SCRIPT = "other_script"
+from assay.schema import BEYOND_TRAINED_LENGTH, OTHER_SCRIPT, Message
 
 _CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
 

@@ -27,6 +27,11 @@ REWARD = "reward"
 #: The name of a scalar made of several attributes by weights. On their scale, so thresholds mean something.
 WEIGHTED_REWARD = "weighted_reward"
 
+BEYOND_TRAINED_LENGTH = "beyond_trained_length"
+OTHER_SCRIPT = "other_script"
+#: Columns beside the attributes that are true or false: what a model's card does not vouch for.
+FLAGS = (BEYOND_TRAINED_LENGTH, OTHER_SCRIPT)
+
 TURN_KEY_BYTES = 16
 
 

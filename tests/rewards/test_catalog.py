@@ -13,11 +13,12 @@ import tiny
 import tiny_families as families
 from huggingface_hub import errors as hub_errors
 
+from assay.card_warnings import why_unknown
 from assay.errors import ModelFault, UserMistake
 from assay.rewards.catalog import LoadOptions, find_model
 from assay.rewards.families import FAMILIES
 from assay.rewards.published import CATALOG
-from assay.schema import STEERLM_ATTRIBUTES, turn_positions
+from assay.schema import FLAGS, STEERLM_ATTRIBUTES, turn_positions
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,6 +85,14 @@ def test_outputs_may_be_named_by_the_user(folder: Path) -> None:
     spec = find_model(str(folder), attributes=["helpfulness", "depth"])
     assert spec.attributes == ("helpfulness", "depth")
     assert spec.fingerprint != find_model(str(folder), attributes=["helpfulness", "verbosity"]).fingerprint
+
+
+def test_no_output_can_take_the_name_of_a_warning(folder: Path) -> None:
+    flags = why_unknown(find_model(str(folder)))
+    assert tuple(flags) == FLAGS
+    for flag in flags:
+        with pytest.raises(UserMistake, match=f"'{flag}' cannot be an attribute's name"):
+            find_model(str(folder), attributes=["helpfulness", flag])
 
 
 @pytest.mark.parametrize(
