@@ -40,6 +40,13 @@ def opened(spec: ModelSpec) -> RewardModel:
     return using(spec, lambda model: model)
 
 
+def let_go() -> None:
+    """Hold no model here any more, once nobody uses it."""
+    with _changed:
+        _changed.wait_for(lambda: not _users)
+        _open.clear()
+
+
 def _taken(spec: ModelSpec) -> RewardModel:
     global _users
     # A service that has moved is the same model, and yet to be asked at its new address.

@@ -19,7 +19,7 @@ from assay.cluster import ClusterOptions, connected
 from assay.errors import ModelFault, UserMistake
 from assay.home import make_private, written_whole
 from assay.manifest import run_manifest_in
-from assay.open_model import opened, using
+from assay.open_model import let_go, opened, using
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.rewards.published import CATALOG, Published
 from assay.rewards.remote.endpoints import ReadBlock
@@ -102,12 +102,34 @@ def probe_conversations() -> list[Conversation]:
 
 
 def verify(
-    spec: ModelSpec, *, workers: int, scheduler_address: str | None = None, say: Callable[[str], None]
+    spec: ModelSpec,
+    *,
+    workers: int,
+    scheduler_address: str | None = None,
+    gpus_per_model: int = 1,
+    say: Callable[[str], None],
 ) -> list[Check]:
     """Every check of the model, in the order they ran. Loads it in this process, then in the workers.
 
-    The workers are so many of the scheduler's at that address, or are started here where there is none.
+    The workers are so many of the scheduler's at that address, or are started here where there is none, each
+    with so many GPUs as a model has in a run. By then this process has let go of it: they get its GPUs.
     """
+    from assay.rewards.local.device_memory import give_back
+
+    conversations, alone, checks = _checked_here(spec, say)
+    let_go()
+    give_back()
+    say(f"asking {workers} workers" if scheduler_address else f"starting {workers} workers")
+    cluster = ClusterOptions(
+        workers=workers, scheduler_address=scheduler_address, gpus_per_model=gpus_per_model
+    )
+    return [*checks, _workers(spec, conversations, alone, workers, cluster)]
+
+
+def _checked_here(
+    spec: ModelSpec, say: Callable[[str], None]
+) -> tuple[list[Conversation], Scores, list[Check]]:
+    """The probe conversations, their scores one at a time, and the checks that need this process alone."""
     say(f"loading {spec.name} ({spec.dtype})")
     model = opened(spec)
     conversations, alone = _scored_alone(model, spec)
@@ -122,9 +144,7 @@ def verify(
         _batch_budget(model, spec, conversations, alone),
         _single_pass(model, spec, conversations, alone),
     ]
-    say(f"asking {workers} workers" if scheduler_address else f"starting {workers} workers")
-    cluster = ClusterOptions(workers=workers, scheduler_address=scheduler_address)
-    return [*checks, _workers(spec, conversations, alone, workers, cluster)]
+    return conversations, alone, checks
 
 
 def verify_service(

@@ -167,7 +167,11 @@ def checked(
         local = _counterpart(options, settings, deployed)
         return verify_service(spec, local, read_block=read_block, say=console.say)
     return verify(
-        spec, workers=options.workers, scheduler_address=settings.scheduler_address, say=console.say
+        spec,
+        workers=options.workers,
+        scheduler_address=settings.scheduler_address,
+        gpus_per_model=settings.gpus_per_model,
+        say=console.say,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,8 +44,6 @@ class _Here:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from contextlib import contextmanager
-
     from transformers import dynamic_module_utils
 
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
@@ -74,6 +74,28 @@ def test_real_workers_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.M
     checks = verified(tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096)))
     assert checks[-1].name == "2 Dask workers"
     assert checks[-1].passed
+
+
+def test_this_process_lets_go_of_the_model_before_workers_load_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded() -> set[int]:
+        return {id(one) for one in gc.get_objects() if type(one) is LocalRewardModel}
+
+    @contextmanager
+    def here(options: ClusterOptions) -> Iterator[_Here]:
+        asked.append(options)
+        left.append(loaded() - before)
+        yield _Here(options.workers or 1)
+
+    gc.collect()
+    before, left, asked = loaded(), list[set[int]](), list[ClusterOptions]()
+    monkeypatch.setattr(verification, "connected", here)
+    spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096, seed=11))
+    verify(spec, workers=2, gpus_per_model=3, say=lambda line: None)
+    assert left == [set()]
+    assert loaded() - before
+    assert asked == [ClusterOptions(workers=2, gpus_per_model=3)]
 
 
 def failed(checks: list[Check]) -> list[str]:

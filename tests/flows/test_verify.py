@@ -50,6 +50,20 @@ def test_scores_that_differ_from_the_recorded_exit_1(
     assert out.endswith("failed: recorded scores\n")
 
 
+def test_workers_are_those_that_a_run_has(
+    folder: Path, assay_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(verify_command, "verify", lambda spec, **options: asked.append((spec, options)))
+    settings = Settings(home=assay_home, gpus_per_model=2, scheduler_address="tcp://127.0.0.1:9")
+    given = VerifyOptions(model=str(folder), workers=3)
+    verify_command.checked(given, settings, Console())
+    ((spec, options),) = asked
+    del options["say"]
+    assert spec.device_map == "auto"
+    assert options == {"workers": 3, "gpus_per_model": 2, "scheduler_address": "tcp://127.0.0.1:9"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
