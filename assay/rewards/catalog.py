@@ -28,7 +28,7 @@ from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS, fingerprint
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.published import CATALOG, HELPSTEER, Entry
 from assay.scalar import check_weights
-from assay.schema import FLAGS, REWARD, STEERLM_ATTRIBUTES
+from assay.schema import FLAGS, REWARD, STEERLM_ATTRIBUTES, WEIGHTED_REWARD
 
 OVER_LENGTH = ("quarantine", "left-truncate")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -38,7 +38,9 @@ _DOWNLOADED = (*SETTINGS, WEIGHTS, _INDEX)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Columns that stand beside the attributes in every table of scores.
-_RESERVED = frozenset({"row", "turn", "key", "reason", "tokens_cut", "tokens", "segment", "messages", *FLAGS})
+_RESERVED = frozenset(
+    {"row", "turn", "key", "reason", "tokens_cut", "tokens", "segment", "messages", WEIGHTED_REWARD, *FLAGS}
+)
 
 
 @dataclass(frozen=True, slots=True)

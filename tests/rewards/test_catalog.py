@@ -101,6 +101,7 @@ def test_no_output_can_take_the_name_of_a_warning(folder: Path) -> None:
         (["helpfulness"], r"names 1 outputs \(helpfulness\), model .* has 2"),
         (["helpfulness", "helpfulness"], "a name is given twice"),
         (["helpfulness", "reason"], "'reason' cannot be an attribute's name"),
+        (["helpfulness", "weighted_reward"], "'weighted_reward' cannot be an attribute's name"),
         (["helpfulness", "so good"], "'so good' cannot be an attribute's name"),
     ],
 )
