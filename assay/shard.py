@@ -69,10 +69,10 @@ class Shard:
         """This shard with its records in it, for a worker that shares no file system with this process."""
         written = io.BytesIO()
         frames = [
-            _texts(home.artifacts / path, self.members.filter(pl.col("piece") == piece)["row"]).select(
+            _texts(home.artifacts / self.record_files[int(str(piece))], members["row"]).select(
                 pl.lit(piece, pl.UInt32).alias("piece"), "row", "messages"
             )
-            for piece, path in self.record_files.items()
+            for (piece,), members in self.members.group_by("piece", maintain_order=True)
         ]
         pl.concat(frames).write_ipc(written, compression="zstd")
         return dataclasses.replace(self, record_files={}, carried=written.getvalue())

@@ -211,11 +211,20 @@ def test_a_shard_carries_what_its_files_hold(home: Home, model: ModelSpec) -> No
     )
     files = {number: piece.records.path for number, piece in enumerate(converted.pieces)}
     shard = Shard(0, members, files, 10)
-    carrying = shard.carrying(home)
     nowhere = Home(Path("/nonexistent"))
-    assert requested(carrying, nowhere) == requested(shard, home)
-    first, second = carrying.halves()
-    assert [*requested(first, nowhere)[0], *requested(second, nowhere)[0]] == requested(shard, home)[0]
+    assert requested(shard.carrying(home), nowhere) == requested(shard, home)
+
+
+def test_a_record_that_kills_every_worker_is_found_in_a_shard_of_several_pieces(
+    home: Home, model: ModelSpec
+) -> None:
+    bad = records(1, mark=fakes.POISON, first=1)
+    converted = convert(home, [*records(1), *bad], records(2, first=9))
+    scored, work = score(converted, model, home, shard_tokens=10_000)
+    assert scored.failed == {"killed_workers": 2}
+    assert work.turns_scored == 6
+    frame = values(scored, home)
+    assert frame.filter(pl.col("reason").is_not_null()).height == 2
 
 
 def test_the_run_ends_with_one_line_where_s3_goes_away_and_goes_on_from_there(
