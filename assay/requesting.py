@@ -26,6 +26,7 @@ from assay.rewards.remote.transport import Traffic
 from assay.schema import Message, turn_positions
 from assay.shard import Shard, ShardWork, requested
 from assay.store import ScoreStore
+from assay.wording import counted
 
 #: What is paid for is stored at least so often; a process that is killed loses no more.
 CHECKPOINT_SECONDS = 20.0
@@ -82,6 +83,7 @@ class _Requests:
         self._progress = progress
         self._store = ScoreStore(home, model.fingerprint, model.attributes)
         self._under_way: dict[int, _UnderWay] = {}
+        self._writing = asyncio.Lock()
         self._told = Traffic()
         self._tokens_told = 0
         self._tokens_of_shards = 0
@@ -101,8 +103,7 @@ class _Requests:
         except BaseExceptionGroup as several:
             raise _first(several) from None
         finally:
-            for one in self._under_way.values():
-                self._write(one)
+            self._write_the_rest()
 
     async def _ask(self, shards: Iterable[Shard], service: Service) -> None:
         """Start a turn whenever there is room for one; return when all have ended."""
@@ -111,6 +112,8 @@ class _Requests:
         async def ask(number: int, key: bytes, messages: Sequence[Message]) -> None:
             try:
                 self._note(number, key, await service.rate(messages), service)
+                if self._under_way[number].left == 0:
+                    await self._end(number, service)
             finally:
                 room.release()
 
@@ -126,7 +129,7 @@ class _Requests:
                         group.create_task(ask(number, key, request.messages[: positions[turn] + 1]))
 
     def _note(self, number: int, key: bytes, outcome: TurnScore, service: Service) -> None:
-        """Take a turn's outcome down, and write its shard if it was the last."""
+        """Take a turn's outcome down."""
         one = self._under_way[number]
         one.left -= 1
         one.turns += 1
@@ -136,8 +139,6 @@ class _Requests:
         else:
             one.unwritten[key] = outcome
         self._tell(int(outcome.values is None), service)
-        if one.left == 0:
-            self._end(number, service)
 
     def _tell(self, failed: int, service: Service) -> None:
         """Pass on what went over the wire since the last time."""
@@ -156,9 +157,10 @@ class _Requests:
         self._told = Traffic(sent.requests, sent.retries)
         self._tokens_told = service.tokens_seen
 
-    def _end(self, number: int, service: Service) -> None:
+    async def _end(self, number: int, service: Service) -> None:
+        """Write a shard all of whose turns have an outcome."""
+        await self._write(self._under_way[number])
         one = self._under_way.pop(number)
-        self._write(one)
         tokens = service.tokens_seen - self._tokens_of_shards
         self._tokens_of_shards = service.tokens_seen
         self._done(
@@ -176,15 +178,34 @@ class _Requests:
     async def _save_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(CHECKPOINT_SECONDS)
-            for one in self._under_way.values():
-                self._write(one)
+            for one in list(self._under_way.values()):
+                await self._write(one)
 
-    def _write(self, one: _UnderWay) -> None:
-        """A segment of the turns that are in none yet, in the order of their keys and not of the replies."""
-        if not one.unwritten:
-            return
-        one.segment = self._store.write(dict(sorted(one.unwritten.items())))
-        one.unwritten = {}
+    async def _write(self, one: _UnderWay) -> None:
+        """A segment of the turns that are in none yet; in a thread, for replies do not wait for a store."""
+        async with self._writing:
+            if taken := dict(one.unwritten):
+                one.segment = await asyncio.to_thread(self._segment, taken)
+                for key in taken:
+                    del one.unwritten[key]
+
+    def _segment(self, scores: dict[bytes, TurnScore]) -> str:
+        """The digest of a new segment, in the order of the keys and not of the replies."""
+        return self._store.write(dict(sorted(scores.items())))
+
+    def _write_the_rest(self) -> None:
+        """Write what a stop left of every shard; a failure is told, for what stopped the run is raised."""
+        lost = 0
+        failure: Exception | None = None
+        for one in self._under_way.values():
+            if one.unwritten:
+                try:
+                    self._segment(one.unwritten)
+                except (AssayError, OSError) as error:
+                    lost += len(one.unwritten)
+                    failure = failure or error
+        if failure is not None:
+            self._progress.say(f"warning: {counted(lost, 'rated turns')} could not be stored: {failure}")
 
 
 async def _now_and_then(heed: Callable[[], None]) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import handmade
 import polars as pl
 import pytest
 import services
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from handmade import Record
 from services import Answer, Asked, Server, rated
 
@@ -20,7 +22,9 @@ from assay.cluster import ClusterOptions
 from assay.errors import Resumable
 from assay.home import Home
 from assay.manifest import Scored
+from assay.progress import Progress, Silent
 from assay.rewards.remote.endpoints import spec_of
+from assay.s3 import Objects, _client
 from assay.scoring import ScoringWork
 
 NO_WORKERS = ClusterOptions(workers=1)
@@ -56,13 +60,29 @@ def score(
     *,
     shard_tokens: int = 8,
     heed: Callable[[], None] = lambda: None,
+    progress: Progress = Silent(),  # noqa: B008
     **changes: Any,
 ) -> tuple[Scored, ScoringWork]:
     converted = handmade.make(home, {"chat.jsonl": [records(count)]}).converted
     model = spec_of(services.endpoint(server.url, **changes))
     return scoring.score(
-        converted, model, home=home, cluster=NO_WORKERS, shard_tokens=shard_tokens, heed=heed
+        converted,
+        model,
+        home=home,
+        cluster=NO_WORKERS,
+        shard_tokens=shard_tokens,
+        progress=progress,
+        heed=heed,
     )
+
+
+def on_every_segment_put(do: Callable[[], AWSResponse | None]) -> None:
+    """What that returns is S3's answer; of None, what S3 answers."""
+
+    def put(request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
+        return do() if request.url.endswith(".parquet") else None
+
+    _client().meta.events.register("before-send.s3.PutObject", put)
 
 
 def stored(home: Home) -> int:
@@ -157,3 +177,55 @@ def test_nothing_missing_asks_nothing_not_even_the_probe(server: Server, home: H
     assert again == first
     assert work.turns_scored == 0
     assert len(server.asked) == asked
+
+
+def test_replies_are_heard_while_a_segment_is_put(server: Server, tmp_path: Path, bucket: str) -> None:
+    slowly = [3.0]
+
+    def wait_once() -> None:
+        time.sleep(slowly.pop() if slowly else 0.0)
+
+    on_every_segment_put(wait_once)
+    server.answer = late
+    scored, work = score(server, Home(tmp_path, bucket), 6, in_flight=4, timeout_seconds=2.0)
+    assert not slowly
+    assert work.turns_scored == 12
+    assert not scored.failed
+    assert len(server.paid) == 12
+
+
+def test_a_store_that_refuses_at_the_end_hides_neither_what_stopped_the_run_nor_other_shards(
+    server: Server, tmp_path: Path, bucket: str
+) -> None:
+    """Of two shards one turn each is rated when the service says that it is enough."""
+    refused: list[AWSResponse] = []
+    waiting: list[Asked] = []
+
+    def refuse_once() -> AWSResponse | None:
+        if refused:
+            return None
+        body = io.BytesIO(b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+        body.stream = lambda **_: iter([body.getvalue()])  # type: ignore[attr-defined]
+        refused.append(AWSResponse("", 403, {}, body))
+        return refused[0]
+
+    def answer(asked: Asked) -> Answer:
+        if asked.last.startswith("a") or b"What is 1+1?" in asked.body:
+            return rated(asked)
+        waiting.append(asked)
+        return Answer(delay=60) if len(waiting) == 1 else Answer(b"", 429, {"Retry-After": "999"})
+
+    class Heard(Silent):
+        lines: ClassVar[list[str]] = []
+
+        def say(self, line: str) -> None:
+            self.lines.append(line)
+
+    on_every_segment_put(refuse_once)
+    server.answer = answer
+    home = Home(tmp_path, bucket)
+    with pytest.raises(Resumable):
+        score(server, home, 2, in_flight=2, shard_tokens=1, progress=Heard())
+    (line,) = [line for line in Heard.lines if "could not be stored" in line]
+    assert line.startswith("warning: 1 rated turn could not be stored: s3://")
+    assert len([one for one in Objects(bucket).list_all("") if one.name.endswith(".parquet")]) == 1
