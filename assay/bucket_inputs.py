@@ -119,12 +119,11 @@ def copied(file: RemoteFile, home: Home) -> str:
             running = hashlib.blake2b(digest_size=16)
             size = 0
             with temporary.open("wb") as out:
-                chunks = Objects(f"{SCHEME}{bucket}").chunks(key, etag=file.found.etag)
-                for chunk in chunks or ():
+                for chunk in Objects(f"{SCHEME}{bucket}").chunks(key, etag=file.found.etag):
                     out.write(chunk)
                     running.update(chunk)
                     size += len(chunk)
-            if chunks is None or size != file.found.size:
+            if size != file.found.size:
                 raise InputFault(f"{file.address}: was changed or removed since it was listed. Run again.")
             copy = _copy(home, running.hexdigest(), _ending(file.address))
             # One of the same content may be read by now, and is to stay the file that it is.

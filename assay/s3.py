@@ -125,22 +125,31 @@ class Objects:
                         raise
         raise AssertionError
 
-    def chunks(self, name: str, *, etag: str) -> Iterator[bytes] | None:
-        """The object's content in parts; None where it is not what it was under ``etag``."""
-        from botocore.exceptions import ClientError
-
+    def chunks(self, name: str, *, etag: str) -> Iterator[bytes]:
+        """Yield the object's content in parts; not all of it where it is not what it was under ``etag``."""
         with self._told("read", name) as client:
-            try:
-                answer = client.get_object(Bucket=self._bucket, Key=self._prefix + name, IfMatch=etag)
-            except ClientError as error:
-                if error.response["Error"]["Code"] in _UNMET:
-                    return None
-                raise
-        return self._read_on(answer["Body"], name)
+            from botocore.exceptions import BotoCoreError, ClientError
 
-    def _read_on(self, body: Any, name: str) -> Iterator[bytes]:
-        with self._told("read", name):
-            yield from body.iter_chunks(_CHUNK_BYTES)
+            size = failures = 0
+            while True:
+                rest = {"Range": f"bytes={size}-"} if size else {}
+                try:
+                    answer = client.get_object(
+                        Bucket=self._bucket, Key=self._prefix + name, IfMatch=etag, **rest
+                    )
+                    for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
+                        size += len(chunk)
+                        failures = 0
+                        yield chunk
+                    return
+                except ClientError as error:
+                    if error.response["Error"]["Code"] in _UNMET:
+                        return
+                    raise
+                except BotoCoreError:
+                    failures += 1
+                    if failures == _READ_ATTEMPTS:
+                        raise
 
     def put(self, name: str, data: bytes) -> str:
         """The ETag of the object that now holds the data, whatever it held before. One request."""
@@ -190,9 +199,10 @@ class Objects:
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a machine with a role"
             ) from error
         except BotoCoreError as error:
+            said = " ".join(str(error).split()).rstrip(".")
             raise StoreFault(
-                f"{address}: cannot be {what}: {' '.join(str(error).split())}. What is stored by then stays, "
-                "and the same command goes on from there"
+                f"{address}: cannot be {what}: {said}. What is stored by then stays, and the same command "
+                "goes on from there"
             ) from error
 
 

@@ -20,7 +20,7 @@ from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 from prefect.utilities.annotations import opaque
 
-from assay.errors import ClusterFault
+from assay.errors import ClusterFault, StoreFault, StoreRefusal
 from assay.home import Home
 
 M = TypeVar("M")
@@ -57,7 +57,9 @@ def key_given(context: TaskRunContext, parameters: dict[str, Any]) -> str:
 def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """A stage's ``retry_condition_fn``: whether what went wrong may not happen again."""
     error = state.data
-    return isinstance(error, ClusterFault) or (isinstance(error, OSError) and error.errno in _PASSING)
+    if isinstance(error, OSError):
+        return error.errno in _PASSING
+    return isinstance(error, ClusterFault | StoreFault) and not isinstance(error, StoreRefusal)
 
 
 def stage_task(

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from assay import bucket_inputs
 from assay.bucket_inputs import copied, remote_files, sweep_copies
 from assay.config import Settings
 from assay.deployed import places
-from assay.errors import InputFault, UserMistake
+from assay.errors import InputFault, StoreFault, UserMistake
 from assay.home import Home, digest_of_file
 from assay.ingest import take_inventory
 from assay.s3 import Objects, _client
@@ -121,6 +122,57 @@ def test_an_object_is_copied_once_and_again_when_it_is_another(
     assert Path(first).read_bytes() == LINE, "a damaged copy was taken for the object"
     assert len(fetches) == 3
     assert not list((home.copies / "inputs").glob(".*"))
+
+
+class BreaksOff:
+    """A connection that ends after so many bytes of a body."""
+
+    def __init__(self, raw: Any, count: int) -> None:
+        self._raw = raw
+        self._left = count
+
+    def read(self, amount: int) -> bytes:
+        if not self._left:
+            raise urllib3.exceptions.ProtocolError("Connection broken.")
+        data: bytes = self._raw.read(min(amount, self._left))
+        self._left -= len(data)
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+
+def breaking_off(after: int, times: int) -> list[int]:
+    """From now on so many bodies break off; the list has as many entries as there are to come."""
+    left = [after] * times
+
+    def break_off(parsed: dict[str, Any], **_: Any) -> None:
+        if left:
+            body = parsed["Body"]
+            body._raw_stream = BreaksOff(body._raw_stream, left.pop())
+
+    _client().meta.events.register("after-call.s3.GetObject", break_off)
+    return left
+
+
+def test_a_copy_that_breaks_off_goes_on_where_it_was(team: str, home: Home, fetches: list[str]) -> None:
+    content = os.urandom(5_000_000)
+    Objects(team).put("large.jsonl", content)
+    (file,) = remote_files(f"{team}/large.jsonl")
+    left = breaking_off(after=1_500_000, times=3)
+    assert Path(copied(file, home)).read_bytes() == content
+    assert left == []
+    assert len(fetches) == 4
+
+
+def test_a_copy_that_breaks_off_again_and_again_is_a_fault_that_names_the_object(
+    team: str, home: Home
+) -> None:
+    (file,) = remote_files(f"{team}/chats/2026/a.jsonl")
+    breaking_off(after=0, times=9)
+    with pytest.raises(StoreFault, match=rf"^{team}/chats/2026/a\.jsonl: cannot be read: .*[^.]\. What is"):
+        copied(file, home)
+    assert list((home.copies / "inputs").iterdir()) == []
 
 
 def _remove(team: str) -> None:

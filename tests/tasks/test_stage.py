@@ -20,7 +20,7 @@ from prefect import flow, runtime, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from assay.errors import ClusterFault, UserMistake
+from assay.errors import ClusterFault, StoreFault, StoreRefusal, UserMistake
 from assay.home import Artifact, Home
 from tasks.stage import Finished, as_json, key_given, may_pass, results_folder, run_stage
 
@@ -189,7 +189,11 @@ def test_what_is_kept_is_json_and_of_nothing_but_the_manifest(home: Home) -> Non
 
 @pytest.mark.parametrize(
     "fault",
-    [OSError(errno.EIO, "the disk was away"), ClusterFault("the workers were away")],
+    [
+        OSError(errno.EIO, "the disk was away"),
+        ClusterFault("the workers were away"),
+        StoreFault("S3 was away"),
+    ],
     ids=lambda fault: type(fault).__name__,
 )
 def test_a_fault_that_may_pass_is_tried_again(home: Home, fault: Exception) -> None:
@@ -200,7 +204,12 @@ def test_a_fault_that_may_pass_is_tried_again(home: Home, fault: Exception) -> N
 
 @pytest.mark.parametrize(
     "fault",
-    [OSError(errno.ENOSPC, "the disk is full"), UserMistake("a rule is wrong"), ValueError("a bug")],
+    [
+        OSError(errno.ENOSPC, "the disk is full"),
+        UserMistake("a rule is wrong"),
+        StoreRefusal("no such bucket"),
+        ValueError("a bug"),
+    ],
     ids=lambda fault: type(fault).__name__,
 )
 def test_a_fault_that_will_not_pass_is_raised_as_it_was(home: Home, fault: Exception) -> None:
