@@ -75,16 +75,21 @@ class Objects:
     Every method raises StoreFault where S3 does not answer, StoreRefusal where it answers with a no.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, seconds: float | None = None) -> None:
         matched = _ADDRESS.fullmatch(address)
         assert matched is not None, address
         self.address = address.rstrip("/")
+        self._seconds = seconds
         self._bucket = matched["bucket"]
         self._prefix = f"{matched['prefix'].lstrip('/')}/".lstrip("/")
 
     def below(self, name: str) -> Objects:
         """The objects below that name."""
         return Objects(f"{self.address}/{name}")
+
+    def asked_once(self, seconds: float) -> Objects:
+        """The same, but a request is given up where S3 is silent for so long, and is not repeated."""
+        return Objects(self.address, seconds=seconds)
 
     def check(self) -> None:
         """Raise unless they can be listed."""
@@ -182,7 +187,7 @@ class Objects:
     @contextmanager
     def _told(self, what: str, name: str = "") -> Iterator[Any]:
         """Yield the client, and turn its errors into ours: one line, with the address and what to do."""
-        client = _client()
+        client = _client() if self._seconds is None else _client(self._seconds)
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
         address = f"{self.address}/{name}".rstrip("/")
@@ -207,8 +212,11 @@ class Objects:
 
 
 @functools.cache
-def _client() -> Any:
-    """This process's connections to S3. botocore repeats what fails in passing, as AWS_MAX_ATTEMPTS says."""
+def _client(seconds: float | None = None) -> Any:
+    """This process's connections to S3. botocore repeats what fails in passing, as AWS_MAX_ATTEMPTS says.
+
+    With ``seconds`` it waits no longer than that, and repeats nothing.
+    """
     try:
         import botocore.session
         from botocore.config import Config
@@ -216,7 +224,10 @@ def _client() -> Any:
     except ModuleNotFoundError as error:
         raise StoreRefusal(f"the package {error.name} for S3 is missing: pip install -e '.[s3]'") from error
     config = Config(
-        connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, max_pool_connections=CONNECTIONS
+        connect_timeout=seconds or _CONNECT_SECONDS,
+        read_timeout=seconds or _READ_SECONDS,
+        max_pool_connections=CONNECTIONS,
+        retries={"total_max_attempts": 1} if seconds else None,
     )
     try:
         return botocore.session.Session().create_client("s3", config=config)

@@ -26,6 +26,8 @@ LEASE_SECONDS = 30.0
 
 _BEATS_A_LEASE = 6
 _LOOKS_A_LEASE = 15
+# Of a lease: a renewal that hangs, in connecting too, leaves the time for another.
+_PATIENCE = 1 / 4
 
 
 class _Holder(msgspec.Struct, frozen=True):
@@ -46,6 +48,7 @@ class Lease:
 
     def __init__(self, objects: Objects, name: str) -> None:
         self._objects = objects
+        self._renewing = objects.asked_once(LEASE_SECONDS * _PATIENCE)
         self._name = name
         self._mine = _Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, LEASE_SECONDS)
         self._etag = ""
@@ -75,7 +78,7 @@ class Lease:
             renewing.join(self._mine.lease_seconds)
             # What another took is not touched; a lease that cannot be given back runs out.
             with suppress(StoreFault):
-                self._objects.replace(self._name, self._body(released=True), etag=self._etag)
+                self._renewing.replace(self._name, self._body(released=True), etag=self._etag)
 
     def _check(self) -> None:
         if self._lost_to is not None:
@@ -124,11 +127,11 @@ class Lease:
                 self._renew(beat)
 
     def _renew(self, beat: int) -> None:
-        etag = self._objects.replace(self._name, self._body(beat=beat), etag=self._etag)
+        etag = self._renewing.replace(self._name, self._body(beat=beat), etag=self._etag)
         if etag is None:
-            content = self._objects.read(self._name)
+            content = self._renewing.read(self._name)
             if content is None:
-                etag = self._objects.create(self._name, self._body(beat=beat))
+                etag = self._renewing.create(self._name, self._body(beat=beat))
             elif (holder := _decoded(content.data)).token == self._mine.token:
                 # The answer to a renewal was lost, and botocore sent it again.
                 etag = content.etag

@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -62,6 +62,7 @@ def test_who_waits_is_told_for_whom_and_goes_on_when_it_is_given_back(objects: O
 def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_is_told(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    renew = Lease._renew
     monkeypatch.setattr(Lease, "_renew", lambda self, beat: time.sleep(SHORT / 10))
     suspended = Lease(objects, "lock")
     with suspended.held(pytest.fail) as check:
@@ -71,8 +72,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_is_told(
         assert time.monotonic() - began >= SHORT
         assert other.said[-1].endswith(f"was not heard of for {SHORT:.0f} s; going on")
         check()
-        monkeypatch.undo()
-        suspended._renew(9)
+        renew(suspended, 9)
         with pytest.raises(Resumable, match=f"another run .*pid {os.getpid()}.* scores with this model now"):
             check()
     content = objects.read("lock")
@@ -103,6 +103,73 @@ def test_a_renewal_whose_answer_was_lost_does_not_cost_the_lease(objects: Object
     assert content is not None
     assert content.etag == ours._etag
     assert b'"beat":3' in content.data
+
+
+class Between:
+    """A server between S3 and who asks it, which can leave a connection without an answer."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.removeprefix("http://").partition(":")
+        self._behind = host, int(port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.leave_next = threading.Event()
+        self.left: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        for one in (self._listener, *self.left):
+            one.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                if self.leave_next.is_set():
+                    self.leave_next.clear()
+                    self.left.append(near)
+                    continue
+                far = socket.create_connection(self._behind)
+                for ends in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+
+def test_a_connection_that_hangs_does_not_cost_the_lease(
+    objects: Objects, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, _, prefix = objects.address.removeprefix("s3://").partition("/")
+    direct = _client()
+
+    def etag() -> str:
+        return str(direct.head_object(Bucket=name, Key=f"{prefix}/lock")["ETag"])
+
+    def renewed(since: str) -> bool:
+        """Long before the time is up after which a request is given up elsewhere."""
+        deadline = time.monotonic() + 10 * SHORT
+        while time.monotonic() < deadline:
+            if etag() != since:
+                return True
+            time.sleep(0.05)
+        return False
+
+    between = Between(s3)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", between.address)
+    _client.cache_clear()
+    with Lease(objects, "lock").held(pytest.fail) as check:
+        between.leave_next.set()
+        deadline = time.monotonic() + 30
+        while not between.left and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert between.left
+        assert renewed(etag())
+        check()
+        between.close()
 
 
 def test_a_lock_that_somebody_removed_is_put_back(objects: Objects) -> None:
