@@ -93,6 +93,7 @@ class Lease:
         told = watched = ""
         since = time.monotonic()
         while True:
+            etag = None
             content = self._objects.read(self._name)
             if content is None:
                 etag = self._objects.create(self._name, self._body())
@@ -102,21 +103,21 @@ class Lease:
                     return content.etag
                 if content.etag != watched:
                     watched, since = content.etag, time.monotonic()
-                if not holder.released:
-                    if time.monotonic() - since < holder.lease_seconds:
-                        if told != holder.token:
-                            told = holder.token
-                            say(
-                                f"another run ({holder}) is scoring with this model; waiting for it to "
-                                "finish, then taking its scores"
-                            )
-                        heed()
-                        time.sleep(holder.lease_seconds / _LOOKS_A_LEASE)
-                        continue
+                if holder.released:
+                    etag = self._objects.replace(self._name, self._body(), etag=content.etag)
+                elif time.monotonic() - since >= holder.lease_seconds:
                     say(f"that run ({holder}) was not heard of for {holder.lease_seconds:.0f} s; going on")
-                etag = self._objects.replace(self._name, self._body(), etag=content.etag)
+                    etag = self._objects.replace(self._name, self._body(), etag=content.etag)
+                elif told != holder.token:
+                    told = holder.token
+                    say(
+                        f"another run ({holder}) is scoring with this model; waiting for it to finish, then "
+                        "taking its scores"
+                    )
             if etag is not None:
                 return etag
+            heed()
+            time.sleep(self._mine.lease_seconds / _LOOKS_A_LEASE)
 
     def _renew_until_the_end(self) -> None:
         beat = 0

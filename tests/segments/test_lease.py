@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
 
+import msgspec
 import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from assay.errors import Resumable
-from assay.s3 import Objects, _client
+from assay.s3 import Content, Objects, _client
 from assay.segments import lease
 from assay.segments.lease import Lease
 
@@ -82,12 +85,60 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_is_told(
     other.join(30)
 
 
-def test_only_who_saw_it_last_takes_over(objects: Objects) -> None:
-    """Both waited as long; the one whose condition does not hold any more goes on waiting."""
-    dead = Lease(objects, "lock")
-    etag = dead._taken(pytest.fail, lambda: None)
-    assert objects.replace("lock", dead._body(beat=7), etag=etag) is not None
-    assert objects.replace("lock", b"{}", etag=etag) is None
+class Together(Objects):
+    """Whoever reads the lock of the dead run goes on when both have read it."""
+
+    both = threading.Barrier(2)
+
+    def read(self, name: str) -> Content | None:
+        content = super().read(name)
+        if content is not None and b"dead" in content.data:
+            self.both.wait(30)
+        return content
+
+
+def test_of_two_who_wait_for_a_dead_run_one_takes_over(objects: Objects) -> None:
+    objects.put("lock", msgspec.json.encode(lease._Holder("dead", 1, "dead", lease_seconds=0.0)))
+    first, second = (Waiting(Together(objects.address)) for _ in range(2))
+    deadline = time.monotonic() + 30
+    while not (first.has_it.is_set() or second.has_it.is_set()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    winner, other = (first, second) if first.has_it.is_set() else (second, first)
+    assert winner.has_it.is_set()
+    assert not other.has_it.wait(SHORT / 2)
+    winner.may_end.set()
+    assert other.has_it.wait(30)
+    other.may_end.set()
+    for one in (first, second):
+        one.join(30)
+        assert one.said[0] == "that run (host dead, pid 1) was not heard of for 0 s; going on"
+
+
+def test_a_takeover_that_s3_does_not_let_through_is_tried_now_and_then_and_may_be_given_up(
+    objects: Objects,
+) -> None:
+    class Enough(Exception):
+        pass
+
+    objects.put("lock", msgspec.json.encode(lease._Holder("dead", 1, "dead", lease_seconds=0.0)))
+    asked: list[float] = []
+
+    def conflict(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        asked.append(time.monotonic())
+        if len(asked) > 50:
+            raise AssertionError("asked again and again")
+        body = io.BytesIO()
+        body.stream = lambda **_: iter([b"<Error><Code>ConditionalRequestConflict</Code></Error>"])  # type: ignore[attr-defined]
+        return AWSResponse(request.url, 409, {}, body)
+
+    def heed() -> None:
+        if len(asked) == 4:
+            raise Enough
+
+    _client().meta.events.register("before-send.s3.PutObject", conflict)
+    with pytest.raises(Enough), Lease(objects, "lock").held(lambda line: None, heed):
+        pass
+    assert asked[-1] - asked[0] >= 3 * SHORT / lease._LOOKS_A_LEASE
 
 
 def test_a_renewal_whose_answer_was_lost_does_not_cost_the_lease(objects: Objects) -> None:
