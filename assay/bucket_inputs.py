@@ -10,9 +10,11 @@ import fnmatch
 import glob
 import hashlib
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from assay.disk import full_disk_named
 from assay.errors import InputFault, UserMistake
 from assay.home import Home, digest_of_bytes, is_intact
 from assay.manifest import InputFile
-from assay.s3 import SCHEME, Found, Objects, is_address, is_remote
+from assay.s3 import CONNECTIONS, SCHEME, Found, Objects, is_address, is_remote
 from assay.sources import KNOWN_ENDINGS
 
 #: A copy that no run has asked for in so long is removed.
@@ -97,10 +99,24 @@ def _matches(pattern: Sequence[str], name: Sequence[str]) -> bool:
     return not hidden and fnmatch.fnmatchcase(name[0], pattern[0]) and _matches(pattern[1:], name[1:])
 
 
-def copied(file: RemoteFile, home: Home) -> str:
+def all_copied(files: Sequence[RemoteFile], home: Home) -> list[str]:
+    """Where the copies of the objects are, in their order; several are fetched at a time.
+
+    Raises what ``copied`` raises for the first that fails; the others are then given up.
+    """
+    stop = threading.Event()
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        try:
+            return list(pool.map(lambda file: copied(file, home, stop), files))
+        except BaseException:
+            stop.set()
+            raise
+
+
+def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) -> str:
     """Where a copy of the object is, made now if there is none; whole, with the object's bytes.
 
-    InputFault where the object has changed, or is gone, since it was listed.
+    InputFault where the object has changed, or is gone, since it was listed, and once ``stop`` is set.
     """
     folder = _folder(home)
     link = folder / digest_of_bytes(file.address.encode(), file.found.etag.encode())
@@ -123,6 +139,8 @@ def copied(file: RemoteFile, home: Home) -> str:
                     out.write(chunk)
                     running.update(chunk)
                     size += len(chunk)
+                    if stop is not None and stop.is_set():
+                        raise InputFault(f"{file.address}: was given up.")
             if size != file.found.size:
                 raise InputFault(f"{file.address}: was changed or removed since it was listed. Run again.")
             copy = _copy(home, running.hexdigest(), _ending(file.address))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from assay.bucket_inputs import copied, remote_files, sweep_copies
+from assay.bucket_inputs import all_copied, remote_files, sweep_copies
 from assay.deployed import contains
 from assay.errors import UserMistake
 from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
@@ -150,9 +150,8 @@ def _copies(
     sweep_copies(home, say)
     megabytes = sum(one.found.size for one in found) / 1e6
     say(f"{given}: {counted(len(found), 'objects')}, {megabytes:,.1f} MB; what is not here is copied first")
-    for one in found:
-        seen.add(one.address)
-        yield one.address, copied(one, home)
+    seen.update(one.address for one in found)
+    yield from zip((one.address for one in found), all_copied(found, home), strict=True)
 
 
 def _expanded(given: str, say: Callable[[str], None]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import urllib3
 
 from assay import bucket_inputs
-from assay.bucket_inputs import copied, remote_files, sweep_copies
+from assay.bucket_inputs import all_copied, copied, remote_files, sweep_copies
 from assay.config import Settings
 from assay.deployed import places
 from assay.errors import InputFault, StoreFault, UserMistake
@@ -172,6 +173,37 @@ def test_a_copy_that_breaks_off_again_and_again_is_a_fault_that_names_the_object
     breaking_off(after=0, times=9)
     with pytest.raises(StoreFault, match=rf"^{team}/chats/2026/a\.jsonl: cannot be read: .*[^.]\. What is"):
         copied(file, home)
+    assert list((home.copies / "inputs").iterdir()) == []
+
+
+def test_several_objects_are_fetched_at_a_time_and_given_in_order(team: str, home: Home) -> None:
+    together = threading.Barrier(3)
+
+    def wait_for_the_others(**_: Any) -> None:
+        together.wait(30)
+
+    _client().meta.events.register("before-send.s3.GetObject", wait_for_the_others)
+    inventory = take_inventory([f"{team}/chats/2026"], home=home)
+    assert [file.path for file in inventory.files] == [
+        f"{team}/chats/2026/{name}" for name in ("a.jsonl", "b [1].jsonl.gz", "deep/c.jsonl")
+    ]
+
+
+def test_where_one_object_fails_the_others_are_given_up(team: str, home: Home) -> None:
+    Objects(team).put("chats/2026/z.jsonl", os.urandom(20_000_000))
+    files = remote_files(f"{team}/chats/2026/?.jsonl")
+    _remove(team)
+    failed = threading.Event()
+
+    def slowly(parsed: dict[str, Any], **_: Any) -> None:
+        if parsed["ResponseMetadata"]["HTTPStatusCode"] != 200:
+            failed.set()
+        elif failed.wait(30):
+            time.sleep(0.5)
+
+    _client().meta.events.register("after-call.s3.GetObject", slowly)
+    with pytest.raises(InputFault, match=r"/a\.jsonl: was changed or removed"):
+        all_copied(files, home)
     assert list((home.copies / "inputs").iterdir()) == []
 
 
