@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.disk import full_disk_named
-from assay.errors import InputFault, UserMistake
+from assay.errors import InputFault, StoreRefusal, UserMistake
 from assay.home import Home, digest_of_bytes, is_intact
 from assay.manifest import InputFile
 from assay.s3 import CONNECTIONS, SCHEME, Found, Objects, is_address, is_remote
@@ -54,14 +54,17 @@ def local_path(file: InputFile, home: Home) -> str:
 def remote_files(given: str) -> list[RemoteFile]:
     """The objects that an address stands for, by name: one, those below it, or those that a glob matches.
 
-    UserMistake where there are none.
+    UserMistake where there are none, or where S3 refuses to tell.
     """
     bucket, _, key = given.removeprefix(SCHEME).partition("/")
     if not is_address(f"{SCHEME}{bucket}"):
         raise UserMistake(f"{given}: is no s3://BUCKET/NAME.")
     literal = key[: next((place for place, sign in enumerate(key) if sign in "*?["), len(key))]
     objects = Objects(f"{SCHEME}{bucket}")
-    found = [one for one in objects.list_all(literal) if not one.name.endswith("/")]
+    try:
+        found = [one for one in objects.list_all(literal) if not one.name.endswith("/")]
+    except StoreRefusal as error:
+        raise UserMistake(str(error)) from error
     folder = f"{key.rstrip('/')}/" if key else ""
     if chosen := [one for one in found if one.name == key]:
         pass

@@ -400,8 +400,9 @@ def _by_name(value: str, *, on_s3: bool) -> dict[str, Path | str]:
         name, equals, path = one.partition("=")
         remote = on_s3 and is_address(path) and not glob.has_magic(path)
         if not equals or not _FOLDER_NAME.fullmatch(name) or not (os.path.isabs(path) or remote):
+            meant = "NAME=/FOLDER or NAME=s3://BUCKET/PREFIX" if on_s3 else "NAME=/FOLDER"
             raise ValueError(
-                f"{one!r} is no NAME=/FOLDER; several are written as NAME=/FOLDER{os.pathsep}NAME=/FOLDER"
+                f"{one!r} is no {meant}; several are written as NAME=/FOLDER{os.pathsep}NAME=/FOLDER"
             )
         if name in folders:
             raise ValueError(f"names {name} twice")

@@ -87,6 +87,11 @@ def test_what_is_not_there_is_the_users_mistake(team: str, given: str, said: str
     assert str(refused.value).startswith(f"{team}/{given}: ")
 
 
+def test_a_bucket_that_is_not_there_is_the_users_mistake(s3: str) -> None:
+    with pytest.raises(UserMistake, match=r"s3://absent-bucket: cannot be listed \(NoSuchBucket\)"):
+        remote_files("s3://absent-bucket/chats")
+
+
 def test_what_is_no_address_is_the_users_mistake() -> None:
     with pytest.raises(UserMistake, match=r"s3://Team/a: is no s3://BUCKET/NAME"):
         remote_files("s3://Team/a")
@@ -287,7 +292,7 @@ def test_a_deployed_run_reads_below_the_operators_address_alone(
 @pytest.mark.parametrize("value", ["a=s3://Team/x", "a=s3://team/x*", "a=http://team/x", "a=s3://"])
 def test_a_root_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("ASSAY_DATA_ROOTS", value)
-    with pytest.raises(UserMistake, match="ASSAY_DATA_ROOTS"):
+    with pytest.raises(UserMistake, match=r"ASSAY_DATA_ROOTS.* or NAME=s3://BUCKET/PREFIX"):
         Settings.read()
 
 
