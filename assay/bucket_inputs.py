@@ -45,10 +45,20 @@ def _ending(address: str) -> str:
 
 
 def local_path(file: InputFile, home: Home) -> str:
-    """Where the file's bytes are on this machine."""
+    """Where the file's bytes are on this machine.
+
+    A copy that was removed since the file was read is made again. Where the object is another by now, or is
+    gone, there is no file.
+    """
     if not is_remote(file.path):
         return file.path
-    return str(_copy(home, file.digest, _ending(file.path)))
+    path = _copy(home, file.digest, _ending(file.path))
+    if not path.exists():
+        with suppress(UserMistake):
+            for found in remote_files(file.path):
+                if found.address == file.path:
+                    copied(found, home)
+    return str(path)
 
 
 def remote_files(given: str) -> list[RemoteFile]:

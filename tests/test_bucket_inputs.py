@@ -13,7 +13,7 @@ import pytest
 import urllib3
 
 from assay import bucket_inputs
-from assay.bucket_inputs import all_copied, copied, remote_files, sweep_copies
+from assay.bucket_inputs import all_copied, copied, local_path, remote_files, sweep_copies
 from assay.config import Settings
 from assay.deployed import places
 from assay.errors import InputFault, StoreFault, UserMistake
@@ -244,6 +244,20 @@ def test_copies_that_nobody_asked_for_in_a_week_are_removed(team: str, home: Hom
     assert len(list((home.copies / "inputs").iterdir())) == 2
     (line,) = said
     assert "1 copies of inputs were removed" in line
+
+
+def test_a_copy_that_is_removed_while_its_run_scores_is_made_again(team: str, home: Home) -> None:
+    inventory = take_inventory([f"{team}/chats/2026/a.jsonl"], home=home)
+    (file,) = inventory.files
+    path = Path(inventory.sources[0].path)
+    assert local_path(file, home) == str(path)
+    path.unlink()
+    assert Path(local_path(file, home)).read_bytes() == LINE
+    path.unlink()
+    Objects(team).put("chats/2026/a.jsonl", OTHER)
+    assert not Path(local_path(file, home)).exists()
+    _remove(team)
+    assert not Path(local_path(file, home)).exists()
 
 
 def test_the_inventory_names_the_object_and_knows_its_content(team: str, home: Home, tmp_path: Path) -> None:
