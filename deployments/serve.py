@@ -70,17 +70,52 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
         prepare_pool(server.api_url)
         deploy(environment)
         watch_for_crashes(server.api_url)
+        for name in end_lost_runs(server.api_url):
+            say(f"the run {name} was under way when this ended the last time; retry it to go on")
         worker = start_worker(environment)
         try:
             say(
-                f"Prefect's pages: {server.address}/deployments (curate or verify, Run, Custom run). "
-                "Ctrl-C ends it."
+                f"Prefect's pages: {server.address}/deployments (curate or verify, Run, Custom run). From a "
+                f"command line: PREFECT_API_URL={server.api_url} python -m flows.curate … --deployment "
+                "curate. Ctrl-C ends it."
             )
             yield worker
         finally:
             stop(worker)
     finally:
         server.stop()
+
+
+def end_lost_runs(api_url: str) -> list[str]:
+    """The names of the runs of deployments that no process has any more, now that they have ended too.
+
+    To be called where the server has no worker yet. Otherwise they would hold their place in the queue for
+    good: nothing was there to see that they died.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Cancelled, Crashed, StateType
+
+    under_way = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+        ),
+    )
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        lost = client.read_flow_runs(flow_run_filter=under_way)
+        for run in lost:
+            cancelling = run.state is not None and run.state.is_cancelling()
+            message = "The server and its worker ended while it was under way."
+            state = Cancelled(message=message) if cancelling else Crashed(message=message)
+            client.set_flow_run_state(run.id, state, force=True)
+    return [run.name for run in lost]
 
 
 def start_worker(

@@ -47,6 +47,11 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
 
     What a ``deployed`` run may name is up to the operator.
     """
+    if is_remote(options.output):
+        raise UserMistake(
+            f"--output {options.output}: results are written to a folder of this machine; name one, and copy "
+            "it to S3 once the run has ended"
+        )
     where = places(options.input, options.output, settings, deployed=deployed)
     _check_inputs(where.inputs)
     home = settings.opened_home()

@@ -10,7 +10,7 @@ from typing import Any
 from assay.config import Settings
 from assay.errors import AssayError, Resumable, ServerFault, UserMistake
 from flows.prefect_connection import configured_server
-from flows.signals import INTERRUPTED
+from flows.signals import INTERRUPTED, TERMINATED
 
 #: Names of the states that a deployed run ends in; the command that follows it exits accordingly.
 MISTAKE = "Mistake"
@@ -19,6 +19,7 @@ INCOMPLETE = "Incomplete"
 UNVERIFIED = "Unverified"
 
 _LOOK_SECONDS = 1.0
+_NO_LONGER = "no longer followed; the run goes on, and can be cancelled in Prefect's pages"
 _EXIT_CODES = {
     MISTAKE: UserMistake.exit_code,
     STOPPED: Resumable.exit_code,
@@ -42,8 +43,8 @@ def run_there(
 ) -> int:
     """The exit code of a run of that deployment, by the state that it ends in.
 
-    UserMistake where no server is configured or it has no such deployment. Ctrl-C ends the following,
-    not the run.
+    UserMistake where no server is configured or it has no such deployment. Ctrl-C and SIGTERM end the
+    following, not the run.
     """
     connection = configured_server(settings)
     import httpx
@@ -81,5 +82,10 @@ def run_there(
                 "run may go on"
             ) from error
         except KeyboardInterrupt:
-            say("no longer followed; the run goes on, and can be cancelled in Prefect's pages")
+            say(_NO_LONGER)
             return INTERRUPTED
+        except SystemExit as leaving:
+            if leaving.code != TERMINATED:
+                raise
+            say(_NO_LONGER)
+            return TERMINATED

@@ -156,6 +156,10 @@ def checked(
     places = golden_places(options.record, options.check, settings, deployed=deployed)
     golden = read_golden(Path(places.check), shown=options.check) if places.check is not None else None
     spec = _model(options, settings, deployed)
+    if options.against is not None and spec.endpoint is None:
+        raise UserMistake(
+            f"--against {options.against}: is what a service is compared with, and {spec.name} is none"
+        )
     for note in spec.notes:
         console.say(note)
     if places.record is not None:

@@ -243,6 +243,7 @@ CATALOG: dict[str, Entry] = {
     "starter": Entry(
         source=str(_STARTER),
         max_tokens=8192,
+        trained_tokens=1024,
         languages=("en",),
         notes=(
             "The starter model is there to try the pipeline, not to judge data: "

@@ -236,21 +236,28 @@ class Operation:
 
     def let_go(self, held: str) -> None:
         """Have the fake model score what is held by that name."""
-        (self.folder / "model" / held).touch()
+        model = self.folder / "model"
+        model.mkdir(exist_ok=True)
+        (model / held).touch()
 
     def command(self, *arguments: str, flow: str = "curate") -> subprocess.CompletedProcess[str]:
         """``python -m flows.curate`` of somebody who knows the server and has no settings of its operator."""
+        started = self.started(*arguments, flow=flow)
+        out, err = started.communicate(timeout=120)
+        return subprocess.CompletedProcess(started.args, started.returncode, out, err)
+
+    def started(self, *arguments: str, flow: str = "curate") -> subprocess.Popen[str]:
+        """The same, under way."""
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("ASSAY_", "PREFECT_"))
         }
-        return subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", f"flows.{flow}", *arguments],
             cwd=ROOT,
             env={**kept, "PREFECT_API_URL": self.api_url, "PREFECT_HOME": str(self.folder / "prefect")},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
-            check=False,
         )
 
     def events(self, resource: str) -> list[dict[str, Any]]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psutil
 import pytest
@@ -245,6 +247,22 @@ def test_a_deleted_run_stops_its_dask_work_and_ends_its_process(operated: Operat
     _, _, told = operated.log("worker").partition(str(run.id))
     assert "Finished in state Deleted" in told
     assert "Traceback" not in told
+
+
+def test_who_only_follows_a_run_ends_the_following_and_says_so(operated: Operation) -> None:
+    operated.chats("followed.jsonl", 1, ["followed"])
+    following = operated.started(
+        *("--input", "data/followed.jsonl", "--output", "results/followed", "--deployment", "fake")
+    )
+    assert following.stderr is not None
+    told = following.stderr.readline()
+    run = UUID(told.rsplit("/", 1)[1].strip())
+    following.send_signal(signal.SIGTERM)
+    _, said = following.communicate(timeout=30)
+    assert following.returncode == 143
+    assert said.splitlines()[-1].startswith("no longer followed; the run goes on")
+    operated.let_go("followed")
+    assert operated.ended(run).state_type == StateType.COMPLETED
 
 
 def test_all_parts_listen_on_loopback_alone_while_a_run_is_scored(operated: Operation) -> None:

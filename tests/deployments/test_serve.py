@@ -10,11 +10,19 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import psutil
 import pytest
 from operation import ROOT, answers, free_port, until
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.states import Cancelling, Pending, Running
+
+from deployments.serve import end_lost_runs
 
 
 def listed(port: int, kind: str) -> Any:
@@ -69,3 +77,28 @@ def test_all_of_it_listens_on_loopback_and_ends_with_its_parent(
     if ending == signal.SIGINT:
         assert code == 0
         assert "Stopped." in log.read_text()
+
+
+def test_runs_that_nobody_has_any_more_are_ended_and_free_their_place(prefect_api: str) -> None:
+    made: list[UUID] = []
+
+    @flow
+    def curate() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow(curate)
+        deployment = client.create_deployment(flow_id, name="lost", concurrency_limit=1)
+        for _ in range(2):
+            made.append(client.create_flow_run_from_deployment(deployment).id)
+        lost, waiting = made
+        assert client.set_flow_run_state(lost, Pending()).status == SetStateStatus.ACCEPT
+        client.set_flow_run_state(lost, Running())
+        assert client.set_flow_run_state(waiting, Pending()).status == SetStateStatus.REJECT
+        assert end_lost_runs(prefect_api) == [client.read_flow_run(lost).name]
+        assert client.read_flow_run(lost).state_type == StateType.CRASHED
+        assert client.read_flow_run(waiting).state_type == StateType.SCHEDULED
+        assert client.set_flow_run_state(waiting, Pending()).status == SetStateStatus.ACCEPT
+        client.set_flow_run_state(waiting, Cancelling(), force=True)
+        end_lost_runs(prefect_api)
+        assert client.read_flow_run(waiting).state_type == StateType.CANCELLED
+        client.delete_deployment(deployment)

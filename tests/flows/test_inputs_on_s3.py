@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from test_curate import Ran, curate, line  # noqa: F401
 
+from assay.config import RunOptions, Settings
+from assay.errors import UserMistake
 from assay.s3 import Objects
+from flows.curate_command import prepare
 
 
 @pytest.fixture
@@ -68,3 +71,11 @@ def test_a_release_takes_what_is_new_in_the_bucket(
     _, two = sorted(first.output.glob("[!.]*"), key=lambda path: (len(path.name), path.name))
     inputs = json.loads((two / "manifest.json").read_bytes())["inputs"]
     assert [given["path"] for given in inputs] == [f"{address}/c.jsonl"]
+
+
+def test_results_on_s3_are_refused_before_any_work(tmp_path: Path, assay_home: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text(line("question", "answer"))
+    options = RunOptions(input=[str(tmp_path / "chats.jsonl")], output="s3://team/results")
+    with pytest.raises(UserMistake, match="results are written to a folder of this machine"):
+        prepare(options, Settings.read())
+    assert not Path("s3:").exists()

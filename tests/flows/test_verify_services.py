@@ -81,3 +81,5 @@ def test_a_service_that_serves_another_model_is_found_out(
     assert "does not rate correctness" in capsys.readouterr().out
     assert verify_command.command(["served", "--against", "served"]) == 2
     assert "that is a service too" in capsys.readouterr().err
+    assert verify_command.command(["starter", "--against", "starter"]) == 2
+    assert "what a service is compared with, and starter is none" in capsys.readouterr().err
