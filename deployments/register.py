@@ -9,9 +9,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from assay.errors import AssayError, ServerFault, UserMistake
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
 
 ROOT = Path(__file__).resolve().parent.parent
 POOL = "assay"
@@ -35,19 +41,27 @@ def main() -> int:
     return 0
 
 
+@contextmanager
+def client_of(api_url: str) -> Iterator[SyncPrefectClient]:
+    """Yield a client of that server, whatever this process has configured."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        yield client
+
+
 def prepare_pool(api_url: str) -> None:
     """Make the work pool, or make it what it is to be.
 
     The pool's template has no variables: who starts a run in Prefect's pages chooses neither the command
     nor the environment of its process.
     """
-    from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     template = json.loads((ROOT / "deployments" / "work_pool.json").read_bytes())
     pool = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+    with client_of(api_url) as client:
         client.create_work_pool(pool, overwrite=True)
 
 
@@ -73,12 +87,10 @@ def deploy(environment: dict[str, str]) -> None:
 def watch_for_crashes(api_url: str) -> None:
     """Make the automation that marks runs whose process is gone, or make it what it is to be."""
     import yaml
-    from prefect.client.orchestration import get_client
     from prefect.events.schemas.automations import AutomationCore
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     wanted = AutomationCore.model_validate(yaml.safe_load(CRASHED_RUNS.read_bytes()))
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+    with client_of(api_url) as client:
         there = client.read_automations_by_name(wanted.name)
         if there:
             client.update_automation(there[0].id, wanted)

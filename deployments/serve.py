@@ -19,7 +19,7 @@ from typing import IO
 from assay.config import Settings
 from assay.errors import AssayError, ServerFault
 from assay.home import Home, make_private
-from deployments.register import POOL, ROOT, deploy, prepare_pool, watch_for_crashes
+from deployments.register import POOL, ROOT, client_of, deploy, prepare_pool, watch_for_crashes
 from flows.embedded_server import EmbeddedServer, end
 from flows.signals import TERMINATED, stopping_on_signals
 
@@ -92,14 +92,12 @@ def end_lost_runs(api_url: str) -> list[str]:
     To be called where the server has no worker yet. Otherwise they would hold their place in the queue for
     good: nothing was there to see that they died.
     """
-    from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterDeploymentId,
         FlowRunFilterState,
         FlowRunFilterStateType,
     )
-    from prefect.settings import PREFECT_API_URL, temporary_settings
     from prefect.states import Cancelled, Crashed, StateType
 
     under_way = FlowRunFilter(
@@ -108,7 +106,7 @@ def end_lost_runs(api_url: str) -> list[str]:
             type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
         ),
     )
-    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+    with client_of(api_url) as client:
         lost = client.read_flow_runs(flow_run_filter=under_way)
         for run in lost:
             cancelling = run.state is not None and run.state.is_cancelling()
