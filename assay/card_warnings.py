@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import msgspec
 import polars as pl
 
-from assay.rewards.languages import can_be_told, in_other_script
+from assay.languages import DETECTOR, in_other_language
 from assay.rewards.protocol import ModelSpec
-from assay.schema import BEYOND_TRAINED_LENGTH, OTHER_SCRIPT, Message
+from assay.schema import BEYOND_TRAINED_LENGTH, OTHER_LANGUAGE, Message
+from assay.versions import installed
 
 _CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
 
@@ -18,30 +19,36 @@ def told(model: ModelSpec) -> dict[str, str]:
     """The warnings that this model's card makes possible: their columns, and what a person is told."""
     words = {
         BEYOND_TRAINED_LENGTH: "longer than the {} tokens that it was trained on",
-        OTHER_SCRIPT: "in a script of none of its languages ({})",
+        OTHER_LANGUAGE: "in another language than those that it was made for ({})",
     }
     return {
         name: f"{words[name].format(limit)}, as {model.name}'s card has it"
-        for name, limit in vouched_for(model).items()
+        for name, limit in _vouched_for(model).items()
     }
 
 
-def vouched_for(model: ModelSpec) -> dict[str, str]:
-    """Where the card draws each line: all that the columns depend on, besides the conversations."""
-    limits = {BEYOND_TRAINED_LENGTH: str(model.trained_tokens), OTHER_SCRIPT: ", ".join(model.languages)}
+def depend_on(model: ModelSpec) -> list[str]:
+    """All that the columns depend on, besides the conversations and their tokens."""
+    parts = [f"{name}: {limit}" for name, limit in _vouched_for(model).items()]
+    return [*parts, f"{DETECTOR} {installed(DETECTOR)[DETECTOR]}"] if OTHER_LANGUAGE in told(model) else parts
+
+
+def _vouched_for(model: ModelSpec) -> dict[str, str]:
+    """Where the card draws each line."""
+    limits = {BEYOND_TRAINED_LENGTH: str(model.trained_tokens), OTHER_LANGUAGE: ", ".join(model.languages)}
     return {name: limits[name] for name, reason in why_unknown(model).items() if reason is None}
 
 
 def why_unknown(model: ModelSpec) -> Mapping[str, str | None]:
     """Every warning there is, with the reason why this model has none of the kind; None where it has."""
-    no_length = no_script = None
+    no_length = no_language = None
     if model.endpoint is not None:
         no_length = f"{model.name} is a service, and what its model counts as tokens is not known here"
     elif model.trained_tokens is None:
         no_length = f"how long conversations {model.name} was trained on is not known"
-    if not can_be_told(model.languages):
-        no_script = f"which languages {model.name} was made for is not known"
-    return {BEYOND_TRAINED_LENGTH: no_length, OTHER_SCRIPT: no_script}
+    if not model.languages:
+        no_language = f"which languages {model.name} was made for is not known"
+    return {BEYOND_TRAINED_LENGTH: no_length, OTHER_LANGUAGE: no_language}
 
 
 def marked(turns: pl.DataFrame, model: ModelSpec, messages: Callable[[], pl.DataFrame]) -> pl.DataFrame:
@@ -56,7 +63,7 @@ def marked(turns: pl.DataFrame, model: ModelSpec, messages: Callable[[], pl.Data
         else:
             texts = messages()
             conversations = map(_CONVERSATION.decode, texts["messages"])
-            other = [in_other_script(one, model.languages) for one in conversations]
+            other = [in_other_language(one, model.languages) for one in conversations]
             by_row = texts.select("row", pl.Series(name, other, pl.Boolean))
             turns = turns.join(by_row, on="row", how="left", maintain_order="left")
     return turns

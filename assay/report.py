@@ -14,6 +14,7 @@ from rich.text import Text
 
 from assay import __version__, card_warnings
 from assay.export.files import ExportedFile
+from assay.languages import DETECTOR
 from assay.manifest import Converted, Filtered, Scored
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
@@ -22,7 +23,7 @@ from assay.versions import installed
 from assay.wording import counted
 
 #: What can change a result, or how it is computed.
-_PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect")
+_PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect", DETECTOR)
 
 
 def run_manifest(

@@ -28,9 +28,9 @@ REWARD = "reward"
 WEIGHTED_REWARD = "weighted_reward"
 
 BEYOND_TRAINED_LENGTH = "beyond_trained_length"
-OTHER_SCRIPT = "other_script"
+OTHER_LANGUAGE = "other_language"
 #: Columns beside the attributes that are true or false: what a model's card does not vouch for.
-FLAGS = (BEYOND_TRAINED_LENGTH, OTHER_SCRIPT)
+FLAGS = (BEYOND_TRAINED_LENGTH, OTHER_LANGUAGE)
 
 TURN_KEY_BYTES = 16
 

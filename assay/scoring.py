@@ -31,7 +31,7 @@ from assay.wording import counted
 if TYPE_CHECKING:
     from assay.dispatch import Fatal
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 DEFAULT_SHARD_TOKENS = 1 << 18
 
 _KILLED = "killed_workers: every worker that took this turn died, most likely of memory"
@@ -99,7 +99,7 @@ def score_key(converted: Converted, model: ModelSpec) -> str:
         converted.digest.encode(),
         model.fingerprint.encode(),
         *(f"{name}={weight!r}".encode() for name, weight in model.weights),
-        *(f"{name}: {limit}".encode() for name, limit in card_warnings.vouched_for(model).items()),
+        *(part.encode() for part in card_warnings.depend_on(model)),
     )
 
 

@@ -20,7 +20,6 @@ from assay.filtering import filter_records
 from assay.home import Home
 from assay.manifest import Converted
 from assay.progress import Silent
-from assay.rewards.languages import in_other_script
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
 from assay.rules import parse_rules
@@ -28,30 +27,7 @@ from assay.schema import Message
 
 ENGLISH = "The quick brown fox jumps over the lazy dog."
 CHINESE = "请用一句话介绍北京这座城市的历史和文化以及它的主要景点和特色美食。"
-RUSSIAN = "Расскажи мне, пожалуйста, о самых длинных реках мира."
-JAPANESE = "東京の歴史について、簡単に説明していただけますか。お願いします。"
-
-
-@pytest.mark.parametrize(
-    ("text", "languages", "other"),
-    [
-        (ENGLISH, ("en",), False),
-        (CHINESE, ("en",), True),
-        (RUSSIAN, ("en", "zh"), True),
-        (CHINESE, ("en", "zh"), False),
-        (JAPANESE, ("ja",), False),
-        (JAPANESE, ("zh",), True),
-        (ENGLISH, ("zh",), True),
-        ("C'est la vie, n'est-ce pas ? Voilà un très long texte.", ("en",), False),
-        (f"{ENGLISH} 北京", ("en",), False),
-        ("北京", ("en",), False),
-        ("1 + 1 = 2; 🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂🙂", ("en",), False),
-        (CHINESE, (), False),
-        (CHINESE, ("en", "tlh"), False),
-    ],
-)
-def test_a_script_is_told_and_a_language_is_not(text: str, languages: tuple[str, ...], other: bool) -> None:
-    assert in_other_script((Message("user", text), Message("assistant", "")), languages) is other
+GERMAN = "Erzähl mir bitte etwas über die längsten Flüsse der Welt."
 
 
 class Heard(Silent):
@@ -98,20 +74,20 @@ def test_conversations_beyond_the_trained_length_are_scored_counted_and_can_be_d
     assert (filtered.counts.ok, filtered.counts.dropped) == (2, {"rule: not beyond_trained_length": 1})
 
 
-def test_conversations_in_another_script_are_counted_on_every_run_and_can_be_a_rule(tmp_path: Path) -> None:
+def test_conversations_in_another_language_are_counted_on_every_run_and_can_be_a_rule(tmp_path: Path) -> None:
     home, heard = Home(tmp_path / "home"), Heard()
-    records = converted(home, [ENGLISH, CHINESE, RUSSIAN])
+    records = converted(home, [ENGLISH, CHINESE, GERMAN])
     model = dataclasses.replace(fakes.spec(tmp_path / "model"), languages=("en",))
     for _ in range(2):
         scored, work = scoring.score(
             records, model, home=home, cluster=ClusterOptions(workers=1), progress=heard
         )
-        assert scored.warnings == {"other_script": 2}
+        assert scored.warnings == {"other_language": 2}
     assert work.turns_scored == 0, "counted, though nothing was left to be scored"
-    told = "in a script of none of its languages (en), as fake's card has it"
+    told = "in another language than those that it was made for (en), as fake's card has it"
     assert heard.said.count(f"warning: {told}: 2 conversations") == 2
     rules = parse_rules(
-        ["other_script or helpfulness > 99"],
+        ["other_language or helpfulness > 99"],
         attributes=model.columns,
         flags=card_warnings.why_unknown(model),
     )
@@ -129,7 +105,7 @@ def test_other_languages_of_one_model_are_another_result_and_no_other_scores(tmp
         scored, _ = scoring.score(records, spoken, home=home, cluster=ClusterOptions(workers=1))
         keys.add(scoring.score_key(records, spoken))
     assert len(keys) == 3
-    assert scored.warnings == {"other_script": 0}
+    assert scored.warnings == {"other_language": 0}
     assert len(fakes.calls(tmp_path / "model")) == 2, "scored once"
 
 
@@ -137,11 +113,10 @@ def test_other_languages_of_one_model_are_another_result_and_no_other_scores(tmp
     ("change", "rule", "words"),
     [
         ({}, "beyond_trained_length", "How long conversations fake was trained on is not known"),
-        ({}, "not other_script", "Which languages fake was made for is not known"),
-        ({"languages": ("tlh",)}, "other_script", "Which languages fake was made for is not known"),
-        ({"languages": ("en",)}, "other_script >= 1", "`other_script` is true or false: write it alone"),
-        ({"languages": ("en",)}, "1 <= other_script", "`other_script` is true or false: write it alone"),
-        ({"languages": ("en",)}, "other_scripts > 2", "Did you mean other_script?"),
+        ({}, "not other_language", "Which languages fake was made for is not known"),
+        ({"languages": ("en",)}, "other_language >= 1", "`other_language` is true or false: write it alone"),
+        ({"languages": ("en",)}, "1 <= other_language", "`other_language` is true or false: write it alone"),
+        ({"languages": ("en",)}, "other_languages > 2", "Did you mean other_language?"),
     ],
 )
 def test_a_flag_that_cannot_be_told_or_is_compared_is_refused(
