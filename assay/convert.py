@@ -35,7 +35,7 @@ from assay.schema import TurnKey, turn_keys
 from assay.sources import MAX_RECORD_BYTES, RawRecord, RawRecords, Source, Stamp
 
 #: Part of every shard's key: raise it when the same input gives other records.
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20

@@ -1,4 +1,4 @@
-"""One number from several attributes, by published weights."""
+"""One number for a turn: the model's own, or made of several attributes by weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from assay.errors import UserMistake
+from assay.schema import REWARD, WEIGHTED_REWARD
 
 #: How NVIDIA makes one number of Nemotron-4-340B-Reward's nine (its card on the Hub); zeros left out.
 NEMOTRON_4_340B_WEIGHTS = {
@@ -15,6 +16,11 @@ NEMOTRON_4_340B_WEIGHTS = {
     "complexity": 0.47,
     "verbosity": -0.33,
 }
+
+
+def scalar_among(attributes: Sequence[str]) -> str | None:
+    """Which of a model's columns is its one number; None where it rates several qualities and weighs none."""
+    return next((name for name in (WEIGHTED_REWARD, REWARD) if name in attributes), None)
 
 
 def weighted_scalar(

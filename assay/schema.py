@@ -26,6 +26,8 @@ STEERLM_ATTRIBUTES = (
 REWARD = "reward"
 #: The name of a scalar made of several attributes by weights. On their scale, so thresholds mean something.
 WEIGHTED_REWARD = "weighted_reward"
+#: What results call whichever of the two a model has: distilabel's name for it.
+SCORE = "score"
 
 BEYOND_TRAINED_LENGTH = "beyond_trained_length"
 OTHER_LANGUAGE = "other_language"

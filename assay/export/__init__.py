@@ -17,7 +17,7 @@ from assay.nearest import did_you_mean
 
 __all__ = ["EXPORTS", "STAGE_VERSION", "Export", "ExportedFile", "build", "check_exports"]
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

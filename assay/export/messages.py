@@ -12,18 +12,23 @@ import msgspec
 import polars as pl
 
 from assay.export.kept import KeptRecords, Lines
+from assay.scalar import scalar_among
+from assay.schema import SCORE
 
 
 def lines(kept: KeptRecords) -> Lines:
-    """A line a record: ``messages``, ``scores``, ``source`` and, from the input, ``extra``.
+    """A line a record: ``messages``, ``score``, ``scores``, ``source`` and, from the input, ``extra``.
 
-    A score has the fewest digits that give the same float32. ``extra`` is what else the input row
-    held, to the digit as it was written, or null.
+    ``score`` is the last turn's one number; lines of a model that has none have no such field. A score
+    has the fewest digits that give the same float32. ``extra`` is what else the input row held, to the
+    digit as it was written, or null.
     """
     if not kept.records.height:
         return Lines(b"", 0)
+    scalar = scalar_among(kept.attributes)
+    last = pl.lit("") if scalar is None else pl.format(f'"{SCORE}":{{}},', _number(scalar).last())
     scores = kept.scores.group_by("row", maintain_order=True).agg(
-        _score_of_turn(kept.attributes).str.join(",").alias("scores")
+        _score_of_turn(kept.attributes).str.join(",").alias("scores"), last.alias("score")
     )
     written = (
         kept.records.join(scores, on="row", how="left", maintain_order="left")
@@ -31,7 +36,9 @@ def lines(kept: KeptRecords) -> Lines:
             pl.concat_str(
                 pl.lit('{"messages":'),
                 _on_one_line("messages"),
-                pl.lit(',"scores":['),
+                pl.lit(","),
+                pl.col("score").fill_null(""),
+                pl.lit('"scores":['),
                 pl.col("scores").fill_null(""),
                 pl.lit(f'],"source":{{"file":{_quoted(kept.file)},"line":'),
                 pl.col("line").cast(pl.String),
@@ -50,9 +57,13 @@ def lines(kept: KeptRecords) -> Lines:
 def _score_of_turn(attributes: Sequence[str]) -> pl.Expr:
     parts: list[pl.Expr] = [pl.lit('{"turn":'), pl.col("turn").cast(pl.String)]
     for attribute in attributes:
-        # polars casts a Float32 to the shortest text that parses back to it, which is JSON too.
-        parts += [pl.lit(f",{_quoted(attribute)}:"), pl.col(attribute).cast(pl.String)]
+        parts += [pl.lit(f",{_quoted(attribute)}:"), _number(attribute)]
     return pl.concat_str(*parts, pl.lit("}"))
+
+
+def _number(attribute: str) -> pl.Expr:
+    """The shortest text that parses back to the same Float32, as polars casts it, which is JSON too."""
+    return pl.col(attribute).cast(pl.String)
 
 
 def _on_one_line(column: str) -> pl.Expr:

@@ -22,7 +22,8 @@ from assay.export.kept import KeptRecords, Lines
 from assay.export.quarantine import quarantine_lines
 from assay.home import Home
 from assay.manifest import Converted, Filtered, FilteredPiece, InputFile, Scored
-from assay.schema import Message
+from assay.scalar import scalar_among
+from assay.schema import SCORE, Message
 
 CONVERTED = "converted.jsonl"
 QUARANTINE = "quarantine.jsonl"
@@ -58,6 +59,7 @@ def write_results(
 ) -> dict[str, ExportedFile]:
     """The files of a run that scored, by name."""
     attributes = scored.attributes
+    scalar = scalar_among(attributes)
     inputs = {file.path: file for file in converted.inputs}
     with full_disk_named(staging), ExitStack() as stack:
         trained = [stack.enter_context(LinesFile(staging / writer.file)) for writer in writers]
@@ -68,6 +70,7 @@ def write_results(
             _PLACE
             | {"turn": pl.UInt32}
             | dict.fromkeys(attributes, pl.Float32)
+            | ({} if scalar is None else {SCORE: pl.Float32})
             | {"reason": pl.String, "tokens_cut": pl.UInt32},
         )
         pieces = zip(converted.pieces, scored.pieces, filtered.pieces, strict=True)
@@ -84,7 +87,8 @@ def write_results(
             judged = _judged(records, filtered_piece, home)
             decisions.add(_placed(piece.file, judged))
             places = records.select("row", "line", "part")
-            scores.add(_placed(piece.file, turns.join(places, on="row", how="left", maintain_order="left")))
+            named = turns if scalar is None else turns.with_columns(pl.col(scalar).alias(SCORE))
+            scores.add(_placed(piece.file, named.join(places, on="row", how="left", maintain_order="left")))
             quarantine.add(inputs[piece.file], judged)
             if writers:
                 for kept in _kept(piece.file, judged, turns, attributes):

@@ -1,10 +1,10 @@
 """``instruction``: one question and one answer in two fields.
 
 ``instruction``, ``prompt``, ``question``, ``query`` or ``input`` with ``response``, ``output``,
-``completion`` or ``answer``: Alpaca, Dolly, HelpSteer and their like. A field may hold a list of messages
-instead of a text. Alpaca's ``input`` or Dolly's ``context``, if not blank, follows a question that is a
-text, after an empty line; LLaMA-Factory's ``history`` goes before an ``instruction``. ``system`` or
-``system_prompt``, if not blank, is the system message.
+``completion``, ``answer`` or ``generation``: Alpaca, Dolly, HelpSteer, distilabel and their like. A field may
+hold a list of messages instead of a text. Alpaca's ``input`` or Dolly's ``context``, if not blank, follows a
+question that is a text, after an empty line; LLaMA-Factory's ``history`` goes before an ``instruction``.
+``system`` or ``system_prompt``, if not blank, is the system message.
 
 Whole numbers under SteerLM's attribute names are the answer's label, in NeMo-Aligner's order, be it
 all of HelpSteer's five or helpfulness alone; other values under these names are carried along.
@@ -25,7 +25,7 @@ from assay.formats.reading import Format, MissingField, Reading, Row, kind_of, r
 from assay.schema import STEERLM_ATTRIBUTES
 
 _ASKED = ("instruction", "prompt", "question", "query", "input")
-_ANSWERED = ("response", "output", "completion", "answer")
+_ANSWERED = ("response", "output", "completion", "answer", "generation")
 _FIELDS = tuple((asked, answered) for asked in _ASKED for answered in _ANSWERED)
 _KEYS = tuple(frozenset(pair) for pair in _FIELDS)
 _WHOLE_NUMBER = re.compile(rb"-?[0-9]{1,3}")

@@ -28,7 +28,7 @@ from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS, fingerprint
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.published import CATALOG, HELPSTEER, Entry
 from assay.scalar import check_weights
-from assay.schema import FLAGS, REWARD, STEERLM_ATTRIBUTES, WEIGHTED_REWARD
+from assay.schema import FLAGS, REWARD, SCORE, STEERLM_ATTRIBUTES, WEIGHTED_REWARD
 
 OVER_LENGTH = ("quarantine", "left-truncate")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -39,7 +39,19 @@ _DOWNLOADED = (*SETTINGS, WEIGHTS, _INDEX)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Columns that stand beside the attributes in every table of scores.
 _RESERVED = frozenset(
-    {"row", "turn", "key", "reason", "tokens_cut", "tokens", "segment", "messages", WEIGHTED_REWARD, *FLAGS}
+    {
+        "row",
+        "turn",
+        "key",
+        "reason",
+        "tokens_cut",
+        "tokens",
+        "segment",
+        "messages",
+        SCORE,
+        WEIGHTED_REWARD,
+        *FLAGS,
+    }
 )
 
 

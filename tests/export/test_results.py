@@ -123,6 +123,42 @@ def test_a_messages_row_has_the_raw_scores_and_where_it_came_from(home):
     assert row["source"] == {"file": 'dir/"odd"\n.jsonl', "line": 7, "part": 3}
 
 
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        (("reward",), -0.25),
+        (("reward", "helpfulness"), -0.25),
+        (("helpfulness", "weighted_reward"), 3.1),
+        (("reward", "weighted_reward"), 3.1),
+        (("helpfulness", "toxicity"), None),
+    ],
+)
+def test_score_is_the_one_number_of_the_last_turn_where_the_model_has_one(
+    home, tmp_path, attributes, expected
+):
+    values = {"reward": (4.0, -0.25), "weighted_reward": (9.0, 3.1)}
+    turns = [Turn(tuple(values.get(name, (1.0, 2.0))[turn] for name in attributes)) for turn in (0, 1)]
+    path, ((offset, length),) = original_file(tmp_path, b"bad")
+    unscored = Record(1, turns=(Turn(None, "too_long: 9"),), part=1, offset=offset, length=length)
+    made = make(home, {path: [[Record(1, TWO_TURNS, tuple(turns)), unscored]]}, attributes=attributes)
+    staging = built(made, exports=("messages",))
+    (row,) = rows(staging / "messages.jsonl")
+    scores = pl.read_parquet(staging / "scores.parquet")
+    if expected is None:
+        assert list(row) == ["messages", "scores", "source", "extra"]
+        assert "score" not in scores.columns
+        return
+    assert list(row) == ["messages", "score", "scores", "source", "extra"]
+    assert row["score"] == expected
+    assert scores.schema["score"] == pl.Float32
+    assert scores["score"].to_list() == [*made_of(values, attributes), None]
+
+
+def made_of(values, attributes):
+    one = values["weighted_reward" if "weighted_reward" in attributes else "reward"]
+    return [float(np.float32(value)) for value in one]
+
+
 def test_a_record_without_other_keys_has_no_extra(home):
     (row,) = rows(built(make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})) / "messages.jsonl")
     assert row["extra"] is None

@@ -38,6 +38,11 @@ MESSAGES = [{"role": role, "content": content} for role, content in PAIR]
         ({"system_prompt": "s", "question": "q", "response": "a"}, [("system", "s"), *PAIR], None),
         ({"system": "", "prompt": "q", "response": "a"}, PAIR, None),
         ({"prompt": MESSAGES[:1], "completion": MESSAGES[1:]}, PAIR, None),
+        (
+            {"instruction": "q", "generation": "a", "model_name": "m", "distilabel_metadata": {}},
+            PAIR,
+            {"model_name": "m", "distilabel_metadata": {}},
+        ),
     ],
 )
 def test_question_and_answer_make_a_conversation(

@@ -67,6 +67,31 @@ def test_an_odd_order_of_roles_is_kept_as_given(tmp_path: Path, roles: list[str]
     assert (record["steerlm_gap"] is None) == ("system" not in roles[1:])
 
 
+@pytest.mark.parametrize(
+    ("row", "rest"),
+    [
+        ({"conversation": MESSAGES, "language": "en"}, {"language": "en"}),
+        ({"conversation": MESSAGES, "messages": None}, {"messages": None}),
+        ({"messages": MESSAGES, "conversation": MESSAGES[:1]}, {"conversation": MESSAGES[:1]}),
+    ],
+)
+def test_messages_may_be_called_a_conversation(
+    tmp_path: Path, row: dict[str, object], rest: dict[str, object]
+) -> None:
+    (record,) = read_row(tmp_path, row)
+    assert (record["outcome"], said(record)) == ("ok", PAIR)
+    assert json.loads(record["rest"]) == rest
+
+
+@pytest.mark.parametrize("field", ["messages", "conversation"])
+def test_a_conversation_of_another_type_is_named(tmp_path: Path, field: str) -> None:
+    whole, broken = {field: MESSAGES}, {field: "hello"}
+    lines = "".join(json.dumps(row) + "\n" for row in (whole, broken))
+    records = converted_file(tmp_path, lines.encode()).records
+    assert [record["outcome"] for record in records] == ["ok", "quarantined"]
+    assert records[1]["reason"].startswith(f"wrong_type: in '{field}'")
+
+
 def test_text_parts_are_joined(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "Left "}, {"type": "text", "text": "then right."}]
     (record,) = read_row(
