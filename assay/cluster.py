@@ -69,6 +69,14 @@ class ClusterOptions:
     """Is told the address of Dask's dashboard, where there is one."""
 
 
+def check_options(options: ClusterOptions) -> None:
+    """Raise ``UserMistake`` for what can be told of them before any work, without starting anything."""
+    if options.scheduler_address:
+        _check_address(options.scheduler_address)
+    elif options.gpus_per_model > 1 and (devices := visible_devices()):
+        gpu_groups(devices, options.gpus_per_model)
+
+
 @contextmanager
 def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.warning) -> Iterator[Client]:
     """Yield a client whose workers have arrived; what was started here is stopped at the end.

@@ -101,29 +101,19 @@ def probe_conversations() -> list[Conversation]:
     return [tuple(Message(role, content) for role, content in talk) for talk in talks]
 
 
-def verify(
-    spec: ModelSpec,
-    *,
-    workers: int,
-    scheduler_address: str | None = None,
-    gpus_per_model: int = 1,
-    say: Callable[[str], None],
-) -> list[Check]:
+def verify(spec: ModelSpec, *, cluster: ClusterOptions, say: Callable[[str], None]) -> list[Check]:
     """Every check of the model, in the order they ran. Loads it in this process, then in the workers.
 
-    The workers are so many of the scheduler's at that address, or are started here where there is none, each
-    with so many GPUs as a model has in a run. By then this process has let go of it: they get its GPUs.
+    Of a scheduler's workers so many are asked as ``cluster`` says. By then this process has let go of the
+    model: workers that are started here get its GPUs.
     """
     from assay.rewards.local.device_memory import give_back
 
     conversations, alone, checks = _checked_here(spec, say)
     let_go()
     give_back()
-    say(f"asking {workers} workers" if scheduler_address else f"starting {workers} workers")
-    cluster = ClusterOptions(
-        workers=workers, scheduler_address=scheduler_address, gpus_per_model=gpus_per_model
-    )
-    return [*checks, _workers(spec, conversations, alone, workers, cluster)]
+    say(f"{'asking' if cluster.scheduler_address else 'starting'} {cluster.workers} workers")
+    return [*checks, _workers(spec, conversations, alone, cluster)]
 
 
 def _checked_here(
@@ -308,12 +298,12 @@ def _single_pass(
 
 
 def _workers(
-    spec: ModelSpec, conversations: list[Conversation], alone: Scores, most: int, cluster: ClusterOptions
+    spec: ModelSpec, conversations: list[Conversation], alone: Scores, cluster: ClusterOptions
 ) -> Check:
-    """Each of ``most`` workers is given some of the conversations, in batches other than this process's."""
+    """Each of the workers is given some of the conversations, in batches other than this process's."""
     requests = [_whole(conversation) for conversation in conversations]
     with connected(cluster) as client:
-        addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[:most]
+        addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[: cluster.workers]
         count = len(addresses)
         futures = [
             client.submit(score_here, spec, requests[number::count], workers=[address], pure=False)

@@ -20,7 +20,6 @@ from typing import Any
 from prefect import State, flow, runtime
 from prefect.states import Completed, Failed
 
-from assay.cluster import ClusterOptions
 from assay.config import RunOptions, Settings
 from assay.errors import AssayError, OutputRefused
 from assay.manifest import Converted, Counts, Filtered, Scored
@@ -182,11 +181,7 @@ def _scored(
             converted,
             prepared.model,
             home=prepared.home,
-            cluster=ClusterOptions(
-                workers=options.workers,
-                scheduler_address=prepared.settings.scheduler_address,
-                gpus_per_model=prepared.settings.gpus_per_model,
-            ),
+            cluster=prepared.cluster,
             shard_tokens=options.shard_tokens,
             progress=console,
         )

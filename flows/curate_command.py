@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.card_warnings import why_unknown
+from assay.cluster import ClusterOptions, check_options
 from assay.config import RunOptions, Settings
 from assay.deployed import Places, model_named, places
 from assay.errors import UserMistake
@@ -40,6 +41,7 @@ class Prepared:
     rules: Rules
     output: OutputFolder
     places: Places
+    cluster: ClusterOptions
 
 
 def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) -> Prepared:
@@ -69,6 +71,13 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         digest_cache=home.root / "model-digests.json",
     )
     _check_stop(options)
+    cluster = ClusterOptions(
+        workers=options.workers,
+        scheduler_address=settings.scheduler_address,
+        gpus_per_model=settings.gpus_per_model,
+    )
+    if model.endpoint is None and options.stop_after != "convert":
+        check_options(cluster)
     rules = parse_rules(
         options.keep,
         attributes=model.columns,
@@ -81,7 +90,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     output.check()
     if options.model in settings.model_folders:
         model = dataclasses.replace(model, name=options.model)
-    return Prepared(settings, home, model, rules, output, where)
+    return Prepared(settings, home, model, rules, output, where, cluster)
 
 
 def _release(folder: str, options: RunOptions) -> Path:

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from assay.cluster import ClusterOptions, check_options
 from assay.config import MODEL_IN_FORM, CommandLine, Listed, Settings, in_form, in_this_order
 from assay.deployed import golden_places, model_named
 from assay.errors import AssayError, UserMistake
@@ -170,13 +171,13 @@ def checked(
     if spec.endpoint is not None:
         local = _counterpart(options, settings, deployed)
         return verify_service(spec, local, read_block=read_block, say=console.say)
-    return verify(
-        spec,
+    cluster = ClusterOptions(
         workers=options.workers,
         scheduler_address=settings.scheduler_address,
         gpus_per_model=settings.gpus_per_model,
-        say=console.say,
     )
+    check_options(cluster)
+    return verify(spec, cluster=cluster, say=console.say)
 
 
 def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelSpec | None:

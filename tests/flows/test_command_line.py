@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from assay.config import RunOptions, option_name
+from assay import cluster
+from assay.config import RunOptions, Settings, option_name
 from assay.errors import UserMistake
 from flows.command_line import parse
+from flows.curate_command import prepare
 
 ROOT = Path(__file__).parent.parent.parent
 HEAVY = ("prefect", "torch", "transformers", "distributed", "dask")
@@ -101,3 +103,30 @@ def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(
     assert len(done.stderr.splitlines()) <= 6
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "said"),
+    [
+        ({"ASSAY_SCHEDULER_ADDRESS": "localhost"}, [], "ASSAY_SCHEDULER_ADDRESS is localhost"),
+        ({"ASSAY_SCHEDULER_ADDRESS": "localhost"}, ["--dry-run"], "ASSAY_SCHEDULER_ADDRESS is localhost"),
+        ({"ASSAY_GPUS_PER_MODEL": "4"}, [], "ASSAY_GPUS_PER_MODEL is 4, and this machine shows 2 GPUs"),
+    ],
+)
+def test_workers_that_cannot_be_had_are_a_mistake_found_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(cluster, "visible_devices", lambda: ["0", "1"])
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "chats.jsonl").write_text("")
+    options = parsed("--input", str(tmp_path / "chats.jsonl"), "--output", str(tmp_path / "o"), *arguments)
+    with pytest.raises(UserMistake, match=said):
+        prepare(options, Settings.read())
+    converted = options.model_copy(update={"stop_after": "convert"})
+    assert prepare(converted, Settings.read()), "a run without workers needs none"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from assay.cluster import ClusterOptions
 from assay.config import Settings
 from assay.errors import UserMistake
 from assay.manifest import RUN_MANIFEST_KEY
@@ -59,9 +60,18 @@ def test_workers_are_those_that_a_run_has(
     given = VerifyOptions(model=str(folder), workers=3)
     verify_command.checked(given, settings, Console())
     ((spec, options),) = asked
-    del options["say"]
     assert spec.device_map == "auto"
-    assert options == {"workers": 3, "gpus_per_model": 2, "scheduler_address": "tcp://127.0.0.1:9"}
+    expected = ClusterOptions(workers=3, gpus_per_model=2, scheduler_address="tcp://127.0.0.1:9")
+    assert options["cluster"] == expected
+
+
+def test_an_address_of_workers_that_is_none_is_told_before_the_model_is_loaded(
+    folder: Path, assay_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_command, "verify", lambda *_, **__: pytest.fail("verified"))
+    settings = Settings(home=assay_home, scheduler_address="localhost")
+    with pytest.raises(UserMistake, match="ASSAY_SCHEDULER_ADDRESS is localhost"):
+        verify_command.checked(VerifyOptions(model=str(folder)), settings, Console())
 
 
 @pytest.mark.parametrize(
