@@ -1,7 +1,7 @@
 """A tiny seeded model of every family, each with the plain call of its model card.
 
-ArmoRM, QRM and InternLM2-Reward are code in repositories on the Hub. What stands for them here was
-written from what their cards say goes in and comes out; it is not their code.
+ArmoRM, QRM, URM and InternLM2-Reward are code in repositories on the Hub. What stands for them here was
+written from what is documented of what goes in and comes out; it is not their code.
 """
 
 from __future__ import annotations
@@ -120,38 +120,75 @@ def first_token(folder: Path, template: str) -> Tiny:
     return Tiny(find_model(str(folder)), card)
 
 
-class _Gate(torch.nn.Module):
-    """Linear layers with rectifiers between them; QRM normalises after each rectifier."""
+class Gating(NamedTuple):
+    """What the published gated models differ in."""
 
-    def __init__(self, width: int, objectives: int, *, normalised: bool) -> None:
+    architecture: str
+    objectives: int = 19
+    quantiles: int = 19
+    normalised: bool = True
+    """Whether each rectifier is followed by a normalisation; the layers before it then have no bias."""
+    dropout: bool = False
+    """Whether a dropout stands between two layers: it does nothing, and takes a number."""
+    transform: bool = True
+    temperature: float | None = 10.0
+    """What config.json says; None: nothing, and the published code has a default."""
+    default_temperature: float = 10.0
+
+
+GATINGS = {
+    "ArmoRM": Gating("LlamaForRewardModelWithGating", quantiles=1, normalised=False),
+    "QRM-Llama3": Gating("LlamaForRewardModelWithGating3", quantiles=3),
+    "QRM-Llama3.1": Gating("LlamaForRewardModelWithGating31", quantiles=3, temperature=None),
+    "QRM-Gemma": Gating(
+        "LlamaForQuantileSequenceClassification",
+        objectives=5,
+        dropout=True,
+        transform=False,
+        temperature=None,
+        default_temperature=1.0,
+    ),
+}
+
+
+class _Gate(torch.nn.Module):
+    """Linear layers with rectifiers between them, and what else a kind of gate has there."""
+
+    def __init__(self, width: int, kind: Gating) -> None:
         super().__init__()
         self.logit_scale = torch.nn.Parameter(torch.full((1,), 1.5))
         layers: list[torch.nn.Module] = []
-        for _ in range(2):
-            layers.append(torch.nn.Linear(width, 24, bias=not normalised))
-            if normalised:
+        for place in range(2):
+            layers.append(torch.nn.Linear(width, 24, bias=not kind.normalised))
+            if kind.normalised:
                 layers += [torch.nn.ReLU(), torch.nn.BatchNorm1d(24)]
+            if kind.dropout and place == 0:
+                layers.append(torch.nn.Dropout(0.2))
             width = 24
-        layers.append(torch.nn.Linear(width, objectives))
+        layers.append(torch.nn.Linear(width, kind.objectives))
         self.layers = torch.nn.ModuleList(layers)
-        self._normalised = normalised
+        self._kind = kind
 
     def forward(self, state: torch.Tensor) -> torch.Tensor:
+        kind = self._kind
         for layer in self.layers[:-1]:
-            state = layer(state) if self._normalised else torch.relu(layer(state))
-        return torch.softmax(self.layers[-1](state) / 10, dim=-1) * self.logit_scale[0]
+            state = layer(state) if kind.normalised else torch.relu(layer(state))
+        temperature = kind.default_temperature if kind.temperature is None else kind.temperature
+        return torch.softmax(self.layers[-1](state) / temperature, dim=-1) * self.logit_scale[0]
 
 
 class StandInForRewardModelWithGating(transformers.LlamaPreTrainedModel):
     """``rewards`` and the gated ``score`` of one conversation, as ArmoRM's card describes them."""
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Any, kind: Gating) -> None:
         super().__init__(config)
+        self.kind = kind
         self.model = transformers.LlamaModel(config)
-        outputs = config.num_objectives * config.num_quantiles
+        outputs = kind.objectives * kind.quantiles
         self.regression_layer = torch.nn.Linear(config.hidden_size, outputs, bias=False)
-        self.reward_transform_matrix = torch.nn.Parameter(torch.eye(config.num_objectives))
-        self.gating = _Gate(config.hidden_size, config.num_objectives, normalised=config.num_quantiles > 1)
+        if kind.transform:
+            self.reward_transform_matrix = torch.nn.Parameter(torch.eye(kind.objectives))
+        self.gating = _Gate(config.hidden_size, kind)
         self.post_init()
 
     def call(self, ids: list[int], pattern: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,9 +199,10 @@ class StandInForRewardModelWithGating(transformers.LlamaPreTrainedModel):
         if not places:
             raise ValueError("Token pattern not found in the list.")
         states = self.model(input_ids=torch.tensor([ids])).last_hidden_state[0]
-        rewards = self.regression_layer(states[-1]).reshape(self.config.num_objectives, -1).mean(1)
+        rewards = self.regression_layer(states[-1]).reshape(self.kind.objectives, -1).mean(1)
         weights = self.gating(states[places[-1]][None])[0]
-        return rewards, (weights * (rewards @ self.reward_transform_matrix)).sum()
+        transformed = rewards @ self.reward_transform_matrix if self.kind.transform else rewards
+        return rewards, (weights * transformed).sum()
 
 
 #: What stands between a question and its answer in each template, which the gate looks for.
@@ -177,13 +215,16 @@ HEADERS = {
 }
 
 
-def gated(folder: Path, template: str, *, quantiles: int = 1) -> Tiny:
-    """A multi-objective head with a gate: ArmoRM's with one quantile, QRM's with several."""
+def gated(folder: Path, template: str, *, like: str = "ArmoRM") -> Tiny:
+    """A multi-objective head with a gate, of one of ``GATINGS``."""
+    kind = GATINGS[like]
     fast = tiny.tokenizer(tiny.TEMPLATES[template])
-    config = _config("Llama", len(fast), fast.pad_token_id, num_objectives=19, num_quantiles=quantiles)
+    known = {} if kind.temperature is None else {"gating_temperature": kind.temperature}
+    config = _config("Llama", len(fast), fast.pad_token_id, **known)
     torch.manual_seed(2)
-    model = StandInForRewardModelWithGating(config).eval()
-    model.reward_transform_matrix.data.add_(torch.randn(19, 19) * 0.1)
+    model = StandInForRewardModelWithGating(config, kind).eval()
+    if kind.transform:
+        model.reward_transform_matrix.data.add_(torch.randn(kind.objectives, kind.objectives) * 0.1)
     for layer in model.gating.layers:
         if isinstance(layer, torch.nn.Linear):
             layer.weight.data.normal_(std=1.0)
@@ -191,13 +232,61 @@ def gated(folder: Path, template: str, *, quantiles: int = 1) -> Tiny:
             layer.running_mean.normal_()
             layer.running_var.uniform_(0.5, 2.0)
     model.save_pretrained(folder)
+    edit_config(folder, architectures=[kind.architecture])
     fast.save_pretrained(folder)
     pattern = fast(HEADERS[template], add_special_tokens=False)["input_ids"]
 
     @torch.inference_mode()
     def card(messages: Conversation) -> list[float]:
         rewards, score = model.call(_ids(fast, messages)[0].tolist(), pattern)
-        return [float(score), *(rewards[:5] * 5 - 0.5).tolist()]
+        return [float(score), *((rewards[:5] * 5 - 0.5).tolist() if like == "ArmoRM" else [])]
+
+    return Tiny(find_model(str(folder)), card)
+
+
+class _Weigher(torch.nn.Module):
+    def __init__(self, width: int, attributes: int) -> None:
+        super().__init__()
+        self.fc = torch.nn.Sequential(
+            torch.nn.Linear(width, width),
+            torch.nn.SELU(),
+            torch.nn.Linear(width, width),
+            torch.nn.SELU(),
+            torch.nn.Linear(width, attributes),
+        )
+
+
+class StandInWithNormalWeights(transformers.LlamaPreTrainedModel):
+    """URM's ``score`` of one conversation: five normal distributions, and weights of their means."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model = transformers.LlamaModel(config)
+        self.score = torch.nn.Linear(config.hidden_size, 10, bias=False)
+        self.weights = _Weigher(config.hidden_size, 5)
+        self.post_init()
+
+    def call(self, ids: torch.Tensor) -> torch.Tensor:
+        """The weighed sum of the means, at the last token."""
+        state = self.model(input_ids=ids).last_hidden_state[0, -1]
+        pairs = self.score(state).view(5, 2)
+        return sum(pairs[place, 0] * weight for place, weight in enumerate(self.weights.fc(state)))
+
+
+def mixture(folder: Path, template: str) -> Tiny:
+    """URM's manner: means and spreads of attributes, and a network that weighs the means."""
+    fast = tiny.tokenizer(tiny.TEMPLATES[template])
+    torch.manual_seed(5)
+    model = StandInWithNormalWeights(_config("Llama", len(fast), fast.pad_token_id)).eval()
+    for parameter in model.weights.parameters():
+        parameter.data.normal_(std=0.3)
+    model.save_pretrained(folder)
+    edit_config(folder, architectures=["LlamaForSequenceClassificationWithNormal_Weights"])
+    fast.save_pretrained(folder)
+
+    @torch.inference_mode()
+    def card(messages: Conversation) -> list[float]:
+        return [float(model.call(_ids(fast, messages)))]
 
     return Tiny(find_model(str(folder)), card)
 
@@ -216,16 +305,18 @@ class InternLM2ForRewardModel(LlamaPreTrainedModel):
         self.post_init()
 
     def forward(self, input_ids, attention_mask=None, use_cache=None):
-        assert int(input_ids[0, -1]) == self.config.reward_token_id
+        ends = attention_mask.cumsum(dim=1).argmax(dim=1, keepdim=True)
+        assert int(input_ids[0, ends[0]]) == self.config.reward_token_id
         states = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
-        return SequenceClassifierOutputWithPast(logits=self.v_head(states)[:, -1])
+        rewards = self.v_head(states).squeeze(-1)
+        return SequenceClassifierOutputWithPast(logits=rewards.gather(1, ends).squeeze(1))
 
     @torch.no_grad()
     def get_score(self, tokenizer, conversation):
         text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=False)
         ids = tokenizer.encode(text, return_tensors="pt", add_special_tokens=False)
         ids = torch.cat([ids, torch.tensor([[self.config.reward_token_id]])], dim=1)
-        return self.forward(ids).logits[0, 0].item()
+        return self.forward(ids, attention_mask=torch.ones_like(ids)).logits[0].item()
 """
 
 
@@ -304,6 +395,7 @@ FAMILIES: dict[str, Callable[[Path, str], Tiny]] = {
     "sequence-classification": classifier,
     "first-token-logit": first_token,
     "gated-objectives": gated,
+    "attribute-mixture": mixture,
     "appended-token": appended,
     "pair-classification": pair,
 }

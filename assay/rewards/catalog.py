@@ -18,6 +18,7 @@ from assay.errors import UserMistake
 from assay.nearest import did_you_mean
 from assay.rewards.families import (
     APPENDED_TOKEN,
+    ATTRIBUTE_MIXTURE,
     FAMILIES,
     FIRST_TOKEN_LOGIT,
     GATED_OBJECTIVES,
@@ -246,7 +247,7 @@ def _check_weights(name: str, folder: Path) -> None:
 
 def _needs_its_code(config: Mapping[str, Any], family: str) -> bool:
     """Whether transformers has no class of its own for what must be loaded."""
-    if not config.get("auto_map") or family == GATED_OBJECTIVES:
+    if not config.get("auto_map") or FAMILIES[family].head_from_weights:
         return False
     import transformers
 
@@ -338,9 +339,17 @@ def _family(name: str, config: Mapping[str, Any]) -> str:
             return family
     raise UserMistake(
         f"model {name}: its architecture is {', '.join(architectures)}; a reward model here is a "
-        "*ForSequenceClassification, a *ForRewardModelWithGating, an InternLM2ForRewardModel, or a "
+        "*ForSequenceClassification, one of ArmoRM's, QRM's or URM's, an InternLM2ForRewardModel, or a "
         "*ForCausalLM read at vocabulary id 0"
     )
+
+
+#: What the scale of HelpSteer's five is documented for.
+_ARMORM = "ForRewardModelWithGating"
+
+
+def _is_armorm(config: Mapping[str, Any]) -> bool:
+    return any(name.endswith(_ARMORM) for name in config.get("architectures") or ())
 
 
 #: How an architecture's name ends → its family; the first that fits.
@@ -348,7 +357,12 @@ _FAMILY_BY_ENDING = (
     ("DebertaForSequenceClassification", PAIR_CLASSIFICATION),
     ("DebertaV2ForSequenceClassification", PAIR_CLASSIFICATION),
     ("ForSequenceClassification", SEQUENCE_CLASSIFICATION),
-    ("ForRewardModelWithGating", GATED_OBJECTIVES),
+    (_ARMORM, GATED_OBJECTIVES),
+    # QRM's: of its first two models, and of the later ones.
+    ("ForRewardModelWithGating3", GATED_OBJECTIVES),
+    ("ForRewardModelWithGating31", GATED_OBJECTIVES),
+    ("ForQuantileSequenceClassification", GATED_OBJECTIVES),
+    ("ForSequenceClassificationWithNormal_Weights", ATTRIBUTE_MIXTURE),
     ("InternLM2ForRewardModel", APPENDED_TOKEN),
     ("ForCausalLM", FIRST_TOKEN_LOGIT),
 )
@@ -383,7 +397,7 @@ def _given_attributes(
 
 
 def _attributes(name: str, family: str, config: Mapping[str, Any]) -> tuple[str, ...]:
-    if family == GATED_OBJECTIVES:
+    if family == GATED_OBJECTIVES and _is_armorm(config):
         return (REWARD, *HELPSTEER)
     if family not in (SEQUENCE_CLASSIFICATION, PAIR_CLASSIFICATION):
         return (REWARD,)

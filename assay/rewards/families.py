@@ -10,6 +10,7 @@ from dataclasses import dataclass
 SEQUENCE_CLASSIFICATION = "sequence-classification"
 FIRST_TOKEN_LOGIT = "first-token-logit"
 GATED_OBJECTIVES = "gated-objectives"
+ATTRIBUTE_MIXTURE = "attribute-mixture"
 APPENDED_TOKEN = "appended-token"
 PAIR_CLASSIFICATION = "pair-classification"
 
@@ -22,6 +23,8 @@ class Family:
     """The class of transformers that loads it."""
     gated: bool = False
     """Whether its head also reads the state at the header of the turn, which weighs the objectives."""
+    head_from_weights: bool = False
+    """Whether transformers loads its backbone alone, and its head is built from the weights."""
     appended: bool = False
     """Whether a token that stands in no conversation follows the turn, and is where the score is read."""
     pair: bool = False
@@ -34,9 +37,9 @@ FAMILIES: dict[str, Family] = {
     # Llama-3.x-Nemotron-70B-Reward: a causal model's logit of vocabulary id 0.
     FIRST_TOKEN_LOGIT: Family("AutoModelForCausalLM"),
     # ArmoRM, QRM: objectives at the last token, weighed by a network on the state at the turn's header.
-    # Only the backbone is loaded by transformers; the head is built from the weights, so that none of
-    # the code in their repositories runs.
-    GATED_OBJECTIVES: Family("AutoModel", gated=True),
+    GATED_OBJECTIVES: Family("AutoModel", gated=True, head_from_weights=True),
+    # URM: attributes' means at the last token, weighed by a network on the same state.
+    ATTRIBUTE_MIXTURE: Family("AutoModel", head_from_weights=True),
     # InternLM2-Reward: one linear layer on the state of a token appended to the conversation.
     APPENDED_TOKEN: Family("AutoModel", appended=True),
     # OpenAssistant's reward-model-deberta-v3.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from assay.rewards.families import (
     APPENDED_TOKEN,
+    ATTRIBUTE_MIXTURE,
     FIRST_TOKEN_LOGIT,
     GATED_OBJECTIVES,
     PAIR_CLASSIFICATION,
@@ -64,6 +65,8 @@ _NVIDIA_LLAMA = "NVIDIA Open Model License, Llama Community License"
 _LLAMA_3 = "Meta Llama 3 Community License"
 _SKYWORK = "Skywork Community License"
 
+_OWN_READING = "Its head is Assay's own reading of the published code, which does not run."
+
 #: Tagged on the multilingual models trained on HelpSteer3.
 _HELPSTEER3_LANGUAGES = (
     "en", "zh", "ko", "fr", "es", "ru", "ja", "de", "it", "pt", "pl", "id", "nl", "vi",
@@ -111,7 +114,7 @@ def _qrm(name: str) -> Entry:
         family=GATED_OBJECTIVES,
         attributes=(REWARD,),
         dtype="bfloat16",
-        notes=("Its gated head is Assay's own reading of the published code, which does not run.",),
+        notes=(_OWN_READING,),
     )
 
 
@@ -217,19 +220,18 @@ _ENTRIES = (
             Published(_asked("How much is 2+2?", "4"), {REWARD: 0.1030}, "bfloat16", digits=5e-5),
         ),
         license=_LLAMA_3,
-        notes=("Its gated head is Assay's own reading of the published code, which does not run.",),
+        notes=(_OWN_READING,),
     ),
     _qrm("QRM-Llama3-8B"),
     _qrm("QRM-Llama3.1-8B"),
+    _qrm("QRM-Llama3.1-8B-v2"),
     _qrm("QRM-Gemma-2-27B"),
     Entry(
         "LxzGordon/URM-LLaMa-3.1-8B",
-        family=SEQUENCE_CLASSIFICATION,
+        family=ATTRIBUTE_MIXTURE,
         attributes=(REWARD,),
         dtype="bfloat16",
-        notes=(
-            "Its head is code of its repository; unless it is one linear layer it is refused when opened.",
-        ),
+        notes=(_OWN_READING,),
     ),
     _internlm2("internlm2-1_8b-reward"),
     _internlm2("internlm2-7b-reward"),

@@ -223,7 +223,7 @@ def test_a_gated_head_with_unknown_parts_is_refused_at_opening(tmp_path: Path) -
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     weights["second_gate.weight"] = weights["regression_layer.weight"].clone()
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelFault, match=r"second_gate\.weight is no part of a gated head"):
+    with pytest.raises(ModelFault, match=r"second_gate\.weight is no part of a head"):
         LocalRewardModel(find_model(str(folder)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tiny_families import Tiny
 from assay.rewards.catalog import find_model
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request, TurnScore
+from assay.rewards.published import CATALOG
 from assay.schema import Conversation, Message, turn_positions
 
 TOLERANCE = 1e-5
@@ -101,9 +103,29 @@ def test_a_regression_model_gives_its_attributes_by_name(count: int, tmp_path: P
     assert_all_same(built, families.conversations(10, seed=7))
 
 
-def test_a_quantile_head_is_averaged_and_gated(tmp_path: Path) -> None:
-    built = families.gated(tmp_path / "model", "llama3", quantiles=3)
-    assert_all_same(built, families.conversations(20, seed=8))
+@pytest.mark.parametrize("like", families.GATINGS)
+def test_every_kind_of_gate_that_is_published_is_computed(like: str, tmp_path: Path) -> None:
+    built = families.gated(tmp_path / "model", "llama3", like=like)
+    expected = ("reward", *families.HELPSTEER) if like == "ArmoRM" else ("reward",)
+    assert built.spec.attributes == expected
+    assert assert_all_same(built, families.conversations(20, seed=8)) > 20
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOG if CATALOG[name].family])
+def test_a_model_of_its_family_opens_with_what_the_catalog_says_of_it(name: str, tmp_path: Path) -> None:
+    entry = CATALOG[name]
+    assert entry.family is not None
+    like = {"nicolinho/QRM-Llama3-8B": "QRM-Llama3", "nicolinho/QRM-Llama3.1-8B": "QRM-Llama3.1"}
+    if "QRM" in name:
+        spec = families.gated(tmp_path / "model", "llama3", like=like.get(name, "QRM-Gemma")).spec
+    else:
+        spec = families.FAMILIES[entry.family](tmp_path / "model", "llama3").spec
+    assert spec.family == entry.family
+    assert entry.attributes is not None
+    model = LocalRewardModel(dataclasses.replace(spec, attributes=entry.attributes))
+    ((outcome,),) = model.score([whole((Message("user", "Hi"), Message("assistant", "Hello.")))])
+    assert outcome.values is not None
+    assert len(outcome.values) == len(entry.attributes)
 
 
 def test_a_gated_model_gives_the_scalar_and_helpsteers_five(tmp_path: Path) -> None:

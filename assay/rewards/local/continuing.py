@@ -25,7 +25,7 @@ def why_not(backbone: Any) -> str | None:
     if getattr(config, "_attn_implementation", None) not in _MASKED_ATTENTION:
         return f"its attention ({getattr(config, '_attn_implementation', None)}) takes no mask of our own"
     taken = inspect.signature(backbone.forward).parameters
-    for needed in ("attention_mask", "position_ids", "past_key_values", "use_cache"):
+    for needed in ("attention_mask", "position_ids", _cache_keyword(backbone), "use_cache"):
         if needed not in taken:
             return f"{type(backbone).__name__} takes no {needed}"
     if length_dependent_rope(config) is not None:
@@ -34,6 +34,11 @@ def why_not(backbone: Any) -> str | None:
         if type(layer) is not DynamicLayer:
             return f"a {type(layer).__name__} forgets the beginning"
     return None
+
+
+def _cache_keyword(backbone: Any) -> str:
+    """What ``forward`` calls keys and values that are at hand: ``cache`` from transformers 5.24 on."""
+    return "cache" if "cache" in inspect.signature(backbone.forward).parameters else "past_key_values"
 
 
 def length_dependent_rope(config: Any) -> dict[str, Any] | None:
@@ -50,8 +55,9 @@ class Beginnings:
         """Put ``[beginnings, time]`` ids, right-padded to ``lengths``, through ``backbone``."""
         self._backbone = backbone
         self._lengths = lengths
+        self._cache_keyword = _cache_keyword(backbone)
         cache: Any = transformers.DynamicCache(config=backbone.config)
-        result = backbone(input_ids=token_ids, past_key_values=cache, use_cache=True)
+        result = backbone(input_ids=token_ids, use_cache=True, **{self._cache_keyword: cache})
         self.hidden: torch.Tensor = result.last_hidden_state
         """``[beginnings, time, hidden]``; states of padding mean nothing."""
         self._layers: list[tuple[torch.Tensor, torch.Tensor]] = [
@@ -75,8 +81,8 @@ class Beginnings:
             input_ids=token_ids,
             attention_mask=self._mask(lengths, time),
             position_ids=lengths[:, None] + time,
-            past_key_values=Cache(layers=layers),
             use_cache=True,
+            **{self._cache_keyword: Cache(layers=layers)},
         ).last_hidden_state
         return hidden
 

@@ -144,6 +144,7 @@ def mixed_requests(draw: st.DrawFn) -> list[Request]:
         "sequence-classification",
         "first-token-logit",
         "gated-objectives",
+        "attribute-mixture",
         "appended-token",
         "moving-system",
         "label-suffix",
@@ -152,7 +153,7 @@ def mixed_requests(draw: st.DrawFn) -> list[Request]:
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalRewardModel:
     torch.set_num_threads(1)
     family, template = request.param, tiny.CHATML
-    if family in ("gated-objectives", "appended-token"):
+    if family in ("gated-objectives", "attribute-mixture", "appended-token"):
         dynamic_module_utils.HF_MODULES_CACHE = str(tmp_path_factory.mktemp("modules"))
         return LocalRewardModel(families.FAMILIES[family](tmp_path_factory.mktemp("model"), "chatml").spec)
     if family in tiny.TEMPLATES:
