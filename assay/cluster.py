@@ -1,35 +1,26 @@
-"""Where Dask runs: processes on this machine, one worker a GPU, or a scheduler's address."""
+"""Where Dask runs: processes on this machine, its GPUs, or a scheduler's address."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from assay.errors import ClusterFault, UserMistake
+from assay.gpu_cluster import (
+    gpu_groups,
+    named_as_the_driver_does,
+    one_worker_a_gpu,
+    one_worker_a_group,
+    packages_are_here,
+    visible_devices,
+)
+from assay.worker_environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
 
 if TYPE_CHECKING:
-    from distributed import Client, Security, SpecCluster
-
-#: One computing thread a worker: how a matrix product is split over threads changes its last bits, and
-#: scores must not depend on how many workers there are.
-WORKER_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "POLARS_MAX_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
-
-#: While one shard is on the GPU, the next is rendered and tokenized.
-GPU_WORKER_THREADS = 2
+    from distributed import Client, SpecCluster
 
 _SETTINGS = {
     # Deaths of a worker that a shard survives before it is suspected of killing them.
@@ -85,7 +76,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
     none.
     """
     import dask
-    from distributed import Client, LocalCluster, Security
+    from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(_SETTINGS):
@@ -100,48 +91,59 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
                 _show_dashboard(client, options)
                 yield client
             return
-        gpus = len(visible_devices())
-        if gpus and importlib.util.find_spec("dask_cuda") is None:
-            say(
-                f"{gpus} GPUs are here, but not the packages to use them: scoring on the CPU. "
-                "Install them with pip install -e '.[gpu]'"
-            )
-            gpus = 0
-        # Certificates that exist for this run alone: loopback is open to every user of the machine, and
-        # Dask's protocol runs what it is sent.
-        security = Security.temporary()
-        if gpus and options.gpus_per_model > 1:
-            groups = gpu_groups(visible_devices(), options.gpus_per_model)
-            cluster = grouped_cluster(groups[: options.workers], security)
-        elif gpus:
-            from dask_cuda import LocalCUDACluster
+        with _started_here(options, say) as cluster, Client(cluster, set_as_default=False) as client:
+            _await_workers(client, len(cluster.workers))
+            _show_dashboard(client, options)
+            yield client
 
-            workers = min(gpus, options.workers or gpus)
-            # LocalCUDACluster has its own idea of the environment, and takes the rest from here.
-            with dask.config.set({"distributed.nanny.environ": gpu_worker_environment(workers)}):
-                cluster = LocalCUDACluster(
-                    n_workers=workers,
-                    threads_per_worker=GPU_WORKER_THREADS,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    security=security,
-                )
-        else:
-            cluster = LocalCluster(
+
+@contextmanager
+def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterator[SpecCluster]:
+    """Yield a cluster on this machine: on its GPUs where there are any, else on its cores."""
+    import dask
+    from distributed import LocalCluster, Security
+
+    devices = visible_devices()
+    if devices and not packages_are_here():
+        say(
+            f"{len(devices)} GPUs are here, but not the packages to use them: scoring on the CPU. "
+            "Install them with pip install -e '.[gpu]'"
+        )
+        devices = []
+    # Certificates that exist for this run alone: loopback is open to every user of the machine, and
+    # Dask's protocol runs what it is sent.
+    security = Security.temporary()
+    if devices and options.gpus_per_model > 1:
+        groups = gpu_groups(devices, options.gpus_per_model)
+        with (
+            named_as_the_driver_does(devices),
+            one_worker_a_group(groups[: options.workers], security) as cluster,
+        ):
+            yield cluster
+    elif devices:
+        with (
+            named_as_the_driver_does(devices),
+            one_worker_a_gpu(devices[: options.workers], security) as cluster,
+        ):
+            yield cluster
+    else:
+        with (
+            # A driver that is broken is no reason not to score on the CPU.
+            dask.config.set({"distributed.diagnostics.nvml": False}),
+            LocalCluster(
                 n_workers=options.workers or usable_cores(),
                 threads_per_worker=1,
                 processes=True,
+                memory_limit=NO_MEMORY_LIMIT,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 # Without GPUs of their own: several processes would fight for the first one.
                 env={**WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
                 security=security,
                 silence_logs=logging.CRITICAL,
-            )
-        with cluster, Client(cluster, set_as_default=False) as client:
-            _await_workers(client, len(cluster.workers))
-            _show_dashboard(client, options)
-            yield client
+            ) as cluster,
+        ):
+            yield cluster
 
 
 def _show_dashboard(client: Client, options: ClusterOptions) -> None:
@@ -188,68 +190,6 @@ def _why_no_scheduler(address: str, error: BaseException) -> str:
         "certificates are of one authority (distributed.comm.tls in Dask's own settings), "
         f"{on_this_machine}"
     )
-
-
-def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, ...]]:
-    """Neighbouring devices in groups of that size; what is left over is in none.
-
-    Neighbours, for a machine numbers its GPUs so that those are best connected. ``UserMistake`` where
-    there are too few for one model.
-    """
-    if len(devices) < gpus_per_model:
-        raise UserMistake(
-            f"ASSAY_GPUS_PER_MODEL is {gpus_per_model}, and this machine shows {len(devices)} GPUs"
-        )
-    starts = range(0, len(devices) - gpus_per_model + 1, gpus_per_model)
-    return [tuple(devices[start : start + gpus_per_model]) for start in starts]
-
-
-def grouped_cluster(groups: Sequence[Sequence[str]], security: Security) -> SpecCluster:
-    """A cluster on this machine of one worker a group, each seeing its group's GPUs and no other.
-
-    LocalCUDACluster has no groups: each of its workers sees every GPU, its own first.
-    """
-    from distributed import Nanny, Scheduler, SpecCluster
-
-    common = {"host": "127.0.0.1", "security": security, "protocol": "tls"}
-    workers = {
-        number: {
-            "cls": Nanny,
-            "options": {
-                **common,
-                "nthreads": GPU_WORKER_THREADS,
-                "dashboard_address": None,
-                "env": {**gpu_worker_environment(len(groups)), "CUDA_VISIBLE_DEVICES": ",".join(group)},
-            },
-        }
-        for number, group in enumerate(groups)
-    }
-    scheduler = {"cls": Scheduler, "options": {**common, "dashboard_address": "127.0.0.1:0"}}
-    return SpecCluster(workers=workers, scheduler=scheduler, security=security, silence_logs=logging.CRITICAL)
-
-
-def gpu_worker_environment(workers: int) -> dict[str, str]:
-    """What a worker that has a GPU is started with: its share of the cores is there to tokenize."""
-    cores = max(1, usable_cores() // max(1, workers))
-    return {**WORKER_ENVIRONMENT, "TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": str(cores)}
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def visible_devices() -> list[str]:
-    """NVIDIA GPUs that CUDA programs started from here would see, by what ``CUDA_VISIBLE_DEVICES`` takes."""
-    if not shutil.which("nvidia-smi"):
-        return []
-    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
-    count = len(listed.stdout.splitlines()) if listed.returncode == 0 else 0
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is None or not count:
-        return [str(number) for number in range(count)]
-    named = [device.strip() for device in chosen.split(",")]
-    return [one for one in named if (one.isdigit() and int(one) < count) or one.startswith(("GPU-", "MIG-"))]
 
 
 def _await_workers(client: Client, count: int) -> None:

@@ -48,8 +48,9 @@ def test_torch_is_imported_where_tensors_are_computed_only() -> None:
     assert {str(Path(place).parent) for place in places} == {"assay/rewards/local"}
 
 
-def test_dask_cuda_is_imported_by_the_cluster_only() -> None:
-    assert {path for package in PACKAGES for path in importers(package, "dask_cuda")} == {"assay/cluster.py"}
+def test_dask_cuda_is_imported_in_one_place() -> None:
+    found = {path for package in PACKAGES for path in importers(package, "dask_cuda")}
+    assert found == {"assay/gpu_cluster.py"}
 
 
 def test_s3_is_spoken_to_in_one_place() -> None:

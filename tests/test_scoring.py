@@ -19,7 +19,7 @@ import psutil
 import pytest
 from handmade import Record
 
-from assay import cluster, scoring
+from assay import scoring
 from assay.cluster import ClusterOptions
 from assay.home import Home, digest_of_file
 from assay.manifest import Converted, Scored
@@ -442,21 +442,6 @@ def test_no_scheduler_at_the_address_is_one_clear_line(home: Home, model: ModelS
     nowhere = ClusterOptions(scheduler_address="tcp://127.0.0.1:9")
     with pytest.raises(errors.ClusterFault, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9"):
         score(convert(home, records(1)), model, home, workers=nowhere)
-
-
-def test_usable_cores_and_gpus_are_counted_without_loading_torch(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    assert cluster.usable_cores() >= 1
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,5")
-    assert len(cluster.visible_devices()) == 0, "what no driver lists is not there"
-    listing = tmp_path / "nvidia-smi"
-    listing.write_text("#!/bin/sh\nfor n in 0 1 2 3 4 5; do echo GPU $n; done\n")
-    listing.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert len(cluster.visible_devices()) == 3
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert cluster.visible_devices() == []
 
 
 def test_segments_of_before_a_column_was_added_are_read_with_those_of_after(

@@ -231,7 +231,7 @@ def test_a_runs_own_workers_have_certificates_of_their_own(
     spoken: list[str] = []
     if gpu_groups:
         monkeypatch.setattr(cluster, "visible_devices", lambda: ["0", "1"])
-        monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: object())
+        monkeypatch.setattr(cluster, "packages_are_here", lambda: True)
     options = ClusterOptions(workers=1, gpus_per_model=2 if gpu_groups else 1)
     with dask.config.set(ours.settings if told else {}), cluster.connected(options) as client:
         parts = client.scheduler_info(n_workers=-1)

@@ -80,6 +80,11 @@ class Request:
     turns: tuple[int, ...]
 
 
+#: An environment variable, set in processes that were started for a GPU: one that cannot use it says so,
+#: instead of taking days on a CPU.
+EXPECTS_CUDA = "ASSAY_EXPECTS_CUDA"
+
+
 @runtime_checkable
 class OnDevice(Protocol):
     """What a model also tells that computes in this process."""
