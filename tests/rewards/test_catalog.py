@@ -206,6 +206,17 @@ def test_the_fingerprint_changes_with_code_that_runs(appended: Path) -> None:
     assert find_model(str(appended), loading=families.TRUSTED).fingerprint != before
 
 
+@pytest.mark.parametrize("where", ["__init__", "forward"])
+def test_code_of_a_model_that_fails_is_told_in_a_line(appended: Path, where: str) -> None:
+    from assay.rewards.local.model import LocalRewardModel
+
+    code = appended / "modeling_standin.py"
+    start = {"__init__": "super().__init__(config)\n", "forward": "ends = "}[where]
+    code.write_text(code.read_text().replace(start, f"self.gone_since_transformers_5()\n        {start}", 1))
+    with pytest.raises(ModelFault, match=r"the code of its repository fails with transformers .*Error: "):
+        LocalRewardModel(find_model(str(appended), loading=families.TRUSTED))
+
+
 def test_an_appended_token_that_nothing_states_is_refused(appended: Path) -> None:
     config = json.loads((appended / "config.json").read_text())
     del config["reward_token_id"]

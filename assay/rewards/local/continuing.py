@@ -89,11 +89,14 @@ class Beginnings:
     def _mask(self, lengths: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         """``[rows, 1, time, beginning + time]``: 0 where a token may look, very negative where it may not."""
         beginning = torch.arange(self.hidden.shape[1], device=time.device)
-        own = (beginning < lengths[:, None])[:, None].expand(-1, len(time), -1)
-        before = (time <= time[:, None]).expand(len(lengths), -1, -1)
-        seen = torch.cat([own, before], dim=-1)[:, None]
-        mask = torch.zeros(seen.shape, dtype=self.hidden.dtype, device=time.device)
-        return mask.masked_fill_(~seen, torch.finfo(mask.dtype).min)
+        another = (beginning >= lengths[:, None])[:, None].expand(-1, len(time), -1)
+        after = (time > time[:, None]).expand(len(lengths), -1, -1)
+        unseen = torch.cat([another, after], dim=-1)[:, None]
+        width = unseen.shape[-1]
+        # CUDA's kernels copy a mask in every layer unless its rows are a multiple of eight apart.
+        apart = -(-width // 8) * 8
+        mask = torch.zeros((*unseen.shape[:-1], apart), dtype=self.hidden.dtype, device=time.device)
+        return mask[..., :width].masked_fill_(unseen, torch.finfo(mask.dtype).min)
 
 
 class _Continued(DynamicLayer):

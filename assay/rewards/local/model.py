@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import threading
 import time
@@ -18,18 +19,22 @@ import transformers
 from assay.errors import DeviceLost, ModelFault
 from assay.rewards import families
 from assay.rewards.fingerprint import fingerprint
-from assay.rewards.local import allocation, batching, opening, sharing
-from assay.rewards.local.network import Network, placed
+from assay.rewards.local import allocation, attention, batching, opening, sharing
+from assay.rewards.local.network import Network, code_of_its_own, placed
 from assay.rewards.local.out_of_memory import unless_out_of_memory
-from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Request, TurnScore
+from assay.rewards.protocol import EXPECTS_CUDA, OUT_OF_MEMORY, ModelSpec, Request, TurnScore
 from assay.rewards.rendering import PairRenderer, Pass, Renderer
 
 #: Budgeted tokens of a batch. On a CPU more than this only leaves the cache (measured, on models 128 to 448
 #: wide: 2,048 is 4 to 8% faster than 4,096, and no slower than 1,024); a GPU is to be kept busy.
 CPU_BATCH_TOKENS = 2048
 CUDA_BATCH_TOKENS = 4096
-#: On CUDA the budget is found by trying, from ``CUDA_BATCH_TOKENS`` up to this.
-CUDA_MOST_BATCH_TOKENS = 1 << 18
+#: On CUDA the budget is found by trying, from ``CUDA_BATCH_TOKENS`` up to this. One as large as a shard
+#: leaves its lengths no room to be sorted in: of 2**18 tokens of ShareGPT, batches of as many make 57%
+#: padding, batches of a quarter 20%, and with ``CUDA_BUSY_TOKENS`` 6.5% (counted).
+CUDA_MOST_BATCH_TOKENS = 1 << 16
+#: Tokens that a GPU computes for longer than it takes to launch a pass. An estimate: not measured on a GPU.
+CUDA_BUSY_TOKENS = 8192
 #: The length of the rows that are tried: what most conversations stay below.
 _TRIED_LENGTH = 1024
 
@@ -53,16 +58,20 @@ class LocalRewardModel:
         """Tokens put through the model so far, padding not counted."""
         self._call = threading.local()
         where = torch.device(device)
-        default = CUDA_BATCH_TOKENS if where.type == "cuda" else CPU_BATCH_TOKENS
-        self._budget = batching.TokenBudget(batch_tokens or default)
+        on_gpu = where.type == "cuda"
+        self._budget = batching.TokenBudget(
+            batch_tokens or (CUDA_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS),
+            CUDA_BUSY_TOKENS if on_gpu else None,
+        )
         self.renderer = _renderer(spec, families.FAMILIES[spec.family])
         self.network = Network(spec, where, loaded=loaded)
         self._device = threading.Lock()
         if isinstance(self.renderer, Renderer):
             self.renderer.vocabulary = self.network.vocabulary
-        opening.check_positions(self.network)
-        opening.check_against_transformers(self.network)
-        self.sharing = opening.sharing(self.network)
+        with code_of_its_own(spec):
+            opening.check_positions(self.network)
+            opening.check_against_transformers(self.network)
+            self.sharing = opening.sharing(self.network)
 
     @property
     def device_name(self) -> str:
@@ -191,10 +200,7 @@ class LocalRewardModel:
         begun = self.network.begin([passes[group.members[0]].token_ids[: group.tokens] for group in batch])
         values: dict[int, torch.Tensor] = {}
         for rows in sharing.continuations(
-            batch,
-            lengths,
-            max_tokens=self._budget.max_tokens,
-            cached_token_cost=self.sharing.cached_token_cost,
+            batch, lengths, self._budget, cached_token_cost=self.sharing.cached_token_cost
         ):
             members = [passes[row.member] for row in rows]
             starts = np.array([batch[row.beginning].tokens for row in rows])
@@ -232,9 +238,9 @@ class LocalRewardModel:
 
     @torch.inference_mode()
     def calibrate(self, *, ceiling: int) -> None:
-        """Find the batch budget by putting growing batches through the model until memory runs out.
+        """Find the batch budget by putting batches through the model, ever smaller ones until one fits.
 
-        Tried are rows of a usual length and one row as long as fits the budget or the model.
+        Tried are rows of a usual length, and rows as long as fits the budget or the model.
         """
 
         def fits(tokens: int) -> bool:
@@ -244,8 +250,9 @@ class LocalRewardModel:
                 for length in (usual, *range(usual, self.spec.max_tokens + 1, usual))
                 if length == usual or batching.cost(1, length) <= tokens
             )
-            shapes = ((max(1, tokens // batching.cost(1, usual)), usual), (1, longest))
-            return all(self._fits(rows, length) for rows, length in shapes)
+            return all(
+                self._fits(max(1, tokens // batching.cost(1, length)), length) for length in (usual, longest)
+            )
 
         self._budget.max_tokens = batching.largest_fitting(
             fits, first=self._budget.max_tokens, ceiling=ceiling
@@ -264,8 +271,15 @@ def open_model(spec: ModelSpec) -> LocalRewardModel:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     if torch.cuda.is_available():
+        attention.use_cudnn(False)
         model = LocalRewardModel(spec, device="cuda")
         model.calibrate(ceiling=CUDA_MOST_BATCH_TOKENS)
+    elif os.environ.get(EXPECTS_CUDA):
+        raise ModelFault(
+            f"a GPU is here (CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}), and torch "
+            f"{torch.__version__} on {socket.gethostname()} cannot use it: install its CUDA build and a "
+            "driver that fits, or set CUDA_VISIBLE_DEVICES= to score on the CPU"
+        )
     else:
         torch.set_num_threads(1)
         allocation.keep_freed_memory()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,30 @@ def placed(numbers: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.to(device)
 
 
+@contextmanager
+def code_of_its_own(spec: ModelSpec) -> Iterator[None]:
+    """Within, what a mistake in the code of the model's repository raises is a ``ModelFault``."""
+    try:
+        yield
+    except (AttributeError, KeyError, NameError, TypeError) as error:
+        if not spec.remote_code:
+            raise
+        raise ModelFault(
+            f"model {spec.name}: the code of its repository fails with transformers "
+            f"{transformers.__version__}: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _check_places(spec: ModelSpec, places: Mapping[str, object]) -> None:
+    """Raise ``ModelFault`` where a part of the model lies on no GPU; ``places`` are accelerate's."""
+    elsewhere = {"cpu", "disk"} & {str(place) for place in places.values()}
+    if elsewhere:
+        raise ModelFault(
+            f"model {spec.name}: the GPUs that a worker has do not hold it, and parts of it would lie on "
+            f"{' and '.join(sorted(elsewhere))}; give it more with ASSAY_GPUS_PER_MODEL"
+        )
+
+
 def _load(spec: ModelSpec, device: torch.device) -> Any:
     """The model on its device, or laid over several where the spec has a device map."""
     kind: Any = getattr(transformers, families.FAMILIES[spec.family].auto_class)
@@ -105,7 +130,8 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
     if spec.device_map is not None:
         options["device_map"] = spec.device_map
     try:
-        model, info = kind.from_pretrained(spec.folder, **options)
+        with code_of_its_own(spec):
+            model, info = kind.from_pretrained(spec.folder, **options)
         model = model if spec.device_map is not None else model.to(device)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelFault(f"model {spec.name}: {' '.join(str(error).split())}") from error
@@ -114,6 +140,8 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
             f"model {spec.name}: its weights in {spec.folder} are no whole safetensors ({error}); "
             "fetch them anew"
         ) from error
+    if device.type == "cuda":
+        _check_places(spec, getattr(model, "hf_device_map", {}))
     missing = [*info.get("missing_keys", ()), *info.get("mismatched_keys", ())]
     if missing:
         raise ModelFault(

@@ -128,6 +128,8 @@ def _not_as_told(network: Network, numbers: torch.Tensor) -> ModelFault:
 
 
 def _agree(network: Network, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    # A model that is spread over devices brings the output of its own forward pass back to the first.
+    theirs = theirs.to(ours.device)
     if not (ours.isfinite().all() and theirs.isfinite().all()):
         return True  # told turn by turn, as `not_finite`
     tolerance = _TOLERANCE[network.spec.dtype]

@@ -15,6 +15,9 @@ _CPU_ALLOCATOR = "DefaultCPUAllocator: "
 #: How the text of every other failure of CUDA begins (c10/cuda/CUDAException.cpp).
 _CUDA_ERROR = "CUDA error: "
 
+#: What such a text holds where memory did not suffice: cuBLAS takes its own beside torch's, for each thread.
+_NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED")
+
 Worked = TypeVar("Worked")
 
 
@@ -29,7 +32,11 @@ def unless_out_of_memory(work: Callable[[], Worked]) -> Worked | None:
         return None
     except RuntimeError as error:
         told = str(error)
-        if _CPU_ALLOCATOR in told or (_CUDA_ERROR in told and "out of memory" in told):
+        if _CPU_ALLOCATOR in told:
+            return None
+        if _CUDA_ERROR in told and any(words in told for words in _NO_ROOM):
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
             return None
         if _CUDA_ERROR in told:
             first_line = told.partition("\n")[0]

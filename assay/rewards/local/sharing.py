@@ -23,8 +23,12 @@ MIN_SHARED_TOKENS = 64
 #: computes the whole rectangle and throws the upper triangle away, and there are two passes instead of one.
 MIN_SAVED = 0.2
 
-#: Rows of one pass may be padded by a third at most: those much shorter than its longest go separately.
+#: Rows of one pass may be padded by a third at most: those much shorter than its longest go separately,
+#: unless the pass would then not keep the device busy.
 _SHORTEST_TO_LONGEST = 0.75
+
+#: Beginnings of one pass may be padded by an eighth at most, with the same exception.
+_PADDED_TO_REAL = 9 / 8
 
 #: Memory that a row takes for one token of its beginning while a layer attends to it, in tokens of
 #: working memory: one layer's keys and values beside an MLP two to five times as wide as the model.
@@ -111,13 +115,12 @@ def _settled(interval: _Interval, end: int, ends: np.ndarray) -> _Interval:
 
 
 def packed(
-    groups: Sequence[Shared], lengths: Sequence[int], *, max_tokens: int, cached_token_cost: float
+    groups: Sequence[Shared], lengths: Sequence[int], budget: TokenBudget, *, cached_token_cost: float
 ) -> Iterator[list[Shared]]:
     """Yield batches of groups whose beginnings go through the model together, longest first.
 
-    Beginnings and what is kept of them take half of ``max_tokens`` at most, and are padded by an eighth
-    at most; a batch is full once what follows its beginnings fills a pass. A group that costs more than
-    that forms a batch by itself.
+    Beginnings and what is kept of them take half of the budget at most; a batch is full once what follows
+    its beginnings fills a pass. A group that costs more than that forms a batch by itself.
     """
     batch: list[Shared] = []
     following = 0
@@ -126,7 +129,9 @@ def packed(
             longest = batch[0].tokens
             real = sum(one.tokens for one in batch) + group.tokens
             kept = beginnings_cost(len(batch) + 1, longest, cached_token_cost)
-            if kept > max_tokens // 2 or (len(batch) + 1) * longest > real * 9 / 8 or following > max_tokens:
+            too_many = kept > budget.max_tokens // 2 or following > budget.max_tokens
+            busy = len(batch) * longest >= (budget.busy_tokens or 0)
+            if too_many or (busy and (len(batch) + 1) * longest > real * _PADDED_TO_REAL):
                 yield batch
                 batch, following = [], 0
         batch.append(group)
@@ -147,14 +152,14 @@ def rows_cost(rows: int, beginning: int, following: int) -> int:
 
 
 def continuations(
-    batch: Sequence[Shared], lengths: Sequence[int], *, max_tokens: int, cached_token_cost: float
+    batch: Sequence[Shared], lengths: Sequence[int], budget: TokenBudget, *, cached_token_cost: float
 ) -> Iterator[list[Row]]:
     """Yield the passes that follow the beginnings of ``batch``: every member once, longest rest first.
 
-    Each pass keeps to what the beginnings leave of ``max_tokens``; a single row may exceed it.
+    Each pass keeps to what the beginnings leave of the budget; a single row may exceed it.
     """
     longest_beginning = batch[0].tokens
-    left = max_tokens - beginnings_cost(len(batch), longest_beginning, cached_token_cost)
+    left = budget.max_tokens - beginnings_cost(len(batch), longest_beginning, cached_token_cost)
     rests = [
         (lengths[member] - group.tokens, Row(number, member))
         for number, group in enumerate(batch)
@@ -164,7 +169,8 @@ def continuations(
     longest = 0
     for rest, row in sorted(rests, key=lambda pair: (-pair[0], pair[1])):
         too_many = rows_cost(len(rows) + 1, longest_beginning, longest) > left
-        if rows and (too_many or rest < longest * _SHORTEST_TO_LONGEST):
+        busy = len(rows) * longest >= (budget.busy_tokens or 0)
+        if rows and (too_many or (busy and rest < longest * _SHORTEST_TO_LONGEST)):
             yield rows
             rows = []
         if not rows:
@@ -186,9 +192,7 @@ def run(
 
     Its members are then best put through whole, where each may be alone.
     """
-    waiting = list(
-        packed(groups, lengths, max_tokens=budget.max_tokens, cached_token_cost=cached_token_cost)
-    )[::-1]
+    waiting = list(packed(groups, lengths, budget, cached_token_cost=cached_token_cost))[::-1]
     while waiting:
         batch = waiting.pop()
         leave_if_unwanted()

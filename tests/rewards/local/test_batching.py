@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,31 @@ def test_every_row_is_in_exactly_one_batch_within_the_budget(
         assert lengths[batch[0]] == max(lengths[index] for index in batch)
         assert len(batch) == 1 or cost(len(batch), lengths[batch[0]]) <= max_tokens
         assert len({index // window for index in batch}) == 1
+
+
+@given(lengths, st.integers(1, 20_000), st.integers(0, 20_000))
+def test_a_batch_that_keeps_the_device_busy_takes_no_much_shorter_row(
+    lengths: list[int], max_tokens: int, busy_tokens: int
+) -> None:
+    batches = list(budgeted(lengths, max_tokens=max_tokens, busy_tokens=busy_tokens))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = lengths[batch[0]]
+        for place in range(1, len(batch)):
+            assert place * longest < busy_tokens or lengths[batch[place]] >= 0.9 * longest
+    for batch, after in pairwise(batches):
+        longest, following = lengths[batch[0]], lengths[after[0]]
+        full = cost(len(batch) + 1, longest) > max_tokens
+        assert full or (len(batch) * longest >= busy_tokens and following < 0.9 * longest)
+
+
+def test_a_budget_as_large_as_a_shard_is_no_reason_for_padding() -> None:
+    # As ShareGPT's, of which a shard of 2**18 tokens holds some hundred.
+    lengths = [20 + (index * 7919) % 4700 for index in range(110)]
+    batches = list(budgeted(lengths, max_tokens=1 << 16, busy_tokens=8192))
+    padded = sum(len(batch) * lengths[batch[0]] for batch in batches)
+    assert padded / sum(lengths) < 1.1
+    assert len(batches) < 35
 
 
 def test_longest_come_first_and_equal_lengths_keep_their_order() -> None:

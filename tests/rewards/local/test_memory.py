@@ -11,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.errors import DeviceLost
+from assay.errors import DeviceLost, ModelFault
 from assay.rewards.local import model as local
 from assay.rewards.local.batching import cost, largest_fitting
 from assay.rewards.local.model import LocalRewardModel
-from assay.rewards.protocol import Request
+from assay.rewards.local.network import _check_places
+from assay.rewards.protocol import EXPECTS_CUDA, Request
 from assay.schema import Message
 
 TALK = Request((Message("user", "Hi"), Message("assistant", "Hello")), (0,))
@@ -53,13 +54,20 @@ def remembering(model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch, most: 
     return tried
 
 
-def test_calibration_grows_batches_until_memory_runs_out(
+def test_calibration_tries_ever_smaller_batches_until_one_fits(
     model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = remembering(model, monkeypatch, most=25_000)
-    model.calibrate(ceiling=1 << 18)
+    model.calibrate(ceiling=1 << 17)
     assert model.batch_tokens == 16_384
-    assert {length for _, length in tried} == {1024, 2048}, "usual rows, and one as long as can be"
+    usual, longest = cost(1, 1024), cost(1, 2048)
+    assert tried == [
+        (163_840 // usual, 1024),
+        (81_920 // usual, 1024),
+        (40_960 // usual, 1024),
+        (20_480 // usual, 1024),
+        (20_480 // longest, 2048),
+    ], "as many usual rows as the budget holds, and as many of the longest"
 
 
 def test_calibration_ends_at_its_ceiling_and_never_below_where_it_began(
@@ -82,6 +90,23 @@ def test_a_cpu_is_never_calibrated(model: LocalRewardModel, monkeypatch: pytest.
     local.open_model(model.spec)
 
 
+def test_a_process_that_was_started_for_a_gpu_does_not_score_on_the_cpu(
+    model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(EXPECTS_CUDA, "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(ModelFault, match=r"CUDA_VISIBLE_DEVICES=3\), and torch .* cannot use it"):
+        local.open_model(model.spec)
+
+
+def test_a_model_that_its_gpus_do_not_hold_is_refused(model: LocalRewardModel) -> None:
+    _check_places(model.spec, {"model.layers.0": 0, "model.layers.1": 1})
+    with pytest.raises(
+        ModelFault, match=r"would lie on cpu and disk; give it more with ASSAY_GPUS_PER_MODEL"
+    ):
+        _check_places(model.spec, {"model.layers.0": 0, "model.layers.1": "cpu", "score": "disk"})
+
+
 def failing(model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     def fail(*arguments: Any) -> None:
         raise RuntimeError(words)
@@ -95,10 +120,18 @@ def test_an_error_of_cuda_loses_the_device(model: LocalRewardModel, monkeypatch:
         model.score([TALK])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    ],
+)
 def test_memory_that_cuda_could_not_give_is_no_lost_device(
-    model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
+    model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    failing(model, monkeypatch, "CUDA error: out of memory\nCompile with …")
+    failing(model, monkeypatch, f"CUDA error: {words}\nCompile with …")
     ((outcome,),) = model.score([TALK])
     assert outcome.reason is not None
     assert outcome.reason.startswith("out_of_memory: ")

@@ -80,23 +80,25 @@ def test_a_common_beginning_is_not_worth_it_before_much_longer_rests() -> None:
     assert sharing.shared_beginnings(arrays([same + rest for rest in rests])) == []
 
 
-@given(random_groups, st.integers(1, 4000), st.floats(0, 8))
+@given(random_groups, st.integers(1, 4000), st.floats(0, 8), st.none() | st.integers(0, 2000))
 def test_every_member_is_continued_once_within_what_its_beginnings_leave(
-    drawn: list[tuple[int, list[int]]], max_tokens: int, kept: float
+    drawn: list[tuple[int, list[int]]], max_tokens: int, kept: float, busy_tokens: int | None
 ) -> None:
+    budget = TokenBudget(max_tokens, busy_tokens)
     groups, lengths = [], []
     for tokens, rests in drawn:
         groups.append(Shared(tuple(range(len(lengths), len(lengths) + len(rests))), tokens))
         lengths += [tokens + rest for rest in rests]
     done = []
-    for batch in sharing.packed(groups, lengths, max_tokens=max_tokens, cached_token_cost=kept):
+    for batch in sharing.packed(groups, lengths, budget, cached_token_cost=kept):
         longest = max(group.tokens for group in batch)
         begun = sharing.beginnings_cost(len(batch), longest, kept)
         assert len(batch) == 1 or begun <= max_tokens // 2
-        for rows in sharing.continuations(batch, lengths, max_tokens=max_tokens, cached_token_cost=kept):
+        for rows in sharing.continuations(batch, lengths, budget, cached_token_cost=kept):
             rests = [lengths[row.member] - batch[row.beginning].tokens for row in rows]
             assert len(rows) == 1 or begun + sharing.rows_cost(len(rows), longest, max(rests)) <= max_tokens
-            assert min(rests) >= 0.75 * max(rests)
+            busy = (len(rows) - 1) * max(rests) >= (busy_tokens or 0)
+            assert not busy or min(rests) >= 0.75 * max(rests)
             assert all(row.member in batch[row.beginning].members for row in rows)
             done += [row.member for row in rows]
     assert sorted(done) == list(range(len(lengths)))
