@@ -6,12 +6,14 @@ and lengths of messages. Needs torch, transformers and numpy, and this repositor
 else of what the project depends on. In one run, by wall clock with the device waited for:
 
 matrix rate    the best of several large matrix products, the yardstick of "share"
-assay          this engine, rendering and tokenizing included
+assay          this engine in shards on two threads, as a worker has it, rendering and tokenizing included
 loop           transformers as model cards show it: one turn prefix at a time
 cross encoder  all turn prefixes sorted by length, padded, with a mask, at its best batch size
-fixed 8        all turn prefixes in batches of 8 as they come, padded: what distilabel's step does
+fixed 8        all turn prefixes in batches of 8 as they come, padded, without a mask: what distilabel's step
+               does (the scores of padded rows are wrong; its time is what counts here)
 best of 8      eight answers to a prompt with the prompt computed once, against all eight whole
-attention      the engine's batches without rendering, under each attention that works here
+attention      the engine's batches without rendering, under each attention that works here; the engine keeps
+               torch from cuDNN's, the peers run as torch comes
 out of memory  the engine on a device that was filled up but for a little, against its other scores
 
 The peers see a random part of the conversations; rates are in tokens of conversations a second, each
@@ -29,6 +31,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +41,7 @@ import torch
 import transformers
 
 from assay.rewards.catalog import find_model
-from assay.rewards.local import batching
+from assay.rewards.local import attention, batching
 from assay.rewards.local.model import CUDA_MOST_BATCH_TOKENS, LocalRewardModel
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Pass
@@ -78,6 +81,9 @@ ANSWER_CHARACTERS = (
 PEERS_SEE = 8
 CROSS_ENCODER_SIZES = (8, 32, 128)
 FIXED = 8
+#: Estimated tokens of a score shard, and how many of them a GPU's worker has under way (assay/scoring.py,
+#: assay/gpu_cluster.py, which need more packages than this benchmark may).
+SHARD_TOKENS, WORKER_THREADS = 1 << 18, 2
 BEST_OF, PROMPT_TOKENS, ANSWER_TOKENS, PROMPTS = 8, 500, 200, 16
 #: What a filled-up device has left beside the weights, for the engine to run out of.
 LEFT_BYTES = 2 << 30
@@ -147,6 +153,7 @@ def model_of(shape: Shape, device: str) -> LocalRewardModel:
         torch.set_default_dtype(before)
     model = LocalRewardModel(spec, device=device, loaded=weights)
     if device.startswith("cuda"):
+        attention.use_cudnn(False)
         model.calibrate(ceiling=CUDA_MOST_BATCH_TOKENS)
     return model
 
@@ -199,9 +206,12 @@ class Bench:
         lengths = np.array([len(one.token_ids) for one in passes], dtype=np.float64)
         return float(2 * weights * lengths.sum() + 2 * shape.layers * shape.hidden * (lengths**2).sum())
 
-    def assay(self) -> list[float]:
-        outcomes = [turn for one in self.model.score(self.requests) for turn in one]
-        return [turn.values[0] if turn.values else float("nan") for turn in outcomes]
+    def assay(self) -> None:
+        count = max(WORKER_THREADS, -(-tokens_of(self.rendered) // SHARD_TOKENS))
+        size = -(-len(self.requests) // count)
+        shards = [self.requests[first : first + size] for first in range(0, len(self.requests), size)]
+        with ThreadPoolExecutor(WORKER_THREADS) as threads:
+            list(threads.map(self.model.score, shards))
 
     @torch.inference_mode()
     def loop(self) -> list[float]:
@@ -209,8 +219,8 @@ class Bench:
         return [float(self.model.network.model(input_ids=one).logits[0][0]) for one in ids]
 
     @torch.inference_mode()
-    def padded(self, order: Sequence[int], size: int) -> list[float]:
-        """Batches of ``size`` in that order, with a mask, logits read as transformers does."""
+    def padded(self, order: Sequence[int], size: int, *, masked: bool = True) -> list[float]:
+        """Batches of ``size`` in that order, logits read as transformers does."""
         scores = [0.0] * len(self.prefixes)
         pad = self.model.network.model.config.pad_token_id
         for first in range(0, len(order), size):
@@ -220,19 +230,25 @@ class Bench:
             for row, index in enumerate(members):
                 ids[row, : lengths[row]] = self.prefixes[index]
             batch = torch.from_numpy(ids).to(self.device)
-            logits = self.model.network.model(input_ids=batch, attention_mask=(batch != pad).long()).logits
+            mask = {"attention_mask": (batch != pad).long()} if masked else {}
+            logits = self.model.network.model(input_ids=batch, **mask).logits
             for index, score in zip(members, logits[:, 0].tolist(), strict=True):
                 scores[index] = score
         return scores
 
     def cross_encoder(self) -> tuple[float, int]:
-        """Seconds at the best batch size, and that size."""
+        """Seconds at the best batch size that fits, and that size."""
         order = sorted(range(len(self.prefixes)), key=lambda index: -len(self.prefixes[index]))
-        spent = {size: self.seconds(partial(self.padded, order, size))[0] for size in CROSS_ENCODER_SIZES}
-        return min((seconds, size) for size, seconds in spent.items())
+        spent = []
+        for size in CROSS_ENCODER_SIZES:
+            try:
+                spent.append((self.seconds(partial(self.padded, order, size))[0], size))
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+        return min(spent)
 
     def fixed(self) -> float:
-        return self.seconds(lambda: self.padded(range(len(self.prefixes)), FIXED))[0]
+        return self.seconds(lambda: self.padded(range(len(self.prefixes)), FIXED, masked=False))[0]
 
     def engine_scores_of_part(self) -> list[float]:
         outcomes = self.model.score(self.requests[::PEERS_SEE])
@@ -264,16 +280,20 @@ class Bench:
         """First scores by pass, through the engine's batches without rendering."""
         lengths = [len(one.token_ids) for one in passes]
         scores: dict[int, torch.Tensor] = {}
-        for batch in batching.budgeted(lengths, max_tokens=self.model._budget.max_tokens):
+        for batch in self.batches(lengths):
             rows = self.model._forward([passes[index] for index in batch])
             scores.update(zip(batch, (row[0, 0] for row in rows), strict=True))
         return dict(zip(scores, torch.stack(tuple(scores.values())).tolist(), strict=True))
+
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        budget = self.model._budget
+        return batching.budgeted(lengths, max_tokens=budget.max_tokens, busy_tokens=budget.busy_tokens)
 
     @torch.inference_mode()
     def packed(self, passes: Sequence[Pass]) -> None:
         """The same passes one behind the other in one row, without padding, told apart by positions."""
         lengths = [len(one.token_ids) for one in passes]
-        for batch in batching.budgeted(lengths, max_tokens=self.model._budget.max_tokens):
+        for batch in self.batches(lengths):
             ids = np.concatenate([passes[index].token_ids for index in batch]).astype(np.int64)
             positions = np.concatenate([np.arange(lengths[index]) for index in batch])
             self.model.network.backbone(
@@ -290,6 +310,12 @@ class Bench:
         told = self.model.network.model.config._attn_implementation
         spent, expected = self.seconds(lambda: self.forward(passes))
         yield "sdpa", total / spent, ""
+        if self.device.type == "cuda":
+            attention.use_cudnn(True)
+            spent, scores = self.seconds(lambda: self.forward(passes))
+            furthest = max(abs(scores[index] - expected[index]) for index in expected)
+            yield "sdpa, cuDNN", total / spent, f"{furthest:.1e} from sdpa, shapes seen before"
+            attention.use_cudnn(False)
         for name in ("flash_attention_2", "flash_attention_3", "flex_attention"):
             try:
                 self.model.network.model.set_attn_implementation(name)
@@ -309,13 +335,13 @@ class Bench:
         if self.device.type != "cuda":
             return "not tried: no CUDA device"
         expected = self.engine_scores_of_part()
-        before = self.model._budget.max_tokens
+        before = self.model.batch_tokens
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(self.device)
         filler = torch.empty(max(0, free - LEFT_BYTES), dtype=torch.uint8, device=self.device)
-        self.model._budget.max_tokens = 1 << 24
+        self.model.batch_tokens = 1 << 24
         scores = self.engine_scores_of_part()
-        after, self.model._budget.max_tokens = self.model._budget.max_tokens, before
+        after, self.model.batch_tokens = self.model.batch_tokens, before
         del filler
         torch.cuda.empty_cache()
         missing = sum(score != score for score in scores)
@@ -337,8 +363,11 @@ def measure(name: str, device: str, conversations: Sequence[Conversation]) -> di
         print(f"  {key.replace('_', ' '):<28} {words}", flush=True)
 
     total = tokens_of(bench.rendered)
+    lengths = [len(one.token_ids) for one in bench.rendered]
     print(f"\nQwen2.5-{name} shape, bfloat16, {device}", flush=True)
-    tell("batch_tokens", bench.model._budget.max_tokens, f"{bench.model._budget.max_tokens:,}")
+    tell("batch_tokens", bench.model.batch_tokens, f"{bench.model.batch_tokens:,}")
+    padded = sum(len(b) * max(lengths[i] for i in b) for b in bench.batches(lengths)) / total - 1
+    tell("padding", padded, f"{padded:.1%}")
     tell("conversations", len(conversations), f"{len(conversations)}, {total} tokens")
     rate = bench.matrix_rate()
     tell("matrix_tflops", rate / 1e12, f"{rate / 1e12:.1f} T operations a second")
@@ -352,10 +381,11 @@ def measure(name: str, device: str, conversations: Sequence[Conversation]) -> di
         bare, _ = bench.seconds(lambda: bench.forward(bench.rendered))
     share = bench.operations(bench.rendered) / bare / rate
     tell("share_without_rendering", share, f"{share:.1%}")
+    ours = [score for score in bench.engine_scores_of_part() if score == score]
+    attention.use_cudnn(True)
     bench.loop()
     spent, scores = bench.seconds(bench.loop, times=1)
     tell("vs_loop", engine * spent / bench.part_tokens, f"{engine * spent / bench.part_tokens:.2f} x")
-    ours = bench.engine_scores_of_part()
     furthest = max(abs(a - b) for a, b in zip(ours, scores, strict=True))
     tell(
         "difference_from_loop",
@@ -367,16 +397,17 @@ def measure(name: str, device: str, conversations: Sequence[Conversation]) -> di
     tell("vs_cross_encoder", ratio, f"{ratio:.2f} x, batches of {size}")
     ratio = engine * bench.fixed() / bench.part_tokens
     tell("vs_fixed_8", ratio, f"{ratio:.2f} x")
+    attention.use_cudnn(False)
     ratio = bench.best_of()
     tell("best_of_8", ratio, f"{ratio:.2f} x")
-    for attention, one, words in bench.attentions():
-        key = f"attention_{attention.replace(', ', '_')}"
+    for kernel, one, words in bench.attentions():
+        key = f"attention_{kernel.replace(', ', '_')}"
         tell(key, words if one is None else one, words if one is None else f"{one:,.0f} tokens/s {words}")
-    words = bench.out_of_memory()
-    tell("out_of_memory", words, words)
     if bench.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30
-        tell("peak_gib", peak, f"{peak:.1f} GiB (the filled-up device counted)")
+        tell("peak_gib", peak, f"{peak:.1f} GiB (the peers counted)")
+    words = bench.out_of_memory()
+    tell("out_of_memory", words, words)
     return figures
 
 
@@ -400,10 +431,11 @@ def main() -> None:
         count = SHAPES[name].conversations
         source = sharegpt(chosen.sharegpt, count) if chosen.sharegpt else made_up(count)
         figures.update(measure(name, chosen.device, source))
+        if chosen.json:
+            chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=1) + "\n")
+            torch.cuda.reset_peak_memory_stats()
 
 
 if __name__ == "__main__":
