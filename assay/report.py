@@ -23,7 +23,7 @@ from assay.versions import installed
 from assay.wording import counted
 
 #: What can change a result, or how it is computed.
-_PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect", DETECTOR)
+_PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect", *DETECTOR)
 
 
 def run_manifest(

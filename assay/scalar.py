@@ -20,7 +20,8 @@ NEMOTRON_4_340B_WEIGHTS = {
 
 def scalar_among(attributes: Sequence[str]) -> str | None:
     """Which of a model's columns is its one number; None where it rates several qualities and weighs none."""
-    return next((name for name in (WEIGHTED_REWARD, REWARD) if name in attributes), None)
+    named = next((name for name in (WEIGHTED_REWARD, REWARD) if name in attributes), None)
+    return attributes[0] if named is None and len(attributes) == 1 else named
 
 
 def weighted_scalar(

@@ -26,6 +26,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import math
 import random
 import statistics
 import sys
@@ -34,7 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +47,8 @@ from assay.rewards.local.model import CUDA_MOST_BATCH_TOKENS, LocalRewardModel
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Pass
 from assay.schema import Conversation, Message, turn_positions
+
+T = TypeVar("T")
 
 
 class Shape(NamedTuple):
@@ -207,11 +210,14 @@ class Bench:
         return float(2 * weights * lengths.sum() + 2 * shape.layers * shape.hidden * (lengths**2).sum())
 
     def assay(self) -> None:
-        count = max(WORKER_THREADS, -(-tokens_of(self.rendered) // SHARD_TOKENS))
-        size = -(-len(self.requests) // count)
-        shards = [self.requests[first : first + size] for first in range(0, len(self.requests), size)]
         with ThreadPoolExecutor(WORKER_THREADS) as threads:
-            list(threads.map(self.model.score, shards))
+            list(threads.map(self.model.score, self.in_shards(self.requests)))
+
+    def in_shards(self, things: Sequence[T]) -> list[Sequence[T]]:
+        """The requests, or their passes, in as many runs of equal length as a worker has shards of them."""
+        count = max(WORKER_THREADS, -(-tokens_of(self.rendered) // SHARD_TOKENS))
+        size = -(-len(things) // count)
+        return [things[first : first + size] for first in range(0, len(things), size)]
 
     @torch.inference_mode()
     def loop(self) -> list[float]:
@@ -245,6 +251,10 @@ class Bench:
                 spent.append((self.seconds(partial(self.padded, order, size))[0], size))
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
+        if not spent:
+            raise SystemExit(
+                "not even the smallest batches of the cross encoder fit into this device's memory"
+            )
         return min(spent)
 
     def fixed(self) -> float:
@@ -286,8 +296,15 @@ class Bench:
         return dict(zip(scores, torch.stack(tuple(scores.values())).tolist(), strict=True))
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Batches of indices, as the engine makes them of each shard."""
         budget = self.model._budget
-        return batching.budgeted(lengths, max_tokens=budget.max_tokens, busy_tokens=budget.busy_tokens)
+        for shard in self.in_shards(range(len(lengths))):
+            for batch in batching.budgeted(
+                [lengths[index] for index in shard],
+                max_tokens=budget.max_tokens,
+                busy_tokens=budget.busy_tokens,
+            ):
+                yield [shard[place] for place in batch]
 
     @torch.inference_mode()
     def packed(self, passes: Sequence[Pass]) -> None:
@@ -381,7 +398,7 @@ def measure(name: str, device: str, conversations: Sequence[Conversation]) -> di
         bare, _ = bench.seconds(lambda: bench.forward(bench.rendered))
     share = bench.operations(bench.rendered) / bare / rate
     tell("share_without_rendering", share, f"{share:.1%}")
-    ours = [score for score in bench.engine_scores_of_part() if score == score]
+    ours = [score for score in bench.engine_scores_of_part() if not math.isnan(score)]
     attention.use_cudnn(True)
     bench.loop()
     spent, scores = bench.seconds(bench.loop, times=1)

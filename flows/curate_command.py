@@ -23,6 +23,7 @@ from assay.home import Home
 from assay.models import find_model
 from assay.releases import next_release
 from assay.rewards.protocol import ModelSpec
+from assay.rewards.weights import weights_bytes
 from assay.rules import Rules, parse_rules
 from assay.s3 import is_remote
 from assay.scalar import parse_weights
@@ -59,6 +60,14 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     home = settings.opened_home()
     check_store(home)
     named = model_named(options.model, settings) if deployed else options.model
+    cluster = ClusterOptions(
+        workers=options.workers,
+        scheduler_address=settings.scheduler_address,
+        gpus_per_model=settings.gpus_per_model,
+    )
+    if named not in settings.endpoints() and options.stop_after != "convert":
+        # Before a model is fetched from the Hub, which may take an hour.
+        check_options(cluster)
     model = find_model(
         str(settings.model_folders.get(named, named)),
         settings=settings,
@@ -71,13 +80,6 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         digest_cache=home.root / "model-digests.json",
     )
     _check_stop(options)
-    cluster = ClusterOptions(
-        workers=options.workers,
-        scheduler_address=settings.scheduler_address,
-        gpus_per_model=settings.gpus_per_model,
-    )
-    if model.endpoint is None and options.stop_after != "convert":
-        check_options(cluster)
     rules = parse_rules(
         options.keep,
         attributes=model.columns,
@@ -90,6 +92,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     output.check()
     if options.model in settings.model_folders:
         model = dataclasses.replace(model, name=options.model)
+    cluster = dataclasses.replace(cluster, model_bytes=weights_bytes(model))
     return Prepared(settings, home, model, rules, output, where, cluster)
 
 

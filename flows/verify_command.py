@@ -156,6 +156,13 @@ def checked(
         raise UserMistake("--record and --check: one at a time")
     places = golden_places(options.record, options.check, settings, deployed=deployed)
     golden = read_golden(Path(places.check), shown=options.check) if places.check is not None else None
+    cluster = ClusterOptions(
+        workers=options.workers,
+        scheduler_address=settings.scheduler_address,
+        gpus_per_model=settings.gpus_per_model,
+    )
+    if options.model not in settings.endpoints() and not (options.record or options.check):
+        check_options(cluster)
     spec = _model(options, settings, deployed)
     if options.against is not None and spec.endpoint is None:
         raise UserMistake(
@@ -171,12 +178,6 @@ def checked(
     if spec.endpoint is not None:
         local = _counterpart(options, settings, deployed)
         return verify_service(spec, local, read_block=read_block, say=console.say)
-    cluster = ClusterOptions(
-        workers=options.workers,
-        scheduler_address=settings.scheduler_address,
-        gpus_per_model=settings.gpus_per_model,
-    )
-    check_options(cluster)
     return verify(spec, cluster=cluster, say=console.say)
 
 

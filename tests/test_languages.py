@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from assay.languages import in_other_language
+from assay.languages import _detector, in_other_language
 from assay.rewards.published import CATALOG
 from assay.schema import Conversation, Message
 
@@ -119,5 +119,5 @@ def test_telling_a_language_asks_no_network(monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    in_other_language.__globals__["_detector"].cache_clear()
+    _detector.cache_clear()
     assert in_other_language(talk(*SAID["fr"]), ("en",))

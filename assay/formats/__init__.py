@@ -5,6 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from functools import lru_cache
 
+from assay.formats.conversation import CONVERSATION
 from assay.formats.helpsteer_pairs import HELPSTEER_PAIRS
 from assay.formats.instruction import INSTRUCTION
 from assay.formats.messages import MESSAGES
@@ -48,6 +49,7 @@ FORMATS: dict[str, Format] = {
         HELPSTEER_PAIRS,
         STEERLM,
         SHAREGPT,
+        CONVERSATION,
         MESSAGES,
         RESPONSES,
         INSTRUCTION,

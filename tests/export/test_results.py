@@ -130,6 +130,7 @@ def test_a_messages_row_has_the_raw_scores_and_where_it_came_from(home):
         (("reward", "helpfulness"), -0.25),
         (("helpfulness", "weighted_reward"), 3.1),
         (("reward", "weighted_reward"), 3.1),
+        (("helpfulness",), 2.0),
         (("helpfulness", "toxicity"), None),
     ],
 )
@@ -155,6 +156,8 @@ def test_score_is_the_one_number_of_the_last_turn_where_the_model_has_one(
 
 
 def made_of(values, attributes):
+    if len(attributes) == 1 and attributes[0] not in values:
+        return [1.0, 2.0]
     one = values["weighted_reward" if "weighted_reward" in attributes else "reward"]
     return [float(np.float32(value)) for value in one]
 

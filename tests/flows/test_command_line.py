@@ -121,6 +121,7 @@ def test_workers_that_cannot_be_had_are_a_mistake_found_before_any_work(
     said: str,
 ) -> None:
     monkeypatch.setattr(cluster, "visible_devices", lambda: ["0", "1"])
+    monkeypatch.setattr(cluster, "packages_are_here", lambda: True)
     monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
     for name, value in settings.items():
         monkeypatch.setenv(name, value)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay import steerlm
-from assay.formats import Row, row_of
+from assay.formats import Row, recognised_format, row_of
 from assay.formats.reading import SPEAKERS, Unreadable
 from assay.formats.sharegpt import SHAREGPT
 from assay.schema import ROLES, Message
@@ -67,20 +67,63 @@ def test_an_odd_order_of_roles_is_kept_as_given(tmp_path: Path, roles: list[str]
     assert (record["steerlm_gap"] is None) == ("system" not in roles[1:])
 
 
+OTHER_CHAT = [{"role": role, "content": f"other {content}"} for role, content in PAIR]
+
+
 @pytest.mark.parametrize(
-    ("row", "rest"),
+    ("data", "format", "rest"),
     [
-        ({"conversation": MESSAGES, "language": "en"}, {"language": "en"}),
-        ({"conversation": MESSAGES, "messages": None}, {"messages": None}),
-        ({"messages": MESSAGES, "conversation": MESSAGES[:1]}, {"conversation": MESSAGES[:1]}),
+        ({"conversation": MESSAGES, "language": "en"}, "conversation", {"language": "en"}),
+        ({"conversation": MESSAGES, "prompt": "another"}, "conversation", {"prompt": "another"}),
+        ({"conversation": MESSAGES, "messages": None}, "conversation", {"messages": None}),
+        ({"messages": MESSAGES, "conversation": OTHER_CHAT}, "messages", {"conversation": OTHER_CHAT}),
+        (
+            {"instruction": "q", "response": "a", "conversation": OTHER_CHAT},
+            "instruction",
+            {"conversation": OTHER_CHAT},
+        ),
+        (
+            {"prompt": "q", "response": "a", "conversation": [{"input": "q", "output": "a"}]},
+            "instruction",
+            {"conversation": [{"input": "q", "output": "a"}]},
+        ),
+        (
+            {"prompt": "q", "response": "a", "conversation": ["hi", "ho"]},
+            "instruction",
+            {"conversation": ["hi", "ho"]},
+        ),
+        ({"prompt": "q", "response": "a", "conversation": []}, "instruction", {"conversation": []}),
+        (
+            {"prompt": "q", "responses": ["a"], "conversation": OTHER_CHAT[:1]},
+            "responses",
+            {"conversation": OTHER_CHAT[:1]},
+        ),
     ],
 )
-def test_messages_may_be_called_a_conversation(
-    tmp_path: Path, row: dict[str, object], rest: dict[str, object]
+def test_a_conversation_is_read_where_the_row_has_no_answer_of_its_own(
+    tmp_path: Path, data: dict[str, object], format: str, rest: dict[str, object]
 ) -> None:
-    (record,) = read_row(tmp_path, row)
+    assert recognised_format(row(data)) == format
+    (record,) = read_row(tmp_path, data)
     assert (record["outcome"], said(record)) == ("ok", PAIR)
     assert json.loads(record["rest"]) == rest
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        (["hi", "ho"], "wrong_type: in 'conversation'"),
+        ([None], "wrong_type: in 'conversation'"),
+        ([{"input": "q", "output": "a"}], "missing_field: message 1 has neither 'role' nor 'from'"),
+    ],
+)
+def test_a_conversation_of_something_else_is_no_format_and_is_told(
+    tmp_path: Path, elements: list[object], reason: str
+) -> None:
+    assert recognised_format(row({"conversation": elements})) is None
+    (record,) = read_row(tmp_path, {"conversation": elements})
+    assert record["outcome"] == "quarantined"
+    assert record["reason"].startswith(reason)
 
 
 @pytest.mark.parametrize("field", ["messages", "conversation"])

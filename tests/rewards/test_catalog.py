@@ -217,6 +217,19 @@ def test_code_of_a_model_that_fails_is_told_in_a_line(appended: Path, where: str
         LocalRewardModel(find_model(str(appended), loading=families.TRUSTED))
 
 
+def test_code_of_a_models_tokenizer_that_fails_is_told_in_a_line(appended: Path) -> None:
+    from assay.rewards.local.model import LocalRewardModel
+
+    (appended / "tokenization_standin.py").write_text("import gone_since_transformers_5\n")
+    settings = appended / "tokenizer_config.json"
+    named = {"AutoTokenizer": [None, "tokenization_standin.Gone"]}
+    settings.write_text(
+        json.dumps({**json.loads(settings.read_text()), "auto_map": named, "tokenizer_class": "Gone"})
+    )
+    with pytest.raises(ModelFault, match=r"the code of its repository fails .*gone_since_transformers_5"):
+        LocalRewardModel(find_model(str(appended), loading=families.TRUSTED))
+
+
 def test_an_appended_token_that_nothing_states_is_refused(appended: Path) -> None:
     config = json.loads((appended / "config.json").read_text())
     del config["reward_token_id"]
@@ -235,6 +248,34 @@ def test_a_gated_head_with_unknown_parts_is_refused_at_opening(tmp_path: Path) -
     weights["second_gate.weight"] = weights["regression_layer.weight"].clone()
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelFault, match=r"second_gate\.weight is no part of a head"):
+        LocalRewardModel(find_model(str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "words"),
+    [
+        ("reward_transform_matrix", None, "its weights lack reward_transform_matrix"),
+        ("gating.logit_scale", (2,), r"do not fit each other .*scale \(2,\)"),
+        ("regression_layer.weight", (19, 16), r"do not fit each other .*regression \(19, 16\)"),
+        ("gating.layers.1.weight", (24,), "neither a linear layer nor a batch normalisation"),
+        ("gating.layers.2.weight", None, r"gating\.layers\.2 is neither a linear layer nor"),
+    ],
+)
+def test_a_gated_head_whose_parts_are_not_its_own_is_refused(
+    tmp_path: Path, name: str, changed: tuple[int, ...] | None, words: str
+) -> None:
+    import safetensors.torch
+    import torch
+
+    from assay.rewards.local.model import LocalRewardModel
+
+    folder = Path(families.gated(tmp_path / "model", "chatml").spec.folder)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    del weights[name]
+    if changed is not None:
+        weights[name] = torch.ones(changed)
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelFault, match=words):
         LocalRewardModel(find_model(str(folder)))
 
 

@@ -60,7 +60,9 @@ class TokenBudget:
     def __init__(self, max_tokens: int, busy_tokens: int | None = None) -> None:
         self.max_tokens = max_tokens
         self.busy_tokens = busy_tokens
-        """Tokens that keep the device busy for longer than a pass takes to be launched. None: any number."""
+        """Tokens that keep the device busy for longer than a pass takes to be launched; a pass with fewer is
+        rather padded than left as it is. None for a device on which that takes no time: there no pass is too
+        small, and batches, which are small anyway, are filled up to their budget."""
 
     def shrink_below(self, batch_cost: int) -> None:
         """Remember that a batch of this cost did not fit."""

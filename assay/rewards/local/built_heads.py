@@ -24,9 +24,12 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 HELPSTEER_SCALE, HELPSTEER_OFFSET = 5.0, -0.5
 HELPSTEER_OBJECTIVES = 5
 
-#: What the softmax of the gate divides by where config.json does not say: in the code of ArmoRM and of QRM's
-#: first models, which have a matrix that transforms rewards, and in the code of QRM's later ones without it.
-_GATING_TEMPERATURE, _GATING_TEMPERATURE_WITHOUT_TRANSFORM = 10.0, 1.0
+#: The architecture of QRM's later models ends so. Unlike ArmoRM and QRM's first ones they have no matrix that
+#: transforms rewards.
+_WITHOUT_TRANSFORM = "ForQuantileSequenceClassification"
+
+#: What the softmax of the gate divides by where config.json does not say, in the code of these and of those.
+_GATING_TEMPERATURE_WITHOUT_TRANSFORM, _GATING_TEMPERATURE = 1.0, 10.0
 
 
 def gated_objectives(model: Any, spec: ModelSpec) -> Head:
@@ -41,27 +44,31 @@ def gated_objectives(model: Any, spec: ModelSpec) -> Head:
     regression = tensors.take("regression_layer.weight")
     scale = tensors.take("gating.logit_scale")
     gate = tensors.take_network("gating.layers.", torch.nn.ReLU)
-    transform = tensors.take_if_there("reward_transform_matrix")
-    tensors.none_left()
     objectives = _outputs(gate)
-    if regression.shape[0] % objectives or (
-        transform is not None and transform.shape != (objectives, objectives)
-    ):
+    architectures = getattr(model.config, "architectures", None) or ()
+    if any(name.endswith(_WITHOUT_TRANSFORM) for name in architectures):
+        transform, usual = torch.eye(objectives), _GATING_TEMPERATURE_WITHOUT_TRANSFORM
+    else:
+        transform, usual = tensors.take("reward_transform_matrix"), _GATING_TEMPERATURE
+    tensors.none_left()
+    width = model.config.get_text_config().hidden_size
+    fits = regression.shape[0] % objectives == 0 and regression.shape[1:] == (width,)
+    if not fits or transform.shape != (objectives, objectives) or scale.numel() != 1:
         raise ModelFault(
-            f"model {spec.name}: {regression.shape[0]} regression outputs do not fit {objectives} objectives"
+            f"model {spec.name}: the layers of its head do not fit each other ({objectives} objectives, "
+            f"regression {tuple(regression.shape)}, transform {tuple(transform.shape)}, "
+            f"scale {tuple(scale.shape)})"
         )
-    usual = _GATING_TEMPERATURE_WITHOUT_TRANSFORM if transform is None else _GATING_TEMPERATURE
-    temperature = float(getattr(model.config, "gating_temperature", usual))
+    temperature = float(getattr(model.config, "gating_temperature", None) or usual)
     device = next(model.parameters()).device
-    regression, scale = regression.to(device), scale.to(device)
-    transform = torch.eye(objectives, device=device) if transform is None else transform.to(device)
+    regression, transform, scale = (tensor.to(device) for tensor in (regression, transform, scale))
     gate.to(device)
     helpsteer_is_asked_for = len(spec.attributes) > 1
 
     def head(states: torch.Tensor) -> torch.Tensor:
         end, header = states.to(device).float().chunk(2, dim=-1)
         rewards = (end @ regression.T).unflatten(-1, (objectives, -1)).mean(-1)
-        weights = torch.softmax(gate(header) / temperature, dim=-1) * scale[0]
+        weights = torch.softmax(gate(header) / temperature, dim=-1) * scale.reshape(())
         scalar = (weights * (rewards @ transform)).sum(-1, keepdim=True)
         if not helpsteer_is_asked_for:
             return scalar
@@ -119,14 +126,9 @@ class _Tensors:
 
     def take(self, name: str) -> torch.Tensor:
         """The tensor of that name; ``ModelFault`` where there is none."""
-        tensor = self.take_if_there(name)
-        if tensor is None:
+        if name not in self._left:
             raise ModelFault(f"model {self._model}: its weights lack {name}, part of its head")
-        return tensor
-
-    def take_if_there(self, name: str) -> torch.Tensor | None:
-        """The tensor of that name, or None."""
-        return self._left.pop(name, None)
+        return self._left.pop(name)
 
     def take_network(self, prefix: str, activation: Callable[[], torch.nn.Module]) -> torch.nn.Sequential:
         """The layers whose tensors are named ``{prefix}NUMBER.PART``, in evaluation mode.

@@ -63,7 +63,8 @@ class LocalRewardModel:
             batch_tokens or (CUDA_BATCH_TOKENS if on_gpu else CPU_BATCH_TOKENS),
             CUDA_BUSY_TOKENS if on_gpu else None,
         )
-        self.renderer = _renderer(spec, families.FAMILIES[spec.family])
+        with code_of_its_own(spec):
+            self.renderer = _renderer(spec, families.FAMILIES[spec.family])
         self.network = Network(spec, where, loaded=loaded)
         self._device = threading.Lock()
         if isinstance(self.renderer, Renderer):

@@ -93,12 +93,25 @@ def placed(numbers: np.ndarray, device: torch.device) -> torch.Tensor:
     return tensor.to(device)
 
 
+#: What code that was written for another version of a library comes to.
+_MISTAKES = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
 @contextmanager
 def code_of_its_own(spec: ModelSpec) -> Iterator[None]:
-    """Within, what a mistake in the code of the model's repository raises is a ``ModelFault``."""
+    """Within, what the code of the model's repository raises is a ``ModelFault``, if it may run at all."""
     try:
         yield
-    except (AttributeError, KeyError, NameError, TypeError) as error:
+    except _MISTAKES as error:
         if not spec.remote_code:
             raise
         raise ModelFault(

@@ -48,7 +48,8 @@ def check_against_transformers(network: Network) -> None:
     """Compare with the model's own forward pass, and see that no score depends on what stands after it.
 
     Raises ``ModelFault`` where this engine would not give the numbers that the model's card means. A
-    gated model has no forward pass of its own that may run; its head is held to its card by tests.
+    model whose head is built from weights has no forward pass of its own that may run; tests hold the head
+    to its card.
     """
     ids = _ids_to_check_with(network)
     half = ids.shape[1] // 2

@@ -93,6 +93,7 @@ def test_a_cpu_is_never_calibrated(model: LocalRewardModel, monkeypatch: pytest.
 def test_a_process_that_was_started_for_a_gpu_does_not_score_on_the_cpu(
     model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv(EXPECTS_CUDA, "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(ModelFault, match=r"CUDA_VISIBLE_DEVICES=3\), and torch .* cannot use it"):
@@ -120,18 +121,34 @@ def test_an_error_of_cuda_loses_the_device(model: LocalRewardModel, monkeypatch:
         model.score([TALK])
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "out of memory",
-        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-        "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
-    ],
-)
-def test_memory_that_cuda_could_not_give_is_no_lost_device(
-    model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch, words: str
+@pytest.mark.parametrize("words", ["CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED"])
+@pytest.mark.parametrize("broken", [False, True])
+def test_cublas_is_tried_again_once_torch_has_let_go_of_its_memory(
+    model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch, words: str, broken: bool
 ) -> None:
-    failing(model, monkeypatch, f"CUDA error: {words}\nCompile with …")
+    forward, calls = model._forward, list[str]()
+
+    def without_a_handle(*arguments: Any) -> Any:
+        calls.append("forward")
+        if broken or "empty_cache" not in calls:
+            raise RuntimeError(f"CUDA error: {words} when calling `cublasCreate(handle)`")
+        return forward(*arguments)
+
+    monkeypatch.setattr(model, "_forward", without_a_handle)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty_cache"))
+    if broken:
+        with pytest.raises(DeviceLost, match=words):
+            model.score([TALK])
+    else:
+        ((outcome,),) = model.score([TALK])
+        assert outcome.values is not None
+    assert calls == ["forward", "empty_cache", "forward"]
+
+
+def test_memory_that_cuda_could_not_give_is_no_lost_device(
+    model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(model, monkeypatch, "CUDA error: out of memory\nCompile with …")
     ((outcome,),) = model.score([TALK])
     assert outcome.reason is not None
     assert outcome.reason.startswith("out_of_memory: ")
