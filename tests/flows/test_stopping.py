@@ -22,7 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 DRIVER = Path(__file__).parent / "fake_curate.py"
-RECORDS = 60
+RECORDS = 32
 
 
 def until(true: Callable[[], bool], seconds: float = 90) -> bool:

@@ -111,21 +111,31 @@ def test_every_kind_of_gate_that_is_published_is_computed(like: str, tmp_path: P
     assert assert_all_same(built, families.conversations(20, seed=8)) > 20
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOG if CATALOG[name].family])
-def test_a_model_of_its_family_opens_with_what_the_catalog_says_of_it(name: str, tmp_path: Path) -> None:
-    entry = CATALOG[name]
-    assert entry.family is not None
-    like = {"nicolinho/QRM-Llama3-8B": "QRM-Llama3", "nicolinho/QRM-Llama3.1-8B": "QRM-Llama3.1"}
-    if "QRM" in name:
-        spec = families.gated(tmp_path / "model", "llama3", like=like.get(name, "QRM-Gemma")).spec
+LIKE = {"nicolinho/QRM-Llama3-8B": "QRM-Llama3", "nicolinho/QRM-Llama3.1-8B": "QRM-Llama3.1"}
+
+
+def claims_of_the_catalog() -> set[tuple[str, str, tuple[str, ...]]]:
+    """The different families, kinds of gate and attributes among its entries."""
+    return {
+        (entry.family, LIKE.get(name, "QRM-Gemma" if "QRM" in name else "ArmoRM"), entry.attributes or ())
+        for name, entry in CATALOG.items()
+        if entry.family is not None
+    }
+
+
+@pytest.mark.parametrize(("family", "like", "attributes"), sorted(claims_of_the_catalog()))
+def test_a_model_of_its_family_opens_with_what_the_catalog_says_of_it(
+    family: str, like: str, attributes: tuple[str, ...], tmp_path: Path
+) -> None:
+    if family == "gated-objectives":
+        spec = families.gated(tmp_path / "model", "llama3", like=like).spec
     else:
-        spec = families.FAMILIES[entry.family](tmp_path / "model", "llama3").spec
-    assert spec.family == entry.family
-    assert entry.attributes is not None
-    model = LocalRewardModel(dataclasses.replace(spec, attributes=entry.attributes))
+        spec = families.FAMILIES[family](tmp_path / "model", "llama3").spec
+    assert spec.family == family
+    model = LocalRewardModel(dataclasses.replace(spec, attributes=attributes))
     ((outcome,),) = model.score([whole((Message("user", "Hi"), Message("assistant", "Hello.")))])
     assert outcome.values is not None
-    assert len(outcome.values) == len(entry.attributes)
+    assert len(outcome.values) == len(attributes)
 
 
 def test_a_gated_model_gives_the_scalar_and_helpsteers_five(tmp_path: Path) -> None:
