@@ -18,12 +18,14 @@ from assay.cluster import ClusterOptions
 from assay.errors import UserMistake
 from assay.filtering import filter_records
 from assay.home import Home
+from assay.languages import DETECTOR
 from assay.manifest import Converted
 from assay.progress import Silent
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
 from assay.rules import parse_rules
 from assay.schema import Message
+from assay.versions import installed
 
 ENGLISH = "The quick brown fox jumps over the lazy dog."
 CHINESE = "请用一句话介绍北京这座城市的历史和文化以及它的主要景点和特色美食。"
@@ -107,6 +109,20 @@ def test_other_languages_of_one_model_are_another_result_and_no_other_scores(tmp
     assert len(keys) == 3
     assert scored.warnings == {"other_language": 0}
     assert len(fakes.calls(tmp_path / "model")) == 2, "scored once"
+
+
+def test_another_version_of_what_tells_languages_is_another_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = converted(Home(tmp_path / "home"), [ENGLISH])
+    without = fakes.spec(tmp_path / "model")
+    model = dataclasses.replace(without, languages=("en",))
+    before = [scoring.score_key(records, one) for one in (without, model)]
+    for package in DETECTOR:
+        versions = {**installed(*DETECTOR), package: "99.0"}
+        monkeypatch.setattr(card_warnings, "installed", lambda *_, versions=versions: versions)
+        assert scoring.score_key(records, without) == before[0]
+        assert scoring.score_key(records, model) != before[1]
 
 
 @pytest.mark.parametrize(
