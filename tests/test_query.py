@@ -83,3 +83,9 @@ def test_importing_assay_alone_stays_cheap() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
+
+
+def test_a_mistake_is_shown_without_an_event_loops_story() -> None:
+    with pytest.raises(UserMistake) as caught:
+        query_reward_model(messages=[{"role": "user", "content": "Hi"}], model="starter")
+    assert caught.value.__context__ is None

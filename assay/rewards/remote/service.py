@@ -238,9 +238,13 @@ async def gathered(work: Any) -> list[Any]:
 
 def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
     """What the coroutine returns, from an event loop of its own; also inside a notebook's running one."""
+    running = True
     try:
         asyncio.get_running_loop()
     except RuntimeError:
+        running = False
+    # Outside of the handler, or what the work raises would be shown as a consequence of there being no loop.
+    if not running:
         return asyncio.run(work)
     with ThreadPoolExecutor(1, thread_name_prefix="service") as thread:
         return thread.submit(asyncio.run, work).result()
