@@ -24,6 +24,8 @@ from assay.worker_environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
 
+    from assay.config import Settings
+
 _SETTINGS = {
     # Deaths of a worker that a shard survives before it is suspected of killing them.
     "distributed.scheduler.allowed-failures": 1,
@@ -65,6 +67,15 @@ class ClusterOptions:
     """What each of them holds of the model, in the machine's memory where there is no GPU."""
     show_dashboard: Callable[[str], object] | None = None
     """Is told the address of Dask's dashboard, where there is one."""
+
+
+def cluster_of(settings: Settings, workers: int | None) -> ClusterOptions:
+    """The operator's workers, so many of them as a run asks for."""
+    return ClusterOptions(
+        workers=workers,
+        scheduler_address=settings.scheduler_address,
+        gpus_per_model=settings.gpus_per_model,
+    )
 
 
 def check_options(options: ClusterOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from assay.progress import Progress, Silent
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.remote.replies import PASSING
+from assay.rewards.weights import weights_bytes
 from assay.schema import WEIGHTED_REWARD
 from assay.segments import segments_of
 from assay.shard import Shard, ShardWork
@@ -285,7 +287,8 @@ def _run(
                 busy_seconds=result.busy_seconds,
             )
 
-    with connected(cluster, say=progress.say) as client:
+    sized = dataclasses.replace(cluster, model_bytes=weights_bytes(model))
+    with connected(sized, say=progress.say) as client:
         began = time.monotonic()
         dispatch(client, shards, model, home, done=done, say=progress.say, heed=heed)
         return time.monotonic() - began

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.card_warnings import why_unknown
-from assay.cluster import ClusterOptions, check_options
+from assay.cluster import ClusterOptions, check_options, cluster_of
 from assay.config import RunOptions, Settings
 from assay.deployed import Places, model_named, places
 from assay.errors import UserMistake
@@ -23,7 +23,6 @@ from assay.home import Home
 from assay.models import find_model
 from assay.releases import next_release
 from assay.rewards.protocol import ModelSpec
-from assay.rewards.weights import weights_bytes
 from assay.rules import Rules, parse_rules
 from assay.s3 import is_remote
 from assay.scalar import parse_weights
@@ -60,11 +59,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     home = settings.opened_home()
     check_store(home)
     named = model_named(options.model, settings) if deployed else options.model
-    cluster = ClusterOptions(
-        workers=options.workers,
-        scheduler_address=settings.scheduler_address,
-        gpus_per_model=settings.gpus_per_model,
-    )
+    cluster = cluster_of(settings, options.workers)
     if named not in settings.endpoints() and options.stop_after != "convert":
         # Before a model is fetched from the Hub, which may take an hour.
         check_options(cluster)
@@ -92,7 +87,6 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     output.check()
     if options.model in settings.model_folders:
         model = dataclasses.replace(model, name=options.model)
-    cluster = dataclasses.replace(cluster, model_bytes=weights_bytes(model))
     return Prepared(settings, home, model, rules, output, where, cluster)
 
 

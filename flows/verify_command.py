@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from assay.cluster import ClusterOptions, check_options
+from assay.cluster import check_options, cluster_of
 from assay.config import MODEL_IN_FORM, CommandLine, Listed, Settings, in_form, in_this_order
 from assay.deployed import golden_places, model_named
 from assay.errors import AssayError, UserMistake
@@ -156,11 +156,7 @@ def checked(
         raise UserMistake("--record and --check: one at a time")
     places = golden_places(options.record, options.check, settings, deployed=deployed)
     golden = read_golden(Path(places.check), shown=options.check) if places.check is not None else None
-    cluster = ClusterOptions(
-        workers=options.workers,
-        scheduler_address=settings.scheduler_address,
-        gpus_per_model=settings.gpus_per_model,
-    )
+    cluster = cluster_of(settings, options.workers)
     if options.model not in settings.endpoints() and not (options.record or options.check):
         check_options(cluster)
     spec = _model(options, settings, deployed)

@@ -24,6 +24,7 @@ from assay.rewards.families import (
     GATED_OBJECTIVES,
     PAIR_CLASSIFICATION,
     SEQUENCE_CLASSIFICATION,
+    WITHOUT_TRANSFORM,
 )
 from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS, fingerprint
 from assay.rewards.protocol import ModelSpec
@@ -361,7 +362,7 @@ _FAMILY_BY_ENDING = (
     # QRM's: of its first two models, and of the later ones.
     ("ForRewardModelWithGating3", GATED_OBJECTIVES),
     ("ForRewardModelWithGating31", GATED_OBJECTIVES),
-    ("ForQuantileSequenceClassification", GATED_OBJECTIVES),
+    (WITHOUT_TRANSFORM, GATED_OBJECTIVES),
     ("ForSequenceClassificationWithNormal_Weights", ATTRIBUTE_MIXTURE),
     ("InternLM2ForRewardModel", APPENDED_TOKEN),
     ("ForCausalLM", FIRST_TOKEN_LOGIT),

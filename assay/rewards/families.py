@@ -15,6 +15,11 @@ APPENDED_TOKEN = "appended-token"
 PAIR_CLASSIFICATION = "pair-classification"
 
 
+#: How the architecture of QRM's later models ends. Unlike ArmoRM and QRM's first ones they have no matrix
+#: that transforms rewards.
+WITHOUT_TRANSFORM = "ForQuantileSequenceClassification"
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """What must be known of a family to render for it and to load it."""

@@ -64,6 +64,11 @@ class TokenBudget:
         rather padded than left as it is. None for a device on which that takes no time: there no pass is too
         small, and batches, which are small anyway, are filled up to their budget."""
 
+    @property
+    def least_busy(self) -> int:
+        """Tokens from which on a pass is not too small for its device."""
+        return self.busy_tokens or 0
+
     def shrink_below(self, batch_cost: int) -> None:
         """Remember that a batch of this cost did not fit."""
         self.max_tokens = max(1, min(self.max_tokens, batch_cost) // 2)

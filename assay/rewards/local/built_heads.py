@@ -14,6 +14,7 @@ import safetensors
 import torch
 
 from assay.errors import ModelFault
+from assay.rewards import families
 from assay.rewards.protocol import ModelSpec
 
 #: ``[rows, hidden] -> [rows, attributes]``. For a gated family a row is the state at the turn's end
@@ -24,11 +25,8 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 HELPSTEER_SCALE, HELPSTEER_OFFSET = 5.0, -0.5
 HELPSTEER_OBJECTIVES = 5
 
-#: The architecture of QRM's later models ends so. Unlike ArmoRM and QRM's first ones they have no matrix that
-#: transforms rewards.
-_WITHOUT_TRANSFORM = "ForQuantileSequenceClassification"
-
-#: What the softmax of the gate divides by where config.json does not say, in the code of these and of those.
+#: What the softmax of the gate divides by where config.json does not say: in the code of QRM's later
+#: models, and in that of ArmoRM and QRM's first ones.
 _GATING_TEMPERATURE_WITHOUT_TRANSFORM, _GATING_TEMPERATURE = 1.0, 10.0
 
 
@@ -46,7 +44,7 @@ def gated_objectives(model: Any, spec: ModelSpec) -> Head:
     gate = tensors.take_network("gating.layers.", torch.nn.ReLU)
     objectives = _outputs(gate)
     architectures = getattr(model.config, "architectures", None) or ()
-    if any(name.endswith(_WITHOUT_TRANSFORM) for name in architectures):
+    if any(name.endswith(families.WITHOUT_TRANSFORM) for name in architectures):
         transform, usual = torch.eye(objectives), _GATING_TEMPERATURE_WITHOUT_TRANSFORM
     else:
         transform, usual = tensors.take("reward_transform_matrix"), _GATING_TEMPERATURE

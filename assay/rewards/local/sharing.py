@@ -130,7 +130,7 @@ def packed(
             real = sum(one.tokens for one in batch) + group.tokens
             kept = beginnings_cost(len(batch) + 1, longest, cached_token_cost)
             too_many = kept > budget.max_tokens // 2 or following > budget.max_tokens
-            busy = len(batch) * longest >= (budget.busy_tokens or 0)
+            busy = len(batch) * longest >= budget.least_busy
             if too_many or (busy and (len(batch) + 1) * longest > real * _PADDED_TO_REAL):
                 yield batch
                 batch, following = [], 0
@@ -169,7 +169,7 @@ def continuations(
     longest = 0
     for rest, row in sorted(rests, key=lambda pair: (-pair[0], pair[1])):
         too_many = rows_cost(len(rows) + 1, longest_beginning, longest) > left
-        busy = len(rows) * longest >= (budget.busy_tokens or 0)
+        busy = len(rows) * longest >= budget.least_busy
         if rows and (too_many or (busy and rest < longest * _SHORTEST_TO_LONGEST)):
             yield rows
             rows = []
