@@ -66,12 +66,11 @@ def environment(name: str, *requirements: str) -> Path:
         subprocess.run(
             [python, "-m", "pip", "install", "--quiet", *requirements], check=True, stdout=sys.stderr
         )
-        question = "import sysconfig; print(sysconfig.get_path('purelib'))"
-        inside = subprocess.run(
-            [python, "-c", question], check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
-        (Path(inside.strip()) / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
         mark.touch()
+    question = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    inside = subprocess.run([python, "-c", question], check=True, stdout=subprocess.PIPE, text=True).stdout
+    # Anew each time: what built it may have been another environment, that is gone or has another torch.
+    (Path(inside.strip()) / "behind.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return python
 
 
