@@ -1,7 +1,7 @@
 """What is stored stays valid: keys and fingerprints that an earlier release wrote are still the ones in use.
 
-The values were written down from an earlier release's code (commit 5eddf13). A change that moves one makes every user pay
-for the scores again, or read scores that were made otherwise.
+The values were written down from an earlier release's code (commit 5eddf13). A change that moves one makes
+every user pay for the scores again, or read scores that were made otherwise.
 """
 
 from __future__ import annotations
