@@ -7,7 +7,7 @@ published models, folders and Hub ids.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from assay.rewards import catalog
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.published import CATALOG, Entry
-from assay.rewards.remote.endpoints import spec_of
+from assay.rewards.remote.endpoints import sharers, spec_of
 from assay.scalar import check_weights
 
 
@@ -45,6 +45,8 @@ def find_model(
                 "list of endpoints; leave it out"
             )
         spec = spec_of(endpoints[name], over_length=over_length)
+        if shared := sharers(endpoints[name], endpoints):
+            spec = dataclasses.replace(spec, notes=(*spec.notes, _shares(name, shared)))
         entry = _published(endpoints[name])
         if weights is None:
             weights = entry.weights if set(entry.weights) <= set(spec.attributes) else {}
@@ -87,6 +89,13 @@ def _published(endpoint: Endpoint) -> Entry:
         if name.casefold() == endpoint.model.casefold():
             return entry
     return Entry(source=endpoint.model)
+
+
+def _shares(name: str, others: Sequence[str]) -> str:
+    return (
+        f"{name} shares its scores with {', '.join(others)}: the list of endpoints says that they serve the "
+        "same model. State another revision for one that does not."
+    )
 
 
 def _told(name: str, endpoints: Mapping[str, Endpoint]) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from assay.home import Home
-from assay.rewards.protocol import TurnScore
+from assay.rewards.protocol import ModelSpec, TurnScore
+from assay.rewards.remote.endpoints import nameless_fingerprint
 from assay.schema import TURN_KEY_BYTES
 from assay.segments import segments_of
 
@@ -101,3 +102,21 @@ class ScoreStore:
         where the lock was lost meanwhile, as one on S3 can be.
         """
         return self._segments.planning(say, heed)
+
+
+def nameless_scores(model: ModelSpec, home: Home) -> str | None:
+    """What to tell of scores that are kept under no endpoint's name and may be this one's; None without any.
+
+    Nothing says which endpoint wrote them: only the operator can know.
+    """
+    former = nameless_fingerprint(model.endpoint) if model.endpoint is not None else None
+    if former is None:
+        return None
+    kept, own = segments_of(home, former), segments_of(home, model.fingerprint)
+    if own.holds_any() or not kept.holds_any():
+        return None
+    return (
+        f"{kept.place} holds scores from before endpoints of this kind were told apart by name, and they are "
+        f"not used. If {model.name} alone gave them, move that folder to {own.place}, and nothing is rated "
+        "twice"
+    )

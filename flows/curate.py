@@ -26,6 +26,7 @@ from assay.manifest import Converted, Counts, Filtered, Scored
 from assay.releases import new_only, released
 from assay.report import nothing_usable, run_manifest, summary_table, summary_text
 from assay.scoring import ScoringWork, preview
+from assay.store import nameless_scores
 from assay.wording import counted
 from flows.announcing import announce_completed, notify_of_resumable, tag_run
 from flows.console import Console, current
@@ -176,6 +177,8 @@ def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Con
 def _scored(
     converted: Converted, options: RunOptions, prepared: Prepared, console: Console
 ) -> tuple[Scored, ScoringWork]:
+    if former := nameless_scores(prepared.model, prepared.home):
+        console.say(former)
     with console.stage("score") as stage:
         finished, work = score(
             converted,
@@ -216,6 +219,8 @@ def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dic
     found = preview(converted, prepared.model, home=prepared.home)
     for note in prepared.model.notes:
         console.say(note)
+    if former := nameless_scores(prepared.model, prepared.home):
+        console.say(former)
     counts = converted.counts
     if unusable := nothing_usable(counts.read, counts.dropped, counts.quarantined):
         console.say(f"warning: {unusable}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import tiny
 import yaml
@@ -12,9 +13,12 @@ import yaml
 from assay import endpoint_settings
 from assay.config import Settings
 from assay.errors import UserMistake
+from assay.home import Home
 from assay.models import find_model
-from assay.rewards.remote.endpoints import KINDS, backend_class, spec_of
+from assay.rewards.protocol import TurnScore
+from assay.rewards.remote.endpoints import KINDS, backend_class, nameless_fingerprint, spec_of
 from assay.schema import STEERLM_ATTRIBUTES
+from assay.store import ScoreStore, nameless_scores
 
 GOOD: dict[str, Any] = {
     "kind": "openai",
@@ -142,6 +146,97 @@ def test_the_fingerprint_says_which_model_answers_and_nothing_of_the_way_to_it(t
     ]
     found = [fingerprint(**changes) for changes in different]
     assert len({same, *found}) == len(found) + 1
+
+
+#: Of a service of NeMo's kind without a revision, before its name was in it.
+NAMELESS_FINGERPRINT = "2321180f93d2065e45476d41e8675ded"
+NAMELESS: dict[str, dict[str, Any]] = {
+    kind: {**GOOD, "kind": kind, **({"tokenizer": "t"} if KINDS[kind].needs_tokenizer else {})}
+    for kind in KINDS
+}
+NAMELESS["nemo-triton"] |= {"model": "reward_model", "max_characters": 9000}
+
+
+def two(folder: Path, kind: str, **changes: Any) -> Settings:
+    """An operator with two services of that kind and one model's name, at two addresses."""
+    tiny.tokenizer(tiny.CHATML).save_pretrained(folder / "t")
+    told = NAMELESS[kind] | changes
+    return settings(
+        folder,
+        {"a": told | {"url": "http://127.0.0.1:8001"}, "b": told | {"url": "http://127.0.0.1:8002"}},
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_services_never_share_scores_unasked(tmp_path: Path, kind: str) -> None:
+    operator = two(tmp_path, kind)
+    if KINDS[kind].names_no_model:
+        first, second = (find_model(name, settings=operator).fingerprint for name in "ab")
+        assert first != second
+        return
+    for name in "ab":
+        with pytest.raises(UserMistake, match=r"endpoints \w and \w are at two addresses.*State a revision"):
+            find_model(name, settings=operator)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_services_share_scores_where_one_revision_is_stated_for_both_and_say_so(
+    tmp_path: Path, kind: str
+) -> None:
+    operator = two(tmp_path, kind, revision="2026-01")
+    first, second = (find_model(name, settings=operator) for name in "ab")
+    assert first.fingerprint == second.fingerprint
+    assert any("a shares its scores with b" in note for note in first.notes)
+
+
+def test_one_address_by_two_names_is_one_service(tmp_path: Path) -> None:
+    listed = {"a": GOOD, "b": GOOD | {"url": "HTTPS://Integrate.api.nvidia.com:443/v1", "in_flight": 2}}
+    operator = settings(tmp_path, listed)
+    first, second = (find_model(name, settings=operator) for name in "ab")
+    assert first.fingerprint == second.fingerprint
+    assert any("shares its scores with b" in note for note in first.notes)
+
+
+def test_an_unrelated_model_is_not_refused_for_two_services_that_are_alike(tmp_path: Path) -> None:
+    two(tmp_path, "openai")
+    listed = yaml.safe_load((tmp_path / "endpoints.yaml").read_text())
+    operator = settings(tmp_path, listed | {"c": GOOD | {"model": "another"}})
+    assert find_model("c", settings=operator).endpoint is not None
+    assert find_model("starter", settings=operator).endpoint is None
+
+
+def test_a_service_whose_models_name_says_nothing_goes_by_its_own_until_it_has_a_revision(
+    tmp_path: Path,
+) -> None:
+    def fingerprint(name: str, **changes: Any) -> str:
+        return spec_of(
+            settings(tmp_path, {name: NAMELESS["nemo-triton"] | changes}).endpoints()[name]
+        ).fingerprint
+
+    assert fingerprint("a") == fingerprint("a", url="https://elsewhere.example")
+    assert fingerprint("a") != fingerprint("renamed")
+    assert fingerprint("a", revision="1") == fingerprint("renamed", revision="1")
+    # Of a run before names were in it: what is kept under it may be of any such service.
+    assert fingerprint("a") != NAMELESS_FINGERPRINT
+    assert nameless_fingerprint(settings(tmp_path, {"a": NAMELESS["nemo-triton"]}).endpoints()["a"]) == (
+        NAMELESS_FINGERPRINT
+    )
+
+
+def test_scores_from_before_names_counted_are_told_of_and_can_be_claimed(tmp_path: Path) -> None:
+    operator = settings(tmp_path, {"a": NAMELESS["nemo-triton"]})
+    model = find_model("a", settings=operator)
+    home = Home(tmp_path / "home")
+    assert nameless_scores(model, home) is None
+    score = TurnScore((1.0, 2.0))
+    ScoreStore(home, NAMELESS_FINGERPRINT, model.attributes).write({b"k" * 16: score})
+    told = nameless_scores(model, home)
+    assert told is not None
+    own = ScoreStore(home, model.fingerprint, model.attributes)
+    assert f"move that folder to {own.place}" in told
+    (home.scores / NAMELESS_FINGERPRINT).rename(own.place)
+    assert nameless_scores(model, home) is None
+    assert own.open(None).look_up(pl.Series([b"k" * 16])).height == 1
 
 
 def test_a_template_that_changes_changes_the_fingerprint(tmp_path: Path) -> None:

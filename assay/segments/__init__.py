@@ -21,6 +21,9 @@ class Segments(Protocol):
     place: str
     """Where they are, as a person would look for them."""
 
+    def holds_any(self) -> bool:
+        """Whether there is a segment, intact or not."""
+
     def intact(self, warn: Callable[[str], None] | None) -> list[Path]:
         """Files with every segment that matches its name, ordered by name; ``warn`` hears of the others.
 

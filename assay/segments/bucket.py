@@ -29,6 +29,10 @@ class SegmentBucket:
         self._copies = copies
         self._damaged: set[Found] = set()
 
+    def holds_any(self) -> bool:
+        """Whether there is a segment, intact or not."""
+        return any(one.name.endswith(_ENDING) for one in self._objects.list())
+
     def intact(self, warn: Callable[[str], None] | None) -> list[Path]:
         """A copy of every segment that matches its name; ``warn`` hears of each that does not, once."""
         found = [one for one in self._objects.list() if one.name.endswith(_ENDING)]

@@ -27,6 +27,10 @@ class SegmentFolder:
         self.place = str(folder)
         self._folder = folder
 
+    def holds_any(self) -> bool:
+        """Whether there is a segment, intact or not."""
+        return any(self._folder.glob("*.parquet"))
+
     def intact(self, warn: Callable[[str], None] | None) -> list[Path]:
         """Every segment that matches its name; with ``warn`` a damaged one is set aside."""
         found = []

@@ -34,6 +34,17 @@ def why_refused(address: str) -> str | None:
     return None
 
 
+def is_same_place(one: str, other: str) -> bool:
+    """Whether two URLs of endpoints are one address, however they are spelled. No name is looked up."""
+    return _spelled_out(one) == _spelled_out(other)
+
+
+def _spelled_out(url: str) -> tuple[str, str, int | None, str]:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").rstrip("."), port, parts.path.rstrip("/")
+
+
 def why_url_refused(url: str, *, has_key: bool) -> str | None:
     """What is wrong with an endpoint's URL, without looking up its name; None where nothing is.
 

@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from assay.errors import ModelFault, UserMistake
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec
+from assay.rewards.remote.addresses import is_same_place
 from assay.schema import STEERLM_ATTRIBUTES
 
 #: Counted up whenever the same conversation would be put to a service in another way, or its reply be
@@ -39,6 +40,8 @@ class Kind:
     """It cuts what is too long without a word, so a limit has to be known here."""
     outputs: tuple[str, ...] = ()
     """What the numbers it gives mean, in their order, where the protocol fixes that."""
+    names_no_model: bool = False
+    """Every server of this kind goes by one name, so ``model`` does not say which model answers."""
 
 
 KINDS: dict[str, Kind] = {
@@ -48,9 +51,12 @@ KINDS: dict[str, Kind] = {
     "tei": Kind("assay.rewards.remote.tei:Predict", needs_tokenizer=True),
     "tei-pair": Kind("assay.rewards.remote.tei:PredictPair"),
     "sglang": Kind("assay.rewards.remote.sglang:Classify", needs_tokenizer=True),
-    # NeMo-Aligner's serve_reward_model.py gives the nine in this order.
+    # NeMo-Aligner's serve_reward_model.py gives the nine in this order, and its model the name reward_model.
     "nemo-triton": Kind(
-        "assay.rewards.remote.triton:NemoAligner", truncates=True, outputs=STEERLM_ATTRIBUTES
+        "assay.rewards.remote.triton:NemoAligner",
+        truncates=True,
+        outputs=STEERLM_ATTRIBUTES,
+        names_no_model=True,
     ),
 }
 
@@ -68,24 +74,14 @@ def spec_of(endpoint: Endpoint, *, over_length: str = "quarantine") -> ModelSpec
 
     Its fingerprint says which model answers and how it is asked: kind, the model's name, the revision that
     the operator states, attributes, limits of length, tokenizer and template. Not the address, the key or
-    the rate: a service that moves, or whose key is changed, rates nothing anew.
+    the rate: a service that moves, or whose key is changed, rates nothing anew. Where neither the model's
+    name nor a revision says which model answers, the endpoint's own name does.
     """
     if over_length != "quarantine":
         raise UserMistake(
             f"--over-length {over_length}: {endpoint.name} is a service, which is shown conversations "
             "whole or not at all; leave --over-length at quarantine"
         )
-    identity = [
-        SERVICE_VERSION,
-        endpoint.kind,
-        endpoint.model,
-        endpoint.revision,
-        list(endpoint.attributes),
-        list(endpoint.outputs),
-        endpoint.max_tokens,
-        endpoint.max_characters,
-        _tokenizer_digest(endpoint),
-    ]
     notes = []
     if not endpoint.revision:
         notes.append(
@@ -101,10 +97,80 @@ def spec_of(endpoint: Endpoint, *, over_length: str = "quarantine") -> ModelSpec
         over_length=over_length,
         dtype="as served",
         opener="assay.rewards.remote.service:open_service",
-        fingerprint=hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest(),
+        fingerprint=_fingerprint(endpoint),
         notes=tuple(notes),
         endpoint=endpoint,
     )
+
+
+def _fingerprint(endpoint: Endpoint, *, with_name: bool = True) -> str:
+    identity: list[object] = [
+        SERVICE_VERSION,
+        endpoint.kind,
+        endpoint.model,
+        endpoint.revision,
+        list(endpoint.attributes),
+        list(endpoint.outputs),
+        endpoint.max_tokens,
+        endpoint.max_characters,
+        _tokenizer_digest(endpoint),
+    ]
+    if with_name and _goes_by_its_own_name(endpoint):
+        identity.append(endpoint.name)
+    return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
+
+
+def _goes_by_its_own_name(endpoint: Endpoint) -> bool:
+    return KINDS[endpoint.kind].names_no_model and not endpoint.revision
+
+
+def nameless_fingerprint(endpoint: Endpoint) -> str | None:
+    """The fingerprint of before the endpoint's own name was in it; None where it is not in it.
+
+    Scores that are kept under it may be of any service of that kind.
+    """
+    return _fingerprint(endpoint, with_name=False) if _goes_by_its_own_name(endpoint) else None
+
+
+def sharers(endpoint: Endpoint, listed: Mapping[str, Endpoint]) -> tuple[str, ...]:
+    """Names of the other ``listed`` endpoints that share their scores with this one, as the list asks for.
+
+    They are one service under several names, or state one revision for all. UserMistake where neither is so,
+    and yet their fingerprints are equal: one would be given scores of the other's.
+    """
+    own = _fingerprint(endpoint)
+    names = []
+    for name, other in listed.items():
+        if name == endpoint.name or not _may_be_equal(endpoint, other):
+            continue
+        asked_for = bool(endpoint.revision) or is_same_place(endpoint.url, other.url)
+        try:
+            equal = _fingerprint(other) == own
+        except UserMistake:
+            # Its tokenizer is not here. That is for whoever names it, unless scores could go astray.
+            if not asked_for:
+                raise
+            continue
+        if equal and not asked_for:
+            raise UserMistake(
+                f"endpoints {endpoint.name} and {name} are at two addresses, and nothing else in the list of "
+                "endpoints tells them apart, so one would be given the other's scores. State a revision for "
+                "each: the same one where both serve the same model, else two"
+            )
+        if equal:
+            names.append(name)
+    return tuple(names)
+
+
+def _may_be_equal(one: Endpoint, other: Endpoint) -> bool:
+    """Whether their fingerprints can be equal: what costs nothing to compare, before files are read."""
+    return (one.kind, one.model, one.revision, one.attributes, one.outputs) == (
+        other.kind,
+        other.model,
+        other.revision,
+        other.attributes,
+        other.outputs,
+    ) and (one.tokenizer is None) == (other.tokenizer is None)
 
 
 def _tokenizer_digest(endpoint: Endpoint) -> str | None:
