@@ -16,7 +16,7 @@ from assay.deployed import contains
 from assay.errors import UserMistake
 from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
 from assay.home import Home
-from assay.manifest import InputFile, run_manifest_in
+from assay.manifest import UNUSABLE, InputFile, run_manifest_in
 from assay.nearest import did_you_mean
 from assay.s3 import is_remote
 from assay.sources import KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
@@ -126,16 +126,22 @@ def _paths(
             except UnicodeEncodeError:
                 raise UserMistake(f"{path!r}: the name is not UTF-8. Rename the file.") from None
             real = os.path.realpath(path)
-            if output is not None and contains((os.path.realpath(output),), real):
+            if output is not None and contains(_replaced(output), real):
                 raise UserMistake(
-                    f"{path}: lies in the output folder, which is replaced as a whole. Name another output "
-                    "folder, or move the file elsewhere."
+                    f"{path}: lies in the output folder, which is replaced as a whole, or in its {UNUSABLE}. "
+                    "Name another output folder, or move the file elsewhere."
                 )
             if within is not None and not contains([one for one in within if not is_remote(one)], real):
                 raise UserMistake(f"{path}: leads out of the folders that may be read, by a link.")
             if real not in seen:
                 seen.add(real)
                 yield path, path
+
+
+def _replaced(output: Path) -> tuple[str, str]:
+    """The folders that a run may replace."""
+    real = os.path.realpath(output)
+    return real, f"{real}{UNUSABLE}"
 
 
 def _copies(

@@ -21,6 +21,8 @@ T = TypeVar("T")
 RUN_MANIFEST = "manifest.json"
 #: The key that tells it from others' files of this name.
 RUN_MANIFEST_KEY = "assay"
+#: Ends the name of the folder beside an output folder, for the files of a run that could use nothing.
+UNUSABLE = ".unusable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,7 @@ def run_manifest_in(folder: Path) -> dict[str, Any] | None:
         IsADirectoryError,
         msgspec.DecodeError,
         UnicodeDecodeError,
+        RecursionError,
     ):
         return None
     if not isinstance(manifest, dict) or not isinstance(manifest.get(RUN_MANIFEST_KEY), str):

@@ -4,7 +4,8 @@
     results/nightly/2026-03-02/    of the files that no earlier release holds
 
 A file is known by its content: the digests of the inputs of every release below the folder. One that has
-grown is new as a whole; its turns that were scored before are not scored again.
+grown is new as a whole; its turns that were scored before are not scored again. What a run could use nothing
+of (``2026-03-01.unusable``) is no release: its inputs are new to the next run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 
 from assay.errors import OutputRefused
 from assay.ingest import Inventory
-from assay.manifest import RUN_MANIFEST
+from assay.manifest import RUN_MANIFEST, UNUSABLE
 
 
 class _Input(msgspec.Struct):
@@ -41,9 +42,11 @@ def released(folder: Path) -> set[str]:
     """Digests of all inputs of the releases in ``folder``; OutputRefused for a manifest that is none."""
     digests: set[str] = set()
     for path in sorted(folder.glob(f"[!.]*/{RUN_MANIFEST}")):
+        if path.parent.name.endswith(UNUSABLE):
+            continue
         try:
             manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise OutputRefused(
                 f"{path}: is not the manifest of a release ({error}), so what is new cannot be told; move "
                 "that folder away"

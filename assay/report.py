@@ -19,6 +19,7 @@ from assay.manifest import Converted, Filtered, Scored
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
 from assay.terminal import columns, printable
+from assay.usable import all_ruled_out, nothing_usable
 from assay.versions import installed
 from assay.wording import counted
 
@@ -36,6 +37,7 @@ def run_manifest(
     files: Mapping[str, ExportedFile],
     work: ScoringWork | None,
     seconds: Mapping[str, float],
+    output: str | None = None,
 ) -> dict[str, Any]:
     """The run's ``manifest.json``, of JSON's own types.
 
@@ -43,7 +45,8 @@ def run_manifest(
     ``quarantined`` take apart by reason. In ``turns``, ``scored`` are distinct turns that the model
     rated in this run (0 where ``work`` is None: the stage was cached), ``failed`` are turns without a
     score, and ``reused`` is every other turn of the records: rated before, or a repetition of one that
-    was. Without scores there is no ``model``.
+    was. Without scores there is no ``model``. ``output`` is where the results are, where that is not what
+    the options name.
     """
     counts = filtered.counts
     rows = {
@@ -55,6 +58,8 @@ def run_manifest(
     return {
         "assay": __version__,
         "complete": converted.complete,
+        "unusable": nothing_usable(counts.read, counts.dropped, counts.quarantined) if counts.read else None,
+        "output": output if output is not None else options.get("output", ""),
         "rows": rows,
         "dropped": dict(counts.dropped),
         "quarantined": dict(counts.quarantined),
@@ -165,9 +170,14 @@ def _sections(manifest: Mapping[str, Any]) -> Iterator[_Section]:
 def _remarks(manifest: Mapping[str, Any]) -> list[str]:
     """Sentences that a person should not miss."""
     remarks = list(manifest["model"]["notes"]) if manifest["model"] is not None else []
-    unusable = nothing_usable(manifest["rows"]["read"], manifest["dropped"], manifest["quarantined"])
-    if unusable is not None and not manifest["rows"]["kept"]:
-        remarks.append(unusable)
+    rows, dropped = manifest["rows"], manifest["dropped"]
+    remarks += filter(
+        None,
+        [
+            nothing_usable(rows["read"], dropped, manifest["quarantined"]),
+            all_ruled_out(rows["read"], rows["kept"], dropped),
+        ],
+    )
     remarks += [
         f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {told}."
         for told, count in manifest.get("warnings", {}).items()
@@ -175,18 +185,6 @@ def _remarks(manifest: Mapping[str, Any]) -> list[str]:
     if not manifest["complete"]:
         remarks.append("An input was cut short: its whole records were used, the rest is in quarantine.")
     return remarks
-
-
-def nothing_usable(read: int, dropped: Mapping[str, int], quarantined: Mapping[str, int]) -> str | None:
-    """What to tell where none of the records ``read`` came as far as being kept or judged by a rule."""
-    unused = {**dropped, **quarantined}
-    if sum(unused.values()) < read or any(reason.startswith("rule: ") for reason in unused):
-        return None
-    if not read:
-        return "No record could be used: the inputs hold none. Are these chat files?"
-    reason, count = min(unused.items(), key=lambda item: (-item[1], item[0]))
-    most = f"No record could be used: {reason} ({count:,} of {read:,})."
-    return f"{most} Are these chat files? docs/formats.md says what is read."
 
 
 def _reasons(counts: Mapping[str, int]) -> Iterator[_Line]:
@@ -226,7 +224,7 @@ def _bytes(size: int) -> str:
 
 
 def _output(manifest: Mapping[str, Any]) -> str:
-    return str(manifest["options"].get("output", ""))
+    return str(manifest["output"])
 
 
 def summary_table(manifest: Mapping[str, Any]) -> Table:

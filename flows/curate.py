@@ -22,12 +22,15 @@ from prefect.states import Completed, Failed
 
 from assay.config import RunOptions, Settings
 from assay.errors import AssayError, OutputRefused
+from assay.export.first_rows import first_rows
 from assay.manifest import Converted, Counts, Filtered, Scored
 from assay.releases import new_only, released
-from assay.report import nothing_usable, run_manifest, summary_table, summary_text
+from assay.report import run_manifest, summary_table, summary_text
 from assay.scoring import ScoringWork, preview
 from assay.store import nameless_scores
+from assay.usable import nothing_usable
 from assay.wording import counted
+from flows import unusable
 from flows.announcing import announce_completed, notify_of_resumable, tag_run
 from flows.console import Console, current
 from flows.curate_command import Prepared, prepare
@@ -70,6 +73,8 @@ def curate(options: RunOptions) -> dict[str, Any] | State[Any]:
 
 def _end_of(manifest: dict[str, Any]) -> State[Any]:
     """The state that says what a run came to."""
+    if manifest.get("unusable"):
+        return Failed(message=unusable.sentence(manifest) if "rows" in manifest else manifest["unusable"])
     if "rows" not in manifest:
         return Completed(message=manifest.get("nothing_new", "A dry run: nothing was scored"))
     rows = manifest["rows"]
@@ -91,56 +96,66 @@ def _curated(options: RunOptions, *, deployed: bool) -> dict[str, Any]:
             repaired = prepared.output.repair()
             if repaired:
                 console.say(repaired)
+            unusable.repair_beside(prepared.output)
             if options.release and prepared.output.path.exists():
                 raise OutputRefused(f"{prepared.output.path}: is there by now; start the run again")
-            manifest = _carried_out(options, prepared, console)
+            manifest, rows = _carried_out(options, prepared, console)
             console.manifest = manifest
             report(manifest)
     except _NothingNew:
         nothing = f"Nothing new: every input is in an earlier release in {options.output}"
         console.say(nothing)
         return {"complete": True, "nothing_new": nothing}
-    announce_completed(manifest, output=options.output)
+    fault = manifest["unusable"] is not None
+    if not fault and not unusable.is_beside(manifest):
+        announce_completed(manifest, output=options.output)
     console.show(summary_table(manifest), summary_text(manifest))
+    if told := unusable.sentence(manifest):
+        unusable.show(told, rows, console.say, fault=fault)
     return manifest
 
 
-def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> dict[str, Any]:
-    """The manifest of a run whose results are in place."""
+def _carried_out(
+    options: RunOptions, prepared: Prepared, console: Console
+) -> tuple[dict[str, Any], list[str]]:
+    """The manifest of a run whose results are in place, and the first rows where none was of use."""
     converted = _converted(options, prepared, console)
     scored: Scored | None = None
     work: ScoringWork | None = None
     if options.stop_after != "convert":
         scored, work = _scored(converted, options, prepared, console)
     filtered = _filtered(converted, scored, options, prepared, console)
-    with console.stage("export") as stage:
-        exported = export(
-            converted,
-            scored,
-            filtered,
-            home=prepared.home,
-            folder=prepared.output,
-            exports=options.export,
-            stop_after=options.stop_after,
+    with unusable.destination(filtered.counts, options, prepared) as folder:
+        output = unusable.name_of(folder, options, prepared)
+        with console.stage("export") as stage:
+            exported = export(
+                converted,
+                scored,
+                filtered,
+                home=prepared.home,
+                folder=folder,
+                exports=options.export,
+                stop_after=options.stop_after,
+            )
+            stage.cached = exported.staging is None
+            stage.note = f"{counted(len(exported.files), 'files')} in {output}"
+        manifest = run_manifest(
+            options=options.model_dump(mode="json"),
+            model=prepared.model,
+            converted=converted,
+            scored=scored,
+            work=work,
+            filtered=filtered,
+            files=exported.files,
+            seconds=console.seconds,
+            output=output,
         )
-        stage.cached = exported.staging is None
-        stage.note = f"{counted(len(exported.files), 'files')} in {options.output}"
-    manifest = run_manifest(
-        options=options.model_dump(mode="json"),
-        model=prepared.model,
-        converted=converted,
-        scored=scored,
-        work=work,
-        filtered=filtered,
-        files=exported.files,
-        seconds=console.seconds,
-    )
-    # Outside the cached tasks and last: a run's manifest tells of that run.
-    if exported.staging is None:
-        prepared.output.refresh(manifest)
-    else:
-        prepared.output.publish(exported.staging, manifest)
-    return manifest
+        # Outside the cached tasks and last: a run's manifest tells of that run.
+        if exported.staging is None:
+            folder.refresh(manifest)
+        else:
+            folder.publish(exported.staging, manifest)
+    return manifest, list(first_rows(converted, filtered, prepared.home)) if manifest["unusable"] else []
 
 
 def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Converted:
@@ -222,10 +237,12 @@ def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dic
     if former := nameless_scores(prepared.model, prepared.home):
         console.say(former)
     counts = converted.counts
-    if unusable := nothing_usable(counts.read, counts.dropped, counts.quarantined):
-        console.say(f"warning: {unusable}")
     console.show(preview_table(converted, prepared.model, found))
-    return {"dry_run": True, "complete": converted.complete}
+    told = nothing_usable(counts.read, counts.dropped, counts.quarantined)
+    fault = told is not None and counts.read > 0
+    if told is not None:
+        unusable.show(told, first_rows(converted, None, prepared.home), console.say, fault=fault)
+    return {"dry_run": True, "complete": converted.complete, "unusable": told if fault else None}
 
 
 def _counted(counts: Counts, word: str) -> str:

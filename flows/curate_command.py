@@ -130,7 +130,7 @@ examples:
 
 exit codes:
   0    finished, whether or not records were quarantined
-  1    a fault, or an input that was cut short
+  1    a fault, an input that was cut short, or none of whose records could be used
   2    a mistake in what was asked for, found before any work
   75   stopped early; the same command goes on from there
   130  Ctrl-C, 143 SIGTERM; the same command goes on from there

@@ -1,7 +1,7 @@
 """From a command line to an exit code: one sentence for what went wrong, and nothing left running.
 
-Exit codes: 0 finished; 1 a fault, or an input cut short; 2 the user's mistake; 75 stopped but resumable;
-130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 finished; 1 a fault, an input cut short, or no record of use; 2 the user's mistake; 75 stopped
+but resumable; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _run(
             console.close()
             if connection.embedded and console.flow_run_id is not None:
                 deliver_reports(console.flow_run_id, patience)
-        return 0 if manifest["complete"] else AssayError.exit_code
+        return 0 if manifest["complete"] and not manifest.get("unusable") else AssayError.exit_code
 
 
 def _what_ended_the_run(connection: Connection, error: BaseException) -> AssayError:

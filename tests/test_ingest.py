@@ -121,6 +121,12 @@ def test_no_file_is_read_that_lies_where_the_output_goes(tmp_path: Path) -> None
             take_inventory([where], output=tmp_path / "out")
 
 
+def test_no_file_is_read_that_lies_where_what_could_not_be_used_goes(tmp_path: Path) -> None:
+    results = write_results(tmp_path / "out.unusable")
+    with pytest.raises(UserMistake, match=r"lies in the output folder, .* or in its \.unusable"):
+        take_inventory([results], output=tmp_path / "out")
+
+
 def test_a_file_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(PAIR)
     with pytest.raises(UserMistake, match=r"caf\\udce9\.jsonl': the name is not UTF-8"):

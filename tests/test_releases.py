@@ -51,11 +51,20 @@ def test_digests_of_all_releases_count_and_unfinished_ones_do_not(tmp_path: Path
     assert released(tmp_path / "absent") == set()
 
 
+def test_what_could_not_be_used_is_no_release(tmp_path: Path) -> None:
+    (tmp_path / "2026-03-01.unusable").mkdir()
+    (tmp_path / "2026-03-01.unusable/manifest.json").write_text('{"inputs": [{"digest": "a"}]}')
+    assert released(tmp_path) == set()
+
+
 def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "2026-03-01").mkdir()
-    (tmp_path / "2026-03-01/manifest.json").write_text('{"inputs": 3}')
-    with pytest.raises(OutputRefused, match=r"2026-03-01/manifest\.json: is not the manifest of a release"):
-        released(tmp_path)
+    for content in ('{"inputs": 3}', '{"more": ' + "[" * 50_000 + "]" * 50_000 + ', "inputs": []}'):
+        (tmp_path / "2026-03-01/manifest.json").write_text(content)
+        with pytest.raises(
+            OutputRefused, match=r"2026-03-01/manifest\.json: is not the manifest of a release"
+        ):
+            released(tmp_path)
 
 
 def _written(folder: Path, **answers: str) -> list[Path]:

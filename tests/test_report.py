@@ -160,10 +160,31 @@ def test_a_share_is_never_rounded_to_none_or_all():
 
 def test_a_run_that_could_use_nothing_says_so():
     nothing = Counts(0, {}, {"unknown_schema": 8, "not_json": 1})
-    text = summary_text(manifest(filtered=Filtered((), nothing)))
-    assert "! No record could be used: unknown_schema (8 of 9). Are these chat files?" in text
+    made = manifest(filtered=Filtered((), nothing))
+    assert made["unusable"].startswith("No record could be used: unknown_schema (8 of 9).")
+    assert f"! {made['unusable']}" in summary_text(made)
     judged = Counts(0, {"rule: helpfulness >= 2": 1}, {"not_json": 8})
-    assert "No record could be used" not in summary_text(manifest(filtered=Filtered((), judged)))
+    made = manifest(filtered=Filtered((), judged))
+    assert made["unusable"] is None
+    assert "No record could be used" not in summary_text(made)
+
+
+def test_records_are_counted_once_where_a_reason_both_drops_and_quarantines():
+    made = manifest(filtered=Filtered((), Counts(0, {"no_turn": 3}, {"no_turn": 2})))
+    assert made["unusable"] is not None
+
+
+def test_rules_that_keep_nothing_are_warned_of():
+    judged = Counts(0, {"rule: helpfulness >= 9": 7, "rule: toxicity < 1": 1}, {"not_json": 1})
+    text = summary_text(manifest(filtered=Filtered((), judged)))
+    assert "! The rules keep no record: helpfulness >= 9 drops 7 of 9." in text
+    assert "The rules keep" not in summary_text(manifest())
+
+
+def test_a_run_without_records_is_no_fault_and_says_so():
+    made = manifest(filtered=Filtered((), Counts()))
+    assert made["unusable"] is None
+    assert "! No record could be used: the inputs hold none." in summary_text(made)
 
 
 HOSTILE = (

@@ -12,6 +12,9 @@ Beside the folder NAME, while a run works or after one was killed:
 A swap is two renames: NAME → .NAME.old, staging → NAME. Between them NAME does not exist; whoever is
 killed there is repaired by the next run, which finishes the swap where the new export is whole, and
 else takes it back.
+
+NAME.unusable is a folder of the same kind beside it: for the files of a run that could use nothing, where
+NAME holds records that they must not replace.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ from assay.disk import full_disk_named
 from assay.errors import AssayError, OutputRefused
 from assay.export.files import ExportedFile
 from assay.home import is_intact, make_private, sweep, sync, written_whole
-from assay.manifest import RUN_MANIFEST, RUN_MANIFEST_KEY, run_manifest_in
+from assay.manifest import RUN_MANIFEST, RUN_MANIFEST_KEY, UNUSABLE, run_manifest_in
+from assay.usable import holds_records
 
 _PRIVATE = 0o700
 # 255 bytes is what file systems take; `.`, `.discard-` and 16 digits are put around the name.
@@ -48,10 +52,12 @@ _MANIFEST_IN_THE_MAKING = re.compile(rf"\.{re.escape(RUN_MANIFEST)}\..+\.tmp")
 class OutputFolder:
     """A folder that holds one whole export, or none."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(os.path.realpath(path))
+    def __init__(self, path: str | Path, *, real: Path | None = None) -> None:
+        """The folder at ``path``, which ``real`` names where no link is to be followed."""
+        self.path = real or Path(os.path.realpath(path))
         """Where the export lies; links are followed, so that a link to a folder stays one."""
-        self._shown = str(path)
+        self.shown = str(path)
+        """As a person would name it."""
         self._old = self._beside("old")
         self._stagings: list[Path] = []
         self._is_held = False
@@ -59,14 +65,24 @@ class OutputFolder:
     def _beside(self, suffix: str) -> Path:
         return self.path.parent / f".{self.path.name}.{suffix}"
 
+    def unusable(self) -> OutputFolder:
+        """The folder beside this one for the files of a run that could use nothing."""
+        real = self.path.with_name(self.path.name + UNUSABLE)
+        given = self.shown.rstrip("/")
+        plain = os.path.basename(given) == self.path.name and not os.path.islink(given)
+        return OutputFolder(given + UNUSABLE if plain else real, real=real)
+
+    def holds_records(self) -> bool:
+        """Whether results lie here that a run which could use nothing must not replace."""
+        manifest = run_manifest_in(self.path)
+        return manifest is not None and holds_records(manifest)
+
     def check(self) -> None:
         """Nothing, or OutputRefused where the export could not be written here. Changes nothing."""
         if not self.path.name:
-            raise OutputRefused(f"{self._shown}: is the root of the file system. Name a folder inside it.")
-        if len(os.fsencode(self.path.name)) > _MAX_NAME_BYTES:
-            raise OutputRefused(
-                f"{self._shown}: the name is longer than {_MAX_NAME_BYTES} bytes. Shorten it."
-            )
+            raise OutputRefused(f"{self.shown}: is the root of the file system. Name a folder inside it.")
+        if len(os.fsencode(self.path.name.removesuffix(UNUSABLE))) > _MAX_NAME_BYTES:
+            raise OutputRefused(f"{self.shown}: the name is longer than {_MAX_NAME_BYTES} bytes. Shorten it.")
         try:
             self._check_folder()
             self._check_old()
@@ -75,13 +91,15 @@ class OutputFolder:
             raise self._unwritable(error) from error
 
     def _check_folder(self) -> None:
+        if self.path.is_symlink():
+            raise OutputRefused(f"{self.shown}: is a link, which is not followed here. Move it.")
         if not self.path.exists():
             return
         if not self.path.is_dir():
-            raise OutputRefused(f"{self._shown}: is a file. Name a folder, new or of an earlier run.")
+            raise OutputRefused(f"{self.shown}: is a file. Name a folder, new or of an earlier run.")
         if os.path.ismount(self.path):
             raise OutputRefused(
-                f"{self._shown}: is a mount point, which cannot be replaced as a whole. "
+                f"{self.shown}: is a mount point, which cannot be replaced as a whole. "
                 "Name a folder inside it."
             )
         names = set(os.listdir(self.path)) - _LITTER
@@ -90,7 +108,7 @@ class OutputFolder:
         manifest = run_manifest_in(self.path)
         if manifest is None:
             raise OutputRefused(
-                f"{self._shown}: is not empty, and what it holds is not ours to replace ({_some(names)}; no "
+                f"{self.shown}: is not empty, and what it holds is not ours to replace ({_some(names)}; no "
                 f"{RUN_MANIFEST} of an earlier run). Name another folder, or empty this one."
             )
         foreign = {
@@ -100,7 +118,7 @@ class OutputFolder:
         }
         if foreign:
             raise OutputRefused(
-                f"{self._shown}: holds something that no run wrote and that would be lost "
+                f"{self.shown}: holds something that no run wrote and that would be lost "
                 f"({_some(foreign)}). Move it elsewhere, or name another folder."
             )
 
@@ -124,14 +142,14 @@ class OutputFolder:
         # In a sticky folder such as /tmp only an entry's owner can rename it, whoever may write to it.
         above, user = parent.stat(), os.geteuid()
         if above.st_mode & stat.S_ISVTX and user not in (0, above.st_uid, self.path.stat().st_uid):
-            raise OutputRefused(f"{self._shown}: belongs to another user. Name a folder of your own.")
+            raise OutputRefused(f"{self.shown}: belongs to another user. Name a folder of your own.")
 
     def _unwritable(self, error: OSError) -> OutputRefused:
-        place = error.filename if isinstance(error.filename, str) else self._shown
+        place = error.filename if isinstance(error.filename, str) else self.shown
         # The nameless file's own name tells nobody anything; its folder does.
-        place = place if os.path.isdir(place) else self._shown
+        place = place if os.path.isdir(place) else self.shown
         return OutputRefused(
-            f"{self._shown}: cannot be written ({place}: {error.strerror or error}). "
+            f"{self.shown}: cannot be written ({place}: {error.strerror or error}). "
             "Name another folder, or let this user write there."
         )
 
@@ -145,7 +163,7 @@ class OutputFolder:
             lock.acquire(blocking=False)
         except filelock.Timeout:
             raise OutputRefused(
-                f"{self._shown}: is in use by {_holder(path)}. Wait until it is done, or name another folder."
+                f"{self.shown}: is in use by {_holder(path)}. Wait until it is done, or name another folder."
             ) from None
         except OSError as error:
             raise self._unwritable(error) from error
@@ -180,14 +198,10 @@ class OutputFolder:
                 whole = [staging for staging in stagings if _is_whole(staging)]
                 if len(whole) == 1:
                     os.rename(whole[0], self.path)
-                    said = (
-                        f"{self._shown}: an earlier run was stopped while it replaced the export; finished."
-                    )
+                    said = f"{self.shown}: an earlier run was stopped while it replaced the export; finished."
                 else:
                     os.rename(self._old, self.path)
-                    said = (
-                        f"{self._shown}: an earlier run was stopped; the export before it is back in place."
-                    )
+                    said = f"{self.shown}: an earlier run was stopped; the export before it is back in place."
                 sync(self.path.parent)
             self._discard(self._old)
         for leftover in [*self._leftovers("staging"), *self._leftovers("discard")]:
@@ -267,8 +281,14 @@ class OutputFolder:
         )
 
     def _leftovers(self, kind: str) -> list[Path]:
+        if not self.path.parent.is_dir():
+            return []
         pattern = re.compile(rf"\.{re.escape(self.path.name)}\.{kind}-[0-9a-f]{{16}}")
         return [path for path in sorted(self.path.parent.iterdir()) if pattern.fullmatch(path.name)]
+
+    def has_leftovers(self) -> bool:
+        """Whether a run that writes here works, or one was killed."""
+        return self._old.exists() or any(map(self._leftovers, ("staging", "discard")))
 
     def _discard(self, folder: Path) -> None:
         """Remove a folder; renamed first, so that no half of an export ever bears an export's name."""

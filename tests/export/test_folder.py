@@ -124,7 +124,15 @@ def test_a_path_through_a_file_is_refused(out):
 
 @pytest.mark.parametrize(
     "planted",
-    ["{}", "[]", "not json", '{"assay": 1}', '{"name": "an npm package"}', '{"assay": "1", "files": []}'],
+    [
+        "{}",
+        "[]",
+        "not json",
+        '{"assay": 1}',
+        '{"name": "an npm package"}',
+        '{"assay": "1", "files": []}',
+        pytest.param('{"assay": ' + "[" * 50_000, id="nested"),
+    ],
 )
 def test_a_folder_that_is_not_ours_is_refused(out, planted):
     out.mkdir(parents=True)
@@ -155,6 +163,54 @@ def test_what_a_file_browser_left_stands_in_nobodys_way(out):
 def test_the_root_and_names_that_are_too_long_are_refused(tmp_path):
     assert "root of the file system" in refusal("/")
     assert "Shorten it" in refusal(tmp_path / ("x" * 240))
+
+
+def test_the_folder_for_what_could_not_be_used_lies_beside(out, tmp_path):
+    export(out, OLD)
+    beside = OutputFolder(f"{out}/").unusable()
+    assert beside.path == out.parent / "out.unusable"
+    assert beside.shown == f"{out}.unusable"
+    link = tmp_path / "link"
+    link.symlink_to(out)
+    assert OutputFolder(link).unusable().path == beside.path
+    assert OutputFolder(link).unusable().shown == str(beside.path), "beside the folder, not beside the link"
+    OutputFolder("x" * 220).unusable().check()
+
+
+def test_a_link_in_the_place_of_the_folder_beside_is_not_followed(out, tmp_path):
+    export(out, OLD)
+    (tmp_path / "elsewhere").mkdir()
+    (out.parent / "out.unusable").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputRefused, match="is a link, which is not followed"):
+        OutputFolder(out).unusable().check()
+
+
+@pytest.mark.parametrize(
+    ("counts", "holds"),
+    [
+        ({"rows": {"read": 2}, "dropped": {}, "quarantined": {"not_json": 1}}, True),
+        ({"rows": {"read": 2}, "dropped": {"rule: quality > 3": 1}, "quarantined": {"not_json": 1}}, True),
+        ({"rows": {"read": 2}, "dropped": {"no_answer": 1}, "quarantined": {"not_json": 1}}, False),
+        ({"rows": {"read": 0}, "dropped": {}, "quarantined": {}}, False),
+        ({"rows": "many"}, True),
+        ({}, True),
+    ],
+)
+def test_results_hold_records_unless_their_manifest_says_that_none_could_be_used(out, counts, holds):
+    out.mkdir(parents=True)
+    assert not OutputFolder(out).holds_records()
+    (out / MANIFEST).write_bytes(msgspec.json.encode({"assay": "0.1.0", **counts}))
+    assert OutputFolder(out).holds_records() is holds
+
+
+def test_leftovers_of_a_killed_run_are_seen(out):
+    beside = OutputFolder(out).unusable()
+    assert not beside.has_leftovers()
+    export(out, OLD)
+    assert not beside.has_leftovers()
+    (out.parent / (".out.unusable.staging-" + "0" * 16)).mkdir()
+    assert beside.has_leftovers()
+    assert not OutputFolder(out).has_leftovers()
 
 
 def test_a_mount_point_is_refused():

@@ -283,6 +283,127 @@ def test_a_dry_run_writes_nothing_to_the_output(
     assert (figures["of these already scored by fake"], figures["left to score"]) == ("10", "0")
 
 
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table of comma-separated values, named by mistake."""
+    path = tmp_path / "table.jsonl"
+    path.write_text("id,prompt,answer\nx1,\x1b[2Jhello,world\nx2,a,b\nx3,c,d\n")
+    return path
+
+
+def test_a_run_that_could_use_nothing_replaces_nothing(
+    curate: Callable[..., Ran], chats: Path, table: Path, tmp_path: Path
+) -> None:
+    good = curate("--input", chats).files()
+    for attempt in range(2):
+        ran = curate("--input", table)
+        assert ran.code == 1, ran.err
+        assert ran.files() == good
+        assert f"{ran.output} stays as it was; what this run wrote is in {ran.output}.unusable" in ran.err
+        assert "table.jsonl:1 (not_json): id,prompt,answer" in ran.err
+        assert "table.jsonl:3 (not_json): x2,a,b" in ran.err
+        assert "\x1b" not in ran.err
+        assert f"Results in {ran.output}.unusable" in ran.out
+        written = json.loads((tmp_path / "out.unusable/manifest.json").read_bytes())
+        assert written["rows"] == {"read": 4, "kept": 0, "dropped": 0, "quarantined": 4}
+        assert len((tmp_path / "out.unusable/quarantine.jsonl").read_bytes().splitlines()) == 4
+        if attempt == 0:
+            # What a run that was killed left of the folder beside is removed by the next one.
+            (tmp_path / (".out.unusable.staging-" + "0" * 16)).mkdir()
+    assert {path.name for path in tmp_path.iterdir()} >= {".out.lock", ".out.unusable.lock"}
+    assert not [path.name for path in tmp_path.iterdir() if "staging" in path.name]
+
+
+def test_what_could_not_be_used_is_written_to_the_output_where_nothing_is_there(
+    curate: Callable[..., Ran], chats: Path, table: Path, tmp_path: Path
+) -> None:
+    for arguments in ([], ["--stop-after", "convert"], ["--stop-after", "score"]):
+        ran = curate("--input", table, *arguments)
+        assert ran.code == 1, ran.err
+        assert ran.manifest["unusable"].startswith("No record could be used: not_json (4 of 4).")
+        assert not (tmp_path / "out.unusable").exists()
+    assert curate("--input", chats).code == 0
+    assert ran.manifest["rows"]["kept"] == 11
+
+
+def test_a_folder_of_somebody_elses_in_the_place_beside_is_not_touched(
+    curate: Callable[..., Ran], chats: Path, table: Path, tmp_path: Path
+) -> None:
+    good = curate("--input", chats).files()
+    (tmp_path / "out.unusable").mkdir()
+    (tmp_path / "out.unusable/thesis.tex").touch()
+    ran = curate("--input", table)
+    assert ran.code == 1, ran.err
+    assert "not ours to replace ('thesis.tex'" in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.files() == good
+    assert [path.name for path in (tmp_path / "out.unusable").iterdir()] == ["thesis.tex"]
+
+
+def test_inputs_without_records_give_empty_files_and_replace_no_records(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    first = curate("--input", empty)
+    assert first.code == 0, first.err
+    assert first.files()["labeled.jsonl"] == b""
+    good = curate("--input", chats).files()
+    again = curate("--input", empty)
+    assert again.code == 0, again.err
+    assert again.files() == good
+    assert f"what this run wrote is in {again.output}.unusable" in again.err
+    assert (tmp_path / "out.unusable/labeled.jsonl").read_bytes() == b""
+
+
+def test_turns_that_no_score_was_found_for_replace_nothing(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    good = curate("--input", chats).files()
+    hopeless = tmp_path / "hopeless.jsonl"
+    hopeless.write_text(line("hello", fakes.UNSCORABLE) + "\n")
+    ran = curate("--input", hopeless)
+    assert ran.code == 1, ran.err
+    assert "hopeless.jsonl:1 (not_finite): " in ran.err
+    assert ran.files() == good
+
+
+def test_rules_that_keep_nothing_replace_what_was_there_and_are_warned_of(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    curate("--input", chats)
+    ran = curate("--input", chats, "--keep", "helpfulness > 99")
+    assert ran.code == 0, ran.err
+    assert ran.manifest["rows"]["kept"] == 0
+    assert "The rules keep no record: helpfulness > 99 drops 11 of 12." in ran.out
+    assert not (tmp_path / "out.unusable").exists()
+
+
+def test_a_dry_run_that_could_use_nothing_is_told_and_exits_as_the_run_would(
+    curate: Callable[..., Ran], table: Path, tmp_path: Path
+) -> None:
+    ran = curate("--input", table, "--dry-run")
+    assert ran.code == 1, ran.err
+    assert "table.jsonl:1 (not_json): id,prompt,answer" in ran.err
+    assert not ran.output.exists()
+
+
+def test_a_release_of_nothing_that_could_be_used_is_none(
+    curate: Callable[..., Ran], table: Path, chats: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        ran = curate("--input", table, "--release", output="nightly")
+        assert ran.code == 1, ran.err
+        (beside,) = [path for path in ran.output.iterdir() if not path.name.startswith(".")]
+        assert beside.name.endswith(".unusable")
+        assert f"{ran.output} stays as it was; what this run wrote is in {beside}" in ran.err
+    ran = curate("--input", table, chats, "--release", output="nightly")
+    assert ran.code == 0, ran.err
+    (release,) = [path for path in ran.output.iterdir() if not path.name.startswith((".", beside.name))]
+    manifest = json.loads((release / "manifest.json").read_bytes())
+    assert manifest["rows"]["read"] == 4 + 12, "its inputs are new until a release holds them"
+
+
 def test_a_run_can_stop_after_convert_or_score(
     curate: Callable[..., Ran], chats: Path, tmp_path: Path
 ) -> None:

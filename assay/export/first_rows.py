@@ -1,0 +1,59 @@
+"""What the first rows of the inputs look like, for whoever has to see why none of them could be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from assay.bucket_inputs import local_path
+from assay.disk import read_artifact
+from assay.errors import AssayError
+from assay.home import Home
+from assay.manifest import Converted, ConvertedPiece, Filtered, FilteredPiece, reason_code
+from assay.sources import read_originals
+from assay.terminal import printable
+
+#: Rows that are shown.
+_MOST = 3
+#: Characters of a row that are shown, and bytes that are read for them.
+_CHARACTERS = 100
+_BYTES = 4 * _CHARACTERS + 3
+
+
+def first_rows(converted: Converted, filtered: Filtered | None, home: Home) -> Iterator[str]:
+    """Yield a printable line for each of the first rows: where it is, why it was not used, its beginning.
+
+    Without decisions the reasons are those of convert. Several records of one row count once.
+    """
+    shown = 0
+    decided = filtered.pieces if filtered else (None,) * len(converted.pieces)
+    inputs = {file.path: file for file in converted.inputs}
+    for piece, decisions in zip(converted.pieces, decided, strict=True):
+        rows = _rows(piece, decisions, home).head(_MOST - shown)
+        spans = [(offset, min(length, _BYTES)) for offset, length in rows.select("offset", "length").rows()]
+        try:
+            originals = list(read_originals(local_path(inputs[piece.file], home), spans))
+        except (AssayError, OSError, pl.exceptions.PolarsError):
+            # The file has changed, or is gone: where the rows were is known all the same.
+            originals = []
+        for number, (line, reason) in enumerate(rows.select("line", "reason").iter_rows()):
+            text = _beginning(originals[number]) if number < len(originals) else "(cannot be read again)"
+            yield f"{printable(piece.file)}:{line} ({printable(reason_code(reason or ''))}): {text}"
+        shown += rows.height
+        if shown >= _MOST:
+            return
+
+
+def _rows(piece: ConvertedPiece, decisions: FilteredPiece | None, home: Home) -> pl.DataFrame:
+    """The piece's rows: line, offset, length, reason; ascending."""
+    records = read_artifact(piece.records, home, ["row", "line", "offset", "length", "reason"])
+    if decisions is not None:
+        reasons = read_artifact(decisions.decisions, home, ["row", "reason"])
+        records = records.drop("reason").join(reasons, on="row", how="left", maintain_order="left")
+    return records.unique("line", keep="first", maintain_order=True).sort("offset")
+
+
+def _beginning(original: bytes) -> str:
+    text = printable(original[:_BYTES].decode(errors="replace").strip())
+    return f"{text[:_CHARACTERS]} …" if len(text) > _CHARACTERS else text
