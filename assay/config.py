@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -34,11 +33,16 @@ from assay.home import Home, make_private
 from assay.nearest import did_you_mean
 from assay.rewards.endpoint import Endpoint
 from assay.s3 import is_address
+from assay.yaml_text import NotYAML, parsed_yaml, shown
 
 Options = TypeVar("Options", bound=BaseModel)
 
 #: Of ``assay.scoring``, said again here so that ``--help`` need not import Dask; a test holds them equal.
 DEFAULT_SHARD_TOKENS = 1 << 18
+
+
+#: No number of an option is larger.
+MOST = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,7 @@ class RunOptions(BaseModel):
     ] = "auto"
     limit: Annotated[
         int | None,
-        Field(title="Limit", description="Take the first N records only.", ge=1),
+        Field(title="Limit", description="Take the first N records only.", ge=1, le=MOST),
         CommandLine(_DATA, "N"),
     ] = None
     export: Annotated[
@@ -229,6 +233,7 @@ class RunOptions(BaseModel):
             title="Longest turn",
             description="Tokens through a turn that the model is shown at most; unless given, its own limit.",
             ge=1,
+            le=MOST,
         ),
         CommandLine(_MODEL, "N"),
     ] = None
@@ -276,12 +281,13 @@ class RunOptions(BaseModel):
             description="Processes that score; unless given, one a GPU, or one a CPU core as far as memory "
             "holds so many models.",
             ge=1,
+            le=MOST,
         ),
         CommandLine(_WORK, "N"),
     ] = None
     shard_tokens: Annotated[
         int,
-        Field(title="Shard size", description="Estimated tokens a score shard holds.", ge=1),
+        Field(title="Shard size", description="Estimated tokens a score shard holds.", ge=1, le=MOST),
         CommandLine(_WORK, "N"),
     ] = DEFAULT_SHARD_TOKENS
     stop_after: Annotated[
@@ -319,21 +325,20 @@ def read_config_file(path: str, kind: type[BaseModel]) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise UserMistake(f"{path}: the config file is not UTF-8 text") from error
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise UserMistake(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+        data = parsed_yaml(text)
+    except NotYAML as error:
+        where = f"{path}:{error.line}" if error.line else path
+        raise UserMistake(f"{where}: not YAML: {error}") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise UserMistake(f"{path}: the config file holds no options; write lines such as 'model: starter'")
     given: dict[str, object] = {}
     for key, value in data.items():
-        field = str(key).replace("-", "_")
+        field = key.replace("-", "_") if isinstance(key, str) else ""
         if field not in kind.model_fields:
             raise UserMistake(
-                f"{path}: unknown option {str(key)!r}{did_you_mean(field, kind.model_fields)} "
+                f"{path}: unknown option {shown(key)}{did_you_mean(field, kind.model_fields)} "
                 f"(options: {', '.join(kind.model_fields)})"
             )
         if field in given:
@@ -351,11 +356,16 @@ def options_from(
 ) -> Options:
     """The options, where what was ``typed`` overrides what a file gave; UserMistake names the source."""
     given = {**(filed or {}), **typed}
-    for name, value in typed.items():
+    for name, value in given.items():
+        where = option_name(name) if name in typed else f"{config_file}: {name}"
         for word in value if isinstance(value, list) else [value]:
-            # Bytes of a command line that are no text come as halves of surrogate pairs.
-            if isinstance(word, str) and not word.isascii() and word != word.encode(errors="ignore").decode():
-                raise UserMistake(f"{option_name(name)} {word!r}: is not UTF-8. Rename what it names")
+            if not isinstance(word, str):
+                continue
+            # Bytes of a command line that are no text come as halves of surrogate pairs, as YAML escapes.
+            if not word.isascii() and word != word.encode(errors="ignore").decode():
+                raise UserMistake(f"{where} {shown(word)}: is not UTF-8. Rename what it names")
+            if "\0" in word:
+                raise UserMistake(f"{where} {shown(word)}: holds a NUL, which no name does")
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -365,7 +375,7 @@ def options_from(
         where = f"{config_file}: {field}" if in_file else option_name(field)
         if found["type"] == "missing":
             raise UserMistake(f"{where} is required; see --help") from error
-        raise UserMistake(f"{where} {found['input']!r}: {_complaint(found['msg'])}") from error
+        raise UserMistake(f"{where} {shown(found['input'])}: {_complaint(found['msg'])}") from error
 
 
 def _complaint(message: str) -> str:
@@ -470,7 +480,7 @@ class Settings(BaseSettings):
         except ValidationError as error:
             found = error.errors(include_url=False, include_context=False)[0]
             variable = "ASSAY_" + str(found["loc"][0]).upper()
-            raise UserMistake(f"{variable} {found['input']!r}: {_complaint(found['msg'])}") from error
+            raise UserMistake(f"{variable} {shown(found['input'])}: {_complaint(found['msg'])}") from error
         home = Path(os.path.abspath(settings.home.expanduser()))
         return settings.model_copy(update={"home": home})
 

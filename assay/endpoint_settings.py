@@ -16,7 +16,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from assay.errors import UserMistake
@@ -25,6 +24,7 @@ from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.addresses import why_url_refused
 from assay.rewards.remote.endpoints import KINDS
 from assay.schema import REWARD, STEERLM_ATTRIBUTES
+from assay.yaml_text import NotYAML, parsed_yaml
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -116,12 +116,12 @@ class EndpointSettings(BaseModel):
 def read_endpoints(path: Path) -> dict[str, Endpoint]:
     """The endpoints of the file, by name. UserMistake names the file, the endpoint and the field."""
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content: Any = parsed_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserMistake(f"ASSAY_ENDPOINTS_FILE: {path} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
+    except (UnicodeDecodeError, NotYAML) as error:
+        line = getattr(error, "line", None)
+        where = f"{path}:{line}" if line else str(path)
         raise UserMistake(f"{where}: not YAML") from None
     if content is None:
         return {}
@@ -133,7 +133,9 @@ def read_endpoints(path: Path) -> dict[str, Endpoint]:
             raise UserMistake(f"{path}: an endpoint's name is made of letters, digits and . _ / -")
         if not isinstance(fields, dict):
             raise UserMistake(f"{path}: {name}: kind, url, model and attributes are expected below it")
-        endpoints[name] = _read(path, name, {str(field): value for field, value in fields.items()})
+        if not all(isinstance(field, str) for field in fields):
+            raise UserMistake(f"{path}: {name}: a field is named by a word")
+        endpoints[name] = _read(path, name, fields)
     return endpoints
 
 

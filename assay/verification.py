@@ -407,7 +407,7 @@ def read_golden(path: Path, *, shown: str | None = None) -> Golden:
         data = json.loads(path.read_bytes())
     except OSError as error:
         raise UserMistake(f"{shown}: the golden rows cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserMistake(f"{shown}: not JSON, so no golden rows: {error}") from error
     if not isinstance(data, dict) or data.get("golden") != _GOLDEN_VERSION:
         raise UserMistake(f"{shown}: no golden rows of this version; record them with --record")
@@ -426,7 +426,7 @@ def read_golden(path: Path, *, shown: str | None = None) -> Golden:
                 for row in data["rows"]
             ),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserMistake(f"{shown}: golden rows with something missing or altered: {error!r}") from error
     whole = all(
         len(scores) == len(turn_positions(messages)) > 0

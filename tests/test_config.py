@@ -13,6 +13,7 @@ from assay.errors import UserMistake
 from assay.export import EXPORTS
 from assay.formats import FORMATS
 from assay.home import Home
+from assay.yaml_text import parsed_yaml
 
 REQUIRED = {"input": ["a.jsonl"], "output": "out"}
 
@@ -56,6 +57,19 @@ def test_a_config_key_may_be_spelled_like_the_option(tmp_path: Path) -> None:
         ("- a\n- b\n", "holds no options"),
         ("input: [a\n", ":2: not YAML"),
         ("shard-tokens: 1\nshard_tokens: 2\n", "'shard_tokens' is given twice"),
+        pytest.param("input:\n " + "- " * 50_000, "nested too deep", id="50,000 dashes"),
+        pytest.param("input: " + "[" * 50_000 + "]" * 50_000, "nested too deep", id="50,000 brackets"),
+        pytest.param(
+            "output: x\nlimit: " + "9" * 5000, ":2: not YAML: no value of the kind 'int'", id="5,000 digits"
+        ),
+        pytest.param("limit: 0x" + "f" * 5000, ":1: not YAML: no value of the kind 'int'", id="20,000 bits"),
+        pytest.param("? 0x" + "f" * 5000 + "\n: 1", "not YAML: no value of the kind 'int'", id="a long key"),
+        ("output: 2026-13-45", ":1: not YAML: no value of the kind 'timestamp': month must be in 1..12"),
+        ("strict: !!bool maybe", ":1: not YAML: no value of the kind 'bool'"),
+        ("limit: !!int ''", ":1: not YAML: no value of the kind 'int'"),
+        ("output: !!timestamp soon", ":1: not YAML: no value of the kind 'timestamp'"),
+        ("model: a\0b", "not YAML: unacceptable character"),
+        ("3: x", "unknown option 3"),
     ],
 )
 def test_a_wrong_config_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
@@ -96,6 +110,33 @@ def test_bytes_that_are_no_text_are_refused(given: dict[str, Any]) -> None:
 def test_a_wrong_value_in_a_file_is_told_with_the_file() -> None:
     with pytest.raises(UserMistake, match=r"^run\.yaml: limit 'x': should be a valid integer$"):
         options_from(RunOptions, typed=REQUIRED, filed={"limit": "x"}, config_file="run.yaml")
+
+
+def test_a_value_that_would_fill_the_screen_is_told_in_short(tmp_path: Path) -> None:
+    aliases = "".join(
+        f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n"
+        for before, name in zip("abcdefghij", "bcdefghijk", strict=True)
+    )
+    found = parsed_yaml(f"a: &a [{','.join('x' * 9)}]\n{aliases}")
+    assert isinstance(found, dict)
+    for value in (found["k"], parsed_yaml("&a [*a]"), "x" * 100_000):
+        with pytest.raises(UserMistake) as refused:
+            options_from(RunOptions, typed=REQUIRED, filed={"limit": value}, config_file="run.yaml")
+        assert len(str(refused.value)) < 2000
+
+
+@pytest.mark.parametrize(("text", "said"), [('"a\\0b"', "holds a NUL"), ('"\\ud800"', "is not UTF-8")])
+def test_a_name_that_no_file_can_have_is_refused_in_a_file_too(tmp_path: Path, text: str, said: str) -> None:
+    filed = read_config_file(written(tmp_path, f"output: {text}\n"), RunOptions)
+    with pytest.raises(UserMistake, match=f"^run.yaml: output .*{said}"):
+        options_from(RunOptions, typed={"input": ["a"]}, filed=filed, config_file="run.yaml")
+
+
+def test_a_number_that_counts_nothing_is_refused() -> None:
+    assert refusal(limit="9" * 30).endswith("should be less than or equal to 1000000000000")
+    told = refusal(limit="9" * 5000)
+    assert "exceeded maximum size" in told
+    assert len(told) < 500
 
 
 def test_a_missing_option_is_named() -> None:

@@ -107,6 +107,10 @@ def test_a_wrong_endpoint_is_told_by_file_name_and_field_and_never_by_value(
         ("nemotron: {kind: [CANARY\n", "not YAML"),
         ("nemotron: !!python/object/apply:os.system [CANARY]\n", "not YAML"),
         ("nemotron: {kind: openai}\n", "url: is required"),
+        pytest.param("nemotron:\n " + "- " * 50_000 + "CANARY", "not YAML", id="50,000 dashes"),
+        pytest.param("a: b\nnemotron: {in_flight: 1" + "1" * 5000 + "}", ":2: not YAML", id="5,000 digits"),
+        ("nemotron: {revision: !!bool CANARY}", ":1: not YAML"),
+        ("nemotron: {3: CANARY}", "a field is named by a word"),
     ],
 )
 def test_a_file_that_is_no_list_of_endpoints_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -180,6 +180,26 @@ def test_golden_rows_tell_the_same_model_from_another(tmp_path: Path) -> None:
         check_golden(dataclasses.replace(spec, attributes=("reward",)), read_golden(golden))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("[" * 50_000, "not JSON", id="50,000 brackets"),
+        pytest.param('{"golden": ' + "9" * 5000 + "}", "not JSON", id="5,000 digits"),
+        pytest.param(
+            '{"golden": 1, "model": "m", "fingerprint": "f", "attributes": ["a"], "dtype": "float32", '
+            '"versions": {}, "rows": [{"messages": [], "scores": [[' + "9" * 400 + "]]}]}",
+            "missing or altered",
+            id="a score of 400 digits",
+        ),
+    ],
+)
+def test_a_file_that_is_no_golden_rows_is_refused_in_a_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "golden.json"
+    path.write_text(text)
+    with pytest.raises(UserMistake, match=said):
+        read_golden(path)
+
+
 def test_golden_rows_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))
     golden = tmp_path / "golden" / "rows.json"
