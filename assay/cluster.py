@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,6 +19,7 @@ from assay.gpu_cluster import (
     packages_are_here,
     visible_devices,
 )
+from assay.scratch import own_folder, torch_environment
 from assay.wording import counted
 from assay.worker_environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
 
@@ -133,10 +135,17 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
     security = Security.temporary()
     if devices:
         groups = gpu_groups(devices, options.gpus_per_model)[: options.workers]
-        with named_as_the_driver_does(devices), one_worker_a_group(groups, security) as cluster:
+        with (
+            own_folder() as folder,
+            dask.config.set(_files_in(folder)),
+            named_as_the_driver_does(devices),
+            one_worker_a_group(groups, security, torch_environment(folder)) as cluster,
+        ):
             yield cluster
     else:
         with (
+            own_folder() as folder,
+            dask.config.set(_files_in(folder)),
             # A driver that is broken is no reason not to score on the CPU.
             dask.config.set({"distributed.diagnostics.nvml": False}),
             LocalCluster(
@@ -147,12 +156,17 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 # Without GPUs of their own: several processes would fight for the first one.
-                env={**WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
+                env={**WORKER_ENVIRONMENT, **torch_environment(folder), "CUDA_VISIBLE_DEVICES": ""},
                 security=security,
                 silence_logs=logging.CRITICAL,
             ) as cluster,
         ):
             yield cluster
+
+
+def _files_in(folder: Path) -> dict[str, str]:
+    """Dask's settings by which the files of workers that are started go into the folder."""
+    return {"temporary-directory": str(folder)}
 
 
 def _as_many_as_fit(model_bytes: int, say: Callable[[str], None]) -> int:

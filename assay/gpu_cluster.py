@@ -8,8 +8,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from assay.errors import ClusterFault, UserMistake
@@ -115,22 +116,24 @@ def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, .
     return [tuple(devices[start : start + gpus_per_model]) for start in starts]
 
 
-def one_worker_a_group(groups: Sequence[Sequence[str]], security: Security) -> SpecCluster:
-    """A cluster of one worker a group, each seeing its group's GPUs and no other.
+def one_worker_a_group(
+    groups: Sequence[Sequence[str]], security: Security, environment: Mapping[str, str] = MappingProxyType({})
+) -> SpecCluster:
+    """A cluster of one worker a group, each seeing its group's GPUs and no other, with this environment too.
 
     dask-cuda's, which also pins a worker to the cores beside its GPU, where groups are of one; it has no
     larger ones.
     """
     if all(len(group) == 1 for group in groups):
-        return _of_dask_cuda([device for (device,) in groups], security)
-    return _of_groups(groups, security)
+        return _of_dask_cuda([device for (device,) in groups], security, environment)
+    return _of_groups(groups, security, environment)
 
 
-def _of_dask_cuda(devices: Sequence[str], security: Security) -> SpecCluster:
+def _of_dask_cuda(devices: Sequence[str], security: Security, more: Mapping[str, str]) -> SpecCluster:
     """dask-cuda's cluster of a worker a device, each seeing its own device and no other."""
     from dask_cuda import LocalCUDACluster
 
-    environment = gpu_worker_environment(len(devices))
+    environment = {**gpu_worker_environment(len(devices)), **more}
 
     class Cluster(LocalCUDACluster):
         """One whose workers have our environment: what Dask's settings name yields to the shell's.
@@ -158,7 +161,7 @@ def _of_dask_cuda(devices: Sequence[str], security: Security) -> SpecCluster:
     )
 
 
-def _of_groups(groups: Sequence[Sequence[str]], security: Security) -> SpecCluster:
+def _of_groups(groups: Sequence[Sequence[str]], security: Security, more: Mapping[str, str]) -> SpecCluster:
     from distributed import Nanny, Scheduler, SpecCluster
 
     common = {"host": "127.0.0.1", "security": security, "protocol": "tls"}
@@ -171,7 +174,7 @@ def _of_groups(groups: Sequence[Sequence[str]], security: Security) -> SpecClust
                 "memory_limit": NO_MEMORY_LIMIT,
                 "dashboard_address": None,
                 "silence_logs": logging.CRITICAL,
-                "env": {**gpu_worker_environment(len(groups)), _CHOSEN: ",".join(group)},
+                "env": {**gpu_worker_environment(len(groups)), **more, _CHOSEN: ",".join(group)},
             },
         }
         for number, group in enumerate(groups)

@@ -20,6 +20,7 @@ from assay.errors import AssayError, UserMistake
 from assay.models import find_model
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.remote.endpoints import ReadBlock
+from assay.scratch import torch_in_own_folder
 from assay.terminal import printable
 from assay.verification import Check, check_golden, read_golden, record, verify, verify_service
 from assay.wording import counted
@@ -166,15 +167,16 @@ def checked(
         )
     for note in spec.notes:
         console.say(note)
-    if places.record is not None:
-        turns = record(spec, Path(places.record), shown=options.record, read_block=read_block)
-        return [Check("recorded", None, f"{counted(turns, 'turns')} in {options.record}")]
-    if golden is not None:
-        return check_golden(spec, golden, read_block=read_block)
-    if spec.endpoint is not None:
-        local = _counterpart(options, settings, deployed)
-        return verify_service(spec, local, read_block=read_block, say=console.say)
-    return verify(spec, cluster=cluster, say=console.say)
+    with torch_in_own_folder():
+        if places.record is not None:
+            turns = record(spec, Path(places.record), shown=options.record, read_block=read_block)
+            return [Check("recorded", None, f"{counted(turns, 'turns')} in {options.record}")]
+        if golden is not None:
+            return check_golden(spec, golden, read_block=read_block)
+        if spec.endpoint is not None:
+            local = _counterpart(options, settings, deployed)
+            return verify_service(spec, local, read_block=read_block, say=console.say)
+        return verify(spec, cluster=cluster, say=console.say)
 
 
 def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelSpec | None:
