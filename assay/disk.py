@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # polars 2.1 turns what the system said into text: "underlying IO error: No space left (os error 28)", or,
 # where a page header or the footer met the end of the disk, "parquet: … Invalid thrift: transport error".
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+# A new database of Prefect takes half of it.
+_ROOM_BYTES = 4 << 20
 _UNNUMBERED = "thrift: transport error"
 
 
@@ -34,6 +37,21 @@ def full_disk_named(path: Path) -> Iterator[None]:
             f"{path}: {what}. Make room, or choose another place; what was there before is untouched, and "
             "the same command goes on from what is finished."
         ) from error
+
+
+def why_full(folder: Path) -> str | None:
+    """The system's words for why no more can be written below ``folder``; None where a few megabytes can.
+
+    For programs that die of it and cannot say so, because what they say would be written there too.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_ROOM_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return _what_is_full(error)
+    return None
 
 
 def _what_is_full(error: OSError | pl.exceptions.ComputeError) -> str | None:

@@ -16,6 +16,7 @@ from assay.card_warnings import why_unknown
 from assay.cluster import ClusterOptions, check_options, cluster_of
 from assay.config import RunOptions, Settings
 from assay.deployed import Places, model_named, places
+from assay.disk import full_disk_named
 from assay.errors import UserMistake
 from assay.export import check_exports
 from assay.export.folder import OutputFolder
@@ -63,17 +64,18 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     if named not in settings.endpoints() and options.stop_after != "convert":
         # Before a model is fetched from the Hub, which may take an hour.
         check_options(cluster)
-    model = find_model(
-        str(settings.model_folders.get(named, named)),
-        settings=settings,
-        over_length=options.over_length,
-        dtype=options.dtype,
-        revision=options.revision,
-        attributes=options.attributes,
-        max_tokens=options.max_tokens,
-        weights=parse_weights(options.weights) if options.weights else None,
-        digest_cache=home.root / "model-digests.json",
-    )
+    with full_disk_named(home.root):
+        model = find_model(
+            str(settings.model_folders.get(named, named)),
+            settings=settings,
+            over_length=options.over_length,
+            dtype=options.dtype,
+            revision=options.revision,
+            attributes=options.attributes,
+            max_tokens=options.max_tokens,
+            weights=parse_weights(options.weights) if options.weights else None,
+            digest_cache=home.root / "model-digests.json",
+        )
     _check_stop(options)
     rules = parse_rules(
         options.keep,

@@ -161,6 +161,7 @@ class EmbeddedServer:
             waited = time.monotonic() - self._began
             if waited > timeout_seconds:
                 self.stop()
+                self._check_disk()
                 raise ServerFault(
                     f"the embedded Prefect server did not start within {timeout_seconds:g} s"
                     f"{self._last_words()}. Give it longer with ASSAY_SERVER_START_SECONDS, or run "
@@ -175,12 +176,23 @@ class EmbeddedServer:
                 continue
             if not answer:
                 self.stop()
+                self._check_disk()
                 raise ServerFault(
                     f"the embedded Prefect server ended while starting{self._last_words()}. "
                     f"Its log is {self.log}"
                 )
             self.address = f"http://127.0.0.1:{json.loads(answer)['port']}"
             return
+
+    def _check_disk(self) -> None:
+        """Nothing, or ServerFault where the disk is full: the log, which would say so, lies on it too."""
+        from assay.disk import why_full
+
+        if why := why_full(self._folder):
+            raise ServerFault(
+                f"{self._folder}: {why}, so the embedded Prefect server cannot start. Make room, or set "
+                "ASSAY_HOME to a folder on another disk"
+            )
 
     def _last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")

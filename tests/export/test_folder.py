@@ -591,19 +591,6 @@ def test_a_failed_rename_puts_the_old_export_back(out, monkeypatch):
     assert beside(out) == [".out.lock"]
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    disk = tmp_path / "small"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a tmpfs cannot be mounted here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_a_full_disk_is_named_and_the_old_export_stays(small_disk):
     out = small_disk / "out"
     export(out, OLD)

@@ -152,6 +152,15 @@ def test_a_slow_start_is_told_and_ends_at_its_limit(tmp_path: Path, monkeypatch:
     assert until(lambda: not is_alive(process_id), 10)
 
 
+def test_a_full_disk_is_named_though_the_servers_log_is_on_it(small_disk: Path) -> None:
+    server = EmbeddedServer(small_disk / "prefect")
+    server.start()
+    with pytest.raises(ServerFault, match=r"No space left on device, so .* Make room") as refused:
+        server.wait(120, print)
+    assert str(small_disk) in str(refused.value)
+    assert server.log.read_bytes() == b"", "the disk was full before anything could be said"
+
+
 def test_a_server_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "prefect.db").write_bytes(b"this is no database, and long enough to be seen as none" * 20)
     server = EmbeddedServer(tmp_path)
