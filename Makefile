@@ -1,7 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests wait for most of their time: more at once than there are cores.
+AT_ONCE ?= 4
+PYTEST := $(BIN)/pytest -n $(AT_ONCE)
 
-.PHONY: demo serve test lint clean
+.PHONY: demo serve test test-fast test-operated test-faults coverage lint format clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -19,13 +22,33 @@ demo: .venv/installed
 serve: .venv/installed
 	$(BIN)/python -m deployments.serve
 
+# All but the two kinds that have a target of their own.
 test: .venv/installed-test
-	$(BIN)/pytest
+	$(PYTEST) -m "not operated and not faults"
+
+# For the inner loop: no Prefect server, no Dask process, no browser.
+test-fast: .venv/installed-test
+	$(PYTEST) -m "not slow and not operated and not faults"
+
+# A server, workers, PostgreSQL and a browser; what is not installed is skipped, and named.
+test-operated: .venv/installed-test
+	$(PYTEST) -m operated -rs
+
+# Processes that are killed, servers that die.
+test-faults: .venv/installed-test
+	$(PYTEST) -m faults
+
+coverage: .venv/installed-test
+	$(PYTEST) -m "not operated and not faults" --cov
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+format: .venv/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 clean:
 	rm -rf .venv runs

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import lifeline
 import pytest
+
+#: Fixtures that start a server.
+SERVERS = {"prefect_api", "s3_server"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,40 +21,76 @@ def pytest_configure(config: pytest.Config) -> None:
         name for name in os.environ if name.startswith(("PREFECT_", "ASSAY_")) and name != "ASSAY_TEST_DATA"
     ]:
         del os.environ[name]
-    os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="assay-prefect-")
+    run = Path(os.environ[lifeline.MARK]) if _is_worker(config) else lifeline.begin()
+    os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-", dir=run)
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     os.environ["DO_NOT_TRACK"] = "1"
+    # Several processes test at once: a thread a core in each would be more than the cores hold.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def pytest_unconfigure(config: pytest.Config) -> None:
-    import shutil
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this process is one of several that pytest-xdist started."""
+    return hasattr(config, "workerinput")
 
-    shutil.rmtree(os.environ["PREFECT_HOME"], ignore_errors=True)
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts servers, keep tests that share a fixture in one process, begin with the slow ones."""
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        if "operated" in item.fixturenames:
+            item.add_marker("operated")
+            item.add_marker(pytest.mark.xdist_group("operated"))
+        if SERVERS & set(item.fixturenames):
+            item.add_marker("slow")
+        if item.get_closest_marker("xdist_group") is None and _has_fixture_of_module(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def _has_fixture_of_module(item: pytest.Function) -> bool:
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    return any(found[-1].scope == "module" for found in definitions)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the test run's servers; a process that tests left behind fails the run."""
+    if _is_worker(session.config):
+        return
+    left = lifeline.finish(Path(os.environ[lifeline.MARK]))
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        reporter.write_line("")
+        for command in left:
+            reporter.write_line(f"left behind by a test: {command}", red=True)
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prefect_api() -> Iterator[str]:
     """The API of a real Prefect server, one for all tests, configured in this process and its children."""
-    from flows.embedded_server import EmbeddedServer
+    api_url = lifeline.shared("prefect")
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    server = EmbeddedServer(tmp_path_factory.getbasetemp() / "served" / "prefect")
-    server.start()
+    os.environ["PREFECT_API_URL"] = api_url
     try:
-        server.wait(120, print)
-        from prefect.events.worker import EventsWorker
-        from prefect.logging.handlers import APILogWorker
-        from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-        os.environ["PREFECT_API_URL"] = server.api_url
-        quick = {PREFECT_API_URL: server.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-        with temporary_settings(quick):
-            yield server.api_url
+        with temporary_settings({PREFECT_API_URL: api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield api_url
             # What is not sent by now would be tried again for a minute after the server is gone.
             EventsWorker.drain_all(timeout=5)
             APILogWorker.drain_all(timeout=5)
     finally:
         os.environ.pop("PREFECT_API_URL", None)
-        server.stop()
+
+
+@pytest.fixture
+def prefect_folder(prefect_api: str) -> Path:
+    """Where the tests' Prefect server has its database and its log."""
+    return lifeline.shared_folder("prefect")
 
 
 @pytest.fixture
@@ -78,28 +114,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def s3_server() -> str:
     """The address of a server on loopback that speaks S3, one for all tests."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with (tmp_path_factory.getbasetemp() / "s3.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert server.poll() is None, "the S3 server ended"
-                assert time.monotonic() < deadline, "the S3 server did not start"
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
+    return lifeline.shared("s3")
 
 
 @pytest.fixture

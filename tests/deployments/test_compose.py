@@ -79,6 +79,7 @@ def test_the_image_runs_as_somebody_and_is_pinned() -> None:
     assert all(re.search(r":\d+\.\d+\.\d+", line) for line in lines if line.startswith("FROM"))
 
 
+@pytest.mark.operated
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
 def test_docker_compose_reads_it_and_refuses_to_start_without_secrets(tmp_path: Path) -> None:
     def config(**environment: str) -> subprocess.CompletedProcess[str]:

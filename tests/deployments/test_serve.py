@@ -24,6 +24,8 @@ from prefect.states import Cancelling, Pending, Running
 
 from deployments.serve import end_lost_runs
 
+pytestmark = pytest.mark.operated
+
 
 def listed(port: int, kind: str) -> Any:
     """What the server has of that kind."""

@@ -285,7 +285,7 @@ def test_the_key_turns_up_nowhere_and_a_stopped_run_keeps_what_it_paid_for(
 
 
 def test_a_key_out_of_a_secret_block_turns_up_nowhere(
-    tmp_path: Path, server: Server, prefect_api: str, tmp_path_factory: pytest.TempPathFactory
+    tmp_path: Path, server: Server, prefect_api: str, prefect_folder: Path
 ) -> None:
     """S1 and S13: in the server's database the key is encrypted, and everywhere else it is not at all."""
     from prefect.blocks.system import Secret
@@ -298,9 +298,8 @@ def test_a_key_out_of_a_secret_block_turns_up_nowhere(
     assert process.returncode == 0, said
     assert {one.headers["authorization"] for one in server.asked} == {f"Bearer {CANARY}"}
     _check_that_nothing_tells(tmp_path, said + titles)
-    served = tmp_path_factory.getbasetemp() / "served"
-    assert any(path.name == "prefect.db" for path in served.rglob("*"))
-    _check_that_nothing_tells(served, "")
+    assert any(path.name == "prefect.db" for path in prefect_folder.rglob("*"))
+    _check_that_nothing_tells(prefect_folder, "")
 
 
 def _titles_until(process: subprocess.Popen[str], true: Callable[[], bool]) -> str:

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent.parent.parent
 DRIVER = Path(__file__).parent / "fake_curate.py"
 RECORDS = 32
 
+pytestmark = pytest.mark.faults
+
 
 def until(true: Callable[[], bool], seconds: float = 90) -> bool:
     deadline = time.monotonic() + seconds
