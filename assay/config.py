@@ -24,6 +24,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
+    ValidationInfo,
 )
 from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -88,6 +89,12 @@ def _export_names() -> list[str]:
     return list(EXPORTS)
 
 
+def _family_names() -> list[str]:
+    from assay.rewards.families import FAMILIES
+
+    return list(FAMILIES)
+
+
 def _listed(value: object) -> object:
     """One value where a list is due, as in ``input: chats.jsonl``, is a list of one."""
     return [value] if isinstance(value, str) else value
@@ -114,6 +121,38 @@ def in_form(description: str) -> dict[str, Any]:
 
 #: What a deployment takes for a model, whatever it is for.
 MODEL_IN_FORM = "A model by its name in the catalog, or in the operator's lists of folders and of services"
+
+
+#: How a model is read where that is not for the model alone to say. Of every command that uses one.
+FamilyName = Annotated[
+    Annotated[str, Chosen(_family_names)] | None,
+    Field(
+        title="Family",
+        description="How the model is read where neither the catalog nor its architecture says so: a "
+        "*ForCausalLM whose score is the logit of vocabulary id 0 is of the family first-token-logit.",
+    ),
+    CommandLine(_MODEL, "NAME"),
+]
+ReadAt = Annotated[
+    Literal["last-token", "transformers"] | None,
+    Field(
+        title="Read at",
+        description="Where a *ForSequenceClassification is read whose template ends in its padding token: at "
+        "the last token, or where transformers' own head reads it, before the padding; unless given, at the "
+        "last token, and the run says so.",
+    ),
+    CommandLine(_MODEL),
+]
+AddBos = Annotated[
+    bool | None,
+    Field(
+        title="Begin with BOS",
+        description="Begin a conversation with the token that the tokenizer puts before a text, as "
+        "tokenizer(text) does, where the template writes none; unless given, as the model's card does, or "
+        "not, and the run says so.",
+    ),
+    CommandLine(_MODEL),
+]
 
 
 class RunOptions(BaseModel):
@@ -207,6 +246,9 @@ class RunOptions(BaseModel):
         ),
         CommandLine(_MODEL),
     ] = None
+    family: FamilyName = None
+    read_at: ReadAt = None
+    add_bos: AddBos = None
     attributes: Annotated[
         list[str],
         Listed,
@@ -421,6 +463,35 @@ def _by_name(value: str, *, on_s3: bool) -> dict[str, Path | str]:
     return folders
 
 
+def _families_by_name(value: object) -> object:
+    """``nemotron=first-token-logit:…`` as names and families."""
+    if not isinstance(value, str):
+        return value
+    families: dict[str, str] = {}
+    for one in filter(None, value.split(os.pathsep)):
+        name, equals, family = one.partition("=")
+        if not equals or family not in _family_names():
+            raise ValueError(
+                f"{one!r} is no NAME=FAMILY; a family is one of {', '.join(_family_names())}"
+                f"{did_you_mean(family, _family_names())}"
+            )
+        if name in families:
+            raise ValueError(f"names {name} twice")
+        families[name] = family
+    return families
+
+
+def _of_folders(families: dict[str, str], about: ValidationInfo) -> dict[str, str]:
+    """The same, once every name is one of a folder."""
+    folders = about.data.get("model_folders", {})
+    for name in families:
+        if name not in folders:
+            raise ValueError(
+                f"names {name!r}, and ASSAY_MODEL_FOLDERS names no folder so{did_you_mean(name, folders)}"
+            )
+    return families
+
+
 def _address_on_s3(value: str) -> str:
     if not is_address(value):
         raise ValueError("is no s3://BUCKET/PREFIX")
@@ -429,6 +500,9 @@ def _address_on_s3(value: str) -> str:
 
 NamedFolders = Annotated[dict[str, Path], NoDecode, BeforeValidator(_folders_by_name)]
 NamedPlaces = Annotated[dict[str, Path | str], NoDecode, BeforeValidator(_places_by_name)]
+NamedFamilies = Annotated[
+    dict[str, str], NoDecode, BeforeValidator(_families_by_name), AfterValidator(_of_folders)
+]
 
 
 class Settings(BaseSettings):
@@ -461,6 +535,8 @@ class Settings(BaseSettings):
     """``ASSAY_OUTPUT_ROOTS``: ``NAME=/FOLDER:…``, all that runs may write results to."""
     model_folders: NamedFolders = {}
     """``ASSAY_MODEL_FOLDERS``: ``NAME=/FOLDER:…``, reward models of this machine by a name."""
+    model_families: NamedFamilies = {}
+    """``ASSAY_MODEL_FAMILIES``: ``NAME=FAMILY:…``, how those are read whose folders do not say it."""
     notification_block: str | None = None
     """``ASSAY_NOTIFICATION_BLOCK``: a notification block of Prefect, told of deployed runs that fail."""
     server_start_seconds: float = Field(default=120.0, gt=0)

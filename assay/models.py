@@ -1,7 +1,7 @@
 """``--model NAME`` → what is known of that model. The only place that says what a name may be.
 
-A name in the operator's list of endpoints is that service; any other is for the catalog, which knows
-published models, folders and Hub ids.
+A name in the operator's list of folders is the model in that folder, one in the list of endpoints that
+service; any other is for the catalog, which knows published models, folders and Hub ids.
 """
 
 from __future__ import annotations
@@ -37,6 +37,13 @@ def find_model(
     published model has that model's weights, where it rates all that they name, and its languages.
     """
     endpoints = settings.endpoints()
+    if name in settings.model_folders:
+        family = options.get("family") or settings.model_families.get(name)
+        folder = str(settings.model_folders[name])
+        spec = _in_catalog(
+            folder, settings, over_length, weights, digest_cache, {**options, "family": family}
+        )
+        return dataclasses.replace(spec, name=name)
     if name in endpoints:
         refused = [option for option, value in options.items() if value]
         if refused:
@@ -58,19 +65,30 @@ def find_model(
             f"--model takes a name, not an address; {_told(name, endpoints)} (see docs/services.md)"
         )
     try:
-        return catalog.find_model(
-            name,
-            over_length=over_length,
-            weights=weights,
-            loading=loading_options(settings),
-            digest_cache=digest_cache,
-            **options,
-        )
+        return _in_catalog(name, settings, over_length, weights, digest_cache, options)
     except UserMistake as mistake:
         close = nearest(name, endpoints)
         if close is not None:
             raise UserMistake(f"{mistake}. Or the endpoint {close!r}?") from mistake
         raise
+
+
+def _in_catalog(
+    name: str,
+    settings: Settings,
+    over_length: str,
+    weights: Mapping[str, float] | None,
+    digest_cache: Path | None,
+    options: Mapping[str, Any],
+) -> ModelSpec:
+    return catalog.find_model(
+        name,
+        over_length=over_length,
+        weights=weights,
+        loading=loading_options(settings),
+        digest_cache=digest_cache,
+        **options,
+    )
 
 
 def loading_options(settings: Settings) -> catalog.LoadOptions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -71,7 +71,7 @@ def run_manifest(
         ],
         "warnings": _warnings(scored, model),
         "failed": dict(scored.failed) if scored else {},
-        "model": _model(model) if scored and model else None,
+        "model": _model(model, work.remarks if work else ()) if scored and model else None,
         "inputs": [
             {"path": file.path, "digest": file.digest, "size": file.size, "format": file.format}
             for file in converted.inputs
@@ -102,16 +102,20 @@ def _warnings(scored: Scored | None, model: ModelSpec | None) -> dict[str, int]:
     return {told[name]: count for name, count in scored.warnings.items() if count}
 
 
-def _model(model: ModelSpec) -> dict[str, Any]:
+def _model(model: ModelSpec, remarks: Sequence[str]) -> dict[str, Any]:
     return {
         "name": model.name,
         "fingerprint": model.fingerprint,
+        "family": model.family,
+        "family_named": model.family_named,
+        "read_at": model.read_at,
+        "add_bos": model.add_bos,
         "attributes": list(model.attributes),
         "weights": dict(model.weights),
         "max_tokens": model.max_tokens or None,
         "over_length": model.over_length,
         "dtype": model.dtype,
-        "notes": list(model.notes),
+        "notes": [*model.notes, *remarks],
     }
 
 

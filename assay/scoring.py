@@ -6,7 +6,7 @@ import dataclasses
 import operator
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import TYPE_CHECKING
@@ -92,6 +92,8 @@ class ScoringWork:
     shards: tuple[ShardWork, ...] = ()
     devices: tuple[DeviceWork, ...] = ()
     resumed_plan: bool = False
+    remarks: tuple[str, ...] = ()
+    """What the model told, when it was opened, of other numbers that it could have meant."""
 
 
 def score_key(converted: Converted, model: ModelSpec) -> str:
@@ -214,8 +216,14 @@ def score(
         shards=tuple(sorted(shards, key=lambda shard: shard.shard)),
         devices=_devices(shards, at_work),
         resumed_plan=resumed,
+        remarks=_remarks(shards),
     )
     return scored, work
+
+
+def _remarks(shards: Iterable[ShardWork]) -> tuple[str, ...]:
+    """What any of their models told, once each."""
+    return tuple(dict.fromkeys(remark for shard in shards for remark in shard.remarks))
 
 
 def _devices(shards: Sequence[ShardWork], seconds: float) -> tuple[DeviceWork, ...]:
@@ -277,6 +285,9 @@ def _run(
             progress.say(f"shard {result.shard.number}: one turn kills its workers and is left out")
             progress.advance(turns.height, failed=turns.height)
         else:
+            for remark in result.remarks:
+                if remark not in _remarks(finished):
+                    progress.say(f"warning: {remark}")
             finished.append(result)
             unscored.update(result.unstored)
             progress.advance(

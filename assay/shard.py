@@ -19,7 +19,15 @@ import polars as pl
 from assay.home import Home
 from assay.open_model import using
 from assay.rewards.leaving import checking
-from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, OnDevice, Request, RewardModel, TurnScore
+from assay.rewards.protocol import (
+    OUT_OF_MEMORY,
+    ModelSpec,
+    OnDevice,
+    Remarking,
+    Request,
+    RewardModel,
+    TurnScore,
+)
 from assay.schema import Conversation, Message
 from assay.store import KEY, ScoreStore
 
@@ -95,6 +103,8 @@ class ShardWork:
     """What the worker computes on."""
     busy_seconds: float = 0.0
     """How long that was at work for this shard."""
+    remarks: tuple[str, ...] = ()
+    """What the model tells of other numbers that it could have meant."""
     unstored: dict[bytes, str] = field(default_factory=dict)
     """Reasons of turns that another attempt could have a score for."""
 
@@ -135,6 +145,7 @@ def score_shard(
         worker=f"{socket.gethostname()}:{os.getpid()}",
         device=scored.device,
         busy_seconds=scored.busy_seconds,
+        remarks=scored.remarks,
     )
 
 
@@ -142,13 +153,15 @@ class _Scored(NamedTuple):
     outcomes: list[list[TurnScore]]
     device: str
     busy_seconds: float
+    remarks: tuple[str, ...]
 
 
 def _scored(requests: Sequence[Request], model: RewardModel) -> _Scored:
     outcomes = model.score(requests)
+    remarks = model.remarks if isinstance(model, Remarking) else ()
     if isinstance(model, OnDevice):
-        return _Scored(outcomes, model.device_name, model.busy_seconds)
-    return _Scored(outcomes, "", 0.0)
+        return _Scored(outcomes, model.device_name, model.busy_seconds, remarks)
+    return _Scored(outcomes, "", 0.0, remarks)
 
 
 def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]]]:

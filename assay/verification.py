@@ -20,6 +20,7 @@ from assay.errors import ModelFault, UserMistake
 from assay.home import make_private, written_whole
 from assay.manifest import run_manifest_in
 from assay.open_model import let_go, opened, using
+from assay.rewards.fingerprint import weights_digests
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.rewards.published import CATALOG, Published
 from assay.rewards.remote.endpoints import ReadBlock
@@ -69,6 +70,8 @@ class Golden:
     versions: dict[str, str | None]
     rows: tuple[tuple[Conversation, tuple[tuple[float, ...], ...]], ...]
     """Conversations and, for every turn, its values."""
+    weights: dict[str, str] | None = None
+    """The digest of every file of weights; None of a service, and where none were recorded."""
 
 
 def probe_conversations() -> list[Conversation]:
@@ -129,6 +132,7 @@ def _checked_here(
     say(f"scoring {len(conversations)} conversations in every way")
     checks = [
         *_published(model, spec),
+        *_differences(model),
         _neighbours(model, spec, conversations, alone),
         _padding_side(model, spec, conversations, alone),
         _batch_budget(model, spec, conversations, alone),
@@ -238,6 +242,12 @@ def _as_published(model: RewardModel, spec: ModelSpec, example: Published) -> Ch
         allowed.append(f"{tolerance:.2g}")
     told = "" if spec.dtype == example.dtype else f" (card: {example.dtype}, here: {spec.dtype})"
     return Check(name, passed, "; ".join(measured) + told, ", ".join(allowed))
+
+
+def _differences(model: RewardModel) -> list[Check]:
+    """A check for each other way to this model that gives another number: failed until somebody chooses."""
+    found = getattr(model, "differences", ())
+    return [Check(one.name, None if one.is_settled else False, one.told) for one in found]
 
 
 def _neighbours(
@@ -369,6 +379,7 @@ def record(
         "attributes": list(spec.attributes),
         "dtype": spec.dtype,
         "versions": _versions(),
+        "weights": _weights(spec),
         "rows": [
             {
                 "messages": [{"role": one.role, "content": one.content} for one in conversation],
@@ -425,6 +436,7 @@ def read_golden(path: Path, *, shown: str | None = None) -> Golden:
                 )
                 for row in data["rows"]
             ),
+            weights=None if data.get("weights") is None else dict(data["weights"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserMistake(f"{shown}: golden rows with something missing or altered: {error!r}") from error
@@ -460,8 +472,26 @@ def check_golden(spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | Non
     return [
         Check("fingerprint", None, told),
         Check("versions", None, ", ".join(differing) or "as recorded"),
+        *_as_recorded(_weights(spec), golden.weights),
         scores,
     ]
+
+
+def _weights(spec: ModelSpec) -> dict[str, str] | None:
+    """The digest of every file of the model's weights; None of a service."""
+    if spec.endpoint is not None:
+        return None
+    cache = None if spec.digest_cache is None else Path(spec.digest_cache)
+    return weights_digests(Path(spec.folder), cache)
+
+
+def _as_recorded(ours: dict[str, str] | None, recorded: dict[str, str] | None) -> list[Check]:
+    """Whether the weights are the recorded ones to the bit: a few scores would not show every change."""
+    if ours is None or recorded is None:
+        return []
+    names = sorted(name for name in {*ours, *recorded} if ours.get(name) != recorded.get(name))
+    told = f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}: not the recorded ones"
+    return [Check("weights", not names, told if names else "the recorded ones")]
 
 
 def _versions() -> dict[str, str | None]:

@@ -112,7 +112,7 @@ def _parser(kind: type[BaseModel], program: str, summary: str, examples: str) ->
 def _add(group: Any, name: str, field: FieldInfo) -> None:
     kind = field.annotation
     arguments: dict[str, Any] = {"dest": name, "help": _help(field)}
-    if kind is bool:
+    if kind is bool or set(get_args(kind)) == {bool, type(None)}:
         arguments["action"] = argparse.BooleanOptionalAction
     else:
         arguments["metavar"] = _metavar(field)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 import os
 from collections.abc import Callable, Mapping
@@ -66,11 +65,14 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         check_options(cluster)
     with full_disk_named(home.root):
         model = find_model(
-            str(settings.model_folders.get(named, named)),
+            named,
             settings=settings,
             over_length=options.over_length,
             dtype=options.dtype,
             revision=options.revision,
+            family=options.family,
+            read_at=options.read_at,
+            add_bos=options.add_bos,
             attributes=options.attributes,
             max_tokens=options.max_tokens,
             weights=parse_weights(options.weights) if options.weights else None,
@@ -87,8 +89,6 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         check_exports(options.export, model.columns)
     output = OutputFolder(_release(where.output, options) if options.release else where.output)
     output.check()
-    if options.model in settings.model_folders:
-        model = dataclasses.replace(model, name=options.model)
     return Prepared(settings, home, model, rules, output, where, cluster)
 
 

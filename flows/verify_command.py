@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from assay.cluster import check_options, cluster_of
-from assay.config import MODEL_IN_FORM, CommandLine, Listed, Settings, in_form, in_this_order
+from assay.config import (
+    MODEL_IN_FORM,
+    AddBos,
+    CommandLine,
+    FamilyName,
+    Listed,
+    ReadAt,
+    Settings,
+    in_form,
+    in_this_order,
+)
 from assay.deployed import golden_places, model_named
 from assay.errors import AssayError, UserMistake
 from assay.models import find_model
@@ -76,6 +85,9 @@ class VerifyOptions(BaseModel):
         ),
         CommandLine(_MODEL),
     ] = None
+    family: FamilyName = None
+    read_at: ReadAt = None
+    add_bos: AddBos = None
     attributes: Annotated[
         list[str],
         Listed,
@@ -183,7 +195,7 @@ def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> 
     """The local model that a service is compared with, where one is named."""
     if options.against is None:
         return None
-    found = _found(options.against, settings, deployed)
+    found = _found(options.against, settings, deployed, **_reading(options))
     if found.endpoint is not None:
         raise UserMistake(f"--against {options.against}: that is a service too; name a model on this machine")
     return found
@@ -197,19 +209,25 @@ def _model(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelS
         dtype=options.dtype,
         revision=options.revision,
         attributes=options.attributes,
+        # With a service these are about the model on this machine that it is compared with.
+        **({} if options.against is not None else _reading(options)),
     )
+
+
+def _reading(options: VerifyOptions) -> dict[str, Any]:
+    """How a model on this machine is read, where that is said."""
+    return {"family": options.family, "read_at": options.read_at, "add_bos": options.add_bos}
 
 
 def _found(name: str, settings: Settings, deployed: bool, **options: Any) -> ModelSpec:
     if deployed:
         model_named(name, settings)
-    found = find_model(
-        str(settings.model_folders.get(name, name)),
+    return find_model(
+        name,
         settings=settings,
         digest_cache=settings.opened_home().root / "model-digests.json",
         **options,
     )
-    return dataclasses.replace(found, name=name) if name in settings.model_folders else found
 
 
 def _outcome(check: Check) -> str:

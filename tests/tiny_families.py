@@ -117,7 +117,7 @@ def first_token(folder: Path, template: str) -> Tiny:
     def card(messages: Conversation) -> list[float]:
         return [float(model(_ids(fast, messages)).logits[0, -1, 0])]
 
-    return Tiny(find_model(str(folder)), card)
+    return Tiny(find_model(str(folder), family="first-token-logit"), card)
 
 
 class Gating(NamedTuple):

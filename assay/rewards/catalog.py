@@ -16,15 +16,14 @@ from typing import Any
 
 from assay.errors import UserMistake
 from assay.nearest import did_you_mean
+from assay.rewards import not_read
+from assay.rewards.architectures import architectures_of, check_reading, family_of, is_armorm
 from assay.rewards.families import (
-    APPENDED_TOKEN,
-    ATTRIBUTE_MIXTURE,
     FAMILIES,
-    FIRST_TOKEN_LOGIT,
     GATED_OBJECTIVES,
     PAIR_CLASSIFICATION,
+    READ_AT,
     SEQUENCE_CLASSIFICATION,
-    WITHOUT_TRANSFORM,
 )
 from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS, fingerprint
 from assay.rewards.protocol import ModelSpec
@@ -36,7 +35,7 @@ OVER_LENGTH = ("quarantine", "left-truncate")
 DTYPES = ("float32", "bfloat16", "float16")
 
 _INDEX = "*.safetensors.index.json"
-_DOWNLOADED = (*SETTINGS, WEIGHTS, _INDEX)
+_DOWNLOADED = (*SETTINGS, WEIGHTS, _INDEX, not_read.ADAPTER_CONFIG)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Columns that stand beside the attributes in every table of scores.
@@ -78,11 +77,18 @@ def find_model(
     attributes: Sequence[str] = (),
     max_tokens: int | None = None,
     weights: Mapping[str, float] | None = None,
+    family: str | None = None,
+    read_at: str | None = None,
+    add_bos: bool | None = None,
     loading: LoadOptions = LoadOptions(),
     digest_cache: Path | None = None,
 ) -> ModelSpec:
     """The model of that catalog name, folder, or Hub id; ``UserMistake`` where none can be used.
 
+    ``family`` says how it is read where neither the catalog nor its architecture does. ``read_at`` (one of
+    ``READ_AT``) and ``add_bos`` say which of two numbers is meant, where transformers' own head, or a card
+    that calls ``tokenizer(text)``, gives another one; left out, what the catalog says, or the template's own
+    tokens read at the last.
     ``attributes`` names its outputs where the catalog and its config.json do not, in their order;
     ``weights`` make one more number of them. Left out, ``dtype`` is what the model's card loads it in
     (float32 where that is not known) and ``max_tokens`` its own limit. ``digest_cache`` is a JSON file
@@ -99,20 +105,29 @@ def find_model(
     dtype = dtype or entry.dtype or "float32"
     if dtype not in DTYPES:
         raise UserMistake(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
+    if read_at is not None and read_at not in READ_AT:
+        raise UserMistake(f"--read-at {read_at}: choose one of {', '.join(READ_AT)}")
     folder = _folder_of(name, entry, revision, loading)
     config = _read_json(folder / "config.json")
     _check_weights(name, folder)
-    family = entry.family or _family(name, config)
+    family, family_named = family_of(name, folder, config, entry.family, family)
+    not_read.check_head(name, folder, family)
+    check_reading(name, family, read_at, add_bos)
+    if add_bos is None and entry.add_bos:
+        add_bos = True
     _check_tokenizer(name, folder, pair=FAMILIES[family].pair)
     given = _given_attributes(name, attributes, entry, family, config)
     rated = given or entry.attributes or _attributes(name, family, config)
     limit = _limit(name, folder, config, entry, max_tokens)
     remote_code = _needs_its_code(config, family) and _code_may_run(name, folder, config, loading)
     notes = entry.notes
+    if family_named:
+        notes = (*notes, f"{name} is read as {family} because --family, or its operator, says so.")
     if name not in CATALOG:
         notes = (
             *notes,
-            f"{name} is not in the catalog; assumed: {_described(config, family)}, {', '.join(rated)}, "
+            f"{name} is not in the catalog; assumed: "
+            f"{'' if family_named else _described(config, family) + ', '}{', '.join(rated)}, "
             f"at most {limit} tokens, {dtype}.",
         )
     chosen_weights = dict(entry.weights if weights is None else weights)
@@ -136,12 +151,17 @@ def find_model(
             over_length=over_length,
             remote_code=remote_code,
             digest_cache=digest_cache,
+            read_at=read_at,
+            add_bos=add_bos,
         ),
         notes=notes,
         appended_token_id=_appended_token(name, config) if FAMILIES[family].appended else None,
         trained_tokens=entry.trained_tokens,
         languages=entry.languages,
         weights=tuple(chosen_weights.items()),
+        family_named=family_named,
+        read_at=read_at,
+        add_bos=add_bos,
         remote_code=remote_code,
         device_map=loading.device_map,
         digest_cache=None if digest_cache is None else str(digest_cache),
@@ -151,6 +171,7 @@ def find_model(
 def _folder_of(name: str, entry: Entry, revision: str | None, loading: LoadOptions) -> Path:
     folder = Path(entry.source).expanduser()
     if folder.is_dir():
+        not_read.check_is_no_adapter(name, folder)
         if not (folder / "config.json").is_file():
             raise UserMistake(f"model {name}: {folder} has no config.json, so it is not a model's folder")
         folder = folder.resolve()
@@ -161,7 +182,9 @@ def _folder_of(name: str, entry: Entry, revision: str | None, loading: LoadOptio
         return folder
     looks_like_hub_id = entry.source.count("/") == 1 and not entry.source.startswith((".", "/", "~"))
     if looks_like_hub_id:
-        return _from_hub(name, entry.source, revision, loading)
+        folder = _from_hub(name, entry.source, revision, loading)
+        not_read.check_is_no_adapter(name, folder)
+        return folder
     raise UserMistake(_unknown(name))
 
 
@@ -252,7 +275,7 @@ def _needs_its_code(config: Mapping[str, Any], family: str) -> bool:
         return False
     import transformers
 
-    return not any(hasattr(transformers, architecture) for architecture in config.get("architectures") or ())
+    return not any(hasattr(transformers, architecture) for architecture in architectures_of(config))
 
 
 def _code_may_run(name: str, folder: Path, config: Mapping[str, Any], loading: LoadOptions) -> bool:
@@ -311,7 +334,7 @@ def _limit(name: str, folder: Path, config: Mapping[str, Any], entry: Entry, max
 
 def _described(config: Mapping[str, Any], family: str) -> str:
     """``sequence-classification (Qwen2ForSequenceClassification)``, and that there is no padding token."""
-    architectures = config.get("architectures") or ["no architecture named"]
+    architectures = architectures_of(config) or ["no architecture named"]
     padding = "" if config.get("pad_token_id") is not None else ", no padding token (none is needed)"
     return f"{family} ({architectures[0]}{padding})"
 
@@ -333,47 +356,14 @@ def _has_chat_template(folder: Path) -> bool:
     return tokenizer_config.is_file() and bool(_read_json(tokenizer_config).get("chat_template"))
 
 
-def _family(name: str, config: Mapping[str, Any]) -> str:
-    architectures = config.get("architectures") or ["none"]
-    for ending, family in _FAMILY_BY_ENDING:
-        if any(architecture.endswith(ending) for architecture in architectures):
-            return family
-    raise UserMistake(
-        f"model {name}: its architecture is {', '.join(architectures)}; a reward model here is a "
-        "*ForSequenceClassification, one of ArmoRM's, QRM's or URM's, an InternLM2ForRewardModel, or a "
-        "*ForCausalLM read at vocabulary id 0"
-    )
-
-
-#: What the scale of HelpSteer's five is documented for.
-_ARMORM = "ForRewardModelWithGating"
-
-
-def _is_armorm(config: Mapping[str, Any]) -> bool:
-    return any(name.endswith(_ARMORM) for name in config.get("architectures") or ())
-
-
-#: How an architecture's name ends → its family; the first that fits.
-_FAMILY_BY_ENDING = (
-    ("DebertaForSequenceClassification", PAIR_CLASSIFICATION),
-    ("DebertaV2ForSequenceClassification", PAIR_CLASSIFICATION),
-    ("ForSequenceClassification", SEQUENCE_CLASSIFICATION),
-    (_ARMORM, GATED_OBJECTIVES),
-    # QRM's: of its first two models, and of the later ones.
-    ("ForRewardModelWithGating3", GATED_OBJECTIVES),
-    ("ForRewardModelWithGating31", GATED_OBJECTIVES),
-    (WITHOUT_TRANSFORM, GATED_OBJECTIVES),
-    ("ForSequenceClassificationWithNormal_Weights", ATTRIBUTE_MIXTURE),
-    ("InternLM2ForRewardModel", APPENDED_TOKEN),
-    ("ForCausalLM", FIRST_TOKEN_LOGIT),
-)
-
-
 def _output_names(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What config.json calls the outputs of a classification head, in their order."""
+    """What config.json calls the outputs of a classification head, in their order.
+
+    One that it does not name is called as transformers calls it.
+    """
     names = config.get("id2label") or {}
     count = len(names) or int(config.get("num_labels", 2))
-    return tuple(str(names.get(str(index), "")) for index in range(count))
+    return tuple(str(names.get(str(index), f"LABEL_{index}")) for index in range(count))
 
 
 def _given_attributes(
@@ -398,7 +388,7 @@ def _given_attributes(
 
 
 def _attributes(name: str, family: str, config: Mapping[str, Any]) -> tuple[str, ...]:
-    if family == GATED_OBJECTIVES and _is_armorm(config):
+    if family == GATED_OBJECTIVES and is_armorm(config):
         return (REWARD, *HELPSTEER)
     if family not in (SEQUENCE_CLASSIFICATION, PAIR_CLASSIFICATION):
         return (REWARD,)
@@ -407,7 +397,8 @@ def _attributes(name: str, family: str, config: Mapping[str, Any]) -> tuple[str,
         return (REWARD,)
     if set(names) - {*STEERLM_ATTRIBUTES, REWARD} or len(set(names)) != len(names):
         raise UserMistake(
-            f"model {name}: it has {len(names)} outputs and its config.json names them {', '.join(names)}; "
+            f"model {name}: it has {len(names)} outputs and its config.json "
+            f"{'names them ' + ', '.join(names) if config.get('id2label') else 'names none of them'}; "
             f"say with --attributes what each is, in their order, such as {' '.join(HELPSTEER)}"
         )
     return names

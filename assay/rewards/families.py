@@ -14,6 +14,12 @@ ATTRIBUTE_MIXTURE = "attribute-mixture"
 APPENDED_TOKEN = "appended-token"
 PAIR_CLASSIFICATION = "pair-classification"
 
+#: Where a *ForSequenceClassification is read: at the last token of a conversation, or where the head of
+#: transformers itself reads it, which passes over padding tokens that a conversation ends in.
+LAST_TOKEN = "last-token"
+AS_TRANSFORMERS = "transformers"
+READ_AT = (LAST_TOKEN, AS_TRANSFORMERS)
+
 
 #: How the architecture of QRM's later models ends. Unlike ArmoRM and QRM's first ones they have no matrix
 #: that transforms rewards.

@@ -11,8 +11,11 @@ import hashlib
 import json
 import os
 import uuid
+from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
+
+from assay.rewards.families import AS_TRANSFORMERS
 
 #: Counted up whenever the engine would give the same conversation another score, or tell more of it.
 ENGINE_VERSION = 3
@@ -44,14 +47,18 @@ def fingerprint(
     over_length: str,
     remote_code: bool,
     digest_cache: Path | None,
+    read_at: str | None = None,
+    add_bos: bool | None = None,
 ) -> str:
     """32 hex digits for the model that is in ``folder`` now, read in this way.
 
+    ``read_at`` and ``add_bos`` are in it only where they change what is read, so that all other models keep
+    the fingerprint that they had before there was a choice.
     ``digest_cache``: a JSON file in which digests of weights are kept by place, size and time.
     """
     versions = (metadata.version(name).split(".")[:2] for name in _RENDERING_LIBRARIES)
     parts = [
-        *_file_digests(folder, digest_cache, code=remote_code),
+        *(f"{name} {digest}" for name, digest in _file_digests(folder, digest_cache, code=remote_code)),
         family,
         ",".join(attributes),
         dtype,
@@ -59,11 +66,18 @@ def fingerprint(
         over_length,
         str(ENGINE_VERSION),
         *(".".join(version) for version in versions),
+        *([f"read at {read_at}"] if read_at == AS_TRANSFORMERS else []),
+        *(["with BOS"] if add_bos else []),
     ]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def _file_digests(folder: Path, cache: Path | None, *, code: bool) -> list[str]:
+def weights_digests(folder: Path, digest_cache: Path | None) -> dict[str, str]:
+    """The digest of every file of weights in the folder, by its name."""
+    return {name: digest for name, digest in _file_digests(folder, digest_cache) if fnmatch(name, WEIGHTS)}
+
+
+def _file_digests(folder: Path, cache: Path | None, *, code: bool = False) -> list[tuple[str, str]]:
     known = _read_cache(cache)
     digests = []
     fresh = dict(known)
@@ -76,7 +90,7 @@ def _file_digests(folder: Path, cache: Path | None, *, code: bool) -> list[str]:
                 digest = _digest(path)
                 if pattern == WEIGHTS:
                     fresh[stamp] = digest
-            digests.append(f"{path.relative_to(folder)} {digest}")
+            digests.append((str(path.relative_to(folder)), digest))
     if cache is not None and fresh != known:
         _write_cache(cache, fresh)
     return digests

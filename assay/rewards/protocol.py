@@ -40,6 +40,13 @@ class ModelSpec:
     """ISO 639-1 codes of what the model was made for, where its card says."""
     weights: tuple[tuple[str, float], ...] = ()
     """What makes one number of the attributes, if any. In no fingerprint: raw scores do not depend on it."""
+    family_named: bool = False
+    """Whether a person named the family, because the model's folder does not tell it."""
+    read_at: str | None = None
+    """One of ``families.READ_AT``; None: nobody chose, so that a turn is read at its last token."""
+    add_bos: bool | None = None
+    """Whether a conversation begins with the token that its tokenizer puts before a text, where the template
+    writes none. None: nobody chose, so that it does not."""
     remote_code: bool = False
     """Whether the Python code in its repository may run. The operator's to say."""
     device_map: str | None = None
@@ -96,6 +103,15 @@ class OnDevice(Protocol):
     @property
     def busy_seconds(self) -> float:
         """How long that was at work for the last ``score`` of this thread."""
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """What a model also tells of which another way to it gives other numbers."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence for each such way that nobody has chosen or declined."""
 
 
 class RewardModel(Protocol):

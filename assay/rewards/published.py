@@ -53,6 +53,9 @@ class Entry:
     """Published weights that make one number of its attributes."""
     published: tuple[Published, ...] = ()
     license: str | None = None
+    add_bos: bool = False
+    """Whether the card's code tokenizes the rendered text by ``tokenizer(text)``, which puts a token before
+    it, and does not have the template's own tokens alone."""
     service_only: bool = False
     """Whether it has no weights that transformers loads."""
     notes: tuple[str, ...] = ()
@@ -97,7 +100,7 @@ def _nemotron_70b(name: str, **known: object) -> Entry:
     return Entry(f"nvidia/{name}", **{**facts, **known})  # type: ignore[arg-type]
 
 
-def _skywork(name: str, license: str, trained_tokens: int | None = None) -> Entry:
+def _skywork(name: str, license: str, trained_tokens: int | None = None, *, add_bos: bool = False) -> Entry:
     return Entry(
         f"Skywork/{name}",
         family=SEQUENCE_CLASSIFICATION,
@@ -105,6 +108,7 @@ def _skywork(name: str, license: str, trained_tokens: int | None = None) -> Entr
         trained_tokens=trained_tokens,
         dtype="bfloat16",
         license=license,
+        add_bos=add_bos,
     )
 
 
@@ -176,9 +180,11 @@ _ENTRIES = (
         attributes=("helpfulness", "correctness", "coherence"),
         service_only=True,
     ),
-    _skywork("Skywork-Reward-Gemma-2-27B", _SKYWORK),
+    # The cards of the first two call tokenizer(text), those of v0.2 apply_chat_template. Those of V2 take the
+    # template's own BOS away before tokenizer(text) adds one, which comes to the template's own tokens.
+    _skywork("Skywork-Reward-Gemma-2-27B", _SKYWORK, add_bos=True),
     _skywork("Skywork-Reward-Gemma-2-27B-v0.2", _SKYWORK),
-    _skywork("Skywork-Reward-Llama-3.1-8B", _SKYWORK),
+    _skywork("Skywork-Reward-Llama-3.1-8B", _SKYWORK, add_bos=True),
     _skywork("Skywork-Reward-Llama-3.1-8B-v0.2", _SKYWORK),
     *(
         _skywork(f"Skywork-Reward-V2-{base}", license, trained_tokens=16_384)
@@ -231,6 +237,8 @@ _ENTRIES = (
         family=ATTRIBUTE_MIXTURE,
         attributes=(REWARD,),
         dtype="bfloat16",
+        # Its card calls tokenizer(text).
+        add_bos=True,
         notes=(_OWN_READING,),
     ),
     _internlm2("internlm2-1_8b-reward"),

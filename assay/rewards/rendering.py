@@ -56,6 +56,8 @@ class Read:
     position: int
     gate: int | None = None
     """Where a gated family looks at the turn's header."""
+    behind: int = 0
+    """Tokens of the turn behind the position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Renderer:
         over_length: str,
         appended_token_id: int | None = None,
         gated: bool = False,
+        add_bos: bool = False,
     ) -> None:
         if not tokenizer.chat_template:
             raise UserMistake(
@@ -117,6 +120,11 @@ class Renderer:
         self._backend = _unhindered(tokenizer)
         self.vocabulary: int | None = None
         """Token ids that the model has states for; where it is known, a turn with another one is refused."""
+        self.passed_over: int | None = None
+        """A token at which no turn is read that ends in it: the last one before is read."""
+        self.tokenizers_bos, self._put_behind = _put_around(self._backend)
+        self.adds_bos = False
+        """Whether every conversation begins with that, because its template writes none."""
         self._max_tokens = max_tokens
         self._over_length = over_length
         self._appended = () if appended_token_id is None else (appended_token_id,)
@@ -128,6 +136,7 @@ class Renderer:
         )
         self._skeletons: dict[tuple[str, ...], np.ndarray] = {}
         written_by_template = self._written_by_template()
+        self.adds_bos = add_bos and self.lacks_bos
         control = {
             token_id
             for token_id, token in added.items()
@@ -143,7 +152,7 @@ class Renderer:
         prefixes = [
             self._prefixes(request, result) for request, result in zip(requests, results, strict=True)
         ]
-        wholes = self._encode([chain[-1].text for chain in prefixes if chain])
+        wholes = self._encode_conversations([chain[-1].text for chain in prefixes if chain])
         alone: list[tuple[int, _Prefix]] = []
         encodings = iter(wholes)
         cuts: list[dict[int, int]] = []
@@ -165,7 +174,7 @@ class Renderer:
             cuts.append(known)
         separate: dict[int, list[tuple[int, np.ndarray]]] = {}
         for (number, prefix), encoding in zip(
-            alone, self._encode([prefix.text for _, prefix in alone]), strict=True
+            alone, self._encode_conversations([prefix.text for _, prefix in alone]), strict=True
         ):
             ids = np.asarray(encoding.ids, dtype=np.int32)
             if np.array_equal(whole_ids[number][: len(ids)], ids):
@@ -194,6 +203,22 @@ class Renderer:
             chain.append(_Prefix(turn, message_count, text))
         return chain
 
+    @property
+    def lacks_bos(self) -> bool:
+        """Whether the template writes none of what ``tokenizer(text)`` puts before a text."""
+        bos = self.tokenizers_bos
+        written = self._encode([self._skeleton_text(_EVERY_ROLE[0])])[0].ids
+        return bool(bos) and tuple(written[: len(bos)]) != bos
+
+    def token_ids(self, messages: Sequence[Message]) -> np.ndarray:
+        """int32 ``[time]``: the whole conversation as the model is shown it."""
+        return np.asarray(self._encode_conversations([self.text(messages)])[0].ids, dtype=np.int32)
+
+    def decoded(self, token_ids: Iterable[int]) -> str:
+        """The tokens as text."""
+        text: str = self._tokenizer.decode([int(token_id) for token_id in token_ids])
+        return text
+
     def text(self, messages: Sequence[Message]) -> str:
         """The messages as the chat template writes them."""
         return self._template([{"role": message.role, "content": message.content} for message in messages])
@@ -203,6 +228,15 @@ class Renderer:
             messages, chat_template=self._chat_template, tokenize=False, add_generation_prompt=False
         )
         return text
+
+    def _encode_conversations(self, texts: Sequence[str]) -> list[Any]:
+        if not self.adds_bos:
+            return self._encode(texts)
+        encodings: list[Any] = self._backend.encode_batch(list(texts), add_special_tokens=True)
+        if self._put_behind:
+            for encoding in encodings:
+                encoding.truncate(len(encoding.ids) - self._put_behind)
+        return encodings
 
     def _encode(self, texts: Sequence[str]) -> list[Any]:
         # The template has written every special token already: none is added, none doubled.
@@ -258,11 +292,20 @@ class Renderer:
                     continue
             if tokens_cut or self._appended:
                 shown = np.append(ids[tokens_cut:cut], np.array(self._appended, dtype=np.int32))
-                result.passes.append(Pass(shown, (Read(turn, len(shown) - 1, gate),), tokens_cut))
+                result.passes.append(Pass(shown, (self._read(turn, shown, gate),), tokens_cut))
             else:
-                shared.append(Read(turn, cut - 1, gate))
+                shared.append(self._read(turn, ids[:cut], gate))
         if shared:
             result.passes.append(Pass(ids[: shared[-1].position + 1], tuple(shared)))
+
+    def _read(self, turn: int, shown: np.ndarray, gate: int | None) -> Read:
+        """Where the turn is read whose last token is the last of ``shown``."""
+        behind = 0
+        if self.passed_over is not None:
+            read = np.flatnonzero(shown != self.passed_over)
+            # Of padding alone transformers reads the first.
+            behind = len(shown) - 1 - (int(read[-1]) if len(read) else 0)
+        return Read(turn, len(shown) - 1 - behind, gate, behind)
 
     def _forged_turns(
         self, messages: Conversation, positions: Sequence[int], ids: np.ndarray, cuts: dict[int, int]
@@ -283,7 +326,7 @@ class Renderer:
         refusal: jinja2.TemplateError | None = None
         for roles in _EVERY_ROLE:
             try:
-                written.update(self._encode([self._skeleton_text(roles)])[0].ids)
+                written.update(self._encode_conversations([self._skeleton_text(roles)])[0].ids)
             except jinja2.TemplateError as error:
                 refusal = error
         if refusal is not None and not written:
@@ -298,7 +341,7 @@ class Renderer:
         # Another thread may empty the cache at any time.
         expected = self._skeletons.get(roles)
         if expected is None:
-            written = self._encode([self._skeleton_text(roles)])[0].ids
+            written = self._encode_conversations([self._skeleton_text(roles)])[0].ids
             expected = self._control_only(np.asarray(written, dtype=np.int32))
             if len(self._skeletons) >= _MOST_SKELETONS:
                 self._skeletons.clear()
@@ -334,6 +377,16 @@ class Renderer:
                 token = self._tokenizer.convert_ids_to_tokens(int(found[0]))
                 return f"forged_control_token: {token!r} in message {number} ({message.role})"
         return "forged_control_token: text that becomes a control token where two messages meet"
+
+
+def _put_around(backend: Any) -> tuple[tuple[int, ...], int]:
+    """The token ids that ``tokenizer(text)`` puts before a text's own, and how many it puts behind them."""
+    alone = backend.encode(_PLACEHOLDER, add_special_tokens=False).ids
+    around = backend.encode(_PLACEHOLDER, add_special_tokens=True).ids
+    for start in range(len(around) - len(alone) + 1):
+        if around[start : start + len(alone)] == alone:
+            return tuple(around[:start]), len(around) - start - len(alone)
+    return (), 0
 
 
 def _last_occurrence(pattern: np.ndarray, ids: np.ndarray) -> int | None:

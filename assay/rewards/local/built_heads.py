@@ -17,6 +17,9 @@ from assay.errors import ModelFault
 from assay.rewards import families
 from assay.rewards.protocol import ModelSpec
 
+#: What the names of a backbone's tensors begin with; all others are a head's.
+BACKBONE = "model."
+
 #: ``[rows, hidden] -> [rows, attributes]``. For a gated family a row is the state at the turn's end
 #: followed by the state at its gate: ``[rows, 2 * hidden]``.
 Head = Callable[[torch.Tensor], torch.Tensor]
@@ -38,7 +41,7 @@ def gated_objectives(model: Any, spec: ModelSpec) -> Head:
     softmax the objectives' weights: a rectifier after every linear layer but the last, and behind it, in
     QRM, a batch normalisation.
     """
-    tensors = _Tensors(spec, skipping="model.")
+    tensors = _Tensors(spec, skipping=BACKBONE)
     regression = tensors.take("regression_layer.weight")
     scale = tensors.take("gating.logit_scale")
     gate = tensors.take_network("gating.layers.", torch.nn.ReLU)
@@ -82,7 +85,7 @@ def attribute_mixture(model: Any, spec: ModelSpec) -> Head:
     One linear layer gives a mean and a spread for every attribute, in turns; a small network on the same
     state weighs the means. The spreads are no part of the score.
     """
-    tensors = _Tensors(spec, skipping="model.")
+    tensors = _Tensors(spec, skipping=BACKBONE)
     distributions = tensors.take("score.weight")
     weigh = tensors.take_network("weights.fc.", torch.nn.SELU)
     tensors.none_left()

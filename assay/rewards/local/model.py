@@ -19,7 +19,7 @@ import transformers
 from assay.errors import DeviceLost, ModelFault
 from assay.rewards import families
 from assay.rewards.fingerprint import fingerprint
-from assay.rewards.local import allocation, attention, batching, opening, sharing
+from assay.rewards.local import allocation, attention, batching, differences, opening, sharing
 from assay.rewards.local.network import Network, code_of_its_own, placed
 from assay.rewards.local.out_of_memory import unless_out_of_memory
 from assay.rewards.protocol import EXPECTS_CUDA, OUT_OF_MEMORY, ModelSpec, Request, TurnScore
@@ -69,10 +69,18 @@ class LocalRewardModel:
         self._device = threading.Lock()
         if isinstance(self.renderer, Renderer):
             self.renderer.vocabulary = self.network.vocabulary
+            if spec.read_at == families.AS_TRANSFORMERS:
+                self.renderer.passed_over = self.network.text_config.pad_token_id
         with code_of_its_own(spec):
             opening.check_positions(self.network)
             opening.check_against_transformers(self.network)
             self.sharing = opening.sharing(self.network)
+            self.differences = differences.found(self.network, self.renderer)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence for each other way to this model that gives another number, and that nobody chose."""
+        return tuple(f"{self.spec.name}: {one.told}" for one in self.differences if not one.is_settled)
 
     @property
     def device_name(self) -> str:
@@ -141,7 +149,7 @@ class LocalRewardModel:
         for index, rows in _fetched(scores):
             for read, row in zip(passes[index].reads, rows, strict=True):
                 # An encoder is read at its first token, and has seen them all.
-                seen = lengths[index] if self.network.family.pair else read.position + 1
+                seen = lengths[index] if self.network.family.pair else read.position + 1 + read.behind
                 outcomes[owned[index][0]][read.turn] = _outcome(row, seen, passes[index].tokens_cut)
         return shorter
 
@@ -304,6 +312,8 @@ def _check_unchanged(spec: ModelSpec) -> None:
         over_length=spec.over_length,
         remote_code=spec.remote_code,
         digest_cache=None if spec.digest_cache is None else Path(spec.digest_cache),
+        read_at=spec.read_at,
+        add_bos=spec.add_bos,
     )
     if found != spec.fingerprint:
         raise ModelFault(
@@ -325,6 +335,7 @@ def _renderer(spec: ModelSpec, family: families.Family) -> Renderer | PairRender
         over_length=spec.over_length,
         appended_token_id=spec.appended_token_id,
         gated=family.gated,
+        add_bos=bool(spec.add_bos),
     )
 
 

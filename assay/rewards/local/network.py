@@ -14,7 +14,7 @@ import transformers
 
 from assay.errors import ModelFault
 from assay.rewards import families
-from assay.rewards.local import continuing, heads
+from assay.rewards.local import built_heads, continuing, heads, unread
 from assay.rewards.protocol import ModelSpec
 
 
@@ -140,19 +140,22 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
         "use_safetensors": True,
         "output_loading_info": True,
     }
+    if _pads_with_no_token(spec):
+        options["pad_token_id"] = None
     if spec.device_map is not None:
         options["device_map"] = spec.device_map
     try:
         with code_of_its_own(spec):
             model, info = kind.from_pretrained(spec.folder, **options)
         model = model if spec.device_map is not None else model.to(device)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelFault(f"model {spec.name}: {' '.join(str(error).split())}") from error
     except safetensors.SafetensorError as error:
         raise ModelFault(
             f"model {spec.name}: its weights in {spec.folder} are no whole safetensors ({error}); "
             "fetch them anew"
         ) from error
+    except (OSError, ArithmeticError, *_MISTAKES) as error:
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise ModelFault(f"model {spec.name}: {told}") from error
     if device.type == "cuda":
         _check_places(spec, getattr(model, "hf_device_map", {}))
     missing = [*info.get("missing_keys", ()), *info.get("mismatched_keys", ())]
@@ -161,4 +164,20 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
             f"model {spec.name}: its weights lack {', '.join(map(str, sorted(missing)[:3]))}; "
             "transformers would fill them with random numbers, and every score would be noise"
         )
+    unread.check_all_taken(spec, _not_taken(spec, info))
     return model
+
+
+def _not_taken(spec: ModelSpec, info: Mapping[str, Any]) -> set[str]:
+    """The tensors that transformers had no layer for, without those that a built head accounts for."""
+    names = set(map(str, info.get("unexpected_keys", ())))
+    if families.FAMILIES[spec.family].head_from_weights:
+        return {name for name in names if name.startswith(built_heads.BACKBONE)}
+    return names
+
+
+def _pads_with_no_token(spec: ModelSpec) -> bool:
+    """Whether config.json names a padding token that its embedding does not hold. None is needed here."""
+    config = transformers.PreTrainedConfig.get_config_dict(spec.folder, local_files_only=True)[0]
+    pad, count = config.get("pad_token_id"), config.get("vocab_size")
+    return isinstance(pad, int) and isinstance(count, int) and pad >= count

@@ -63,7 +63,7 @@ def check_against_transformers(network: Network) -> None:
         theirs = theirs.float()
         if ours.shape != theirs.shape:
             raise _not_as_told(network, theirs)
-        if not _agree(network, ours, theirs):
+        if not agree(network, ours, theirs):
             raise ModelFault(
                 f"model {network.spec.name}: this engine reads {ours.tolist()} where transformers itself "
                 f"gives {theirs.tolist()}; its head does more than one linear layer and is not supported"
@@ -76,7 +76,7 @@ def check_against_transformers(network: Network) -> None:
     else:
         followed = hidden[:, half - 1]
         why = "a position's state depends on what follows it, so it is no causal model"
-    if not _agree(network, network.read(followed, followed), network.read(alone, alone)):
+    if not agree(network, network.read(followed, followed), network.read(alone, alone)):
         raise ModelFault(f"model {network.spec.name}: {why}; such models are not supported")
 
 
@@ -100,7 +100,7 @@ def sharing(network: Network) -> Sharing:
     for row, (rest, end) in enumerate(zip(rests, ends, strict=True)):
         ours = hidden[row, len(rest) - 1][None]
         whole = network.hidden(network.padded([ids[:end]]))[:, -1]
-        if not _agree(network, network.read(ours, ours), network.read(whole, whole)):
+        if not agree(network, network.read(ours, ours), network.read(whole, whole)):
             return Sharing("a sequence that continues a beginning is scored otherwise than whole")
     config = network.text_config
     # A pass holds, for a token, about two rows of its MLP and four of the model's width at a time.
@@ -128,7 +128,8 @@ def _not_as_told(network: Network, numbers: torch.Tensor) -> ModelFault:
     )
 
 
-def _agree(network: Network, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+def agree(network: Network, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
+    """Whether both are the same scores, as far as the model's precision goes."""
     # A model that is spread over devices brings the output of its own forward pass back to the first.
     theirs = theirs.to(ours.device)
     if not (ours.isfinite().all() and theirs.isfinite().all()):

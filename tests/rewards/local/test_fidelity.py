@@ -90,7 +90,7 @@ def model_and_card(
         stripping=stripping,
     )
     torch.set_num_threads(1)
-    return LocalRewardModel(tiny.spec(folder)), Card(str(folder), family)
+    return LocalRewardModel(tiny.spec(folder, family=family)), Card(str(folder), family)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

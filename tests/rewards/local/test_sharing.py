@@ -163,7 +163,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tiny.reward_model(
         tmp_path_factory.mktemp("model"), template=template, family=family, max_tokens=4096
     )
-    return LocalRewardModel(tiny.spec(folder))
+    return LocalRewardModel(tiny.spec(folder, family=family))
 
 
 def assert_as_whole(

@@ -1,0 +1,87 @@
+"""Tensors of a model's files that no layer takes: a refusal, unless it is known why they do no harm.
+
+Whatever such a tensor was trained to do to the score would be left out without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from assay.errors import ModelFault
+from assay.rewards import tensors
+from assay.rewards.protocol import ModelSpec
+from assay.rewards.tensors import Shape
+
+#: The one file of weights, where there is no index. transformers looks for it first.
+_WHOLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+
+
+class _Harmless(NamedTuple):
+    pattern: str
+    """All of such a tensor's name."""
+    why: str
+    dimensions: int | None = None
+    """How many it has; None: any number."""
+
+
+HARMLESS = (
+    _Harmless(r".*rotary_emb\.inv_freq", "angles of the position embedding, computed when loading"),
+    _Harmless(r".*\bposition_ids", "the numbers 0, 1, 2, …, computed when loading"),
+    _Harmless(r".*\.(attn|attention)\.bias", "the mask of GPT-2 and GPT-NeoX, computed when loading", 4),
+    _Harmless(r".*\.(attn|attention)\.masked_bias", "the number that this mask puts in", 0),
+    _Harmless(
+        r"(lm_head|embed_out)\.(weight|bias)", "the head of the language model that it was trained from"
+    ),
+    _Harmless(r"(cls\.predictions|(lm|mask)_predictions)\..*", "the head of an encoder's pretraining"),
+)
+
+#: Files beside the weights that hold the same weights once more, in the naming of another program.
+HARMLESS_FILES = {r"consolidated.*\.safetensors": "the same weights in Mistral's own naming"}
+
+
+def check_all_taken(spec: ModelSpec, not_taken: Iterable[str]) -> None:
+    """Raise ``ModelFault`` for a tensor of the folder that no layer takes and that could do harm.
+
+    ``not_taken`` are those that transformers found in the files that it loads, and had no layer for.
+    """
+    files = tensors.by_file(Path(spec.folder))
+    loaded = _loaded(Path(spec.folder), files)
+    shapes = {name: shape for file in loaded for name, shape in files[file].items()}
+    for name in sorted(not_taken):
+        if not _is_harmless(name, shapes):
+            raise ModelFault(
+                f"model {spec.name}: its weights hold {name}, which no layer of {spec.family} takes; "
+                "whatever it was trained to do to the score would be left out. If it is no part of the "
+                "model, take it out of the file"
+            )
+    for file in files:
+        if file not in loaded and not any(re.fullmatch(pattern, file) for pattern in HARMLESS_FILES):
+            held = f" ({min(files[file])}, …)" if files[file] else ""
+            raise ModelFault(
+                f"model {spec.name}: {file}{held} lies beside the weights that are loaded, and no layer "
+                "takes what it holds; whatever that was trained to do to the score would be left out. If it "
+                "is no part of the model, move it elsewhere"
+            )
+
+
+def _loaded(folder: Path, files: Mapping[str, Mapping[str, Shape]]) -> set[str]:
+    """The files that transformers loads."""
+    index = folder / _INDEX
+    if _WHOLE in files or not index.is_file():
+        return {_WHOLE} & files.keys()
+    return set(json.loads(index.read_bytes())["weight_map"].values()) & files.keys()
+
+
+def _is_harmless(name: str, shapes: Mapping[str, Shape]) -> bool:
+    # The part of a name that stands for the whole backbone may have been taken off.
+    shape = next((shape for full, shape in shapes.items() if f".{full}".endswith(f".{name}")), None)
+    return any(
+        re.fullmatch(one.pattern, name)
+        and (one.dimensions is None or (shape is not None and len(shape) == one.dimensions))
+        for one in HARMLESS
+    )

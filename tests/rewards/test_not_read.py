@@ -1,0 +1,148 @@
+"""A number is a score only if somebody trained it to be one: what is refused, and the way on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import tiny
+import tiny_families as families
+import torch
+
+from assay.config import Settings
+from assay.errors import UserMistake
+from assay.models import find_model
+from assay.rewards import catalog
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> Path:
+    """A chat model: *ForCausalLM and nothing else."""
+    return tiny.reward_model(tmp_path / "chat", family="first-token-logit")
+
+
+def test_a_chat_model_is_no_reward_model(chat: Path) -> None:
+    with pytest.raises(UserMistake) as refusal:
+        catalog.find_model(str(chat))
+    for words in (
+        "Qwen2ForCausalLM",
+        "a chat model",
+        "a generative reward model",
+        "a process reward model",
+        "--family first-token-logit",
+    ):
+        assert words in str(refusal.value)
+
+
+def test_a_family_that_is_named_is_used_and_said(chat: Path) -> None:
+    spec = catalog.find_model(str(chat), family="first-token-logit")
+    assert (spec.family, spec.family_named) == ("first-token-logit", True)
+    assert spec.notes[0] == f"{chat} is read as first-token-logit because --family, or its operator, says so."
+    assert "assumed: reward," in spec.notes[1]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_value_head_is_named_and_no_family_gets_past_it(chat: Path, beside: bool) -> None:
+    head = {"v_head.summary.weight": torch.ones(1, 32), "v_head.summary.bias": torch.zeros(1)}
+    file = chat / ("value_head.safetensors" if beside else "model.safetensors")
+    weights = {} if beside else safetensors.torch.load_file(file)
+    safetensors.torch.save_file({**weights, **head}, file, metadata={"format": "pt"})
+    for family in (None, "first-token-logit"):
+        with pytest.raises(UserMistake, match=rf"v_head\.summary\.weight in {file.name} is the value head"):
+            catalog.find_model(str(chat), family=family)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [
+        ("Qwen2ForProcessRewardModel", "a process reward model: it rates the steps"),
+        ("Qwen2ForTokenClassification", "a process reward model: it rates the steps"),
+        ("Qwen2ForRewardModel", "a head of several layers"),
+        ("T5ForConditionalGeneration", "a model that writes text"),
+        ("SomethingNew", r"its architecture is SomethingNew; a reward model here is"),
+    ],
+)
+def test_what_else_is_no_reward_model_of_ours_is_called_what_it_is(
+    chat: Path, architecture: str, words: str
+) -> None:
+    families.edit_config(chat, architectures=[architecture])
+    with pytest.raises(UserMistake, match=words):
+        catalog.find_model(str(chat))
+
+
+def test_a_family_that_the_architecture_contradicts_is_refused(tmp_path: Path, chat: Path) -> None:
+    classifier = tiny.reward_model(tmp_path / "model")
+    with pytest.raises(UserMistake, match=r"is of the family sequence-classification, as its architecture"):
+        catalog.find_model(str(classifier), family="first-token-logit")
+    assert not catalog.find_model(str(classifier), family="sequence-classification").family_named
+    with pytest.raises(UserMistake, match=r"--family gated-objectives: model .* a chat model"):
+        catalog.find_model(str(chat), family="gated-objectives")
+
+
+def test_an_adapter_is_called_one_with_its_base(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
+    safetensors.torch.save_file(
+        {"base_model.model.score.weight": torch.ones(1, 4)}, adapter / "adapter_model.safetensors"
+    )
+    for _ in range(2):
+        with pytest.raises(
+            UserMistake, match=r"LoRA adapter \(adapter_config\.json\) of some/base.*merge_and_un"
+        ):
+            catalog.find_model(str(adapter))
+        (adapter / "config.json").write_text("{}")
+
+
+def test_an_encoder_is_not_told_to_add_a_template(tmp_path: Path) -> None:
+    folder = Path(families.pair(tmp_path / "model").spec.folder)
+    families.edit_config(folder, architectures=["ElectraForSequenceClassification"])
+    with pytest.raises(UserMistake, match="it is an encoder"):
+        catalog.find_model(str(folder))
+
+
+def test_outputs_that_have_no_names_are_said_to_have_none(tmp_path: Path) -> None:
+    folder = tiny.reward_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    del config["id2label"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserMistake, match=r"2 outputs and its config\.json names none of them; say with"):
+        catalog.find_model(str(folder))
+
+
+# The operator says it of a folder.
+
+
+def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: str, families: str) -> Settings:
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ASSAY_MODEL_FOLDERS", folders)
+    monkeypatch.setenv("ASSAY_MODEL_FAMILIES", families)
+    return Settings.read()
+
+
+def test_an_operator_names_the_family_of_a_folder(
+    tmp_path: Path, chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tiny.reward_model(tmp_path / "other")
+    settings = operator(tmp_path, monkeypatch, f"nemo={chat}:judge={other}", "nemo=first-token-logit")
+    spec = find_model("nemo", settings=settings)
+    assert (spec.name, spec.family, spec.family_named) == ("nemo", "first-token-logit", True)
+    assert find_model("judge", settings=settings).family == "sequence-classification"
+
+
+@pytest.mark.parametrize(
+    ("families", "words"),
+    [
+        ("nemo=first-token", r"ASSAY_MODEL_FAMILIES .* is no NAME=FAMILY.*did you mean 'first-token-logit'"),
+        ("nemo", "is no NAME=FAMILY"),
+        ("nmo=first-token-logit", r"names no folder so.*did you mean 'nemo'"),
+        ("nemo=first-token-logit:nemo=first-token-logit", "names nemo twice"),
+    ],
+)
+def test_families_that_fit_no_folder_are_refused(
+    tmp_path: Path, chat: Path, monkeypatch: pytest.MonkeyPatch, families: str, words: str
+) -> None:
+    with pytest.raises(UserMistake, match=words):
+        operator(tmp_path, monkeypatch, f"nemo={chat}", families)
