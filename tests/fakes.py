@@ -49,6 +49,8 @@ class Fake:
         self.attributes = spec.attributes
         self.fingerprint = spec.fingerprint
         self._folder = Path(spec.folder)
+        remarks = self._folder / "remarks"
+        self.remarks = tuple(remarks.read_text().splitlines()) if remarks.is_file() else ()
         self._log = self._folder / f"calls-{os.getpid()}.log"
 
     def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:

@@ -69,6 +69,17 @@ def test_every_record_is_counted_once_and_by_reason():
     assert run["lines"] == 18
 
 
+def test_the_manifest_says_how_the_model_was_read_and_what_it_told():
+    named = replace(MODEL, family="first-token-logit", family_named=True, add_bos=True)
+    told = manifest(model=named, work=ScoringWork(remarks=("1 here, 2 elsewhere",)))
+    assert told["model"]["family"] == "first-token-logit"
+    assert (told["model"]["family_named"], told["model"]["read_at"], told["model"]["add_bos"]) == (
+        *(True, None, True),
+    )
+    assert told["model"]["notes"] == [NOTE, "1 here, 2 elsewhere"]
+    assert "! 1 here, 2 elsewhere" in summary_text(told)
+
+
 def test_turns_are_rated_now_rated_before_or_without_a_score():
     assert manifest()["turns"] == {"scored": 25, "reused": 11, "failed": 4}
 

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import fakes
 import handmade
@@ -19,12 +21,13 @@ import psutil
 import pytest
 from handmade import Record
 
-from assay import scoring
+from assay import dispatch, scoring
 from assay.cluster import ClusterOptions
 from assay.home import Home, digest_of_file
 from assay.manifest import Converted, Scored
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
+from assay.shard import Shard, score_shard
 from assay.store import ScoreStore
 
 TESTS = str(Path(__file__).parent)
@@ -101,6 +104,27 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr(scoring, "connected", lambda options: pytest.fail("a cluster was started"))
 
     return forbid
+
+
+def test_what_a_model_tells_when_it_is_opened_is_said_once_and_kept_for_the_manifest(
+    home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def no_client(*_: object, **__: object) -> Iterator[None]:
+        yield None
+
+    def here(client: None, shards: Iterable[Shard], *_: object, done: Any, **__: object) -> None:
+        for shard in shards:
+            done(score_shard(shard, model, home))
+
+    monkeypatch.setattr(scoring, "connected", no_client)
+    monkeypatch.setattr(dispatch, "dispatch", here)
+    (Path(model.folder) / "remarks").write_text("1 here, 2 by transformers\n")
+    heard = Heard()
+    _, work = score(convert(home, records(20)), model, home, heard=heard)
+    assert len(work.shards) > 1
+    assert work.remarks == ("1 here, 2 by transformers",)
+    assert heard.lines.count("warning: 1 here, 2 by transformers") == 1
 
 
 def test_scoring_again_scores_nothing_and_starts_no_worker(

@@ -11,14 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import tiny
 import tiny_families as families
 import torch
 
 from assay import verification
 from assay.cluster import ClusterOptions
-from assay.errors import UserMistake
+from assay.errors import ModelFault, UserMistake
 from assay.rewards import published
+from assay.rewards.catalog import find_model
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import ModelSpec, TurnScore
 from assay.rewards.published import Entry, Published
@@ -166,16 +168,13 @@ def test_golden_rows_tell_the_same_model_from_another(tmp_path: Path) -> None:
     spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))
     golden = tmp_path / "golden.json"
     assert record(spec, golden) == 14
-    fingerprint, versions, scores = check_golden(spec, read_golden(golden))
-    assert (fingerprint.measured, versions.measured, scores.passed) == (
-        "the recorded one",
-        "as recorded",
-        True,
-    )
+    fingerprint, versions, weights, scores = check_golden(spec, read_golden(golden))
+    assert (fingerprint.measured, versions.measured) == ("the recorded one", "as recorded")
+    assert (weights.passed, scores.passed) == (True, True)
     other = tiny.spec(tiny.reward_model(tmp_path / "other", max_tokens=4096, seed=9))
-    fingerprint, _, scores = check_golden(other, read_golden(golden))
+    fingerprint, _, weights, scores = check_golden(other, read_golden(golden))
     assert "recorded with" in fingerprint.measured
-    assert scores.passed is False
+    assert (weights.passed, scores.passed) == (False, False)
     with pytest.raises(UserMistake, match="the golden rows hold helpfulness, correctness"):
         check_golden(dataclasses.replace(spec, attributes=("reward",)), read_golden(golden))
 
@@ -237,3 +236,60 @@ def test_golden_rows_that_are_none_are_refused(tmp_path: Path, change, words: st
         read_golden(golden)
     with pytest.raises(UserMistake, match="cannot be read"):
         read_golden(tmp_path / "nowhere.json")
+
+
+# What must not pass.
+
+
+def test_a_number_that_could_be_another_fails_until_somebody_chooses(tmp_path: Path) -> None:
+    folder = families.classifier(tmp_path / "model", "moving-system", pad="eos").spec.folder
+    assert failed(verified(find_model(folder))) == ["transformers' own head"]
+    for way in ("last-token", "transformers"):
+        checks = verified(find_model(folder, read_at=way))
+        assert failed(checks) == []
+        assert [check.passed for check in checks if check.name == "transformers' own head"] == [None]
+
+
+def test_a_chat_model_is_not_verified(tmp_path: Path) -> None:
+    folder = tiny.reward_model(tmp_path / "model", family="first-token-logit", max_tokens=4096)
+    with pytest.raises(UserMistake, match="no head in its folder gives a score"):
+        verified(tiny.spec(folder))
+
+
+def test_a_head_of_noise_is_not_verified(tmp_path: Path) -> None:
+    folder = tiny.reward_model(tmp_path / "model", max_tokens=4096)
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    del weights["score.weight"]
+    safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelFault, match=r"lack score\.weight.*every score would be noise"):
+        verified(tiny.spec(folder))
+
+
+def test_a_weight_that_was_altered_since_is_found_where_no_recorded_score_shows_it(tmp_path: Path) -> None:
+    folder = tiny.reward_model(tmp_path / "model", max_tokens=4096)
+    golden = tmp_path / "golden.json"
+    record(tiny.spec(folder), golden)
+    assert failed(check_golden(tiny.spec(folder), read_golden(golden))) == []
+    file = folder / "model.safetensors"
+    weights = safetensors.torch.load_file(file)
+    # The embedding of a token that no probe conversation holds.
+    weights["model.embed_tokens.weight"][-1] += 1
+    safetensors.torch.save_file(weights, file, metadata={"format": "pt"})
+    checks = {check.name: check for check in check_golden(tiny.spec(folder), read_golden(golden))}
+    assert checks["recorded scores"].passed is True
+    assert checks["weights"].passed is False
+    assert checks["weights"].measured == "model.safetensors: not the recorded ones"
+
+
+def test_golden_rows_of_before_are_still_read(tmp_path: Path) -> None:
+    spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))
+    golden = tmp_path / "golden.json"
+    record(spec, golden)
+    data = json.loads(golden.read_text())
+    del data["weights"]
+    golden.write_text(json.dumps(data))
+    assert [check.name for check in check_golden(spec, read_golden(golden))] == [
+        "fingerprint",
+        "versions",
+        "recorded scores",
+    ]

@@ -88,6 +88,10 @@ def _one_and_one(right: float, wrong: float, dtype: str) -> tuple[Published, ...
     )
 
 
+#: The question on URM's card.
+_SIGMOID = "What is the range of the numeric output of a sigmoid node in a neural network?"
+
+
 def _nemotron_70b(name: str, **known: object) -> Entry:
     facts: dict[str, object] = {
         "family": FIRST_TOKEN_LOGIT,
@@ -237,6 +241,18 @@ _ENTRIES = (
         family=ATTRIBUTE_MIXTURE,
         attributes=(REWARD,),
         dtype="bfloat16",
+        published=(
+            Published(
+                _asked(_SIGMOID, "The output of a sigmoid node is bounded between -1 and 1."),
+                {REWARD: 2.3285412788391113},
+                "float32",
+            ),
+            Published(
+                _asked(_SIGMOID, "The output of a sigmoid node is bounded between 0 and 1."),
+                {REWARD: 12.438033103942871},
+                "float32",
+            ),
+        ),
         # Its card calls tokenizer(text).
         add_bos=True,
         notes=(_OWN_READING,),

@@ -57,6 +57,19 @@ def test_lists_are_given_by_repeating_or_by_several_words() -> None:
     assert options.keep == ["x > 1", "y < 2"]
 
 
+def test_how_a_model_is_read_can_be_said_declined_and_left_open(tmp_path: Path) -> None:
+    plain = parsed("--input", "a", "--output", "o")
+    assert (plain.family, plain.read_at, plain.add_bos) == (None, None, None)
+    path = tmp_path / "run.yaml"
+    path.write_text("input: a\noutput: o\nfamily: first-token-logit\nread-at: transformers\nadd-bos: true\n")
+    filed = parsed("--config", str(path))
+    assert (filed.family, filed.read_at, filed.add_bos) == ("first-token-logit", "transformers", True)
+    assert parsed("--config", str(path), "--no-add-bos").add_bos is False
+    said = said_of("--input", "a", "--output", "o", "--family", "first-token")
+    assert "--family 'first-token': should be one of" in said
+    assert "did you mean 'first-token-logit'" in said
+
+
 def test_what_a_file_turns_on_can_be_turned_off(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("input: a\noutput: o\nstrict: true\nlimit: 5\n")

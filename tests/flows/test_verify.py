@@ -35,7 +35,8 @@ def test_record_and_check_go_together_and_print_plain_lines(
     assert verify_command.command([str(folder), "--check", golden]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "-    fingerprint: the recorded one"
-    assert lines[2].startswith("pass recorded scores: ")
+    assert lines[2] == "pass weights: the recorded ones"
+    assert lines[3].startswith("pass recorded scores: ")
     assert lines[-1] == "all checks passed"
 
 
@@ -48,7 +49,7 @@ def test_scores_that_differ_from_the_recorded_exit_1(
     assert verify_command.command([str(other), "--check", golden]) == 1
     out = capsys.readouterr().out
     assert "FAIL recorded scores: " in out
-    assert out.endswith("failed: recorded scores\n")
+    assert out.endswith("failed: weights; recorded scores\n")
 
 
 def test_workers_are_those_that_a_run_has(
