@@ -12,7 +12,10 @@ from assay.rewards.protocol import ModelSpec, RewardModel
 
 Done = TypeVar("Done")
 
-_open: dict[tuple[str, Endpoint | None], RewardModel] = {}
+#: A fingerprint, an endpoint, and what was chosen of how the model is read.
+_Key = tuple[str, Endpoint | None, str | None, bool | None]
+
+_open: dict[_Key, RewardModel] = {}
 _users = 0
 _changed = threading.Condition()
 
@@ -49,8 +52,9 @@ def let_go() -> None:
 
 def _taken(spec: ModelSpec) -> RewardModel:
     global _users
-    # A service that has moved is the same model, and yet to be asked at its new address.
-    key = (spec.fingerprint, spec.endpoint)
+    # A service that has moved is the same model, and yet to be asked at its new address. A model that is
+    # read as it would be anyway is the same too, and yet has nothing more to say of it.
+    key = (spec.fingerprint, spec.endpoint, spec.read_at, spec.add_bos)
     with _changed:
         _changed.wait_for(lambda: key in _open or not _users)
         if key not in _open:
