@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from assay.errors import UserMistake
 from assay.home import Home, make_private
 from assay.nearest import did_you_mean
+from assay.regular import open_regular, read_regular
 from assay.rewards.endpoint import Endpoint
 from assay.s3 import is_address
 from assay.yaml_text import NotYAML, parsed_yaml, shown
@@ -361,7 +362,7 @@ def read_config_file(path: str, kind: type[BaseModel]) -> dict[str, object]:
     Keys are written as the options are, with ``-`` or ``_``.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_regular(path).decode("utf-8")
     except OSError as error:
         raise UserMistake(f"{path}: the config file cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -548,8 +549,13 @@ class Settings(BaseSettings):
     def read(cls) -> Self:
         """The settings in force now; UserMistake names the variable that is wrong."""
         file = os.environ.get("ASSAY_SETTINGS_FILE")
-        if file and not Path(file).is_file():
-            raise UserMistake(f"ASSAY_SETTINGS_FILE: there is no file {file}")
+        if file:
+            try:
+                open_regular(file).close()
+            except FileNotFoundError:
+                raise UserMistake(f"ASSAY_SETTINGS_FILE: there is no file {file}") from None
+            except OSError as error:
+                raise UserMistake(f"ASSAY_SETTINGS_FILE: {file} cannot be read: {error.strerror}") from error
         arguments: dict[str, Any] = {"_env_file": file} if file else {}
         try:
             settings = cls(**arguments)

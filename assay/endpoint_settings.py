@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from assay.errors import UserMistake
 from assay.nearest import did_you_mean
+from assay.regular import read_regular
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.addresses import why_url_refused
 from assay.rewards.remote.endpoints import KINDS
@@ -116,7 +117,7 @@ class EndpointSettings(BaseModel):
 def read_endpoints(path: Path) -> dict[str, Endpoint]:
     """The endpoints of the file, by name. UserMistake names the file, the endpoint and the field."""
     try:
-        content: Any = parsed_yaml(path.read_text(encoding="utf-8"))
+        content: Any = parsed_yaml(read_regular(path).decode("utf-8"))
     except OSError as error:
         raise UserMistake(f"ASSAY_ENDPOINTS_FILE: {path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, NotYAML) as error:

@@ -20,6 +20,7 @@ import msgspec
 from assay.errors import OutputRefused
 from assay.ingest import Inventory
 from assay.manifest import RUN_MANIFEST, UNUSABLE
+from assay.regular import NotRegular, read_regular
 
 
 class _Input(msgspec.Struct):
@@ -45,8 +46,8 @@ def released(folder: Path) -> set[str]:
         if path.parent.name.endswith(UNUSABLE):
             continue
         try:
-            manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            manifest = msgspec.json.decode(read_regular(path), type=_Manifest)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, NotRegular) as error:
             raise OutputRefused(
                 f"{path}: is not the manifest of a release ({error}), so what is new cannot be told; move "
                 "that folder away"

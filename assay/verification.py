@@ -20,6 +20,7 @@ from assay.errors import ModelFault, UserMistake
 from assay.home import make_private, written_whole
 from assay.manifest import run_manifest_in
 from assay.open_model import let_go, opened, using
+from assay.regular import read_regular
 from assay.rewards.fingerprint import weights_digests
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.rewards.published import CATALOG, Published
@@ -415,7 +416,7 @@ def read_golden(path: Path, *, shown: str | None = None) -> Golden:
     """What ``record`` wrote to ``path``; ``UserMistake`` where it did not, or somebody edited it."""
     shown = shown or str(path)
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_regular(path))
     except OSError as error:
         raise UserMistake(f"{shown}: the golden rows cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -16,6 +16,7 @@ from typing import Any
 
 from assay.errors import UserMistake
 from assay.nearest import did_you_mean
+from assay.regular import irregular_in, read_regular
 from assay.rewards import not_read
 from assay.rewards.architectures import architectures_of, check_reading, family_of, is_armorm
 from assay.rewards.families import (
@@ -171,8 +172,10 @@ def find_model(
 def _folder_of(name: str, entry: Entry, revision: str | None, loading: LoadOptions) -> Path:
     folder = Path(entry.source).expanduser()
     if folder.is_dir():
+        if found := irregular_in(folder):
+            raise UserMistake(f"model {name}: {found}")
         not_read.check_is_no_adapter(name, folder)
-        if not (folder / "config.json").is_file():
+        if not (folder / "config.json").exists():
             raise UserMistake(f"model {name}: {folder} has no config.json, so it is not a model's folder")
         folder = folder.resolve()
         if revision is not None and folder.name != revision:
@@ -341,7 +344,7 @@ def _described(config: Mapping[str, Any], family: str) -> str:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
     except (OSError, ValueError) as error:
         raise UserMistake(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -350,3 +351,18 @@ def test_a_revision_with_other_weights_has_another_fingerprint(
 def test_a_revision_of_a_folder_is_refused(folder: Path) -> None:
     with pytest.raises(UserMistake, match="--revision v2 is for models on the Hub"):
         find_model(str(folder), revision="v2")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer.json", "model.safetensors", "chat_template.jinja"]
+)
+def test_a_file_that_is_a_fifo_or_leads_to_a_device_is_refused_at_once(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(UserMistake, match=rf"{name} cannot be read: it is a FIFO \(named pipe\)"):
+        find_model(str(folder))
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(UserMistake, match=rf"{name} cannot be read: it is a character device"):
+        find_model(str(folder))

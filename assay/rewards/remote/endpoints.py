@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ModelFault, UserMistake
+from assay.regular import irregular_in
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.remote.addresses import is_same_place
@@ -177,8 +178,10 @@ def _tokenizer_digest(endpoint: Endpoint) -> str | None:
     if endpoint.tokenizer is None:
         return None
     folder = Path(endpoint.tokenizer)
-    if not (folder / "tokenizer.json").is_file():
+    if not (folder / "tokenizer.json").exists():
         raise UserMistake(f"endpoint {endpoint.name}: tokenizer: there is no tokenizer.json in {folder}")
+    if found := irregular_in(folder):
+        raise UserMistake(f"endpoint {endpoint.name}: tokenizer: {found}")
     running = hashlib.blake2b(digest_size=16)
     for name in _TOKENIZER_FILES:
         path = folder / name

@@ -1,0 +1,88 @@
+"""Only regular files are read: opening a FIFO waits for ever, and ``/dev/zero`` has no end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = {
+    stat.S_IFIFO: "a FIFO (named pipe)",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+class NotRegular(OSError):
+    """Something that is no regular file; ``strerror`` says what it is."""
+
+
+def why_not_regular(path: str | os.PathLike[str]) -> str | None:
+    """None where ``path`` is a regular file or leads to one, else what it is. OSError where nothing is there.
+
+    Nothing is opened.
+
+    >>> why_not_regular("/dev/null")
+    'it is a character device, and only regular files are read'
+    """
+    return _why_not(os.stat(path).st_mode)
+
+
+def irregular_in(folder: Path) -> str | None:
+    """None, or which file of a model's or tokenizer's folder is no regular file, and what it is.
+
+    Which of them are read, and when, is for other libraries to say, and one FIFO would let them wait for
+    ever. A link that leads nowhere is a file that is not there, but weights that it stands for are missed.
+    """
+    for path in sorted((*folder.iterdir(), *folder.glob("additional_chat_templates/*"))):
+        if path.is_dir():
+            continue
+        try:
+            reason = why_not_regular(path)
+        except OSError as error:
+            reason = error.strerror if path.suffix == ".safetensors" else None
+        if reason is not None:
+            return f"{path} cannot be read: {reason}"
+    return None
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """The regular file at ``path``, or that it leads to, open for reading.
+
+    NotRegular where it is anything else, and OSError as ``open`` raises it. It never waits, also where a
+    file is replaced by a FIFO meanwhile.
+    """
+    # Looked at first, because opening a device can do something to it.
+    _refuse(path, os.stat(path).st_mode)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _refuse(path, os.fstat(descriptor).st_mode)
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """All bytes of the regular file at ``path``; raises what ``open_regular`` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def _refuse(path: str | os.PathLike[str], mode: int) -> None:
+    reason = _why_not(mode)
+    if reason is None:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    raise NotRegular(errno.EINVAL, reason, os.fspath(path))
+
+
+def _why_not(mode: int) -> str | None:
+    if stat.S_ISREG(mode):
+        return None
+    kind = "a folder" if stat.S_ISDIR(mode) else _KINDS.get(stat.S_IFMT(mode), "something else")
+    return f"it is {kind}, and only regular files are read"
