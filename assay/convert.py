@@ -29,13 +29,31 @@ from assay.formats import (
 )
 from assay.home import Artifact, Home, digest_of_bytes, sweep, written_whole
 from assay.ingest import Inventory, Shard
-from assay.manifest import Converted, ConvertedPiece, Counts, InputFile, from_json, reason_code, to_json
+from assay.manifest import (
+    Converted,
+    ConvertedPiece,
+    Counts,
+    InputFile,
+    Shortfall,
+    from_json,
+    reason_code,
+    to_json,
+)
+from assay.parquet import decoder_kept
 from assay.progress import Progress, Silent
 from assay.schema import TurnKey, turn_keys
-from assay.sources import MAX_RECORD_BYTES, RawRecord, RawRecords, Source, Stamp
+from assay.sources import (
+    CUT_SHORT,
+    DAMAGED_ROW_GROUP,
+    MAX_RECORD_BYTES,
+    RawRecord,
+    RawRecords,
+    Source,
+    Stamp,
+)
 
 #: Part of every shard's key: raise it when the same input gives other records.
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20
@@ -51,7 +69,8 @@ class _ConvertedShard:
 
     pieces: tuple[ConvertedPiece, ...]
     lines: int
-    complete: bool
+    why_incomplete: str | None = None
+    """Why the file holds less than it should, as ``RawRecords`` has it."""
     digest: str = ""
     """Of everything above: a manifest with a flipped bit is none."""
 
@@ -60,6 +79,7 @@ class _ConvertedShard:
         return replace(self, digest=digest_of_bytes(to_json(replace(self, digest=""))))
 
 
+@decoder_kept()
 def convert(
     inventory: Inventory,
     *,
@@ -98,15 +118,36 @@ def convert(
             left -= records
         watcher.advance(shard.length, records=records)
     pieces = tuple(piece for made in shards for piece in made.pieces)
+    shortfalls = tuple(
+        _shortfall(inventory.files[shard.file].path, made, made.why_incomplete, limited=limit is not None)
+        for shard, made in zip(inventory.shards, shards, strict=False)
+        if made.why_incomplete is not None
+    )
     converted = Converted(
         inputs=inventory.files,
         pieces=pieces,
         counts=Counts.tallied(chain.from_iterable(piece.counts.tallies() for piece in pieces)),
         lines=sum(made.lines for made in shards),
-        complete=all(made.complete for made in shards),
+        complete=not shortfalls,
         digest="",
+        shortfalls=shortfalls,
     )
     return replace(converted, digest=digest_of_bytes(to_json(converted)))
+
+
+def _shortfall(file: str, made: _ConvertedShard, why: str, *, limited: bool) -> Shortfall:
+    """What is to be told of a shard that is incomplete. AssayError where no quarantined record says so.
+
+    Where records are ``limited``, those may lie behind the last.
+    """
+    quarantined = sum(
+        piece.counts.quarantined.get(reason, 0)
+        for piece in made.pieces
+        for reason in (CUT_SHORT, DAMAGED_ROW_GROUP)
+    )
+    if not quarantined and not limited:
+        raise AssayError(f"{file} {why}, but no record in quarantine says so. This is a fault of Assay.")
+    return Shortfall(file, why, quarantined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +228,7 @@ class _ShardJob:
             pieces.append(piece.written(folder, len(pieces), self.file.path, home))
         # What was read must be what the key names, or the next run would take it for that.
         self._refuse_changed()
-        made = _ConvertedShard(tuple(pieces), raws.lines, raws.complete).sealed()
+        made = _ConvertedShard(tuple(pieces), raws.lines, raws.why_incomplete).sealed()
         with written_whole(folder / "manifest.json") as path:
             path.write_bytes(to_json(made))
         return made

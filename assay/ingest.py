@@ -16,10 +16,12 @@ from assay.deployed import contains
 from assay.errors import UserMistake
 from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
 from assay.home import Home
-from assay.manifest import UNUSABLE, InputFile, run_manifest_in
+from assay.manifest import UNUSABLE, InputFile, reason_code, run_manifest_in
 from assay.nearest import did_you_mean
+from assay.parquet import decoder_kept
+from assay.regular import open_regular, why_not_regular
 from assay.s3 import is_remote
-from assay.sources import KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
+from assay.sources import DAMAGED_ROW_GROUP, KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
 from assay.wording import counted
 
 #: Plain lines are cut into shards of about this many bytes.
@@ -56,6 +58,7 @@ class Inventory:
     """Each file's, from before its bytes were digested."""
 
 
+@decoder_kept()
 def take_inventory(
     inputs: Sequence[str],
     *,
@@ -84,7 +87,8 @@ def take_inventory(
     sources: list[Source] = []
     shards: list[Shard] = []
     stamps: list[Stamp] = []
-    for name, path in _paths(inputs, within, output, say, home):
+    # All are looked at before the first is read.
+    for name, path in list(_paths(inputs, within, output, say, home)):
         try:
             stamps.append(Stamp.of(path))
             source = sniff(path)
@@ -125,6 +129,7 @@ def _paths(
                 path.encode()
             except UnicodeEncodeError:
                 raise UserMistake(f"{path!r}: the name is not UTF-8. Rename the file.") from None
+            _refuse_irregular(path)
             real = os.path.realpath(path)
             if output is not None and contains(_replaced(output), real):
                 raise UserMistake(
@@ -142,6 +147,16 @@ def _replaced(output: Path) -> tuple[str, str]:
     """The folders that a run may replace."""
     real = os.path.realpath(output)
     return real, f"{real}{UNUSABLE}"
+
+
+def _refuse_irregular(path: str) -> None:
+    """Raise UserMistake where the path leads to nothing, or to what is no regular file."""
+    try:
+        reason = why_not_regular(path)
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise UserMistake(f"{path}: cannot be read: {reason}.")
 
 
 def _copies(
@@ -172,12 +187,11 @@ def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
         if not found:
             raise UserMistake(f"{given}: the folder holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
         return found
-    if path.is_file():
-        return [given]
     if path.exists():
-        raise UserMistake(f"{given}: neither a file nor a folder.")
+        return [given]
     if glob.has_magic(given):
-        matched = sorted(name for name in glob.glob(given, recursive=True) if os.path.isfile(name))
+        # What is neither a file nor a folder is left in: to leave it out would be to lose it without a word.
+        matched = sorted(name for name in glob.glob(given, recursive=True) if not os.path.isdir(name))
         folders = sorted({os.path.dirname(name) for name in matched})
         results = {folder for folder in folders if _holds_results(folder, say)}
         found = [name for name in matched if os.path.dirname(name) not in results]
@@ -219,7 +233,7 @@ def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list
     running = hashlib.blake2b(digest_size=16)
     size = lines = 0
     cuts = [(0, 1)]
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(_READ_BYTES):
             running.update(chunk)
             if shard_bytes is not None:
@@ -251,7 +265,9 @@ def _format_of(source: Source) -> str:
 
 def _first_rows(source: Source) -> Iterator[Row]:
     held = 0
-    for raw in islice(RawRecords(source), 4 * _SAMPLE_ROWS):
+    # Of a row that is lost nothing is known, and a file may begin with many.
+    raws = (raw for raw in RawRecords(source) if reason_code(raw.problem or "") != DAMAGED_ROW_GROUP)
+    for raw in islice(raws, 4 * _SAMPLE_ROWS):
         row = row_of(raw.data)
         if not isinstance(row, str):
             yield row

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from assay.home import Artifact
+from assay.regular import NotRegular, read_regular
 
 T = TypeVar("T")
 
@@ -107,6 +108,22 @@ class ConvertedPiece:
 
 
 @dataclass(frozen=True, slots=True)
+class Shortfall:
+    """An input that holds less than it should."""
+
+    file: str
+    why: str
+    """``is cut short: the gzip data end in the middle``."""
+    quarantined: int
+    """Records in quarantine for it."""
+
+    def __str__(self) -> str:
+        """A sentence, without its full stop."""
+        records = "1 record of it is" if self.quarantined == 1 else f"{self.quarantined:,} records of it are"
+        return f"{self.file} {self.why}; {records} in quarantine"
+
+
+@dataclass(frozen=True, slots=True)
 class Converted:
     """The convert stage's manifest."""
 
@@ -116,9 +133,11 @@ class Converted:
     lines: int
     """Input lines read (array elements, Parquet rows); blank lines are lines."""
     complete: bool
-    """False where an input was cut short."""
+    """False where an input was cut short or damaged."""
     digest: str
-    """Of everything above: equal digests mean equal records."""
+    """Of everything else: equal digests mean equal records."""
+    shortfalls: tuple[Shortfall, ...] = ()
+    """The inputs that are not complete, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +205,12 @@ def from_json(data: bytes | str, kind: type[T]) -> T:
 def run_manifest_in(folder: Path) -> dict[str, Any] | None:
     """The manifest of the run whose results the folder holds; None where there is none of ours."""
     try:
-        manifest = msgspec.json.decode((folder / RUN_MANIFEST).read_bytes())
+        manifest = msgspec.json.decode(read_regular(folder / RUN_MANIFEST))
     except (
         FileNotFoundError,
         NotADirectoryError,
         IsADirectoryError,
+        NotRegular,
         msgspec.DecodeError,
         UnicodeDecodeError,
         RecursionError,

@@ -15,7 +15,7 @@ from rich.text import Text
 from assay import __version__, card_warnings
 from assay.export.files import ExportedFile
 from assay.languages import DETECTOR
-from assay.manifest import Converted, Filtered, Scored
+from assay.manifest import Converted, Filtered, Scored, Shortfall
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
 from assay.terminal import columns, printable
@@ -25,6 +25,7 @@ from assay.wording import counted
 
 #: What can change a result, or how it is computed.
 _PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect", *DETECTOR)
+_SHORTFALLS_SHOWN = 5
 
 
 def run_manifest(
@@ -58,6 +59,7 @@ def run_manifest(
     return {
         "assay": __version__,
         "complete": converted.complete,
+        "shortfalls": [asdict(one) for one in converted.shortfalls],
         "unusable": nothing_usable(counts.read, counts.dropped, counts.quarantined) if counts.read else None,
         "output": output if output is not None else options.get("output", ""),
         "rows": rows,
@@ -186,9 +188,17 @@ def _remarks(manifest: Mapping[str, Any]) -> list[str]:
         f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {told}."
         for told, count in manifest.get("warnings", {}).items()
     ]
-    if not manifest["complete"]:
-        remarks.append("An input was cut short: its whole records were used, the rest is in quarantine.")
+    shortfalls = [Shortfall(**one) for one in manifest.get("shortfalls", ())]
+    remarks += [f"{line}." for line in shortfalls_told(shortfalls)]
     return remarks
+
+
+def shortfalls_told(shortfalls: Sequence[Shortfall]) -> list[str]:
+    """A line for each of the first inputs that are not complete, and one for the others."""
+    told = [str(one) for one in shortfalls[:_SHORTFALLS_SHOWN]]
+    if more := len(shortfalls) - len(told):
+        told.append(f"{more:,} more inputs are cut short or damaged; manifest.json lists them")
+    return told
 
 
 def _reasons(counts: Mapping[str, int]) -> Iterator[_Line]:

@@ -9,15 +9,18 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
 import msgspec
-import polars as pl
 import zstandard
 
-from assay.errors import UserMistake
+from assay.errors import InputFault, UserMistake
+from assay.parquet import Lost, check_parquet, decoder_kept, read_rows
+from assay.parquet_footer import DamagedParquet
+from assay.regular import open_regular
 
 #: A longer record is quarantined and never held in memory.
 MAX_RECORD_BYTES = 32 << 20
@@ -26,7 +29,8 @@ _READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
 # A zstd block of 4 bytes can stand for 128 KiB: small bites bound what one call gives back.
 _ZSTD_BITE_BYTES = 1 << 12
-_PARQUET_BATCH_ROWS = 4096
+# The most that zstd's own tool makes (--ultra --long=31). A run holds as much for a frame that needs it.
+_ZSTD_WINDOW_BYTES = 2 << 30
 
 BOM = b"\xef\xbb\xbf"
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
@@ -42,6 +46,15 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # A zstd frame that carries no data (RFC 8878, 3.1.2): 0x184D2A50 to 0x184D2A5F, little-endian.
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 _PARQUET_MAGIC = b"PAR1"
+
+#: Reason code of where a file is cut short; of what is behind it there is no more to show.
+CUT_SHORT = "cut_short"
+#: Reason code of a Parquet row that cannot be read. Its place is that of its row group.
+DAMAGED_ROW_GROUP = "damaged_row_group"
+# RFC 8878, 3.1.1: magic, descriptor, window, dictionary, content size.
+_ZSTD_HEADER_BYTES = 4 + 1 + 1 + 4 + 8
+# libzstd's name for a window above its own limit, which is 2 GiB where pointers have 64 bits.
+_ZSTD_WINDOW_WORDS = "requires too much memory"
 _FOREIGN_MAGIC = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7-Zip"}
 
 
@@ -89,8 +102,11 @@ class CutShortError(Exception):
 
 
 def sniff(path: str) -> Source:
-    """How records are packed in the file at ``path``; its magic bytes count for more than its name."""
-    with open(path, "rb") as file:
+    """How records are packed in the file at ``path``; its magic bytes count for more than its name.
+
+    UserMistake where nothing of it can be read, OSError where it is no regular file, too.
+    """
+    with open_regular(path) as file:
         start = file.read(16)
     for magic, name in _FOREIGN_MAGIC.items():
         if start.startswith(magic):
@@ -100,20 +116,57 @@ def sniff(path: str) -> Source:
         compression = "gzip"
     elif start.startswith(_ZSTD_MAGIC) or _ZSTD_SKIPPABLE.match(start):
         compression = "zstd"
+        if refused := _why_zstd_is_not_read(path):
+            raise UserMistake(f"{path}: {refused}")
     if start.startswith(_PARQUET_MAGIC) and compression == "none":
         try:
-            pl.scan_parquet(path, glob=False).collect_schema()
-        except pl.exceptions.PolarsError as error:
+            check_parquet(path)
+        except DamagedParquet as error:
             raise UserMistake(f"{path}: not a Parquet file that can be read: {error}") from error
         return Source(path, "parquet", compression)
     name = path.lower()
     for packed in COMPRESSION_ENDINGS:
         name = name.removesuffix(packed)
     if name.endswith(".parquet"):
-        if os.path.getsize(path) == 0:
+        if not start:
             return Source(path, "lines", "none")
         raise UserMistake(f"{path}: not a Parquet file, though its name says so.")
-    return Source(path, _container(name, _head(path, compression)), compression)
+    head = _head(path, compression)
+    if compression == "none" and path.lower().endswith(COMPRESSION_ENDINGS) and not _is_text(head):
+        raise UserMistake(f"{path}: neither compressed, though its name says so, nor text.")
+    return Source(path, _container(name, head), compression)
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether a file that begins so may be UTF-8 text; a letter may be cut at the end."""
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start >= len(head) - 3 and error.reason == "unexpected end of data"
+    return True
+
+
+def _why_zstd_is_not_read(path: str) -> str | None:
+    """What the first frame that carries data needs and is not given, None where it needs nothing."""
+    with open_regular(path) as file:
+        while _ZSTD_SKIPPABLE.match(start := file.read(_ZSTD_HEADER_BYTES)):
+            file.seek(int.from_bytes(start[4:8], "little") + 8 - len(start), os.SEEK_CUR)
+    try:
+        header = zstandard.get_frame_parameters(start)
+    except zstandard.ZstdError as error:
+        # Of a frame that is cut short or damaged, reading will say so.
+        if _ZSTD_WINDOW_WORDS not in str(error):
+            return None
+        return (
+            f"its zstd frames have a window of more than {_ZSTD_WINDOW_BYTES >> 30} GiB, which must be held "
+            "in memory. Compress it again with `zstd --long=31` or less."
+        )
+    if header.dict_id:
+        return (
+            f"was compressed with zstd dictionary {header.dict_id}, without which it cannot be read. "
+            "Compress it again without one."
+        )
+    return None
 
 
 def _head(path: str, compression: str) -> bytes:
@@ -155,7 +208,7 @@ def stream(source: Source) -> Iterator[bytes]:
 
 def _plain(path: str, offset: int, length: int | None) -> Iterator[bytes]:
     """Yield the file's bytes from ``offset``, ``length`` of them or all."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(offset)
         left = length
         while chunk := file.read(_READ_BYTES if left is None else min(_READ_BYTES, left)):
@@ -166,13 +219,15 @@ def _plain(path: str, offset: int, length: int | None) -> Iterator[bytes]:
 
 def _gunzipped(path: str) -> Iterator[bytes]:
     """Yield the content of a gzip file of any number of members, at most 1 MiB at a time."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         packed = file.read(_READ_BYTES)
         while True:
+            before = unpacker.copy()
             try:
                 unpacked = unpacker.decompress(packed, _READ_BYTES)
             except zlib.error as error:
+                yield from _up_to_the_fault(before.decompress, packed)
                 raise CutShortError(f"the gzip data are damaged ({error})") from error
             if unpacked:
                 yield unpacked
@@ -198,24 +253,55 @@ def _gunzipped(path: str) -> Iterator[bytes]:
                     raise CutShortError("the gzip data end in the middle")
 
 
+def _up_to_the_fault(unpack: Callable[[bytes], bytes], packed: bytes) -> Iterator[bytes]:
+    """Yield what comes out of ``packed`` before the byte at which unpacking fails, in pieces of some size.
+
+    Of a call that fails, libraries give nothing: neither what came before, nor, where it is the checksum at
+    the end that is wrong, all that there is.
+    """
+    held = bytearray()
+    with suppress(zlib.error, zstandard.ZstdError):
+        for at in range(len(packed)):
+            held += unpack(packed[at : at + 1])
+            if len(held) >= _READ_BYTES:
+                yield bytes(held)
+                held.clear()
+    if held:
+        yield bytes(held)
+
+
+def _zstd_unpacker() -> zstandard.ZstdDecompressionObj:
+    return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
+
+
 def _unzstd(path: str) -> Iterator[bytes]:
     """Yield the content of a zstd file of any number of frames, a bounded amount at a time."""
-    with open(path, "rb") as file:
-        unpacker = zstandard.ZstdDecompressor().decompressobj()
+    with open_regular(path) as file:
+        unpacker = _zstd_unpacker()
+        # Where the frame begins, and where what is unpacked next does.
+        frame = at = 0
         packed = file.read(_ZSTD_BITE_BYTES)
         while packed:
             try:
                 unpacked = unpacker.decompress(packed)
             except zstandard.ZstdError as error:
+                again = _zstd_unpacker()
+                file.seek(frame)
+                while frame < at and (passed := file.read(min(_ZSTD_BITE_BYTES, at - frame))):
+                    again.decompress(passed)
+                    frame += len(passed)
+                yield from _up_to_the_fault(again.decompress, packed)
                 raise CutShortError(f"the zstd data are damaged ({error})") from error
             if unpacked:
                 yield unpacked
+            at += len(packed)
             packed = unpacker.unused_data if unpacker.eof else b""
             if unpacker.eof:
+                frame = at = at - len(packed)
                 packed = packed or file.read(_ZSTD_BITE_BYTES)
                 if not packed:
                     return
-                unpacker = zstandard.ZstdDecompressor().decompressobj()
+                unpacker = _zstd_unpacker()
             else:
                 packed = file.read(_ZSTD_BITE_BYTES)
         raise CutShortError("the zstd data end in the middle")
@@ -238,8 +324,8 @@ class RawRecords:
     ):
         self.lines = 0
         """Lines, elements or rows read so far; blank lines are lines."""
-        self.complete = True
-        """False once the stream was found to be cut short."""
+        self.why_incomplete: str | None = None
+        """Why there is less than there should be, once that was found; a record says so too."""
         self._source = source
         self._offset = offset
         self._length = length
@@ -247,6 +333,11 @@ class RawRecords:
         self._limit = max_record_bytes
         self._cut: str | None = None
         """How the stream was found to be cut short, once it was."""
+
+    @property
+    def complete(self) -> bool:
+        """False once less was found than there should be."""
+        return self.why_incomplete is None
 
     def __iter__(self) -> Iterator[RawRecord]:
         if self._source.container == "parquet":
@@ -305,7 +396,6 @@ class RawRecords:
                 else:
                     held.clear()
         cut = self._cut
-        self.complete = cut is None
         if begun:
             self.lines += 1
             data = b"".join(held)
@@ -313,10 +403,18 @@ class RawRecords:
                 yield RawRecord(line, start, begun, b"", self._too_long(begun))
             elif not data.isspace():
                 if cut is not None and not _is_json(data):
-                    yield RawRecord(line, start, begun, b"", f"cut_short: {cut}")
-                else:
-                    data = data.removesuffix(b"\r")
-                    yield RawRecord(line, start, len(data), data)
+                    yield self._cut_record(line, start, begun, cut)
+                    return
+                data = data.removesuffix(b"\r")
+                yield RawRecord(line, start, len(data), data)
+            line += 1
+        if cut is not None:
+            yield self._cut_record(line, start + begun, 0, cut)
+
+    def _cut_record(self, line: int, offset: int, length: int, why: str) -> RawRecord:
+        """What says that the file is cut short here: the record it is cut in, or nothing, of length 0."""
+        self.why_incomplete = f"is cut short: {why}"
+        return RawRecord(line, offset, length, b"", f"{CUT_SHORT}: {why}")
 
     def _split_values(self, chunks: Iterator[bytes], *, bracketed: bool) -> Iterator[RawRecord]:
         chunks, bom_bytes = _without_bom(chunks)
@@ -332,8 +430,7 @@ class RawRecords:
                 "the JSON array has no closing bracket, or a quote or bracket in this element is not "
                 "closed and takes what follows with it"
             )
-        if cut is not None:
-            self.complete = False
+        end = splitter.end
         rest = splitter.unfinished()
         if rest is not None:
             offset, length, data = rest
@@ -344,36 +441,32 @@ class RawRecords:
             elif splitter.closed:
                 problem = "trailing_data: something follows the JSON array's closing bracket"
             elif not _is_json(data):
-                problem = f"cut_short: {cut or 'the file ends in the middle of a JSON value'}"
-                self.complete = False
+                cut = cut or "the file ends in the middle of a JSON value"
+                yield self._cut_record(self.lines, offset, length, cut)
+                return
             yield RawRecord(self.lines, offset, length, b"" if problem else data, problem)
+        if cut is not None:
+            yield self._cut_record(self.lines + 1, end, 0, cut)
 
     def _parquet_rows(self) -> Iterator[RawRecord]:
-        rows = _rows_as_json(self._source.path)
-        while True:
-            line = self.lines + 1
-            try:
-                data = next(rows, None)
-            except pl.exceptions.PolarsError as error:
-                self.complete = False
-                yield RawRecord(line, line - 1, 0, b"", f"cut_short: the Parquet data are damaged ({error})")
-                return
-            if data is None:
-                return
-            self.lines = line
-            problem = self._too_long(len(data)) if len(data) > self._limit else None
-            yield RawRecord(line, line - 1, len(data), b"" if problem else data, problem)
+        path = self._source.path
+        try:
+            for first, found in read_rows(path):
+                if isinstance(found, Lost):
+                    yield from self._lost_rows(first, found)
+                    continue
+                for row, data in enumerate(found, first):
+                    self.lines = row + 1
+                    problem = self._too_long(len(data)) if len(data) > self._limit else None
+                    yield RawRecord(row + 1, row, len(data), b"" if problem else data, problem)
+        except DamagedParquet as error:
+            raise InputFault(f"{path}: can no longer be read: {error}") from error
 
-
-def _rows_as_json(path: str) -> Iterator[bytes]:
-    """Yield every Parquet row as a JSON object, a batch of rows in memory at a time."""
-    encode = msgspec.json.Encoder().encode
-    batches = pl.scan_parquet(path, glob=False).collect_batches(
-        chunk_size=_PARQUET_BATCH_ROWS, maintain_order=True
-    )
-    for batch in batches:
-        for row in batch.iter_rows(named=True):
-            yield encode(row)
+    def _lost_rows(self, first: int, lost: Lost) -> Iterator[RawRecord]:
+        self.why_incomplete = self.why_incomplete or f"is damaged: {lost.why}"
+        for row in range(first, first + lost.rows):
+            self.lines = row + 1
+            yield RawRecord(row + 1, lost.offset, lost.length, b"", f"{DAMAGED_ROW_GROUP}: {lost.why}")
 
 
 def _without_bom(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], int]:
@@ -482,6 +575,11 @@ class _ValueSplitter:
         self._position -= keep_from
         self._start = 0
 
+    @property
+    def end(self) -> int:
+        """Where what was fed ends."""
+        return self._buffer_offset + len(self._buffer)
+
     def unfinished(self) -> tuple[int, int, bytes] | None:
         """What follows the last whole value: (offset, length, data), or None where nothing does."""
         return next(self._value(len(self._buffer)), None)
@@ -510,12 +608,18 @@ def read_originals(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[byte
 
     A span may be part of a record: ask for a long one in pieces. In a Parquet file the offset is the
     row, from 0, and the bytes are the row as JSON. A Parquet file that has become shorter ends it early.
+    Of what is ``DAMAGED_ROW_GROUP`` there is no original.
     """
-    source = sniff(path)
+    with decoder_kept():
+        yield from _read_originals(sniff(path), spans)
+
+
+def _read_originals(source: Source, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    path = source.path
     if source.container == "parquet":
         yield from _original_rows(path, spans)
     elif source.compression == "none":
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             for offset, length in spans:
                 file.seek(offset)
                 yield file.read(length)
@@ -523,14 +627,17 @@ def read_originals(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[byte
         yield from _slices(stream(source), spans)
 
 
-def _original_rows(path: str, spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:
-    rows = enumerate(_rows_as_json(path))
-    for offset, length in spans:
-        # No row is that short: the span stands for damaged data, of which there is nothing to show.
-        found = next((data for at, data in rows if at == offset), None) if length else b""
-        if found is None:
-            return
-        yield found
+def _original_rows(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    wanted = [offset for offset, _ in spans]
+    at = 0
+    for first, found in read_rows(path, wanted):
+        if isinstance(found, Lost):
+            continue
+        while at < len(wanted) and wanted[at] < first + len(found):
+            if wanted[at] < first:
+                return
+            yield found[wanted[at] - first]
+            at += 1
 
 
 def _slices(chunks: Iterator[bytes], spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:

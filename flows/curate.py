@@ -25,7 +25,7 @@ from assay.errors import AssayError, OutputRefused
 from assay.export.first_rows import first_rows
 from assay.manifest import Converted, Counts, Filtered, Scored
 from assay.releases import new_only, released
-from assay.report import run_manifest, summary_table, summary_text
+from assay.report import run_manifest, shortfalls_told, summary_table, summary_text
 from assay.scoring import ScoringWork, preview
 from assay.store import nameless_scores
 from assay.usable import nothing_usable
@@ -80,7 +80,7 @@ def _end_of(manifest: dict[str, Any]) -> State[Any]:
     rows = manifest["rows"]
     message = f"{rows['kept']:,} of {rows['read']:,} records kept"
     if not manifest["complete"]:
-        return Completed(name=INCOMPLETE, message=f"{message}; an input was cut short")
+        return Completed(name=INCOMPLETE, message=f"{message}; an input is cut short or damaged")
     return Completed(message=message)
 
 
@@ -184,8 +184,8 @@ def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Con
         )
         stage.cached = finished.cached
         stage.note = _counted(finished.manifest.counts, "ok")
-    if not finished.manifest.complete:
-        console.say("warning: an input was cut short; its whole records are used, and this run exits with 1")
+    for line in shortfalls_told(finished.manifest.shortfalls):
+        console.say(f"warning: {line}, and this run exits with 1")
     return finished.manifest
 
 

@@ -132,7 +132,8 @@ examples:
 
 exit codes:
   0    finished, whether or not records were quarantined
-  1    a fault, an input that was cut short, or none of whose records could be used
+  1    a fault, an input that is cut short or damaged, or none of whose records
+       could be used
   2    a mistake in what was asked for, found before any work
   75   stopped early; the same command goes on from there
   130  Ctrl-C, 143 SIGTERM; the same command goes on from there

@@ -1,7 +1,7 @@
 """From a command line to an exit code: one sentence for what went wrong, and nothing left running.
 
-Exit codes: 0 finished; 1 a fault, an input cut short, or no record of use; 2 the user's mistake; 75 stopped
-but resumable; 130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 finished; 1 a fault, an input cut short or damaged, or no record of use; 2 the user's mistake;
+75 stopped but resumable; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import resource
@@ -28,7 +29,7 @@ from assay.ingest import take_inventory
 from assay.manifest import from_json, to_json
 from assay.progress import Silent
 from assay.schema import Message, turn_keys
-from assay.sources import read_originals
+from assay.sources import RawRecord, RawRecords, read_originals
 
 DATA = os.environ.get("ASSAY_TEST_DATA")
 
@@ -514,6 +515,27 @@ def test_a_file_that_is_changed_after_its_inventory_is_not_kept_under_its_digest
     monkeypatch.undo()
     rewrite(original)
     assert "mill" in str(converted_paths(tmp_path, str(path)).records[0]["messages"])
+
+
+def test_no_file_is_called_incomplete_of_which_the_quarantine_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(self: RawRecords, *_: Any) -> RawRecord:
+        self.why_incomplete = "is cut short: nobody says where"
+        return RawRecord(2, 0, 0, PAIR_LINE)
+
+    data = gzip.compress(PAIR_LINE + b"\n" + PAIR_LINE)[:-9]
+    monkeypatch.setattr(RawRecords, "_cut_record", silent)
+    with pytest.raises(AssayError, match=r"a\.jsonl\.gz is cut short: .*no record in quarantine says so"):
+        converted_file(tmp_path, data, name="a.jsonl.gz")
+    monkeypatch.undo()
+    # Elsewhere: what was converted is kept.
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    outcome = converted_file(folder, data, name="a.jsonl.gz", limit=1)
+    assert (outcome.converted.complete, outcome.converted.shortfalls) == (True, ())
+    outcome = converted_file(folder, data, name="a.jsonl.gz")
+    assert [one.quarantined for one in outcome.converted.shortfalls] == [1]
 
 
 def test_the_digest_is_that_of_the_manifest(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -15,10 +16,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from assay.errors import UserMistake
+from assay.export.quarantine import quarantine_lines
+from assay.home import Home
 from assay.ingest import take_inventory
 from assay.sources import CutShortError, RawRecords, Source, read_originals, sniff, stream
 
 PAIR = line("Which way to the mill?", "Left at the bridge.")
+
+CHECKED_ZSTD = zstandard.ZstdCompressor(write_checksum=True).compress(PAIR + b"\n")
+#: A frame that states a byte more than its one block holds, which is stored as it is.
+SIZED_ZSTD = (
+    b"\x28\xb5\x2f\xfd\x20"
+    + bytes([len(PAIR) + 2])
+    + ((len(PAIR) + 1) << 3 | 1).to_bytes(3, "little")
+    + PAIR
+    + b"\n"
+)
+#: A frame with a window of 2 GiB and one block, stored as it is.
+LONG_WINDOW = b"\x28\xb5\x2f\xfd\x00\xa8" + (len(PAIR) << 3 | 1).to_bytes(3, "little") + PAIR
 
 
 def write(path: Path, data: bytes = PAIR + b"\n") -> str:
@@ -75,7 +90,7 @@ def test_a_relative_path_stays_relative(tmp_path: Path, monkeypatch: pytest.Monk
         ("empty", "holds no file"),
         ("results", "holds the results of a run"),
         ("results/*.jsonl", "matches no file but results of runs: name the file in .*results that is meant"),
-        ("pipe", "neither a file nor a folder"),
+        ("pipe", r"pipe: cannot be read: it is a FIFO \(named pipe\), and only regular files are read\.$"),
         ("old.jsonl.bz2", "bzip2 is not read"),
         ("fake.parquet", "not a Parquet file"),
         ("torn.parquet", "not a Parquet file"),
@@ -90,6 +105,42 @@ def test_what_cannot_be_read_is_the_users_mistake(tmp_path: Path, given: str, sa
     write_results(tmp_path / "results")
     with pytest.raises(UserMistake, match=said):
         take_inventory([str(tmp_path / given)])
+
+
+@pytest.mark.parametrize("where", ["", "*.jsonl", "pipe.jsonl"])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, r"pipe\.jsonl: cannot be read: it is a FIFO"),
+        (lambda path: path.symlink_to("/dev/zero"), r"pipe\.jsonl: cannot be read: it is a character device"),
+        (lambda path: path.symlink_to("fifo"), r"pipe\.jsonl: cannot be read: it is a FIFO"),
+    ],
+)
+@pytest.mark.timeout(20)
+def test_what_is_no_regular_file_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, make: Callable[[Path], object], said: str
+) -> None:
+    write(tmp_path / "chats/a.jsonl")
+    os.mkfifo(tmp_path / "chats/fifo")
+    make(tmp_path / "chats/pipe.jsonl")
+    monkeypatch.setattr("assay.ingest.sniff", lambda path: pytest.fail(f"{path} was read"))
+    with pytest.raises(UserMistake, match=said):
+        take_inventory([str(tmp_path / "chats/a.jsonl"), str(tmp_path / "chats" / where)])
+
+
+def test_a_link_that_leads_nowhere_is_not_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").symlink_to("gone")
+    for where in (tmp_path, tmp_path / "*.jsonl"):
+        with pytest.raises(UserMistake, match=r"b\.jsonl: cannot be read: No such file"):
+            take_inventory([str(where)])
+
+
+@pytest.mark.timeout(20)
+def test_a_folder_whose_manifest_is_a_fifo_holds_no_results(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl")
+    os.mkfifo(tmp_path / "manifest.json")
+    assert [file.path for file in take_inventory([str(tmp_path / "*.jsonl")]).files] == [path]
 
 
 def test_no_input_is_the_users_mistake() -> None:
@@ -281,7 +332,77 @@ def test_members_frames_and_padding_are_read_through(tmp_path: Path) -> None:
 
 def test_garbage_after_gzip_makes_it_incomplete(tmp_path: Path) -> None:
     raws = RawRecords(sniff(write(tmp_path / "a.jsonl.gz", gzip.compress(PAIR + b"\n") + b"garbage")))
-    assert [raw.data for raw in raws] == [PAIR]
+    whole, cut = raws
+    assert whole.data == PAIR
+    assert cut == (2, len(PAIR) + 1, 0, b"", "cut_short: something that is not gzip follows the gzip data")
+    assert raws.why_incomplete == "is cut short: something that is not gzip follows the gzip data"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        # The checksum, then the length, in a gzip member's last eight bytes.
+        ("a.jsonl.gz", gzip.compress(PAIR + b"\n")[:-8] + b"\0" * 8, "incorrect data check"),
+        ("b.jsonl.gz", gzip.compress(PAIR + b"\n")[:-4] + b"\0" * 4, "incorrect length check"),
+        ("c.jsonl.zst", CHECKED_ZSTD[:-4] + b"\0" * 4, "doesn't match checksum"),
+        ("d.jsonl.zst", SIZED_ZSTD, "the zstd data are damaged"),
+        ("e.json", b"[" + PAIR, "the JSON array has no closing bracket"),
+        ("f.json.gz", gzip.compress(b"[" + PAIR + b"]")[:-8] + b"\0" * 8, "incorrect data check"),
+    ],
+)
+def test_what_says_how_much_there_is_is_held_against_what_came_out(
+    tmp_path: Path, name: str, data: bytes, said: str
+) -> None:
+    """All records are whole, and yet something is missing or altered: the quarantine says so."""
+    outcome = converted_file(tmp_path, data, name=name)
+    assert [record["outcome"] for record in outcome.records] == ["ok", "quarantined"]
+    assert outcome.records[1]["reason"].startswith("cut_short: ")
+    assert said in outcome.records[1]["reason"]
+    assert not outcome.converted.complete
+    (shortfall,) = outcome.converted.shortfalls
+    assert (shortfall.file, shortfall.quarantined) == (str(tmp_path / name), 1)
+    records = pl.DataFrame(outcome.records).filter(pl.col("outcome") == "quarantined")
+    (entry,) = quarantine_lines(outcome.converted.inputs[0], records, Home(tmp_path / "home"))
+    assert json.loads(entry)["original"] == ""
+
+
+def test_a_long_zstd_window_is_read(tmp_path: Path) -> None:
+    """As ``zstd --long=31`` writes it; the frame's descriptor is followed by the window's."""
+    assert zstandard.get_frame_parameters(LONG_WINDOW).window_size == 2 << 30
+    outcome = converted_file(tmp_path, LONG_WINDOW, name="a.jsonl.zst")
+    assert outcome.converted.counts.ok == 1
+    assert outcome.converted.complete
+
+
+def test_zstd_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    beyond = LONG_WINDOW[:5] + b"\xb0" + LONG_WINDOW[6:]
+    skippable = b"\x53\x2a\x4d\x18\x03\x00\x00\x00abc"
+    with_dictionary = b"\x28\xb5\x2f\xfd\x01\x58\x07" + LONG_WINDOW[6:]
+    for data, said in (
+        (beyond, "window of more than 2 GiB"),
+        (skippable + beyond, "window of more than 2 GiB"),
+        (with_dictionary, "compressed with zstd dictionary 7"),
+    ):
+        with pytest.raises(UserMistake, match=said):
+            take_inventory([write(tmp_path / "a.jsonl.zst", data)])
+
+
+def test_a_file_that_is_packed_by_name_and_neither_packed_nor_text_is_refused(tmp_path: Path) -> None:
+    for name, data in (("a.jsonl.gz", gzip.compress(PAIR)), ("a.jsonl.zst", zstandard.compress(PAIR))):
+        flipped = bytes([data[0] ^ 1]) + data[1:]
+        with pytest.raises(UserMistake, match="neither compressed, though its name says so, nor text"):
+            take_inventory([write(tmp_path / name, flipped)])
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor(write_checksum=True).compress])
+def test_all_before_a_fault_comes_out_also_in_a_later_part(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    """Of the second member or frame, which is larger than what is read at a time, the checksum is wrong."""
+    rows = [line(os.urandom(60).hex(), "x") for _ in range(40_000)]
+    data = pack(PAIR + b"\n") + pack(b"\n".join(rows))
+    raws = RawRecords(sniff(write(tmp_path / "a.jsonl.packed", data[:-1] + bytes([data[-1] ^ 1]))))
+    assert [raw.data for raw in raws] == [PAIR, *rows, b""]
     assert not raws.complete
 
 
@@ -463,28 +584,6 @@ def test_parquet_rows_are_read_in_order(tmp_path: Path) -> None:
     third, last = read_originals(str(path), [(2, 1), (8, 1)])
     assert json.loads(third)["score"] == 1.0
     assert json.loads(last)["score"] == 4.0
-
-
-def test_damaged_parquet_gives_the_rows_before_the_damage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("assay.sources._PARQUET_BATCH_ROWS", 50)
-    texts = [os.urandom(500).hex() for _ in range(5000)]
-    path = tmp_path / "a.parquet"
-    pl.DataFrame({"prompt": texts, "response": texts}).write_parquet(path, row_group_size=100)
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 3000] = bytes(3000)
-    path.write_bytes(data)
-    raws = RawRecords(sniff(str(path)))
-    *whole, last = raws
-    assert 0 < len(whole) < 5000
-    assert [json.loads(raw.data)["prompt"] for raw in whole] == texts[: len(whole)]
-    assert last.problem is not None
-    assert last.problem.startswith("cut_short: the Parquet data are damaged (")
-    assert not raws.complete
-    spans = [(raw.offset, raw.length) for raw in (whole[0], last)]
-    assert list(read_originals(str(path), spans)) == [whole[0].data, b""]
 
 
 def test_originals_of_a_parquet_file_that_has_shrunk_end_early(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from assay import __version__
 from assay.export.files import ExportedFile
-from assay.manifest import Converted, Counts, Filtered, InputFile, Scored
+from assay.manifest import Converted, Counts, Filtered, InputFile, Scored, Shortfall
 from assay.report import escaped, run_manifest, summary_markdown, summary_table, summary_text
 from assay.rewards.protocol import ModelSpec
 from assay.scoring import ScoringWork
@@ -141,10 +141,14 @@ def test_a_summary_says_what_happened(summary):
     ):
         assert said in text, said
     assert "cut short" not in text
-    assert "cut short" in summary(manifest(converted=CONVERTED_CUT))
+    cut = " ".join(summary(manifest(converted=CONVERTED_CUT)).replace("\\", "").split())
+    assert cut.count(f"{CUT}.") == 5
+    assert str(CUT).endswith("in the middle; 1 record of it is in quarantine")
+    assert "2 more inputs are cut short or damaged" in cut
 
 
-CONVERTED_CUT = Converted(CONVERTED.inputs, (), CONVERTED.counts, 18, False, "c" * 32)
+CUT = Shortfall("data/a.jsonl.gz", "is cut short: the gzip data end in the middle", 1)
+CONVERTED_CUT = Converted(CONVERTED.inputs, (), CONVERTED.counts, 18, False, "c" * 32, (CUT,) * 7)
 
 
 def test_the_table_is_a_table_and_fits_80_columns():

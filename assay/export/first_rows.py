@@ -11,7 +11,8 @@ from assay.disk import read_artifact
 from assay.errors import AssayError
 from assay.home import Home
 from assay.manifest import Converted, ConvertedPiece, Filtered, FilteredPiece, reason_code
-from assay.sources import read_originals
+from assay.parquet_footer import DamagedParquet
+from assay.sources import DAMAGED_ROW_GROUP, read_originals
 from assay.terminal import printable
 
 #: Rows that are shown.
@@ -31,18 +32,31 @@ def first_rows(converted: Converted, filtered: Filtered | None, home: Home) -> I
     inputs = {file.path: file for file in converted.inputs}
     for piece, decisions in zip(converted.pieces, decided, strict=True):
         rows = _rows(piece, decisions, home).head(_MOST - shown)
-        spans = [(offset, min(length, _BYTES)) for offset, length in rows.select("offset", "length").rows()]
+        places = rows.select("line", "offset", "length", "reason").rows()
+        spans = [
+            (offset, min(length, _BYTES)) for _, offset, length, reason in places if not _is_lost(reason)
+        ]
         try:
             originals = list(read_originals(local_path(inputs[piece.file], home), spans))
-        except (AssayError, OSError, pl.exceptions.PolarsError):
+        except (AssayError, OSError, DamagedParquet):
             # The file has changed, or is gone: where the rows were is known all the same.
             originals = []
-        for number, (line, reason) in enumerate(rows.select("line", "reason").iter_rows()):
-            text = _beginning(originals[number]) if number < len(originals) else "(cannot be read again)"
+        left = iter(originals)
+        for line, _, _, reason in places:
+            if _is_lost(reason):
+                text = "(cannot be read)"
+            else:
+                original = next(left, None)
+                text = "(cannot be read again)" if original is None else _beginning(original)
             yield f"{printable(piece.file)}:{line} ({printable(reason_code(reason or ''))}): {text}"
         shown += rows.height
         if shown >= _MOST:
             return
+
+
+def _is_lost(reason: str | None) -> bool:
+    """Whether there is nothing to show of a record, whose offset is not its own."""
+    return reason_code(reason or "") == DAMAGED_ROW_GROUP
 
 
 def _rows(piece: ConvertedPiece, decisions: FilteredPiece | None, home: Home) -> pl.DataFrame:
@@ -51,7 +65,7 @@ def _rows(piece: ConvertedPiece, decisions: FilteredPiece | None, home: Home) ->
     if decisions is not None:
         reasons = read_artifact(decisions.decisions, home, ["row", "reason"])
         records = records.drop("reason").join(reasons, on="row", how="left", maintain_order="left")
-    return records.unique("line", keep="first", maintain_order=True).sort("offset")
+    return records.unique("line", keep="first", maintain_order=True).sort("line")
 
 
 def _beginning(original: bytes) -> str:

@@ -13,10 +13,11 @@ from assay.bucket_inputs import local_path
 from assay.errors import InputFault, UserMistake
 from assay.home import Home, digest_of_file
 from assay.manifest import InputFile, reason_code
-from assay.sources import Stamp, read_originals
+from assay.parquet_footer import DamagedParquet
+from assay.sources import DAMAGED_ROW_GROUP, Stamp, read_originals
 
-#: Reason code of a line that is too long to be held; its original stays where it is.
-LINE_TOO_LONG = "line_too_long"
+#: Reason codes of what cannot be held or read; its original stays where it is.
+WITHOUT_ORIGINAL = ("line_too_long", DAMAGED_ROW_GROUP)
 
 
 def quarantine_lines(file: InputFile, records: pl.DataFrame, home: Home) -> Iterator[bytes]:
@@ -24,8 +25,8 @@ def quarantine_lines(file: InputFile, records: pl.DataFrame, home: Home) -> Iter
 
     ``records`` are of one file, in input order: ``line``, ``part``, ``offset``, ``length``, ``reason``.
     The original is ``original`` where its bytes are UTF-8, else ``original_base64``. A line that is
-    too long to be held has its ``length`` in bytes instead. InputFault where the file is no longer what
-    was converted.
+    too long to be held has its ``length`` in bytes instead, and a row that cannot be read that of its row
+    group. InputFault where the file is no longer what was converted.
     """
     originals = _Originals(file, local_path(file, home), records)
     encode = msgspec.json.Encoder().encode
@@ -39,7 +40,7 @@ def quarantine_lines(file: InputFile, records: pl.DataFrame, home: Home) -> Iter
             "offset": offset,
             "reason": reason,
         }
-        if reason_code(reason) == LINE_TOO_LONG:
+        if reason_code(reason) in WITHOUT_ORIGINAL:
             entry["length"] = length
         else:
             original = originals.take(offset, length)
@@ -62,7 +63,7 @@ class _Originals:
         self._file = file
         self._path = path
         wanted = (
-            records.filter(pl.col("reason").str.split(":").list.first() != LINE_TOO_LONG)
+            records.filter(~pl.col("reason").str.split(":").list.first().is_in(WITHOUT_ORIGINAL))
             .group_by("offset", "length")
             .len("uses")
             .sort("offset", "length")
@@ -100,7 +101,7 @@ class _Originals:
         while span not in self._held:
             try:
                 data = next(self._originals)
-            except (OSError, StopIteration, UserMistake, pl.exceptions.PolarsError) as error:
+            except (OSError, StopIteration, UserMistake, DamagedParquet) as error:
                 raise self._changed(str(error) or "it has become shorter") from error
             if len(data) != self._spans[self._next_span][1]:
                 raise self._changed("it has become shorter")

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import fakes
+import polars as pl
 import pytest
 from planted import Bomb
 from prefect.client.orchestration import get_client
@@ -443,12 +445,29 @@ def test_an_input_that_was_cut_short_gives_its_whole_records_and_exit_1(
     path = tmp_path / "cut.jsonl.gz"
     text = "".join(line(f"q{n}", os.urandom(200).hex()) + "\n" for n in range(50))
     path.write_bytes(gzip.compress(text.encode())[:-3000])
-    for ran in (curate("--input", path, "--dry-run"), curate("--input", path)):
+    damaged = tmp_path / "damaged.parquet"
+    rows = [f"row {n}" for n in range(30)]
+    pl.DataFrame({"prompt": rows, "response": rows}).write_parquet(damaged, row_group_size=10)
+    data = bytearray(damaged.read_bytes())
+    data[4:40] = bytes(36)
+    damaged.write_bytes(data)
+    inputs = ("--input", path, "--input", damaged)
+    for ran in (curate(*inputs, "--dry-run"), curate(*inputs)):
         assert ran.code == 1
-        assert "cut short" in ran.err
+        err = " ".join(ran.err.split())
+        assert (
+            "cut.jsonl.gz is cut short: the gzip data end in the middle; 1 record of it is in quarantine"
+            in err
+        )
+        assert "damaged.parquet is damaged: row group 1 of 3 cannot be read (" in err
+        assert "10 records of it are in quarantine" in err
         assert "Traceback" not in ran.err
     assert ran.manifest["complete"] is False
-    assert 20 < ran.manifest["rows"]["kept"] < 50
+    assert 40 < ran.manifest["rows"]["kept"] < 70
+    quarantined = [json.loads(each) for each in ran.files()["quarantine.jsonl"].splitlines()]
+    told = Counter((entry["file"], entry["reason"].partition(":")[0]) for entry in quarantined)
+    assert told == {(str(path), "cut_short"): 1, (str(damaged), "damaged_row_group"): 10}
+    assert [one["quarantined"] for one in ran.manifest["shortfalls"]] == [1, 10]
 
 
 def test_strict_stops_at_the_first_bad_record_with_its_place(curate: Callable[..., Ran], chats: Path) -> None:
