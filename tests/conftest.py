@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
 import subprocess
 import tempfile
@@ -67,6 +68,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         reporter.write_line("")
         for command in left:
             reporter.write_line(f"left behind by a test: {command}", red=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_in_a_quick_test(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What starts Dask's processes is marked, so that ``make test-fast`` stays fast."""
+    if not {mark.name for mark in request.node.iter_markers()} & {"slow", "operated", "faults"}:
+
+        def refused(process: object) -> None:
+            raise RuntimeError(f"{request.node.name} starts a process: mark it slow")
+
+        monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refused)
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,7 @@ def test_tokens_are_counted_of_a_turn_with_all_before_it(tmp_path: Path) -> None
     assert outcomes[1].tokens_cut == counted[1] - 96
 
 
+@pytest.mark.slow
 def test_conversations_beyond_the_trained_length_are_scored_counted_and_can_be_dropped(
     tmp_path: Path,
 ) -> None:

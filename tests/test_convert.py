@@ -443,6 +443,7 @@ def test_many_small_files_need_few_open_files(tmp_path: Path) -> None:
     assert [said(record)[0][1] for record in outcome.records] == [f"q{number}" for number in range(400)]
 
 
+@pytest.mark.slow
 def test_one_huge_file_needs_bounded_memory(tmp_path: Path) -> None:
     """Fault 42: 400 MB of input with less than 300 MB of address space to spare for data."""
     path = tmp_path / "a.jsonl"

@@ -24,6 +24,8 @@ from assay.scoring import ScoringWork
 from assay.shard import Shard, score_shard
 from assay.store import KEY, ScoreStore
 
+pytestmark = pytest.mark.slow
+
 #: So many take a shard well beyond the 10 s within which its worker is to have left it.
 MANY = int(30 / fakes.SLOW_SECONDS)
 
@@ -90,6 +92,7 @@ def segments(home: Home, model: ModelSpec) -> list[Path]:
 
 
 @pytest.mark.parametrize("ending", ["told to stop", "killed"])
+@pytest.mark.faults
 def test_a_worker_that_outlives_its_run_leaves_the_shard_within_a_batch(
     ending: str, home: Home, tmp_path: Path, scheduler: Client
 ) -> None:

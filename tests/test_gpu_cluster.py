@@ -140,6 +140,7 @@ def assert_fit_for_a_gpu(worker: dict[str, Any]) -> None:
     assert worker["address"].startswith("tls://127.0.0.1:")
 
 
+@pytest.mark.slow
 def test_each_worker_of_a_group_sees_its_group_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from distributed import Client, Security
 
@@ -187,6 +188,7 @@ def stand_in_for_dask_cuda() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_there_is_a_worker_a_gpu_that_sees_its_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     hostile_shell(monkeypatch)
     monkeypatch.setitem(sys.modules, "dask_cuda", stand_in_for_dask_cuda())
@@ -199,6 +201,7 @@ def test_there_is_a_worker_a_gpu_that_sees_its_own_alone(monkeypatch: pytest.Mon
         assert_fit_for_a_gpu(worker)
 
 
+@pytest.mark.slow
 def test_workers_on_cpus_have_no_limit_that_weights_would_count_towards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -248,6 +251,7 @@ def broken_model(folder: Path) -> ModelSpec:
 
 
 @pytest.mark.parametrize("text", [BREAKS, f"always {BREAKS}"])
+@pytest.mark.faults
 def test_a_worker_that_lost_its_device_is_replaced_and_the_rest_is_scored(tmp_path: Path, text: str) -> None:
     records = [Record(n + 1, (("user", f"question {n}"), ("assistant", f"answer {n}"))) for n in range(6)]
     records.insert(3, Record(9, (("user", text), ("assistant", "yes"))))

@@ -30,6 +30,8 @@ from assay.scoring import ScoringWork
 from assay.shard import Shard, score_shard
 from assay.store import ScoreStore
 
+pytestmark = pytest.mark.slow
+
 TESTS = str(Path(__file__).parent)
 TWO_WORKERS = ClusterOptions(workers=2)
 
@@ -194,6 +196,7 @@ def test_a_turn_without_a_score_keeps_its_reason_and_is_not_tried_again(
     assert score(converted, model, home)[0] == scored
 
 
+@pytest.mark.faults
 def test_a_turn_that_kills_every_worker_takes_no_other_with_it(home: Home, model: ModelSpec) -> None:
     shared = chat("Hi", "Hello there")
     grown = (*shared, *chat("and", f"now {fakes.POISON}"))
@@ -227,6 +230,7 @@ def test_threads_of_one_worker_write_whole_segments(home: Home, model: ModelSpec
     assert scoring.is_current(scored, home)
 
 
+@pytest.mark.faults
 def test_a_scheduler_that_is_lost_is_one_clear_line(
     home: Home, model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +263,7 @@ def test_an_address_that_is_none_is_the_users_mistake(home: Home, model: ModelSp
         score(convert(home, records(1)), model, home, workers=ClusterOptions(scheduler_address=address))
 
 
+@pytest.mark.faults
 def test_a_record_that_kills_every_worker_is_found_and_the_rest_is_scored(
     home: Home, model: ModelSpec
 ) -> None:
@@ -325,6 +330,7 @@ def spawn() -> Iterator[Callable[..., multiprocessing.Process]]:
         child.join()
 
 
+@pytest.mark.faults
 def test_a_killed_driver_leaves_no_process_and_only_what_is_missing_is_scored(
     home: Home, model: ModelSpec, tmp_path: Path, spawn: Callable[..., multiprocessing.Process]
 ) -> None:
@@ -364,6 +370,7 @@ def _keys(home: Home, name: str) -> list[bytes]:
     return pl.read_parquet(path)["key"].to_list()
 
 
+@pytest.mark.faults
 def test_a_killed_worker_costs_its_own_shard_only(
     home: Home, model: ModelSpec, spawn: Callable[..., multiprocessing.Process]
 ) -> None:
@@ -415,6 +422,7 @@ def test_a_run_that_waits_for_another_can_be_told_to_stop(home: Home, model: Mod
         assert len(heard.lines) == 1
 
 
+@pytest.mark.faults
 def test_with_every_worker_gone_the_run_ends_within_the_stated_time(
     home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

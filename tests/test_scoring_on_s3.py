@@ -146,6 +146,7 @@ def test_a_second_run_waits_for_the_first_and_scores_nothing_twice(
     assert any(f"pid {child.pid}) is scoring with this model; waiting" in line for line in heard.lines)
 
 
+@pytest.mark.faults
 def test_a_killed_run_is_taken_over_when_its_lease_is_up_and_only_what_is_missing_is_scored(
     home: Home,
     model: ModelSpec,
@@ -176,6 +177,7 @@ def test_a_killed_run_is_taken_over_when_its_lease_is_up_and_only_what_is_missin
     assert (scored, stored(home, model)) == (expected, segments)
 
 
+@pytest.mark.faults
 def test_a_run_that_lost_its_lease_ends_resumably_and_harms_nothing(
     home: Home,
     model: ModelSpec,
@@ -215,6 +217,7 @@ def test_a_shard_carries_what_its_files_hold(home: Home, model: ModelSpec) -> No
     assert requested(shard.carrying(home), nowhere) == requested(shard, home)
 
 
+@pytest.mark.faults
 def test_a_record_that_kills_every_worker_is_found_in_a_shard_of_several_pieces(
     home: Home, model: ModelSpec
 ) -> None:

@@ -37,6 +37,8 @@ from assay.cluster import WORKER_ENVIRONMENT, ClusterOptions
 from assay.errors import ClusterFault, UserMistake
 from assay.home import Home
 
+pytestmark = pytest.mark.slow
+
 DAY = datetime.timedelta(days=1)
 
 

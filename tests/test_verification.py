@@ -69,6 +69,7 @@ def test_a_sound_model_of_every_family_passes(family: str, tmp_path: Path) -> No
     assert sum(check.passed is True for check in checks) >= 4
 
 
+@pytest.mark.slow
 def test_real_workers_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from assay.cluster import connected
 
@@ -78,6 +79,7 @@ def test_real_workers_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.M
     assert checks[-1].passed
 
 
+@pytest.mark.slow
 def test_this_process_lets_go_of_the_model_before_workers_load_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

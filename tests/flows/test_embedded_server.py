@@ -19,6 +19,8 @@ from assay.errors import ServerFault
 from flows import embedded_server
 from flows.embedded_server import EmbeddedServer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 STARTED = """
 import sys, time
@@ -98,6 +100,7 @@ def test_every_listener_is_on_loopback(two_servers: tuple[EmbeddedServer, Embedd
         assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
+@pytest.mark.faults
 def test_a_server_that_dies_is_started_again_at_its_address(
     two_servers: tuple[EmbeddedServer, EmbeddedServer],
 ) -> None:
@@ -124,6 +127,7 @@ def test_a_forked_child_does_not_keep_the_server_alive(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["starting", "serving"])
+@pytest.mark.faults
 def test_the_server_dies_with_a_parent_that_is_killed(folder: Path, when: str) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", STARTED, str(folder), when],

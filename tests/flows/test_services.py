@@ -251,6 +251,7 @@ def _run_apart(
     )
 
 
+@pytest.mark.faults
 def test_the_key_turns_up_nowhere_and_a_stopped_run_keeps_what_it_paid_for(
     tmp_path: Path, server: Server
 ) -> None:

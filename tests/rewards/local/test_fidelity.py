@@ -15,6 +15,8 @@ from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request, TurnScore
 from assay.schema import Conversation, Message, turn_positions
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 
 texts = st.text(
