@@ -23,6 +23,7 @@ from assay.disk import full_disk_named
 from assay.errors import InputFault, StoreRefusal, UserMistake
 from assay.home import Home, digest_of_bytes, is_intact
 from assay.manifest import InputFile
+from assay.private import make_private, opener
 from assay.s3 import CONNECTIONS, SCHEME, Found, Objects, is_address, is_remote
 from assay.sources import KNOWN_ENDINGS
 
@@ -139,7 +140,7 @@ def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) ->
             # Of its times one tells the last use, and the other, which is looked at, stays.
             os.utime(copy, ns=(time.time_ns(), copy.stat().st_mtime_ns))
             return str(copy)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     mine = uuid.uuid4().hex
     temporary = folder / f".{mine}.tmp"
     bucket, _, key = file.address.removeprefix(SCHEME).partition("/")
@@ -147,7 +148,7 @@ def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) ->
         with full_disk_named(folder):
             running = hashlib.blake2b(digest_size=16)
             size = 0
-            with temporary.open("wb") as out:
+            with open(temporary, "xb", opener=opener) as out:
                 for chunk in Objects(f"{SCHEME}{bucket}").chunks(key, etag=file.found.etag):
                     out.write(chunk)
                     running.update(chunk)

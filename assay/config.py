@@ -30,8 +30,9 @@ from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from assay.errors import UserMistake
-from assay.home import Home, make_private
+from assay.home import Home
 from assay.nearest import did_you_mean
+from assay.private import make_private
 from assay.regular import open_regular, read_regular
 from assay.rewards.endpoint import Endpoint
 from assay.s3 import is_address
@@ -578,6 +579,8 @@ class Settings(BaseSettings):
         """``ASSAY_HOME``, made private where it is new; UserMistake where it cannot be used."""
         try:
             make_private(self.home)
+            home = Home(self.home, self.score_store)
+            home.close_to_others()
         except OSError as error:
             raise UserMistake(
                 f"ASSAY_HOME: {self.home} cannot be used: {error.strerror}. "
@@ -587,4 +590,10 @@ class Settings(BaseSettings):
             raise UserMistake(
                 f"ASSAY_HOME: {self.home} cannot be written. Set ASSAY_HOME to a folder that you may write"
             )
-        return Home(self.home, self.score_store)
+        for folder in home.folders:
+            if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise UserMistake(
+                    f"ASSAY_HOME: {folder} is another user's, who alone may use it. Set ASSAY_HOME to a "
+                    "folder of your own; to share scores, keep them on S3 (ASSAY_SCORE_STORE)"
+                )
+        return home

@@ -16,6 +16,7 @@ import msgspec
 import polars as pl
 
 from assay import steerlm
+from assay.disk import read_artifact
 from assay.errors import AssayError, InputFault
 from assay.formats import (
     FORMATS,
@@ -35,13 +36,13 @@ from assay.manifest import (
     Counts,
     InputFile,
     Shortfall,
-    from_json,
     reason_code,
     to_json,
 )
 from assay.parquet import decoder_kept
 from assay.progress import Progress, Silent
 from assay.schema import TurnKey, turn_keys
+from assay.sealed import Altered, sealed_json, unsealed
 from assay.sources import (
     CUT_SHORT,
     DAMAGED_ROW_GROUP,
@@ -71,12 +72,6 @@ class _ConvertedShard:
     lines: int
     why_incomplete: str | None = None
     """Why the file holds less than it should, as ``RawRecords`` has it."""
-    digest: str = ""
-    """Of everything above: a manifest with a flipped bit is none."""
-
-    def sealed(self) -> _ConvertedShard:
-        """The same, with its digest."""
-        return replace(self, digest=digest_of_bytes(to_json(replace(self, digest=""))))
 
 
 @decoder_kept()
@@ -176,6 +171,10 @@ class _ShardJob:
         )
         return digest_of_bytes(_ENCODE(parts))
 
+    @property
+    def about(self) -> str:
+        return f"convert {self.key}"
+
     def folder(self, home: Home) -> Path:
         return home.artifacts / "convert" / self.key
 
@@ -186,11 +185,12 @@ class _ShardJob:
         except FileNotFoundError:
             return None
         try:
-            made = from_json(data, _ConvertedShard)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            made = None
-        if made is None or made != made.sealed():
-            progress.say(f"{self.file.path}: a damaged manifest of its conversion; converting it again.")
+            made = msgspec.convert(unsealed(data, about=self.about), _ConvertedShard)
+        except (Altered, msgspec.ValidationError):
+            progress.say(
+                f"{self.file.path}: the manifest of its conversion is damaged, or of an earlier version; "
+                "converting it again."
+            )
             return None
         for piece in made.pieces:
             for artifact in (piece.records, piece.turns):
@@ -228,9 +228,9 @@ class _ShardJob:
             pieces.append(piece.written(folder, len(pieces), self.file.path, home))
         # What was read must be what the key names, or the next run would take it for that.
         self._refuse_changed()
-        made = _ConvertedShard(tuple(pieces), raws.lines, raws.why_incomplete).sealed()
+        made = _ConvertedShard(tuple(pieces), raws.lines, raws.why_incomplete)
         with written_whole(folder / "manifest.json") as path:
-            path.write_bytes(to_json(made))
+            path.write_bytes(sealed_json(msgspec.to_builtins(made), about=self.about))
         return made
 
     def _refuse_changed(self) -> None:
@@ -410,8 +410,6 @@ def _refuse_quarantine(made: _ConvertedShard, home: Home) -> None:
     """Raise InputFault for the first quarantined record of a shard that an earlier run converted."""
     for piece in made.pieces:
         if piece.counts.quarantined:
-            records = pl.read_parquet(
-                home.artifacts / piece.records.path, columns=["line", "outcome", "reason"]
-            )
+            records = read_artifact(piece.records, home, ["line", "outcome", "reason"])
             line, _, reason = records.filter(pl.col("outcome") == "quarantined").row(0)
             raise InputFault(f"{piece.file}:{line}: {reason}")

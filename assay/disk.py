@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from assay.errors import AssayError
-from assay.home import Artifact, Home
+from assay.home import Artifact, Home, digest_of_content
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # polars 2.1 turns what the system said into text: "underlying IO error: No space left (os error 28)", or,
@@ -66,12 +66,25 @@ def _what_is_full(error: OSError | pl.exceptions.ComputeError) -> str | None:
     return None
 
 
+@contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Turn what polars makes of a file below ``path`` that is gone or damaged into an AssayError."""
+    try:
+        yield
+    # A flipped bit makes polars panic, which is no Exception.
+    except (FileNotFoundError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
+
+
 def read_artifact(artifact: Artifact, home: Home, columns: Sequence[str]) -> pl.DataFrame:
     """These columns of a stage's Parquet file. AssayError where it is gone or not what was written."""
     path = home.artifacts / artifact.path
-    try:
-        return pl.read_parquet(path, columns=list(columns), glob=False)
-    except (FileNotFoundError, pl.exceptions.PolarsError) as error:
-        raise AssayError(
-            f"{path}: cannot be read ({str(error).splitlines()[0]}). Remove it and run again."
-        ) from error
+    with damage_named(path):
+        data = path.read_bytes()
+        if digest_of_content(data) != artifact.digest:
+            raise _damaged(path, "its digest is not that of what was written")
+        return pl.read_parquet(data, columns=list(columns))
+
+
+def _damaged(path: Path, why: str) -> AssayError:
+    return AssayError(f"{path}: is gone or damaged ({why}). Run again: it is made anew.")

@@ -6,12 +6,13 @@ Of text it holds the attributes' names, escaped, and nothing from the data.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import polars as pl
 
+from assay.disk import damage_named
 from assay.home import Home
 from assay.manifest import Scored
 
@@ -32,8 +33,12 @@ class Histogram:
 
 def histograms(scored: Scored, home: Home) -> list[Histogram]:
     """One an attribute that has scores. The scores are read twice, a piece at a time."""
+    with damage_named(home.artifacts / "score"):
+        return list(_histograms(scored, home))
+
+
+def _histograms(scored: Scored, home: Home) -> Iterator[Histogram]:
     paths = [home.artifacts / piece.scores.path for piece in scored.pieces]
-    found = []
     for attribute in scored.attributes:
         pieces = [pl.scan_parquet(path, glob=False).select(attribute).drop_nulls() for path in paths]
         bounds = [
@@ -50,8 +55,7 @@ def histograms(scored: Scored, home: Home) -> list[Histogram]:
         for piece in pieces:
             for number, count in piece.select(place.alias("bin")).group_by("bin").len().collect().iter_rows():
                 counts[number] += count
-        found.append(Histogram(attribute, low, high, tuple(counts)))
-    return found
+        yield Histogram(attribute, low, high, tuple(counts))
 
 
 def picture(found: Sequence[Histogram]) -> str:

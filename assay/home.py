@@ -14,6 +14,9 @@ from pathlib import Path
 
 import psutil
 
+from assay.private import FILE, close_to_others, make_private
+from assay.private import opener as private_opener
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -54,17 +57,6 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_private(folder: Path) -> None:
-    """Make the folder and those above it that are missing, all for this user alone.
-
-    A folder that is there keeps its rights.
-    """
-    if not folder.parent.exists():
-        make_private(folder.parent)
-    # With parents=True the mode would be the last folder's only.
-    folder.mkdir(mode=0o700, exist_ok=True)
-
-
 @dataclass(frozen=True, slots=True)
 class Home:
     """The folder that serves every run: scores, plans, artifacts of stages, Prefect's results."""
@@ -98,6 +90,25 @@ class Home:
         """The embedded server's database, and Prefect's result storage."""
         return self.root / "prefect"
 
+    @property
+    def model_digests(self) -> Path:
+        """Digests of models' weights, by place, size and time."""
+        return self.root / "model-digests.json"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All folders in here that are Assay's own, whether or not they are there."""
+        return (self.artifacts, self.scores, self.copies, self.plans, self.prefect)
+
+    def close_to_others(self) -> None:
+        """Take from others the rights that an earlier version left them to what is Assay's own in here.
+
+        The folder itself keeps its rights: its user may have made it. Below its folders nothing is looked at,
+        for nobody else gets there.
+        """
+        for own in (*self.folders, self.model_digests):
+            close_to_others(own)
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
@@ -130,17 +141,21 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success it is synced and renamed to ``path``.
+def written_whole(path: Path, *, mode: int = FILE) -> Iterator[Path]:
+    """Yield a temporary file beside ``path``; on success it is synced and renamed to ``path``.
 
     A reader sees the old file or the new one, never a part. On an error nothing is left behind; what a
-    killed process leaves, ``sweep`` removes.
+    killed process leaves, ``sweep`` removes. Folders that are missing are made for this user alone, and so
+    is the file, unless its ``mode`` says otherwise.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     mine = f".{path.name}.{socket.gethostname()}-{os.getpid()}.{uuid.uuid4().hex}.tmp"
     temporary = path.with_name(mine)
     try:
+        open(temporary, "xb", opener=private_opener).close()
         yield temporary
+        if mode != FILE:
+            temporary.chmod(mode)
         sync(temporary)
         os.replace(temporary, path)
     except BaseException:

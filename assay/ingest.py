@@ -16,7 +16,14 @@ from assay.deployed import contains
 from assay.errors import UserMistake
 from assay.formats import FORMATS, Row, nearest_format, recognised_format, row_of
 from assay.home import Home
-from assay.manifest import UNUSABLE, InputFile, reason_code, run_manifest_in
+from assay.manifest import (
+    RUN_MANIFEST,
+    UNUSABLE,
+    InputFile,
+    is_damaged_run_manifest,
+    reason_code,
+    run_manifest_in,
+)
 from assay.nearest import did_you_mean
 from assay.parquet import decoder_kept
 from assay.regular import open_regular, why_not_regular
@@ -205,6 +212,11 @@ def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
 def _holds_results(folder: str, say: Callable[[str], None]) -> bool:
     """Whether the folder holds the results of a run; tells so."""
     if run_manifest_in(Path(folder)) is None:
+        if is_damaged_run_manifest(manifest := Path(folder) / RUN_MANIFEST):
+            raise UserMistake(
+                f"{manifest}: looks like the manifest of a run and is damaged, so whether the files beside "
+                "it are results cannot be told. Name the files that are meant, or remove it."
+            )
         return False
     say(f"{folder or '.'}: holds the results of a run, which are not read")
     return True

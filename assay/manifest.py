@@ -6,7 +6,7 @@ Every record is in exactly one piece, in input order, so that pieces one after t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ import msgspec
 
 from assay.home import Artifact
 from assay.regular import NotRegular, read_regular
+from assay.sealed import DIGEST, is_as_sealed, sealed
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ RUN_MANIFEST = "manifest.json"
 RUN_MANIFEST_KEY = "assay"
 #: Ends the name of the folder beside an output folder, for the files of a run that could use nothing.
 UNUSABLE = ".unusable"
+_A_RUN = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +221,28 @@ def run_manifest_in(folder: Path) -> dict[str, Any] | None:
     if not isinstance(manifest, dict) or not isinstance(manifest.get(RUN_MANIFEST_KEY), str):
         return None
     return manifest if isinstance(manifest.get("files", {}), dict) else None
+
+
+def is_damaged_run_manifest(path: Path) -> bool:
+    """Whether the file seems to be a run's manifest that was cut or altered, so that it is no JSON now."""
+    try:
+        data = path.read_bytes()
+        msgspec.json.decode(data)
+    except OSError:
+        return False
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return f'"{RUN_MANIFEST_KEY}"'.encode() in data
+    return False
+
+
+def with_digest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's manifest as it is written: with the digest of all else in it."""
+    return sealed({name: value for name, value in manifest.items() if name != DIGEST}, about=_A_RUN)
+
+
+def is_as_written(manifest: Mapping[str, Any]) -> bool:
+    """Whether nobody altered a run's manifest; one of an earlier version has no digest, and is believed."""
+    return DIGEST not in manifest or is_as_sealed(manifest, about=_A_RUN)
 
 
 def reason_code(reason: str) -> str:

@@ -7,21 +7,23 @@ so that every batch is made of the same conversations as in a run that was never
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from assay.disk import read_artifact
+from assay.disk import damage_named, read_artifact
 from assay.home import Home, digest_of_bytes, digest_of_file, sweep, written_whole
 from assay.manifest import Converted
+from assay.private import make_private
 from assay.rewards.protocol import ModelSpec
+from assay.sealed import DIGEST, Altered, decoded, is_as_sealed, sealed_json
 from assay.store import KEY, ScoreStore
 
 PLAN_VERSION = 1
+_A_PLAN = "plan"
 
 #: UTF-8 bytes that make one token, for sizing shards; the exact count is the worker's to find.
 BYTES_PER_TOKEN = 4
@@ -50,7 +52,8 @@ class Plan:
 
     def turns(self) -> pl.DataFrame:
         """Every planned turn: shard, piece, row, turn, key, record_tokens."""
-        return pl.read_parquet(self.path, glob=False)
+        with damage_named(self.path):
+            return pl.read_parquet(self.path, glob=False)
 
 
 class TurnGroup(NamedTuple):
@@ -122,16 +125,32 @@ def in_shards(turns: pl.DataFrame, *, shard_tokens: int) -> pl.DataFrame:
     return turns.join(numbered, on=["piece", "row"], how="left", maintain_order="left").select(*_SCHEMA)
 
 
-def existing(converted: Converted, model: ModelSpec, home: Home) -> Plan | None:
-    """The plan that an earlier run wrote for these records and this model, if it is intact."""
+def existing(
+    converted: Converted, model: ModelSpec, home: Home, say: Callable[[str], None] = lambda line: None
+) -> Plan | None:
+    """The plan that an earlier run wrote for these records and this model, if it is intact.
+
+    ``say`` is told of one that is not.
+    """
     folder = _folder(converted, model, home)
+    members = folder / "members.parquet"
     try:
-        seal = json.loads((folder / "plan.json").read_bytes())
-        members = folder / "members.parquet"
-        intact = seal["version"] == PLAN_VERSION and digest_of_file(members) == seal["members"]
-    except (OSError, ValueError, KeyError):
+        content = decoded((folder / "plan.json").read_bytes())
+        # A plan of an earlier version has no digest of its own; a run that was killed is still finished.
+        if DIGEST in content and not is_as_sealed(content, about=_A_PLAN):
+            raise Altered("its digest is not that of its content")
+        expected = (PLAN_VERSION, converted.digest, model.fingerprint, digest_of_file(members))
+        if tuple(content.get(name) for name in ("version", "records", "fingerprint", "members")) != expected:
+            raise Altered("it is not of these records and this model")
+    except FileNotFoundError:
         return None
-    return Plan(members) if intact else None
+    except Altered as error:
+        say(
+            f"{folder}: the plan of an earlier run is damaged, or another's ({error}). What is not scored "
+            "yet is planned anew, so last digits of scores can differ"
+        )
+        return None
+    return Plan(members)
 
 
 def write(
@@ -139,7 +158,7 @@ def write(
 ) -> Plan:
     """The new plan, on disk; it replaces whatever plan there was for these records."""
     folder = _folder(converted, model, home)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     members = folder / "members.parquet"
     sweep(folder)
     (folder / "plan.json").unlink(missing_ok=True)
@@ -153,7 +172,7 @@ def write(
         "shard_tokens": shard_tokens,
     }
     with written_whole(folder / "plan.json") as temporary:
-        temporary.write_text(json.dumps(seal, indent=1) + "\n")
+        temporary.write_bytes(sealed_json(seal, about=_A_PLAN))
     return Plan(members)
 
 

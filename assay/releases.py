@@ -19,8 +19,9 @@ import msgspec
 
 from assay.errors import OutputRefused
 from assay.ingest import Inventory
-from assay.manifest import RUN_MANIFEST, UNUSABLE
+from assay.manifest import RUN_MANIFEST, UNUSABLE, is_as_written
 from assay.regular import NotRegular, read_regular
+from assay.sealed import DIGEST, Altered, decoded
 
 
 class _Input(msgspec.Struct):
@@ -46,12 +47,18 @@ def released(folder: Path) -> set[str]:
         if path.parent.name.endswith(UNUSABLE):
             continue
         try:
-            manifest = msgspec.json.decode(read_regular(path), type=_Manifest)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, NotRegular) as error:
+            content = decoded(read_regular(path))
+            manifest = msgspec.convert(content, _Manifest)
+        except (Altered, msgspec.ValidationError, NotRegular) as error:
             raise OutputRefused(
                 f"{path}: is not the manifest of a release ({error}), so what is new cannot be told; move "
                 "that folder away"
             ) from error
+        if not is_as_written(content):
+            raise OutputRefused(
+                f"{path}: was altered after the release was written, so what is new cannot be told. Put "
+                f"it back, or move that folder away. If you changed it on purpose, remove its {DIGEST}"
+            )
         digests.update(one.digest for one in manifest.inputs)
     return digests
 

@@ -170,7 +170,7 @@ def score(
             missing = _without(plan.unstored(converted, store, home), unscored)
             if missing.is_empty():
                 break
-            written = plan.existing(converted, model, home)
+            written = plan.existing(converted, model, home, progress.say)
             pending = (
                 written.turns().join(missing, on=KEY, how="semi", maintain_order="left") if written else None
             )

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
+from assay.disk import damage_named
+from assay.errors import AssayError
 from assay.home import Home
 from assay.open_model import using
 from assay.rewards.leaving import checking
@@ -28,7 +30,7 @@ from assay.rewards.protocol import (
     RewardModel,
     TurnScore,
 )
-from assay.schema import Conversation, Message
+from assay.schema import Conversation, Message, turn_keys
 from assay.store import KEY, ScoreStore
 
 _CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
@@ -123,8 +125,8 @@ def score_shard(
     requests, keys = requested(shard, home)
     with checking(check):
         scored = using(spec, partial(_scored, requests))
-    for turn_keys, outcomes in zip(keys, scored.outcomes, strict=True):
-        scores.update(zip(turn_keys, outcomes, strict=True))
+    for asked_keys, outcomes in zip(keys, scored.outcomes, strict=True):
+        scores.update(zip(asked_keys, outcomes, strict=True))
         tokens += max((outcome.tokens or 0 for outcome in outcomes), default=0)
     unstored = {
         key: outcome.reason
@@ -165,7 +167,10 @@ def _scored(requests: Sequence[Request], model: RewardModel) -> _Scored:
 
 
 def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]]]:
-    """The conversations of the shard's records, and the keys of the turns asked of each."""
+    """The conversations of the shard's records, and the keys of the turns asked of each.
+
+    AssayError where a record is not the one that was planned, for its scores would be kept as another's.
+    """
     requests = []
     keys = []
     carried = pl.read_ipc(io.BytesIO(shard.carried)) if shard.carried else None
@@ -174,23 +179,42 @@ def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]
             texts = carried.filter(pl.col("piece") == piece).select("row", "messages")
         else:
             texts = _texts(home.artifacts / shard.record_files[int(str(piece))], members["row"])
-        conversations: dict[int, Conversation] = {
-            row: _CONVERSATION.decode(text) for row, text in texts.iter_rows()
-        }
+        conversations: dict[int, Conversation] = {row: _conversation(text) for row, text in texts.iter_rows()}
         asked = members.group_by("row", maintain_order=True).agg("turn", KEY)
-        for row, turns, turn_keys in asked.iter_rows():
+        for row, turns, asked_keys in asked.iter_rows():
+            if _keys_of(conversations.get(row, ()), turns) != asked_keys:
+                place = home.artifacts / shard.record_files.get(int(str(piece)), "")
+                raise AssayError(
+                    f"{place}: record {row} is not the one that was planned; the file, or the plan, is "
+                    "damaged. Run again: it is made anew."
+                )
             requests.append(Request(conversations[row], tuple(turns)))
-            keys.append(turn_keys)
+            keys.append(asked_keys)
     return requests, keys
+
+
+def _conversation(text: str) -> Conversation:
+    """The messages; none where the text is not what was written."""
+    try:
+        return _CONVERSATION.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ()
+
+
+def _keys_of(conversation: Conversation, turns: Sequence[int]) -> list[bytes]:
+    """The keys of these turns, as far as the conversation has them."""
+    keys = turn_keys(conversation)
+    return [keys[turn].key for turn in turns if turn < len(keys)]
 
 
 def _texts(path: Path, rows: pl.Series) -> pl.DataFrame:
     """Those rows of a file of records: row, messages."""
     first, last = int(rows.min()), int(rows.max())  # type: ignore[arg-type]
-    return (
-        pl.scan_parquet(path, glob=False)
-        .slice(first, last - first + 1)
-        .select("row", "messages")
-        .filter(pl.col("row").is_in(rows.unique().implode()))
-        .collect()
-    )
+    with damage_named(path):
+        return (
+            pl.scan_parquet(path, glob=False)
+            .slice(first, last - first + 1)
+            .select("row", "messages")
+            .filter(pl.col("row").is_in(rows.unique().implode()))
+            .collect()
+        )

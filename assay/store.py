@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from assay.disk import damage_named
 from assay.home import Home
 from assay.rewards.protocol import ModelSpec, TurnScore
 from assay.rewards.remote.endpoints import nameless_fingerprint
@@ -61,6 +62,10 @@ class ScoreStore:
         if not self._intact or keys.is_empty():
             return pl.DataFrame(schema={**self._schema, SEGMENT: pl.String()})
         wanted = pl.LazyFrame({KEY: keys})
+        with damage_named(self._intact[0].parent):
+            return self._looked_up(wanted)
+
+    def _looked_up(self, wanted: pl.LazyFrame) -> pl.DataFrame:
         return (
             # A column that came later is null in segments that are older.
             pl.scan_parquet(

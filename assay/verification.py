@@ -17,15 +17,17 @@ from typing import Any
 from assay import __version__
 from assay.cluster import ClusterOptions, connected
 from assay.errors import ModelFault, UserMistake
-from assay.home import make_private, written_whole
+from assay.home import written_whole
 from assay.manifest import run_manifest_in
 from assay.open_model import let_go, opened, using
+from assay.private import make_private, usual_file_mode
 from assay.regular import read_regular
 from assay.rewards.fingerprint import weights_digests
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.rewards.published import CATALOG, Published
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.schema import Conversation, Message, turn_positions
+from assay.sealed import DIGEST, is_as_sealed, sealed
 from assay.versions import installed
 
 #: How far one and the same turn's scores may be apart, times ``max(1, |score|)``. For fp32 it is what
@@ -46,6 +48,7 @@ Scores = list[list[tuple[float, ...]]]
 _BUDGETS = (1, 64, 1024)
 
 _GOLDEN_VERSION = 1
+_GOLDEN = "golden rows"
 _PACKAGES = ("torch", "transformers", "tokenizers")
 
 
@@ -391,8 +394,9 @@ def record(
     }
     try:
         make_private(path.parent)
-        with written_whole(path) as temporary:
-            temporary.write_text(json.dumps(golden, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        with written_whole(path, mode=usual_file_mode()) as temporary:
+            text = json.dumps(sealed(golden, about=_GOLDEN), ensure_ascii=False, indent=1)
+            temporary.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UserMistake(f"{shown}: the golden rows cannot be written: {error.strerror}") from error
     return sum(len(turns) for turns in scores)
@@ -450,6 +454,12 @@ def read_golden(path: Path, *, shown: str | None = None) -> Golden:
     )
     if not whole or not golden.rows:
         raise UserMistake(f"{shown}: golden rows whose scores do not fit their turns")
+    # Rows of an earlier version have no digest.
+    if DIGEST in data and not is_as_sealed(data, about=_GOLDEN):
+        raise UserMistake(
+            f"{shown}: golden rows that were altered since they were recorded; take them from where they "
+            "were recorded, or record them again"
+        )
     return golden
 
 

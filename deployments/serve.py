@@ -18,7 +18,8 @@ from typing import IO
 
 from assay.config import Settings
 from assay.errors import AssayError, ServerFault
-from assay.home import Home, make_private
+from assay.home import Home
+from assay.private import make_private
 from deployments.register import POOL, ROOT, client_of, deploy, prepare_pool, watch_for_crashes
 from flows.embedded_server import EmbeddedServer, end
 from flows.signals import TERMINATED, stopping_on_signals

@@ -24,6 +24,7 @@ from assay.config import RunOptions, Settings
 from assay.errors import AssayError, OutputRefused
 from assay.export.first_rows import first_rows
 from assay.manifest import Converted, Counts, Filtered, Scored
+from assay.private import private
 from assay.releases import new_only, released
 from assay.report import run_manifest, shortfalls_told, summary_table, summary_text
 from assay.scoring import ScoringWork, preview
@@ -63,12 +64,13 @@ def curate(options: RunOptions) -> dict[str, Any] | State[Any]:
     is finished by then serves the next run. A run of a deployment has nobody to raise to: it ends in a
     state that says the same sentence.
     """
-    if runtime.deployment.id is None:
-        return _curated(options, deployed=False)
-    try:
-        return _end_of(_curated(options, deployed=True))
-    except AssayError as error:
-        return Failed(name=state_name(error), message=str(error))
+    with private():
+        if runtime.deployment.id is None:
+            return _curated(options, deployed=False)
+        try:
+            return _end_of(_curated(options, deployed=True))
+        except AssayError as error:
+            return Failed(name=state_name(error), message=str(error))
 
 
 def _end_of(manifest: dict[str, Any]) -> State[Any]:

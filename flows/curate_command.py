@@ -76,7 +76,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
             attributes=options.attributes,
             max_tokens=options.max_tokens,
             weights=parse_weights(options.weights) if options.weights else None,
-            digest_cache=home.root / "model-digests.json",
+            digest_cache=home.model_digests,
         )
     _check_stop(options)
     rules = parse_rules(

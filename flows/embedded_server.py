@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from assay.errors import ServerFault
-from assay.home import make_private
+from assay.private import FILE, make_private, opener
+from flows.run_history import DATABASE, damage_of, set_aside
 
 _NOTICE_AFTER_SECONDS = 8.0
 _LOOK_SECONDS = 0.1
@@ -58,7 +59,7 @@ def _environment(folder: Path, *, for_deployments: bool) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, [source, kept.get("PYTHONPATH")])),
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(folder),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / DATABASE}",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
@@ -118,7 +119,7 @@ class EmbeddedServer:
         threading.Thread(target=self._watch, daemon=True, name="embedded-server").start()
 
     def _spawn(self, port: int) -> subprocess.Popen[str]:
-        with self.log.open("ab") as log:
+        with open(self.log, "ab", opener=opener) as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.embedded_server", str(port)],
                 stdin=subprocess.PIPE,
@@ -129,6 +130,8 @@ class EmbeddedServer:
                 cwd=self._folder,
                 # Ctrl-C goes to a terminal's whole process group; when the server stops is for us to say.
                 start_new_session=True,
+                # What Prefect and SQLite make is for this user alone.
+                umask=0o077,
                 text=True,
             )
 
@@ -179,9 +182,16 @@ class EmbeddedServer:
                 self._check_disk()
                 raise ServerFault(
                     f"the embedded Prefect server ended while starting{self._last_words()}. "
-                    f"Its log is {self.log}"
+                    f"Its log is {self.log}. If it names the database, move {self._folder / DATABASE} away: "
+                    "that is the history of runs, and no score is in it"
                 )
-            self.address = f"http://127.0.0.1:{json.loads(answer)['port']}"
+            answered = json.loads(answer)
+            self.address = f"http://127.0.0.1:{answered['port']}"
+            if answered["set_aside"]:
+                say(
+                    "warning: the history of earlier runs was damaged, and a new one is begun. The old one "
+                    f"is {answered['set_aside']}"
+                )
             return
 
     def _check_disk(self) -> None:
@@ -247,20 +257,31 @@ def _serve(port: int) -> None:
 
     threading.Thread(target=await_parents_end, daemon=True, name="parent").start()
 
+    database = Path(os.environ["PREFECT_HOME"]) / DATABASE
+    damage: list[str | None] = []
+    # Reading it takes as long as it is large, and importing Prefect takes two seconds: both at once.
+    looking = threading.Thread(target=lambda: damage.append(damage_of(database)), name="history")
+    looking.start()
+
     import uvicorn
     from filelock import FileLock
     from prefect.server.api.server import create_app
 
     # Two servers that meet an empty folder must not both create the database.
-    starting = FileLock(Path(os.environ["PREFECT_HOME"]) / "starting.lock")
+    starting = FileLock(Path(os.environ["PREFECT_HOME"]) / "starting.lock", mode=FILE)
     starting.acquire()
+    told = ""
+    # Looked at again, because another server may have set it aside meanwhile.
+    looking.join()
+    if any(damage) and (what := damage_of(database)) is not None:
+        told = f"{set_aside(database)} ({what})"
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets=sockets)
             starting.release()
             if self.started:
-                answers.write(json.dumps({"port": port}) + "\n")
+                answers.write(json.dumps({"port": port, "set_aside": told}) + "\n")
                 answers.flush()
 
     config = uvicorn.Config(create_app(), log_level="warning", lifespan="on", timeout_graceful_shutdown=1)

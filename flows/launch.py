@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from assay.config import Settings
 from assay.errors import AssayError, ServerFault
+from assay.private import private
 from assay.terminal import printable
 from flows.command_line import parse
 from flows.console import Console, opened
@@ -88,7 +89,7 @@ def launch(
     on_server_lost: Callable[[Connection], object] = lambda lost: None,
 ) -> int:
     """The exit code of the command. Whatever ends it, no process is left."""
-    with stopping_on_signals():
+    with stopping_on_signals(), private():
         try:
             options = parse(
                 command.options,

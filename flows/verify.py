@@ -22,6 +22,7 @@ from prefect.states import Completed, Failed
 
 from assay.config import Settings
 from assay.errors import AssayError
+from assay.private import private
 from assay.terminal import printable
 from assay.verification import Check
 from assay.wording import counted
@@ -51,7 +52,10 @@ def verify(options: VerifyOptions) -> State[Any]:
     console = current()
     try:
         tag_run(runtime.flow_run.id, model=options.model, inputs=[])
-        checks = checked(options, Settings.read(), console, deployed=deployed, read_block=read_secret_block)
+        with private():
+            checks = checked(
+                options, Settings.read(), console, deployed=deployed, read_block=read_secret_block
+            )
     except AssayError as error:
         if not deployed:
             raise

@@ -27,6 +27,7 @@ from assay.config import (
 from assay.deployed import golden_places, model_named
 from assay.errors import AssayError, UserMistake
 from assay.models import find_model
+from assay.private import private
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.scratch import torch_in_own_folder
@@ -225,7 +226,7 @@ def _found(name: str, settings: Settings, deployed: bool, **options: Any) -> Mod
     return find_model(
         name,
         settings=settings,
-        digest_cache=settings.opened_home().root / "model-digests.json",
+        digest_cache=settings.opened_home().model_digests,
         **options,
     )
 
@@ -287,7 +288,7 @@ def command(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and not given[0].startswith("-"):
         given = ["--model", *given]
-    with stopping_on_signals():
+    with stopping_on_signals(), private():
         try:
             options = parse(
                 VerifyCommandOptions,

@@ -17,7 +17,8 @@ def convert_task(
     key: str, inventory: Inventory, home: Home, limit: int | None, strict: bool, progress: Progress
 ) -> Any:
     """The convert stage's manifest as JSON."""
-    return as_json(assay.convert.convert(inventory, home=home, limit=limit, strict=strict, progress=progress))
+    converted = assay.convert.convert(inventory, home=home, limit=limit, strict=strict, progress=progress)
+    return as_json(converted, key)
 
 
 def convert_key(inventory: Inventory, *, limit: int | None, strict: bool) -> str:

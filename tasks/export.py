@@ -40,7 +40,7 @@ def export_task(
         converted, scored, filtered, home=home, staging=staging, exports=exports, stop_after=stop_after
     )
     built.append(staging)
-    return as_json(files)
+    return as_json(files, key)
 
 
 def export_key(

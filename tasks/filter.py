@@ -18,7 +18,8 @@ def filter_task(
     key: str, converted: Converted, scored: Scored | None, rules: Rules, exports: Sequence[str], home: Home
 ) -> Any:
     """The filter stage's manifest as JSON."""
-    return as_json(filter_records(converted, scored, rules=rules, exports=exports, home=home))
+    filtered = filter_records(converted, scored, rules=rules, exports=exports, home=home)
+    return as_json(filtered, key)
 
 
 def is_current(filtered: Filtered, home: Home) -> bool:

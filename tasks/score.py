@@ -67,7 +67,7 @@ def score_task(
     if work.shards:
         _show_shards(work.shards)
     _show_histograms(histograms(scored, home))
-    return as_json(scored)
+    return as_json(scored, key)
 
 
 def score(

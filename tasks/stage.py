@@ -22,6 +22,7 @@ from prefect.utilities.annotations import opaque
 
 from assay.errors import ClusterFault, StoreFault, StoreRefusal
 from assay.home import Home
+from assay.sealed import Altered, decoded, is_as_sealed, sealed
 
 M = TypeVar("M")
 
@@ -78,9 +79,19 @@ def stage_task(
     )
 
 
-def as_json(manifest: object) -> Any:
-    """The manifest as lists, dicts and scalars, which Prefect's JSON serializer keeps as they are."""
-    return msgspec.to_builtins(manifest)
+def as_json(manifest: object, key: str) -> Any:
+    """The manifest of the stage with that key, and its digest, of JSON's own types.
+
+    Prefect's JSON serializer keeps these as they are.
+    """
+    return sealed({"manifest": msgspec.to_builtins(manifest)}, about=key)
+
+
+def manifest_of(result: Mapping[str, Any], kind: type[M], key: str) -> M:
+    """What ``as_json`` was given; Altered where the result is not what it made for that key."""
+    if not is_as_sealed(result, about=key):
+        raise Altered("its digest is not that of its content")
+    return msgspec.convert(result["manifest"], kind)
 
 
 def results_folder(home: Home) -> Path:
@@ -106,7 +117,12 @@ def run_stage(
     name = str(task.name)
     # Told apart by the stage, so that two stages with one key (of no parts, say) stay two.
     key = f"{name}-{key}"
-    kept = _kept_manifest(key, kind, home)
+    try:
+        kept = _kept_manifest(key, kind, home)
+    except Altered as error:
+        kept = None
+        path = results_folder(home) / key
+        say(f"{name}: {path} is damaged, or of an earlier version ({error}), so this stage runs again")
     current = kept is not None and is_current(kept)
     if kept is not None and not current:
         say(f"{name}: files of an earlier run are missing or altered, so this stage runs again")
@@ -116,7 +132,7 @@ def run_stage(
     unseen = {parameter: opaque(value) for parameter, value in arguments.items()}
     state = cast("State[Any]", prepared(key=key, **unseen, return_state=True))
     result = state.result()
-    return Finished(msgspec.convert(result, kind), cached=state.name == "Cached")
+    return Finished(manifest_of(result, kind, key), cached=state.name == "Cached")
 
 
 class _Metadata(msgspec.Struct):
@@ -134,7 +150,7 @@ _OUR_SERIALIZER = JSONSerializer().model_dump(mode="json")
 
 
 def _kept_manifest(key: str, kind: type[M], home: Home) -> M | None:
-    """What Prefect keeps under the key; None where there is nothing, or nothing that we wrote.
+    """What Prefect keeps under the key; None where there is nothing, Altered where it is not what we wrote.
 
     A kept result names the serializer that Prefect is to read it with, pickle among them, and JSON may
     name classes to be imported. So the file is read here, with neither, before Prefect is let near it.
@@ -142,8 +158,9 @@ def _kept_manifest(key: str, kind: type[M], home: Home) -> M | None:
     try:
         kept = msgspec.json.decode((results_folder(home) / key).read_bytes(), type=_Kept)
         if kept.metadata.serializer != _OUR_SERIALIZER or '"__class__"' in kept.result:
-            return None
-        return msgspec.json.decode(kept.result, type=kind)
-    except (FileNotFoundError, UnicodeDecodeError, msgspec.DecodeError):
-        # Cut short by a crash, or of another version.
+            raise Altered("Prefect is to read it in another way")
+        return manifest_of(decoded(kept.result), kind, key)
+    except FileNotFoundError:
         return None
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise Altered(str(error)) from error

@@ -255,7 +255,7 @@ def test_an_artifact_that_was_cut_short_is_named(home):
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(1.0),))]]})
     path = home.artifacts / made.scored.pieces[0].scores.path
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(AssayError, match=r"scores-0\.parquet: cannot be read"):
+    with pytest.raises(AssayError, match=r"scores-0\.parquet: is gone or damaged"):
         filtered(made)
 
 

@@ -37,11 +37,18 @@ import msgspec
 from assay.disk import full_disk_named
 from assay.errors import AssayError, OutputRefused
 from assay.export.files import ExportedFile
-from assay.home import is_intact, make_private, sweep, sync, written_whole
-from assay.manifest import RUN_MANIFEST, RUN_MANIFEST_KEY, UNUSABLE, run_manifest_in
+from assay.home import is_intact, sweep, sync, written_whole
+from assay.manifest import (
+    RUN_MANIFEST,
+    RUN_MANIFEST_KEY,
+    UNUSABLE,
+    is_as_written,
+    run_manifest_in,
+    with_digest,
+)
+from assay.private import FOLDER, make_private, usual_file_mode
 from assay.usable import holds_records
 
-_PRIVATE = 0o700
 # 255 bytes is what file systems take; `.`, `.discard-` and 16 digits are put around the name.
 _MAX_NAME_BYTES = 220
 # What file browsers leave in any folder that was looked at.
@@ -216,7 +223,7 @@ class OutputFolder:
         """A fresh private folder, in which an export is built. It goes when the lock does."""
         self._require_lock()
         staging = self._beside(f"staging-{secrets.token_hex(8)}")
-        staging.mkdir(mode=_PRIVATE)
+        staging.mkdir(mode=FOLDER)
         self._stagings.append(staging)
         return staging
 
@@ -227,7 +234,9 @@ class OutputFolder:
         """
         self._require_lock()
         with full_disk_named(self.path):
+            mode = usual_file_mode()
             for path in staging.iterdir():
+                path.chmod(mode)
                 sync(path)
             _write_manifest(staging, manifest)
             if self.path.exists():
@@ -273,6 +282,7 @@ class OutputFolder:
         manifest = run_manifest_in(self.path)
         return (
             manifest is not None
+            and is_as_written(manifest)
             and set(manifest.get("files") or ()) == set(files)
             and all(
                 is_intact(self.path / name, digest=file.digest, size=file.size)
@@ -323,7 +333,7 @@ def _is_replaceable(folder: Path) -> bool:
 def _is_whole(staging: Path) -> bool:
     """Whether every file that the manifest names is there as it says."""
     manifest = run_manifest_in(staging)
-    if manifest is None:
+    if manifest is None or not is_as_written(manifest):
         return False
     try:
         files = msgspec.convert(manifest.get("files", {}), dict[str, ExportedFile])
@@ -340,5 +350,6 @@ def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     if not isinstance(manifest.get(RUN_MANIFEST_KEY), str):
         raise AssayError(f"{folder}: a manifest without `{RUN_MANIFEST_KEY}` would not be known as ours.")
     sweep(folder)
-    with written_whole(folder / RUN_MANIFEST) as temporary:
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    with written_whole(folder / RUN_MANIFEST, mode=usual_file_mode()) as temporary:
+        written = msgspec.json.encode(with_digest(manifest))
+        temporary.write_bytes(msgspec.json.format(written, indent=2) + b"\n")

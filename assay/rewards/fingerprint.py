@@ -8,14 +8,16 @@ score again after each would be worse). It covers no secret, no address, and not
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 import os
 import uuid
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
+from assay.private import make_private, opener
 from assay.rewards.families import AS_TRANSFORMERS
+from assay.sealed import Altered, sealed_json, unsealed
 
 #: Counted up whenever the engine would give the same conversation another score, or tell more of it.
 ENGINE_VERSION = 3
@@ -33,6 +35,10 @@ SETTINGS = (
     "additional_chat_templates/*.jinja",
 )
 CODE = "*.py"
+
+_DIGESTS = "digests of weights"
+
+_LOGGER = logging.getLogger(__name__)
 
 _RENDERING_LIBRARIES = ("transformers", "tokenizers")
 
@@ -102,17 +108,24 @@ def _digest(path: Path) -> str:
 
 
 def _read_cache(cache: Path | None) -> dict[str, str]:
-    if cache is None or not cache.is_file():
+    if cache is None:
         return {}
     try:
-        content = json.loads(cache.read_bytes())
-    except (OSError, ValueError):
-        return {}  # what cannot be read is computed again
-    return content if isinstance(content, dict) else {}
+        return dict(unsealed(cache.read_bytes(), about=_DIGESTS)[_DIGESTS])
+    except FileNotFoundError:
+        return {}
+    except (OSError, Altered) as error:
+        _LOGGER.warning(
+            "%s: is damaged, or of an earlier version (%s); weights are read again for their digests",
+            cache,
+            error,
+        )
+        return {}
 
 
-def _write_cache(cache: Path, content: dict[str, str]) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
+def _write_cache(cache: Path, digests: dict[str, str]) -> None:
+    make_private(cache.parent)
     temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_text(json.dumps(content, sort_keys=True, indent=0))
+    with open(temporary, "xb", opener=opener) as file:
+        file.write(sealed_json({_DIGESTS: digests}, about=_DIGESTS))
     os.replace(temporary, cache)

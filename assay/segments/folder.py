@@ -14,6 +14,7 @@ import filelock
 
 from assay.disk import full_disk_named
 from assay.home import digest_of_content, digest_of_file, sync
+from assay.private import FILE, make_private, opener
 
 _SET_ASIDE = "set-aside"
 _WAIT_NOTICE_SECONDS = 1.0
@@ -41,7 +42,7 @@ class SegmentFolder:
             if warn is None:
                 continue
             aside = self._folder / _SET_ASIDE / path.name
-            aside.parent.mkdir(exist_ok=True)
+            make_private(aside.parent)
             path.replace(aside)
             warn(f"score store: segment {path} is damaged; set aside as {aside}, its turns are scored again")
         return found
@@ -53,12 +54,13 @@ class SegmentFolder:
 
     def keep(self, data: bytes) -> str:
         """The digest of the data, under which it is a segment from now on."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_private(self._folder)
         digest = digest_of_content(data)
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
         with full_disk_named(self._folder):
             try:
-                temporary.write_bytes(data)
+                with open(temporary, "xb", opener=opener) as file:
+                    file.write(data)
                 sync(temporary)
                 temporary.replace(self._folder / f"{digest}.parquet")
             finally:
@@ -72,8 +74,8 @@ class SegmentFolder:
         It is the kernel's, which goes with its process, however that ends. Temporary files that
         killed writers left are removed.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self._folder / ".lock")
+        make_private(self._folder)
+        lock = filelock.FileLock(self._folder / ".lock", mode=FILE)
         told = False
         while not lock.is_locked:
             try:

@@ -64,7 +64,7 @@ class Maker:
     retry_condition_fn=may_pass,
 )
 def make_task(key: str, maker: Maker) -> Any:
-    return as_json(maker.make())
+    return as_json(maker.make(), key)
 
 
 @pytest.fixture
@@ -184,7 +184,9 @@ def test_what_is_kept_is_json_and_of_nothing_but_the_manifest(home: Home) -> Non
     (kept,) = results_folder(home).iterdir()
     record = json.loads(kept.read_bytes())
     assert record["metadata"]["serializer"]["type"] == "json"
-    assert json.loads(record["result"]).keys() == {"file", "words"}
+    result = json.loads(record["result"])
+    assert result.keys() == {"manifest", "digest"}
+    assert result["manifest"].keys() == {"file", "words"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""Small JSON files that decide something: each carries the digest of what it says and of what it is about.
+
+A file that was cut or emptied, in which a bit was flipped, or that was copied from where it is about
+something else, is told from one that is as it was written. Needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+#: The key under which a file's own digest stands.
+DIGEST = "digest"
+
+
+class Altered(ValueError):
+    """A file, or a part of one, is not as Assay wrote it."""
+
+
+def sealed(content: Mapping[str, Any], *, about: str) -> dict[str, Any]:
+    """The content, of JSON's own types, with its digest as one more entry.
+
+    >>> sealed({"lines": 3}, about="chats.jsonl")
+    {'lines': 3, 'digest': 'b6ec12ea33d1d28a74168c1a1447b0e6'}
+    """
+    return {**content, DIGEST: _digest(content, about)}
+
+
+def sealed_json(content: Mapping[str, Any], *, about: str) -> bytes:
+    """The bytes of a file that holds the content and its digest, indented for a person."""
+    return json.dumps(sealed(content, about=about), indent=1).encode()
+
+
+def is_as_sealed(content: Mapping[str, Any], *, about: str) -> bool:
+    """Whether the content has a digest, and it is the one of all else in it."""
+    return content.get(DIGEST) == _digest(_without_digest(content), about)
+
+
+def unsealed(data: bytes | str, *, about: str) -> dict[str, Any]:
+    """What ``sealed`` was given, of its JSON; Altered where that is not as it was written."""
+    content = decoded(data)
+    if not is_as_sealed(content, about=about):
+        raise Altered("its digest is not that of its content")
+    return _without_digest(content)
+
+
+def decoded(data: bytes | str) -> dict[str, Any]:
+    """The JSON object, its digest not looked at; Altered where it is none."""
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Altered(f"not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise Altered("no JSON object")
+    return content
+
+
+def _without_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != DIGEST}
+
+
+def _digest(content: Mapping[str, Any], about: str) -> str:
+    """BLAKE2b-128 of both, as 32 hex digits; the order of keys does not matter."""
+    text = json.dumps([about, content], sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
