@@ -188,7 +188,7 @@ def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
     if not given:
         raise UserMistake("the input's name is empty. Name a file, a folder or a glob.")
     if path.is_dir():
-        if run_manifest_in(path) is not None:
+        if _is_of_a_run(given):
             raise UserMistake(f"{given}: holds the results of a run. Name the file in it that is meant.")
         found = sorted(_files_below(given, say))
         if not found:
@@ -211,15 +211,23 @@ def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
 
 def _holds_results(folder: str, say: Callable[[str], None]) -> bool:
     """Whether the folder holds the results of a run; tells so."""
-    if run_manifest_in(Path(folder)) is None:
-        if is_damaged_run_manifest(manifest := Path(folder) / RUN_MANIFEST):
-            raise UserMistake(
-                f"{manifest}: looks like the manifest of a run and is damaged, so whether the files beside "
-                "it are results cannot be told. Name the files that are meant, or remove it."
-            )
+    if not _is_of_a_run(folder):
         return False
     say(f"{folder or '.'}: holds the results of a run, which are not read")
     return True
+
+
+def _is_of_a_run(folder: str) -> bool:
+    """Whether the folder holds the results of a run; UserMistake where that cannot be told."""
+    if run_manifest_in(Path(folder)) is not None:
+        return True
+    manifest = Path(folder) / RUN_MANIFEST
+    if is_damaged_run_manifest(manifest):
+        raise UserMistake(
+            f"{manifest}: looks like the manifest of a run and is damaged, so whether the files beside it are "
+            "results cannot be told. Name the files that are meant, or remove it."
+        )
+    return False
 
 
 def _files_below(folder: str, say: Callable[[str], None]) -> Iterator[str]:

@@ -35,7 +35,7 @@ def damage_of(database: Path) -> str | None:
 
 def set_aside(database: Path) -> Path:
     """Where the database is now, with what SQLite keeps beside it."""
-    day = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")
+    day = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
     aside = database.with_name(f"{database.name}.damaged-{day}")
     for ending in ("", *_BESIDE):
         part = database.with_name(database.name + ending)

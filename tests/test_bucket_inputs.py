@@ -116,8 +116,14 @@ def test_an_object_is_copied_once_and_again_when_it_is_another(
         (file,) = remote_files(f"{team}/chats/2026/a.jsonl")
         return copied(file, home)
 
-    first = copy()
+    before = os.umask(0)
+    try:
+        first = copy()
+    finally:
+        os.umask(before)
     assert Path(first).read_bytes() == LINE
+    made = [path for path in home.root.rglob("*") if not path.is_symlink()]
+    assert [path for path in made if path.stat().st_mode & 0o077] == []
     assert copy() == first
     assert len(fetches) == 1
     Objects(team).put("chats/2026/a.jsonl", OTHER)

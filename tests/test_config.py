@@ -222,6 +222,32 @@ def test_a_new_home_is_private(tmp_path: Path) -> None:
         assert folder.stat().st_mode & 0o777 == 0o700, folder
 
 
+def test_what_an_earlier_version_left_open_in_a_home_is_closed_and_what_its_user_made_is_not(
+    tmp_path: Path,
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "home" / "scores" / "model").mkdir(parents=True)
+    (tmp_path / "home" / "mine").mkdir()
+    elsewhere.mkdir()
+    (tmp_path / "home" / "artifacts").symlink_to(elsewhere)
+    (tmp_path / "home" / "model-digests.json").touch()
+    for path in [*(tmp_path / "home").rglob("*"), tmp_path / "home", elsewhere]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    Settings.model_construct(home=tmp_path / "home").opened_home()
+    rights = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "home").iterdir()}
+    assert rights == {"scores": 0o700, "mine": 0o755, "artifacts": 0o755, "model-digests.json": 0o600}
+    assert (tmp_path / "home").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_home_whose_folders_are_anothers_is_the_users_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scores").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "scores")
+    with pytest.raises(UserMistake, match=r"scores is another user's, .*ASSAY_SCORE_STORE"):
+        Settings.model_construct(home=tmp_path).opened_home()
+
+
 def test_a_home_that_cannot_be_is_the_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     settings: Any = Settings.model_construct(home=tmp_path / "file" / "home")

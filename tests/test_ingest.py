@@ -158,6 +158,11 @@ def test_results_of_runs_are_no_input_unless_they_are_named(tmp_path: Path) -> N
         inventory = take_inventory([str(tmp_path / where)], output=tmp_path / "data/out", say=said.append)
         assert [file.path for file in inventory.files] == [path]
         assert said == [f"{tmp_path}/data/out: holds the results of a run, which are not read"]
+    manifest = tmp_path / "data/out/manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-3])
+    for where in ("data", "data/**/*.jsonl", "data/out"):
+        with pytest.raises(UserMistake, match=r"out/manifest\.json: looks like the manifest of a run and is"):
+            take_inventory([str(tmp_path / where)])
     assert [file.path for file in take_inventory([results]).files] == [results]
     # Somebody else's file of that name makes no results.
     (tmp_path / "data/out/manifest.json").write_bytes(b'{"name": "something"}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from assay.errors import OutputRefused
 from assay.ingest import take_inventory
+from assay.manifest import with_digest
 from assay.releases import new_only, next_release, released
 
 LINE = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "%s"}]}\n'
@@ -55,6 +57,27 @@ def test_what_could_not_be_used_is_no_release(tmp_path: Path) -> None:
     (tmp_path / "2026-03-01.unusable").mkdir()
     (tmp_path / "2026-03-01.unusable/manifest.json").write_text('{"inputs": [{"digest": "a"}]}')
     assert released(tmp_path) == set()
+
+
+def test_a_manifest_that_was_altered_is_not_believed_and_one_of_an_earlier_version_is(tmp_path: Path) -> None:
+    (tmp_path / "2026-03-01").mkdir()
+    path = tmp_path / "2026-03-01" / "manifest.json"
+    manifest = {"inputs": [{"digest": "a" * 32, "path": "x"}], "seconds": {"score": 1.5}}
+    path.write_text(json.dumps(manifest))
+    assert released(tmp_path) == {"a" * 32}
+    data = json.dumps(with_digest(manifest), indent=2).encode()
+    path.write_bytes(data)
+    assert released(tmp_path) == {"a" * 32}
+    for n in range(8 * len(data)):
+        harmed = bytearray(data)
+        harmed[n // 8] ^= 1 << n % 8
+        path.write_bytes(harmed)
+        with suppress(OutputRefused):
+            assert released(tmp_path) == {"a" * 32}
+    for cut in range(len(data)):
+        path.write_bytes(data[:cut])
+        with pytest.raises(OutputRefused, match="what is new cannot be told"):
+            released(tmp_path)
 
 
 def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -225,6 +225,8 @@ def test_golden_rows_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         (lambda data: data["rows"][0].update(scores=[]), "do not fit their turns"),
         (lambda data: data["rows"][0].update(scores=[[float("nan")] * 2]), "do not fit their turns"),
         (lambda data: data["rows"][0].update(scores="much"), "something missing or altered"),
+        (lambda data: data.update(fingerprint="0" * 32), "altered since they were recorded"),
+        (lambda data: data["rows"][0]["scores"][0].__setitem__(0, 1.5), "altered since they were recorded"),
     ],
 )
 def test_golden_rows_that_are_none_are_refused(tmp_path: Path, change, words: str) -> None:  # type: ignore[no-untyped-def]
@@ -288,7 +290,7 @@ def test_golden_rows_of_before_are_still_read(tmp_path: Path) -> None:
     golden = tmp_path / "golden.json"
     record(spec, golden)
     data = json.loads(golden.read_text())
-    del data["weights"]
+    del data["weights"], data["digest"]
     golden.write_text(json.dumps(data))
     assert [check.name for check in check_golden(spec, read_golden(golden))] == [
         "fingerprint",

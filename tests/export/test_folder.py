@@ -16,6 +16,7 @@ from assay.export.files import ExportedFile
 from assay.export.folder import OutputFolder
 from assay.home import digest_of_file
 from assay.manifest import RUN_MANIFEST as MANIFEST
+from assay.private import private
 
 OLD = {"labeled.jsonl": b"old\n", "dropped-since.parquet": b"older"}
 NEW = {"labeled.jsonl": b"new\n", "scores.parquet": b"newer"}
@@ -93,6 +94,18 @@ def test_a_folder_that_existed_keeps_its_permissions(out):
     out.chmod(0o750)
     export(out, NEW)
     assert stat.S_IMODE(out.stat().st_mode) == 0o750
+
+
+def test_results_have_the_rights_that_their_user_gives_to_new_files(out):
+    out.mkdir(parents=True)
+    before = os.umask(0o027)
+    try:
+        with private():
+            export(out, NEW)
+            export(out, OLD)
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o640}
 
 
 def test_a_link_to_a_folder_stays_a_link(out, tmp_path):
@@ -532,6 +545,22 @@ def test_the_manifest_is_named_when_all_else_is_on_the_disk(out, monkeypatch):
     monkeypatch.setattr(os, "replace", named_replace)
     export(out, NEW)
     assert set(NEW) <= set(steps[: steps.index(f"named {MANIFEST}")])
+
+
+def test_a_manifest_with_a_flipped_bit_vouches_for_no_export(out):
+    files = export(out, NEW)
+    assert OutputFolder(out).holds(files)
+    altered = (out / MANIFEST).read_bytes().replace(b'"run": "run"', b'"run": "ruo"')
+    (out / MANIFEST).write_bytes(altered)
+    assert not OutputFolder(out).holds(files)
+    out.rename(out.parent / "aside")
+    export(out, OLD)
+    out.rename(out.parent / ".out.old")
+    (out.parent / "aside").rename(out.parent / ".out.staging-0000000000000000")
+    folder = OutputFolder(out)
+    with folder.held():
+        assert "the export before it is back in place" in folder.repair()
+    assert contents_of(out) == OLD
 
 
 def test_an_interrupted_swap_is_taken_back_where_the_new_export_is_damaged(out):

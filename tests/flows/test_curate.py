@@ -231,17 +231,29 @@ def test_a_stage_whose_files_are_not_as_written_runs_again(
     assert victim.read_bytes() == data
 
 
-def test_a_pickle_in_place_of_any_kept_file_is_not_loaded_and_changes_no_result(
-    curate: Callable[..., Ran], chats: Path, tmp_path: Path, assay_home: Path
+@pytest.mark.parametrize("strike", ["a pickle", "cut", "flipped"])
+def test_kept_files_that_are_all_struck_are_not_loaded_and_change_no_result(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path, assay_home: Path, strike: str
 ) -> None:
     first = curate("--input", chats)
     kept = [path for path in assay_home.rglob("*") if path.is_file() and path.name != ".lock"]
     places = {path.relative_to(assay_home).parts[0] for path in kept}
     assert places >= {"artifacts", "scores", "plans", "prefect"}
     for path in kept:
-        path.write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+        data = path.read_bytes()
+        middle = len(data) // 2
+        path.write_bytes(
+            {
+                "a pickle": pickle.dumps(Bomb(tmp_path / "ran")),
+                "cut": data[:-7],
+                "flipped": data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :],
+            }[strike]
+        )
     again = curate("--input", chats)
     assert again.code == 0, again.err
+    assert "Traceback" not in again.err
+    for told in ("convert: ", "score: ", "filter: ", "score store: segment "):
+        assert any(line.startswith(told) for line in again.err.splitlines()), told
     assert again.files() == first.files()
     assert not (tmp_path / "ran").exists()
 
@@ -252,11 +264,13 @@ def test_what_a_run_makes_is_for_its_user_alone(
     before = os.umask(0)
     try:
         ran = curate("--input", chats, output="new/out")
+        assert os.umask(0) == 0
     finally:
         os.umask(before)
     assert ran.code == 0, ran.err
-    for folder in (assay_home, ran.output, ran.output.parent):
-        assert folder.stat().st_mode & 0o777 == 0o700, folder
+    made = [assay_home, *assay_home.rglob("*"), ran.output, ran.output.parent]
+    assert [str(path) for path in made if path.stat().st_mode & 0o077] == []
+    assert (assay_home / "prefect" / "results").is_dir()
 
 
 def test_a_result_that_someone_changed_is_written_again(curate: Callable[..., Ran], chats: Path) -> None:

@@ -87,6 +87,9 @@ def test_two_servers_can_start_at_once_on_one_empty_folder(
     assert first.address != second.address
     assert (folder / "prefect.db").is_file()
     assert folder.stat().st_mode & 0o777 == 0o700
+    made = {path.name: path.stat().st_mode & 0o077 for path in folder.rglob("*")}
+    assert set(made) >= {"prefect.db", "server.log", "starting.lock"}
+    assert set(made.values()) == {0}, made
 
 
 def test_every_listener_is_on_loopback(two_servers: tuple[EmbeddedServer, EmbeddedServer]) -> None:
@@ -166,8 +169,27 @@ def test_a_full_disk_is_named_though_the_servers_log_is_on_it(small_disk: Path) 
 
 
 def test_a_server_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
-    (tmp_path / "prefect.db").write_bytes(b"this is no database, and long enough to be seen as none" * 20)
+    (tmp_path / "prefect.db").mkdir()
     server = EmbeddedServer(tmp_path)
     server.start()
-    with pytest.raises(ServerFault, match=r"ended while starting .*not a database.*server\.log"):
+    said = r"ended while starting .*unable to open database.*server\.log.*move .*prefect\.db away"
+    with pytest.raises(ServerFault, match=said):
         server.wait(120, print)
+
+
+def test_a_server_whose_files_are_damaged_begins_a_new_history_and_says_so(tmp_path: Path) -> None:
+    damaged = b"this is no database, and long enough to be seen as none" * 20
+    for name in ("prefect.db", "prefect.db-wal", "server.log", "memo_store.toml", "starting.lock"):
+        (tmp_path / name).write_bytes(damaged)
+    said: list[str] = []
+    server = EmbeddedServer(tmp_path)
+    server.start()
+    try:
+        server.wait(120, said.append)
+        assert answers(server)
+    finally:
+        server.stop()
+    (warning,) = [line for line in said if line.startswith("warning")]
+    (aside,) = tmp_path.glob("prefect.db.damaged-*Z")
+    assert f"is begun. The old one is {aside} (file is not a database)" in warning
+    assert aside.read_bytes() == damaged

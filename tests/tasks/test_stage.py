@@ -22,7 +22,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from assay.errors import ClusterFault, StoreFault, StoreRefusal, UserMistake
 from assay.home import Artifact, Home
-from tasks.stage import Finished, as_json, key_given, may_pass, results_folder, run_stage
+from assay.sealed import Altered
+from tasks.stage import Finished, _kept_manifest, as_json, key_given, may_pass, results_folder, run_stage
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -145,7 +146,9 @@ def test_a_manifest_that_was_cut_short_is_made_again(home: Home, left: str) -> N
     run(maker)
     (kept,) = results_folder(home).iterdir()
     kept.write_bytes(left.encode(errors="surrogateescape"))
-    assert not run(maker)[0].cached
+    said: list[str] = []
+    assert not run(maker, said=said)[0].cached
+    assert f"make: {kept} is damaged, or of an earlier version" in said[0]
     assert maker.runs == 2
     assert run(maker)[0].cached
 
@@ -170,6 +173,32 @@ def test_a_planted_result_runs_nothing(home: Home, way: str, tmp_path: Path) -> 
         if str(tmp_path) in sys.path:
             sys.path.remove(str(tmp_path))
     assert not (tmp_path / "ran").exists()
+
+
+def test_no_flipped_bit_of_a_kept_manifest_is_believed(home: Home) -> None:
+    """As it was seen: a digit of a manifest's counts, which is still JSON and names files that are whole."""
+    made = run(Maker(home))[0].manifest
+    (kept,) = results_folder(home).iterdir()
+    data = kept.read_bytes()
+    refused = 0
+    for n in range(8 * len(data)):
+        harmed = bytearray(data)
+        harmed[n // 8] ^= 1 << n % 8
+        kept.write_bytes(harmed)
+        try:
+            assert _kept_manifest(kept.name, Made, home) == made
+        except Altered:
+            refused += 1
+    # What is not refused is what Prefect notes for itself, such as its version.
+    assert refused > 4 * len(data)
+
+
+def test_a_manifest_that_was_kept_for_another_key_is_not_believed(home: Home) -> None:
+    maker = Maker(home)
+    run(maker, key="a" * 32)
+    kept = results_folder(home) / f"make-{'a' * 32}"
+    (results_folder(home) / f"make-{'b' * 32}").write_bytes(kept.read_bytes())
+    assert not run(maker, key="b" * 32)[0].cached
 
 
 def test_another_key_is_another_result(home: Home) -> None:
