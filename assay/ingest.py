@@ -224,8 +224,8 @@ def _is_of_a_run(folder: str) -> bool:
     manifest = Path(folder) / RUN_MANIFEST
     if is_damaged_run_manifest(manifest):
         raise UserMistake(
-            f"{manifest}: looks like the manifest of a run and is damaged, so whether the files beside it are "
-            "results cannot be told. Name the files that are meant, or remove it."
+            f"{manifest}: looks like the manifest of a run and is damaged, so whether the files beside it "
+            "are results cannot be told. Name the files that are meant, or remove it."
         )
     return False
 
