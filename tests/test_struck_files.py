@@ -11,12 +11,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import fakes
 import msgspec
+import polars as pl
 import pytest
 from converting import line
 
@@ -300,14 +301,23 @@ def test_no_worker_scores_a_text_that_is_not_the_planned_one(root: Path, finishe
     shard = next(scoring._shards(written.turns(), converted))
     whole = requested(shard, home)
     path = home.artifacts / converted.pieces[0].records.path
-    data = path.read_bytes()
-    believed = 0
-    for n in range(0, len(data), len(data) // 60):
-        path.write_bytes(data[:n] + bytes([data[n] ^ 1 << n % 8]) + data[n + 1 :])
-        with suppress(AssayError):
-            assert requested(shard, home) == whole
-            believed += 1
-    assert believed < 50
+    records = pl.read_parquet(path)
+    no_text = pl.when(pl.col("row") == 0).then(pl.lit("[{")).otherwise("messages")
+    harms = {
+        "another text": records.with_columns(
+            pl.col("messages").str.replace("answer 0 of one", "answer O of one")
+        ),
+        "another record's": records.with_columns(pl.col("messages").shift(1).fill_null("[]")),
+        "half a text": records.with_columns(no_text.alias("messages")),
+        "no text": records.with_columns(pl.lit("[]").alias("messages")),
+        "no record": records.tail(1),
+    }
+    for harm, frame in harms.items():
+        frame.write_parquet(path)
+        with pytest.raises(AssayError, match=rf"{path}: record \d+ is not the one that was planned"):
+            pytest.fail(f"{harm}: {requested(shard, home)[0][0]}")
+    records.write_parquet(path)
+    assert requested(shard, home) == whole
 
 
 def test_a_plan_of_other_records_is_not_finished(root: Path, finished: tuple[Path, Run]) -> None:
@@ -318,6 +328,15 @@ def test_a_plan_of_other_records_is_not_finished(root: Path, finished: tuple[Pat
     told: list[str] = []
     assert plan.existing(finished[1].converted, model, home, told.append) is None
     assert "another's (it is not of these records" in told[0]
+
+
+def test_no_flipped_bit_of_a_plans_seal_is_believed(root: Path, finished: tuple[Path, Run]) -> None:
+    home, model = Home(root / "home"), model_of(root)
+    path = min(home.plans.glob("*/*/plan.json"), key=lambda path: path.stat().st_mtime_ns)
+    data = path.read_bytes()
+    place = data.index(b'"shard_tokens": 20') + len(b'"shard_tokens": ')
+    path.write_bytes(data[:place] + b"3" + data[place + 1 :])
+    assert plan.existing(finished[1].converted, model, home) is None
 
 
 def test_an_earlier_versions_plan_and_conversion_are_still_used(
