@@ -31,8 +31,9 @@ SCORE = "score"
 
 BEYOND_TRAINED_LENGTH = "beyond_trained_length"
 OTHER_LANGUAGE = "other_language"
-#: Columns beside the attributes that are true or false: what a model's card does not vouch for.
-FLAGS = (BEYOND_TRAINED_LENGTH, OTHER_LANGUAGE)
+UNSEEN_TEXT = "unseen_text"
+#: Columns beside the attributes that are true or false: where a score may not be what it seems.
+FLAGS = (BEYOND_TRAINED_LENGTH, OTHER_LANGUAGE, UNSEEN_TEXT)
 
 TURN_KEY_BYTES = 16
 

@@ -26,7 +26,7 @@ from assay.rewards.fingerprint import weights_digests
 from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
 from assay.rewards.published import CATALOG, Published
 from assay.rewards.remote.endpoints import ReadBlock
-from assay.schema import Conversation, Message, turn_positions
+from assay.schema import UNSEEN_TEXT, Conversation, Message, turn_positions
 from assay.sealed import DIGEST, is_as_sealed, sealed
 from assay.versions import installed
 
@@ -137,6 +137,7 @@ def _checked_here(
     checks = [
         *_published(model, spec),
         *_differences(model),
+        *_template(model, spec),
         _neighbours(model, spec, conversations, alone),
         _padding_side(model, spec, conversations, alone),
         _batch_budget(model, spec, conversations, alone),
@@ -219,6 +220,33 @@ def _scored_alone(model: RewardModel, spec: ModelSpec) -> tuple[list[Conversatio
     if not conversations:
         raise ModelFault(f"model {spec.name} gives no score to any probe conversation: {reasons[0]}")
     return conversations, scores
+
+
+def _template(model: RewardModel, spec: ModelSpec) -> list[Check]:
+    """What the model's chat template shows, and whether the tokenizer knows what it writes in between.
+
+    A template that shows no question or no answer was refused when the model was opened.
+    """
+    from assay.rewards.local.model import LocalRewardModel
+    from assay.rewards.rendering import Renderer
+
+    seen, known = "every text is seen", "the template's marks are tokens"
+    renderer = model.renderer if isinstance(model, LocalRewardModel) else None
+    if not isinstance(renderer, Renderer):
+        return [
+            Check(name, None, "it is shown conversations without a chat template") for name in (seen, known)
+        ]
+    unseen = ", ".join(renderer.unseen)
+    if renderer.unseen != (spec.unseen or ()):
+        shown = Check(seen, False, f"left out: {unseen or 'nothing'}; by its files: {spec.unseen}")
+    elif unseen:
+        shown = Check(seen, None, f"its template leaves out {unseen}: such conversations are `{UNSEEN_TEXT}`")
+    else:
+        shown = Check(seen, True, "messages of every role, wherever its template takes them")
+    # Tulu's models, and Zephyr's, were trained with such marks: a person must know which these are.
+    pieces = [f"{mark} is {count} tokens" for mark, count in renderer.marks_in_pieces().items()]
+    fit = Check(known, None, f"{', '.join(pieces)}: is this the template that the model was trained with?")
+    return [shown, fit if pieces else Check(known, True, "each that it writes is one token")]
 
 
 def _published(model: RewardModel, spec: ModelSpec) -> list[Check]:

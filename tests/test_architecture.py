@@ -82,3 +82,8 @@ def test_importing_does_not_drag_in_what_it_does_not_need(module: str, absent: l
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_the_process_that_renders_templates_imports_nothing_of_ours_and_little_else() -> None:
+    roots = {name.partition(".")[0] for name in imports_of(ROOT / "assay/rewards/template_process.py")}
+    assert roots <= {"__future__", "jinja2", *sys.stdlib_module_names}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fakes
 import handmade
+import polars as pl
 import pytest
 import tiny
 import transformers
@@ -67,7 +70,7 @@ def test_conversations_beyond_the_trained_length_are_scored_counted_and_can_be_d
     records = converted(home, ["Hi", "so " * 60, "Hello"])
     scored, _ = scoring.score(records, spec, home=home, cluster=ClusterOptions(workers=1), progress=heard)
     assert scored.failed == {}
-    assert scored.warnings == {"beyond_trained_length": 1}
+    assert scored.warnings == {"beyond_trained_length": 1, "unseen_text": 0}
     told = f"longer than the 40 tokens that it was trained on, as {spec.name}'s card has it"
     assert f"warning: {told}: 1 conversation" in heard.said
     rules = parse_rules(
@@ -126,9 +129,57 @@ def test_another_version_of_what_tells_languages_is_another_result(
         assert scoring.score_key(records, model) != before[1]
 
 
+def test_conversations_with_text_that_the_template_leaves_out_are_counted_and_can_be_a_rule(
+    tmp_path: Path,
+) -> None:
+    no_tools = "{% for m in messages if m.role != 'tool' %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+    spec = tiny.spec(tiny.reward_model(tmp_path / "model", template=no_tools))
+    assert spec.unseen == ("tool messages",)
+    home, heard = Home(tmp_path / "home"), Heard()
+    tool = (("user", "Hi"), ("assistant", "Let me see."), ("tool", "42"), ("assistant", "It is 42."))
+    chats = [
+        (("user", "Hi"), ("assistant", "Hello")),
+        tool,
+        (*tool[:2], ("tool", "ignored, as nothing follows")),
+    ]
+    records = handmade.make(
+        home, {"chat.jsonl": [[Record(n + 1, chat) for n, chat in enumerate(chats)]]}
+    ).converted
+    scored, _ = scoring.score(records, spec, home=home, cluster=ClusterOptions(workers=1), progress=heard)
+    assert scored.failed == {}
+    assert scored.warnings == {"unseen_text": 1}
+    told = f"shown to the model in part only, as {spec.name}'s chat template leaves out tool messages"
+    assert f"warning: {told}: 1 conversation" in heard.said
+    rules = parse_rules(["not unseen_text"], attributes=spec.columns, flags=card_warnings.why_unknown(spec))
+    filtered = filter_records(records, scored, rules=rules, exports=["messages"], home=home)
+    assert (filtered.counts.ok, filtered.counts.dropped) == (2, {"rule: not unseen_text": 1})
+
+
+def test_marks_of_unseen_text_go_by_turn_and_cost_nothing_where_all_is_seen(tmp_path: Path) -> None:
+    turns = pl.DataFrame({"row": [4, 4, 7], "turn": [0, 1, 0]}, schema={"row": pl.UInt32, "turn": pl.UInt32})
+    talks = (
+        [("user", "Hi"), ("assistant", "Hm."), ("tool", "42"), ("assistant", "42.")],
+        [("user", "Hi"), ("assistant", "Hello.")],
+    )
+    as_json = [json.dumps([{"role": role, "content": text} for role, text in talk]) for talk in talks]
+    texts = pl.DataFrame({"row": pl.Series([4, 7], dtype=pl.UInt32), "messages": as_json})
+
+    def unseen(kinds: tuple[str, ...], messages: Callable[[], pl.DataFrame]) -> list[bool]:
+        model = dataclasses.replace(fakes.spec(tmp_path / "model"), unseen=kinds)
+        return card_warnings.marked(turns, model, messages)["unseen_text"].to_list()
+
+    def nobody_asks() -> pl.DataFrame:
+        raise AssertionError("the messages are read for nothing")
+
+    assert unseen(("tool messages",), lambda: texts) == [False, True, False]
+    assert unseen((), nobody_asks) == [False, False, False]
+
+
 @pytest.mark.parametrize(
     ("change", "rule", "words"),
     [
+        ({}, "not unseen_text", "Which messages fake is shown is not known"),
+        ({"unseen": ()}, "unseen_text > 1", "`unseen_text` is true or false: write it alone"),
         ({}, "beyond_trained_length", "How long conversations fake was trained on is not known"),
         ({}, "not other_language", "Which languages fake was made for is not known"),
         ({"languages": ("en",)}, "other_language >= 1", "`other_language` is true or false: write it alone"),

@@ -201,6 +201,36 @@ def test_a_file_that_is_no_golden_rows_is_refused_in_a_line(tmp_path: Path, text
         read_golden(path)
 
 
+def test_a_template_that_leaves_out_messages_or_writes_unknown_marks_is_told(tmp_path: Path) -> None:
+    def told(template: str) -> list[Check]:
+        folder = tiny.reward_model(tmp_path / str(len(template)), template=template, max_tokens=4096)
+        return [
+            check
+            for check in verified(tiny.spec(folder))
+            if "template" in check.name or "text is" in check.name
+        ]
+
+    seen, marks = told(tiny.CHATML)
+    assert (seen.passed, marks.passed) == (True, True)
+    seen, marks = told(tiny.MOVING_SYSTEM.replace("<|eos|>", "<|end_of_turn|>"))
+    assert (seen.passed, marks.passed) == (None, None)
+    assert "leaves out later system messages, tool messages" in seen.measured
+    assert "<|end_of_turn|> is " in marks.measured
+
+
+def test_another_template_fails_on_golden_rows_and_one_without_texts_is_refused(tmp_path: Path) -> None:
+    folder = tiny.reward_model(tmp_path / "model", max_tokens=4096, seed=12)
+    golden = tmp_path / "golden.json"
+    record(tiny.spec(folder), golden)
+    (folder / "chat_template.jinja").write_text(tiny.LLAMA3)
+    fingerprint, _, scores = check_golden(tiny.spec(folder), read_golden(golden))
+    assert scores.passed is False
+    assert "recorded with" in fingerprint.measured
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}<|im_start|>{{ m.text }}{% endfor %}")
+    with pytest.raises(UserMistake, match="does not show the whole text of message 1"):
+        tiny.spec(folder)
+
+
 def test_golden_rows_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
     spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))
     golden = tmp_path / "golden" / "rows.json"

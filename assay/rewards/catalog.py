@@ -27,6 +27,7 @@ from assay.rewards.families import (
     SEQUENCE_CLASSIFICATION,
 )
 from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS, fingerprint
+from assay.rewards.probing import unseen_in
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.published import CATALOG, HELPSTEER, Entry
 from assay.scalar import check_weights
@@ -117,6 +118,8 @@ def find_model(
     if add_bos is None and entry.add_bos:
         add_bos = True
     _check_tokenizer(name, folder, pair=FAMILIES[family].pair)
+    # An encoder is shown question and answer, and whatever stands before, without a template.
+    unseen = () if FAMILIES[family].pair else unseen_in(name, folder)
     given = _given_attributes(name, attributes, entry, family, config)
     rated = given or entry.attributes or _attributes(name, family, config)
     limit = _limit(name, folder, config, entry, max_tokens)
@@ -159,6 +162,7 @@ def find_model(
         appended_token_id=_appended_token(name, config) if FAMILIES[family].appended else None,
         trained_tokens=entry.trained_tokens,
         languages=entry.languages,
+        unseen=unseen,
         weights=tuple(chosen_weights.items()),
         family_named=family_named,
         read_at=read_at,
@@ -294,7 +298,8 @@ def _code_may_run(name: str, folder: Path, config: Mapping[str, Any], loading: L
             f"model {name}: its code runs only from a known commit of the Hub: pass --revision with the 40 "
             "digits of the commit hash that was read, not a branch, and no folder"
         )
-    elsewhere = [str(place) for place in config["auto_map"].values() if "--" in str(place)]
+    places = config["auto_map"].values() if isinstance(config["auto_map"], dict) else (config["auto_map"],)
+    elsewhere = [str(place) for place in places if "--" in str(place)]
     if elsewhere:
         raise UserMistake(
             f"model {name}: its code would be fetched from another repository ({elsewhere[0]}), of which no "
@@ -345,7 +350,7 @@ def _described(config: Mapping[str, Any], family: str) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_regular(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserMistake(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise UserMistake(f"{path}: a JSON object is expected")

@@ -38,6 +38,8 @@ class ModelSpec:
     """The longest conversations it was trained on, where its card says; longer ones are scored and told."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes of what the model was made for, where its card says."""
+    unseen: tuple[str, ...] | None = None
+    """Kinds of messages that its chat template leaves out (``probing``); None where nobody could see."""
     weights: tuple[tuple[str, float], ...] = ()
     """What makes one number of the attributes, if any. In no fingerprint: raw scores do not depend on it."""
     family_named: bool = False

@@ -8,31 +8,27 @@ certified is rendered, and scored, by itself.
 
 from __future__ import annotations
 
-import datetime
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from assay.errors import ModelFault, UserMistake
+from assay.rewards import probing
 from assay.rewards.protocol import Request
+from assay.rewards.templates import Chain, ChatTemplate, Refused
 from assay.schema import Conversation, Message, turn_positions
-
-#: Templates that print today's date get this one, or a score would change overnight. It is the date that
-#: Llama 3's own template falls back to where no clock is given (meta-llama/Llama-3.1-8B-Instruct).
-TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
-
-#: Put in front of a template that asks for the clock: a macro of that name hides the real one.
-_STOPPED_CLOCK = (
-    "{%- macro strftime_now(format) -%}{{ format"
-    + "".join(f" | replace('%{part}', '{TEMPLATE_DATE.strftime(f'%{part}')}')" for part in "aAbBdjHIMmpSyY")
-    + " }}{%- endmacro -%}"
-)
 
 #: Added tokens that an answer may hold in good faith (Qwen3's template moves and strips them itself).
 REASONING_MARKERS = frozenset({"<think>", "</think>"})
+
+_TEMPLATE_REFUSED = "template_refused"
+
+#: What templates write between messages, in the two alphabets in which it is seen.
+_MARK = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>")
 
 #: What stands for a message's text where only the template's own tokens are looked at.
 _PLACEHOLDER = "x"
@@ -88,6 +84,10 @@ class _Prefix:
     text: str
 
 
+class TemplateRefusal(Exception):
+    """The template gives no text for these messages. Its text is why."""
+
+
 class Renderer:
     """Renders requests for one tokenizer and its chat template.
 
@@ -107,16 +107,15 @@ class Renderer:
         gated: bool = False,
         add_bos: bool = False,
     ) -> None:
-        if not tokenizer.chat_template:
-            raise UserMistake(
-                f"{tokenizer.name_or_path}: this model's tokenizer has no chat template, so a conversation "
-                "cannot be rendered for it; add a chat_template.jinja to its folder"
-            )
+        self._chat_template = ChatTemplate.of(tokenizer)
         if not tokenizer.is_fast:
             raise UserMistake(f"{tokenizer.name_or_path}: a tokenizer.json (a fast tokenizer) is needed")
+        shown = probing.probed(self._chat_template)
+        if shown.refusal is not None:
+            raise ModelFault(f"{tokenizer.name_or_path}: {shown.refusal}")
+        self.unseen = shown.unseen
+        """Kinds of messages that the template leaves out."""
         self._tokenizer = tokenizer
-        template = tokenizer.get_chat_template()
-        self._chat_template = (_STOPPED_CLOCK if "strftime_now" in template else "") + template
         self._backend = _unhindered(tokenizer)
         self.vocabulary: int | None = None
         """Token ids that the model has states for; where it is known, a turn with another one is refused."""
@@ -149,9 +148,7 @@ class Renderer:
     def render(self, requests: Sequence[Request]) -> list[Rendered]:
         """The passes and refusals of every request, in order."""
         results = [Rendered() for _ in requests]
-        prefixes = [
-            self._prefixes(request, result) for request, result in zip(requests, results, strict=True)
-        ]
+        prefixes = self._prefixes(requests, results)
         wholes = self._encode_conversations([chain[-1].text for chain in prefixes if chain])
         alone: list[tuple[int, _Prefix]] = []
         encodings = iter(wholes)
@@ -188,26 +185,29 @@ class Renderer:
                     self._admit(request, ids, {turn: len(ids)}, results[number])
         return results
 
-    def _prefixes(self, request: Request, result: Rendered) -> list[_Prefix]:
-        """The requested prefixes that the template renders, shortest first; refusals go into ``result``."""
-        positions = turn_positions(request.messages)
-        chain = []
-        as_dicts = [{"role": message.role, "content": message.content} for message in request.messages]
-        for turn in request.turns:
-            message_count = positions[turn] + 1
-            try:
-                text = self._template(as_dicts[:message_count])
-            except (jinja2.TemplateError, ValueError, TypeError) as error:
-                result.refused[turn] = f"template_refused: {' '.join(str(error).split())}"
-                continue
-            chain.append(_Prefix(turn, message_count, text))
-        return chain
+    def _prefixes(self, requests: Sequence[Request], results: Sequence[Rendered]) -> list[list[_Prefix]]:
+        """The requested prefixes that the template renders, shortest first; refusals go into ``results``."""
+        chains = []
+        for request in requests:
+            positions = turn_positions(request.messages)
+            chains.append(Chain(request.messages, tuple(positions[turn] + 1 for turn in request.turns)))
+        rendered = self._chat_template.render(chains)
+        prefixes: list[list[_Prefix]] = []
+        for request, chain, texts, result in zip(requests, chains, rendered, results, strict=True):
+            shown = []
+            for turn, count, text in zip(request.turns, chain.counts, texts, strict=True):
+                if isinstance(text, Refused):
+                    result.refused[turn] = f"{_TEMPLATE_REFUSED}: {text.words}"
+                else:
+                    shown.append(_Prefix(turn, count, text))
+            prefixes.append(shown)
+        return prefixes
 
     @property
     def lacks_bos(self) -> bool:
         """Whether the template writes none of what ``tokenizer(text)`` puts before a text."""
         bos = self.tokenizers_bos
-        written = self._encode([self._skeleton_text(_EVERY_ROLE[0])])[0].ids
+        written = self._encode([self.text([Message(role, _PLACEHOLDER) for role in _EVERY_ROLE[0]])])[0].ids
         return bool(bos) and tuple(written[: len(bos)]) != bos
 
     def token_ids(self, messages: Sequence[Message]) -> np.ndarray:
@@ -220,13 +220,10 @@ class Renderer:
         return text
 
     def text(self, messages: Sequence[Message]) -> str:
-        """The messages as the chat template writes them."""
-        return self._template([{"role": message.role, "content": message.content} for message in messages])
-
-    def _template(self, messages: list[dict[str, str]]) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            messages, chat_template=self._chat_template, tokenize=False, add_generation_prompt=False
-        )
+        """The messages as the chat template writes them; ``TemplateRefusal`` where it does not."""
+        text = self._chat_template.text(messages)
+        if isinstance(text, Refused):
+            raise TemplateRefusal(text.words)
         return text
 
     def _encode_conversations(self, texts: Sequence[str]) -> list[Any]:
@@ -237,6 +234,15 @@ class Renderer:
             for encoding in encodings:
                 encoding.truncate(len(encoding.ids) - self._put_behind)
         return encodings
+
+    def marks_in_pieces(self) -> dict[str, int]:
+        """Marks that the template writes, such as ``<|user|>``, and their tokens, where they are several."""
+        texts = self._chat_template.render(
+            [Chain([Message(role, _PLACEHOLDER) for role in roles], (len(roles),)) for roles in _EVERY_ROLE]
+        )
+        marks = {mark for (text,) in texts if isinstance(text, str) for mark in _MARK.findall(text)}
+        counts = {mark: len(self._encode([mark])[0].ids) for mark in sorted(marks)}
+        return {mark: count for mark, count in counts.items() if count > 1}
 
     def _encode(self, texts: Sequence[str]) -> list[Any]:
         # The template has written every special token already: none is added, none doubled.
@@ -312,48 +318,48 @@ class Renderer:
     ) -> dict[int, str]:
         """Reasons for the turns whose text holds control tokens that the template did not write."""
         last = max(cuts)
-        if self._is_as_written(messages, positions[last] + 1, ids[: cuts[last]]):
+        if self._why_not_as_written(messages[: positions[last] + 1], ids[: cuts[last]]) is None:
             return {}
-        forged = {}
-        for turn, cut in cuts.items():
-            if not self._is_as_written(messages, positions[turn] + 1, ids[:cut]):
-                forged[turn] = self._where_forged(messages[: positions[turn] + 1])
-        return forged
+        reasons = {
+            turn: self._why_not_as_written(messages[: positions[turn] + 1], ids[:cut])
+            for turn, cut in cuts.items()
+        }
+        return {turn: reason for turn, reason in reasons.items() if reason is not None}
 
     def _written_by_template(self) -> set[int]:
         """The token ids of conversations with every role in them, wherever the template has that role."""
         written: set[int] = set()
-        refusal: jinja2.TemplateError | None = None
         for roles in _EVERY_ROLE:
-            try:
-                written.update(self._encode_conversations([self._skeleton_text(roles)])[0].ids)
-            except jinja2.TemplateError as error:
-                refusal = error
-        if refusal is not None and not written:
-            raise ModelFault(
-                f"{self._tokenizer.name_or_path}: its chat template refuses the plainest conversation, of a "
-                f"question and an answer: {' '.join(str(refusal).split())}"
-            )
+            # Of those that it refuses there are none; the plainest ones were seen to be rendered.
+            with suppress(TemplateRefusal):
+                written.update(self._skeleton_ids(roles))
         return written
 
-    def _is_as_written(self, messages: Conversation, count: int, ids: np.ndarray) -> bool:
-        roles = tuple(message.role for message in messages[:count])
+    def _why_not_as_written(self, messages: Sequence[Message], ids: np.ndarray) -> str | None:
+        """The reason where ``ids`` hold other control tokens than the template writes for such messages."""
+        roles = tuple(message.role for message in messages)
         # Another thread may empty the cache at any time.
         expected = self._skeletons.get(roles)
         if expected is None:
-            written = self._encode_conversations([self._skeleton_text(roles)])[0].ids
-            expected = self._control_only(np.asarray(written, dtype=np.int32))
+            try:
+                expected = self._control_only(self._skeleton_ids(roles))
+            except TemplateRefusal as refusal:
+                return f"{_TEMPLATE_REFUSED}: with {_PLACEHOLDER!r} for every text: {refusal}"
             if len(self._skeletons) >= _MOST_SKELETONS:
                 self._skeletons.clear()
             self._skeletons[roles] = expected
-        return np.array_equal(self._control_only(ids), expected)
+        return None if np.array_equal(self._control_only(ids), expected) else self._where_forged(messages)
 
     def _turn_header(self) -> np.ndarray:
         """The tokens between a question and its answer; ``UserMistake`` where the template writes none."""
         question, answer = "<<question>>", "<<answer>>"
-        text = self._template(
-            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        )
+        try:
+            text = self.text([Message("user", question), Message("assistant", answer)])
+        except TemplateRefusal as refusal:
+            raise ModelFault(
+                f"{self._tokenizer.name_or_path}: its chat template refuses a question and an answer, where "
+                f"this family's gate looks for what stands between: {refusal}"
+            ) from refusal
         header = text.partition(question)[2].partition(answer)[0]
         if not header:
             raise UserMistake(
@@ -362,8 +368,9 @@ class Renderer:
             )
         return np.asarray(self._encode([header])[0].ids, dtype=np.int32)
 
-    def _skeleton_text(self, roles: Iterable[str]) -> str:
-        return self._template([{"role": role, "content": _PLACEHOLDER} for role in roles])
+    def _skeleton_ids(self, roles: Iterable[str]) -> np.ndarray:
+        text = self.text([Message(role, _PLACEHOLDER) for role in roles])
+        return np.asarray(self._encode_conversations([text])[0].ids, dtype=np.int32)
 
     def _control_only(self, ids: np.ndarray) -> np.ndarray:
         return ids[np.isin(ids, self._control)]

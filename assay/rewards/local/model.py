@@ -24,6 +24,7 @@ from assay.rewards.local.network import Network, code_of_its_own, placed
 from assay.rewards.local.out_of_memory import unless_out_of_memory
 from assay.rewards.protocol import EXPECTS_CUDA, OUT_OF_MEMORY, ModelSpec, Request, TurnScore
 from assay.rewards.rendering import PairRenderer, Pass, Renderer
+from assay.rewards.tokenizer import load
 
 #: Budgeted tokens of a batch. On a CPU more than this only leaves the cache (measured, on models 128 to 448
 #: wide: 2,048 is 4 to 8% faster than 4,096, and no slower than 1,024); a GPU is to be kept busy.
@@ -324,9 +325,7 @@ def _check_unchanged(spec: ModelSpec) -> None:
 
 
 def _renderer(spec: ModelSpec, family: families.Family) -> Renderer | PairRenderer:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        spec.folder, local_files_only=True, trust_remote_code=spec.remote_code
-    )
+    tokenizer = load(spec.folder, whose=f"model {spec.name}", remote_code=spec.remote_code)
     if family.pair:
         return PairRenderer(tokenizer, max_tokens=spec.max_tokens, over_length=spec.over_length)
     return Renderer(

@@ -9,6 +9,7 @@ from assay.errors import ModelFault
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Renderer
+from assay.rewards.tokenizer import load
 from assay.schema import Message, turn_positions
 
 #: UTF-8 bytes that make one token, where no tokenizer is known; the same as for planning.
@@ -44,7 +45,7 @@ class Scribe:
         self._renderer: Renderer | None = None
         if endpoint.tokenizer is None:
             return
-        self._tokenizer = _loaded(endpoint)
+        self._tokenizer = load(endpoint.tokenizer, whose=f"endpoint {endpoint.name}")
         if self._tokenizer.chat_template:
             limit = endpoint.max_tokens or _NO_LIMIT
             self._renderer = Renderer(self._tokenizer, max_tokens=limit, over_length="quarantine")
@@ -113,15 +114,3 @@ class Scribe:
 
 def _estimated(text_bytes: int) -> int:
     return text_bytes // BYTES_PER_TOKEN + 1
-
-
-def _loaded(endpoint: Endpoint) -> Any:
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    try:
-        return transformers.AutoTokenizer.from_pretrained(
-            endpoint.tokenizer, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise ModelFault(f"endpoint {endpoint.name}: tokenizer: {' '.join(str(error).split())}") from error

@@ -1,0 +1,323 @@
+"""A model's chat template: messages in, the text that the model reads out. It runs in another process."""
+
+from __future__ import annotations
+
+import atexit
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay.errors import ModelFault, UserMistake
+from assay.rewards import template_process
+from assay.rewards.template_process import (
+    BEGINNING,
+    BEYOND,
+    CPU_SECONDS,
+    FRAME,
+    REPLY,
+    TEXT,
+    decoded,
+    encoded,
+)
+from assay.schema import Message
+
+#: Templates that print today's date get this one, or a score would change overnight. It is the date that
+#: Llama 3's own template falls back to where no clock is given (meta-llama/Llama-3.1-8B-Instruct).
+TEMPLATE_DATE = datetime.datetime(2024, 7, 26)
+
+#: Put in front of a template that asks for the clock: it is the only one there is.
+_STOPPED_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(f" | replace('%{part}', '{TEMPLATE_DATE.strftime(f'%{part}')}')" for part in "aAbBdjHIMmpSyY")
+    + " }}{%- endmacro -%}"
+)
+
+#: The special tokens that a template may name, as transformers hands them to it.
+_NAMED_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+
+#: Characters of conversations that are sent at a time.
+_FRAME_CHARACTERS = 1 << 22
+
+_PIPE_BYTES = 1 << 16
+
+#: How a process ends that a template brought to its end.
+_ENDED_BY_ITSELF = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a template gives no text."""
+
+    words: str
+    """The template's own where it says something, else what went wrong."""
+    beyond_limits: bool = False
+    """Whether it was stopped, for the time, the memory or the characters that it took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A conversation, and how many of its first messages are to be rendered: some counts, in order."""
+
+    messages: Sequence[Message]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """A template with what it may know beside the messages."""
+
+    source: str
+    tokens: tuple[tuple[str, str], ...]
+    """Names of special tokens, such as ``bos_token``, and their texts."""
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> ChatTemplate:
+        """The one that this tokenizer of transformers renders with. ``UserMistake`` where it has none."""
+        if not tokenizer.chat_template:
+            raise _without(tokenizer.name_or_path)
+        try:
+            source = tokenizer.get_chat_template()
+        except ValueError as error:
+            raise UserMistake(
+                f"{tokenizer.name_or_path}: it has several chat templates, and none is the default; put the "
+                "one that the model was trained with into chat_template.jinja"
+            ) from error
+        return cls(_with_stopped_clock(source), tuple(tokenizer.special_tokens_map.items()))
+
+    def render(self, chains: Sequence[Chain]) -> list[list[str | Refused]]:
+        """For each chain a text or a refusal for each of its counts."""
+        return _PROCESS.render(self, chains)
+
+    def text(self, messages: Sequence[Message]) -> str | Refused:
+        """All the messages as the template writes them, or why it does not."""
+        ((text,),) = self.render([Chain(messages, (len(messages),))])
+        return text
+
+
+def template_in(folder: Path) -> ChatTemplate | None:
+    """The template of the tokenizer in a folder, without loading that; None where there is none to be seen.
+
+    Special tokens that the files do not name are empty, where transformers may know them from the
+    tokenizer's class: enough to see what a template shows, not to score with.
+    """
+    settings = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
+    source = settings.get("chat_template")
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        try:
+            source = file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise UserMistake(f"{file}: cannot be read as text: {error}") from error
+    elif isinstance(source, list):
+        named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
+        source = named.get("default")
+    if source is None:
+        return None
+    if not isinstance(source, str):
+        raise UserMistake(f"{folder / 'tokenizer_config.json'}: its chat_template is no text")
+    tokens = {name: _content(settings.get(name)) for name in _NAMED_TOKENS}
+    return ChatTemplate(_with_stopped_clock(source), tuple(tokens.items()))
+
+
+def _with_stopped_clock(source: str) -> str:
+    return (_STOPPED_CLOCK if "strftime_now" in source else "") + source
+
+
+def _content(token: Any) -> str:
+    """The text of a token, which a tokenizer's settings hold as a string or as an object."""
+    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in this file; nothing where there is no such file. ``UserMistake`` where it is no JSON."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserMistake(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserMistake(f"{path}: a JSON object is expected")
+    return content
+
+
+def _without(name: str) -> UserMistake:
+    return UserMistake(
+        f"{name}: this model's tokenizer has no chat template, so a conversation cannot be rendered for it; "
+        "add a chat_template.jinja to its folder"
+    )
+
+
+class _Died(Exception):
+    """The process is gone."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class TemplateProcess:
+    """The process of ``template_process``, started when it is first needed, and anew after it has died."""
+
+    def __init__(self, *, cpu_seconds: float = CPU_SECONDS) -> None:
+        self._cpu_seconds = cpu_seconds
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def render(self, template: ChatTemplate, chains: Sequence[Chain]) -> list[list[str | Refused]]:
+        """For each chain a text or a refusal for each of its counts."""
+        texts: list[list[str | Refused]] = []
+        with self._lock:
+            for batch in _batches(chains):
+                texts += self._together(template, batch) or [
+                    [self._alone(template, chain, count) for count in chain.counts] for chain in batch
+                ]
+        return texts
+
+    def close(self) -> None:
+        """End the process, if there is one that is not at work; one at work ends with this process."""
+        if self._lock.acquire(timeout=1):
+            try:
+                if self._child is not None:
+                    self._died()
+            finally:
+                self._lock.release()
+
+    def forget(self) -> None:
+        """In a fork of this process: the child is the parent's."""
+        self._lock = threading.Lock()
+        self._child = None
+
+    def _together(self, template: ChatTemplate, batch: list[Chain]) -> list[list[str | Refused]] | None:
+        """The texts of all of them; None where one of them ends the process: it is not known which."""
+        if len(batch) == 1 and len(batch[0].counts) == 1:
+            return None
+        try:
+            return self._asked(template, batch)
+        except _Died:
+            return None
+
+    def _alone(self, template: ChatTemplate, chain: Chain, count: int) -> str | Refused:
+        """The text of one beginning. Who ends the process is refused, and nobody for what another did."""
+        code = 0
+        for _ in range(2):
+            try:
+                ((text,),) = self._asked(template, [Chain(chain.messages, (count,))])
+            except _Died as died:
+                code = died.code
+                if code == -signal.SIGPROF:
+                    return Refused(f"it takes more than {self._cpu_seconds:g} seconds", beyond_limits=True)
+            else:
+                return text
+        if -code in _ENDED_BY_ITSELF:
+            name = signal.Signals(-code).name
+            return Refused(f"it ends the process in which it runs ({name})", beyond_limits=True)
+        raise ModelFault(
+            f"the process that renders chat templates ends at once, twice ({_ending(code)}); it is "
+            f"{sys.executable} with {template_process.__file__}, and needs jinja2 and some memory"
+        )
+
+    def _asked(self, template: ChatTemplate, chains: Sequence[Chain]) -> list[list[str | Refused]]:
+        """What the process replies. ``_Died`` where it ended meanwhile."""
+        if self._child is None:
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", template_process.__file__, str(self._cpu_seconds)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=_PIPE_BYTES,
+                # Ctrl-C at a terminal is for the run, which has texts to come from here until it ends.
+                start_new_session=True,
+            )
+        assert self._child.stdin is not None
+        try:
+            for part in _frame(template, chains):
+                self._child.stdin.write(part)
+            self._child.stdin.flush()
+        except OSError:
+            raise self._died() from None
+        return [self._replies(len(chain.counts)) for chain in chains]
+
+    def _replies(self, count: int) -> list[str | Refused]:
+        """As many replies, turned round: the process begins with the longest text."""
+        texts: list[str | Refused] = []
+        longest = None
+        for _ in range(count):
+            kind, size = REPLY.unpack(self._read(REPLY.size))
+            if kind == BEGINNING:
+                assert longest is not None
+                texts.append(longest[:size])
+                continue
+            text = decoded(self._read(size))
+            texts.append(text if kind == TEXT else Refused(text, beyond_limits=kind == BEYOND))
+            if kind == TEXT and longest is None:
+                longest = text
+        return texts[::-1]
+
+    def _read(self, size: int) -> bytes:
+        assert self._child is not None
+        assert self._child.stdout is not None
+        content = self._child.stdout.read(size)
+        if len(content) < size:
+            raise self._died()
+        return content
+
+    def _died(self) -> _Died:
+        """The process let go of, and how it ended."""
+        child, self._child = self._child, None
+        assert child is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for pipe in (child.stdin, child.stdout):
+            try:
+                pipe.close()
+            except OSError:
+                continue  # what was not written yet is for nobody
+        return _Died(child.wait())
+
+
+def _frame(template: ChatTemplate, chains: Sequence[Chain]) -> list[bytes]:
+    """What is asked, in the parts that the process takes."""
+    contents: list[bytes] = []
+    conversations = []
+    for chain in chains:
+        messages = chain.messages[: max(chain.counts, default=0)]
+        texts = [encoded(message.content) for message in messages]
+        roles = [message.role for message in messages]
+        conversations.append((list(zip(roles, map(len, texts), strict=True)), chain.counts))
+        contents += texts
+    asked = {"source": template.source, "tokens": template.tokens, "conversations": conversations}
+    head, body = json.dumps(asked).encode(), b"".join(contents)
+    return [FRAME.pack(len(head), len(body)), head, body]
+
+
+def _batches(chains: Sequence[Chain]) -> Iterator[list[Chain]]:
+    """Yield the chains in order, as many at a time as have ``_FRAME_CHARACTERS``."""
+    batch: list[Chain] = []
+    characters = 0
+    for chain in chains:
+        own = sum(len(message.content) for message in chain.messages)
+        if batch and characters + own > _FRAME_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+        batch.append(chain)
+        characters += own
+    if batch:
+        yield batch
+
+
+def _ending(code: int) -> str:
+    return f"by signal {-code}" if code < 0 else f"with code {code}"
+
+
+_PROCESS = TemplateProcess()
+atexit.register(_PROCESS.close)
+os.register_at_fork(after_in_child=_PROCESS.forget)
