@@ -226,7 +226,7 @@ def run_manifest_in(folder: Path) -> dict[str, Any] | None:
 def is_damaged_run_manifest(path: Path) -> bool:
     """Whether the file seems to be a run's manifest that was cut or altered, so that it is no JSON now."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         msgspec.json.decode(data)
     except OSError:
         return False
