@@ -59,6 +59,9 @@ def _has_fixture_of_module(item: pytest.Function) -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End the test run's servers; a process that tests left behind fails the run."""
+    from assay.rewards.templates import PROCESS
+
+    PROCESS.close()
     if _is_worker(session.config):
         return
     left = lifeline.finish(Path(os.environ[lifeline.MARK]))

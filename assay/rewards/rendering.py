@@ -207,7 +207,12 @@ class Renderer:
     def lacks_bos(self) -> bool:
         """Whether the template writes none of what ``tokenizer(text)`` puts before a text."""
         bos = self.tokenizers_bos
-        written = self._encode([self.text([Message(role, _PLACEHOLDER) for role in _EVERY_ROLE[0]])])[0].ids
+        texts = [
+            self._chat_template.text([Message(role, _PLACEHOLDER) for role in roles]) for roles in _EVERY_ROLE
+        ]
+        # Some templates want a system message, some want none.
+        plainest = next((text for text in texts if isinstance(text, str)), "")
+        written = self._encode([plainest])[0].ids
         return bool(bos) and tuple(written[: len(bos)]) != bos
 
     def token_ids(self, messages: Sequence[Message]) -> np.ndarray:

@@ -94,7 +94,7 @@ class ChatTemplate:
 
     def render(self, chains: Sequence[Chain]) -> list[list[str | Refused]]:
         """For each chain a text or a refusal for each of its counts."""
-        return _PROCESS.render(self, chains)
+        return PROCESS.render(self, chains)
 
     def text(self, messages: Sequence[Message]) -> str | Refused:
         """All the messages as the template writes them, or why it does not."""
@@ -318,6 +318,7 @@ def _ending(code: int) -> str:
     return f"by signal {-code}" if code < 0 else f"with code {code}"
 
 
-_PROCESS = TemplateProcess()
-atexit.register(_PROCESS.close)
-os.register_at_fork(after_in_child=_PROCESS.forget)
+#: Where all templates of this process run.
+PROCESS = TemplateProcess()
+atexit.register(PROCESS.close)
+os.register_at_fork(after_in_child=PROCESS.forget)

@@ -9,6 +9,7 @@ import tiny
 
 from assay.errors import ModelFault, UserMistake
 from assay.rewards import templates
+from assay.rewards.catalog import find_model
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.probing import Shown, probed, unseen_by_turn
 from assay.rewards.protocol import Request
@@ -174,7 +175,7 @@ def test_a_template_without_bounds_is_refused_and_its_words_are_told(
     source: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = TemplateProcess(cpu_seconds=0.3)
-    monkeypatch.setattr(templates, "_PROCESS", process)
+    monkeypatch.setattr(templates, "PROCESS", process)
     shown = probed(ChatTemplate(source, ()))
     process.close()
     assert shown.refusal is not None
@@ -216,6 +217,22 @@ def test_a_template_that_refuses_what_stands_for_the_texts_is_told_and_no_traceb
     (rendered,) = renderer.render([Request(tuple(Message(role, "Hi") for role in roles), (0, 1))])
     assert rendered.refused == {1: "template_refused: with 'x' for every text: Not x."}
     assert [read.turn for one in rendered.passes for read in one.reads] == [0]
+
+
+def test_a_template_that_wants_a_system_message_is_opened_whether_or_not_a_bos_is_added(
+    tmp_path: Path,
+) -> None:
+    wants = (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('No system message.') }}{% endif %}" + WHOLE
+    )
+    folder = tiny.reward_model(tmp_path / "model", template=wants)
+    for add_bos in (None, True):
+        model = LocalRewardModel(find_model(str(folder), add_bos=add_bos))
+        said = [Message("user", "Hi"), Message("assistant", "Hello")]
+        asked = [Request(tuple(said), (0,)), Request((Message("system", "Be kind."), *said), (0,))]
+        (refused,), (scored,) = model.score(asked)
+        assert refused.reason == "template_refused: No system message."
+        assert scored.values is not None
 
 
 def test_marks_that_the_tokenizer_has_no_token_for_are_found() -> None:

@@ -209,7 +209,7 @@ def test_more_than_a_pipe_holds_goes_through_both_ways(process: TemplateProcess)
 def test_it_ends_with_the_process_that_started_it() -> None:
     code = (
         "import os, sys; from assay.rewards import templates as t; from assay.schema import Message;"
-        "t.ChatTemplate('x', ()).text([Message('user', 'Hi')]); print(t._PROCESS._child.pid, flush=True);"
+        "t.ChatTemplate('x', ()).text([Message('user', 'Hi')]); print(t.PROCESS._child.pid, flush=True);"
         "os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -323,7 +323,7 @@ def test_a_chat_template_cannot_leave_its_sandbox(folder: Path, tmp_path: Path) 
     template = (planted / "chat_template.jinja").read_text()
     reach = f"{{{{ cycler.__init__.__globals__.os.system('touch {tmp_path / 'ran'}') }}}}"
     (planted / "chat_template.jinja").write_text(reach + template)
-    with pytest.raises(UserMistake, match="its chat template refuses .*'__init__' .* is unsafe"):
+    with pytest.raises(UserMistake, match=r"its chat template refuses .*'__init__' .* is unsafe"):
         find_model(str(planted))
     assert not (tmp_path / "ran").exists()
 
