@@ -133,8 +133,9 @@ def test_conversations_with_text_that_the_template_leaves_out_are_counted_and_ca
     tmp_path: Path,
 ) -> None:
     no_tools = "{% for m in messages if m.role != 'tool' %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
-    spec = tiny.spec(tiny.reward_model(tmp_path / "model", template=no_tools))
-    assert spec.unseen == ("tool messages",)
+    unseen = tiny.spec(tiny.reward_model(tmp_path / "tiny", template=no_tools)).unseen
+    assert unseen == ("tool messages",)
+    spec = dataclasses.replace(fakes.spec(tmp_path / "model"), unseen=unseen)
     home, heard = Home(tmp_path / "home"), Heard()
     tool = (("user", "Hi"), ("assistant", "Let me see."), ("tool", "42"), ("assistant", "It is 42."))
     chats = [
