@@ -180,7 +180,12 @@ def sweep_copies(home: Home, say: Callable[[str], None]) -> None:
             if path.is_symlink():
                 if not path.exists():
                     path.unlink()
-            elif path.stat().st_atime < time.time() - KEPT_SECONDS:
+                continue
+            unused = time.time() - path.stat().st_atime
+            if unused < -KEPT_SECONDS:
+                # The clock was set back: it would be kept for as long as that and a week. It counts from now.
+                os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+            elif unused > KEPT_SECONDS:
                 path.unlink()
                 removed += 1
     if removed:

@@ -20,6 +20,7 @@ from assay.gpu_cluster import (
     visible_devices,
 )
 from assay.scratch import own_folder, torch_environment
+from assay.steady_clock import PRELOAD, certificates_of_a_run, keep_from_jumping
 from assay.wording import counted
 from assay.worker_environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
 
@@ -33,6 +34,9 @@ _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,
     # A worker that says nothing for so long (stopped, swapping, unplugged) is given up.
     "distributed.scheduler.worker-ttl": "60s",
+    # A worker of a cluster that is started here and is away at 15 s after its last death would be given up
+    # for ever, though its nanny is about to bring it back.
+    "distributed.deploy.lost-worker-timeout": "365 days",
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.admin.tick.limit": "60s",
     # A look at every event loop fifty times a second, at every thread's stack a hundred times, and at memory
@@ -99,6 +103,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
     from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    keep_from_jumping()
     with dask.config.set(_SETTINGS):
         if options.scheduler_address:
             _check_address(options.scheduler_address)
@@ -121,7 +126,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
 def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterator[SpecCluster]:
     """Yield a cluster on this machine: on its GPUs where there are any, else on its cores."""
     import dask
-    from distributed import LocalCluster, Security
+    from distributed import LocalCluster
 
     devices = visible_devices()
     if devices and not packages_are_here():
@@ -132,12 +137,12 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
         devices = []
     # Certificates that exist for this run alone: loopback is open to every user of the machine, and
     # Dask's protocol runs what it is sent.
-    security = Security.temporary()
+    security = certificates_of_a_run()
     if devices:
         groups = gpu_groups(devices, options.gpus_per_model)[: options.workers]
         with (
             own_folder() as folder,
-            dask.config.set(_files_in(folder)),
+            dask.config.set(_of_workers(folder)),
             named_as_the_driver_does(devices),
             one_worker_a_group(groups, security, torch_environment(folder)) as cluster,
         ):
@@ -145,7 +150,7 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
     else:
         with (
             own_folder() as folder,
-            dask.config.set(_files_in(folder)),
+            dask.config.set(_of_workers(folder)),
             # A driver that is broken is no reason not to score on the CPU.
             dask.config.set({"distributed.diagnostics.nvml": False}),
             LocalCluster(
@@ -164,9 +169,15 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
             yield cluster
 
 
-def _files_in(folder: Path) -> dict[str, str]:
-    """Dask's settings by which the files of workers that are started go into the folder."""
-    return {"temporary-directory": str(folder)}
+def _of_workers(folder: Path) -> dict[str, object]:
+    """Dask's settings for workers that are started here: their files go into the folder."""
+    import dask
+
+    loaded = dask.config.get("distributed.worker.preload", [])
+    return {
+        "temporary-directory": str(folder),
+        "distributed.worker.preload": [*([loaded] if isinstance(loaded, str) else loaded), PRELOAD],
+    }
 
 
 def _as_many_as_fit(model_bytes: int, say: Callable[[str], None]) -> int:

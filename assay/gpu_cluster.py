@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.errors import ClusterFault, UserMistake
 from assay.rewards.protocol import EXPECTS_CUDA
+from assay.steady_clock import PRELOAD
 from assay.worker_environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
 
 if TYPE_CHECKING:
@@ -146,6 +147,8 @@ def _of_dask_cuda(devices: Sequence[str], security: Security, more: Mapping[str,
             for worker in workers.values():
                 own = worker["options"]["env"][_CHOSEN].partition(",")[0]
                 worker["options"]["env"] = {**environment, _CHOSEN: own}
+                if "preload" in worker["options"]:
+                    worker["options"]["preload"] = [*worker["options"]["preload"], PRELOAD]
             return workers
 
     return Cluster(

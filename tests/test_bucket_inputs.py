@@ -252,6 +252,19 @@ def test_copies_that_nobody_asked_for_in_a_week_are_removed(team: str, home: Hom
     assert "1 copies of inputs were removed" in line
 
 
+def test_a_copy_from_before_the_clock_was_set_back_is_kept_a_week_and_no_longer(home: Home) -> None:
+    folder = home.copies / "inputs"
+    folder.mkdir(parents=True)
+    copy = folder / f"{'0' * 32}.jsonl"
+    copy.touch()
+    stamp = copy.stat().st_mtime_ns
+    in_a_year = time.time() + 365 * 24 * 3600
+    os.utime(copy, ns=(int(in_a_year * 1e9), stamp))
+    sweep_copies(home, lambda line: None)
+    assert abs(copy.stat().st_atime - time.time()) < 3600
+    assert copy.stat().st_mtime_ns == stamp
+
+
 def test_a_copy_that_is_removed_while_its_run_scores_is_made_again(team: str, home: Home) -> None:
     inventory = take_inventory([f"{team}/chats/2026/a.jsonl"], home=home)
     (file,) = inventory.files

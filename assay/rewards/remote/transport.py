@@ -215,6 +215,20 @@ def retry_after_seconds(value: str | None, *, now: float) -> float | None:
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
+def patience_asked_for(reply: Reply) -> float | None:
+    """Seconds that the reply asks to be left alone for; None where it asks for none.
+
+    A date in it is by the clock of whoever replied, which it tells as a rule; ours may be a day off.
+    """
+    now = time.time()
+    try:
+        told = email.utils.parsedate_tz(reply.headers.get("date", ""))
+        now = email.utils.mktime_tz(told) if told else now
+    except (ValueError, OverflowError):
+        pass
+    return retry_after_seconds(reply.headers.get("retry-after"), now=now)
+
+
 class Caller:
     """Sends one turn after the other and owns every retry: no client below it has retries of its own."""
 
@@ -262,7 +276,7 @@ class Caller:
                     return found
                 trouble = status_text(found.status)
                 limited = found.status == HTTPStatus.TOO_MANY_REQUESTS
-                asked_for = retry_after_seconds(found.headers.get("retry-after"), now=time.time())
+                asked_for = patience_asked_for(found)
             delay = self._delay(attempts, asked_for, trouble)
             if time.monotonic() + delay >= began + self._endpoint.deadline_seconds:
                 await self._give_up(trouble, attempts, limited=limited)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import itertools
 import logging
 import time
@@ -22,8 +23,9 @@ from assay.rewards.remote import service as service_module
 from assay.rewards.remote.addresses import why_refused, why_url_refused
 from assay.rewards.remote.endpoints import spec_of
 from assay.rewards.remote.pacing import Pace, Slots
+from assay.rewards.remote.replies import Reply
 from assay.rewards.remote.service import Service
-from assay.rewards.remote.transport import MAX_REPLY_BYTES, retry_after_seconds
+from assay.rewards.remote.transport import MAX_REPLY_BYTES, patience_asked_for, retry_after_seconds
 from assay.schema import Message
 
 TALK = (Message("user", "a private question"), Message("assistant", "a private answer"))
@@ -68,6 +70,19 @@ def rate(endpoint: Endpoint, said: list[str] | None = None) -> TurnScore:
 )
 def test_retry_after_is_read_in_seconds_and_as_a_date(value: str | None, seconds: float | None) -> None:
     assert retry_after_seconds(value, now=NOW) == seconds
+
+
+@pytest.mark.parametrize("told", ["Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2065 07:28:00 GMT"])
+def test_a_date_to_wait_for_is_by_the_clock_of_whoever_replied(told: str) -> None:
+    later = told.replace("07:28:00", "07:28:05")
+    assert patience_asked_for(Reply(429, {"date": told, "retry-after": later}, b"")) == 5.0
+
+
+@pytest.mark.parametrize("told", [None, "", "yesterday", "Wed, 99 Foo 2026 99:99:99 GMT"])
+def test_a_reply_that_tells_no_time_is_read_by_ours(told: str | None) -> None:
+    headers = {"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}
+    found = patience_asked_for(Reply(429, headers | ({} if told is None else {"date": told}), b""))
+    assert found == pytest.approx(60, abs=3)
 
 
 @given(st.text(max_size=60))
