@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from assay.cluster_start import started
 from assay.errors import ClusterFault, UserMistake
 from assay.gpu_cluster import (
     gpu_groups,
@@ -52,6 +55,12 @@ _SETTINGS = {
 }
 
 _ARRIVAL_SECONDS = 60
+
+#: A worker's process that is not up after so long hangs, however many start at once.
+_START_SECONDS = 300
+
+#: How long a scheduler that runs elsewhere is given to answer.
+_ANSWER_SECONDS = 5
 
 #: A worker's process beside its model: Python, torch, and a batch at work (0.6 GB were seen).
 _PROCESS_BYTES = 1_000_000_000
@@ -108,8 +117,9 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
         if options.scheduler_address:
             _check_address(options.scheduler_address)
             try:
-                client = Client(options.scheduler_address, set_as_default=False, timeout="5s")
-            except OSError as error:
+                _shake_hands(options.scheduler_address)
+                client = Client(options.scheduler_address, set_as_default=False, timeout=_ANSWER_SECONDS)
+            except (OSError, ImportError) as error:
                 raise ClusterFault(_why_no_scheduler(options.scheduler_address, error)) from error
             with client:
                 _await_workers(client, 1)
@@ -144,29 +154,37 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
             own_folder() as folder,
             dask.config.set(_of_workers(folder)),
             named_as_the_driver_does(devices),
-            one_worker_a_group(groups, security, torch_environment(folder)) as cluster,
-        ):
-            yield cluster
-    else:
-        with (
-            own_folder() as folder,
-            dask.config.set(_of_workers(folder)),
-            # A driver that is broken is no reason not to score on the CPU.
-            dask.config.set({"distributed.diagnostics.nvml": False}),
-            LocalCluster(
-                n_workers=options.workers or _as_many_as_fit(options.model_bytes, say),
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=NO_MEMORY_LIMIT,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                # Without GPUs of their own: several processes would fight for the first one.
-                env={**WORKER_ENVIRONMENT, **torch_environment(folder), "CUDA_VISIBLE_DEVICES": ""},
-                security=security,
-                silence_logs=logging.CRITICAL,
+            started(
+                lambda: one_worker_a_group(groups, security, torch_environment(folder)), say=say
             ) as cluster,
         ):
             yield cluster
+        return
+    count = options.workers or _as_many_as_fit(options.model_bytes, say)
+
+    def one_worker_a_core(folder: Path) -> SpecCluster:
+        return LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=NO_MEMORY_LIMIT,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            # Without GPUs of their own: several processes would fight for the first one.
+            env={**WORKER_ENVIRONMENT, **torch_environment(folder), "CUDA_VISIBLE_DEVICES": ""},
+            security=security,
+            silence_logs=logging.CRITICAL,
+            death_timeout=_START_SECONDS,
+        )
+
+    with (
+        own_folder() as folder,
+        dask.config.set(_of_workers(folder)),
+        # A driver that is broken is no reason not to score on the CPU.
+        dask.config.set({"distributed.diagnostics.nvml": False}),
+        started(lambda: one_worker_a_core(folder), say=say) as cluster,
+    ):
+        yield cluster
 
 
 def _of_workers(folder: Path) -> dict[str, object]:
@@ -223,8 +241,29 @@ def _check_address(address: str) -> None:
         ) from error
 
 
+def _shake_hands(address: str) -> None:
+    """Raise OSError where no scheduler answers there.
+
+    A client of Dask's waits for ever on one that takes a connection and says nothing: a scheduler that is
+    stopped, or another program.
+    """
+    from distributed import Security
+    from distributed.comm import connect
+
+    async def shake_hands() -> None:
+        arguments = Security().get_connection_args("client")
+        comm = await connect(address, timeout=_ANSWER_SECONDS, **arguments)
+        comm.abort()
+
+    # In a thread of its own: this one may have a loop, as a notebook's has.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, asyncio.wait_for(shake_hands(), 2 * _ANSWER_SECONDS)).result()
+
+
 def _why_no_scheduler(address: str, error: BaseException) -> str:
     """What to tell of a scheduler that could not be reached."""
+    if isinstance(error, ImportError):
+        return f"the Dask scheduler at {address} has other versions: {' '.join(str(error).split())}"
     on_this_machine = "or leave ASSAY_SCHEDULER_ADDRESS empty to score on this machine"
     if not address.startswith("tls://"):
         return (

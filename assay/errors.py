@@ -6,7 +6,7 @@ AssayError                  says what is wrong, where, and what to do; printed w
 ├── InputFault      exit 1  an input was changed meanwhile, or --strict met a record to quarantine
 ├── ModelFault      exit 1  the reward model cannot be loaded, or does not do what it says
 │   └── DeviceLost          its device gives nothing but errors until this process ends
-├── ClusterFault    exit 1  no worker is left to score on
+├── ClusterFault    exit 1  workers do not start, do not come, or are gone
 ├── StoreFault      exit 1  a store on S3 does not answer
 │   └── StoreRefusal        it answers with a no: no such bucket, no right to do that
 ├── ServerFault     exit 1  Prefect's server cannot be reached or started
@@ -45,7 +45,7 @@ class DeviceLost(ModelFault):
 
 
 class ClusterFault(AssayError):
-    """The workers are gone, or never came."""
+    """The workers are gone, never came, or could not be started."""
 
 
 class StoreFault(AssayError):
