@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from assay.gpu_cluster import (
     packages_are_here,
     visible_devices,
 )
+from assay.rewards.protocol import EXPECTS_CUDA
 from assay.scratch import own_folder, torch_environment
 from assay.steady_clock import PRELOAD, certificates_of_a_run, keep_from_jumping
 from assay.wording import counted
@@ -61,6 +64,9 @@ _START_SECONDS = 300
 
 #: How long a scheduler that runs elsewhere is given to answer.
 _ANSWER_SECONDS = 5
+
+#: So many workers of a scheduler are asked what they compute on: they are meant to be all of one kind.
+_ASKED_WORKERS = 4
 
 #: A worker's process beside its model: Python, torch, and a batch at work (0.6 GB were seen).
 _PROCESS_BYTES = 1_000_000_000
@@ -130,6 +136,20 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
             _await_workers(client, len(cluster.workers))
             _show_dashboard(client, options)
             yield client
+
+
+def on_gpus(options: ClusterOptions) -> bool:
+    """Whether those workers compute on GPUs. A scheduler's are asked. Raises what ``connected`` does."""
+    if not options.scheduler_address:
+        return bool(visible_devices()) and packages_are_here()
+    with connected(dataclasses.replace(options, show_dashboard=None)) as client:
+        some = sorted(client.scheduler_info(n_workers=_ASKED_WORKERS)["workers"])
+        return any(client.run(_has_gpu, workers=some, on_error="ignore").values())
+
+
+def _has_gpu() -> bool:
+    """Whether the worker that runs this was started for a GPU, or sees one."""
+    return bool(os.environ.get(EXPECTS_CUDA)) or bool(visible_devices())
 
 
 @contextmanager

@@ -40,9 +40,6 @@ from assay.yaml_text import NotYAML, parsed_yaml, shown
 
 Options = TypeVar("Options", bound=BaseModel)
 
-#: Of ``assay.scoring``, said again here so that ``--help`` need not import Dask; a test holds them equal.
-DEFAULT_SHARD_TOKENS = 1 << 18
-
 
 #: No number of an option is larger.
 MOST = 10**12
@@ -330,10 +327,16 @@ class RunOptions(BaseModel):
         CommandLine(_WORK, "N"),
     ] = None
     shard_tokens: Annotated[
-        int,
-        Field(title="Shard size", description="Estimated tokens a score shard holds.", ge=1, le=MOST),
+        int | None,
+        Field(
+            title="Shard size",
+            description="Estimated tokens a score shard holds; unless given, work for 20 s to 2 min, "
+            "estimated from the model's size.",
+            ge=1,
+            le=MOST,
+        ),
         CommandLine(_WORK, "N"),
-    ] = DEFAULT_SHARD_TOKENS
+    ] = None
     stop_after: Annotated[
         Literal["convert", "score"] | None,
         Field(

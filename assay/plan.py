@@ -7,7 +7,7 @@ so that every batch is made of the same conversations as in a run that was never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,13 @@ _A_PLAN = "plan"
 
 #: UTF-8 bytes that make one token, for sizing shards; the exact count is the worker's to find.
 BYTES_PER_TOKEN = 4
+
+#: Smaller shards are cut from runs of so many estimated tokens, which are ordered first. A shard that is as
+#: large holds the records in the order of the input.
+REACH_TOKENS = 1 << 18
+
+#: Records that begin alike stay together up to so many shards.
+_KEPT_SHARDS = 4
 
 #: Turns looked up in the store at a time.
 _LOOKUP_TURNS = 1 << 20
@@ -108,21 +115,103 @@ def unstored(converted: Converted, store: ScoreStore, home: Home) -> pl.DataFram
     return pl.concat(frames) if frames else pl.DataFrame(schema=_SCHEMA).drop("shard")
 
 
-def in_shards(turns: pl.DataFrame, *, shard_tokens: int) -> pl.DataFrame:
-    """The turns with their shard: runs of records, each closed once it holds ``shard_tokens``, estimated.
+def in_shards(turns: pl.DataFrame, beginnings: pl.Series | None = None, *, shard_tokens: int) -> pl.DataFrame:
+    """The turns with their shard, each closed once it holds ``shard_tokens``, estimated.
 
-    A run may go on from one piece into the next, or ten thousand small files would be as many shards.
+    A shard may go on from one piece into the next, or ten thousand small files would be as many shards.
+    ``beginnings`` (one a record) tell which records begin alike; None where that is not to be looked at.
     """
     records = turns.group_by("piece", "row", maintain_order=True).agg(pl.col("record_tokens").first())
-    shards = []
-    shard, filled = 0, 0
-    for record_tokens in records["record_tokens"]:
-        if filled >= shard_tokens:
-            shard, filled = shard + 1, 0
-        filled += record_tokens
-        shards.append(shard)
+    tokens = records["record_tokens"].to_list()
+    shards = shard_numbers(tokens, None if beginnings is None else beginnings.to_list(), shard_tokens)
     numbered = records.select("piece", "row", pl.Series("shard", shards, pl.UInt32))
-    return turns.join(numbered, on=["piece", "row"], how="left", maintain_order="left").select(*_SCHEMA)
+    return (
+        turns.join(numbered, on=["piece", "row"], how="left", maintain_order="left")
+        .sort("shard", maintain_order=True)
+        .select(*_SCHEMA)
+    )
+
+
+def shard_numbers(
+    tokens: Sequence[int], beginnings: Sequence[bytes | None] | None, shard_tokens: int
+) -> list[int]:
+    """The shard of each record; ``tokens`` and ``beginnings`` are one a record, in input order.
+
+    Scoring is cheap where answers to one prompt share its pass, and where a pass holds texts of one length.
+    Small shards, cut in the order of the input, would spoil both. So a run of ``REACH_TOKENS`` is taken, its
+    records that begin alike are put together, the longest first, and shards are cut from that. Records that
+    begin alike can be many (with a "Hi", say): beyond ``_KEPT_SHARDS`` shards they are parted.
+    """
+    numbers = [0] * len(tokens)
+    reach = shard_tokens * max(1, REACH_TOKENS // shard_tokens)
+    number = -1
+    for run in _runs(range(len(tokens)), tokens, reach):
+        filled = shard_tokens
+        ordered = _orders(shard_tokens)
+        for together in _ordered(run, tokens, beginnings, shard_tokens) if ordered else [run]:
+            size = sum(tokens[record] for record in together)
+            if filled >= shard_tokens or size > shard_tokens:
+                number, filled = number + 1, 0
+            filled += size
+            for record in together:
+                numbers[record] = number
+    return numbers
+
+
+def _orders(shard_tokens: int) -> bool:
+    """Whether shards of that size are cut from runs of several."""
+    return shard_tokens * 2 <= REACH_TOKENS
+
+
+def _ordered(
+    run: Sequence[int], tokens: Sequence[int], beginnings: Sequence[bytes | None] | None, shard_tokens: int
+) -> list[list[int]]:
+    """The records of a run in groups that are to stay together, and within them, the longest first."""
+    alike: dict[object, list[int]] = {}
+    longest_first = sorted(run, key=lambda record: -tokens[record])
+    for record in longest_first:
+        beginning = beginnings[record] if beginnings is not None else None
+        alike.setdefault(record if beginning is None else beginning, []).append(record)
+    groups = [part for group in alike.values() for part in _runs(group, tokens, shard_tokens * _KEPT_SHARDS)]
+    return sorted(groups, key=lambda group: -tokens[group[0]])
+
+
+def _runs(records: Sequence[int], tokens: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield the records in runs, each closed once it holds ``size`` tokens."""
+    run: list[int] = []
+    filled = 0
+    for record in records:
+        if filled >= size:
+            yield run
+            run, filled = [], 0
+        run.append(record)
+        filled += tokens[record]
+    if run:
+        yield run
+
+
+def beginnings(turns: pl.DataFrame, converted: Converted, home: Home) -> pl.Series:
+    """A key for each record of ``turns``, in their order; equal where records begin alike.
+
+    It is that of the first exchange, or of the prompt where there is one answer.
+    """
+    frames = []
+    for (number,), planned in (
+        turns.select("piece", "row").unique(maintain_order=True).group_by("piece", maintain_order=True)
+    ):
+        piece = converted.pieces[int(str(number))]
+        prompts = read_artifact(piece.records, home, ["row", "prompt_key"])
+        first = (
+            read_artifact(piece.turns, home, ["row", KEY])
+            .group_by("row", maintain_order=True)
+            .agg(pl.col(KEY).first(), pl.len().alias("turns"))
+        )
+        frames.append(
+            planned.join(prompts, on="row", how="left", maintain_order="left")
+            .join(first, on="row", how="left", maintain_order="left")
+            .select(pl.when(pl.col("turns") > 1).then(KEY).otherwise("prompt_key").alias("beginning"))
+        )
+    return pl.concat(frames)["beginning"]
 
 
 def existing(
@@ -162,8 +251,9 @@ def write(
     members = folder / "members.parquet"
     sweep(folder)
     (folder / "plan.json").unlink(missing_ok=True)
+    alike = beginnings(turns, converted, home) if _orders(shard_tokens) else None
     with written_whole(members) as temporary:
-        in_shards(turns, shard_tokens=shard_tokens).write_parquet(temporary, row_group_size=1 << 14)
+        in_shards(turns, alike, shard_tokens=shard_tokens).write_parquet(temporary, row_group_size=1 << 14)
     seal = {
         "version": PLAN_VERSION,
         "members": digest_of_file(members),

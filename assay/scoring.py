@@ -7,14 +7,15 @@ import operator
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from assay import card_warnings, plan
-from assay.cluster import ClusterOptions, connected
+from assay import card_warnings, plan, shard_size
+from assay.cluster import ClusterOptions, connected, on_gpus
 from assay.disk import full_disk_named, read_artifact
 from assay.errors import ClusterFault
 from assay.home import Artifact, Home, digest_of_bytes, sweep, written_whole
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from assay.dispatch import Fatal
 
 STAGE_VERSION = 3
-DEFAULT_SHARD_TOKENS = 1 << 18
 
 _KILLED = "killed_workers: every worker that took this turn died, most likely of memory"
 
@@ -146,7 +146,7 @@ def score(
     *,
     home: Home,
     cluster: ClusterOptions,
-    shard_tokens: int = DEFAULT_SHARD_TOKENS,
+    shard_tokens: int | None = None,
     progress: Progress = Silent(),  # noqa: B008
     read_block: ReadBlock | None = None,
     heed: Callable[[], None] = lambda: None,
@@ -154,8 +154,9 @@ def score(
     """The scores of every turn, and what this run did for them.
 
     What the store lacks is planned, the plan written down, and its shards scored; a plan that an
-    earlier run left for the same records is finished first. Where nothing is missing, no worker is
-    started and no model loaded. ``read_block`` looks up the secret block that holds a service's key.
+    earlier run left for the same records is finished first. ``shard_tokens`` is the size of a new plan's
+    shards; None has it estimated. Where nothing is missing, no worker is started and no model loaded.
+    ``read_block`` looks up the secret block that holds a service's key.
     ``heed`` is called about every second while scores are waited for; what it raises ends the scoring, and
     what is scored by then is stored.
     """
@@ -175,7 +176,8 @@ def score(
                 written.turns().join(missing, on=KEY, how="semi", maintain_order="left") if written else None
             )
             if pending is None or pending.is_empty():
-                written = plan.write(missing, converted, model, home, shard_tokens=shard_tokens)
+                size = shard_tokens or _shard_tokens(missing, model, cluster)
+                written = plan.write(missing, converted, model, home, shard_tokens=size)
                 pending = written.turns()
             else:
                 resumed = True
@@ -185,7 +187,9 @@ def score(
             progress.begin("score", pending.height, "turns")
             if model.endpoint is None:
                 pending_shards = _shards(pending, converted)
-                at_work += _run(pending_shards, model, home, cluster, progress, shards, unscored, heed_all)
+                at_work += _run(
+                    pending_shards, pending.height, model, home, cluster, progress, shards, unscored, heed_all
+                )
             else:
                 from assay.requesting import request_scores
 
@@ -226,6 +230,21 @@ def _remarks(shards: Iterable[ShardWork]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(remark for shard in shards for remark in shard.remarks))
 
 
+@contextmanager
+def _told_when_stopped(finished: Sequence[ShardWork], turns: int, progress: Progress) -> Iterator[None]:
+    """Within, a signal that ends the run has it say how many of so many turns are stored by then.
+
+    That is at least what ``finished`` holds: workers store a shard before they say so.
+    """
+    before = len(finished)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        stored = sum(shard.turns for shard in finished[before:])
+        progress.say(f"score: at least {stored:,} of {counted(turns, 'turns')} are stored")
+        raise
+
+
 def _devices(shards: Sequence[ShardWork], seconds: float) -> tuple[DeviceWork, ...]:
     """What each worker did in the ``seconds`` in which shards were out."""
     by_worker: dict[tuple[str, str], list[ShardWork]] = {}
@@ -250,6 +269,15 @@ def _without(turns: pl.DataFrame, unscored: dict[bytes, str]) -> pl.DataFrame:
     return turns.filter(~pl.col(KEY).is_in(list(unscored))) if unscored else turns
 
 
+def _shard_tokens(missing: pl.DataFrame, model: ModelSpec, cluster: ClusterOptions) -> int:
+    """Estimated tokens of a shard of these turns, for the devices that will score them."""
+    total = int(missing.unique(["piece", "row"], keep="first")["record_tokens"].sum())
+    device = shard_size.CPU
+    if model.endpoint is None and on_gpus(cluster):
+        device = shard_size.GPU
+    return shard_size.tokens_a_shard(total, model, device)
+
+
 def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
     for (number,), members in pending.group_by("shard", maintain_order=True):
         pieces = members["piece"].unique(maintain_order=True)
@@ -264,6 +292,7 @@ def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
 
 def _run(
     shards: Iterator[Shard],
+    turns: int,
     model: ModelSpec,
     home: Home,
     cluster: ClusterOptions,
@@ -272,7 +301,7 @@ def _run(
     unscored: dict[bytes, str],
     heed: Callable[[], None],
 ) -> float:
-    """The seconds in which shards were out; work goes to ``finished``.
+    """The seconds in which shards of so many turns were out; work goes to ``finished``.
 
     Turns that are to be tried another day go to ``unscored``.
     """
@@ -301,7 +330,8 @@ def _run(
     sized = dataclasses.replace(cluster, model_bytes=weights_bytes(model))
     with connected(sized, say=progress.say) as client:
         began = time.monotonic()
-        dispatch(client, shards, model, home, done=done, say=progress.say, heed=heed)
+        with _told_when_stopped(finished, turns, progress):
+            dispatch(client, shards, model, home, done=done, say=progress.say, heed=heed)
         return time.monotonic() - began
 
 

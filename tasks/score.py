@@ -44,7 +44,7 @@ def score_task(
     model: ModelSpec,
     home: Home,
     cluster: ClusterOptions,
-    shard_tokens: int,
+    shard_tokens: int | None,
     progress: Progress,
     done: list[ScoringWork],
 ) -> Any:
@@ -76,7 +76,7 @@ def score(
     *,
     home: Home,
     cluster: ClusterOptions,
-    shard_tokens: int,
+    shard_tokens: int | None,
     progress: Progress,
 ) -> tuple[Finished[Scored], ScoringWork]:
     """Every turn's scores, and what this run did for them: nothing where they were all there."""

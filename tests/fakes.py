@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -37,6 +38,14 @@ def spec(folder: Path, fingerprint: str = "ab" * 16) -> ModelSpec:
         opener="fakes:Fake",
         fingerprint=fingerprint,
     )
+
+
+def weighing(spec: ModelSpec, weights: int) -> ModelSpec:
+    """The same, with a file that says that it holds so many weights, and holds none."""
+    header = json.dumps({"layers.0.weight": {"dtype": "F32", "shape": [weights], "data_offsets": [0, 0]}})
+    content = len(header).to_bytes(8, "little") + header.encode()
+    (Path(spec.folder) / "model.safetensors").write_bytes(content)
+    return spec
 
 
 def calls(folder: Path) -> list[str]:

@@ -137,7 +137,7 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
                 for r in records
             ],
             "labels": [None if r.labels is None else msgspec.json.encode(r.labels).decode() for r in records],
-            "prompt_key": [b"\0" * 16 if r.outcome == "ok" else None for r in records],
+            "prompt_key": [_prompt_key(r) for r in records],
             "rest": [r.rest for r in records],
             "steerlm_gap": [r.gap for r in records],
         },
@@ -179,6 +179,14 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
         _counts(records),
         len(turns),
     )
+
+
+def _prompt_key(record: Record) -> bytes | None:
+    """That of the last turn; of one that has none something, so that an ok record has a key."""
+    if record.outcome != "ok":
+        return None
+    keys = turn_keys(Message(*message) for message in record.messages or ())
+    return keys[-1].prompt_key if keys else b"\0" * 16
 
 
 def _write_scores(

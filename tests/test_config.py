@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from assay import config, scoring
 from assay.config import RunOptions, Settings, options_from, read_config_file
 from assay.errors import UserMistake
 from assay.export import EXPORTS
@@ -152,10 +151,6 @@ def test_prefects_form_says_of_every_option_what_it_is() -> None:
         assert name in schema["required"] or "default" in field, name
     assert schema["properties"]["format"]["enum"] == ["auto", *FORMATS]
     assert schema["properties"]["export"]["items"]["enum"] == list(EXPORTS)
-
-
-def test_a_shard_has_the_size_that_scoring_says() -> None:
-    assert config.DEFAULT_SHARD_TOKENS == scoring.DEFAULT_SHARD_TOKENS
 
 
 def test_no_run_can_choose_what_is_the_operators() -> None:

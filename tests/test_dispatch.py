@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,11 +16,11 @@ from distributed import Client, LocalCluster
 from handmade import Record
 
 from assay import plan, scoring
-from assay.cluster import ClusterOptions
+from assay.cluster import ClusterOptions, on_gpus
 from assay.home import Home
 from assay.manifest import Converted, Scored
 from assay.open_model import opened
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.protocol import EXPECTS_CUDA, ModelSpec
 from assay.scoring import ScoringWork
 from assay.shard import Shard, score_shard
 from assay.store import KEY, ScoreStore
@@ -135,6 +136,16 @@ def _scored_in_shards(records: Converted, model: ModelSpec, home: Home, address:
     # A shard of the other run, taken for one of this run, would be counted here and scored by nobody.
     assert work.turns_scored == 12
     assert {shard.segment for shard in work.shards} == {path.stem for path in segments(home, model)}
+
+
+def test_a_schedulers_workers_are_asked_what_they_compute_on(scheduler: Client) -> None:
+    options = ClusterOptions(scheduler_address=scheduler.scheduler.address)
+    assert not on_gpus(options)
+    try:
+        scheduler.run(lambda: os.environ.update({EXPECTS_CUDA: "1"}))
+        assert on_gpus(options)
+    finally:
+        scheduler.run(lambda: os.environ.pop(EXPECTS_CUDA))
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["whole", "behind a shared beginning"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -182,6 +183,33 @@ def test_the_number_of_workers_changes_no_byte(home: Home, model: ModelSpec, tmp
     two, _ = score(convert(other, records(30)), model, other, workers=TWO_WORKERS)
     assert one == two
     assert store_files(home) == store_files(other)
+
+
+def test_several_hundred_turns_are_scored_by_all_workers_and_a_signal_keeps_what_is_finished(
+    home: Home, model: ModelSpec
+) -> None:
+    model = fakes.weighing(model, 100_000_000)
+    words = "words " * 60
+    texts = [
+        Record(n + 1, chat(f"question {n}", f"{words} {n}", "more?", f"{words} {n}")) for n in range(316)
+    ]
+    converted = convert(home, texts)
+
+    def heed() -> None:
+        if len(store_files(home)) >= 3:
+            raise SystemExit(143)
+
+    heard = Heard()
+    with pytest.raises(SystemExit):
+        scoring.score(converted, model, home=home, cluster=TWO_WORKERS, progress=heard, heed=heed)
+    stored = pl.concat([pl.read_parquet(path) for path in home.scores.glob("*/*.parquet")])
+    said = re.fullmatch(r"score: at least (\d+) of 632 turns are stored", heard.lines[-1])
+    assert said is not None
+    assert 632 > stored.height >= max(int(said[1]), 3 * 632 // 16)
+    _, work = scoring.score(converted, model, home=home, cluster=TWO_WORKERS, progress=heard)
+    assert work.turns_scored == 632 - stored.height
+    assert work.resumed_plan
+    assert len({shard.worker for shard in work.shards}) == 2
 
 
 def test_a_turn_without_a_score_keeps_its_reason_and_is_not_tried_again(
