@@ -23,15 +23,13 @@ from assay.terminal import printable
 from flows.command_line import parse
 from flows.console import Console, opened
 from flows.prefect_connection import Connection, deliver_reports, prefect_server
-from flows.signals import INTERRUPTED, TERMINATED, stopping_on_signals
+from flows.signals import GOES_ON, INTERRUPTED, TERMINATED, stopped_by, stopping_on_signals
 
 Options = TypeVar("Options", bound=BaseModel)
 
 #: How long the embedded server's last news of the run are waited for.
 _REPORT_SECONDS = 5.0
 _REPORT_SECONDS_WHEN_STOPPED = 1.5
-
-_GOES_ON = "What is finished is kept, and the same command goes on from there."
 
 
 class Elsewhere(NamedTuple):
@@ -112,11 +110,11 @@ def launch(
             _complain(f"error: {_described(error)}")
             return AssayError.exit_code
         except KeyboardInterrupt:
-            _complain(f"stopped by Ctrl-C. {_GOES_ON}")
+            _complain(stopped_by(INTERRUPTED))
             return INTERRUPTED
         except SystemExit as leaving:
             if leaving.code == TERMINATED:
-                _complain(f"stopped by SIGTERM. {_GOES_ON}")
+                _complain(stopped_by(TERMINATED))
             return leaving.code if isinstance(leaving.code, int) else 0
 
 
@@ -168,7 +166,7 @@ def _what_ended_the_run(connection: Connection, error: BaseException) -> AssayEr
             return before
         before = before.__context__
     what = str(error).split("\n")[0] or type(error).__name__
-    return ServerFault(f"the Prefect server at {connection.api_url} failed ({what}). {_GOES_ON}")
+    return ServerFault(f"the Prefect server at {connection.api_url} failed ({what}). {GOES_ON}")
 
 
 def _described(error: OSError) -> str:

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+GOES_ON = "What is finished is kept, and the same command goes on from there."
+
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+
+_STOPPED_BY = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM"}
 
 #: SIGTERM is to be obeyed within 10 s.
 _UNWIND_SECONDS = 8.0
@@ -46,6 +51,11 @@ def stopping_on_signals() -> Iterator[None]:
         os.close(heard)
 
 
+def stopped_by(exit_code: int) -> str:
+    """The last line of a run that a signal ended."""
+    return f"stopped by {_STOPPED_BY[exit_code]}. {GOES_ON}"
+
+
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(TERMINATED)
 
@@ -66,8 +76,10 @@ def _watch(heard: int) -> None:
 
 
 def _end_now(exit_code: int) -> NoReturn:
-    """Kill every process that this one started, and end it without unwinding."""
+    """Kill every process that this one started, and end it without unwinding, though not without a word."""
     import psutil
+
+    os.write(sys.stderr.fileno(), f"{stopped_by(exit_code)}\n".encode())
 
     for child in psutil.Process().children(recursive=True):
         try:

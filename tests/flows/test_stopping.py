@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +167,7 @@ def test_a_run_listens_on_loopback_alone_and_stops_when_it_is_told_to(
     assert time.monotonic() - began < 10
     assert run.returncode == code
     assert "the same command goes on from there" in err.splitlines()[-1]
+    assert re.search(rf"^score: at least \d+ of {RECORDS} turns are stored$", err, re.MULTILINE)
     assert "Traceback" not in err
     assert not place.output.exists()
     assert not started_for(place.folder)
@@ -178,9 +180,10 @@ def test_the_second_ctrl_c_is_immediate(place: Place) -> None:
     time.sleep(0.1)
     began = time.monotonic()
     run.send_signal(signal.SIGINT)
-    run.communicate(timeout=30)
+    _, err = run.communicate(timeout=30)
     assert time.monotonic() - began < 1.5
     assert run.returncode == 130
+    assert "the same command goes on from there" in err.splitlines()[-1]
     assert not started_for(place.folder)
 
 
