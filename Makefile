@@ -26,9 +26,9 @@ serve: .venv/installed
 test: .venv/installed-test
 	$(PYTEST) -m "not operated and not faults"
 
-# For the inner loop: no Prefect server, no Dask process, no browser.
+# For the inner loop: no Prefect server, no Dask process, no browser. These do not wait: one a core.
 test-fast: .venv/installed-test
-	$(PYTEST) -m "not slow and not operated and not faults"
+	$(BIN)/pytest -n logical -m "not slow and not operated and not faults"
 
 # A server, workers, PostgreSQL and a browser; what is not installed is skipped, and named.
 test-operated: .venv/installed-test
