@@ -1,6 +1,6 @@
 """Give a Prefect server Assay's work pool, deployments and automation; again, to bring them up to date.
 
-PREFECT_API_URL=http://127.0.0.1:4200/api python -m deployments.register
+PREFECT_API_URL=http://127.0.0.1:4200/api PREFECT_API_AUTH_STRING=user:password python -m deployments.register
 """
 
 from __future__ import annotations
@@ -43,10 +43,13 @@ def main() -> int:
 
 @contextmanager
 def client_of(api_url: str) -> Iterator[SyncPrefectClient]:
-    """Yield a client of that server, whatever this process has configured."""
+    """Yield a client of that server, whatever address this process has configured; with its login."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from tasks.server_answers import drop_results
+
+    drop_results()
     with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
         yield client
 

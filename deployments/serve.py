@@ -3,17 +3,20 @@
     python -m deployments.serve [--port N]
 
 ``data`` stands for the samples and ``results`` for ``runs/``, unless ASSAY_DATA_ROOTS and
-ASSAY_OUTPUT_ROOTS say otherwise. Everything listens on loopback and ends with this process.
+ASSAY_OUTPUT_ROOTS say otherwise. Everything listens on loopback and ends with this process. Who opens the
+pages or calls the API has to log in, by what a file of this user says as long as the server is up.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import IO
 
 from assay.config import Settings
@@ -22,6 +25,7 @@ from assay.home import Home
 from assay.private import make_private
 from deployments.register import POOL, ROOT, client_of, deploy, prepare_pool, watch_for_crashes
 from flows.embedded_server import EmbeddedServer, end
+from flows.prefect_connection import speaking_to
 from flows.signals import TERMINATED, stopping_on_signals
 
 _SUMMARY = "Prefect's pages with Assay's deployments and a worker, on this machine alone, until Ctrl-C."
@@ -58,33 +62,49 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
     for folder in settings.output_roots.values():
         make_private(folder)
     server = EmbeddedServer(home.prefect, port=port, for_deployments=True)
-    try:
+    with ExitStack() as stack:
+        stack.callback(server.stop)
         server.start()
         server.wait(settings.server_start_seconds, say)
         environment = {
             **os.environ,
             "PREFECT_API_URL": server.api_url,
+            "PREFECT_API_AUTH_STRING": server.login,
             "DO_NOT_TRACK": "1",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         }
+        stack.enter_context(speaking_to(server))
         prepare_pool(server.api_url)
         deploy(environment)
         watch_for_crashes(server.api_url)
         for name in end_lost_runs(server.api_url):
             say(f"the run {name} was under way when this ended the last time; retry it to go on")
+        login = stack.enter_context(told_to_this_user(server.login, home.prefect / f"login-{port}"))
         worker = start_worker(environment)
-        try:
-            say(
-                f"Prefect's pages: {server.address}/deployments (curate or verify, Run, Custom run). From a "
-                f"command line: PREFECT_API_URL={server.api_url} python -m flows.curate … --deployment "
-                "curate. Ctrl-C ends it."
-            )
-            yield worker
-        finally:
-            stop(worker)
+        stack.callback(stop, worker)
+        say(
+            f"Prefect's pages: {server.address}/deployments (curate or verify, Run, Custom run). They "
+            f"ask for a password: the line in {login}. From a command line: "
+            f"PREFECT_API_URL={server.api_url} PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(login))}) "
+            "python -m flows.curate … --deployment curate. Ctrl-C ends it."
+        )
+        yield worker
+
+
+@contextmanager
+def told_to_this_user(login: str, file: Path) -> Iterator[Path]:
+    """Yield the file, which says the login and which nobody else can read; on leaving, it is gone.
+
+    It is not printed: what a terminal shows ends up in logs, and in the sight of others.
+    """
+    file.unlink(missing_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as told:
+        told.write(f"{login}\n")
+    try:
+        yield file
     finally:
-        server.stop()
+        file.unlink(missing_ok=True)
 
 
 def end_lost_runs(api_url: str) -> list[str]:

@@ -205,6 +205,11 @@ def opened(console: Console) -> Iterator[Console]:
         _current = before
 
 
+def is_of_a_command() -> bool:
+    """Whether a command runs in this process, and no deployment, whatever a server says."""
+    return _current is not None
+
+
 def current() -> Console:
     """The console of the command that runs, or a new one where a deployment runs the flow."""
     return _current if _current is not None else Console()

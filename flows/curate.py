@@ -33,7 +33,7 @@ from assay.usable import nothing_usable
 from assay.wording import counted
 from flows import unusable
 from flows.announcing import announce_completed, notify_of_resumable, tag_run
-from flows.console import Console, current
+from flows.console import Console, current, is_of_a_command
 from flows.curate_command import Prepared, prepare
 from flows.dry_run import preview_table
 from flows.remote_run import INCOMPLETE, state_name
@@ -43,6 +43,9 @@ from tasks.filter import decide
 from tasks.ingest import ingest
 from tasks.report import report
 from tasks.score import score
+from tasks.server_answers import drop_results
+
+drop_results()
 
 
 class _NothingNew(Exception):
@@ -65,7 +68,7 @@ def curate(options: RunOptions) -> dict[str, Any] | State[Any]:
     state that says the same sentence.
     """
     with private():
-        if runtime.deployment.id is None:
+        if is_of_a_command() or runtime.deployment.id is None:
             return _curated(options, deployed=False)
         try:
             return _end_of(_curated(options, deployed=True))

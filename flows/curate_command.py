@@ -28,6 +28,7 @@ from assay.s3 import is_remote
 from assay.scalar import parse_weights
 from assay.segments import check_store
 from flows.command_line import DeploymentName
+from flows.console import current
 from flows.launch import Command, Elsewhere
 
 
@@ -163,7 +164,8 @@ def _elsewhere(options: CommandOptions) -> Elsewhere | None:
 
 def _flow() -> Callable[[CommandOptions], Mapping[str, Any]]:
     curate = import_module("flows.curate").curate
-    return lambda options: curate(options.of_the_run())
+    carried_out = import_module("flows.outcome").carried_out
+    return lambda options: carried_out(curate, options.of_the_run(), say=current().say)
 
 
 COMMAND = Command(

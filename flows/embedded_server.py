@@ -1,4 +1,4 @@
-"""A Prefect server of our own, for a run that has none: on loopback, quiet, and gone when the run is gone.
+"""A Prefect server of our own, for a run that has none: on loopback, with a login, and gone with the run.
 
 The server is a child process whose standard input is a pipe that only its parent holds. However the
 parent ends, be it by ``kill -9``, the pipe closes and the child stops. (Prefect's own embedded server
@@ -7,6 +7,9 @@ is stopped by its parent's exit handlers and outlives a parent that has no time 
 When the child serves, it answers with one line of JSON on its standard output. All else that it says
 goes to ``prefect/server.log`` under ``ASSAY_HOME``. A server that dies under a living run is started again
 at its old address, where Prefect's client looks for it.
+
+All users of a machine can reach its loopback, so who calls the API has to log in. The login is random, made
+for this server alone, and handed to the child in its environment, which other users cannot read.
 
 This module is both sides: ``EmbeddedServer`` for the parent, ``python -m flows.embedded_server`` for the
 child. Neither imports Prefect on import.
@@ -17,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import secrets
 import socket
 import subprocess
 import sys
@@ -35,6 +39,8 @@ _LOOK_SECONDS = 0.1
 _STOP_SECONDS = 5.0
 _LOG_LINES_SHOWN = 3
 _MOST_RESTARTS = 3
+_USER = "assay"
+_PASSWORD_BYTES = 32
 
 #: The services of Prefect that schedule, expire or watch deployed work. A server that lives as long as
 #: one run has none to look after, and each is one more thing to start.
@@ -50,8 +56,11 @@ _IDLE_SERVICES = (
 )
 
 
-def _environment(folder: Path, *, for_deployments: bool) -> dict[str, str]:
-    """The child's environment: the parent's without its Prefect settings, and the server's own."""
+def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str, str]:
+    """The child's environment: the parent's without its Prefect settings, and the server's own.
+
+    Only a server for deployments has Prefect's pages: nobody knows another's login, and could open them.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     source = str(Path(__file__).resolve().parent.parent)
     return {
@@ -61,7 +70,9 @@ def _environment(folder: Path, *, for_deployments: bool) -> dict[str, str]:
         "PREFECT_HOME": str(folder),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / DATABASE}",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+        "PREFECT_SERVER_API_AUTH_STRING": login,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": str(for_deployments).lower(),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
@@ -92,6 +103,8 @@ class EmbeddedServer:
         self._began = 0.0
         self.address = ""
         """Where it serves, such as ``http://127.0.0.1:41234``, once ``wait`` has returned."""
+        self.login = f"{_USER}:{secrets.token_urlsafe(_PASSWORD_BYTES)}"
+        """What Prefect's client has to be given too, ``user:password``. It opens this server and no other."""
 
     @property
     def api_url(self) -> str:
@@ -125,7 +138,7 @@ class EmbeddedServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(self._folder, for_deployments=self._for_deployments),
+                env=_environment(self._folder, self.login, for_deployments=self._for_deployments),
                 # Prefect would read a prefect.toml or .env that lies where the run was started.
                 cwd=self._folder,
                 # Ctrl-C goes to a terminal's whole process group; when the server stops is for us to say.

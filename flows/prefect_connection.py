@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from uuid import UUID
 
 from assay.config import Settings
@@ -65,7 +66,6 @@ def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -
         if "PREFECT_API_URL" not in os.environ:
             embedded.start()
         from prefect.settings import (
-            PREFECT_API_URL,
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
             get_current_settings,
             temporary_settings,
@@ -80,12 +80,22 @@ def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -
         if "PREFECT_API_URL" in os.environ:
             embedded.start()
         embedded.wait(settings.server_start_seconds, say)
-        # For processes that are started from here. Without it, one that imports Prefect starts a server.
+        # For processes that are started from here. Without it, one that imports Prefect starts a server. They
+        # get no login: none of them has anything to say to this one.
         stack.enter_context(_environment({"PREFECT_API_URL": embedded.api_url}))
         # Heartbeats tell a server which runs are dead. This one dies with its run, and they cost a second.
-        served = {PREFECT_API_URL: embedded.api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-        stack.enter_context(temporary_settings(served))
+        stack.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+        stack.enter_context(speaking_to(embedded))
         yield Connection(embedded.api_url, embedded=True)
+
+
+@contextmanager
+def speaking_to(server: EmbeddedServer) -> Iterator[None]:
+    """Within, Prefect's clients in this process speak to that server, and log in."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.login}):
+        yield
 
 
 def configured_server(settings: Settings) -> Connection:
@@ -93,6 +103,9 @@ def configured_server(settings: Settings) -> Connection:
     os.environ.update({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()})
     from prefect.settings import get_current_settings
 
+    from tasks.server_answers import drop_results
+
+    drop_results()
     configured = get_current_settings().api.url
     if not configured:
         raise UserMistake(
@@ -118,12 +131,25 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
 
 
 def _check_that_it_answers(api_url: str, timeout_seconds: float) -> None:
+    """Return where it answers and lets us in; else UserMistake or ServerFault."""
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     impatient = {PREFECT_API_REQUEST_TIMEOUT: timeout_seconds, PREFECT_CLIENT_MAX_RETRIES: 0}
     with temporary_settings(impatient), get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
+        if problem is None:
+            # Its health is told to anybody; the version only to who has logged in.
+            try:
+                client.api_version()
+            except PrefectHTTPStatusError as refusal:
+                if refusal.response.status_code != HTTPStatus.UNAUTHORIZED:
+                    raise
+                raise UserMistake(
+                    f"the Prefect server at {api_url} asks for a login that this command lacks. Set "
+                    "PREFECT_API_AUTH_STRING=user:password to what the server was started with"
+                ) from None
     if problem is not None:
         raise ServerFault(
             f"the Prefect server at {api_url} does not answer ({str(problem) or type(problem).__name__}). "

@@ -32,6 +32,9 @@ from flows.remote_run import UNVERIFIED, state_name
 from flows.verify_command import VerifyOptions, checked, checks_rows
 from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
+from tasks.server_answers import drop_results
+
+drop_results()
 
 
 @flow(

@@ -8,6 +8,7 @@ or altered the stage is computed again (``refresh_cache``), and the run says so.
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,9 @@ class _Kept(msgspec.Struct):
 
 _OUR_SERIALIZER = JSONSerializer().model_dump(mode="json")
 
+#: Keys by which Prefect's JSON names what is imported and called when it is read.
+_NAMES_CODE = ('"__class__"', '"__exc_type__"')
+
 
 def _kept_manifest(key: str, kind: type[M], home: Home) -> M | None:
     """What Prefect keeps under the key; None where there is nothing, Altered where it is not what we wrote.
@@ -157,9 +161,13 @@ def _kept_manifest(key: str, kind: type[M], home: Home) -> M | None:
     """
     try:
         kept = msgspec.json.decode((results_folder(home) / key).read_bytes(), type=_Kept)
-        if kept.metadata.serializer != _OUR_SERIALIZER or '"__class__"' in kept.result:
+        if kept.metadata.serializer != _OUR_SERIALIZER:
             raise Altered("Prefect is to read it in another way")
-        return manifest_of(decoded(kept.result), kind, key)
+        content = decoded(kept.result)
+        # Written anew, so that no letter of a key is hidden behind an escape.
+        if any(name in json.dumps(content) for name in _NAMES_CODE):
+            raise Altered("it names code that Prefect is to run")
+        return manifest_of(content, kind, key)
     except FileNotFoundError:
         return None
     except (UnicodeDecodeError, msgspec.DecodeError) as error:

@@ -1,4 +1,4 @@
-"""A run that is suspended or deleted while it scores: noticed within seconds, and left as it is.
+"""A run that somebody else ends, suspends or deletes while it scores: noticed within seconds, left as it is.
 
 Prefect's engine looks for a suspension between two tasks, and one task scores for days. So the server is
 asked here, which also finds a run that was resumed meanwhile and now belongs to another process.
@@ -32,14 +32,12 @@ class NoLongerWanted(Resumable):
 
     def __init__(self, state: State[Any]) -> None:
         self.state = state
-        super().__init__(f"the run was set to {state.name}; what is scored is stored")
+        message = f" ({state.message})" if state.message else ""
+        super().__init__(f"the run was set to {state.name} from outside{message}; what is scored is stored")
 
 
 class Wanted:
-    """Looks every two seconds whether the server still has this process's run of a deployment working.
-
-    A run of no deployment is always wanted: nothing could start it again.
-    """
+    """Looks every two seconds whether the server still has this process's run working."""
 
     def __init__(self) -> None:
         self._instead: State[Any] | None = None
@@ -50,14 +48,12 @@ class Wanted:
         )
 
     def __enter__(self) -> Wanted:
-        if runtime.deployment.id is not None:
-            self._looking.start()
+        self._looking.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
-        if self._looking.ident is not None:
-            self._looking.join(timeout=_LOOK_SECONDS)
+        self._looking.join(timeout=_LOOK_SECONDS)
 
     def heed(self) -> None:
         """Nothing, or NoLongerWanted."""
@@ -66,6 +62,7 @@ class Wanted:
 
     def _look(self) -> None:
         run_id = UUID(str(runtime.flow_run.id))
+        deployed = runtime.deployment.id is not None
         attempt: int | None = None
         while not self._ended.is_set() and self._instead is None:
             with where_reachable(), get_client(sync_client=True) as client:
@@ -76,29 +73,41 @@ class Wanted:
                         self._instead = Cancelled(name="Deleted")
                         return
                     attempt = run.run_count if attempt is None else attempt
-                    state = run.state
-                    # One that is being cancelled gets a signal from the worker that started it, and one that
-                    # was taken for dead while the server heard nothing of it goes on.
-                    ours = state is None or state.is_running() or state.is_cancelling() or state.is_final()
-                    if not ours or run.run_count != attempt:
-                        self._instead = state
+                    if run.state is not None and (
+                        run.run_count != attempt or not _goes_on(run.state, deployed=deployed)
+                    ):
+                        self._instead = run.state
                         return
                     self._ended.wait(_LOOK_SECONDS)
             self._ended.wait(_LOOK_SECONDS)
 
 
+def _goes_on(state: State[Any], *, deployed: bool) -> bool:
+    """Whether a run in that state goes on in this process.
+
+    One of a deployment that is being cancelled gets a signal from the worker that started it. One that was
+    taken for dead while the server heard nothing of it goes on.
+    """
+    return state.is_running() or state.is_crashed() or (deployed and state.is_cancelling())
+
+
 def leave(stop: NoLongerWanted) -> NoReturn:
     """End this task's run and this process's part in the flow run, whose state stays what it was set to.
 
-    A run that is merely *Paused*, which Prefect would have wait in its process, is made *Suspended*: it
-    holds no memory and no place, and is started again when it is resumed. Of one that is *Deleted* the
-    server has nothing left to set.
+    A deployment's run that is merely *Paused*, which Prefect would have wait in its process, is made
+    *Suspended*: it holds no memory and no place, and is started again when it is resumed. A command's run
+    that is being cancelled, for which no worker looks, is *Cancelled*. Of one that is *Deleted* the server
+    has nothing left to set.
     """
     state = stop.state
+    deployed = runtime.deployment.id is not None
     flow_run_id = UUID(str(runtime.flow_run.id))
     with where_reachable(), get_client(sync_client=True) as client:
         _end_task_run(client, str(stop))
-        if state.is_paused():
+        if state.is_cancelling() and not deployed:
+            state = Cancelled(message=state.message)
+            client.set_flow_run_state(flow_run_id, state, force=True)
+        if state.is_paused() and deployed:
             if not state.state_details.pause_reschedule:
                 state = Suspended(
                     message=state.message, pause_expiration_time=state.state_details.pause_timeout
@@ -107,7 +116,7 @@ def leave(stop: NoLongerWanted) -> NoReturn:
             emit_event(
                 event=SUSPENDED_EVENT, resource={"prefect.resource.id": f"prefect.flow-run.{flow_run_id}"}
             )
-    raise Pause(state=state)
+    raise Pause(state=state) from stop
 
 
 def _end_task_run(client: SyncPrefectClient, message: str) -> None:

@@ -87,20 +87,33 @@ def _no_process_in_a_quick_test(request: pytest.FixtureRequest, monkeypatch: pyt
 @pytest.fixture(scope="session")
 def prefect_api() -> Iterator[str]:
     """The API of a real Prefect server, one for all tests, configured in this process and its children."""
-    api_url = lifeline.shared("prefect")
+    api_url, login = lifeline.shared("prefect").split()
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
     os.environ["PREFECT_API_URL"] = api_url
+    os.environ["PREFECT_API_AUTH_STRING"] = login
     try:
-        with temporary_settings({PREFECT_API_URL: api_url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        with temporary_settings(
+            {
+                PREFECT_API_URL: api_url,
+                PREFECT_API_AUTH_STRING: login,
+                PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+            }
+        ):
             yield api_url
             # What is not sent by now would be tried again for a minute after the server is gone.
             EventsWorker.drain_all(timeout=5)
             APILogWorker.drain_all(timeout=5)
     finally:
         os.environ.pop("PREFECT_API_URL", None)
+        os.environ.pop("PREFECT_API_AUTH_STRING", None)
 
 
 @pytest.fixture

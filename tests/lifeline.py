@@ -57,6 +57,8 @@ def finish(folder: Path) -> list[str]:
 def shared(service: str) -> str:
     """The address of that service (a key of ``SERVICES``), one for all processes of this test run.
 
+    A Prefect server's is followed by a space and its login.
+
     Whoever asks first starts it, as a process that outlives the asker and ends with the test run.
     """
     folder = shared_folder(service)
@@ -135,7 +137,7 @@ def _prefect(folder: Path) -> str:
     server = EmbeddedServer(folder / "prefect")
     server.start()
     server.wait(120, lambda line: print(line, file=sys.stderr))
-    return server.api_url
+    return f"{server.api_url} {server.login}"
 
 
 def _s3(folder: Path) -> str:

@@ -30,7 +30,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from assay.cluster import WORKER_ENVIRONMENT
 from assay.schema import Message, turn_keys
@@ -41,6 +41,9 @@ POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
 
 
 HOOK = "operator"
+
+#: Of all who may use the server.
+LOGIN = "operator:of the tests"
 
 #: Records of a run that are scored, or held, together.
 PART = 8
@@ -254,7 +257,12 @@ class Operation:
         return subprocess.Popen(
             [sys.executable, "-m", f"flows.{flow}", *arguments],
             cwd=ROOT,
-            env={**kept, "PREFECT_API_URL": self.api_url, "PREFECT_HOME": str(self.folder / "prefect")},
+            env={
+                **kept,
+                "PREFECT_API_URL": self.api_url,
+                "PREFECT_API_AUTH_STRING": LOGIN,
+                "PREFECT_HOME": str(self.folder / "prefect"),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -355,6 +363,7 @@ def operation(folder: Path) -> Iterator[Operation]:
         server_environment = {
             **environment,
             "PREFECT_API_DATABASE_CONNECTION_URL": database,
+            "PREFECT_SERVER_API_AUTH_STRING": LOGIN,
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
             "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
             # A minute by default: a schedule that is made in a test fires in the next one.
@@ -395,15 +404,16 @@ def operation(folder: Path) -> Iterator[Operation]:
         worker_environment = {
             **environment,
             "PREFECT_API_URL": api_url,
+            "PREFECT_API_AUTH_STRING": LOGIN,
             "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
+        stack.enter_context(temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: LOGIN}))
         register.prepare_pool(api_url)
         register.deploy(worker_environment)
         register.watch_for_crashes(api_url)
         with (folder / "worker.log").open("ab") as log:
             worker = serve.start_worker(worker_environment, output=log)
         stack.callback(serve.stop, worker)
-        stack.enter_context(temporary_settings({PREFECT_API_URL: api_url}))
         client = stack.enter_context(get_client(sync_client=True))
         CustomWebhookNotificationBlock(
             name=HOOK,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from html import unescape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
+import httpx
 import pytest
-from operation import Operation
+from operation import LOGIN, Operation
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel
 
@@ -43,8 +47,60 @@ def run(operated: Operation) -> FlowRun:
     return operated.ended(started.id)
 
 
+class LoggedIn(BaseHTTPRequestHandler):
+    """Hands on what a browser asks for, with the login that a person types once and the browser keeps."""
+
+    server_address_behind: ClassVar[str] = ""
+
+    def do_GET(self) -> None:
+        self._hand_on(None)
+
+    def do_POST(self) -> None:
+        self._hand_on(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _hand_on(self, body: bytes | None) -> None:
+        name, _, password = LOGIN.partition(":")
+        kept = {"Accept", "Content-Type", "User-Agent"}
+        answer = httpx.request(
+            self.command,
+            self.server_address_behind + self.path,
+            content=body,
+            headers={key: value for key, value in self.headers.items() if key in kept},
+            auth=(name, password),
+            timeout=30,
+        )
+        content = answer.content
+        if self.path.endswith("/ui-settings"):
+            here = f"http://127.0.0.1:{self.connection.getsockname()[1]}/api"
+            content = json.dumps({**answer.json(), "auth": None, "api_url": here}).encode()
+        self.send_response(answer.status_code)
+        for key in ("Content-Type", "Location"):
+            if key in answer.headers:
+                self.send_header(key, answer.headers[key])
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def pages(operated: Operation) -> Iterator[str]:
+    """The address of Prefect's pages for a browser that has logged in."""
+    LoggedIn.server_address_behind = operated.pages
+    with ThreadingHTTPServer(("127.0.0.1", 0), LoggedIn) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.fixture
-def page(operated: Operation, tmp_path: Path) -> Look:
+def page(pages: str, tmp_path: Path) -> Look:
     """Gives what a page says and its markup; a screenshot is left in the test's folder."""
 
     def look(path: str, name: str) -> Seen:
@@ -55,7 +111,12 @@ def page(operated: Operation, tmp_path: Path) -> Look:
             *("--timeout=12000", "--virtual-time-budget=12000"),
         ]
         done = subprocess.run(
-            [*base, f"--screenshot={tmp_path / f'{name}.png'}", "--dump-dom", operated.pages + path],
+            [
+                *base,
+                f"--screenshot={tmp_path / f'{name}.png'}",
+                "--dump-dom",
+                path if path.startswith("http") else pages + path,
+            ],
             capture_output=True,
             text=True,
             timeout=90,
@@ -83,6 +144,12 @@ def test_the_form_names_every_option_and_says_what_it_is(
     titles = [field["title"] for field in fields]
     places = [said.index(f" {title} ") for title in titles]
     assert places == sorted(places)
+
+
+def test_who_has_not_logged_in_is_asked_for_a_password(operated: Operation, page: Look) -> None:
+    said = page(operated.pages + "/deployments", "login").words
+    assert re.search(r"log ?in|password", said, re.IGNORECASE), said
+    assert "nightly" not in said
 
 
 def test_a_runs_page_tells_how_it_ended_and_shows_its_artifacts(

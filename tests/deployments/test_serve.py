@@ -21,15 +21,19 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelling, Pending, Running
+from stranger import in_the_open
 
 from deployments.serve import end_lost_runs
 
 pytestmark = pytest.mark.operated
 
 
-def listed(port: int, kind: str) -> Any:
+def listed(port: int, login: str, kind: str) -> Any:
     """What the server has of that kind."""
-    return httpx.post(f"http://127.0.0.1:{port}/api/{kind}/filter", json={}, timeout=30).json()
+    name, _, password = login.partition(":")
+    address = f"http://127.0.0.1:{port}/api/{kind}/filter"
+    assert httpx.post(address, json={}, timeout=30).status_code == httpx.codes.UNAUTHORIZED
+    return httpx.post(address, json={}, timeout=30, auth=(name, password)).json()
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
@@ -58,10 +62,15 @@ def test_all_of_it_listens_on_loopback_and_ends_with_its_parent(
         until(lambda: b"started!" in log.read_bytes() or served.poll() is not None, 120, log.read_text())
         assert served.poll() is None, log.read_text()
         assert answers(f"http://127.0.0.1:{port}/api/health")
-        offered = {one["name"] for one in listed(port, "deployments")}
+        told = tmp_path / "home" / "prefect" / f"login-{port}"
+        assert told.stat().st_mode & 0o777 == 0o600
+        login = told.read_text().strip()
+        offered = {one["name"] for one in listed(port, login, "deployments")}
         assert offered == {"curate", "curate-gpu", "verify", "verify-gpu"}
-        assert [one["name"] for one in listed(port, "automations")] == ["assay-crashed-runs"]
+        assert [one["name"] for one in listed(port, login, "automations")] == ["assay-crashed-runs"]
         tree = [psutil.Process(served.pid), *psutil.Process(served.pid).children(recursive=True)]
+        assert in_the_open(login, tree, tmp_path) == {told}
+        assert login.partition(":")[2] not in log.read_text()
         heard = {
             connection.laddr.ip
             for process in tree

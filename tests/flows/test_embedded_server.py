@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
+from stranger import asked_by_nobody, in_the_open, needs_two_users, read_by_nobody
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from assay.errors import ServerFault
 from flows import embedded_server
@@ -29,7 +35,7 @@ from flows.embedded_server import EmbeddedServer
 server = EmbeddedServer(Path(sys.argv[1]))
 server.start()
 if sys.argv[2] == "serving":
-    server.wait(120, print)
+    server.wait(120, lambda line: None)
 print(server.process_id, flush=True)
 time.sleep(600)
 """
@@ -57,6 +63,12 @@ def answers(server: EmbeddedServer) -> bool:
             return bool(answer.read() == b"true")
     except OSError:
         return False
+
+
+def status(server: EmbeddedServer, login: str | None) -> int:
+    """Of the answer to somebody who asks for all flow runs."""
+    auth = None if login is None else httpx.BasicAuth(*login.split(":"))
+    return httpx.post(f"{server.api_url}/flow_runs/filter", json={}, auth=auth, timeout=30).status_code
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +115,39 @@ def test_every_listener_is_on_loopback(two_servers: tuple[EmbeddedServer, Embedd
         assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
+def test_a_server_takes_its_own_login_alone(two_servers: tuple[EmbeddedServer, EmbeddedServer]) -> None:
+    server, other = two_servers
+    assert status(server, None) == 401
+    assert status(server, other.login) == 401
+    assert status(server, server.login) == 200
+    with connect(f"{server.api_url.replace('http', 'ws')}/events/in", subprotocols=["prefect"]) as events:
+        events.send(json.dumps({"type": "auth", "token": other.login}))
+        with pytest.raises(ConnectionClosed):
+            events.recv()
+
+
+def test_a_runs_own_server_has_no_pages(two_servers: tuple[EmbeddedServer, EmbeddedServer]) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(two_servers[0].address, timeout=10)
+
+
+@needs_two_users
+def test_another_user_gets_no_answer_and_finds_no_login(
+    two_servers: tuple[EmbeddedServer, EmbeddedServer], folder: Path
+) -> None:
+    for server in two_servers:
+        assert asked_by_nobody(f"{server.api_url}/flow_runs/filter", {})[0] == 401
+        assert asked_by_nobody(f"{server.api_url}/flow_runs/filter", {}, server.login)[0] == 200
+        process = psutil.Process(server.process_id)
+        assert process.environ()["PREFECT_SERVER_API_AUTH_STRING"] == server.login
+        assert read_by_nobody(Path(f"/proc/{server.process_id}/environ")) is None
+        assert in_the_open(server.login, [process], folder) == set()
+    assert (folder / "server.log").is_file()
+    assert (folder / "prefect.db").is_file()
+
+
 @pytest.mark.faults
-def test_a_server_that_dies_is_started_again_at_its_address(
+def test_a_server_that_dies_is_started_again_at_its_address_with_its_login(
     two_servers: tuple[EmbeddedServer, EmbeddedServer],
 ) -> None:
     server, _ = two_servers
@@ -112,6 +155,7 @@ def test_a_server_that_dies_is_started_again_at_its_address(
     os.kill(before, signal.SIGKILL)
     assert until(lambda: server.process_id != before and answers(server), 60)
     assert server.address == address
+    assert status(server, server.login) == 200
 
 
 def test_a_forked_child_does_not_keep_the_server_alive(folder: Path) -> None:

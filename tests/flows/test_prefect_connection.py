@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from assay.config import Settings
-from assay.errors import ServerFault
+from assay.errors import ServerFault, UserMistake
 from assay.home import Home
 from flows import prefect_connection
 from flows.prefect_connection import prefect_server
@@ -64,6 +64,17 @@ def test_a_configured_server_that_is_away_fails_fast_with_a_hint(
     assert "prefect server start" in str(fault.value)
     assert "PREFECT_API_URL" in str(fault.value)
     assert not Home(settings.home).prefect.exists()
+
+
+def test_a_server_that_asks_for_a_login_is_told_before_any_work(prefect_api: str, settings: Settings) -> None:
+    from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
+
+    with (
+        temporary_settings({PREFECT_API_AUTH_STRING: "assay:wrong"}),
+        pytest.raises(UserMistake, match=r"asks for a login.* Set PREFECT_API_AUTH_STRING=user:password"),
+        prefect_server(Home(settings.home), settings, print),
+    ):
+        pass
 
 
 def test_a_configured_server_is_used_and_no_other_started(

@@ -236,7 +236,14 @@ def _run_apart(
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(folder / "prefect-home"),
-        **({"PREFECT_API_URL": prefect_api} if prefect_api else {}),
+        **(
+            {
+                "PREFECT_API_URL": prefect_api,
+                "PREFECT_API_AUTH_STRING": os.environ["PREFECT_API_AUTH_STRING"],
+            }
+            if prefect_api
+            else {}
+        ),
     }
     if "key_variable" in changes:
         del environment["SERVICE_KEY"]

@@ -5,8 +5,10 @@ These runs are processes of their own with an embedded Prefect server of their o
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -20,10 +22,14 @@ from socket import SOCK_DGRAM
 import fakes
 import psutil
 import pytest
+from planted import Bomb
+from stranger import in_the_open
 
 ROOT = Path(__file__).parent.parent.parent
 DRIVER = Path(__file__).parent / "fake_curate.py"
 RECORDS = 32
+#: What names the tests' own server and logs in there.
+CONFIGURED = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
 
 pytestmark = pytest.mark.faults
 
@@ -67,7 +73,7 @@ class Place:
             cwd=self.folder,
             env={
                 **environment,
-                **({"PREFECT_API_URL": server} if server else {}),
+                **({name: os.environ[name] for name in CONFIGURED} if server else {}),
                 "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
                 "ASSAY_HOME": str(self.folder / "home"),
                 "FAKE_MODEL": str(self.folder / "model"),
@@ -161,6 +167,12 @@ def test_a_run_listens_on_loopback_alone_and_stops_when_it_is_told_to(
     heard = listeners(run)
     assert len({process for process, _ in heard}) >= 4
     assert {address for _, address in heard} == {"127.0.0.1"}
+    processes = tree(run)
+    (server,) = [process for process in processes if "flows.embedded_server" in process.cmdline()]
+    login = server.environ()["PREFECT_SERVER_API_AUTH_STRING"]
+    assert in_the_open(login, processes, place.folder) == set()
+    for worker in processes[1:]:
+        assert worker == server or login not in worker.environ().values()
     began = time.monotonic()
     run.send_signal(number)
     _, err = run.communicate(timeout=30)
@@ -207,6 +219,35 @@ def test_a_run_killed_while_scoring_leaves_nothing_and_pays_for_no_turn_of_a_seg
     assert undisturbed.finished(prefect_api)[0] == 0
     assert place.results() == undisturbed.results()
     assert not started_for(undisturbed.folder)
+
+
+def test_a_run_that_is_ended_from_outside_while_it_scores_stops_and_says_so(
+    place: Place, prefect_api: str
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+
+    evil, ran = place.folder / "evil", place.folder / "ran"
+    evil.write_bytes(base64.encodebytes(pickle.dumps(Bomb(ran))))
+    run = place.start(prefect_api)
+    assert until(lambda: place.segments() >= 1)
+    with get_client(sync_client=True) as client:
+        ours = FlowRunFilter(name=FlowRunFilterName(any_=["curate to out"]))
+        (found,) = [one for one in client.read_flow_runs(flow_run_filter=ours) if one.state_name == "Running"]
+        state = {"type": "COMPLETED", "data": {"storage_key": str(evil), "serializer": {"type": "pickle"}}}
+        asked = {"state": state, "force": True}
+        client.request("POST", f"/flow_runs/{found.id}/set_state", json=asked)
+    began = time.monotonic()
+    _, err = run.communicate(timeout=60)
+    assert time.monotonic() - began < 15
+    assert run.returncode == 75, err
+    last = "error: the run was set to Completed from outside; what is scored is stored"
+    assert err.splitlines()[-1] == last
+    assert "Traceback" not in err
+    assert not ran.exists()
+    assert not place.output.exists()
+    assert place.finished(prefect_api)[0] == 0
+    assert len(set(place.calls())) == RECORDS
 
 
 def test_a_run_survives_the_death_of_its_prefect_server(place: Place) -> None:

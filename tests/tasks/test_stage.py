@@ -153,7 +153,7 @@ def test_a_manifest_that_was_cut_short_is_made_again(home: Home, left: str) -> N
     assert run(maker)[0].cached
 
 
-@pytest.mark.parametrize("way", ["pickle", "a class named in JSON"])
+@pytest.mark.parametrize("way", ["pickle", "a class named in JSON", "a class whose key is escaped"])
 def test_a_planted_result_runs_nothing(home: Home, way: str, tmp_path: Path) -> None:
     maker = Maker(home)
     run(maker)
@@ -165,7 +165,10 @@ def test_a_planted_result_runs_nothing(home: Home, way: str, tmp_path: Path) -> 
     else:
         (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
         sys.path.insert(0, str(tmp_path))
-        record["result"] = json.dumps({"__class__": "planted.Thing", "data": {}})
+        more = {"more": {"__class__": "planted.Thing", "data": {}}}
+        record["result"] = json.dumps({**json.loads(record["result"]), **more})
+        if way.endswith("escaped"):
+            record["result"] = record["result"].replace('"__c', r'"\u005f_c')
     kept.write_text(json.dumps(record))
     try:
         assert not run(maker)[0].cached
