@@ -7,6 +7,7 @@ KeyError for ``!!bool maybe``, RecursionError for brackets without end.
 from __future__ import annotations
 
 import reprlib
+from contextlib import closing
 from typing import Any
 
 import yaml
@@ -25,6 +26,10 @@ class NotYAML(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
+    def close(self) -> None:
+        """Let go of the text."""
+        self.dispose()
+
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """The node's value; a YAMLError with its place where it has none."""
         try:
@@ -41,7 +46,8 @@ class _Loader(yaml.SafeLoader):
 def parsed_yaml(text: str) -> object:
     """What the YAML says; ``NotYAML`` where it says nothing that can be read."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        with closing(_Loader(text)) as loader:
+            return loader.get_single_data()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)

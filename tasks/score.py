@@ -34,6 +34,7 @@ from tasks.stage import Finished, as_json, run_stage, stage_task
 from tasks.suspension import NoLongerWanted, Wanted, leave
 
 _UPDATE_SECONDS = 10.0
+_LAST_UPDATE_SECONDS = 10.0
 _TABLE_ROWS = 200
 
 
@@ -129,7 +130,7 @@ class ShownInPrefect:
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
         self._news.set()
-        self._sender.join(timeout=_UPDATE_SECONDS)
+        self._sender.join(timeout=_LAST_UPDATE_SECONDS)
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
         """Pass it on; the artifact begins at 0 %."""

@@ -41,7 +41,7 @@ from assay.home import Home
 from flows import curate, verify
 from flows.outcome import SetFromOutside, carried_out
 from tasks.server_answers import drop_results, without_results
-from tasks.stage import key_given, run_stage
+from tasks.stage import as_json, key_given, run_stage
 from tasks.suspension import NoLongerWanted, _goes_on
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -208,7 +208,7 @@ def test_a_task_run_that_was_ended_while_it_worked_keeps_its_own_value(
     accepted: list[str] = []
 
     @task(name="struck", persist_result=True, result_serializer="json", cache_key_fn=key_given)
-    def stage(key: str) -> dict[str, str]:
+    def stage(key: str) -> dict[str, Any]:
         chosen = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(runtime.flow_run.id))]))
         with get_client(sync_client=True) as client:
             deadline = time.monotonic() + 30
@@ -218,7 +218,7 @@ def test_a_task_run_that_was_ended_while_it_worked_keeps_its_own_value(
             asked = {"state": {"type": "COMPLETED", "data": evil["a pickle"]}, "force": True}
             answer = client.request("POST", f"/task_runs/{there[0].id}/set_state", json=asked)
             accepted.append(answer.json()["status"])
-        return {"its": "own"}
+        return as_json({"its": "own"}, key)
 
     @flow(name="struck", persist_result=False)
     def one() -> dict[str, str]:

@@ -139,7 +139,8 @@ def test_work_is_told_by_the_run_that_did_it_and_by_no_other(
     assert work.turns_scored == 5
     assert len(shown["tables"]) == 1
     (kept,) = results_folder(home).iterdir()
-    assert set(json.loads(json.loads(kept.read_bytes())["result"])) == set(Scored.__dataclass_fields__)
+    result = json.loads(json.loads(kept.read_bytes())["result"])
+    assert set(result["manifest"]) == set(Scored.__dataclass_fields__)
     second, no_work = scored()
     assert second.cached
     assert no_work == ScoringWork()
