@@ -80,6 +80,7 @@ def test_conversations_beyond_the_trained_length_are_scored_counted_and_can_be_d
     assert (filtered.counts.ok, filtered.counts.dropped) == (2, {"rule: not beyond_trained_length": 1})
 
 
+@pytest.mark.slow
 def test_conversations_in_another_language_are_counted_on_every_run_and_can_be_a_rule(tmp_path: Path) -> None:
     home, heard = Home(tmp_path / "home"), Heard()
     records = converted(home, [ENGLISH, CHINESE, GERMAN])
@@ -101,6 +102,7 @@ def test_conversations_in_another_language_are_counted_on_every_run_and_can_be_a
     assert filtered.counts.ok == 2
 
 
+@pytest.mark.slow
 def test_other_languages_of_one_model_are_another_result_and_no_other_scores(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     records = converted(home, [ENGLISH, CHINESE])
@@ -129,6 +131,7 @@ def test_another_version_of_what_tells_languages_is_another_result(
         assert scoring.score_key(records, model) != before[1]
 
 
+@pytest.mark.slow
 def test_conversations_with_text_that_the_template_leaves_out_are_counted_and_can_be_a_rule(
     tmp_path: Path,
 ) -> None:
