@@ -2,10 +2,11 @@
 
     python benchmarks/start.py [--rounds 5] [--against CHECKOUT] [--json FILE]
 
-A rerun with nothing to do is nearly all start, and so is a first run of one turn. Both are taken as CPU seconds
-of the whole tree of processes, orphans included, and divided by what ``python -c "import prefect.flows,
-prefect.client.orchestration"`` takes in the same round on the same machine. ``--against`` measures another
-checkout (with a ``.venv`` of its own) in the same rounds, turn about, so that before and after can be compared.
+A rerun with nothing to do is nearly all start, and so is a first run of one turn. Both are taken as CPU
+seconds of the whole tree of processes, orphans included, and divided by what ``python -c "import
+prefect.flows, prefect.client.orchestration"`` takes in the same round on the same machine. ``--against``
+measures another checkout (with a ``.venv`` of its own) in the same rounds, turn about, so that before and
+after can be compared.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ class Checkout:
 
 def main() -> None:
     """Measure, print a table, and write the figures where they are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--against", type=Path, help="another checkout, with a .venv of its own")
     parser.add_argument("--json", type=Path, help="a file for the figures")
