@@ -66,7 +66,11 @@ def started(start: Callable[[], Started], *, say: Callable[[str], None]) -> Star
 def _why(first: BaseException, death: str) -> str:
     """What to tell of it, and what to do."""
     if isinstance(first, RuntimeError):
-        remedy = f"most likely for want of memory: {_FEWER}" if death == _KILLED else "see above why"
+        remedy = (
+            f"most likely for want of memory: {_FEWER}"
+            if death == _KILLED
+            else "what it printed, if anything, stands above"
+        )
         return f"a worker's process {death} while it started, {_ATTEMPTS} times; {remedy}"
     if isinstance(first, TimeoutError):
         return f"a worker was not up in time: the machine is too busy, or the process hangs; {_FEWER}"

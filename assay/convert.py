@@ -6,11 +6,11 @@ Every shard has its folder below ``artifacts/convert``, named by all that its re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
@@ -42,7 +42,7 @@ from assay.manifest import (
 from assay.parquet import decoder_kept
 from assay.progress import Progress, Silent
 from assay.schema import TurnKey, turn_keys
-from assay.sealed import DIGEST, Altered, decoded, is_as_sealed, sealed_json
+from assay.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.sources import (
     CUT_SHORT,
     DAMAGED_ROW_GROUP,
@@ -187,7 +187,7 @@ class _ShardJob:
         try:
             content = decoded(data)
             made = msgspec.convert(content, _ConvertedShard)
-            if not is_as_sealed(content, about=self.about) and not self._is_as_it_was_once(content, made):
+            if not is_as_sealed(content, about=self.about):
                 raise Altered("its digest is not that of its content")
         except (Altered, msgspec.ValidationError):
             progress.say(f"{self.file.path}: a damaged manifest of its conversion; converting it again.")
@@ -199,16 +199,6 @@ class _ShardJob:
                     progress.say(f"{self.file.path}: {path} is gone or altered; converting it again.")
                     return None
         return made
-
-    def _is_as_it_was_once(self, content: Mapping[str, Any], made: _ConvertedShard) -> bool:
-        """Whether it is as an earlier version wrote it, and of this shard.
-
-        Its digest did not cover which shard that is. The places of its files say so, where it has any.
-        """
-        digest = digest_of_bytes(msgspec.json.encode({**content, DIGEST: ""}, order="deterministic"))
-        files = [artifact.path for piece in made.pieces for artifact in (piece.records, piece.turns)]
-        ours = all(path.startswith(f"convert/{self.key}/") for path in files)
-        return content.get(DIGEST) == digest and bool(files) and ours
 
     def made(self, home: Home, *, strict: bool) -> _ConvertedShard:
         """The shard, converted now; its manifest is written last."""

@@ -169,11 +169,17 @@ def decoder_kept() -> Iterator[None]:
 def _decoder() -> Iterator[_Decoder]:
     with _guard:
         decoder = _idle.pop() if _idle else _Decoder()
+    kept = False
     try:
         yield decoder
+        kept = True
+    except (DamagedParquet, GeneratorExit):
+        kept = True
+        raise
     finally:
         with _guard:
-            keep = _scopes > 0 and not _idle
+            # One that was interrupted may have read half a reply.
+            keep = kept and _scopes > 0 and not _idle
             if keep:
                 _idle.append(decoder)
         if not keep:

@@ -19,7 +19,7 @@ from assay.home import Home, digest_of_bytes, digest_of_file, sweep, written_who
 from assay.manifest import Converted
 from assay.private import make_private
 from assay.rewards.protocol import ModelSpec
-from assay.sealed import DIGEST, Altered, decoded, is_as_sealed, sealed_json
+from assay.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.store import KEY, ScoreStore
 
 PLAN_VERSION = 1
@@ -225,8 +225,7 @@ def existing(
     members = folder / "members.parquet"
     try:
         content = decoded((folder / "plan.json").read_bytes())
-        # A plan of an earlier version has no digest of its own; a run that was killed is still finished.
-        if DIGEST in content and not is_as_sealed(content, about=_A_PLAN):
+        if not is_as_sealed(content, about=_A_PLAN):
             raise Altered("its digest is not that of its content")
         expected = (PLAN_VERSION, converted.digest, model.fingerprint, digest_of_file(members))
         if tuple(content.get(name) for name in ("version", "records", "fingerprint", "members")) != expected:

@@ -237,7 +237,7 @@ def _template(model: RewardModel, spec: ModelSpec) -> list[Check]:
             Check(name, None, "it is shown conversations without a chat template") for name in (seen, known)
         ]
     unseen = ", ".join(renderer.unseen)
-    if renderer.unseen != (spec.unseen or ()):
+    if spec.unseen is not None and renderer.unseen != spec.unseen:
         shown = Check(seen, False, f"left out: {unseen or 'nothing'}; by its files: {spec.unseen}")
     elif unseen:
         shown = Check(seen, None, f"its template leaves out {unseen}: such conversations are `{UNSEEN_TEXT}`")

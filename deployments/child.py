@@ -40,6 +40,9 @@ def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True, name="parent").start()
+    from tasks.server_answers import drop_results
+
+    drop_results()
     from prefect.cli import app
 
     sys.argv = sys.argv[1:]

@@ -21,6 +21,7 @@ from assay.export import check_exports
 from assay.export.folder import OutputFolder
 from assay.home import Home
 from assay.models import find_model
+from assay.regular import why_not_regular
 from assay.releases import next_release
 from assay.rewards.protocol import ModelSpec
 from assay.rules import Rules, parse_rules
@@ -121,6 +122,8 @@ def _check_inputs(inputs: list[str]) -> None:
             raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")
         if not is_remote(given) and not glob.has_magic(given) and not os.path.exists(given):
             raise UserMistake(f"{given}: there is no such file or folder.")
+        if os.path.exists(given) and not os.path.isdir(given) and (why := why_not_regular(given)):
+            raise UserMistake(f"{given}: {why}; only regular files are read.")
 
 
 _EXAMPLES = """\

@@ -23,7 +23,7 @@ from assay.terminal import printable
 from flows.command_line import parse
 from flows.console import Console, opened
 from flows.prefect_connection import Connection, deliver_reports, prefect_server
-from flows.signals import GOES_ON, INTERRUPTED, TERMINATED, stopped_by, stopping_on_signals
+from flows.signals import GOES_ON, INTERRUPTED, TERMINATED, stopped_by, stopping_on_signals, was_terminated
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -116,6 +116,11 @@ def launch(
             if leaving.code == TERMINATED:
                 _complain(stopped_by(TERMINATED))
             return leaving.code if isinstance(leaving.code, int) else 0
+        except Exception:
+            if not was_terminated():
+                raise
+            _complain(stopped_by(TERMINATED))
+            return TERMINATED
 
 
 def _run(

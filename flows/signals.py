@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -31,6 +31,7 @@ _UNWIND_SECONDS = 8.0
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
     """Within, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143), and both are final."""
+    _terminated.clear()
     heard, told = os.pipe()
     os.set_blocking(told, False)
     before = {
@@ -56,7 +57,17 @@ def stopped_by(exit_code: int) -> str:
     return f"stopped by {_STOPPED_BY[exit_code]}. {GOES_ON}"
 
 
+#: Whether SIGTERM came. A library in whose call it came may make another exception of the SystemExit.
+_terminated = threading.Event()
+
+
+def was_terminated() -> bool:
+    """Whether SIGTERM came while ``stopping_on_signals`` was in force."""
+    return _terminated.is_set()
+
+
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    _terminated.set()
     raise SystemExit(TERMINATED)
 
 
@@ -79,11 +90,13 @@ def _end_now(exit_code: int) -> NoReturn:
     """Kill every process that this one started, and end it without unwinding, though not without a word."""
     import psutil
 
-    os.write(sys.stderr.fileno(), f"{stopped_by(exit_code)}\n".encode())
-
     for child in psutil.Process().children(recursive=True):
         try:
             child.kill()
         except psutil.NoSuchProcess:
             continue
+    # Who reads the last line may be gone, or may not read: nothing is waited for.
+    with suppress(OSError, ValueError, AttributeError):
+        os.set_blocking(sys.stderr.fileno(), False)
+        os.write(sys.stderr.fileno(), f"{stopped_by(exit_code)}\n".encode())
     os._exit(exit_code)

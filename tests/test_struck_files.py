@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import fakes
-import msgspec
 import polars as pl
 import pytest
 from converting import line
@@ -27,7 +26,7 @@ from assay.cluster import ClusterOptions
 from assay.convert import convert
 from assay.disk import read_artifact
 from assay.errors import AssayError
-from assay.home import Artifact, Home, digest_of_bytes
+from assay.home import Artifact, Home
 from assay.ingest import take_inventory
 from assay.manifest import Converted, Filtered, Scored
 from assay.private import private
@@ -337,23 +336,6 @@ def test_no_flipped_bit_of_a_plans_seal_is_believed(root: Path, finished: tuple[
     place = data.index(b'"shard_tokens": 20') + len(b'"shard_tokens": ')
     path.write_bytes(data[:place] + b"3" + data[place + 1 :])
     assert plan.existing(finished[1].converted, model, home) is None
-
-
-def test_an_earlier_versions_plan_and_conversion_are_still_used(
-    root: Path, finished: tuple[Path, Run]
-) -> None:
-    home, model, converted = Home(root / "home"), model_of(root), finished[1].converted
-    for path in home.plans.glob("*/*/plan.json"):
-        content = json.loads(path.read_bytes())
-        del content["digest"]
-        path.write_text(json.dumps(content, indent=1) + "\n")
-    for path in home.artifacts.glob("convert/*/manifest.json"):
-        content = {**json.loads(path.read_bytes()), "digest": ""}
-        content["digest"] = digest_of_bytes(msgspec.json.encode(content, order="deterministic"))
-        path.write_bytes(msgspec.json.encode(content, order="deterministic"))
-    assert plan.existing(converted, model, home) is not None
-    again = run(root)
-    assert (again.results, again.said) == (finished[1].results, [])
 
 
 def test_an_earlier_versions_digests_of_weights_are_made_again(

@@ -81,6 +81,10 @@ _KINDS = (
 )
 
 
+#: How Python shows an object that has no text of its own.
+_ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a template was seen to show."""
@@ -102,6 +106,11 @@ def probed(template: ChatTemplate) -> Shown:
         texts.append(text := template.text(chat))
         if isinstance(text, Refused) and text.beyond_limits:
             return Shown(f"its chat template is stopped at a conversation of a few messages: {text.words}")
+        if isinstance(text, str) and (address := _ADDRESS.search(text)):
+            return Shown(
+                f"its chat template writes where something lies in memory ({address[0]}), so a conversation "
+                "would have another score in every process"
+            )
     plain, special = texts[: len(_PLAIN)], texts[len(_PLAIN) :]
     if isinstance(plain[0], Refused) and all(isinstance(text, Refused) for text in plain):
         return Shown(
@@ -117,8 +126,10 @@ def probed(template: ChatTemplate) -> Shown:
 
 
 def unseen_in(name: str, folder: Path) -> tuple[str, ...] | None:
-    """The kinds of messages that the template in a model's folder leaves out; None where it has none.
+    """The kinds of messages that the template in a model's folder leaves out; None where that is not known.
 
+    It is not known where there is no template, and where the template uses a special token that the files do
+    not name: transformers may know it from the tokenizer's class, so opening the model is left to judge it.
     ``UserMistake`` where no score can be made with it.
     """
     template = template_in(folder)
@@ -126,6 +137,8 @@ def unseen_in(name: str, folder: Path) -> tuple[str, ...] | None:
         return None
     shown = probed(template)
     if shown.refusal is not None:
+        if any(name in template.source for name, text in template.tokens if not text):
+            return None
         raise UserMistake(f"model {name}: {shown.refusal}")
     return shown.unseen
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import resource
 import signal
 import struct
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -94,7 +97,15 @@ def _answers(
             continue
         if kind == TEXT and longest is None:
             longest = text
-        yield kind, encoded(text)
+        try:
+            content = encoded(text)
+        except MemoryError:
+            kind, content = BEYOND, b"it takes too much memory"
+        yield kind, content
+
+
+#: How often it is looked whether the process that started this one is still there.
+_LOOK_SECONDS = 0.5
 
 
 def _rendered(template: Render, chat: Chat, cpu_seconds: float) -> tuple[int, str]:
@@ -194,6 +205,9 @@ def _environment() -> Any:
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)
 
+    def draw_lots(*given: Any) -> None:
+        raise jinja2.TemplateError("drawing lots would give one conversation several scores")
+
     def tojson(
         value: Any,
         ensure_ascii: bool = False,
@@ -209,6 +223,9 @@ def _environment() -> Any:
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
     )
     environment.filters["tojson"] = tojson
+    # One conversation is to have one text, whenever it is written.
+    environment.filters["random"] = draw_lots
+    del environment.globals["lipsum"]
     environment.globals.update(raise_exception=raise_exception, dict=Dict(), namespace=Namespace)
     return environment
 
@@ -227,7 +244,15 @@ def _hold_to_limits() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, whatever is being rendered."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
+
+
 if __name__ == "__main__":
     _hold_to_limits()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with open(sys.stdout.fileno(), "wb", buffering=1 << 16, closefd=False) as replies:
         _serve(sys.stdin.buffer, replies, float(sys.argv[1]))

@@ -43,6 +43,9 @@ _STOPPED_CLOCK = (
 #: The special tokens that a template may name, as transformers hands them to it.
 _NAMED_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 
+#: Beginnings of one conversation that may each take all the time there is, before the rest is refused.
+_MOST_SLOW = 2
+
 #: Characters of conversations that are sent at a time.
 _FRAME_CHARACTERS = 1 << 22
 
@@ -177,9 +180,7 @@ class TemplateProcess:
         texts: list[list[str | Refused]] = []
         with self._lock:
             for batch in _batches(chains):
-                texts += self._together(template, batch) or [
-                    [self._alone(template, chain, count) for count in chain.counts] for chain in batch
-                ]
+                texts += self._parted(template, batch)
         return texts
 
     def close(self) -> None:
@@ -194,7 +195,35 @@ class TemplateProcess:
     def forget(self) -> None:
         """In a fork of this process: the child is the parent's."""
         self._lock = threading.Lock()
+        if self._child is not None and self._child.stdin is not None:
+            # Held open here, the pipe would keep the child waiting when the parent is gone.
+            os.close(self._child.stdin.fileno())
         self._child = None
+
+    def _parted(self, template: ChatTemplate, batch: list[Chain]) -> list[list[str | Refused]]:
+        """The texts of all of them; who ends the process is searched for by halves."""
+        texts = self._together(template, batch)
+        if texts is not None:
+            return texts
+        if len(batch) == 1:
+            return [self._one_by_one(template, batch[0])]
+        half = len(batch) // 2
+        return self._parted(template, batch[:half]) + self._parted(template, batch[half:])
+
+    def _one_by_one(self, template: ChatTemplate, chain: Chain) -> list[str | Refused]:
+        """The texts of its beginnings, shortest first; after some that were too slow the rest is refused."""
+        texts: list[str | Refused] = []
+        for count in chain.counts:
+            if texts.count(self._too_slow) < _MOST_SLOW:
+                texts.append(self._alone(template, chain, count))
+            else:
+                words = f"{_MOST_SLOW} shorter beginnings took more than {self._cpu_seconds:g} seconds each"
+                texts.append(Refused(words, beyond_limits=True))
+        return texts
+
+    @property
+    def _too_slow(self) -> Refused:
+        return Refused(f"it takes more than {self._cpu_seconds:g} seconds", beyond_limits=True)
 
     def _together(self, template: ChatTemplate, batch: list[Chain]) -> list[list[str | Refused]] | None:
         """The texts of all of them; None where one of them ends the process: it is not known which."""
@@ -214,7 +243,7 @@ class TemplateProcess:
             except _Died as died:
                 code = died.code
                 if code == -signal.SIGPROF:
-                    return Refused(f"it takes more than {self._cpu_seconds:g} seconds", beyond_limits=True)
+                    return self._too_slow
             else:
                 return text
         if -code in _ENDED_BY_ITSELF:
@@ -242,9 +271,17 @@ class TemplateProcess:
             for part in _frame(template, chains):
                 self._child.stdin.write(part)
             self._child.stdin.flush()
+            return [self._replies(len(chain.counts)) for chain in chains]
+        except _Died:
+            raise
         except OSError:
             raise self._died() from None
-        return [self._replies(len(chain.counts)) for chain in chains]
+        except BaseException:
+            # Interrupted: the replies that are still to come must not be taken for those of the next texts.
+            if self._child is not None:
+                self._child.kill()
+                self._died()
+            raise
 
     def _replies(self, count: int) -> list[str | Refused]:
         """As many replies, turned round: the process begins with the longest text."""

@@ -11,7 +11,7 @@ from assay.errors import ModelFault, UserMistake
 from assay.rewards import templates
 from assay.rewards.catalog import find_model
 from assay.rewards.local.model import LocalRewardModel
-from assay.rewards.probing import Shown, probed, unseen_by_turn
+from assay.rewards.probing import Shown, probed, unseen_by_turn, unseen_in
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Renderer
 from assay.rewards.templates import ChatTemplate, TemplateProcess
@@ -244,3 +244,25 @@ def test_marks_that_the_tokenizer_has_no_token_for_are_found() -> None:
     assert marks(tiny.PLAIN) == {}
     assert set(marks(tiny.CHATML.replace("im_start", "turn"))) == {"<|turn|>"}
     assert set(marks(tiny.CHATML.replace("<|im_start|>", "<｜User｜>"))) == {"<｜User｜>"}
+
+
+def test_a_template_whose_special_token_the_files_do_not_name_is_left_to_the_opening(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.content.split(eos_token) | first }}{% endfor %}"
+    )
+    assert unseen_in("model", tmp_path) is None
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|eos|>"}')
+    assert unseen_in("model", tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{{ ['a', 'bb'] | random }}", "drawing lots"),
+        ("{{ messages | map('upper') }}", "where something lies in memory"),
+    ],
+)
+def test_a_template_that_writes_other_things_each_time_is_refused(written: str, said: str) -> None:
+    shown = probed(ChatTemplate(written + tiny.PLAIN, ()))
+    assert shown.refusal is not None
+    assert said in shown.refusal

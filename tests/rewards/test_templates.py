@@ -117,7 +117,8 @@ HOSTILE = {
     "{{ '%03000000000d' % 1 }}": "it takes more than 1 GiB",
     "{{ 'x'.center(10**8) * 100 }}": "it takes more than 1 GiB",
     "{{ ('x' * 10**6) | replace('x', 'y' * 10**6) }}": "it takes more than 1 GiB",
-    "{{ lipsum(10**8) }}": "more than 0.3 seconds",
+    "{{ lipsum(10**8) }}": "'lipsum' is undefined",
+    "{{ ['a', 'b'] | random }}": "drawing lots would give one conversation several scores",
     GREW + "ns.x ~ ns.x %}{% endfor %}{{ ns.x }}": "it takes more than",
     GREW + "[ns.x, ns.x] %}{% endfor %}{{ ns.x == ns.x | list }}{{ ns.x }}": "it takes more than",
     "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(90) }}": "more",
@@ -206,6 +207,20 @@ def test_more_than_a_pipe_holds_goes_through_both_ways(process: TemplateProcess)
     assert all(isinstance(whole, str) and whole.startswith(str(part)) for part, whole in found)
 
 
+def is_gone(child: int, seconds: float = 10) -> bool:
+    """Whether the process ends within so many seconds; one that nobody has waited for yet has ended."""
+    stat = Path(f"/proc/{child}/stat")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
 def test_it_ends_with_the_process_that_started_it() -> None:
     code = (
         "import os, sys; from assay.rewards import templates as t; from assay.schema import Message;"
@@ -213,11 +228,58 @@ def test_it_ends_with_the_process_that_started_it() -> None:
         "os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    child = int(killed.stdout)
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}/stat").exists() and time.monotonic() < deadline:
-        if Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            break  # ended, and whoever adopted it has not looked yet
-        time.sleep(0.02)
-    else:
-        assert not Path(f"/proc/{child}").exists()
+    assert is_gone(int(killed.stdout))
+
+
+def test_it_ends_with_the_process_that_started_it_also_in_the_midst_of_a_text() -> None:
+    code = (
+        "import threading, time, os; from assay.rewards import templates as t\n"
+        "from assay.schema import Message\n"
+        "slow = '{% for i in range(9999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}'\n"
+        "chat = [Message('user', 'Hi')]\n"
+        "t.ChatTemplate('x', ()).text(chat)\n"
+        "ask = lambda: t.ChatTemplate(slow, ()).text(chat)\n"
+        "threading.Thread(target=ask, daemon=True).start(); time.sleep(0.5)\n"
+        "print(t.PROCESS._child.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert is_gone(int(killed.stdout), seconds=5)
+
+
+def test_an_interrupted_rendering_leaves_nothing_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = TemplateProcess()
+    template = ChatTemplate("{{ messages[0].content }}", ())
+    read = process._read
+    calls = iter(range(100))
+
+    def interrupted(size: int) -> bytes:
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return read(size)
+
+    monkeypatch.setattr(process, "_read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        process.render(template, [Chain(said(f"old {n}"), (1,)) for n in range(50)])
+    monkeypatch.undo()
+    texts = process.render(template, [Chain(said(f"new {n}"), (1,)) for n in range(3)])
+    process.close()
+    assert texts == [["new 0"], ["new 1"], ["new 2"]]
+
+
+def test_what_is_too_slow_is_tried_twice_a_conversation_and_not_once_a_turn(
+    process: TemplateProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = ChatTemplate(
+        "{% if messages[0].content == 'slow' %}{% for i in range(9999) %}{% for j in range(99999) %}"
+        "{% endfor %}{% endfor %}{% endif %}{{ messages | length }}",
+        (),
+    )
+    alone = []
+    one = process._alone
+    monkeypatch.setattr(process, "_alone", lambda *given: alone.append(given) or one(*given))
+    slow = Chain(said("slow", *"abcdefg"), tuple(range(1, 9)))
+    others = [Chain(said("quick", str(n)), (1, 2)) for n in range(6)]
+    texts = process.render(template, [*others[:3], slow, *others[3:]])
+    assert [one for place, one in enumerate(texts) if place != 3] == [["1", "2"]] * 6
+    assert all(isinstance(text, Refused) and "more than 0.3 seconds" in text.words for text in texts[3])
+    assert len(alone) == 2
