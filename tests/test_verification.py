@@ -223,9 +223,9 @@ def test_another_template_fails_on_golden_rows_and_one_without_texts_is_refused(
     golden = tmp_path / "golden.json"
     record(tiny.spec(folder), golden)
     (folder / "chat_template.jinja").write_text(tiny.LLAMA3)
-    fingerprint, _, scores = check_golden(tiny.spec(folder), read_golden(golden))
-    assert scores.passed is False
-    assert "recorded with" in fingerprint.measured
+    checks = {check.name: check for check in check_golden(tiny.spec(folder), read_golden(golden))}
+    assert checks["recorded scores"].passed is False
+    assert "recorded with" in checks["fingerprint"].measured
     (folder / "chat_template.jinja").write_text("{% for m in messages %}<|im_start|>{{ m.text }}{% endfor %}")
     with pytest.raises(UserMistake, match="does not show the whole text of message 1"):
         tiny.spec(folder)

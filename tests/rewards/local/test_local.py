@@ -438,8 +438,8 @@ def test_a_token_beyond_the_embedding_is_refused_and_the_rest_is_scored(tmp_path
 def test_a_template_that_refuses_everything_is_told_at_opening(tmp_path: Path) -> None:
     refusing = "{{ raise_exception('Not today.') }}" + tiny.CHATML
     folder = tiny.reward_model(tmp_path / "refusing", template=refusing)
-    with pytest.raises(ModelFault, match=r"refuses the plainest conversation.*Not today\."):
-        LocalRewardModel(tiny.spec(folder))
+    with pytest.raises(UserMistake, match=r"refuses the plainest conversation.*Not today\."):
+        tiny.spec(folder)
 
 
 def test_a_position_embedding_that_changes_with_the_length_is_refused_beyond_it(
