@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from assay import card_warnings, plan, shard_size
+from assay import card_warnings, plan, remarks, shard_size
 from assay.cluster import ClusterOptions, connected, on_gpus
 from assay.disk import full_disk_named, read_artifact
 from assay.errors import ClusterFault
 from assay.home import Artifact, Home, digest_of_bytes, sweep, written_whole
 from assay.manifest import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
 from assay.progress import Progress, Silent
-from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec
+from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Remark
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.remote.replies import PASSING
 from assay.rewards.weights import weights_bytes
@@ -85,7 +85,7 @@ class DeviceWork:
 
 @dataclass(frozen=True, slots=True)
 class ScoringWork:
-    """What this run did for its scores. In no cache: a run whose score stage is cached did nothing."""
+    """What this run did for its scores, and what is to be told of them. In no cache."""
 
     turns_scored: int = 0
     """Distinct turns that the model rated in this run."""
@@ -93,7 +93,8 @@ class ScoringWork:
     devices: tuple[DeviceWork, ...] = ()
     resumed_plan: bool = False
     remarks: tuple[str, ...] = ()
-    """What the model told, when it was opened, of other numbers that it could have meant."""
+    """What the model of these scores told, when this run or an earlier one opened it, of other numbers that
+    it could have meant."""
 
 
 def score_key(converted: Converted, model: ModelSpec) -> str:
@@ -166,6 +167,7 @@ def score(
     resumed = False
     at_work = 0.0
     with store.planning(progress.say, heed) as heed_all, full_disk_named(home.root):
+        former = remarks_again(model, home, progress.say)
         store.open(warn=progress.say)
         for _ in range(_ROUNDS):
             missing = _without(plan.unstored(converted, store, home), unscored)
@@ -188,7 +190,16 @@ def score(
             if model.endpoint is None:
                 pending_shards = _shards(pending, converted)
                 at_work += _run(
-                    pending_shards, pending.height, model, home, cluster, progress, shards, unscored, heed_all
+                    pending_shards,
+                    pending.height,
+                    model,
+                    home,
+                    cluster,
+                    progress,
+                    shards,
+                    unscored,
+                    former,
+                    heed_all,
                 )
             else:
                 from assay.requesting import request_scores
@@ -220,12 +231,20 @@ def score(
         shards=tuple(sorted(shards, key=lambda shard: shard.shard)),
         devices=_devices(shards, at_work),
         resumed_plan=resumed,
-        remarks=_remarks(shards),
+        remarks=tuple(dict.fromkeys([*former, *remarks.sentences(_remarks(shards), model)])),
     )
     return scored, work
 
 
-def _remarks(shards: Iterable[ShardWork]) -> tuple[str, ...]:
+def remarks_again(model: ModelSpec, home: Home, say: Callable[[str], None]) -> tuple[str, ...]:
+    """What earlier runs were told of the model of the stored scores; each is a warning of this run too."""
+    again = remarks.sentences(remarks.kept(model, home, say), model)
+    for sentence in again:
+        say(f"warning: {sentence}")
+    return again
+
+
+def _remarks(shards: Iterable[ShardWork]) -> tuple[Remark, ...]:
     """What any of their models told, once each."""
     return tuple(dict.fromkeys(remark for shard in shards for remark in shard.remarks))
 
@@ -299,11 +318,12 @@ def _run(
     progress: Progress,
     finished: list[ShardWork],
     unscored: dict[bytes, str],
+    former: Sequence[str],
     heed: Callable[[], None],
 ) -> float:
     """The seconds in which shards of so many turns were out; work goes to ``finished``.
 
-    Turns that are to be tried another day go to ``unscored``.
+    Turns that are to be tried another day go to ``unscored``. ``former`` remarks have been told.
     """
     from assay.dispatch import Fatal, dispatch
 
@@ -314,10 +334,13 @@ def _run(
             progress.say(f"shard {result.shard.number}: one turn kills its workers and is left out")
             progress.advance(turns.height, failed=turns.height)
         else:
-            for remark in result.remarks:
-                if remark not in _remarks(finished):
-                    progress.say(f"warning: {remark}")
+            told = _remarks(finished)
             finished.append(result)
+            if told != _remarks(finished):
+                remarks.keep(_remarks(finished), model, home)
+                for sentence in remarks.sentences(result.remarks, model):
+                    if sentence not in (*former, *remarks.sentences(told, model)):
+                        progress.say(f"warning: {sentence}")
             unscored.update(result.unstored)
             progress.advance(
                 result.turns,

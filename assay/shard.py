@@ -25,6 +25,7 @@ from assay.rewards.protocol import (
     OUT_OF_MEMORY,
     ModelSpec,
     OnDevice,
+    Remark,
     Remarking,
     Request,
     RewardModel,
@@ -105,7 +106,7 @@ class ShardWork:
     """What the worker computes on."""
     busy_seconds: float = 0.0
     """How long that was at work for this shard."""
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     """What the model tells of other numbers that it could have meant."""
     unstored: dict[bytes, str] = field(default_factory=dict)
     """Reasons of turns that another attempt could have a score for."""
@@ -155,7 +156,7 @@ class _Scored(NamedTuple):
     outcomes: list[list[TurnScore]]
     device: str
     busy_seconds: float
-    remarks: tuple[str, ...]
+    remarks: tuple[Remark, ...]
 
 
 def _scored(requests: Sequence[Request], model: RewardModel) -> _Scored:

@@ -80,7 +80,10 @@ def score(
     shard_tokens: int | None,
     progress: Progress,
 ) -> tuple[Finished[Scored], ScoringWork]:
-    """Every turn's scores, and what this run did for them: nothing where they were all there."""
+    """Every turn's scores, and what this run did for them: nothing where they were all there.
+
+    What is to be told of the scores' model is told by every run.
+    """
     done: list[ScoringWork] = []
     finished = run_stage(
         score_task,
@@ -99,7 +102,9 @@ def score(
             "done": done,
         },
     )
-    return finished, done[-1] if done else ScoringWork()
+    if done:
+        return finished, done[-1]
+    return finished, ScoringWork(remarks=assay.scoring.remarks_again(model, home, progress.say))
 
 
 class ShownInPrefect:

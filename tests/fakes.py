@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay.rewards.leaving import leave_if_unwanted
-from assay.rewards.protocol import ModelSpec, Request, TurnScore
+from assay.rewards.protocol import ModelSpec, Remark, Request, TurnScore
 from assay.schema import turn_keys, turn_positions
 
 POISON = "kills whoever reads it"
@@ -59,7 +59,8 @@ class Fake:
         self.fingerprint = spec.fingerprint
         self._folder = Path(spec.folder)
         remarks = self._folder / "remarks"
-        self.remarks = tuple(remarks.read_text().splitlines()) if remarks.is_file() else ()
+        lines = remarks.read_text().splitlines() if remarks.is_file() else []
+        self.remarks = tuple(Remark(line, "read_at") for line in lines)
         self._log = self._folder / f"calls-{os.getpid()}.log"
 
     def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:

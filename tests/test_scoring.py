@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -22,11 +23,11 @@ import psutil
 import pytest
 from handmade import Record
 
-from assay import dispatch, scoring
+from assay import dispatch, remarks, scoring
 from assay.cluster import ClusterOptions
 from assay.home import Home, digest_of_file
 from assay.manifest import Converted, Scored
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.protocol import ModelSpec, Remark
 from assay.scoring import ScoringWork
 from assay.shard import Shard, score_shard
 from assay.store import ScoreStore
@@ -109,9 +110,10 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return forbid
 
 
-def test_what_a_model_tells_when_it_is_opened_is_said_once_and_kept_for_the_manifest(
-    home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def workers_here(home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards are scored in this process."""
+
     @contextmanager
     def no_client(*_: object, **__: object) -> Iterator[None]:
         yield None
@@ -122,12 +124,31 @@ def test_what_a_model_tells_when_it_is_opened_is_said_once_and_kept_for_the_mani
 
     monkeypatch.setattr(scoring, "connected", no_client)
     monkeypatch.setattr(dispatch, "dispatch", here)
+
+
+@pytest.mark.usefixtures("workers_here")
+def test_what_a_model_tells_when_it_is_opened_is_said_once_by_every_run(home: Home, model: ModelSpec) -> None:
     (Path(model.folder) / "remarks").write_text("1 here, 2 by transformers\n")
-    heard = Heard()
-    _, work = score(convert(home, records(20)), model, home, heard=heard)
-    assert len(work.shards) > 1
-    assert work.remarks == ("1 here, 2 by transformers",)
-    assert heard.lines.count("warning: 1 here, 2 by transformers") == 1
+    remark = f"{model.name}: 1 here, 2 by transformers"
+    converted, grown = convert(home, records(20)), convert(home, records(20), records(5, first=100))
+    # The second finds all scores stored; the third opens the model again.
+    for data, turns in ((converted, 40), (converted, 0), (grown, 10)):
+        heard = Heard()
+        _, work = score(data, model, home, heard=heard)
+        assert work.turns_scored == turns
+        assert work.remarks == (remark,)
+        assert heard.lines.count(f"warning: {remark}") == 1
+    # Scores of one fingerprint: who has chosen what is stored is told nothing.
+    chosen = dataclasses.replace(model, read_at="last-token")
+    _, work = score(converted, chosen, home)
+    assert (work.turns_scored, work.remarks) == (0, ())
+
+
+def test_a_remark_stays_until_its_option_has_another(home: Home, model: ModelSpec) -> None:
+    pad, bos, later = Remark("pad 1, 2", "read_at"), Remark("bos 3, 4", "add_bos"), Remark("5, 6", "add_bos")
+    for told, kept in (([pad, bos], (pad, bos)), ([pad], (bos, pad)), ([later], (pad, later))):
+        remarks.keep(told, model, home)
+        assert remarks.kept(model, home) == kept
 
 
 def test_scoring_again_scores_nothing_and_starts_no_worker(

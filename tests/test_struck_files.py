@@ -21,7 +21,7 @@ import pytest
 from converting import line
 
 import assay.dispatch
-from assay import export, filtering, plan, scoring
+from assay import export, filtering, plan, remarks, scoring
 from assay.cluster import ClusterOptions
 from assay.convert import convert
 from assay.disk import read_artifact
@@ -31,7 +31,7 @@ from assay.ingest import take_inventory
 from assay.manifest import Converted, Filtered, Scored
 from assay.private import private
 from assay.rewards.fingerprint import fingerprint
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.protocol import ModelSpec, Remark
 from assay.rules import Rules
 from assay.sealed import Altered, sealed_json, unsealed
 from assay.shard import requested, score_shard
@@ -237,6 +237,23 @@ def test_a_struck_file_is_noticed_and_changes_no_result(
     once_more = run(root)
     assert once_more.results == unharmed.results
     assert (once_more.turns_scored, once_more.said) == (0, [])
+
+
+@pytest.mark.parametrize("strike", STRIKES)
+def test_struck_remarks_are_told_and_stop_nothing(strike: str, tmp_path: Path) -> None:
+    home, said = Home(tmp_path / "home"), list[str]()
+    model, other = fakes.spec(tmp_path / "model", "a" * 32), fakes.spec(tmp_path / "model", "b" * 32)
+    remark = Remark("1 here, 2 by transformers", "read_at")
+    for one in (model, other):
+        remarks.keep([remark], one, home)
+    path, others = (home.scores / one.fingerprint / "remarks.json" for one in (model, other))
+    assert path.stat().st_mode & 0o777 == 0o600
+    STRIKES[strike](path, others)
+    assert scoring.remarks_again(model, home, said.append) == ()
+    assert len(said) == (strike != "gone")
+    assert all(f"{path}: cannot be read, is damaged, or another model's" in line for line in said)
+    remarks.keep([remark], model, home)
+    assert remarks.kept(model, home) == (remark,)
 
 
 @pytest.mark.parametrize("strike", [name for name in STRIKES if name != "another's"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from assay.rewards.endpoint import Endpoint
 from assay.schema import WEIGHTED_REWARD, Conversation
@@ -107,13 +107,23 @@ class OnDevice(Protocol):
         """How long that was at work for the last ``score`` of this thread."""
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Another way to a model that gives another number, which nobody has chosen or declined."""
+
+    told: str
+    """Both numbers, and how to choose one."""
+    settled_by: Literal["read_at", "add_bos"]
+    """The field of ``ModelSpec`` that says which is meant; None in it: nobody chose."""
+
+
 @runtime_checkable
 class Remarking(Protocol):
     """What a model also tells of which another way to it gives other numbers."""
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """A sentence for each such way that nobody has chosen or declined."""
+    def remarks(self) -> tuple[Remark, ...]:
+        """One for each such way."""
 
 
 class RewardModel(Protocol):

@@ -17,11 +17,12 @@ import pytest
 from handmade import Record
 from prefect import flow
 
-from assay import scoring
+from assay import remarks, scoring
 from assay.cluster import ClusterOptions
 from assay.home import Home, digest_of_bytes
 from assay.manifest import Scored
 from assay.progress import Silent
+from assay.rewards.protocol import Remark
 from assay.scoring import ScoringWork
 from assay.shard import ShardWork
 from tasks import score as task_module
@@ -120,8 +121,8 @@ def test_work_is_told_by_the_run_that_did_it_and_by_no_other(
 ) -> None:
     monkeypatch.setattr(scoring, "connected", in_this_process)
     home = Home(tmp_path / "home")
-    records = [Record(n, (("user", f"q{n}"), ("assistant", f"a{n}"))) for n in range(1, 6)]
-    converted = handmade.make(home, {"chat.jsonl": [records]}).converted
+    chats = [Record(n, (("user", f"q{n}"), ("assistant", f"a{n}"))) for n in range(1, 6)]
+    converted = handmade.make(home, {"chat.jsonl": [chats]}).converted
     model = fakes.spec(tmp_path / "model", digest_of_bytes(bytes(tmp_path)))
 
     @flow
@@ -141,9 +142,10 @@ def test_work_is_told_by_the_run_that_did_it_and_by_no_other(
     (kept,) = results_folder(home).iterdir()
     result = json.loads(json.loads(kept.read_bytes())["result"])
     assert set(result["manifest"]) == set(Scored.__dataclass_fields__)
+    remarks.keep([Remark("1 here, 2 there", "read_at")], model, home)
     second, no_work = scored()
     assert second.cached
-    assert no_work == ScoringWork()
+    assert no_work == ScoringWork(remarks=(f"{model.name}: 1 here, 2 there",))
     assert second.manifest == first.manifest
     assert len(fakes.calls(Path(model.folder))) == 5
 

@@ -6,7 +6,7 @@ Neither number is wrong by itself: which one is meant, its card says, and a pers
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class Difference(NamedTuple):
     name: str
     told: str
     """Both numbers, and how to choose one."""
+    settled_by: Literal["read_at", "add_bos"]
+    """The field of ``ModelSpec`` with which somebody chooses."""
     is_settled: bool
     """Whether somebody has chosen."""
 
@@ -73,6 +75,7 @@ def _of_transformers(network: Network, ids: np.ndarray, read: Read) -> Iterator[
         f"its template ends in the padding token, which transformers' own head passes over: {_told(last)} at "
         f"the last token, {_told(theirs)} by transformers (of {_EXAMPLE[-1].content!r}). Say which is meant: "
         "--read-at last-token or --read-at transformers",
+        "read_at",
         spec.read_at is not None,
     )
 
@@ -83,7 +86,10 @@ def _of_bos(network: Network, renderer: Renderer, ids: np.ndarray, read: Read) -
     if not renderer.lacks_bos:
         if spec.add_bos and not renderer.tokenizers_bos:
             yield Difference(
-                "BOS", "its tokenizer puts no token before a text: --add-bos changes nothing", True
+                "BOS",
+                "its tokenizer puts no token before a text: --add-bos changes nothing",
+                "add_bos",
+                True,
             )
         return
     bos = np.array(renderer.tokenizers_bos, dtype=ids.dtype)
@@ -96,6 +102,7 @@ def _of_bos(network: Network, renderer: Renderer, ids: np.ndarray, read: Read) -
         f"its tokenizer puts {renderer.decoded(bos)!r} before a text and its template writes none: "
         f"{_told(without)} without it, {_told(with_bos)} with it (of {_EXAMPLE[-1].content!r}). If the "
         "model's card calls tokenizer(text), say --add-bos, and --no-add-bos otherwise",
+        "add_bos",
         spec.add_bos is not None,
     )
 

@@ -22,7 +22,7 @@ from assay.rewards.fingerprint import fingerprint
 from assay.rewards.local import allocation, attention, batching, differences, opening, sharing
 from assay.rewards.local.network import Network, code_of_its_own, placed
 from assay.rewards.local.out_of_memory import unless_out_of_memory
-from assay.rewards.protocol import EXPECTS_CUDA, OUT_OF_MEMORY, ModelSpec, Request, TurnScore
+from assay.rewards.protocol import EXPECTS_CUDA, OUT_OF_MEMORY, ModelSpec, Remark, Request, TurnScore
 from assay.rewards.rendering import PairRenderer, Pass, Renderer
 from assay.rewards.tokenizer import load
 
@@ -79,9 +79,9 @@ class LocalRewardModel:
             self.differences = differences.found(self.network, self.renderer)
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """A sentence for each other way to this model that gives another number, and that nobody chose."""
-        return tuple(f"{self.spec.name}: {one.told}" for one in self.differences if not one.is_settled)
+    def remarks(self) -> tuple[Remark, ...]:
+        """One for each other way to this model that gives another number, and that nobody chose."""
+        return tuple(Remark(one.told, one.settled_by) for one in self.differences if not one.is_settled)
 
     @property
     def device_name(self) -> str:

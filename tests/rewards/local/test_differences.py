@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,8 @@ def assert_theirs(folder: str, outcomes: list[TurnScore], *, calls_tokenizer: bo
 
 def test_a_template_that_ends_in_padding_is_said_with_both_numbers(padded: str) -> None:
     model = LocalRewardModel(find_model(padded))
-    (remark,) = model.remarks
+    ((remark, settled_by),) = map(astuple, model.remarks)
+    assert settled_by == "read_at"
     (ours,) = all_turns(model, EXAMPLE)
     assert ours.values is not None
     assert abs(ours.values[0] - theirs(padded, EXAMPLE)) > 1, "this test needs two numbers"
@@ -100,7 +102,8 @@ def test_an_engine_that_reads_elsewhere_than_transformers_is_refused(
 
 def test_a_tokenizer_that_begins_a_text_is_said_with_both_numbers(begun: str) -> None:
     model = LocalRewardModel(find_model(begun))
-    (remark,) = model.remarks
+    ((remark, settled_by),) = map(astuple, model.remarks)
+    assert settled_by == "add_bos"
     assert "puts '<|begin|>' before a text" in remark
     both = [theirs(begun, EXAMPLE), theirs(begun, EXAMPLE, calls_tokenizer=True)]
     assert numbers_in(remark) == pytest.approx(both, rel=1e-4)
