@@ -50,6 +50,7 @@ def test_there_are_no_more_workers_than_models_fit_into_memory(
         assert said[0].startswith(told)
 
 
+@pytest.mark.slow
 def test_a_number_of_workers_that_is_asked_for_is_not_questioned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "visible_devices", list)
     said: list[str] = []
@@ -76,6 +77,7 @@ def preloaded(folder: Path, code: str) -> dict[str, list[str]]:
     return {"distributed.worker.preload": [str(folder / "preload.py")]}
 
 
+@pytest.mark.slow
 def test_workers_of_whom_one_died_while_it_started_are_started_once_more(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -89,6 +91,7 @@ def test_workers_of_whom_one_died_while_it_started_are_started_once_more(
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "why"),
     [
@@ -111,6 +114,7 @@ def test_workers_that_cannot_start_are_one_line_that_says_why(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_be_made_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

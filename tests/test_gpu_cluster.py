@@ -213,6 +213,7 @@ def test_workers_on_cpus_have_no_limit_that_weights_would_count_towards(
     assert worker["environment"][EXPECTS_CUDA] is None
 
 
+@pytest.mark.slow
 def test_gpus_without_the_packages_for_them_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(cluster, "packages_are_here", lambda: False)

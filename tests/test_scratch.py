@@ -34,6 +34,7 @@ def places_of_a_worker(dask_worker: object) -> tuple[str, str]:
     return str(dask_worker.local_directory), cache_dir()  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_what_workers_put_among_the_temporary_files_goes_with_the_run(
     temporary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
