@@ -342,7 +342,7 @@ def test_the_fingerprint_changes_with_whatever_changes_a_score(
 def test_digests_of_weights_are_kept_by_size_and_time(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "digests.json"
     first = find_model(str(folder), digest_cache=cache)
-    (stamp,) = json.loads(cache.read_text())
+    (stamp,) = json.loads(cache.read_text())["digests of weights"]
     assert "model.safetensors" in stamp
     cache.write_text("not json")
     assert find_model(str(folder), digest_cache=cache).fingerprint == first.fingerprint
