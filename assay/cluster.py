@@ -44,9 +44,6 @@ _SETTINGS = {
     # for ever, though its nanny is about to bring it back.
     "distributed.deploy.lost-worker-timeout": "365 days",
     "distributed.scheduler.worker-saturation": 1.0,
-    # So long after a worker died, Dask looks once whether it is back, and else gives it up for good, though its
-    # nanny is about to start it anew. On a busy machine that took the last worker from a run.
-    "distributed.deploy.lost-worker-timeout": "3650 days",
     "distributed.admin.tick.limit": "60s",
     # A look at every event loop fifty times a second, at every thread's stack a hundred times, and at memory
     # ten times: for shards of seconds that is work for nobody.

@@ -127,14 +127,41 @@ def guarded(s3: str) -> Iterator[None]:
         look_after(b"inf")
 
 
-def test_credentials_that_nobody_knows_are_told_without_the_secret(bucket: str, s3: str) -> None:
-    with guarded(s3):
-        said = refusal(bucket)
+@pytest.fixture
+def own_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server of this test's own: what it asks of one client it asks of all."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+    module._client.cache_clear()
+    yield address
+    module._client.cache_clear()
+    server.stop()
+
+
+@pytest.fixture
+def own_bucket(own_s3: str) -> str:
+    """A bucket on that server."""
+    module._client().create_bucket(Bucket="guarded")
+    return "s3://guarded/scores"
+
+
+@pytest.mark.slow
+def test_credentials_that_nobody_knows_are_told_without_the_secret(own_bucket: str, own_s3: str) -> None:
+    with guarded(own_s3):
+        said = refusal(own_bucket)
     assert "cannot be listed (InvalidAccessKeyId): the key of these credentials is not known there" in said
     assert "canary" not in said
 
 
-def test_a_right_that_is_missing_is_named(bucket: str, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_a_right_that_is_missing_is_named(
+    own_bucket: str, own_s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     iam = botocore.session.get_session().create_client("iam")
     iam.create_user(UserName="reader")
     may = {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": "*"}
@@ -144,12 +171,12 @@ def test_a_right_that_is_missing_is_named(bucket: str, s3: str, monkeypatch: pyt
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
     module._client.cache_clear()
-    with guarded(s3):
-        check_store(Home(Path("unused"), bucket))
+    with guarded(own_s3):
+        check_store(Home(Path("unused"), own_bucket))
         with pytest.raises(StoreRefusal) as refused:
-            Objects(bucket).put("one", b"")
+            Objects(own_bucket).put("one", b"")
     assert str(refused.value) == (
-        f"{bucket}/one: cannot be written (AccessDenied): these credentials may not do that; "
+        f"{own_bucket}/one: cannot be written (AccessDenied): these credentials may not do that; "
         "it takes s3:PutObject"
     )
 

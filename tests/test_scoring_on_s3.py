@@ -208,9 +208,18 @@ def test_a_shard_carries_what_its_files_hold(home: Home, model: ModelSpec) -> No
     pieces = [[Record(n, chat(*texts)) for n, texts in enumerate(grown)], records(3, first=9)]
     converted = convert(home, *pieces)
     members = pl.DataFrame(
-        {"piece": [0, 0, 1], "row": [0, 2, 0], "turn": [0, 0, 1], "key": [b"a", b"b", b"c"]},
+        {"piece": [0, 0, 1], "row": [0, 2, 0], "turn": [0, 0, 1]},
         schema_overrides={"piece": pl.UInt32, "row": pl.UInt32, "turn": pl.UInt32},
     )
+    turns = [
+        pl.read_parquet(home.artifacts / piece.turns.path).select(
+            pl.lit(number, pl.UInt32).alias("piece"), "row", "turn", "key"
+        )
+        for number, piece in enumerate(converted.pieces)
+    ]
+    members = members.join(
+        pl.concat(turns), on=["piece", "row", "turn"], how="left", maintain_order="left"
+    ).select("piece", "row", "turn", "key")
     files = {number: piece.records.path for number, piece in enumerate(converted.pieces)}
     shard = Shard(0, members, files, 10)
     nowhere = Home(Path("/nonexistent"))

@@ -68,7 +68,8 @@ def test_what_torch_leaves_in_this_process_goes_with_it(
 def test_the_folder_of_a_killed_run_goes_with_the_next(temporary: Path) -> None:
     code = (
         "import os\nfrom assay.scratch import own_folder\n"
-        "with own_folder() as folder:\n    (folder / 'x').touch()\n    print(folder)\n    os._exit(9)"
+        "with own_folder() as folder:\n    (folder / 'x').touch()\n"
+        "    print(folder, flush=True)\n    os._exit(9)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     left = Path(ran.stdout.strip())

@@ -25,6 +25,7 @@ from assay.scalar import parse_weights, weighted_scalar
 WEIGHTS = {"helpfulness": 0.3, "verbosity": -0.33}
 
 
+@pytest.mark.slow
 def test_the_column_is_the_weighted_sum_and_other_weights_score_nothing_again(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     records = [Record(n + 1, (("user", f"question {n}"), ("assistant", f"answer {n}"))) for n in range(6)] + [

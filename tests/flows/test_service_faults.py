@@ -180,7 +180,7 @@ def test_21_a_service_that_stays_down_stops_the_run_to_be_resumed(
 def test_21_nobody_listening_stops_the_run_to_be_resumed(
     runs: Runs, server: Server, undisturbed: dict[str, bytes]
 ) -> None:
-    runs.endpoint("http://127.0.0.1:9", deadline_seconds=0.4)
+    runs.endpoint("http://127.0.0.1:9", deadline_seconds=3)
     check_stopped(runs(), 75, "no connection")
     runs.endpoint(server.url)
     assert runs().files() == undisturbed
@@ -191,7 +191,7 @@ def test_21_a_turn_that_the_service_always_fails_on_does_not_stop_the_others(
 ) -> None:
     faulty = Faulty(lambda asked: Answer(b"no", 500), times=EVERY_TIME)
     server.answer = faulty
-    runs.endpoint(server.url, deadline_seconds=0.6)
+    runs.endpoint(server.url, deadline_seconds=2)
     ran = runs()
     assert ran.code == 0, ran.err
     check_accounts(ran)
