@@ -191,7 +191,7 @@ def test_21_a_turn_that_the_service_always_fails_on_does_not_stop_the_others(
 ) -> None:
     faulty = Faulty(lambda asked: Answer(b"no", 500), times=EVERY_TIME)
     server.answer = faulty
-    runs.endpoint(server.url, deadline_seconds=2)
+    runs.endpoint(server.url, deadline_seconds=0.6)
     ran = runs()
     assert ran.code == 0, ran.err
     check_accounts(ran)
