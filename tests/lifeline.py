@@ -21,10 +21,10 @@ from pathlib import Path
 
 import psutil
 from filelock import FileLock
+from places import ROOT
 
 #: Not ``ASSAY_…`` and not ``PREFECT_…``: tests take those out of the environment of what they start.
 MARK = "TESTS_OF_ASSAY"
-ROOT = Path(__file__).parent.parent
 _LOOK_SECONDS = 0.2
 _LEAVE_SECONDS = 10.0
 _started_here: list[subprocess.Popen[bytes]] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import botocore.session
 import pytest
+from places import ROOT
 
 from assay import s3 as module
 from assay.errors import StoreFault, StoreRefusal, UserMistake
@@ -191,7 +192,7 @@ def test_without_the_package_the_command_that_installs_it_is_told(tmp_path: Path
     ran = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "out")],
         env={**os.environ, "ASSAY_HOME": str(tmp_path), "ASSAY_SCORE_STORE": "s3://team/scores"},
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

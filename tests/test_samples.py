@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from places import ROOT
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+SAMPLES = ROOT / "samples"
 MAX_FILE_BYTES = 80_000
 
 

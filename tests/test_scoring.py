@@ -22,6 +22,7 @@ import polars as pl
 import psutil
 import pytest
 from handmade import Record
+from places import TESTS
 
 from assay import dispatch, remarks, scoring
 from assay.cluster import ClusterOptions
@@ -34,7 +35,6 @@ from assay.store import ScoreStore
 
 pytestmark = pytest.mark.slow
 
-TESTS = str(Path(__file__).parent)
 TWO_WORKERS = ClusterOptions(workers=2)
 
 
@@ -292,7 +292,9 @@ def test_a_scheduler_that_is_lost_is_one_clear_line(
     scheduler = subprocess.Popen([*dask, "scheduler", *where, "--port", "0"], **quiet)
     try:
         _wait(found.exists)
-        worker = subprocess.Popen([*dask, "worker", *where], env=os.environ | {"PYTHONPATH": TESTS}, **quiet)
+        worker = subprocess.Popen(
+            [*dask, "worker", *where], env=os.environ | {"PYTHONPATH": str(TESTS)}, **quiet
+        )
         monkeypatch.setattr(Heard, "advance", lambda *told, **details: scheduler.kill())
         address = ClusterOptions(scheduler_address=json.loads(found.read_text())["address"])
         with pytest.raises(errors.ClusterFault, match="the Dask scheduler is gone"):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from planted import Bomb
 from pydantic import BaseModel
 
@@ -23,7 +24,6 @@ from flows import command_line
 from flows.curate_command import COMMAND
 from flows.verify import VerifyOptions
 
-ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/security.md").read_text()
 RULES = range(1, 16)
 

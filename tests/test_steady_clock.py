@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from places import ROOT
 
 from assay import steady_clock
 from assay.steady_clock import certificates_of_a_run
-
-ROOT = Path(__file__).parent.parent
 
 # libfaketime cannot do this: with monotonic clocks left alone, time.sleep fails in it.
 SHIM = r"""

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from handmade import Record
+from places import ROOT, TESTS
 
 from assay import cluster, scoring
 from assay.cluster import WORKER_ENVIRONMENT, ClusterOptions
@@ -43,7 +44,7 @@ DAY = datetime.timedelta(days=1)
 
 
 #: What docs/multi-node.md has a run's machine say to Dask.
-PAGE = (Path(__file__).parent.parent / "docs/multi-node.md").read_text()
+PAGE = (ROOT / "docs/multi-node.md").read_text()
 SETTINGS = yaml.safe_load(next(iter(re.findall(r"```yaml\n(distributed:.*?)```", PAGE, re.DOTALL))))
 
 
@@ -128,7 +129,7 @@ def scheduler_address(ours: Papers, tmp_path_factory: pytest.TempPathFactory) ->
     """A scheduler and two workers in processes of their own, as an operator starts them."""
     folder = tmp_path_factory.mktemp("dask")
     found = folder / "scheduler.json"
-    environment = {**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": str(TESTS)}
     where = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0", "--scheduler-file", str(found)]
     common = [*ours.options, *where]
     dask_command = [sys.executable, "-m", "dask"]

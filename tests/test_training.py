@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import ROOT
 
-TRAINING = Path(__file__).parents[1] / "training"
+TRAINING = ROOT / "training"
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from uuid import UUID
 import fakes
 import psutil
 from distributed import Client
+from places import ROOT
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -36,7 +37,6 @@ from assay.cluster import WORKER_ENVIRONMENT
 from assay.schema import Message, turn_keys
 from deployments import register, serve
 
-ROOT = Path(__file__).parent.parent.parent
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
 
 

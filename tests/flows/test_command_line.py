@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from assay import cluster
 from assay.config import RunOptions, Settings, option_name
@@ -14,7 +15,6 @@ from assay.errors import UserMistake
 from flows.command_line import parse
 from flows.curate_command import prepare
 
-ROOT = Path(__file__).parent.parent.parent
 HEAVY = ("prefect", "torch", "transformers", "distributed", "dask")
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import fakes
 import polars as pl
 import pytest
+from places import ROOT
 from planted import Bomb
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -37,7 +38,6 @@ from flows import console, curate_command
 from flows.curate_command import COMMAND
 from flows.launch import launch
 
-ROOT = Path(__file__).parent.parent.parent
 STAGES = ["ingest", "convert", "score", "filter", "export", "report"]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from places import ROOT
 from stranger import asked_by_nobody, in_the_open, needs_two_users, read_by_nobody
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -27,7 +28,6 @@ from flows.embedded_server import EmbeddedServer
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parent.parent.parent
 STARTED = """
 import sys, time
 from pathlib import Path

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from places import ROOT
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from assay.cluster import WORKER_ENVIRONMENT
 from assay.s3 import Objects
 
-ROOT = Path(__file__).parent.parent.parent
 HOME = "/proc/self/cwd/home"
 INPUTS = ["support.messages.jsonl", "archive.messages.jsonl.gz", "forum.oasst.jsonl"]
 SECRET = b"canary-secret-of-s3"

@@ -8,16 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
+from places import ROOT
 
 from flows.curate_command import COMMAND
 from flows.launch import launch
 from flows.signals import TERMINATED
 
-ROOT = Path(__file__).parent.parent.parent
 CODE = (
     "import subprocess, sys; from flows.signals import TERMINATED, _end_now\n"
     "print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.readline(); _end_now(TERMINATED)"

@@ -22,10 +22,10 @@ from socket import SOCK_DGRAM
 import fakes
 import psutil
 import pytest
+from places import ROOT
 from planted import Bomb
 from stranger import in_the_open
 
-ROOT = Path(__file__).parent.parent.parent
 DRIVER = Path(__file__).parent / "fake_curate.py"
 RECORDS = 32
 #: What names the tests' own server and logs in there.
