@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from assay.query import query_reward_model, query_reward_model_async
+    from assay.api import query_reward_model, query_reward_model_async
 
 __version__ = "0.1.0"
 
@@ -15,7 +15,7 @@ __all__ = ["__version__", "query_reward_model", "query_reward_model_async"]
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: ``import assay`` alone stays cheap."""
     if name in ("query_reward_model", "query_reward_model_async"):
-        from assay import query
+        from assay import api as query
 
         return getattr(query, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

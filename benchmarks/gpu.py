@@ -41,12 +41,12 @@ import numpy as np
 import torch
 import transformers
 
-from assay.rewards.catalog import find_model
+from assay.core.schema import Conversation, Message, turn_positions
+from assay.rewards.catalog import catalog_model
 from assay.rewards.local import attention, batching
 from assay.rewards.local.model import CUDA_MOST_BATCH_TOKENS, LocalRewardModel
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Pass
-from assay.schema import Conversation, Message, turn_positions
 
 T = TypeVar("T")
 
@@ -84,8 +84,8 @@ ANSWER_CHARACTERS = (
 PEERS_SEE = 8
 CROSS_ENCODER_SIZES = (8, 32, 128)
 FIXED = 8
-#: Estimated tokens of a score shard, and how many of them a GPU's worker has under way (assay/scoring.py,
-#: assay/gpu_cluster.py, which need more packages than this benchmark may).
+#: Tokens of a score shard, and how many shards a worker of a GPU has under way (assay/score/shard_size.py,
+#: assay/score/workers/gpus.py, which need more packages than this benchmark may).
 SHARD_TOKENS, WORKER_THREADS = 1 << 18, 2
 BEST_OF, PROMPT_TOKENS, ANSWER_TOKENS, PROMPTS = 8, 500, 200, 16
 #: What a filled-up device has left beside the weights, for the engine to run out of.
@@ -143,7 +143,7 @@ def model_of(shape: Shape, device: str) -> LocalRewardModel:
         pad_token_id=VOCABULARY - 1,
     )
 
-    spec = dataclasses.replace(find_model("starter"), dtype="bfloat16", attributes=("reward",))
+    spec = dataclasses.replace(catalog_model("starter"), dtype="bfloat16", attributes=("reward",))
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)

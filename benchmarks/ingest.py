@@ -51,9 +51,9 @@ def decoding(path: Path) -> int:
 
 def conversion(path: Path) -> int:
     """Take the inventory and convert, into an empty home."""
-    from assay.convert import convert
-    from assay.home import Home
-    from assay.ingest import take_inventory
+    from assay.read.convert import convert
+    from assay.read.inventory import take_inventory
+    from assay.storage.home import Home
 
     with tempfile.TemporaryDirectory() as folder:
         converted = convert(take_inventory([str(path)]), home=Home(Path(folder)))
@@ -65,7 +65,7 @@ MEASURED: dict[str, Callable[[Path], int]] = {"decoding": decoding, "conversion"
 
 def measure(name: str, path: Path) -> dict[str, float]:
     """CPU seconds, records and peak memory of ``name`` on ``path``; called in a process of its own."""
-    import assay.convert  # noqa: F401  (imports are not what is measured)
+    import assay.read.convert  # noqa: F401  (imports are not what is measured)
 
     before = time.process_time()
     records = MEASURED[name](path)

@@ -35,10 +35,10 @@ import polars as pl
 import psutil
 from distributed import Client, Worker
 
-from assay import dispatch
-from assay.home import Home
 from assay.rewards.protocol import ModelSpec
-from assay.shard import Shard, ShardWork
+from assay.score.shard import Shard, ShardWork
+from assay.score.workers import dispatch
+from assay.storage.home import Home
 
 #: Workers of one process: so few that it keeps up with what they are sent.
 WORKERS_A_PROCESS = 125

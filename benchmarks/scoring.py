@@ -46,11 +46,11 @@ import peers
 import torch
 import transformers
 
-from assay.rewards.catalog import find_model
+from assay.core.schema import Conversation, Message, turn_positions
+from assay.rewards.catalog import catalog_model
 from assay.rewards.local.model import CPU_BATCH_TOKENS, LocalRewardModel, open_model
 from assay.rewards.local.opening import Sharing
 from assay.rewards.protocol import Request
-from assay.schema import Conversation, Message, turn_positions
 
 ROUNDS = 3
 EVERY = 1000
@@ -72,7 +72,7 @@ BEST_OF, PROMPT_TOKENS, ANSWER_TOKENS, PROMPTS = 8, 500, 200, 4
 
 def random_model(folder: Path) -> Path:
     """A folder with a seeded random Qwen2, one label, and the tokenizer and template of the starter."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(find_model("starter").folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(catalog_model("starter").folder)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
@@ -319,7 +319,7 @@ def main() -> None:
     quiet()
     with tempfile.TemporaryDirectory() as temporary:
         folder = random_model(Path(temporary) / "model")
-        model = open_model(find_model(str(folder)))
+        model = open_model(catalog_model(str(folder)))
         chosen = sample(lines, model)
         ours = Ours(model, chosen.conversations)
         context = multiprocessing.get_context("spawn")

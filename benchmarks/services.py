@@ -132,11 +132,11 @@ def rows(count: int, mark: str) -> list[dict[str, Any]]:
 
 def scored(url: str, count: int, mark: str, **changes: Any) -> tuple[int, float]:
     """Turns that were rated, and the seconds of the score stage, plan and store and all."""
-    from assay import scoring
-    from assay.cluster import ClusterOptions
-    from assay.convert import convert
-    from assay.home import Home
-    from assay.ingest import take_inventory
+    from assay.read.convert import convert
+    from assay.read.inventory import take_inventory
+    from assay.score import scoring
+    from assay.score.workers.cluster import ClusterOptions
+    from assay.storage.home import Home
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "rows.jsonl"

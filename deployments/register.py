@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay.errors import AssayError, ServerFault, UserMistake
+from assay.core.errors import AssayError, ServerFault, UserMistake
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -19,14 +19,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from assay.config import Settings
-from assay.errors import AssayError, ServerFault
-from assay.home import Home
-from assay.private import make_private
+from assay.config.settings import Settings
+from assay.core.errors import AssayError, ServerFault
+from assay.storage.home import Home
+from assay.storage.private import make_private
 from deployments.register import POOL, ROOT, client_of, deploy, prepare_pool, watch_for_crashes
-from flows.embedded_server import EmbeddedServer, end
-from flows.prefect_connection import speaking_to
-from flows.signals import TERMINATED, stopping_on_signals
+from flows.command.signals import TERMINATED, stopping_on_signals
+from flows.server.connection import speaking_to
+from flows.server.embedded import EmbeddedServer, end
 
 _SUMMARY = "Prefect's pages with Assay's deployments and a worker, on this machine alone, until Ctrl-C."
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import assay.convert
-from assay.home import Home, digest_of_bytes
-from assay.ingest import Inventory
-from assay.manifest import Converted, to_json
-from assay.progress import Progress
+import assay.read.convert
+from assay.core.progress import Progress
+from assay.read.inventory import Inventory
+from assay.storage.home import Home, digest_of_bytes
+from assay.storage.manifests import Converted, to_json
 from tasks.stage import Finished, as_json, run_stage, stage_task
 
 
@@ -17,14 +17,16 @@ def convert_task(
     key: str, inventory: Inventory, home: Home, limit: int | None, strict: bool, progress: Progress
 ) -> Any:
     """The convert stage's manifest as JSON."""
-    converted = assay.convert.convert(inventory, home=home, limit=limit, strict=strict, progress=progress)
+    converted = assay.read.convert.convert(
+        inventory, home=home, limit=limit, strict=strict, progress=progress
+    )
     return as_json(converted, key)
 
 
 def convert_key(inventory: Inventory, *, limit: int | None, strict: bool) -> str:
     """A digest of all that the records depend on. A strict run must not take what a lenient one kept."""
     return digest_of_bytes(
-        b"convert %d" % assay.convert.STAGE_VERSION,
+        b"convert %d" % assay.read.convert.STAGE_VERSION,
         # Not when the files were changed last: equal bytes give equal records.
         to_json((inventory.files, inventory.sources, inventory.shards)),
         to_json((limit, strict)),

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import assay.export
 from assay.export.files import ExportedFile
 from assay.export.folder import OutputFolder
-from assay.home import Home, digest_of_bytes
-from assay.manifest import Converted, Filtered, Scored, to_json
+from assay.storage.home import Home, digest_of_bytes
+from assay.storage.manifests import Converted, Filtered, Scored, to_json
 from tasks.stage import as_json, run_stage, stage_task
 
 

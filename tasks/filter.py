@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from assay.filtering import filter_key, filter_records, refuse_quarantine
-from assay.home import Home
-from assay.manifest import Converted, Filtered, Scored
-from assay.progress import Progress
-from assay.rules import Rules
+from assay.core.progress import Progress
+from assay.select.decide import filter_key, filter_records, refuse_quarantine
+from assay.select.rules import Rules
+from assay.storage.home import Home
+from assay.storage.manifests import Converted, Filtered, Scored
 from tasks.stage import Finished, as_json, run_stage, stage_task
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-import assay.ingest
-from assay.home import Home
-from assay.ingest import Inventory
+import assay.read.inventory
+from assay.read.inventory import Inventory
+from assay.storage.home import Home
 from tasks.stage import may_pass
 
 
@@ -35,6 +35,6 @@ def ingest(
 
     Those on S3 are copied to ``home``.
     """
-    return assay.ingest.take_inventory(
+    return assay.read.inventory.take_inventory(
         inputs, format=format, within=within, output=output, say=say, home=home
     )

@@ -9,7 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from assay.report import summary_markdown
+from assay.report.summary import summary_markdown
 from tasks.pages import where_reachable
 
 

@@ -19,15 +19,15 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-import assay.scoring
-from assay.cluster import ClusterOptions
-from assay.histogram import Histogram, histograms, picture_address
-from assay.home import Home
-from assay.manifest import Converted, Scored
-from assay.progress import Progress, Utilisation
+import assay.score.scoring
+from assay.core.progress import Progress, Utilisation
+from assay.report.plots import Histogram, histograms, picture_address
 from assay.rewards.protocol import ModelSpec
-from assay.scoring import ScoringWork
-from assay.shard import ShardWork
+from assay.score.scoring import ScoringWork
+from assay.score.shard import ShardWork
+from assay.score.workers.cluster import ClusterOptions
+from assay.storage.home import Home
+from assay.storage.manifests import Converted, Scored
 from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
 from tasks.stage import Finished, as_json, run_stage, stage_task
@@ -52,7 +52,7 @@ def score_task(
     """The score stage's manifest as JSON. What this run did for it goes to ``done``, never to the cache."""
     try:
         with ShownInPrefect(progress) as shown, Wanted() as wanted:
-            scored, work = assay.scoring.score(
+            scored, work = assay.score.scoring.score(
                 converted,
                 model,
                 home=home,
@@ -88,9 +88,9 @@ def score(
     finished = run_stage(
         score_task,
         Scored,
-        key=assay.scoring.score_key(converted, model),
+        key=assay.score.scoring.score_key(converted, model),
         home=home,
-        is_current=lambda scored: assay.scoring.is_current(scored, home),
+        is_current=lambda scored: assay.score.scoring.is_current(scored, home),
         say=progress.say,
         arguments={
             "converted": converted,
@@ -104,7 +104,7 @@ def score(
     )
     if done:
         return finished, done[-1]
-    return finished, ScoringWork(remarks=assay.scoring.remarks_again(model, home, progress.say))
+    return finished, ScoringWork(remarks=assay.score.scoring.remarks_again(model, home, progress.say))
 
 
 class ShownInPrefect:

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.blocks.system import Secret
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
 
 
 def read_secret_block(name: str) -> str:

@@ -6,7 +6,7 @@ Then whoever may set a state chooses what this process reads, and how: by pickle
 which calls whatever function it names, or by a library that is imported while the answer is parsed.
 
 Prefect has no setting for it. So the result is dropped where the answer comes in, before Prefect makes a
-state of it. Assay needs none: what a run's function returns stays in its process (``flows.outcome``).
+state of it. Assay needs none: what a run's function returns stays in its process (``flows.server.outcome``).
 """
 
 from __future__ import annotations

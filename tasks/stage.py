@@ -21,9 +21,9 @@ from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 from prefect.utilities.annotations import opaque
 
-from assay.errors import ClusterFault, StoreFault, StoreRefusal
-from assay.home import Home
-from assay.sealed import Altered, decoded, is_as_sealed, sealed
+from assay.core.errors import ClusterFault, StoreFault, StoreRefusal
+from assay.storage.home import Home
+from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed
 
 M = TypeVar("M")
 

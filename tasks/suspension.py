@@ -18,7 +18,7 @@ from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound, Pause
 from prefect.states import Cancelled, Suspended
 
-from assay.errors import Resumable
+from assay.core.errors import Resumable
 from tasks.pages import where_reachable
 
 #: Emitted once a run has stopped its work: the last that is heard of it until it is resumed.

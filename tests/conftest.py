@@ -151,7 +151,7 @@ def s3_server() -> str:
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server that speaks S3, configured in this process and its children."""
-    from assay.s3 import _client
+    from assay.storage.s3 import _client
 
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -174,7 +174,7 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def bucket(s3: str) -> str:
     """``s3://BUCKET/scores`` of a bucket of this test's own."""
-    from assay.s3 import _client
+    from assay.storage.s3 import _client
 
     name = f"test-{uuid.uuid4().hex[:12]}"
     _client().create_bucket(Bucket=name)

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from assay.convert import convert
 from assay.export.results import CONVERTED, write_converted
-from assay.filtering import filter_records
-from assay.home import Home
-from assay.ingest import take_inventory
-from assay.manifest import Converted
-from assay.rules import Rules
+from assay.read.convert import convert
+from assay.read.inventory import take_inventory
+from assay.select.decide import filter_records
+from assay.select.rules import Rules
+from assay.storage.home import Home
+from assay.storage.manifests import Converted
 
 
 class Outcome(NamedTuple):

@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from assay.core.schema import turn_keys, turn_positions
 from assay.rewards.leaving import leave_if_unwanted
 from assay.rewards.protocol import ModelSpec, Remark, Request, TurnScore
-from assay.schema import turn_keys, turn_positions
 
 POISON = "kills whoever reads it"
 SLOW = "takes its time"

@@ -1,7 +1,7 @@
 """Flip bits of a Parquet file, and hold what is read of it against what it held.
 
 ``python tests/flipping.py 1000`` flips a thousand bits, one at a time, of each of several small files, and
-400 of one with 20,000 rows. ``test_parquet.py`` flips a few.
+400 of one with 20,000 rows. ``read/test_parquet.py`` flips a few.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import polars as pl
 from converting import converted_paths
 
-from assay.errors import UserMistake
-from assay.parquet import decoder_kept
+from assay.core.errors import UserMistake
+from assay.read.parquet import decoder_kept
 
 WORDS = ["mill", "brook", "bridge", "hill", "barn", "gate", "lane", "well"]
 

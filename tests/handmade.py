@@ -1,4 +1,4 @@
-"""Converted and scored pieces built by hand in the layout that ``assay.manifest`` documents."""
+"""Converted and scored pieces built by hand in the layout that ``assay.storage.manifests`` documents."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from assay.home import Artifact, Home, digest_of_bytes, digest_of_file
-from assay.manifest import (
+from assay.core.schema import Message, turn_keys
+from assay.storage.home import Artifact, Home, digest_of_bytes, digest_of_file
+from assay.storage.manifests import (
     Converted,
     ConvertedPiece,
     Counts,
@@ -20,7 +21,6 @@ from assay.manifest import (
     ScoredPiece,
     reason_code,
 )
-from assay.schema import Message, turn_keys
 
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 

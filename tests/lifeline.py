@@ -132,7 +132,7 @@ def _kill(process_id: int) -> None:
 
 
 def _prefect(folder: Path) -> str:
-    from flows.embedded_server import EmbeddedServer
+    from flows.server.embedded import EmbeddedServer
 
     server = EmbeddedServer(folder / "prefect")
     server.start()

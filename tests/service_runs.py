@@ -13,8 +13,8 @@ import pytest
 import services
 import yaml
 
-from flows.curate_command import COMMAND
-from flows.launch import launch
+from flows.command.curate import COMMAND
+from flows.command.launch import launch
 
 CANARY = "sk-canary-4f1d8e7b9a"
 RECORDS = 6

@@ -1,79 +1,120 @@
-"""Imports point one way: deployments → flows → tasks → assay, and the heavy ones stay where they belong."""
+"""Imports point one way, and the heavy packages stay where they belong."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 from places import ROOT
 
-PACKAGES = ("assay", "tasks", "flows")
+#: From the top. A module imports from its own package and from the floors below it.
+FLOORS = """
+deployments
+flows
+tasks
+assay.api
+assay.config
+assay.verify
+assay.report
+assay.export
+assay.select
+assay.score
+assay.rewards assay.read
+assay.storage
+assay.core
+"""
+FLOOR = {name: number for number, line in enumerate(FLOORS.split("\n")) for name in line.split()}
+
+#: Packages that only these places import.
+ONLY_IN = {
+    "torch": "assay.rewards.local",
+    "dask_cuda": "assay.score.workers",
+    "botocore": "assay.storage",
+    "prefect": ("tasks", "flows", "deployments"),
+}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {
+    name_of(path): path
+    for package in ("assay", "tasks", "flows", "deployments")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
 
 
 def imports_of(path: Path) -> set[str]:
+    """Every module that the file imports, wherever in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= (inner & MODULES.keys()) or {node.module}
     return names
 
 
-def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+def floor_of(module: str) -> tuple[str, int] | None:
+    """The package on whose floor the module lies; None for what is not ours."""
+    parts = module.split(".")
+    for package in (".".join(parts[:2]), parts[0]):
+        if package in FLOOR:
+            return package, FLOOR[package]
+    return None
 
 
-def importers(package: str, *targets: str) -> set[str]:
-    return {
-        str(path.relative_to(ROOT))
-        for path in modules(package)
-        if any(
-            name == target or name.startswith(f"{target}.") for name in imports_of(path) for target in targets
-        )
+def test_imports_point_one_way() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        for name in imports_of(path)
+        if (here := floor_of(module)) and (there := floor_of(name))
+        if here[0] != there[0] and there[1] <= here[1]
+    ]
+    assert wrong == []
+
+
+def test_there_are_no_circles() -> None:
+    graph = {module: imports_of(path) & MODULES.keys() - {module} for module, path in MODULES.items()}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_no_module_lies_loose_in_the_library() -> None:
+    assert {path.name for path in (ROOT / "assay").glob("*.py")} == {"__init__.py", "api.py"}
+
+
+@pytest.mark.parametrize("package", ONLY_IN)
+def test_a_heavy_package_is_imported_in_its_place_alone(package: str) -> None:
+    importers = {
+        module
+        for module, path in MODULES.items()
+        if any(name.split(".")[0] == package for name in imports_of(path))
     }
+    assert importers
+    assert {module for module in importers if not module.startswith(ONLY_IN[package])} == set()
 
 
-def test_the_library_knows_nothing_of_what_is_built_on_it() -> None:
-    assert importers("assay", "prefect", "tasks", "flows") == set()
-    assert importers("tasks", "flows") == set()
-
-
-def test_torch_is_imported_where_tensors_are_computed_only() -> None:
-    places = importers("assay", "torch")
-    assert places
-    assert {str(Path(place).parent) for place in places} == {"assay/rewards/local"}
-
-
-def test_dask_cuda_is_imported_in_one_place() -> None:
-    found = {path for package in PACKAGES for path in importers(package, "dask_cuda")}
-    assert found == {"assay/gpu_cluster.py"}
-
-
-def test_s3_is_spoken_to_in_one_place() -> None:
-    found = {path for package in PACKAGES for path in importers(package, "botocore", "boto3", "fsspec")}
-    assert found == {"assay/s3.py"}
-
-
-def test_rewards_know_nothing_of_stores_and_clusters() -> None:
-    forbidden = [f"assay.{name}" for name in ("scoring", "store", "cluster", "plan", "shard", "dispatch")]
-    assert importers("assay/rewards", *forbidden) == set()
-
-
-def test_schema_needs_the_standard_library_alone() -> None:
-    roots = {name.partition(".")[0] for name in imports_of(ROOT / "assay/schema.py")}
-    assert roots <= {"__future__", *sys.stdlib_module_names}
+def test_local_models_need_few_packages() -> None:
+    allowed = {"assay", "torch", "transformers", "numpy", "safetensors", "accelerate", "peft", "tokenizers"}
+    local = [path for module, path in MODULES.items() if module.startswith("assay.rewards.local")]
+    roots = {name.split(".")[0] for path in local for name in imports_of(path)}
+    assert roots - allowed - {"__future__", *sys.stdlib_module_names} == set()
 
 
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("assay.scoring", ["torch", "transformers", "prefect", "distributed"]),
-        ("assay.shard", ["torch", "prefect", "botocore"]),
+        ("assay.score.scoring", ["torch", "transformers", "prefect", "distributed"]),
+        ("assay.score.shard", ["torch", "prefect", "botocore"]),
         ("assay.rewards.local.model", ["polars", "msgspec", "distributed", "prefect", "pydantic"]),
+        ("flows.command.main", ["prefect", "torch", "polars", "pydantic"]),
     ],
 )
 def test_importing_does_not_drag_in_what_it_does_not_need(module: str, absent: list[str]) -> None:

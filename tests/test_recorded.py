@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from assay.config import Settings
-from assay.models import find_model
+from assay.config.resolve import models_of
+from assay.config.settings import Settings
+from assay.core.schema import Message, turn_keys
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.families import FAMILIES
+from assay.rewards.find import find_model
 from assay.rewards.fingerprint import fingerprint
 from assay.rewards.remote.endpoints import spec_of
-from assay.schema import Message, turn_keys
 
 VERSIONS = {"transformers": "5.24.0", "tokenizers": "0.22.1"}
 """Of the libraries that render: the fingerprint names them, and so does what is recorded here."""
@@ -73,7 +74,7 @@ def test_the_keys_of_turns_are_those_of_before(name: str) -> None:
 
 
 def test_the_starters_fingerprint_is_that_of_before() -> None:
-    assert find_model("starter", settings=Settings()).fingerprint == STARTER
+    assert find_model("starter", models_of(Settings())).fingerprint == STARTER
 
 
 @pytest.mark.parametrize("family", FAMILIES)

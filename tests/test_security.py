@@ -14,15 +14,16 @@ from places import ROOT
 from planted import Bomb
 from pydantic import BaseModel
 
-from assay.config import RunOptions, Settings
-from assay.convert import convert
-from assay.errors import AssayError, UserMistake
-from assay.home import Home
-from assay.ingest import take_inventory
+from assay.config.options import RunOptions
+from assay.config.settings import Settings
+from assay.config.verify_options import VerifyOptions
+from assay.core.errors import AssayError, UserMistake
+from assay.read.convert import convert
+from assay.read.inventory import take_inventory
+from assay.storage.home import Home
 from deployments import serve
-from flows import command_line
-from flows.curate_command import COMMAND
-from flows.verify import VerifyOptions
+from flows.command.curate import COMMAND
+from flows.command.options import parse
 
 PAGE = (ROOT / "docs/security.md").read_text()
 RULES = range(1, 16)
@@ -81,10 +82,10 @@ def test_trust_that_a_run_asks_for_is_refused_on_every_way_in(tmp_path: Path) ->
         ["--input", "chats.jsonl", "--output", "out", "--trust-remote-code"],
     ):
         with pytest.raises(UserMistake, match="trust"):
-            command_line.parse(
+            parse(
                 RunOptions,
                 arguments,
-                program=COMMAND.program,
+                program="assay curate",
                 summary=COMMAND.summary,
                 examples=COMMAND.examples,
             )

@@ -2,7 +2,7 @@
 
 A finished home is made once; every case strikes one file of a copy of it, and runs again. The runs are of the
 stages as they are, without a Prefect server. What Prefect keeps of them: ``tasks/test_stage.py``; its
-database: ``flows/test_run_history.py``; all files of a whole run at once: ``flows/test_curate.py``.
+database: ``flows/server/test_run_history.py``; all files of a whole run at once: ``flows/test_curate.py``.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ import polars as pl
 import pytest
 from converting import line
 
-import assay.dispatch
-from assay import export, filtering, plan, remarks, scoring
-from assay.cluster import ClusterOptions
-from assay.convert import convert
-from assay.disk import read_artifact
-from assay.errors import AssayError
-from assay.home import Artifact, Home
-from assay.ingest import take_inventory
-from assay.manifest import Converted, Filtered, Scored
-from assay.private import private
+import assay.score.workers.dispatch
+from assay import export
+from assay.core.errors import AssayError
+from assay.read.convert import convert
+from assay.read.inventory import take_inventory
 from assay.rewards.fingerprint import fingerprint
 from assay.rewards.protocol import ModelSpec, Remark
-from assay.rules import Rules
-from assay.sealed import Altered, sealed_json, unsealed
-from assay.shard import requested, score_shard
+from assay.score import plan, remarks, scoring
+from assay.score.shard import requested, score_shard
+from assay.score.workers.cluster import ClusterOptions
+from assay.select import decide
+from assay.select.rules import Rules
+from assay.storage.disk import read_artifact
+from assay.storage.home import Artifact, Home
+from assay.storage.manifests import Converted, Filtered, Scored
+from assay.storage.private import private
+from assay.storage.sealed import Altered, sealed_json, unsealed
 from tasks.convert import is_current as converted_is_current
 from tasks.filter import is_current as filtered_is_current
 
@@ -79,7 +81,7 @@ def here(client, shards, model, home, *, done, say, heed) -> None:  # type: igno
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "connected", nobody)
-    monkeypatch.setattr(assay.dispatch, "dispatch", here)
+    monkeypatch.setattr(assay.score.workers.dispatch, "dispatch", here)
 
 
 def model_of(root: Path) -> ModelSpec:
@@ -107,7 +109,7 @@ def run(root: Path, chats: str = "chats") -> Run:
     scored, work = scoring.score(
         converted, model, home=home, cluster=ClusterOptions(), shard_tokens=20, progress=heard
     )
-    filtered = filtering.filter_records(converted, scored, rules=Rules(), exports=["messages"], home=home)
+    filtered = decide.filter_records(converted, scored, rules=Rules(), exports=["messages"], home=home)
     staging = root / "staging"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
@@ -133,7 +135,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
         (root / name / "a.jsonl").write_bytes(b"\n".join([*lines, b"{no json"]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scoring, "connected", nobody)
-        patch.setattr(assay.dispatch, "dispatch", here)
+        patch.setattr(assay.score.workers.dispatch, "dispatch", here)
         first = run(root)
         run(root, "others")
     assert first.turns_scored == 24

@@ -1,4 +1,4 @@
-"""The README's tree names what is there, and tests lie where the tree has what they test."""
+"""The README names the packages, and tests lie where the tree has what they test."""
 
 from __future__ import annotations
 
@@ -17,26 +17,21 @@ MODULES = {
 
 
 def tree() -> set[Path]:
-    """Every file and folder that the README's tree names, at the place where the tree has it."""
-    (lines,) = re.findall(r"## What is where\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    """Every folder that the README's tree names, at the place where the tree has it."""
+    (lines,) = re.findall(r"## What is where\n.*?```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     named, above = set(), [Path()]
     for line in lines.splitlines():
-        indented, name, told = re.fullmatch(r"( *)(\S+)\s+(.*)", line).groups()  # type: ignore[union-attr]
+        indented, name = re.match(r"( *)(\S+)/ ", line).groups()  # type: ignore[union-attr]
         depth = len(indented) // 2
         path = above[depth] / name
         above[depth + 1 :] = [path]
-        beside = path if name.endswith("/") else above[depth]
-        named |= {path, *(beside / other for other in re.findall(r"\b\w+\.py\b", told))}
+        named.add(path)
     return named
 
 
-def test_the_readme_names_what_is_there_and_all_of_it() -> None:
-    named = tree()
-    assert [str(path) for path in sorted(named) if not (ROOT / path).exists()] == []
-    told_in_detail = {path.parent for path in named if path.suffix == ".py"}
-    missing = {path for path in MODULES - named if path.parent in told_in_detail}
-    assert [str(path) for path in sorted(missing)] == []
-    assert {path.parent for path in MODULES} <= {path for path in named if not path.suffix}
+def test_the_readme_names_every_package() -> None:
+    assert [str(path) for path in sorted(tree()) if not (ROOT / path).is_dir()] == []
+    assert {path.parent for path in MODULES} <= tree() | {Path("assay")}
 
 
 def test_tests_of_the_library_lie_where_it_has_what_they_test() -> None:

@@ -9,7 +9,7 @@ import torch
 import transformers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
-from assay.rewards.catalog import find_model
+from assay.rewards.catalog import catalog_model
 from assay.rewards.protocol import ModelSpec
 
 CHATML = (
@@ -136,4 +136,4 @@ def reward_model(
 
 def spec(folder: Path, **options: str) -> ModelSpec:
     """What the catalog finds in that folder."""
-    return find_model(str(folder), **options)
+    return catalog_model(str(folder), **options)

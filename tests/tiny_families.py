@@ -18,9 +18,9 @@ import torch
 import transformers
 from tokenizers import processors
 
-from assay.rewards.catalog import LoadOptions, find_model
+from assay.core.schema import Conversation, Message
+from assay.rewards.catalog import LoadOptions, catalog_model
 from assay.rewards.protocol import ModelSpec
-from assay.schema import Conversation, Message
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TRUSTED = LoadOptions(trust_remote_code=True)
@@ -102,7 +102,7 @@ def classifier(
         values: list[float] = model(_ids(fast, messages)).logits[0].float().tolist()
         return values
 
-    return Tiny(find_model(str(folder), dtype=dtype), card)
+    return Tiny(catalog_model(str(folder), dtype=dtype), card)
 
 
 def first_token(folder: Path, template: str) -> Tiny:
@@ -117,7 +117,7 @@ def first_token(folder: Path, template: str) -> Tiny:
     def card(messages: Conversation) -> list[float]:
         return [float(model(_ids(fast, messages)).logits[0, -1, 0])]
 
-    return Tiny(find_model(str(folder), family="first-token-logit"), card)
+    return Tiny(catalog_model(str(folder), family="first-token-logit"), card)
 
 
 class Gating(NamedTuple):
@@ -241,7 +241,7 @@ def gated(folder: Path, template: str, *, like: str = "ArmoRM") -> Tiny:
         rewards, score = model.call(_ids(fast, messages)[0].tolist(), pattern)
         return [float(score), *((rewards[:5] * 5 - 0.5).tolist() if like == "ArmoRM" else [])]
 
-    return Tiny(find_model(str(folder)), card)
+    return Tiny(catalog_model(str(folder)), card)
 
 
 class _Weigher(torch.nn.Module):
@@ -288,7 +288,7 @@ def mixture(folder: Path, template: str) -> Tiny:
     def card(messages: Conversation) -> list[float]:
         return [float(model.call(_ids(fast, messages)))]
 
-    return Tiny(find_model(str(folder)), card)
+    return Tiny(catalog_model(str(folder)), card)
 
 
 _APPENDED_CODE = """
@@ -346,7 +346,7 @@ def appended(folder: Path, template: str) -> Tiny:
     def card(messages: Conversation) -> list[float]:
         return [model.get_score(fast, _dicts(messages))]
 
-    return Tiny(find_model(str(folder), loading=TRUSTED), card)
+    return Tiny(catalog_model(str(folder), loading=TRUSTED), card)
 
 
 def pair(folder: Path, template: str = "") -> Tiny:
@@ -388,7 +388,7 @@ def pair(folder: Path, template: str = "") -> Tiny:
         values: list[float] = model(**kept).logits[0].tolist()
         return values
 
-    return Tiny(find_model(str(folder)), card)
+    return Tiny(catalog_model(str(folder)), card)
 
 
 FAMILIES: dict[str, Callable[[Path, str], Tiny]] = {

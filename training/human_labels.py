@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.schema import Message
+from assay.core.schema import Message
 
 OASST_FILE = "oasst1/en-validation.messages.jsonl.gz"
 HH_FILES = {

@@ -1,4 +1,4 @@
-"""Train the starter reward model that ships in ``assay/starter``, measure it, and write its card.
+"""Train the starter reward model that ships in ``assay/rewards/starter``, measure it, and write its card.
 
     python training/starter.py DATA_DIR --out FOLDER [--minutes N]
 
@@ -41,7 +41,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from assay.schema import Message
+from assay.core.schema import Message
 
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (

@@ -258,7 +258,7 @@ def _making(making: Making, digest: str) -> str:
     return f"""\
         ## How it was made
 
-        `python training/starter.py DATA_DIR --out assay/starter`: a byte-level BPE tokenizer and a
+        `python training/starter.py DATA_DIR --out assay/rewards/starter`: a byte-level BPE tokenizer and a
         LLaMA-shaped model from scratch; next-token prediction on the training texts; then, together, a
         robust regression on the ratings (an attribute that people left out counts nothing) and a
         Bradley–Terry loss on the preferences. Kept: the averaged weights after step

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.errors import UserMistake
+from assay.core.errors import UserMistake
+from assay.core.text import did_you_mean
 from assay.export import messages, steerlm
 from assay.export.files import ExportedFile
 from assay.export.kept import KeptRecords, Lines
 from assay.export.results import Writer, write_converted, write_results
-from assay.home import Home
-from assay.manifest import Converted, Filtered, Scored
-from assay.nearest import did_you_mean
+from assay.storage.home import Home
+from assay.storage.manifests import Converted, Filtered, Scored
 
 __all__ = ["EXPORTS", "STAGE_VERSION", "Export", "ExportedFile", "build", "check_exports"]
 

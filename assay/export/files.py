@@ -12,7 +12,7 @@ from typing import Self
 
 import polars as pl
 
-from assay.home import digest_of_file
+from assay.storage.home import digest_of_file
 
 #: Frames are gathered to about this many rows before they go to disk.
 _PART_ROWS = 500_000

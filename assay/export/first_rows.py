@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from assay.bucket_inputs import local_path
-from assay.disk import read_artifact
-from assay.errors import AssayError
-from assay.home import Home
-from assay.manifest import Converted, ConvertedPiece, Filtered, FilteredPiece, reason_code
-from assay.parquet_footer import DamagedParquet
-from assay.sources import DAMAGED_ROW_GROUP, read_originals
-from assay.terminal import printable
+from assay.core.errors import AssayError
+from assay.core.text import printable
+from assay.read.parquet_footer import DamagedParquet
+from assay.read.remote_inputs import local_path
+from assay.read.sources import DAMAGED_ROW_GROUP, read_originals
+from assay.storage.disk import read_artifact
+from assay.storage.home import Home
+from assay.storage.manifests import Converted, ConvertedPiece, Filtered, FilteredPiece, reason_code
 
 #: Rows that are shown.
 _MOST = 3

@@ -34,11 +34,12 @@ from typing import Any
 import filelock
 import msgspec
 
-from assay.disk import full_disk_named
-from assay.errors import AssayError, OutputRefused
+from assay.core.errors import AssayError, OutputRefused
 from assay.export.files import ExportedFile
-from assay.home import is_intact, sweep, sync, written_whole
-from assay.manifest import (
+from assay.export.usable import holds_records
+from assay.storage.disk import full_disk_named
+from assay.storage.home import is_intact, sweep, sync, written_whole
+from assay.storage.manifests import (
     RUN_MANIFEST,
     RUN_MANIFEST_KEY,
     UNUSABLE,
@@ -46,8 +47,7 @@ from assay.manifest import (
     run_manifest_in,
     with_digest,
 )
-from assay.private import FOLDER, make_private, usual_file_mode
-from assay.usable import holds_records
+from assay.storage.private import FOLDER, make_private, usual_file_mode
 
 # 255 bytes is what file systems take; `.`, `.discard-` and 16 digits are put around the name.
 _MAX_NAME_BYTES = 220

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import msgspec
 import polars as pl
 
+from assay.core.schema import SCORE
 from assay.export.kept import KeptRecords, Lines
-from assay.scalar import scalar_among
-from assay.schema import SCORE
+from assay.rewards.scalar import scalar_among
 
 
 def lines(kept: KeptRecords) -> Lines:

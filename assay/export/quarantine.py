@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from assay.bucket_inputs import local_path
-from assay.errors import InputFault, UserMistake
-from assay.home import Home, digest_of_file
-from assay.manifest import InputFile, reason_code
-from assay.parquet_footer import DamagedParquet
-from assay.sources import DAMAGED_ROW_GROUP, Stamp, read_originals
+from assay.core.errors import InputFault, UserMistake
+from assay.read.parquet_footer import DamagedParquet
+from assay.read.remote_inputs import local_path
+from assay.read.sources import DAMAGED_ROW_GROUP, Stamp, read_originals
+from assay.storage.home import Home, digest_of_file
+from assay.storage.manifests import InputFile, reason_code
 
 #: Reason codes of what cannot be held or read; its original stays where it is.
 WITHOUT_ORIGINAL = ("line_too_long", DAMAGED_ROW_GROUP)

@@ -14,16 +14,16 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from assay import steerlm
-from assay.disk import full_disk_named, read_artifact
-from assay.errors import AssayError
+from assay.core import steerlm
+from assay.core.errors import AssayError
+from assay.core.schema import SCORE, Message
 from assay.export.files import ExportedFile, LinesFile, TableFile
 from assay.export.kept import KeptRecords, Lines
 from assay.export.quarantine import quarantine_lines
-from assay.home import Home
-from assay.manifest import Converted, Filtered, FilteredPiece, InputFile, Scored
-from assay.scalar import scalar_among
-from assay.schema import SCORE, Message
+from assay.rewards.scalar import scalar_among
+from assay.storage.disk import full_disk_named, read_artifact
+from assay.storage.home import Home
+from assay.storage.manifests import Converted, Filtered, FilteredPiece, InputFile, Scored
 
 CONVERTED = "converted.jsonl"
 QUARANTINE = "quarantine.jsonl"

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from assay import steerlm
+from assay.core import steerlm
+from assay.core.schema import STEERLM_ATTRIBUTES, Message
 from assay.export.kept import KeptRecords, Lines
-from assay.schema import STEERLM_ATTRIBUTES, Message
 
 _DECODE = msgspec.json.Decoder(list[Message]).decode
 
 
 def lines(kept: KeptRecords) -> Lines:
-    """A SteerLM row a record; scores become whole numbers 0-4 in ``assay.steerlm`` alone."""
+    """A SteerLM row a record; scores become whole numbers 0-4 in ``assay.core.steerlm`` alone."""
     scores = zip(kept.scores["row"], kept.scores.select(kept.attributes).iter_rows(), strict=True)
     parts: list[bytes] = []
     for row, messages_json in kept.records.select("row", "messages").iter_rows():

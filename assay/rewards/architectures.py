@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assay.errors import UserMistake
+from assay.core.errors import UserMistake
 from assay.rewards import not_read
 from assay.rewards.families import (
     APPENDED_TOKEN,

@@ -14,9 +14,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from assay.errors import UserMistake
-from assay.nearest import did_you_mean
-from assay.regular import irregular_in, read_regular
+from assay.core.errors import UserMistake
+from assay.core.schema import FLAGS, REWARD, SCORE, STEERLM_ATTRIBUTES, WEIGHTED_REWARD
+from assay.core.text import did_you_mean
 from assay.rewards import not_read
 from assay.rewards.architectures import architectures_of, check_reading, family_of, is_armorm
 from assay.rewards.families import (
@@ -30,8 +30,8 @@ from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS, fingerprint
 from assay.rewards.probing import unseen_in
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.published import CATALOG, HELPSTEER, Entry
-from assay.scalar import check_weights
-from assay.schema import FLAGS, REWARD, SCORE, STEERLM_ATTRIBUTES, WEIGHTED_REWARD
+from assay.rewards.scalar import check_weights
+from assay.storage.regular import irregular_in, read_regular
 
 OVER_LENGTH = ("quarantine", "left-truncate")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -70,7 +70,7 @@ class LoadOptions:
     """As in transformers; None: one device a process."""
 
 
-def find_model(
+def catalog_model(
     name: str,
     *,
     over_length: str = "quarantine",

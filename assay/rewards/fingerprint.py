@@ -15,9 +15,9 @@ from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
-from assay.private import make_private, opener
 from assay.rewards.families import AS_TRANSFORMERS
-from assay.sealed import Altered, sealed_json, unsealed
+from assay.storage.private import make_private, opener
+from assay.storage.sealed import Altered, sealed_json, unsealed
 
 #: Counted up whenever the engine would give the same conversation another score, or tell more of it.
 ENGINE_VERSION = 3

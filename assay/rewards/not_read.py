@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from assay.errors import UserMistake
+from assay.core.errors import UserMistake
 from assay.rewards import tensors
 from assay.rewards.families import FIRST_TOKEN_LOGIT, SEQUENCE_CLASSIFICATION
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.errors import UserMistake
+from assay.core.errors import UserMistake
+from assay.core.schema import Message
 from assay.rewards.templates import ChatTemplate, Refused, template_in
-from assay.schema import Message
 
 #: Words of a message: 8,000 characters, so that a template which cuts texts below that is seen.
 _WORDS = 1000

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from assay.core.schema import WEIGHTED_REWARD, Conversation
 from assay.rewards.endpoint import Endpoint
-from assay.schema import WEIGHTED_REWARD, Conversation
 
 
 @dataclass(frozen=True, slots=True)

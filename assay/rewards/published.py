@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from assay.core.schema import REWARD, STEERLM_ATTRIBUTES, Conversation, Message
 from assay.rewards.families import (
     APPENDED_TOKEN,
     ATTRIBUTE_MIXTURE,
@@ -14,8 +15,7 @@ from assay.rewards.families import (
     PAIR_CLASSIFICATION,
     SEQUENCE_CLASSIFICATION,
 )
-from assay.scalar import NEMOTRON_4_340B_WEIGHTS
-from assay.schema import REWARD, STEERLM_ATTRIBUTES, Conversation, Message
+from assay.rewards.scalar import NEMOTRON_4_340B_WEIGHTS
 
 #: The five that HelpSteer rates, in its order.
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -61,7 +61,7 @@ class Entry:
     notes: tuple[str, ...] = ()
 
 
-_STARTER = Path(__file__).parent.parent / "starter"
+_STARTER = Path(__file__).parent / "starter"
 
 _NVIDIA = "NVIDIA Open Model License"
 _NVIDIA_LLAMA = "NVIDIA Open Model License, Llama Community License"
@@ -273,7 +273,7 @@ CATALOG: dict[str, Entry] = {
         languages=("en",),
         notes=(
             "The starter model is there to try the pipeline, not to judge data: "
-            "see assay/starter/README.md for what it can and cannot do.",
+            "see assay/rewards/starter/README.md for what it can and cannot do.",
         ),
     ),
     **{entry.source: entry for entry in _ENTRIES},

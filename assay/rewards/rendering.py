@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from assay.errors import ModelFault, UserMistake
+from assay.core.errors import ModelFault, UserMistake
+from assay.core.schema import Conversation, Message, turn_positions
 from assay.rewards import probing
 from assay.rewards.protocol import Request
 from assay.rewards.templates import Chain, ChatTemplate, Refused
-from assay.schema import Conversation, Message, turn_positions
 
 #: Added tokens that an answer may hold in good faith (Qwen3's template moves and strips them itself).
 REASONING_MARKERS = frozenset({"<think>", "</think>"})

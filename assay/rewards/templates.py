@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.errors import ModelFault, UserMistake
+from assay.core.errors import ModelFault, UserMistake
+from assay.core.schema import Message
 from assay.rewards import template_process
 from assay.rewards.template_process import (
     BEGINNING,
@@ -27,7 +28,6 @@ from assay.rewards.template_process import (
     decoded,
     encoded,
 )
-from assay.schema import Message
 
 #: Templates that print today's date get this one, or a score would change overnight. It is the date that
 #: Llama 3's own template falls back to where no clock is given (meta-llama/Llama-3.1-8B-Instruct).

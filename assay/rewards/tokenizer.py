@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
 
 
 def load(folder: str, *, whose: str, remote_code: bool = False) -> Any:

@@ -11,14 +11,14 @@ from pathlib import Path
 import fakes
 
 from assay.rewards.protocol import ModelSpec
-from flows import curate_command
-from flows.curate import curate
+from flows.curate import prepare
+from flows.curate.flow import curate
 
 __all__ = ["curate"]
 
 
-def fake_model(name: str, **options: object) -> ModelSpec:
+def fake_model(name: str, *known: object, **options: object) -> ModelSpec:
     return fakes.spec(Path(os.environ["FAKE_MODEL"]))
 
 
-curate_command.find_model = fake_model
+prepare.find_model = fake_model

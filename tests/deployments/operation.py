@@ -33,8 +33,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from assay.cluster import WORKER_ENVIRONMENT
-from assay.schema import Message, turn_keys
+from assay.core.schema import Message, turn_keys
+from assay.score.workers.cluster import WORKER_ENVIRONMENT
 from deployments import register, serve
 
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)

@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelling, Crashed, Paused, Scheduled, Suspended
 
-from flows.remote_run import INCOMPLETE, MISTAKE, STOPPED, UNVERIFIED
+from flows.server.remote_runs import INCOMPLETE, MISTAKE, STOPPED, UNVERIFIED
 from tasks.suspension import SUSPENDED_EVENT
 
 

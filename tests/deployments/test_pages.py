@@ -19,8 +19,8 @@ from operation import LOGIN, Operation
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel
 
-from assay.config import RunOptions
-from flows.verify_command import VerifyOptions
+from assay.config.options import RunOptions
+from assay.config.verify_options import VerifyOptions
 
 CHROMIUM = shutil.which("chromium")
 

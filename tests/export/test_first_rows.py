@@ -10,7 +10,7 @@ import pytest
 from converting import converted_file, converted_paths
 
 from assay.export.first_rows import first_rows
-from assay.home import Home
+from assay.storage.home import Home
 
 
 def shown(folder: Path, converted: object) -> list[str]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from assay.errors import AssayError, OutputRefused, UserMistake
+from assay.core.errors import AssayError, OutputRefused, UserMistake
 from assay.export.files import ExportedFile
 from assay.export.folder import OutputFolder
-from assay.home import digest_of_file
-from assay.manifest import RUN_MANIFEST as MANIFEST
-from assay.private import private
+from assay.storage.home import digest_of_file
+from assay.storage.manifests import RUN_MANIFEST as MANIFEST
+from assay.storage.private import private
 
 OLD = {"labeled.jsonl": b"old\n", "dropped-since.parquet": b"older"}
 NEW = {"labeled.jsonl": b"new\n", "scores.parquet": b"newer"}

@@ -14,16 +14,16 @@ from handmade import HELPSTEER, Record, Turn, make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assay.convert import convert
-from assay.disk import full_disk_named
-from assay.errors import AssayError, InputFault, UserMistake
+from assay.core.errors import AssayError, InputFault, UserMistake
 from assay.export import EXPORTS, build, check_exports
 from assay.export import files as export_files
-from assay.filtering import filter_records
-from assay.home import Home, digest_of_file
-from assay.ingest import take_inventory
-from assay.rules import Rules, parse_rules
-from assay.sources import read_originals
+from assay.read.convert import convert
+from assay.read.inventory import take_inventory
+from assay.read.sources import read_originals
+from assay.select.decide import filter_records
+from assay.select.rules import Rules, parse_rules
+from assay.storage.disk import full_disk_named
+from assay.storage.home import Home, digest_of_file
 
 TWO_TURNS = (
     ("system", "Be kind."),

@@ -12,14 +12,14 @@ from pathlib import Path
 import fakes
 
 from assay.rewards.protocol import ModelSpec
-from flows import curate_command
-from flows.launch import main
+from flows.command.main import run_module
+from flows.curate import prepare
 
 
-def fake_model(name: str, **options: object) -> ModelSpec:
+def fake_model(name: str, *known: object, **options: object) -> ModelSpec:
     return fakes.spec(Path(os.environ["FAKE_MODEL"]), os.environ["FAKE_FINGERPRINT"])
 
 
 if __name__ == "__main__":
-    curate_command.find_model = fake_model
-    main(curate_command.COMMAND)
+    prepare.find_model = fake_model
+    run_module("curate")

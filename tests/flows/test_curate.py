@@ -29,14 +29,15 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 
-from assay import scoring
-from assay.cluster import ClusterOptions
-from assay.errors import Resumable
+from assay.core.errors import Resumable
 from assay.export.folder import OutputFolder
-from assay.home import digest_of_bytes
-from flows import console, curate_command
-from flows.curate_command import COMMAND
-from flows.launch import launch
+from assay.score import scoring
+from assay.score.workers.cluster import ClusterOptions
+from assay.storage.home import digest_of_bytes
+from flows.command import console
+from flows.command.curate import COMMAND
+from flows.command.launch import launch
+from flows.curate import prepare
 
 STAGES = ["ingest", "convert", "score", "filter", "export", "report"]
 
@@ -126,11 +127,11 @@ def curate(
     monkeypatch.setattr(scoring, "connected", in_this_process)
     # Workers of this process keep models by fingerprint: every test has its own.
     model = fakes.spec(tmp_path / "model", digest_of_bytes(os.fsencode(tmp_path)))
-    monkeypatch.setattr(curate_command, "find_model", lambda name, **options: model)
+    monkeypatch.setattr(prepare, "find_model", lambda name, *known, **options: model)
 
     def run(*arguments: object, output: str = "out") -> Ran:
         watched = console.Console()
-        monkeypatch.setattr("flows.launch.Console", lambda: watched)
+        monkeypatch.setattr("flows.command.launch.Console", lambda: watched)
         where = tmp_path / output
         code = launch(COMMAND, [*map(str, arguments), "--output", str(where)])
         captured = capsys.readouterr()
@@ -563,8 +564,8 @@ def test_a_rerun_loads_neither_dask_nor_torch(
     first = curate("--input", chats)
     script = (
         "import sys, fake_curate; "
-        "from flows import curate_command; curate_command.find_model = fake_curate.fake_model; "
-        "from flows.launch import launch; code = launch(curate_command.COMMAND, sys.argv[1:]); "
+        "from flows.curate import prepare; prepare.find_model = fake_curate.fake_model; "
+        "from flows.command import launch, curate; code = launch.launch(curate.COMMAND, sys.argv[1:]); "
         "heavy = {'torch', 'transformers', 'distributed', 'dask'} & set(sys.modules); "
         "assert not heavy, heavy; sys.exit(code)"
     )

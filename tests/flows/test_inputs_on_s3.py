@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from test_curate import Ran, curate, line  # noqa: F401
 
-from assay.config import RunOptions, Settings
-from assay.errors import UserMistake
-from assay.s3 import Objects
-from flows.curate_command import prepare
+from assay.config.options import RunOptions
+from assay.config.settings import Settings
+from assay.core.errors import UserMistake
+from assay.storage.s3 import Objects
+from flows.curate.prepare import prepare
 
 
 @pytest.fixture

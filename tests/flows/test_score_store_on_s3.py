@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from places import ROOT
 
-from assay.cluster import WORKER_ENVIRONMENT
-from assay.s3 import Objects
+from assay.score.workers.cluster import WORKER_ENVIRONMENT
+from assay.storage.s3 import Objects
 
 HOME = "/proc/self/cwd/home"
 INPUTS = ["support.messages.jsonl", "archive.messages.jsonl.gz", "forum.oasst.jsonl"]
@@ -28,10 +28,10 @@ SECRET = b"canary-secret-of-s3"
 
 # `python -m flows.curate`, which waits less long for the dead.
 DRIVER = """
-from assay.segments import lease
+from assay.score.segments import lease
 lease.LEASE_SECONDS = 5.0
-from flows.curate_command import COMMAND
-from flows.launch import main
+from flows.command.curate import COMMAND
+from flows.command.launch import main
 main(COMMAND)
 """
 

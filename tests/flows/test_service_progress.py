@@ -6,12 +6,12 @@ import io
 
 import pytest
 
-from flows.console import Console
+from flows.command.console import Console
 
 
 def test_progress_tells_rate_retries_failures_money_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("flows.console.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("flows.command.console.time.monotonic", lambda: clock[0])
     said = io.StringIO()
     console = Console(errors=said, results=io.StringIO())
     console.begin("score", 300, "turns")
@@ -28,7 +28,7 @@ def test_progress_tells_rate_retries_failures_money_and_time_left(monkeypatch: p
 
 def test_local_models_show_tokens_a_second_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("flows.console.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("flows.command.console.time.monotonic", lambda: clock[0])
     said = io.StringIO()
     console = Console(errors=said, results=io.StringIO())
     console.begin("score", 300, "turns")

@@ -23,7 +23,7 @@ from places import ROOT
 from service_runs import CANARY, RECORDS, Runs, check_accounts, settings_for
 from services import HELPSTEER, SEED_SCORES, Answer, Server, as_json, completion, rated
 
-from assay.scalar import NEMOTRON_4_340B_WEIGHTS, weighted_scalar
+from assay.rewards.scalar import NEMOTRON_4_340B_WEIGHTS, weighted_scalar
 
 SEED_TALK = [
     {"role": "user", "content": "I am going to Paris, what should I see?"},

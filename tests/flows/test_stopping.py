@@ -168,7 +168,7 @@ def test_a_run_listens_on_loopback_alone_and_stops_when_it_is_told_to(
     assert len({process for process, _ in heard}) >= 4
     assert {address for _, address in heard} == {"127.0.0.1"}
     processes = tree(run)
-    (server,) = [process for process in processes if "flows.embedded_server" in process.cmdline()]
+    (server,) = [process for process in processes if "flows.server.embedded" in process.cmdline()]
     login = server.environ()["PREFECT_SERVER_API_AUTH_STRING"]
     assert in_the_open(login, processes, place.folder) == set()
     for worker in processes[1:]:
@@ -253,7 +253,7 @@ def test_a_run_that_is_ended_from_outside_while_it_scores_stops_and_says_so(
 def test_a_run_survives_the_death_of_its_prefect_server(place: Place) -> None:
     run = place.start()
     assert until(lambda: place.segments() >= 1)
-    (server,) = [process for process in tree(run) if "flows.embedded_server" in process.cmdline()]
+    (server,) = [process for process in tree(run) if "flows.server.embedded" in process.cmdline()]
     server.kill()
     _, err = run.communicate(timeout=120)
     assert run.returncode == 0, err

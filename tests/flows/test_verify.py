@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 import tiny
 
-from assay.cluster import ClusterOptions
-from assay.config import Settings
-from assay.errors import UserMistake
-from assay.manifest import RUN_MANIFEST_KEY
-from assay.verification import Check
-from flows import verify_command
-from flows.console import Console
-from flows.verify_command import VerifyOptions
+from assay.config.settings import Settings
+from assay.config.verify_options import VerifyOptions
+from assay.core.errors import UserMistake
+from assay.score.workers.cluster import ClusterOptions
+from assay.storage.manifests import RUN_MANIFEST_KEY
+from assay.verify.checks import Check
+from assay.verify.table import checks_table
+from flows.command.console import Console
+from flows.command.verify import command
+from flows.verify import checked
 
 
 @pytest.fixture
@@ -30,9 +32,9 @@ def test_record_and_check_go_together_and_print_plain_lines(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     golden = str(tmp_path / "golden.json")
-    assert verify_command.command([str(folder), "--record", golden]) == 0
+    assert command([str(folder), "--record", golden]) == 0
     assert f"recorded: 14 turns in {golden}" in capsys.readouterr().out
-    assert verify_command.command([str(folder), "--check", golden]) == 0
+    assert command([str(folder), "--check", golden]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "-    fingerprint: the recorded one"
     assert lines[2] == "pass weights: the recorded ones"
@@ -44,9 +46,9 @@ def test_scores_that_differ_from_the_recorded_exit_1(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     golden = str(tmp_path / "golden.json")
-    verify_command.command([str(folder), "--record", golden])
+    command([str(folder), "--record", golden])
     other = tiny.reward_model(tmp_path / "other", max_tokens=4096, seed=7)
-    assert verify_command.command([str(other), "--check", golden]) == 1
+    assert command([str(other), "--check", golden]) == 1
     out = capsys.readouterr().out
     assert "FAIL recorded scores: " in out
     assert out.endswith("failed: weights; recorded scores\n")
@@ -56,10 +58,10 @@ def test_workers_are_those_that_a_run_has(
     folder: Path, assay_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(verify_command, "verify", lambda spec, **options: asked.append((spec, options)))
+    monkeypatch.setattr(checked, "verify", lambda spec, **options: asked.append((spec, options)))
     settings = Settings(home=assay_home, gpus_per_model=2, scheduler_address="tcp://127.0.0.1:9")
     given = VerifyOptions(model=str(folder), workers=3)
-    verify_command.checked(given, settings, Console())
+    checked.checked(given, settings, Console())
     ((spec, options),) = asked
     assert spec.device_map == "auto"
     expected = ClusterOptions(workers=3, gpus_per_model=2, scheduler_address="tcp://127.0.0.1:9")
@@ -69,10 +71,10 @@ def test_workers_are_those_that_a_run_has(
 def test_an_address_of_workers_that_is_none_is_told_before_the_model_is_loaded(
     folder: Path, assay_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify_command, "verify", lambda *_, **__: pytest.fail("verified"))
+    monkeypatch.setattr(checked, "verify", lambda *_, **__: pytest.fail("verified"))
     settings = Settings(home=assay_home, scheduler_address="localhost")
     with pytest.raises(UserMistake, match="ASSAY_SCHEDULER_ADDRESS is localhost"):
-        verify_command.checked(VerifyOptions(model=str(folder)), settings, Console())
+        checked.checked(VerifyOptions(model=str(folder)), settings, Console())
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_an_address_of_workers_that_is_none_is_told_before_the_model_is_loaded(
 def test_mistakes_exit_2_in_a_line(
     arguments: list[str], words: str, assay_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert verify_command.command(arguments) == 2
+    assert command(arguments) == 2
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
@@ -103,7 +105,7 @@ def test_a_deployed_verification_takes_models_by_name_alone(option: str, tmp_pat
     settings = Settings(home=tmp_path / "home", endpoints_file=listed)
     given = VerifyOptions(**{"model": "house", option: str(tiny.reward_model(tmp_path / "model"))})
     with pytest.raises(UserMistake, match="takes a model by its name"):
-        verify_command.checked(given, settings, Console(), deployed=True)
+        checked.checked(given, settings, Console(), deployed=True)
 
 
 def test_a_model_of_the_operators_folders_is_known_by_its_name(
@@ -111,7 +113,7 @@ def test_a_model_of_the_operators_folders_is_known_by_its_name(
 ) -> None:
     monkeypatch.setenv("ASSAY_MODEL_FOLDERS", f"judge={folder}")
     golden = tmp_path / "new" / "deeper" / "golden.json"
-    assert verify_command.command(["judge", "--record", str(golden)]) == 0
+    assert command(["judge", "--record", str(golden)]) == 0
     assert json.loads(golden.read_bytes())["model"] == "judge"
     for made in (golden.parent, golden.parent.parent):
         assert stat.S_IMODE(made.stat().st_mode) == 0o700, made
@@ -122,17 +124,17 @@ def test_golden_rows_replace_golden_rows_and_nothing_else(
 ) -> None:
     golden = tmp_path / "golden.json"
     for _ in range(2):
-        assert verify_command.command([str(folder), "--record", str(golden)]) == 0
+        assert command([str(folder), "--record", str(golden)]) == 0
     other = tmp_path / "labeled.jsonl"
     other.write_text("{}\n")
-    assert verify_command.command([str(folder), "--record", str(other)]) == 2
+    assert command([str(folder), "--record", str(other)]) == 2
     assert "is there, and is no file of golden rows" in capsys.readouterr().err
     assert other.read_text() == "{}\n"
     results = tmp_path / "results"
     results.mkdir()
     (results / "manifest.json").write_text(json.dumps({RUN_MANIFEST_KEY: "0.1.0", "files": {}}))
     for among in (results / "golden.json", results / "sub" / "deeper" / "golden.json"):
-        assert verify_command.command([str(folder), "--record", str(among)]) == 2
+        assert command([str(folder), "--record", str(among)]) == 2
         assert "lies among a run's results" in capsys.readouterr().err
     assert [path.name for path in results.iterdir()] == ["manifest.json"]
 
@@ -148,8 +150,6 @@ def test_the_command_needs_no_prefect() -> None:
 
 
 def test_the_table_shows_what_failed_and_obeys_no_markup() -> None:
-    table = verify_command.checks_table(
-        "m", [Check("a", True, "0"), Check("[red]b", False, "\x1b[31m1", "0.1")]
-    )
+    table = checks_table("m", [Check("a", True, "0"), Check("[red]b", False, "\x1b[31m1", "0.1")])
     assert list(table.columns[0].cells) == ["a", "[red]b"]
     assert list(table.columns[3].cells) == ["pass", "FAIL"]

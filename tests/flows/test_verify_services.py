@@ -14,10 +14,10 @@ import tiny
 import yaml
 from services import Answer, Asked, Server, as_json
 
+from assay.core.schema import Message, turn_positions
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
-from assay.schema import Message, turn_positions
-from flows import verify_command
+from flows.command.verify import command
 
 ATTRIBUTES = ("helpfulness", "correctness")
 
@@ -60,13 +60,13 @@ def server(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_a_service_gives_what_the_same_model_gives_here(
     server: Server, folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert verify_command.command(["served", "--against", folder]) == 0
+    assert command(["served", "--against", folder]) == 0
     out = capsys.readouterr().out
     assert "pass all at once: " in out
     found = re.search(r"pass the same model on this machine: (\S+) at most over 14 turns", out)
     assert found
     assert float(found[1]) <= 1e-5
-    assert verify_command.command(["served"]) == 0
+    assert command(["served"]) == 0
     assert "-    the same model on this machine: none was named" in capsys.readouterr().out
 
 
@@ -74,12 +74,12 @@ def test_a_service_that_serves_another_model_is_found_out(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tiny.reward_model(tmp_path / "other", max_tokens=4096, attributes=ATTRIBUTES, seed=7)
-    assert verify_command.command(["served", "--against", str(other)]) == 1
+    assert command(["served", "--against", str(other)]) == 1
     assert "FAIL the same model on this machine" in capsys.readouterr().out
     lacking = tiny.reward_model(tmp_path / "lacking", max_tokens=4096, attributes=("helpfulness",))
-    assert verify_command.command(["served", "--against", str(lacking)]) == 1
+    assert command(["served", "--against", str(lacking)]) == 1
     assert "does not rate correctness" in capsys.readouterr().out
-    assert verify_command.command(["served", "--against", "served"]) == 2
+    assert command(["served", "--against", "served"]) == 2
     assert "that is a service too" in capsys.readouterr().err
-    assert verify_command.command(["starter", "--against", "starter"]) == 2
+    assert command(["starter", "--against", "starter"]) == 2
     assert "what a service is compared with, and starter is none" in capsys.readouterr().err

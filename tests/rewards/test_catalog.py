@@ -14,12 +14,12 @@ import tiny
 import tiny_families as families
 from huggingface_hub import errors as hub_errors
 
-from assay.card_warnings import why_unknown
-from assay.errors import ModelFault, UserMistake
-from assay.rewards.catalog import LoadOptions, find_model
+from assay.core.errors import ModelFault, UserMistake
+from assay.core.schema import FLAGS, STEERLM_ATTRIBUTES, turn_positions
+from assay.rewards.catalog import LoadOptions, catalog_model
 from assay.rewards.families import FAMILIES
 from assay.rewards.published import CATALOG
-from assay.schema import FLAGS, STEERLM_ATTRIBUTES, turn_positions
+from assay.score.card_warnings import why_unknown
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,7 +74,7 @@ def test_the_published_models_are_known(name: str) -> None:
 
 def test_an_unknown_folder_is_probed_and_what_was_assumed_is_said(folder: Path) -> None:
     families.edit_config(folder, pad_token_id=None)
-    spec = find_model(str(folder))
+    spec = catalog_model(str(folder))
     assert spec.notes == (
         f"{folder} is not in the catalog; assumed: sequence-classification (Qwen2ForSequenceClassification, "
         "no padding token (none is needed)), helpfulness, correctness, at most 512 tokens, float32.",
@@ -83,17 +83,17 @@ def test_an_unknown_folder_is_probed_and_what_was_assumed_is_said(folder: Path) 
 
 def test_outputs_may_be_named_by_the_user(folder: Path) -> None:
     families.edit_config(folder, id2label={"0": "LABEL_0", "1": "LABEL_1"})
-    spec = find_model(str(folder), attributes=["helpfulness", "depth"])
+    spec = catalog_model(str(folder), attributes=["helpfulness", "depth"])
     assert spec.attributes == ("helpfulness", "depth")
-    assert spec.fingerprint != find_model(str(folder), attributes=["helpfulness", "verbosity"]).fingerprint
+    assert spec.fingerprint != catalog_model(str(folder), attributes=["helpfulness", "verbosity"]).fingerprint
 
 
 def test_no_output_can_take_the_name_of_a_warning(folder: Path) -> None:
-    flags = why_unknown(find_model(str(folder)))
+    flags = why_unknown(catalog_model(str(folder)))
     assert tuple(flags) == FLAGS
     for flag in flags:
         with pytest.raises(UserMistake, match=f"'{flag}' cannot be an attribute's name"):
-            find_model(str(folder), attributes=["helpfulness", flag])
+            catalog_model(str(folder), attributes=["helpfulness", flag])
 
 
 @pytest.mark.parametrize(
@@ -108,41 +108,41 @@ def test_no_output_can_take_the_name_of_a_warning(folder: Path) -> None:
 )
 def test_names_that_do_not_fit_the_outputs_are_refused(folder: Path, given: list[str], words: str) -> None:
     with pytest.raises(UserMistake, match=words):
-        find_model(str(folder), attributes=given)
+        catalog_model(str(folder), attributes=given)
 
 
 def test_outputs_that_nobody_named_are_refused_with_what_to_say(folder: Path) -> None:
     families.edit_config(folder, id2label={"0": "LABEL_0", "1": "LABEL_1"})
     with pytest.raises(UserMistake, match="say with --attributes what each is"):
-        find_model(str(folder))
+        catalog_model(str(folder))
 
 
 def test_a_shorter_limit_may_be_asked_for_and_a_longer_one_not(folder: Path) -> None:
-    assert find_model(str(folder), max_tokens=100).max_tokens == 100
-    assert find_model(str(folder), max_tokens=100).fingerprint != find_model(str(folder)).fingerprint
+    assert catalog_model(str(folder), max_tokens=100).max_tokens == 100
+    assert catalog_model(str(folder), max_tokens=100).fingerprint != catalog_model(str(folder)).fingerprint
     with pytest.raises(UserMistake, match="takes 512 tokens at most"):
-        find_model(str(folder), max_tokens=513)
+        catalog_model(str(folder), max_tokens=513)
 
 
 def test_the_dtype_is_in_the_fingerprint_and_one_that_is_none_is_refused(folder: Path) -> None:
-    assert find_model(str(folder), dtype="bfloat16").fingerprint != find_model(str(folder)).fingerprint
+    assert catalog_model(str(folder), dtype="bfloat16").fingerprint != catalog_model(str(folder)).fingerprint
     with pytest.raises(UserMistake, match="--dtype int8: choose one of float32"):
-        find_model(str(folder), dtype="int8")
+        catalog_model(str(folder), dtype="int8")
 
 
 def test_weights_make_a_column_and_change_no_fingerprint(folder: Path) -> None:
-    plain = find_model(str(folder))
-    weighted = find_model(str(folder), weights={"helpfulness": 0.5, "correctness": 0.25})
+    plain = catalog_model(str(folder))
+    weighted = catalog_model(str(folder), weights={"helpfulness": 0.5, "correctness": 0.25})
     assert weighted.columns == ("helpfulness", "correctness", "weighted_reward")
     assert plain.columns == plain.attributes == weighted.attributes
     assert weighted.fingerprint == plain.fingerprint
     with pytest.raises(UserMistake, match="given to verbosity"):
-        find_model(str(folder), weights={"verbosity": 1.0})
+        catalog_model(str(folder), weights={"verbosity": 1.0})
 
 
 def test_a_model_that_is_only_served_says_so() -> None:
     with pytest.raises(UserMistake, match="configure an endpoint"):
-        find_model("nvidia/Nemotron-4-340B-Reward")
+        catalog_model("nvidia/Nemotron-4-340B-Reward")
     assert CATALOG["nvidia/Nemotron-4-340B-Reward"].attributes == STEERLM_ATTRIBUTES
 
 
@@ -151,7 +151,7 @@ def test_a_model_without_a_chat_template_is_refused_unless_it_needs_none(
 ) -> None:
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(UserMistake, match="no chat template"):
-        find_model(str(folder))
+        catalog_model(str(folder))
     assert families.pair(tmp_path / "pair").spec.family == "pair-classification"
 
 
@@ -169,7 +169,7 @@ def ran(folder: Path) -> Path:
 def test_code_of_a_model_does_not_run_unless_an_operator_trusts_it(appended: Path) -> None:
     mark = ran(appended)
     with pytest.raises(UserMistake, match="ASSAY_TRUST_REMOTE_CODE=true"):
-        find_model(str(appended))
+        catalog_model(str(appended))
     assert not mark.exists()
 
 
@@ -182,29 +182,29 @@ def test_trusted_code_runs_from_a_commit_and_from_nowhere_else(
     appended.rename(moved)
     mark = ran(moved)
     with pytest.raises(UserMistake, match="40 digits of the commit hash"):
-        find_model(str(moved), loading=families.TRUSTED)
+        catalog_model(str(moved), loading=families.TRUSTED)
     assert not mark.exists()
 
 
 def test_code_that_a_model_fetches_from_elsewhere_is_not_run(appended: Path) -> None:
     families.edit_config(appended, auto_map={"AutoModel": "somebody/else--modeling.InternLM2ForRewardModel"})
     with pytest.raises(UserMistake, match=r"another repository \(somebody/else--modeling"):
-        find_model(str(appended), loading=families.TRUSTED)
+        catalog_model(str(appended), loading=families.TRUSTED)
 
 
 def test_trust_is_not_used_where_transformers_has_the_class(folder: Path) -> None:
     families.edit_config(folder, auto_map={"AutoModelForSequenceClassification": "modeling_x.Mine"})
     (folder / "modeling_x.py").write_text("raise SystemExit('ran')\n")
-    assert not find_model(str(folder), loading=families.TRUSTED).remote_code
+    assert not catalog_model(str(folder), loading=families.TRUSTED).remote_code
     from assay.rewards.local.model import LocalRewardModel
 
-    LocalRewardModel(find_model(str(folder), loading=families.TRUSTED))
+    LocalRewardModel(catalog_model(str(folder), loading=families.TRUSTED))
 
 
 def test_the_fingerprint_changes_with_code_that_runs(appended: Path) -> None:
-    before = find_model(str(appended), loading=families.TRUSTED).fingerprint
+    before = catalog_model(str(appended), loading=families.TRUSTED).fingerprint
     ran(appended)
-    assert find_model(str(appended), loading=families.TRUSTED).fingerprint != before
+    assert catalog_model(str(appended), loading=families.TRUSTED).fingerprint != before
 
 
 @pytest.mark.parametrize("where", ["__init__", "forward"])
@@ -215,7 +215,7 @@ def test_code_of_a_model_that_fails_is_told_in_a_line(appended: Path, where: str
     start = {"__init__": "super().__init__(config)\n", "forward": "ends = "}[where]
     code.write_text(code.read_text().replace(start, f"self.gone_since_transformers_5()\n        {start}", 1))
     with pytest.raises(ModelFault, match=r"the code of its repository fails with transformers .*Error: "):
-        LocalRewardModel(find_model(str(appended), loading=families.TRUSTED))
+        LocalRewardModel(catalog_model(str(appended), loading=families.TRUSTED))
 
 
 def test_code_of_a_models_tokenizer_that_fails_is_told_in_a_line(appended: Path) -> None:
@@ -228,7 +228,7 @@ def test_code_of_a_models_tokenizer_that_fails_is_told_in_a_line(appended: Path)
         json.dumps({**json.loads(settings.read_text()), "auto_map": named, "tokenizer_class": "Gone"})
     )
     with pytest.raises(ModelFault, match=r"the code of its repository fails .*gone_since_transformers_5"):
-        LocalRewardModel(find_model(str(appended), loading=families.TRUSTED))
+        LocalRewardModel(catalog_model(str(appended), loading=families.TRUSTED))
 
 
 def test_an_appended_token_that_nothing_states_is_refused(appended: Path) -> None:
@@ -236,7 +236,7 @@ def test_an_appended_token_that_nothing_states_is_refused(appended: Path) -> Non
     del config["reward_token_id"]
     (appended / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserMistake, match="states no reward_token_id"):
-        find_model(str(appended), loading=families.TRUSTED)
+        catalog_model(str(appended), loading=families.TRUSTED)
 
 
 def test_a_gated_head_with_unknown_parts_is_refused_at_opening(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_gated_head_with_unknown_parts_is_refused_at_opening(tmp_path: Path) -
     weights["second_gate.weight"] = weights["regression_layer.weight"].clone()
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelFault, match=r"second_gate\.weight is no part of a head"):
-        LocalRewardModel(find_model(str(folder)))
+        LocalRewardModel(catalog_model(str(folder)))
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_gated_head_whose_parts_are_not_its_own_is_refused(
         weights[name] = torch.ones(changed)
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelFault, match=words):
-        LocalRewardModel(find_model(str(folder)))
+        LocalRewardModel(catalog_model(str(folder)))
 
 
 # The Hub, as it answers.
@@ -315,7 +315,7 @@ def test_what_the_hub_refuses_comes_with_what_to_do(
 ) -> None:
     answering(monkeypatch, hub_error(kind))
     with pytest.raises(UserMistake, match=words):
-        find_model("owner/name", revision="v9")
+        catalog_model("owner/name", revision="v9")
 
 
 def test_revision_and_token_reach_the_hub_and_the_token_is_named_never_given(
@@ -323,7 +323,7 @@ def test_revision_and_token_reach_the_hub_and_the_token_is_named_never_given(
 ) -> None:
     calls = answering(monkeypatch, folder)
     monkeypatch.setenv("MY_HUB_TOKEN", "hf_secret")
-    spec = find_model("owner/name", revision="v2", loading=LoadOptions(hub_token_variable="MY_HUB_TOKEN"))
+    spec = catalog_model("owner/name", revision="v2", loading=LoadOptions(hub_token_variable="MY_HUB_TOKEN"))
     assert calls[0]["revision"] == "v2"
     assert calls[0]["token"] == "hf_secret"
     assert "*.py" not in calls[0]["allow_patterns"]
@@ -335,7 +335,7 @@ def test_a_token_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPat
     calls = answering(monkeypatch, folder)
     monkeypatch.delenv("MY_HUB_TOKEN", raising=False)
     with pytest.raises(UserMistake, match="names MY_HUB_TOKEN, which is not set"):
-        find_model("owner/name", loading=LoadOptions(hub_token_variable="MY_HUB_TOKEN"))
+        catalog_model("owner/name", loading=LoadOptions(hub_token_variable="MY_HUB_TOKEN"))
     assert not calls
 
 
@@ -343,14 +343,14 @@ def test_a_revision_with_other_weights_has_another_fingerprint(
     monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
 ) -> None:
     answering(monkeypatch, folder)
-    first = find_model("owner/name", revision="v1").fingerprint
+    first = catalog_model("owner/name", revision="v1").fingerprint
     answering(monkeypatch, tiny.reward_model(tmp_path / "other", seed=1))
-    assert find_model("owner/name", revision="v2").fingerprint != first
+    assert catalog_model("owner/name", revision="v2").fingerprint != first
 
 
 def test_a_revision_of_a_folder_is_refused(folder: Path) -> None:
     with pytest.raises(UserMistake, match="--revision v2 is for models on the Hub"):
-        find_model(str(folder), revision="v2")
+        catalog_model(str(folder), revision="v2")
 
 
 @pytest.mark.timeout(60)
@@ -361,8 +361,8 @@ def test_a_file_that_is_a_fifo_or_leads_to_a_device_is_refused_at_once(folder: P
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
     with pytest.raises(UserMistake, match=rf"{name} cannot be read: it is a FIFO \(named pipe\)"):
-        find_model(str(folder))
+        catalog_model(str(folder))
     (folder / name).unlink()
     (folder / name).symlink_to("/dev/zero")
     with pytest.raises(UserMistake, match=rf"{name} cannot be read: it is a character device"):
-        find_model(str(folder))
+        catalog_model(str(folder))

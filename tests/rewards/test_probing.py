@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import tiny
 
-from assay.errors import ModelFault, UserMistake
+from assay.core.errors import ModelFault, UserMistake
+from assay.core.schema import Message
 from assay.rewards import templates
-from assay.rewards.catalog import find_model
+from assay.rewards.catalog import catalog_model
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.probing import Shown, probed, unseen_by_turn, unseen_in
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Renderer
 from assay.rewards.templates import ChatTemplate, TemplateProcess
-from assay.schema import Message
 
 MARKED = "<|im_start|>{{ m.role }}\n%s<|im_end|>\n"
 BEGINNING, LATER, TOOL = "system messages at the beginning", "later system messages", "tool messages"
@@ -227,7 +227,7 @@ def test_a_template_that_wants_a_system_message_is_opened_whether_or_not_a_bos_i
     )
     folder = tiny.reward_model(tmp_path / "model", template=wants)
     for add_bos in (None, True):
-        model = LocalRewardModel(find_model(str(folder), add_bos=add_bos))
+        model = LocalRewardModel(catalog_model(str(folder), add_bos=add_bos))
         said = [Message("user", "Hi"), Message("assistant", "Hello")]
         asked = [Request(tuple(said), (0,)), Request((Message("system", "Be kind."), *said), (0,))]
         (refused,), (scored,) = model.score(asked)

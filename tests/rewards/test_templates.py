@@ -16,10 +16,10 @@ import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
+from assay.core.schema import Message
 from assay.rewards import template_process
 from assay.rewards.templates import Chain, ChatTemplate, Refused, TemplateProcess, template_in
-from assay.schema import Message
 
 #: What templates of published models make use of, beside those of ``tiny``.
 FEATURES = {
@@ -223,7 +223,7 @@ def is_gone(child: int, seconds: float = 10) -> bool:
 
 def test_it_ends_with_the_process_that_started_it() -> None:
     code = (
-        "import os, sys; from assay.rewards import templates as t; from assay.schema import Message;"
+        "import os, sys; from assay.rewards import templates as t; from assay.core.schema import Message;"
         "t.ChatTemplate('x', ()).text([Message('user', 'Hi')]); print(t.PROCESS._child.pid, flush=True);"
         "os.kill(os.getpid(), 9)"
     )
@@ -234,7 +234,7 @@ def test_it_ends_with_the_process_that_started_it() -> None:
 def test_it_ends_with_the_process_that_started_it_also_in_the_midst_of_a_text() -> None:
     code = (
         "import threading, time, os; from assay.rewards import templates as t\n"
-        "from assay.schema import Message\n"
+        "from assay.core.schema import Message\n"
         "slow = '{% for i in range(9999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}'\n"
         "chat = [Message('user', 'Hi')]\n"
         "t.ChatTemplate('x', ()).text(chat)\n"

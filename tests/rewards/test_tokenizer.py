@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from assay.errors import ModelFault, UserMistake
+from assay.core.errors import ModelFault, UserMistake
 from assay.rewards.local.model import LocalRewardModel
 
 

@@ -17,14 +17,14 @@ import pytest
 from handmade import Record
 from prefect import flow
 
-from assay import remarks, scoring
-from assay.cluster import ClusterOptions
-from assay.home import Home, digest_of_bytes
-from assay.manifest import Scored
-from assay.progress import Silent
+from assay.core.progress import Silent
 from assay.rewards.protocol import Remark
-from assay.scoring import ScoringWork
-from assay.shard import ShardWork
+from assay.score import remarks, scoring
+from assay.score.scoring import ScoringWork
+from assay.score.shard import ShardWork
+from assay.score.workers.cluster import ClusterOptions
+from assay.storage.home import Home, digest_of_bytes
+from assay.storage.manifests import Scored
 from tasks import score as task_module
 from tasks.score import ShownInPrefect, score
 from tasks.stage import Finished, results_folder

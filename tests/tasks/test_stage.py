@@ -20,9 +20,9 @@ from prefect import flow, runtime, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-from assay.errors import ClusterFault, StoreFault, StoreRefusal, UserMistake
-from assay.home import Artifact, Home
-from assay.sealed import Altered
+from assay.core.errors import ClusterFault, StoreFault, StoreRefusal, UserMistake
+from assay.storage.home import Artifact, Home
+from assay.storage.sealed import Altered
 from tasks.stage import Finished, _kept_manifest, as_json, key_given, may_pass, results_folder, run_stage
 
 pytestmark = pytest.mark.usefixtures("prefect_api")

@@ -13,7 +13,7 @@ from typing import Any
 import safetensors
 import torch
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
 from assay.rewards import families
 from assay.rewards.protocol import ModelSpec
 

@@ -11,14 +11,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
+from assay.core.schema import Message
 from assay.rewards.families import AS_TRANSFORMERS, SEQUENCE_CLASSIFICATION
 from assay.rewards.local import heads
 from assay.rewards.local.network import Network
 from assay.rewards.local.opening import agree
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import PairRenderer, Read, Renderer
-from assay.schema import Message
 
 #: What both numbers are computed of.
 _EXAMPLE = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))

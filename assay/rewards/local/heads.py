@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
 from assay.rewards import families
 from assay.rewards.local.built_heads import Head, attribute_mixture, gated_objectives
 from assay.rewards.protocol import ModelSpec

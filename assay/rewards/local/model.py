@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import transformers
 
-from assay.errors import DeviceLost, ModelFault
+from assay.core.errors import DeviceLost, ModelFault
 from assay.rewards import families
 from assay.rewards.fingerprint import fingerprint
 from assay.rewards.local import allocation, attention, batching, differences, opening, sharing

@@ -12,7 +12,7 @@ import safetensors
 import torch
 import transformers
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
 from assay.rewards import families
 from assay.rewards.local import built_heads, continuing, heads, unread
 from assay.rewards.protocol import ModelSpec

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
 from assay.rewards.local import continuing, heads
 from assay.rewards.local.network import Network
 

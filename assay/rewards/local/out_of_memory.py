@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import torch
 
-from assay.errors import DeviceLost
+from assay.core.errors import DeviceLost
 
 #: How torch names the failure on a CPU, where it raises no OutOfMemoryError (c10/core/CPUAllocator.cpp).
 _CPU_ALLOCATOR = "DefaultCPUAllocator: "

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
 from assay.rewards import tensors
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.tensors import Shape

@@ -1,6 +1,6 @@
 """What an operator says of a reward service, and what that makes it as a model.
 
-Plain dataclasses: the settings that they are read from are in ``assay.config``.
+Plain dataclasses: the settings that they are read from are in ``assay.config.options``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay.errors import ModelFault, UserMistake
-from assay.regular import irregular_in
+from assay.core.errors import ModelFault, UserMistake
+from assay.core.schema import STEERLM_ATTRIBUTES
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec
 from assay.rewards.remote.addresses import is_same_place
-from assay.schema import STEERLM_ATTRIBUTES
+from assay.storage.regular import irregular_in
 
 #: Counted up whenever the same conversation would be put to a service in another way, or its reply be
 #: read in another way.

@@ -13,12 +13,12 @@ from typing import Any
 import httpx2
 import openai
 
-from assay.errors import AssayError
+from assay.core.errors import AssayError
+from assay.core.schema import REWARD, Message
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.replies import Reply, Unreadable, by_name, item, number, parsed
 from assay.rewards.remote.transport import Unanswered, described, reply_of
 from assay.rewards.remote.wording import Scribe, Wording, as_dicts
-from assay.schema import REWARD, Message
 
 _FLOAT = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)"
 _PAIR = re.compile(rf"\s*([\w-]+)\s*[:=]\s*({_FLOAT})\s*", re.IGNORECASE)

@@ -10,14 +10,14 @@ from typing import Any, Protocol, TypeVar
 
 import httpx2
 
-from assay.errors import ModelFault, Resumable
+from assay.core.errors import ModelFault, Resumable
+from assay.core.schema import Message, turn_positions
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec, Request, TurnScore
 from assay.rewards.remote.endpoints import ReadBlock, backend_class, key_of
 from assay.rewards.remote.replies import FAILED, REFUSED, UNREADABLE, Reply, Unreadable
 from assay.rewards.remote.transport import Caller, GivenUp, Traffic, Unanswered, http_client, status_text
 from assay.rewards.remote.wording import Unfit, Wording
-from assay.schema import Message, turn_positions
 
 T = TypeVar("T")
 

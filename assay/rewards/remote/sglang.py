@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import httpx2
 
+from assay.core.schema import Message
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.replies import Reply, Unreadable, in_order, item, parsed
 from assay.rewards.remote.transport import sent
 from assay.rewards.remote.wording import Scribe, Wording
-from assay.schema import Message
 
 
 class Classify:

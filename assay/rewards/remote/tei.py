@@ -7,11 +7,11 @@ from typing import Any
 
 import httpx2
 
+from assay.core.schema import Message
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.replies import Reply, Unreadable, by_name, item, parsed
 from assay.rewards.remote.transport import sent
 from assay.rewards.remote.wording import Scribe, Unfit, Wording
-from assay.schema import Message
 
 
 class Predict:

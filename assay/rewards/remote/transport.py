@@ -17,7 +17,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
-from assay.errors import ModelFault, Resumable
+from assay.core.errors import ModelFault, Resumable
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.addresses import why_refused
 from assay.rewards.remote.pacing import Pace

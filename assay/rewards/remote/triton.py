@@ -14,13 +14,13 @@ from typing import Any
 import httpx2
 import numpy as np
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
+from assay.core.schema import Message
+from assay.core.steerlm import NEMO_SYSTEM, gap
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.replies import Reply, Unreadable, in_order, item, parsed
 from assay.rewards.remote.transport import sent
 from assay.rewards.remote.wording import Scribe, Unfit, Wording
-from assay.schema import Message
-from assay.steerlm import NEMO_SYSTEM, gap
 
 #: Says how many of a body's bytes are JSON; tensors follow (Triton's binary tensor data extension).
 _JSON_LENGTH = "inference-header-content-length"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
+from assay.core.schema import Message, turn_positions
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Renderer
 from assay.rewards.tokenizer import load
-from assay.schema import Message, turn_positions
 
 #: UTF-8 bytes that make one token, where no tokenizer is known; the same as for planning.
 BYTES_PER_TOKEN = 4

@@ -11,13 +11,13 @@ import tiny_families as families
 import torch
 import transformers
 
-from assay.errors import ModelFault, UserMistake
-from assay.rewards.catalog import find_model
+from assay.core.errors import ModelFault, UserMistake
+from assay.core.schema import Conversation, Message, turn_positions
+from assay.rewards.catalog import catalog_model
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request, TurnScore
 from assay.rewards.published import CATALOG, Entry
 from assay.rewards.rendering import Read, Renderer
-from assay.schema import Conversation, Message, turn_positions
 
 EXAMPLE = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
 TALK = (
@@ -71,7 +71,7 @@ def assert_theirs(folder: str, outcomes: list[TurnScore], *, calls_tokenizer: bo
 
 
 def test_a_template_that_ends_in_padding_is_said_with_both_numbers(padded: str) -> None:
-    model = LocalRewardModel(find_model(padded))
+    model = LocalRewardModel(catalog_model(padded))
     ((remark, settled_by),) = map(astuple, model.remarks)
     assert settled_by == "read_at"
     (ours,) = all_turns(model, EXAMPLE)
@@ -82,11 +82,11 @@ def test_a_template_that_ends_in_padding_is_said_with_both_numbers(padded: str) 
 
 
 def test_a_model_may_be_read_where_transformers_reads_it(padded: str) -> None:
-    model = LocalRewardModel(find_model(padded, read_at="transformers"))
+    model = LocalRewardModel(catalog_model(padded, read_at="transformers"))
     assert model.remarks == ()
     outcomes = all_turns(model, TALK)
     assert_theirs(padded, outcomes)
-    before = all_turns(LocalRewardModel(find_model(padded)), TALK)
+    before = all_turns(LocalRewardModel(catalog_model(padded)), TALK)
     assert [one.tokens for one in outcomes] == [one.tokens for one in before]
     assert [one.values for one in outcomes] != [one.values for one in before]
 
@@ -97,11 +97,11 @@ def test_an_engine_that_reads_elsewhere_than_transformers_is_refused(
     at_the_last = lambda self, turn, shown, gate: Read(turn, len(shown) - 1, gate)  # noqa: E731
     monkeypatch.setattr(Renderer, "_read", at_the_last)
     with pytest.raises(ModelFault, match="--read-at transformers: this engine reads"):
-        LocalRewardModel(find_model(padded, read_at="transformers"))
+        LocalRewardModel(catalog_model(padded, read_at="transformers"))
 
 
 def test_a_tokenizer_that_begins_a_text_is_said_with_both_numbers(begun: str) -> None:
-    model = LocalRewardModel(find_model(begun))
+    model = LocalRewardModel(catalog_model(begun))
     ((remark, settled_by),) = map(astuple, model.remarks)
     assert settled_by == "add_bos"
     assert "puts '<|begin|>' before a text" in remark
@@ -111,7 +111,7 @@ def test_a_tokenizer_that_begins_a_text_is_said_with_both_numbers(begun: str) ->
 
 
 def test_a_conversation_may_begin_as_its_tokenizer_begins_a_text(begun: str) -> None:
-    model = LocalRewardModel(find_model(begun, add_bos=True))
+    model = LocalRewardModel(catalog_model(begun, add_bos=True))
     assert model.remarks == ()
     assert_theirs(begun, all_turns(model, TALK), calls_tokenizer=True)
     # A token of control that a message imitates is found as before.
@@ -123,10 +123,10 @@ def test_a_conversation_may_begin_as_its_tokenizer_begins_a_text(begun: str) -> 
 
 def test_what_the_template_begins_with_is_not_doubled(tmp_path: Path) -> None:
     folder = Path(families.classifier(tmp_path / "model", "llama3").spec.folder)
-    before = all_turns(LocalRewardModel(find_model(str(folder))), TALK)
+    before = all_turns(LocalRewardModel(catalog_model(str(folder))), TALK)
     families.with_second_bos(folder)
     for add_bos in (None, True):
-        model = LocalRewardModel(find_model(str(folder), add_bos=add_bos))
+        model = LocalRewardModel(catalog_model(str(folder), add_bos=add_bos))
         assert model.remarks == ()
         assert [one.values for one in all_turns(model, TALK)] == [one.values for one in before]
 
@@ -142,7 +142,7 @@ def test_every_family_with_a_template_may_begin_so(
     families.with_second_bos(Path(spec.folder))
     options = {"family": family} if spec.family_named else {}
     plain, with_bos = (
-        LocalRewardModel(find_model(spec.folder, loading=families.TRUSTED, add_bos=add_bos, **options))  # type: ignore[arg-type]
+        LocalRewardModel(catalog_model(spec.folder, loading=families.TRUSTED, add_bos=add_bos, **options))  # type: ignore[arg-type]
         for add_bos in (None, True)
     )
     assert len(plain.remarks) == 1
@@ -156,21 +156,21 @@ def test_every_family_with_a_template_may_begin_so(
 
 def test_what_is_chosen_is_in_the_fingerprint_where_it_changes_what_is_read(padded: str, begun: str) -> None:
     for folder in (padded, begun):
-        plain = find_model(folder).fingerprint
-        assert find_model(folder, read_at="last-token", add_bos=False).fingerprint == plain
-        assert find_model(folder, read_at="transformers").fingerprint != plain
-        assert find_model(folder, add_bos=True).fingerprint != plain
-    assert LocalRewardModel(find_model(padded, read_at="last-token")).remarks == ()
-    assert LocalRewardModel(find_model(begun, add_bos=False)).remarks == ()
+        plain = catalog_model(folder).fingerprint
+        assert catalog_model(folder, read_at="last-token", add_bos=False).fingerprint == plain
+        assert catalog_model(folder, read_at="transformers").fingerprint != plain
+        assert catalog_model(folder, add_bos=True).fingerprint != plain
+    assert LocalRewardModel(catalog_model(padded, read_at="last-token")).remarks == ()
+    assert LocalRewardModel(catalog_model(begun, add_bos=False)).remarks == ()
 
 
 def test_what_a_published_model_is_read_by_can_be_overridden(
     begun: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CATALOG, "published", Entry(begun, add_bos=True))
-    assert find_model("published").add_bos is True
-    assert find_model("published").fingerprint == find_model(begun, add_bos=True).fingerprint
-    assert find_model("published", add_bos=False).add_bos is False
+    assert catalog_model("published").add_bos is True
+    assert catalog_model("published").fingerprint == catalog_model(begun, add_bos=True).fingerprint
+    assert catalog_model("published", add_bos=False).add_bos is False
 
 
 def test_cards_that_call_their_tokenizer_are_read_so() -> None:
@@ -184,8 +184,8 @@ def test_cards_that_call_their_tokenizer_are_read_so() -> None:
 def test_ways_that_a_family_does_not_have_are_refused(tmp_path: Path) -> None:
     pair = families.pair(tmp_path / "pair").spec.folder
     with pytest.raises(UserMistake, match="--add-bos: is for models that a chat template renders for"):
-        find_model(pair, add_bos=True)
+        catalog_model(pair, add_bos=True)
     with pytest.raises(UserMistake, match="--read-at transformers: is for the family sequence-class"):
-        find_model(pair, read_at="transformers")
+        catalog_model(pair, read_at="transformers")
     with pytest.raises(UserMistake, match="--read-at first: choose one of last-token, transformers"):
-        find_model(pair, read_at="first")
+        catalog_model(pair, read_at="first")

@@ -11,9 +11,9 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from assay.core.schema import Conversation, Message, turn_positions
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request, TurnScore
-from assay.schema import Conversation, Message, turn_positions
 
 pytestmark = pytest.mark.slow
 

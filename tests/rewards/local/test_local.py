@@ -15,12 +15,12 @@ import tiny
 import torch
 from planted import Bomb
 
-from assay.errors import ModelFault, UserMistake
-from assay.rewards.catalog import find_model
+from assay.core.errors import ModelFault, UserMistake
+from assay.core.schema import Conversation, Message, turn_positions
+from assay.rewards.catalog import catalog_model
 from assay.rewards.local.model import LocalRewardModel, open_model
 from assay.rewards.local.network import Network
 from assay.rewards.protocol import Request, TurnScore
-from assay.schema import Conversation, Message, turn_positions
 
 
 def talk(*texts: str) -> Conversation:
@@ -241,7 +241,7 @@ def test_an_unknown_model_is_refused_with_a_way_on(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserMistake, match=words):
-        find_model(name)
+        catalog_model(name)
 
 
 def test_a_pickle_is_never_loaded(folder: Path, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_pickle_is_never_loaded(folder: Path, tmp_path: Path) -> None:
     bomb = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
     (target / "pytorch_model.bin").write_bytes(bomb)
     with pytest.raises(UserMistake, match=r"no \*\.safetensors"):
-        find_model(str(target))
+        catalog_model(str(target))
     assert not (tmp_path / "ran").exists()
 
 
@@ -274,7 +274,7 @@ def test_pickles_beside_the_weights_are_not_looked_at(
     ):
         (planted / name).write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
     asked = [whole(talk("a question", "an answer"))]
-    assert LocalRewardModel(find_model(str(planted))).score(asked) == model.score(asked)
+    assert LocalRewardModel(catalog_model(str(planted))).score(asked) == model.score(asked)
     assert not (tmp_path / "ran").exists()
 
 
@@ -291,7 +291,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused(folder: Path, tmp_path: Pat
         index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(tensors, "pytorch_model.bin")}
         (planted / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises((ModelFault, UserMistake), match=r"no whole safetensors|names 'pytorch_model\.bin'"):
-        LocalRewardModel(find_model(str(planted)))
+        LocalRewardModel(catalog_model(str(planted)))
     assert not (tmp_path / "ran").exists()
 
 
@@ -301,7 +301,7 @@ def test_an_index_names_weights_beside_it_and_nowhere_else(folder: Path, tmp_pat
     index = {"metadata": {}, "weight_map": {"score.weight": named}}
     (planted / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserMistake, match=r"none but \*\.safetensors beside it are loaded"):
-        find_model(str(planted))
+        catalog_model(str(planted))
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -314,7 +314,7 @@ def test_code_that_a_tokenizer_brings_does_not_run(folder: Path, tmp_path: Path,
         config["tokenizer_class"] = "Mine"
     (planted / "tokenizer_config.json").write_text(json.dumps(config))
     with nullcontext() if known else suppress(ModelFault):
-        LocalRewardModel(find_model(str(planted)))
+        LocalRewardModel(catalog_model(str(planted)))
     assert not (tmp_path / "ran").exists()
 
 
@@ -324,7 +324,7 @@ def test_a_chat_template_cannot_leave_its_sandbox(folder: Path, tmp_path: Path) 
     reach = f"{{{{ cycler.__init__.__globals__.os.system('touch {tmp_path / 'ran'}') }}}}"
     (planted / "chat_template.jinja").write_text(reach + template)
     with pytest.raises(UserMistake, match=r"its chat template refuses .*'__init__' .* is unsafe"):
-        find_model(str(planted))
+        catalog_model(str(planted))
     assert not (tmp_path / "ran").exists()
 
 
@@ -333,19 +333,19 @@ def test_the_fingerprint_changes_with_whatever_changes_a_score(
     folder: Path, tmp_path: Path, changed: str
 ) -> None:
     copy = copied(folder, tmp_path / "copy")
-    assert find_model(str(copy)).fingerprint == find_model(str(folder)).fingerprint, "not of its place"
+    assert catalog_model(str(copy)).fingerprint == catalog_model(str(folder)).fingerprint, "not of its place"
     content = (copy / changed).read_bytes()
     (copy / changed).write_bytes(content.replace(b"\n", b"\n ", 1) if b"\n" in content else content + b" ")
-    assert find_model(str(copy)).fingerprint != find_model(str(folder)).fingerprint
+    assert catalog_model(str(copy)).fingerprint != catalog_model(str(folder)).fingerprint
 
 
 def test_digests_of_weights_are_kept_by_size_and_time(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "digests.json"
-    first = find_model(str(folder), digest_cache=cache)
+    first = catalog_model(str(folder), digest_cache=cache)
     (stamp,) = json.loads(cache.read_text())["digests of weights"]
     assert "model.safetensors" in stamp
     cache.write_text("not json")
-    assert find_model(str(folder), digest_cache=cache).fingerprint == first.fingerprint
+    assert catalog_model(str(folder), digest_cache=cache).fingerprint == first.fingerprint
 
 
 def test_outputs_without_names_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_outputs_without_names_are_refused(folder: Path, tmp_path: Path) -> None
     config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1"}
     (target / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserMistake, match="names them LABEL_0, LABEL_1"):
-        find_model(str(target))
+        catalog_model(str(target))
 
 
 def test_a_tokenizer_saved_padding_and_cutting_does_neither_here(folder: Path, tmp_path: Path) -> None:
@@ -457,7 +457,7 @@ def test_a_position_embedding_that_changes_with_the_length_is_refused_beyond_it(
     (target / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelFault, match="--max-tokens 64 keeps below that"):
         LocalRewardModel(tiny.spec(target))
-    below = LocalRewardModel(find_model(str(target), max_tokens=64))
+    below = LocalRewardModel(catalog_model(str(target), max_tokens=64))
     short, long = whole(talk("Hi", "Hello")), whole(talk("Tell me", "word " * 5))
     ((alone,),) = below.score([short])
     assert alone.values == pytest.approx(below.score([short, long])[0][0].values, rel=1e-5, abs=1e-5)

@@ -11,13 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.errors import DeviceLost, ModelFault
+from assay.core.errors import DeviceLost, ModelFault
+from assay.core.schema import Message
 from assay.rewards.local import model as local
 from assay.rewards.local.batching import cost, largest_fitting
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.local.network import _check_places
 from assay.rewards.protocol import EXPECTS_CUDA, Request
-from assay.schema import Message
 
 TALK = Request((Message("user", "Hi"), Message("assistant", "Hello")), (0,))
 

@@ -19,14 +19,14 @@ import tiny
 import torch
 from handmade import Record
 
-from assay import plan, scoring
-from assay.home import Home
+from assay.core.schema import Message
 from assay.rewards.local import continuing
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import ModelSpec, Request
-from assay.schema import Message
-from assay.shard import score_shard
-from assay.store import ScoreStore
+from assay.score import plan, scoring
+from assay.score.shard import score_shard
+from assay.score.store import ScoreStore
+from assay.storage.home import Home
 
 WAIT_SECONDS = 60
 

@@ -16,13 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import dynamic_module_utils
 
+from assay.core.schema import Message, turn_positions
 from assay.rewards.local import continuing, sharing
 from assay.rewards.local.batching import Outcome, TokenBudget
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.local.opening import Sharing
 from assay.rewards.local.sharing import Shared
 from assay.rewards.protocol import Request, TurnScore
-from assay.schema import Message, turn_positions
 
 TOLERANCE = 1e-5
 

@@ -11,11 +11,11 @@ import tiny
 import tiny_families as families
 import torch
 
-from assay.errors import ModelFault
-from assay.rewards.catalog import find_model
+from assay.core.errors import ModelFault
+from assay.core.schema import Message
+from assay.rewards.catalog import catalog_model
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
-from assay.schema import Message
 
 TALK = Request((Message("user", "Hi"), Message("assistant", "Hello.")), (0,))
 
@@ -37,7 +37,7 @@ def with_tensors(folder: Path, **more: torch.Tensor) -> None:
 
 
 def opened(folder: Path, **options: str) -> LocalRewardModel:
-    return LocalRewardModel(find_model(str(folder), loading=families.TRUSTED, **options))  # type: ignore[arg-type]
+    return LocalRewardModel(catalog_model(str(folder), loading=families.TRUSTED, **options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

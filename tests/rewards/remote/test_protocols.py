@@ -14,14 +14,14 @@ import tiny
 from planted import Bomb
 from services import HELPSTEER, SEED_SCORES, Answer, Asked, Server, as_json, completion
 
-from assay.errors import ModelFault
+from assay.core.errors import ModelFault
+from assay.core.schema import REWARD, STEERLM_ATTRIBUTES, Message
+from assay.core.steerlm import regression_rows
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import Request, TurnScore
 from assay.rewards.remote.endpoints import spec_of
 from assay.rewards.remote.service import PROBE, open_service
 from assay.rewards.remote.triton import nemo_text
-from assay.schema import REWARD, STEERLM_ATTRIBUTES, Message
-from assay.steerlm import regression_rows
 
 CHAT = (
     Message("system", "Be brief."),

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from services import Answer, Asked, Server, as_json, rated
 
-from assay.errors import AssayError, ModelFault, Resumable
+from assay.core.errors import AssayError, ModelFault, Resumable
+from assay.core.schema import Message
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import TurnScore
 from assay.rewards.remote import service as service_module
@@ -26,7 +27,6 @@ from assay.rewards.remote.pacing import Pace, Slots
 from assay.rewards.remote.replies import Reply
 from assay.rewards.remote.service import Service
 from assay.rewards.remote.transport import MAX_REPLY_BYTES, patience_asked_for, retry_after_seconds
-from assay.schema import Message
 
 TALK = (Message("user", "a private question"), Message("assistant", "a private answer"))
 NOW = 1_700_000_000.0

@@ -1,0 +1,66 @@
+"""The scores of one conversation, for notebooks, in the manner of NeMo Curator's ``query_reward_model``.
+
+>>> from assay import query_reward_model
+>>> query_reward_model(messages=[{"role": "user", "content": "…"}, …], model="nemotron-340b")
+{'helpfulness': 1.6171875, 'correctness': 1.6484375, …}
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from assay.config.resolve import models_of
+from assay.config.settings import Settings
+from assay.core.errors import ModelFault, UserMistake
+from assay.core.schema import ROLES, Conversation, Message, turn_positions
+from assay.rewards.find import find_model
+from assay.rewards.protocol import ModelSpec, Request, TurnScore
+from assay.rewards.remote.service import Service, in_a_loop
+
+
+def query_reward_model(*, messages: Iterable[Mapping[str, str]], model: str) -> dict[str, float]:
+    """The scores of the last message, which is the assistant's, by attribute.
+
+    ``model`` is what ``--model`` may be: an endpoint of the operator's list, a model of the catalog, a
+    folder. A local model is loaded once a process. ``UserMistake`` for messages that cannot be rated,
+    ``ModelFault`` with the reason where the model gives no score, ``Resumable`` where a service stays away.
+    """
+    return in_a_loop(query_reward_model_async(messages=messages, model=model))
+
+
+async def query_reward_model_async(*, messages: Iterable[Mapping[str, str]], model: str) -> dict[str, float]:
+    """The same for use inside an event loop."""
+    conversation = _conversation(messages)
+    settings = Settings.read()
+    spec = find_model(model, models_of(settings))
+    if spec.endpoint is None:
+        outcome = await asyncio.to_thread(_rated_here, spec, conversation)
+    else:
+        async with Service(spec) as service:
+            outcome = await service.rate(conversation)
+    if outcome.values is None:
+        raise ModelFault(f"model {model}: no score: {outcome.reason}")
+    return dict(zip(spec.attributes, outcome.values, strict=True))
+
+
+def _rated_here(spec: ModelSpec, conversation: Conversation) -> TurnScore:
+    from assay.score.workers.open_model import opened
+
+    last = len(turn_positions(conversation)) - 1
+    ((outcome,),) = opened(spec).score([Request(conversation, (last,))])
+    return outcome
+
+
+def _conversation(messages: Iterable[Mapping[str, str]]) -> Conversation:
+    found = []
+    for number, message in enumerate(messages):
+        role, content = message.get("role"), message.get("content")
+        if role not in ROLES or not isinstance(content, str):
+            raise UserMistake(
+                f"messages[{number}]: a role ({', '.join(ROLES)}) and a content that is text are needed"
+            )
+        found.append(Message(role, content))
+    if not found or found[-1].role != "assistant":
+        raise UserMistake("messages: the last one is what is rated, so it has to be the assistant's")
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""A run's options, and an operator's settings."""

@@ -1,0 +1,143 @@
+"""What a run may name that was started from a deployment, by whoever may open Prefect's pages.
+
+Its paths begin with the name of a folder that the operator opened, and stay inside it: ``chats/2026/*.jsonl``
+with ``ASSAY_DATA_ROOTS=chats=/srv/chats``. Its model is one that the operator listed or the catalog knows.
+On the command line, where a user has a user's own rights, paths are paths unless roots are set.
+
+Whoever can change the folders while a run reads them can do more than a run can, and is not looked for here.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from assay.config.settings import Settings
+from assay.core.errors import UserMistake
+from assay.core.text import did_you_mean
+from assay.rewards.published import CATALOG
+from assay.storage.home import contains
+
+
+class Places(NamedTuple):
+    """Where a run reads and writes."""
+
+    inputs: list[str]
+    """Paths and globs."""
+    output: str
+    within: tuple[str, ...] | None
+    """Real folders, and addresses on S3, that every input file has to lie in; None: anywhere."""
+
+
+class GoldenPlaces(NamedTuple):
+    """Where a verification writes golden rows, or reads them."""
+
+    record: str | None
+    check: str | None
+
+
+def places(inputs: list[str], output: str, settings: Settings, *, deployed: bool) -> Places:
+    """The inputs and the output, inside the operator's roots where there are any.
+
+    UserMistake for what leads out of them, and where a deployed run finds none set.
+    """
+    if deployed:
+        _demand(settings.data_roots, "ASSAY_DATA_ROOTS")
+        _demand(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
+    within = None
+    if settings.data_roots:
+        inputs = [_inside(given, settings.data_roots, "input", "ASSAY_DATA_ROOTS") for given in inputs]
+        within = tuple(
+            root if isinstance(root, str) else os.path.realpath(root) for root in settings.data_roots.values()
+        )
+    if settings.output_roots:
+        output = _inside(output, settings.output_roots, "output", "ASSAY_OUTPUT_ROOTS", below=True)
+    return Places(inputs, output, within)
+
+
+def golden_places(
+    record: str | None, check: str | None, settings: Settings, *, deployed: bool
+) -> GoldenPlaces:
+    """The files of golden rows, inside the operator's roots where there are any.
+
+    They are written where results are, and read from there or from where inputs are: of two folders of one
+    name, from where they are written. UserMistake for what leads out of the roots, and where a deployed run
+    that names a file finds none set.
+    """
+    if deployed and record is not None:
+        _demand(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
+    if deployed and check is not None:
+        _demand({**settings.data_roots, **settings.output_roots}, "ASSAY_DATA_ROOTS")
+    readable: dict[str, Path | str] = dict(settings.output_roots)
+    for name, root in settings.data_roots.items():
+        if isinstance(root, Path):
+            readable.setdefault(name, root)
+    if record is not None and settings.output_roots:
+        record = _inside(record, settings.output_roots, "record", "ASSAY_OUTPUT_ROOTS", below=True)
+    if check is not None and (settings.data_roots or settings.output_roots):
+        if not readable:
+            raise UserMistake(
+                f"check {check!r}: golden rows are read from folders of this machine, and not from S3; an "
+                "operator names one, such as ASSAY_OUTPUT_ROOTS=results=/srv/results"
+            )
+        check = _inside(check, readable, "check", "ASSAY_DATA_ROOTS, ASSAY_OUTPUT_ROOTS")
+    return GoldenPlaces(record, check)
+
+
+def _demand(roots: Mapping[str, Path | str], variable: str) -> None:
+    if not roots:
+        raise UserMistake(
+            f"{variable} is not set where this run was started, and a run of a deployment reads and "
+            f"writes in named folders alone; an operator sets it, such as {variable}=chats=/srv/chats"
+        )
+
+
+def _inside(
+    given: str, roots: Mapping[str, Path | str], option: str, variable: str, *, below: bool = False
+) -> str:
+    """The path that ``given`` means; ``below`` refuses the root itself, which others share."""
+    parts = PurePosixPath(given).parts
+    what = f"{option} {given!r}"
+    if "\0" in given:
+        raise UserMistake(f"{what}: holds a NUL, which no path does")
+    if not parts or given.startswith(("/", "~")):
+        raise UserMistake(f"{what}: begins with the name of a folder here: {_choices(roots)} ({variable})")
+    if ".." in parts:
+        raise UserMistake(f"{what}: '..' is not followed here; begin with {_choices(roots)}")
+    name, rest = parts[0], parts[1:]
+    if name not in roots:
+        raise UserMistake(
+            f"{what}: there is no folder of the name {name!r} here{did_you_mean(name, roots)}; "
+            f"there are {_choices(roots)} ({variable})"
+        )
+    if below and not rest:
+        raise UserMistake(f"{what}: name a folder inside {name}, such as {name}/first")
+    if isinstance(address := roots[name], str):
+        return "/".join([address, *rest])
+    root = str(roots[name])
+    path = os.path.join(glob.escape(root) if glob.has_magic("/".join(rest)) else root, *rest)
+    if not contains([os.path.realpath(root)], os.path.realpath(os.path.join(root, *rest))):
+        raise UserMistake(f"{what}: leads out of {name} by a link, which is not followed here")
+    return path
+
+
+def _choices(names: Mapping[str, object]) -> str:
+    return " or ".join(f"{name}/…" for name in names)
+
+
+def model_named(name: str, settings: Settings) -> str:
+    """The name, where it is one that the operator or the catalog gives a model.
+
+    UserMistake for any other: a path, an address, a repository that nobody has chosen.
+    """
+    known = [*settings.model_folders, *settings.endpoints(), *CATALOG]
+    if name not in known:
+        raise UserMistake(
+            f"model {name[:100]!r}: a run of a deployment takes a model by its name"
+            f"{did_you_mean(name, known)}; an operator names folders in ASSAY_MODEL_FOLDERS and "
+            "services in the file that ASSAY_ENDPOINTS_FILE names"
+        )
+    return name

@@ -1,0 +1,199 @@
+"""What only an operator may set: the environment, or a settings file, and never a run."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from assay.config.options import complaint, family_names
+from assay.config.yaml_text import shown
+from assay.core.errors import UserMistake
+from assay.core.text import did_you_mean
+from assay.rewards.endpoint import Endpoint
+from assay.storage.home import Home
+from assay.storage.private import make_private
+from assay.storage.regular import open_regular
+from assay.storage.s3 import is_address
+
+
+def _default_home() -> Path:
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("assay", appauthor=False))
+
+
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _folders_by_name(value: object) -> object:
+    """``chats=/srv/chats:mail=/srv/mail`` as names and folders."""
+    if not isinstance(value, str):
+        return value
+    return _by_name(value, on_s3=False)
+
+
+def _places_by_name(value: object) -> object:
+    """``chats=/srv/chats:new=s3://team/new`` as names, and folders or addresses."""
+    return _by_name(value, on_s3=True) if isinstance(value, str) else value
+
+
+def _by_name(value: str, *, on_s3: bool) -> dict[str, Path | str]:
+    folders: dict[str, Path | str] = {}
+    for one in filter(None, re.split(rf"{os.pathsep}(?!//)", value)):
+        name, equals, path = one.partition("=")
+        remote = on_s3 and is_address(path) and not glob.has_magic(path)
+        if not equals or not _FOLDER_NAME.fullmatch(name) or not (os.path.isabs(path) or remote):
+            meant = "NAME=/FOLDER or NAME=s3://BUCKET/PREFIX" if on_s3 else "NAME=/FOLDER"
+            raise ValueError(
+                f"{one!r} is no {meant}; several are written as NAME=/FOLDER{os.pathsep}NAME=/FOLDER"
+            )
+        if name in folders:
+            raise ValueError(f"names {name} twice")
+        folders[name] = path.rstrip("/") if remote else Path(path)
+    return folders
+
+
+def _families_by_name(value: object) -> object:
+    """``nemotron=first-token-logit:…`` as names and families."""
+    if not isinstance(value, str):
+        return value
+    families: dict[str, str] = {}
+    for one in filter(None, value.split(os.pathsep)):
+        name, equals, family = one.partition("=")
+        if not equals or family not in family_names():
+            raise ValueError(
+                f"{one!r} is no NAME=FAMILY; a family is one of {', '.join(family_names())}"
+                f"{did_you_mean(family, family_names())}"
+            )
+        if name in families:
+            raise ValueError(f"names {name} twice")
+        families[name] = family
+    return families
+
+
+def _of_folders(families: dict[str, str], about: ValidationInfo) -> dict[str, str]:
+    """The same, once every name is one of a folder."""
+    folders = about.data.get("model_folders", {})
+    for name in families:
+        if name not in folders:
+            raise ValueError(
+                f"names {name!r}, and ASSAY_MODEL_FOLDERS names no folder so{did_you_mean(name, folders)}"
+            )
+    return families
+
+
+def _address_on_s3(value: str) -> str:
+    if not is_address(value):
+        raise ValueError("is no s3://BUCKET/PREFIX")
+    return value
+
+
+NamedFolders = Annotated[dict[str, Path], NoDecode, BeforeValidator(_folders_by_name)]
+NamedPlaces = Annotated[dict[str, Path | str], NoDecode, BeforeValidator(_places_by_name)]
+NamedFamilies = Annotated[
+    dict[str, str], NoDecode, BeforeValidator(_families_by_name), AfterValidator(_of_folders)
+]
+
+
+class Settings(BaseSettings):
+    """What only an operator may set: environment variables, or lines of ``ASSAY_SETTINGS_FILE``."""
+
+    model_config = SettingsConfigDict(env_prefix="ASSAY_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=_default_home)
+    """``ASSAY_HOME``: scores, plans, artifacts and Prefect's database; they serve every run."""
+    score_store: Annotated[str, AfterValidator(_address_on_s3)] | None = None
+    """``ASSAY_SCORE_STORE``: ``s3://BUCKET/PREFIX``, where scores are kept instead of in ``ASSAY_HOME``."""
+    scheduler_address: str | None = None
+    """``ASSAY_SCHEDULER_ADDRESS``: a running Dask scheduler, such as ``tls://host:8786``."""
+    trust_remote_code: bool = False
+    """``ASSAY_TRUST_REMOTE_CODE``: let a model's repository run its own code, from a commit that is given."""
+    hub_token_variable: str | None = None
+    """``ASSAY_HUB_TOKEN_VARIABLE``: the name of the environment variable that holds the Hub's token."""
+    gpus_per_model: int = Field(default=1, ge=1)
+    """``ASSAY_GPUS_PER_MODEL``: GPUs that one worker sees and spreads its model over."""
+    device_map: str | None = None
+    """``ASSAY_DEVICE_MAP``: how it is spread, as transformers takes it; ``auto`` over several GPUs."""
+    endpoints_file: Path | None = None
+    """``ASSAY_ENDPOINTS_FILE``: a YAML file of reward services that ``--model`` may name."""
+    data_roots: NamedPlaces = {}
+    """``ASSAY_DATA_ROOTS``: ``NAME=/FOLDER:…``, all that runs may read; inputs then begin with a name.
+
+    Also ``NAME=s3://BUCKET/PREFIX``.
+    """
+    output_roots: NamedFolders = {}
+    """``ASSAY_OUTPUT_ROOTS``: ``NAME=/FOLDER:…``, all that runs may write results to."""
+    model_folders: NamedFolders = {}
+    """``ASSAY_MODEL_FOLDERS``: ``NAME=/FOLDER:…``, reward models of this machine by a name."""
+    model_families: NamedFamilies = {}
+    """``ASSAY_MODEL_FAMILIES``: ``NAME=FAMILY:…``, how those are read whose folders do not say it."""
+    notification_block: str | None = None
+    """``ASSAY_NOTIFICATION_BLOCK``: a notification block of Prefect, told of deployed runs that fail."""
+    server_start_seconds: float = Field(default=120.0, gt=0)
+    """``ASSAY_SERVER_START_SECONDS``: how long the embedded Prefect server may take to start."""
+    server_answer_seconds: float = Field(default=4.0, gt=0)
+    """``ASSAY_SERVER_ANSWER_SECONDS``: how long a configured Prefect server may take to answer."""
+
+    @classmethod
+    def read(cls) -> Self:
+        """The settings in force now; UserMistake names the variable that is wrong."""
+        file = os.environ.get("ASSAY_SETTINGS_FILE")
+        if file:
+            try:
+                open_regular(file).close()
+            except FileNotFoundError:
+                raise UserMistake(f"ASSAY_SETTINGS_FILE: there is no file {file}") from None
+            except OSError as error:
+                raise UserMistake(f"ASSAY_SETTINGS_FILE: {file} cannot be read: {error.strerror}") from error
+        arguments: dict[str, Any] = {"_env_file": file} if file else {}
+        try:
+            settings = cls(**arguments)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False)[0]
+            variable = "ASSAY_" + str(found["loc"][0]).upper()
+            raise UserMistake(f"{variable} {shown(found['input'])}: {complaint(found['msg'])}") from error
+        home = Path(os.path.abspath(settings.home.expanduser()))
+        return settings.model_copy(update={"home": home})
+
+    def endpoints(self) -> dict[str, Endpoint]:
+        """The operator's reward services by name; UserMistake names the file, the endpoint, the field."""
+        if self.endpoints_file is None:
+            return {}
+        from assay.config.endpoints import read_endpoints
+
+        return read_endpoints(self.endpoints_file.expanduser())
+
+    def opened_home(self) -> Home:
+        """``ASSAY_HOME``, made private where it is new; UserMistake where it cannot be used."""
+        try:
+            make_private(self.home)
+            home = Home(self.home, self.score_store)
+            home.close_to_others()
+        except OSError as error:
+            raise UserMistake(
+                f"ASSAY_HOME: {self.home} cannot be used: {error.strerror}. "
+                "Set ASSAY_HOME to a folder that you may write"
+            ) from error
+        if not os.access(self.home, os.W_OK | os.X_OK):
+            raise UserMistake(
+                f"ASSAY_HOME: {self.home} cannot be written. Set ASSAY_HOME to a folder that you may write"
+            )
+        for folder in home.folders:
+            if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+                raise UserMistake(
+                    f"ASSAY_HOME: {folder} is another user's, who alone may use it. Set ASSAY_HOME to a "
+                    "folder of your own; to share scores, keep them on S3 (ASSAY_SCORE_STORE)"
+                )
+        return home

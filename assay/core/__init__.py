@@ -1,0 +1,1 @@
+"""Words of the house: messages, errors, progress, labels, text. Imports nothing of Assay above it."""

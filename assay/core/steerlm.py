@@ -1,0 +1,145 @@
+"""SteerLM rows as NeMo-Aligner reads and writes them. The only place that clamps and rounds.
+
+Checked against NVIDIA/NeMo-Aligner, examples/nlp/data/steerlm (common.py, preprocess_openassistant_data.py,
+preprocess_helpsteer2_data.py, attribute_annotate.py, process_to_regression_format.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from assay.core.schema import STEERLM_ATTRIBUTES, Message
+
+#: The system sentence of every NeMo-Aligner script (common.py, SYSTEM_PROMPT).
+NEMO_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+MASK = "User"
+TYPE = "VALUE_TO_TEXT"
+
+#: The attributes that NeMo-Aligner labels OpenAssistant messages with (common.py).
+OASST_ATTRIBUTES = STEERLM_ATTRIBUTES[:4]
+#: What stands in a regression row for an attribute that the label lacks (process_to_regression_format.py).
+NO_VALUE = -100.0
+
+_LOWEST, _HIGHEST = 0, 4
+_SPEAKERS = {"user": "User", "assistant": "Assistant"}
+_ENTRY = re.compile(r"([a-z]+):(-?\d+)")
+
+
+def gap(messages: Sequence[Message]) -> str | None:
+    """Why a SteerLM row cannot express the messages; None where it can.
+
+    A row has one system message, in front, and the turns of a user and an assistant.
+    """
+    for number, message in enumerate(messages, 1):
+        if message.role == "system" and number > 1:
+            if messages[0].role == "system":
+                return f"several_system_messages: message {number} is another one"
+            return f"late_system_message: message {number} is a system message"
+        if message.role == "tool":
+            return f"tool_message: message {number} is a tool's"
+    return None
+
+
+def to_row(messages: Sequence[Message], labels: Sequence[str | None] | None) -> dict[str, Any]:
+    """The SteerLM row of messages that have no ``gap``.
+
+    ``labels`` has an entry a message. A user's label is null. An assistant's turn has its label, the
+    empty one too, and no ``label`` key where the entry is None.
+    """
+    problem = gap(messages)
+    if problem is not None:
+        raise ValueError(f"no SteerLM row can express these messages: {problem}")
+    system = NEMO_SYSTEM
+    turns: list[dict[str, str | None]] = []
+    for message, label in zip(messages, labels or (None,) * len(messages), strict=True):
+        if message.role == "system":
+            system = message.content
+            continue
+        turn: dict[str, str | None] = {"value": message.content, "from": _SPEAKERS[message.role]}
+        if message.role == "user":
+            turn["label"] = None
+        elif label is not None:
+            turn["label"] = label
+        turns.append(turn)
+    return {"conversations": turns, "system": system, "mask": MASK, "type": TYPE}
+
+
+def to_line(messages: Sequence[Message], labels: Sequence[str | None] | None) -> bytes:
+    """The SteerLM row as a line of UTF-8 JSON with its line end, to the byte as NeMo-Aligner writes it."""
+    return json.dumps(to_row(messages, labels), ensure_ascii=False).encode() + b"\n"
+
+
+def label_from_scores(attributes: Sequence[str], values: Sequence[float]) -> str:
+    """The label of one turn: values clamped to 0–4, then rounded half to even, in NeMo's order.
+
+    Attributes go by name; one that SteerLM does not know is left out. ValueError for a value that is
+    not a number, a name given twice, or where no attribute is SteerLM's.
+    """
+    by_name = dict(zip(attributes, values, strict=True))
+    if len(by_name) < len(attributes):
+        raise ValueError(f"an attribute is given twice: {', '.join(attributes)}")
+    entries: list[str] = []
+    for name in STEERLM_ATTRIBUTES:
+        if name in by_name:
+            value = float(by_name[name])
+            if math.isnan(value):
+                raise ValueError(f"{name} is not a number")
+            entries.append(f"{name}:{round(min(float(_HIGHEST), max(float(_LOWEST), value)))}")
+    if not entries:
+        raise ValueError(f"none of {', '.join(attributes)} is a SteerLM attribute")
+    return ",".join(entries)
+
+
+def label_from_oasst(values: Mapping[str, float]) -> str:
+    """The label of an OpenAssistant message: its values from 0 to 1, times four, rounded half to even.
+
+    Only quality, toxicity, humor and creativity, where present; empty where none is. Never clamped:
+    NeMo-Aligner does not either.
+    """
+    return ",".join(f"{name}:{round(values[name] * 4)}" for name in OASST_ATTRIBUTES if name in values)
+
+
+def label_from_ratings(ratings: Mapping[str, int]) -> str:
+    """The label of whole-number ratings, as of HelpSteer: those that SteerLM knows, in NeMo's order."""
+    return ",".join(f"{name}:{ratings[name]}" for name in STEERLM_ATTRIBUTES if name in ratings)
+
+
+def parse_label(label: str) -> dict[str, int]:
+    """Whole numbers by attribute. ValueError where the string is no label."""
+    values: dict[str, int] = {}
+    for entry in label.split(","):
+        found = _ENTRY.fullmatch(entry)
+        if found is None or found[1] not in STEERLM_ATTRIBUTES or found[1] in values:
+            raise ValueError(f"{label!r} is no SteerLM label: see {entry!r}")
+        values[found[1]] = int(found[2])
+    return values
+
+
+def regression_rows(
+    messages: Sequence[Message], labels: Sequence[str | None] | None
+) -> Iterator[dict[str, Any]]:
+    """Yield ``{"text", "label"}`` for each turn that has a label, as NeMo-Aligner's regression format.
+
+    The text runs through ``<extra_id_2>``. Its system sentence is NeMo's, whatever the record's is.
+    """
+    problem = gap(messages)
+    if problem is not None:
+        raise ValueError(f"no SteerLM row can express these messages: {problem}")
+    text = f"<extra_id_0>System\n{NEMO_SYSTEM}\n"
+    for message, label in zip(messages, labels or (None,) * len(messages), strict=True):
+        if message.role == "system":
+            continue
+        text += f"<extra_id_1>{_SPEAKERS[message.role]}\n{message.content}\n"
+        if label and message.role == "assistant":
+            values = parse_label(label)
+            yield {
+                "text": f"{text}<extra_id_2>",
+                "label": [float(values.get(name, NO_VALUE)) for name in STEERLM_ATTRIBUTES],
+            }

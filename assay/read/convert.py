@@ -1,0 +1,415 @@
+"""Shards → records: parse, judge what can be judged without a model, write Parquet pieces.
+
+Every shard has its folder below ``artifacts/convert``, named by all that its result depends on, and a
+``manifest.json`` written last. A shard that has one with whole files is not converted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import polars as pl
+
+from assay.core import steerlm
+from assay.core.errors import AssayError, InputFault
+from assay.core.progress import Progress, Silent
+from assay.core.schema import TurnKey, turn_keys
+from assay.read.formats import (
+    FORMATS,
+    Format,
+    MissingField,
+    Reading,
+    Row,
+    Unreadable,
+    misfit,
+    row_of,
+)
+from assay.read.inventory import Inventory, Shard
+from assay.read.parquet import decoder_kept
+from assay.read.sources import (
+    CUT_SHORT,
+    DAMAGED_ROW_GROUP,
+    MAX_RECORD_BYTES,
+    RawRecord,
+    RawRecords,
+    Source,
+    Stamp,
+)
+from assay.storage.disk import read_artifact
+from assay.storage.home import Artifact, Home, digest_of_bytes, sweep, written_whole
+from assay.storage.manifests import (
+    Converted,
+    ConvertedPiece,
+    Counts,
+    InputFile,
+    Shortfall,
+    reason_code,
+    to_json,
+)
+from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
+
+#: Part of every shard's key: raise it when the same input gives other records.
+STAGE_VERSION = 4
+
+#: A piece is closed at this much text of messages, or this many records.
+PIECE_TEXT_BYTES = 16 << 20
+PIECE_RECORDS = 50_000
+
+_ENCODE = msgspec.json.Encoder().encode
+_COMPRESSION_LEVEL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _ConvertedShard:
+    """What a shard's ``manifest.json`` says."""
+
+    pieces: tuple[ConvertedPiece, ...]
+    lines: int
+    why_incomplete: str | None = None
+    """Why the file holds less than it should, as ``RawRecords`` has it."""
+
+
+@decoder_kept()
+def convert(
+    inventory: Inventory,
+    *,
+    home: Home,
+    limit: int | None = None,
+    strict: bool = False,
+    progress: Progress | None = None,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+) -> Converted:
+    """The inventory's records in pieces below ``home.artifacts``, in input order.
+
+    ``limit`` takes the first so many records. ``strict`` raises InputFault at the first record that is
+    quarantined. A longer record than ``max_record_bytes`` is quarantined without being held.
+    """
+    watcher: Progress = progress or Silent()
+    watcher.begin("convert", sum(shard.length for shard in inventory.shards), "bytes")
+    shards: list[_ConvertedShard] = []
+    left = limit
+    for shard in inventory.shards:
+        if left is not None and left <= 0:
+            break
+        job = _ShardJob(
+            inventory.files[shard.file],
+            inventory.sources[shard.file],
+            inventory.stamps[shard.file],
+            shard,
+            left,
+            max_record_bytes,
+        )
+        made = job.reused(home, watcher) or job.made(home, strict=strict)
+        if strict:
+            _refuse_quarantine(made, home)
+        shards.append(made)
+        records = sum(piece.counts.read for piece in made.pieces)
+        if left is not None:
+            left -= records
+        watcher.advance(shard.length, records=records)
+    pieces = tuple(piece for made in shards for piece in made.pieces)
+    shortfalls = tuple(
+        _shortfall(inventory.files[shard.file].path, made, made.why_incomplete, limited=limit is not None)
+        for shard, made in zip(inventory.shards, shards, strict=False)
+        if made.why_incomplete is not None
+    )
+    converted = Converted(
+        inputs=inventory.files,
+        pieces=pieces,
+        counts=Counts.tallied(chain.from_iterable(piece.counts.tallies() for piece in pieces)),
+        lines=sum(made.lines for made in shards),
+        complete=not shortfalls,
+        digest="",
+        shortfalls=shortfalls,
+    )
+    return replace(converted, digest=digest_of_bytes(to_json(converted)))
+
+
+def _shortfall(file: str, made: _ConvertedShard, why: str, *, limited: bool) -> Shortfall:
+    """What is to be told of a shard that is incomplete. AssayError where no quarantined record says so.
+
+    Where records are ``limited``, those may lie behind the last.
+    """
+    quarantined = sum(
+        piece.counts.quarantined.get(reason, 0)
+        for piece in made.pieces
+        for reason in (CUT_SHORT, DAMAGED_ROW_GROUP)
+    )
+    if not quarantined and not limited:
+        raise AssayError(f"{file} {why}, but no record in quarantine says so. This is a fault of Assay.")
+    return Shortfall(file, why, quarantined)
+
+
+@dataclass(frozen=True, slots=True)
+class _ShardJob:
+    """One shard to convert, and everything that its result depends on."""
+
+    file: InputFile
+    source: Source
+    stamp: Stamp
+    """Not part of the key: it tells that the file still is what ``file`` says."""
+    shard: Shard
+    limit: int | None
+    max_record_bytes: int
+
+    @property
+    def key(self) -> str:
+        shard = self.shard
+        parts = (
+            STAGE_VERSION,
+            self.file,
+            self.source,
+            (shard.offset, shard.length, shard.first_line, shard.whole),
+            self.limit,
+            self.max_record_bytes,
+            (PIECE_TEXT_BYTES, PIECE_RECORDS),
+        )
+        return digest_of_bytes(_ENCODE(parts))
+
+    @property
+    def about(self) -> str:
+        return f"convert {self.key}"
+
+    def folder(self, home: Home) -> Path:
+        return home.artifacts / "convert" / self.key
+
+    def reused(self, home: Home, progress: Progress) -> _ConvertedShard | None:
+        """What an earlier run made of the shard, None where that is missing or no longer whole."""
+        try:
+            data = (self.folder(home) / "manifest.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            content = decoded(data)
+            made = msgspec.convert(content, _ConvertedShard)
+            if not is_as_sealed(content, about=self.about):
+                raise Altered("its digest is not that of its content")
+        except (Altered, msgspec.ValidationError):
+            progress.say(f"{self.file.path}: a damaged manifest of its conversion; converting it again.")
+            return None
+        for piece in made.pieces:
+            for artifact in (piece.records, piece.turns):
+                if not artifact.is_intact(home):
+                    path = home.artifacts / artifact.path
+                    progress.say(f"{self.file.path}: {path} is gone or altered; converting it again.")
+                    return None
+        return made
+
+    def made(self, home: Home, *, strict: bool) -> _ConvertedShard:
+        """The shard, converted now; its manifest is written last."""
+        folder = self.folder(home)
+        sweep(folder)
+        self._refuse_changed()
+        raws = RawRecords(
+            self.source,
+            offset=self.shard.offset,
+            length=None if self.shard.whole else self.shard.length,
+            first_line=self.shard.first_line,
+            max_record_bytes=self.max_record_bytes,
+        )
+        pieces: list[ConvertedPiece] = []
+        piece = _Piece()
+        readings = _readings(FORMATS[self.file.format], raws)
+        for number, (raw, part, reading) in enumerate(readings, 1):
+            if piece.is_full:
+                pieces.append(piece.written(folder, len(pieces), self.file.path, home))
+                piece = _Piece()
+            reason = piece.add(raw, part, reading)
+            if strict and reason is not None:
+                raise InputFault(f"{self.file.path}:{raw.line}: {reason}")
+            if number == self.limit:
+                break
+        if piece.size:
+            pieces.append(piece.written(folder, len(pieces), self.file.path, home))
+        # What was read must be what the key names, or the next run would take it for that.
+        self._refuse_changed()
+        made = _ConvertedShard(tuple(pieces), raws.lines, raws.why_incomplete)
+        with written_whole(folder / "manifest.json") as path:
+            path.write_bytes(sealed_json(msgspec.to_builtins(made), about=self.about))
+        return made
+
+    def _refuse_changed(self) -> None:
+        """Raise InputFault where the file is no longer what the inventory saw, as its stamp tells."""
+        try:
+            stamp = Stamp.of(self.source.path)
+        except OSError as error:
+            raise InputFault(f"{self.file.path}: can no longer be read: {error.strerror}") from error
+        if stamp != self.stamp:
+            raise InputFault(
+                f"{self.file.path}: was changed while it was read ({self.stamp.size} bytes then, "
+                f"{stamp.size} now). Run again when nothing writes to it."
+            )
+
+
+def _readings(format: Format, raws: RawRecords) -> Iterator[tuple[RawRecord, int, Reading]]:
+    """Yield the raw record, part and reading of every record, in input order."""
+
+    def described(row: Row, missing: str) -> str:
+        return misfit(row, read_as=format.name, missing=missing)
+
+    if format.read_file is not None:
+        yield from format.read_file(((raw, _row(raw)) for raw in raws), described)
+        return
+    read = format.read
+    assert read is not None
+    for raw in raws:
+        row = _row(raw)
+        if isinstance(row, str):
+            yield raw, 0, Reading([], problem=row)
+            continue
+        try:
+            readings = read(row)
+        except Unreadable as error:
+            readings = [Reading([], problem=str(error))]
+        except MissingField as error:
+            readings = [Reading([], problem=described(row, str(error)))]
+        if len(readings) == 1:
+            yield raw, 0, readings[0]
+        else:
+            for part, reading in enumerate(readings):
+                yield raw, part, reading
+
+
+def _row(raw: RawRecord) -> Row | str:
+    return raw.problem or row_of(raw.data)
+
+
+class _Judged(NamedTuple):
+    """What became of a reading."""
+
+    outcome: str
+    reason: str | None = None
+    messages: bytes | None = None
+    steerlm_gap: str | None = None
+    turns: Sequence[TurnKey] = ()
+
+
+def _judged(reading: Reading) -> _Judged:
+    """``ok``, ``dropped`` or ``quarantined``; of an ok one its turns, one at least."""
+    messages, _, _, problem, drop = reading
+    if problem is None:
+        for number, message in enumerate(messages, 1):
+            if not message.content or message.content.isspace():
+                problem = f"empty_content: message {number} ({message.role})"
+                break
+    if problem is not None:
+        return _Judged("quarantined", problem)
+    turns: list[TurnKey] = []
+    if drop is None:
+        turns = turn_keys(messages)
+        if not turns:
+            drop = "no_assistant_turn" if messages else "no_messages"
+    encoded, gap = _ENCODE(messages), steerlm.gap(messages)
+    return _Judged("ok" if drop is None else "dropped", drop, encoded, gap, turns)
+
+
+class _Piece:
+    """Columns of the records gathered so far: plain lists, which cost least a record."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._text_bytes = 0
+        self._places: list[tuple[int, int, int, int]] = []
+        self._outcomes: list[str] = []
+        self._reasons: list[str | None] = []
+        self._messages: list[bytes | None] = []
+        self._labels: list[bytes | None] = []
+        self._prompt_keys: list[bytes | None] = []
+        self._rests: list[bytes | None] = []
+        self._gaps: list[str | None] = []
+        self._turn_rows: list[int] = []
+        self._turn_numbers: list[int] = []
+        self._turn_keys: list[bytes] = []
+        self._turn_bytes: list[int] = []
+
+    @property
+    def is_full(self) -> bool:
+        return self._text_bytes >= PIECE_TEXT_BYTES or self.size >= PIECE_RECORDS
+
+    def add(self, raw: RawRecord, part: int, reading: Reading) -> str | None:
+        """Add a record as the next row; the reason if it is quarantined."""
+        outcome, reason, messages, gap, turns = _judged(reading)
+        labels = reading.labels if messages is not None else None
+        self._places.append((raw.line, part, raw.offset, raw.length))
+        self._outcomes.append(outcome)
+        self._reasons.append(reason)
+        self._messages.append(messages)
+        self._labels.append(_ENCODE(labels) if labels is not None else None)
+        self._prompt_keys.append(turns[-1].prompt_key if turns else None)
+        self._rests.append(reading.rest)
+        self._gaps.append(gap)
+        for number, turn in enumerate(turns):
+            self._turn_rows.append(self.size)
+            self._turn_numbers.append(number)
+            self._turn_keys.append(turn.key)
+            self._turn_bytes.append(turn.text_bytes)
+        self._text_bytes += len(messages or b"")
+        self.size += 1
+        return reason if outcome == "quarantined" else None
+
+    def written(self, folder: Path, number: int, file: str, home: Home) -> ConvertedPiece:
+        """The piece, once its two Parquet files are written."""
+        line, part, offset, length = zip(*self._places, strict=True)
+        records = pl.DataFrame(
+            [
+                pl.int_range(self.size, dtype=pl.UInt32, eager=True).alias("row"),
+                pl.Series("line", line, pl.UInt64),
+                pl.Series("part", part, pl.UInt32),
+                pl.Series("offset", offset, pl.UInt64),
+                pl.Series("length", length, pl.UInt64),
+                pl.Series("outcome", self._outcomes, pl.String),
+                pl.Series("reason", self._reasons, pl.String),
+                _text_column("messages", self._messages),
+                _text_column("labels", self._labels),
+                pl.Series("prompt_key", self._prompt_keys, pl.Binary),
+                _text_column("rest", self._rests),
+                pl.Series("steerlm_gap", self._gaps, pl.String),
+            ]
+        )
+        turns = pl.DataFrame(
+            [
+                pl.Series("row", self._turn_rows, pl.UInt32),
+                pl.Series("turn", self._turn_numbers, pl.UInt32),
+                pl.Series("key", self._turn_keys, pl.Binary),
+                pl.Series("text_bytes", self._turn_bytes, pl.UInt32),
+            ]
+        )
+        return ConvertedPiece(
+            file=file,
+            records=_parquet(records, folder / f"{number:04d}.records.parquet", home),
+            turns=_parquet(turns, folder / f"{number:04d}.turns.parquet", home),
+            counts=Counts.tallied(
+                (outcome, reason and reason_code(reason), 1)
+                for outcome, reason in zip(self._outcomes, self._reasons, strict=True)
+            ),
+            turn_count=len(self._turn_rows),
+        )
+
+
+def _text_column(name: str, values: list[bytes | None]) -> pl.Series:
+    return pl.Series(name, values, pl.Binary).cast(pl.String)
+
+
+def _parquet(frame: pl.DataFrame, path: Path, home: Home) -> Artifact:
+    try:
+        with written_whole(path) as temporary:
+            frame.write_parquet(
+                temporary, compression="zstd", compression_level=_COMPRESSION_LEVEL, statistics=False
+            )
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise AssayError(f"{path}: cannot be written: {error}") from error
+    return Artifact.of(path, home)
+
+
+def _refuse_quarantine(made: _ConvertedShard, home: Home) -> None:
+    """Raise InputFault for the first quarantined record of a shard that an earlier run converted."""
+    for piece in made.pieces:
+        if piece.counts.quarantined:
+            records = read_artifact(piece.records, home, ["line", "outcome", "reason"])
+            line, _, reason = records.filter(pl.col("outcome") == "quarantined").row(0)
+            raise InputFault(f"{piece.file}:{line}: {reason}")

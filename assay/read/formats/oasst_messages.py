@@ -1,0 +1,152 @@
+"""``oasst_messages``: OpenAssistant's flat messages; a record for every path from a root to a leaf.
+
+``{"message_id", "parent_id", "text", "role", "labels": {"name", "value"}}`` a line, in any order, a tree
+never reaching beyond its file, which is why such a file is read whole and not cut. A path has the line
+of its leaf, and ``rest`` holds the leaf's other fields. Labels are made as in ``oasst_trees``.
+
+Nothing is lost: a message whose parent is not in the file is quarantined as a record of its own
+(``parent_missing``), and so is everything beneath it; the same goes for messages that are each other's
+ancestors (``parent_cycle``) and for a second message with an id that was there before
+(``duplicate_message_id``).
+
+Policy: a path of one message is dropped (``single_message_path``). There are no system messages. An
+assistant first and the same role twice are kept as given. Empty or null content quarantines the paths
+through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+from msgspec import Raw
+
+from assay.read.formats.oasst_trees import label_of, path_reading
+from assay.read.formats.reading import (
+    Format,
+    MissingField,
+    PlacedReading,
+    Reading,
+    Row,
+    Unreadable,
+    decoded,
+    rest_of,
+)
+from assay.read.sources import RawRecord
+
+_KEYS = frozenset({"message_id", "parent_id", "text", "role"})
+_USED = frozenset({"text", "role"})
+
+_DECODE_ID = msgspec.json.Decoder(str | int | None).decode
+_DECODE_TEXT = msgspec.json.Decoder(str | None).decode
+_DECODE_NAME = msgspec.json.Decoder(str).decode
+_DECODE_LABELS = msgspec.json.Decoder(dict[str, Raw] | None).decode
+
+_Id = str | int
+
+
+class _Node(msgspec.Struct):
+    raw: RawRecord
+    parent: _Id | None
+    role: str
+    text: str | None
+    label: str | None
+    rest: bytes | None
+    has_replies: bool = False
+
+
+def _node(raw: RawRecord, row: Row) -> tuple[_Id, _Node]:
+    identity = decoded(row, "message_id", _DECODE_ID)
+    if identity is None:
+        raise Unreadable("wrong_type: 'message_id' is null")
+    try:
+        label = label_of(decoded(row, "labels", _DECODE_LABELS)) if "labels" in row else None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Unreadable(f"wrong_type: in 'labels': {error}") from error
+    return identity, _Node(
+        raw=raw._replace(data=b""),
+        parent=decoded(row, "parent_id", _DECODE_ID) if "parent_id" in row else None,
+        role=decoded(row, "role", _DECODE_NAME),
+        text=decoded(row, "text", _DECODE_TEXT),
+        label=label,
+        rest=rest_of(row, _USED),
+    )
+
+
+def read_file(
+    rows: Iterable[tuple[RawRecord, Row | str]], misfit: Callable[[Row, str], str]
+) -> Iterator[PlacedReading]:
+    """Yield a reading for every path and for every message that is on none, in order of lines."""
+    nodes: dict[_Id, _Node] = {}
+    placed: list[PlacedReading] = []
+
+    def refuse(raw: RawRecord, problem: str) -> None:
+        placed.append(PlacedReading(raw._replace(data=b""), 0, Reading([], problem=problem)))
+
+    for raw, row in rows:
+        if isinstance(row, str):
+            refuse(raw, row)
+            continue
+        try:
+            identity, node = _node(raw, row)
+        except Unreadable as error:
+            refuse(raw, str(error))
+        except MissingField as error:
+            refuse(raw, misfit(row, str(error)))
+        else:
+            if identity in nodes:
+                first = nodes[identity].raw.line
+                refuse(raw, f"duplicate_message_id: {identity!r} is on line {first} too")
+            else:
+                nodes[identity] = node
+    rooted = _rooted(nodes)
+    for identity, node in nodes.items():
+        if identity not in rooted:
+            refuse(node.raw, _why_not_rooted(identity, nodes))
+        elif not node.has_replies:
+            steps: list[tuple[str, str | None, str | None]] = []
+            at: _Node | None = node
+            while at is not None:
+                steps.append((at.role, at.text, at.label))
+                at = None if at.parent is None else nodes[at.parent]
+            steps.reverse()
+            placed.append(PlacedReading(node.raw, 0, path_reading(steps, node.rest)))
+    placed.sort(key=lambda each: each.raw.line)
+    yield from placed
+
+
+def _rooted(nodes: dict[_Id, _Node]) -> set[_Id]:
+    """Messages whose ancestors are all there, up to one without a parent; marks who has replies."""
+    rooted: set[_Id] = set()
+    refused: set[_Id] = set()
+    for identity, node in nodes.items():
+        if node.parent in nodes:
+            nodes[node.parent].has_replies = True
+        chain: dict[_Id, None] = {}
+        at: _Id | None = identity
+        while at is not None and at in nodes and at not in rooted and at not in refused and at not in chain:
+            chain[at] = None
+            at = nodes[at].parent
+        (rooted if at is None or at in rooted else refused).update(chain)
+    return rooted
+
+
+def _why_not_rooted(identity: _Id, nodes: dict[_Id, _Node]) -> str:
+    seen: set[_Id] = set()
+    at = identity
+    while at not in seen:
+        seen.add(at)
+        parent = nodes[at].parent
+        if parent is None or parent not in nodes:
+            whose = "its parent" if at == identity else "an ancestor"
+            return f"parent_missing: {whose} {parent!r} is not in the file"
+        at = parent
+    return f"parent_cycle: {at!r} is its own ancestor"
+
+
+def fits(row: Row) -> bool:
+    """Always: the fields' names are enough."""
+    return True
+
+
+OASST_MESSAGES = Format("oasst_messages", (_KEYS,), fits, read=None, read_file=read_file)

@@ -1,0 +1,294 @@
+"""Files → an inventory: what there is to read, in which format, cut into shards of bounded size."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from assay.core.errors import UserMistake
+from assay.core.text import counted, did_you_mean
+from assay.read.formats import FORMATS, Row, nearest_format, recognised_format, row_of
+from assay.read.parquet import decoder_kept
+from assay.read.remote_inputs import all_copied, remote_files, sweep_copies
+from assay.read.sources import DAMAGED_ROW_GROUP, KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
+from assay.storage.home import Home, contains
+from assay.storage.manifests import (
+    RUN_MANIFEST,
+    UNUSABLE,
+    InputFile,
+    is_damaged_run_manifest,
+    reason_code,
+    run_manifest_in,
+)
+from assay.storage.regular import open_regular, why_not_regular
+from assay.storage.s3 import is_remote
+
+#: Plain lines are cut into shards of about this many bytes.
+SHARD_BYTES = 32 << 20
+
+_READ_BYTES = 1 << 20
+# A file's format is told from its first decodable rows: this many, or as many as these bytes hold.
+_SAMPLE_ROWS = 32
+_SAMPLE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A run of one file's records that is converted, and found again, by itself."""
+
+    file: int
+    """Index into the inventory's files."""
+    offset: int
+    length: int
+    """Bytes; for a file that is not cut, its size on disk."""
+    first_line: int
+    whole: bool
+    """The shard is the whole file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a run reads, in input order. ``sources`` and ``stamps`` run parallel to ``files``."""
+
+    files: tuple[InputFile, ...]
+    sources: tuple[Source, ...]
+    shards: tuple[Shard, ...]
+    stamps: tuple[Stamp, ...]
+    """Each file's, from before its bytes were digested."""
+
+
+@decoder_kept()
+def take_inventory(
+    inputs: Sequence[str],
+    *,
+    format: str = "auto",
+    shard_bytes: int = SHARD_BYTES,
+    within: tuple[str, ...] | None = None,
+    output: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    home: Home | None = None,
+) -> Inventory:
+    """The inventory of ``inputs``: paths, globs or folders, each file once, in the order given.
+
+    A folder stands for its files of known endings, at any depth, and a glob for what it matches,
+    sorted; results of runs among them are left out, and ``say`` is told. UserMistake for what cannot be
+    read, for an unknown format, for a file in the folder ``output``, and where ``within`` names real
+    folders, for a file that is in none of them.
+
+    Objects on S3, ``s3://BUCKET/…``, are all copied to ``home`` first.
+    """
+    if format != "auto" and format not in FORMATS:
+        choices = ["auto", *FORMATS]
+        raise UserMistake(
+            f"unknown format {format!r}{did_you_mean(format, choices)} (there are {', '.join(choices)})"
+        )
+    files: list[InputFile] = []
+    sources: list[Source] = []
+    shards: list[Shard] = []
+    stamps: list[Stamp] = []
+    # All are looked at before the first is read.
+    for name, path in list(_paths(inputs, within, output, say, home)):
+        try:
+            stamps.append(Stamp.of(path))
+            source = sniff(path)
+            chosen = _format_of(source) if format == "auto" else format
+            is_cut = source.container == "lines" and source.compression == "none"
+            is_cut = is_cut and FORMATS[chosen].read_file is None
+            digest, size, cuts = _digest_and_cuts(path, shard_bytes if is_cut else None)
+        except OSError as error:
+            raise UserMistake(f"{name}: cannot be read: {error.strerror or error}") from error
+        except UserMistake as error:
+            raise UserMistake(str(error).replace(path, name)) from error
+        files.append(InputFile(name, digest, size, chosen))
+        sources.append(source)
+        for cut, following in zip(cuts, [*cuts[1:], (size, 0)], strict=True):
+            length = following[0] - cut[0]
+            shards.append(Shard(len(files) - 1, cut[0], length, cut[1], len(cuts) == 1))
+    return Inventory(tuple(files), tuple(sources), tuple(shards), tuple(stamps))
+
+
+def _paths(
+    inputs: Sequence[str],
+    within: tuple[str, ...] | None,
+    output: Path | None,
+    say: Callable[[str], None],
+    home: Home | None,
+) -> Iterator[tuple[str, str]]:
+    """Yield every file once, as a person would name it, and where it is on this machine."""
+    seen: set[str] = set()
+    if not inputs:
+        raise UserMistake("no input given. Name a file, a folder or a glob.")
+    for given in inputs:
+        if is_remote(given):
+            assert home is not None
+            yield from _copies(given, within, home, seen, say)
+            continue
+        for path in _expanded(given, say):
+            try:
+                path.encode()
+            except UnicodeEncodeError:
+                raise UserMistake(f"{path!r}: the name is not UTF-8. Rename the file.") from None
+            _refuse_irregular(path)
+            real = os.path.realpath(path)
+            if output is not None and contains(_replaced(output), real):
+                raise UserMistake(
+                    f"{path}: lies in the output folder, which is replaced as a whole, or in its {UNUSABLE}. "
+                    "Name another output folder, or move the file elsewhere."
+                )
+            if within is not None and not contains([one for one in within if not is_remote(one)], real):
+                raise UserMistake(f"{path}: leads out of the folders that may be read, by a link.")
+            if real not in seen:
+                seen.add(real)
+                yield path, path
+
+
+def _replaced(output: Path) -> tuple[str, str]:
+    """The folders that a run may replace."""
+    real = os.path.realpath(output)
+    return real, f"{real}{UNUSABLE}"
+
+
+def _refuse_irregular(path: str) -> None:
+    """Raise UserMistake where the path leads to nothing, or to what is no regular file."""
+    try:
+        reason = why_not_regular(path)
+    except OSError as error:
+        reason = error.strerror
+    if reason is not None:
+        raise UserMistake(f"{path}: cannot be read: {reason}.")
+
+
+def _copies(
+    given: str, within: tuple[str, ...] | None, home: Home, seen: set[str], say: Callable[[str], None]
+) -> Iterator[tuple[str, str]]:
+    """Yield the address of every object once, and where its copy is."""
+    if within is not None and not f"{given}/".startswith(
+        tuple(f"{one}/" for one in within if is_remote(one))
+    ):
+        raise UserMistake(f"{given}: is not below an address that may be read.")
+    found = [one for one in remote_files(given) if one.address not in seen]
+    sweep_copies(home, say)
+    megabytes = sum(one.found.size for one in found) / 1e6
+    say(f"{given}: {counted(len(found), 'objects')}, {megabytes:,.1f} MB; what is not here is copied first")
+    seen.update(one.address for one in found)
+    yield from zip((one.address for one in found), all_copied(found, home), strict=True)
+
+
+def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
+    """The files that ``given`` stands for, sorted. Results of runs are files only where they are named."""
+    path = Path(given)
+    if not given:
+        raise UserMistake("the input's name is empty. Name a file, a folder or a glob.")
+    if path.is_dir():
+        if _is_of_a_run(given):
+            raise UserMistake(f"{given}: holds the results of a run. Name the file in it that is meant.")
+        found = sorted(_files_below(given, say))
+        if not found:
+            raise UserMistake(f"{given}: the folder holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
+        return found
+    if path.exists():
+        return [given]
+    if glob.has_magic(given):
+        # What is neither a file nor a folder is left in: to leave it out would be to lose it without a word.
+        matched = sorted(name for name in glob.glob(given, recursive=True) if not os.path.isdir(name))
+        folders = sorted({os.path.dirname(name) for name in matched})
+        results = {folder for folder in folders if _holds_results(folder, say)}
+        found = [name for name in matched if os.path.dirname(name) not in results]
+        if not found:
+            but = f" but results of runs: name the file in {min(results)} that is meant" if results else ""
+            raise UserMistake(f"{given}: matches no file{but}.")
+        return found
+    raise UserMistake(f"{given}: there is no such file or folder.")
+
+
+def _holds_results(folder: str, say: Callable[[str], None]) -> bool:
+    """Whether the folder holds the results of a run; tells so."""
+    if not _is_of_a_run(folder):
+        return False
+    say(f"{folder or '.'}: holds the results of a run, which are not read")
+    return True
+
+
+def _is_of_a_run(folder: str) -> bool:
+    """Whether the folder holds the results of a run; UserMistake where that cannot be told."""
+    if run_manifest_in(Path(folder)) is not None:
+        return True
+    manifest = Path(folder) / RUN_MANIFEST
+    if is_damaged_run_manifest(manifest):
+        raise UserMistake(
+            f"{manifest}: looks like the manifest of a run and is damaged, so whether the files beside it "
+            "are results cannot be told. Name the files that are meant, or remove it."
+        )
+    return False
+
+
+def _files_below(folder: str, say: Callable[[str], None]) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise UserMistake(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and not _holds_results(os.path.join(parent, name), say)
+        ]
+        for name in names:
+            if name.lower().endswith(KNOWN_ENDINGS) and not name.startswith("."):
+                yield os.path.join(parent, name)
+
+
+def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list[tuple[int, int]]]:
+    """The file's digest, size, and where its shards begin: (offset, line from 1), in one pass.
+
+    A shard ends at the first line end after ``shard_bytes``; None cuts nothing.
+    """
+    running = hashlib.blake2b(digest_size=16)
+    size = lines = 0
+    cuts = [(0, 1)]
+    with open_regular(path) as file:
+        while chunk := file.read(_READ_BYTES):
+            running.update(chunk)
+            if shard_bytes is not None:
+                counted = 0
+                while (due := cuts[-1][0] + shard_bytes - size) <= len(chunk):
+                    end = chunk.find(b"\n", max(due - 1, counted, 0)) + 1
+                    if not end:
+                        break
+                    lines += chunk.count(b"\n", counted, end)
+                    counted = end
+                    cuts.append((size + end, lines + 1))
+                lines += chunk.count(b"\n", counted)
+            size += len(chunk)
+    if len(cuts) > 1 and cuts[-1][0] == size:
+        cuts.pop()
+    return running.hexdigest(), size, cuts
+
+
+def _format_of(source: Source) -> str:
+    """The format that most of the file's first rows have, else the one that they come nearest to."""
+    rows = list(_first_rows(source))
+    recognised = Counter(name for row in rows if (name := recognised_format(row)))
+    nearest = Counter(nearest_format(row).name for row in rows)
+    for votes in (recognised, nearest):
+        if votes:
+            return votes.most_common(1)[0][0]
+    return "messages"
+
+
+def _first_rows(source: Source) -> Iterator[Row]:
+    held = 0
+    # Of a row that is lost nothing is known, and a file may begin with many.
+    raws = (raw for raw in RawRecords(source) if reason_code(raw.problem or "") != DAMAGED_ROW_GROUP)
+    for raw in islice(raws, 4 * _SAMPLE_ROWS):
+        row = row_of(raw.data)
+        if not isinstance(row, str):
+            yield row
+        held += raw.length
+        if held > _SAMPLE_BYTES:
+            return

@@ -1,0 +1,301 @@
+"""Rows of Parquet files, and of row groups that cannot be decoded how much is lost.
+
+The decoding is done by another process (``parquet_decoder``), since damaged data may end it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from assay.core.errors import AssayError
+from assay.read.parquet_footer import DamagedParquet
+
+# Small row groups are decoded together, up to so many rows or packed bytes.
+_SPAN_ROWS = 16_384
+_SPAN_BYTES = 8 << 20
+# A process that closed its output is about to end, and how is of interest.
+_DYING_SECONDS = 10
+
+#: Signals that what a process does brings on itself. Any other says nothing about the file.
+_OWN_SIGNALS = (
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSEGV,
+    signal.SIGTRAP,
+    signal.SIGXCPU,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Rows that stand in a file and cannot be read."""
+
+    rows: int
+    offset: int
+    """Where the bytes of their row group begin."""
+    length: int
+    """Bytes of their row group."""
+    why: str
+
+
+class _Group(NamedTuple):
+    rows: int
+    offset: int
+    length: int
+
+
+def check_parquet(path: str) -> None:
+    """Nothing, or DamagedParquet where nothing of the file can be read, as its footer is no good."""
+    with _decoder() as decoder:
+        decoder.open(path)
+
+
+def read_rows(path: str, wanted: Sequence[int] | None = None) -> Iterator[tuple[int, list[bytes] | Lost]]:
+    """Yield the rows as JSON objects, in order, some at a time, each time with the first one's number from 0.
+
+    A ``Lost`` stands for rows that cannot be read. ``wanted``, ascending, leaves out row groups none of
+    whose rows are in it. DamagedParquet where the footer is no good, AssayError where decoding fails for
+    reasons that have nothing to do with the file.
+    """
+    with _decoder() as decoder:
+        groups = decoder.open(path)
+        first_row = 0
+        for first, last in _spans(groups):
+            rows = sum(group.rows for group in groups[first : last + 1])
+            if wanted is None or _any_within(wanted, first_row, first_row + rows):
+                yield from _span_rows(decoder, groups, first, last, first_row)
+            first_row += rows
+
+
+def _any_within(wanted: Sequence[int], begin: int, end: int) -> bool:
+    at = bisect_left(wanted, begin)
+    return at < len(wanted) and wanted[at] < end
+
+
+def _spans(groups: Sequence[_Group]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last group of those that are decoded together."""
+    first = rows = size = 0
+    for number, group in enumerate(groups):
+        if number > first and (rows + group.rows > _SPAN_ROWS or size + group.length > _SPAN_BYTES):
+            yield first, number - 1
+            first, rows, size = number, 0, 0
+        rows += group.rows
+        size += group.length
+    if groups:
+        yield first, len(groups) - 1
+
+
+def _span_rows(
+    decoder: _Decoder, groups: Sequence[_Group], first: int, last: int, first_row: int
+) -> Iterator[tuple[int, list[bytes] | Lost]]:
+    try:
+        batches = decoder.rows(first, last)
+    except DamagedParquet as error:
+        if first < last:
+            for number in range(first, last + 1):
+                yield from _span_rows(decoder, groups, number, number, first_row)
+                first_row += groups[number].rows
+            return
+        rows, offset, length = groups[first]
+        if rows:
+            why = f"row group {first + 1} of {len(groups)} cannot be read ({error})"
+            yield first_row, Lost(rows, offset, length, why)
+        return
+    for batch in batches:
+        kept: list[bytes] = []
+        for row in batch:
+            if row.startswith(b"!"):
+                if kept:
+                    yield first_row, kept
+                    first_row += len(kept)
+                    kept = []
+                group = _group_of(groups, first_row)
+                why = f"the row cannot be read ({row[1:].decode()})"
+                yield first_row, Lost(1, group.offset, group.length, why)
+                first_row += 1
+            else:
+                kept.append(row)
+        if kept:
+            yield first_row, kept
+            first_row += len(kept)
+
+
+def _group_of(groups: Sequence[_Group], row: int) -> _Group:
+    for group in groups:
+        if row < group.rows:
+            return group
+        row -= group.rows
+    raise IndexError(row)
+
+
+_COMMAND = [sys.executable, "-P", "-m", "assay.read.parquet_decoder"]
+
+_scopes = 0
+_idle: list[_Decoder] = []
+_guard = threading.Lock()
+
+
+@contextmanager
+def decoder_kept() -> Iterator[None]:
+    """Within it one process decodes one file after the other; without it each file has one of its own."""
+    global _scopes
+    with _guard:
+        _scopes += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _scopes -= 1
+            over = [] if _scopes else _idle[:]
+            del _idle[: len(over)]
+        for decoder in over:
+            decoder.end()
+
+
+@contextmanager
+def _decoder() -> Iterator[_Decoder]:
+    with _guard:
+        decoder = _idle.pop() if _idle else _Decoder()
+    kept = False
+    try:
+        yield decoder
+        kept = True
+    except (DamagedParquet, GeneratorExit):
+        kept = True
+        raise
+    finally:
+        with _guard:
+            # One that was interrupted may have read half a reply.
+            keep = kept and _scopes > 0 and not _idle
+            if keep:
+                _idle.append(decoder)
+        if not keep:
+            decoder.end()
+
+
+class _Decoder:
+    """The parent's side. The child is started when it is needed, and again after a file has ended it."""
+
+    def __init__(self) -> None:
+        self._child: subprocess.Popen[bytes] | None = None
+        self._path = ""
+        self._owed = 0
+        """Replies that were asked for and not read."""
+
+    def open(self, path: str) -> list[_Group]:
+        """The file's row groups; DamagedParquet where it cannot be read at all."""
+        self._path = path
+        letter, content = self._asked({"file": os.path.abspath(path)})
+        assert letter == b"G"
+        return [_Group(*group) for group in json.loads(content)]
+
+    def rows(self, first: int, last: int) -> Iterator[list[bytes]]:
+        """The rows of these groups, decoded now, some at a time; DamagedParquet where one cannot be."""
+        self._asked({"first": first, "last": last})
+        return self._batches()
+
+    def _batches(self) -> Iterator[list[bytes]]:
+        # One batch ahead: the child encodes while the parent works.
+        self._ask({"more": True})
+        while True:
+            letter, content = self._reply()
+            if letter == b"E":
+                return
+            self._ask({"more": True})
+            yield content.split(b"\n")
+
+    def _asked(self, request: dict[str, object]) -> tuple[bytes, bytes]:
+        # What an earlier reader did not wait for, be it a fault, is nothing to this one.
+        with suppress(DamagedParquet, AssayError, OSError):
+            while self._owed:
+                self._reply()
+        if self._child is None:
+            self._start()
+            if "file" not in request:
+                self._asked({"file": os.path.abspath(self._path)})
+        self._ask(request)
+        return self._reply()
+
+    def _start(self) -> None:
+        source = str(Path(__file__).resolve().parents[2])
+        kept = {name: value for name, value in os.environ.items() if name != "RUST_BACKTRACE"}
+        self._child = subprocess.Popen(
+            _COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Where polars tells of a panic; the reply says the same.
+            stderr=subprocess.DEVNULL,
+            env={
+                **kept,
+                "PYTHONPATH": os.pathsep.join(filter(None, [source, kept.get("PYTHONPATH")])),
+                # With more, chance says which of two faults is met first; rows are read no faster.
+                "POLARS_MAX_THREADS": "1",
+            },
+            # Ctrl-C goes to a terminal's whole process group; when the child ends is for the parent to say.
+            start_new_session=True,
+        )
+        self._owed = 0
+
+    def _ask(self, request: dict[str, object]) -> None:
+        assert self._child is not None
+        assert self._child.stdin is not None
+        # Where the child has ended there will be no reply, which says so.
+        with suppress(BrokenPipeError):
+            self._child.stdin.write(json.dumps(request).encode() + b"\n")
+            self._child.stdin.flush()
+        self._owed += 1
+
+    def _reply(self) -> tuple[bytes, bytes]:
+        assert self._child is not None
+        assert self._child.stdout is not None
+        head = self._child.stdout.read(9)
+        size = int.from_bytes(head[1:], "big")
+        content = self._child.stdout.read(size) if len(head) == 9 else b""
+        if len(head) < 9 or len(content) < size:
+            raise self._how_it_ended()
+        self._owed -= 1
+        letter = head[:1]
+        if letter == b"O":
+            number = int(content)
+            raise OSError(number, os.strerror(number), self._path)
+        if letter == b"F":
+            raise DamagedParquet(content.decode())
+        return letter, content
+
+    def _how_it_ended(self) -> Exception:
+        code = self.end(wait_seconds=_DYING_SECONDS)
+        if -code in _OWN_SIGNALS:
+            return DamagedParquet(f"decoding it ends in {signal.Signals(-code).name}")
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return AssayError(
+            f"{self._path}: the process that decodes it was {how}. If memory ran out, free some. Run again."
+        )
+
+    def end(self, wait_seconds: float = 0) -> int:
+        """The exit code of the child, which is killed unless it ends within the time; 0 if none runs."""
+        child, self._child, self._owed = self._child, None, 0
+        if child is None:
+            return 0
+        assert child.stdin is not None
+        assert child.stdout is not None
+        with suppress(BrokenPipeError):
+            child.stdin.close()
+        child.stdout.close()
+        try:
+            return child.wait(wait_seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait()

@@ -1,0 +1,1 @@
+"""What happened: the run's manifest, its summary, its pictures."""

@@ -1,0 +1,315 @@
+"""What a person looks at: the run's manifest, and a summary of it for a terminal, a log or Prefect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from assay import __version__
+from assay.core.text import columns, counted, printable
+from assay.core.versions import installed
+from assay.export.files import ExportedFile
+from assay.export.usable import all_ruled_out, nothing_usable
+from assay.rewards.protocol import ModelSpec
+from assay.score import card_warnings
+from assay.score.languages import DETECTOR
+from assay.score.scoring import ScoringWork
+from assay.storage.manifests import Converted, Filtered, Scored, Shortfall
+
+#: What can change a result, or how it is computed.
+_PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect", *DETECTOR)
+_SHORTFALLS_SHOWN = 5
+
+
+def run_manifest(
+    *,
+    options: Mapping[str, Any],
+    model: ModelSpec | None,
+    converted: Converted,
+    scored: Scored | None,
+    filtered: Filtered,
+    files: Mapping[str, ExportedFile],
+    work: ScoringWork | None,
+    seconds: Mapping[str, float],
+    output: str | None = None,
+) -> dict[str, Any]:
+    """The run's ``manifest.json``, of JSON's own types.
+
+    ``rows`` counts records: ``read`` is the sum of the other three, which ``dropped`` and
+    ``quarantined`` take apart by reason. In ``turns``, ``scored`` are distinct turns that the model
+    rated in this run (0 where ``work`` is None: the stage was cached), ``failed`` are turns without a
+    score, and ``reused`` is every other turn of the records: rated before, or a repetition of one that
+    was. Without scores there is no ``model``. ``output`` is where the results are, where that is not what
+    the options name.
+    """
+    counts = filtered.counts
+    rows = {
+        "read": counts.read,
+        "kept": counts.ok,
+        "dropped": sum(counts.dropped.values()),
+        "quarantined": sum(counts.quarantined.values()),
+    }
+    return {
+        "assay": __version__,
+        "complete": converted.complete,
+        "shortfalls": [asdict(one) for one in converted.shortfalls],
+        "unusable": nothing_usable(counts.read, counts.dropped, counts.quarantined) if counts.read else None,
+        "output": output if output is not None else options.get("output", ""),
+        "rows": rows,
+        "dropped": dict(counts.dropped),
+        "quarantined": dict(counts.quarantined),
+        "lines": converted.lines,
+        "turns": _turns(scored, work),
+        "devices": [
+            {**asdict(one), "tokens_per_second": round(one.tokens_per_second, 1), "busy": round(one.busy, 3)}
+            for one in (work.devices if work else ())
+        ],
+        "warnings": _warnings(scored, model),
+        "failed": dict(scored.failed) if scored else {},
+        "model": _model(model, work.remarks if work else ()) if scored and model else None,
+        "inputs": [
+            {"path": file.path, "digest": file.digest, "size": file.size, "format": file.format}
+            for file in converted.inputs
+        ],
+        "files": {
+            name: {"digest": file.digest, "size": file.size, "rows": file.rows}
+            for name, file in sorted(files.items())
+        },
+        "options": dict(options),
+        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+        "versions": installed(*_PACKAGES),
+    }
+
+
+def _turns(scored: Scored | None, work: ScoringWork | None) -> dict[str, int]:
+    if scored is None:
+        return {"scored": 0, "reused": 0, "failed": 0}
+    rated = work.turns_scored if work else 0
+    failed = sum(scored.failed.values())
+    return {"scored": rated, "reused": max(0, scored.turns - rated - failed), "failed": failed}
+
+
+def _warnings(scored: Scored | None, model: ModelSpec | None) -> dict[str, int]:
+    """What the model's card warns of, and of how many conversations it is true; those of none left out."""
+    if scored is None or model is None:
+        return {}
+    told = card_warnings.told(model)
+    return {told[name]: count for name, count in scored.warnings.items() if count}
+
+
+def _model(model: ModelSpec, remarks: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "fingerprint": model.fingerprint,
+        "family": model.family,
+        "family_named": model.family_named,
+        "read_at": model.read_at,
+        "add_bos": model.add_bos,
+        "attributes": list(model.attributes),
+        "weights": dict(model.weights),
+        "max_tokens": model.max_tokens or None,
+        "over_length": model.over_length,
+        "dtype": model.dtype,
+        "notes": [*model.notes, *remarks],
+    }
+
+
+class _Line(NamedTuple):
+    """A line of the summary: a name, a figure, and words about it."""
+
+    name: str
+    figure: str = ""
+    about: str = ""
+    depth: int = 0
+
+
+class _Section(NamedTuple):
+    title: str
+    lines: list[_Line]
+
+
+def _sections(manifest: Mapping[str, Any]) -> Iterator[_Section]:
+    """Yield what all three summaries say, text from data still as it came."""
+    rows, turns = manifest["rows"], manifest["turns"]
+    yield _Section(
+        "Records",
+        [
+            _Line("read", _count(rows["read"]), _inputs(manifest)),
+            _Line("kept", _count(rows["kept"]), _share(rows["kept"], rows["read"])),
+            _Line("dropped", _count(rows["dropped"]), _share(rows["dropped"], rows["read"])),
+            *_reasons(manifest["dropped"]),
+            _Line("quarantined", _count(rows["quarantined"]), _share(rows["quarantined"], rows["read"])),
+            *_reasons(manifest["quarantined"]),
+        ],
+    )
+    if manifest["model"] is not None:
+        yield _Section(
+            "Turns",
+            [
+                _Line("scored", _count(turns["scored"]), f"by {manifest['model']['name']}"),
+                _Line("reused", _count(turns["reused"]), "from the store, or repeated"),
+                _Line("failed", _count(turns["failed"])),
+                *_reasons(manifest["failed"]),
+            ],
+        )
+    if manifest["seconds"]:
+        seconds = manifest["seconds"]
+        stages = ", ".join(f"{stage} {value:,.1f}" for stage, value in seconds.items())
+        yield _Section("Time", [_Line("seconds", f"{sum(seconds.values()):,.1f}", stages)])
+    if manifest["files"]:
+        yield _Section(
+            "Results",
+            [
+                _Line(name, _count(file["rows"]), f"row{'s' * (file['rows'] != 1)}, {_bytes(file['size'])}")
+                for name, file in manifest["files"].items()
+            ],
+        )
+
+
+def _remarks(manifest: Mapping[str, Any]) -> list[str]:
+    """Sentences that a person should not miss."""
+    remarks = list(manifest["model"]["notes"]) if manifest["model"] is not None else []
+    rows, dropped = manifest["rows"], manifest["dropped"]
+    remarks += filter(
+        None,
+        [
+            nothing_usable(rows["read"], dropped, manifest["quarantined"]),
+            all_ruled_out(rows["read"], rows["kept"], dropped),
+        ],
+    )
+    remarks += [
+        f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {told}."
+        for told, count in manifest.get("warnings", {}).items()
+    ]
+    shortfalls = [Shortfall(**one) for one in manifest.get("shortfalls", ())]
+    remarks += [f"{line}." for line in shortfalls_told(shortfalls)]
+    return remarks
+
+
+def shortfalls_told(shortfalls: Sequence[Shortfall]) -> list[str]:
+    """A line for each of the first inputs that are not complete, and one for the others."""
+    told = [str(one) for one in shortfalls[:_SHORTFALLS_SHOWN]]
+    if more := len(shortfalls) - len(told):
+        told.append(f"{more:,} more inputs are cut short or damaged; manifest.json lists them")
+    return told
+
+
+def _reasons(counts: Mapping[str, int]) -> Iterator[_Line]:
+    """Yield a line a reason, the most frequent first."""
+    for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        yield _Line(reason, _count(count), depth=1)
+
+
+def _inputs(manifest: Mapping[str, Any]) -> str:
+    files, lines = len(manifest["inputs"]), manifest["lines"]
+    return f"from {_count(lines)} line{'s' * (lines != 1)} of {_count(files)} file{'s' * (files != 1)}"
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _share(part: int, whole: int) -> str:
+    """``part`` in percent; never 0% or 100% where that is not exact."""
+    if not whole or not part:
+        return ""
+    percent = 100 * part / whole
+    if percent < 0.1:
+        return "< 0.1%"
+    if 99.9 < percent < 100:
+        return "> 99.9%"
+    return f"{percent:.1f}%"
+
+
+def _bytes(size: int) -> str:
+    amount = float(size)
+    for unit in ("bytes", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def _output(manifest: Mapping[str, Any]) -> str:
+    return str(manifest["output"])
+
+
+def summary_table(manifest: Mapping[str, Any]) -> Table:
+    """The summary for a terminal. Text from data is never markup, and cannot command the terminal."""
+    rows = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    rows.add_column(overflow="fold", max_width=44)
+    rows.add_column(justify="right", no_wrap=True)
+    rows.add_column(overflow="fold")
+    for number, section in enumerate(_sections(manifest)):
+        if number:
+            rows.add_row("")
+        output = f"in {_output(manifest)}" if section.title == "Results" and _output(manifest) else ""
+        rows.add_row(Text(section.title, style="bold"), "", Text(printable(output)))
+        for line in section.lines:
+            style = "dim" if line.depth else ""
+            rows.add_row(
+                Padding(Text(printable(line.name), style=style), (0, 0, 0, 2 * (line.depth + 1))),
+                Text(line.figure, style=style),
+                Text(printable(line.about), style="dim"),
+            )
+    remarks = [Text(f"! {printable(remark)}", style="yellow") for remark in _remarks(manifest)]
+    frame = Table.grid()
+    frame.add_row(Group(rows, *([Text(""), *remarks] if remarks else [])))
+    return frame
+
+
+def summary_text(manifest: Mapping[str, Any]) -> str:
+    """The summary as plain lines, for a log: nothing folded, nothing but text."""
+    sections = list(_sections(manifest))
+    names = [columns(_indented(line)) for section in sections for line in section.lines]
+    name_width = min(max(names, default=0), 44)
+    figure_width = max((len(line.figure) for section in sections for line in section.lines), default=0)
+    written = []
+    for section in sections:
+        output = f" in {printable(_output(manifest))}" if section.title == "Results" else ""
+        written.append(f"{section.title}{output.rstrip() if _output(manifest) else ''}")
+        for line in section.lines:
+            name = _indented(line)
+            space = " " * (name_width - columns(name))
+            written.append(f"{name}{space}  {line.figure:>{figure_width}}  {printable(line.about)}".rstrip())
+    written += [f"! {printable(remark)}" for remark in _remarks(manifest)]
+    return "\n".join(written) + "\n"
+
+
+def _indented(line: _Line) -> str:
+    return "  " * (line.depth + 1) + printable(line.name)
+
+
+def summary_markdown(manifest: Mapping[str, Any]) -> str:
+    """The summary as Markdown. Text from data is escaped: it can be neither markup nor a link."""
+    written = [f"> {escaped(remark)}\n" for remark in _remarks(manifest)]
+    for section in _sections(manifest):
+        title = section.title
+        if title == "Results" and _output(manifest):
+            title = f"Results in {escaped(_output(manifest))}"
+        written.append(f"### {title}\n\n| | | |\n|:--|--:|:--|")
+        for line in section.lines:
+            name = "&emsp;" * line.depth + escaped(line.name)
+            written.append(f"| {name} | {escaped(line.figure)} | {escaped(line.about)} |")
+        written.append("")
+    return "\n".join(written)
+
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+
+
+def escaped(text: str) -> str:
+    """``text`` as Markdown that renders as it, and as nothing else, on one line.
+
+    CommonMark takes a backslash before any ASCII punctuation for that character itself, which also
+    keeps addresses from becoming links; what HTML obeys is written as an entity.
+    """
+    return _PUNCTUATION.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), printable(text))

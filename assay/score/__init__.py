@@ -1,0 +1,1 @@
+"""Records → scores: what is missing is planned, scored by workers or services, and stored."""

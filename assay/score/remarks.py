@@ -1,0 +1,63 @@
+"""What a model told of other numbers that it could have meant, kept with its scores.
+
+It is found when the model is opened. A later run that finds every score stored opens no model, and
+publishes the same numbers: it says so from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from assay.rewards.protocol import ModelSpec, Remark
+from assay.storage.home import Home, written_whole
+from assay.storage.sealed import Altered, sealed_json, unsealed
+
+
+def sentences(remarks: Iterable[Remark], model: ModelSpec) -> tuple[str, ...]:
+    """The remarks as the user is told them, once each, without those whose option is given by now."""
+    open_ones = (remark for remark in remarks if getattr(model, remark.settled_by) is None)
+    return tuple(dict.fromkeys(f"{model.name}: {remark.told}" for remark in open_ones))
+
+
+def keep(remarks: Iterable[Remark], model: ModelSpec, home: Home) -> None:
+    """Write down all that the model told in this run.
+
+    A former remark stays where this run told none on the same option: an option that is given now need
+    not be given next time, and the scores are the same.
+    """
+    new = tuple(dict.fromkeys(remarks))
+    told_anew = {remark.settled_by for remark in new}
+    former = [remark for remark in kept(model, home) if remark.settled_by not in told_anew]
+    content = {"remarks": msgspec.to_builtins([*former, *new])}
+    with written_whole(_file(model, home)) as temporary:
+        temporary.write_bytes(sealed_json(content, about=_about(model)))
+
+
+def kept(model: ModelSpec, home: Home, say: Callable[[str], None] = lambda line: None) -> tuple[Remark, ...]:
+    """The remarks of whichever run opened the model of these scores; ``say`` is told of a damaged file.
+
+    None where the file is missing or damaged: no score depends on it.
+    """
+    path = _file(model, home)
+    try:
+        content = unsealed(path.read_bytes(), about=_about(model))
+        return msgspec.convert(content.get("remarks"), tuple[Remark, ...])
+    except FileNotFoundError:
+        return ()
+    except (OSError, Altered, msgspec.ValidationError) as error:
+        say(
+            f"{path}: cannot be read, is damaged, or another model's ({error}). It says whether the model "
+            "could have meant other numbers; flows.verify finds that out again"
+        )
+        return ()
+
+
+def _file(model: ModelSpec, home: Home) -> Path:
+    return home.scores / model.fingerprint / "remarks.json"
+
+
+def _about(model: ModelSpec) -> str:
+    return f"remarks of {model.fingerprint}"

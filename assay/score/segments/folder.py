@@ -1,0 +1,93 @@
+"""Segments as files of one folder, on a file system that everybody who writes them shares.
+
+A segment is written to a temporary name and renamed. One that does not match its name any more is set aside.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from assay.storage.disk import full_disk_named
+from assay.storage.home import digest_of_content, digest_of_file, sync
+from assay.storage.private import FILE, make_private, opener
+
+_SET_ASIDE = "set-aside"
+_WAIT_NOTICE_SECONDS = 1.0
+_WAITING = "another run is scoring with this model; waiting for it to finish, then taking its scores"
+
+
+class SegmentFolder:
+    """The segments of one fingerprint, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = str(folder)
+        self._folder = folder
+
+    def holds_any(self) -> bool:
+        """Whether there is a segment, intact or not."""
+        return any(self._folder.glob("*.parquet"))
+
+    def intact(self, warn: Callable[[str], None] | None) -> list[Path]:
+        """Every segment that matches its name; with ``warn`` a damaged one is set aside."""
+        found = []
+        for path in sorted(self._folder.glob("*.parquet")):
+            if digest_of_file(path) == path.stem:
+                found.append(path)
+                continue
+            if warn is None:
+                continue
+            aside = self._folder / _SET_ASIDE / path.name
+            make_private(aside.parent)
+            path.replace(aside)
+            warn(f"score store: segment {path} is damaged; set aside as {aside}, its turns are scored again")
+        return found
+
+    def hold(self, digests: Iterable[str]) -> bool:
+        """Whether all of these are there and match their names."""
+        paths = {digest: self._folder / f"{digest}.parquet" for digest in digests}
+        return all(path.is_file() and digest_of_file(path) == digest for digest, path in paths.items())
+
+    def keep(self, data: bytes) -> str:
+        """The digest of the data, under which it is a segment from now on."""
+        make_private(self._folder)
+        digest = digest_of_content(data)
+        temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
+        with full_disk_named(self._folder):
+            try:
+                with open(temporary, "xb", opener=opener) as file:
+                    file.write(data)
+                sync(temporary)
+                temporary.replace(self._folder / f"{digest}.parquet")
+            finally:
+                temporary.unlink(missing_ok=True)
+        return digest
+
+    @contextmanager
+    def planning(self, say: Callable[[str], None], heed: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        """Hold the one lock of this fingerprint.
+
+        It is the kernel's, which goes with its process, however that ends. Temporary files that
+        killed writers left are removed.
+        """
+        make_private(self._folder)
+        lock = filelock.FileLock(self._folder / ".lock", mode=FILE)
+        told = False
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=_WAIT_NOTICE_SECONDS)
+            except filelock.Timeout:
+                if not told:
+                    say(_WAITING)
+                told = True
+                heed()
+        try:
+            for leftover in self._folder.glob(".*.tmp"):
+                leftover.unlink(missing_ok=True)
+            yield heed
+        finally:
+            lock.release()

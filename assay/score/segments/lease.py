@@ -1,0 +1,152 @@
+"""A lock that is an object on S3: taken on a condition, renewed while its holder lives, else taken over.
+
+No clocks are compared. Whoever waits watches the object's ETag, which every renewal changes; once it has
+stood still for as long as its holder promised to renew it, it may be replaced, on the condition that it
+still has that ETag. Two can hold it for a moment (a holder that was suspended and does not know yet), so it
+guards against work done twice and not against anything that would do harm.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import msgspec
+
+from assay.core.errors import Resumable, StoreFault
+from assay.storage.s3 import Objects
+
+#: A holder that has not renewed its lease for so long is taken to be dead.
+LEASE_SECONDS = 30.0
+
+_BEATS_A_LEASE = 6
+_LOOKS_A_LEASE = 15
+# Of a lease: a renewal that hangs, in connecting too, leaves the time for another.
+_PATIENCE = 1 / 4
+
+
+class _Holder(msgspec.Struct, frozen=True):
+    host: str
+    pid: int
+    token: str
+    lease_seconds: float
+    beat: int = 0
+    """Makes every renewal another content, and so another ETag."""
+    released: bool = False
+
+    def __str__(self) -> str:
+        return f"host {self.host}, pid {self.pid}"
+
+
+class Lease:
+    """A lease on the object of that name; for one ``with`` statement."""
+
+    def __init__(self, objects: Objects, name: str) -> None:
+        self._objects = objects
+        self._renewing = objects.asked_once(LEASE_SECONDS * _PATIENCE)
+        self._name = name
+        self._mine = _Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, LEASE_SECONDS)
+        self._etag = ""
+        self._lost_to: str | None = None
+        self._ending = threading.Event()
+
+    @contextmanager
+    def held(
+        self, say: Callable[[str], None], heed: Callable[[], None] = lambda: None
+    ) -> Iterator[Callable[[], None]]:
+        """Yield, with the lease, ``heed`` and a check that raises Resumable where another has it by now.
+
+        ``heed`` is also called while this waits for the lease; what it raises ends the waiting.
+        """
+
+        def heed_and_check() -> None:
+            heed()
+            self._check()
+
+        self._etag = self._taken(say, heed)
+        renewing = threading.Thread(target=self._renew_until_the_end, daemon=True, name="lease")
+        renewing.start()
+        try:
+            yield heed_and_check
+        finally:
+            self._ending.set()
+            renewing.join(self._mine.lease_seconds)
+            # What another took is not touched; a lease that cannot be given back runs out.
+            with suppress(StoreFault):
+                self._renewing.replace(self._name, self._body(released=True), etag=self._etag)
+
+    def _check(self) -> None:
+        if self._lost_to is not None:
+            raise Resumable(
+                f"{self._objects.address}: another run ({self._lost_to}) scores with this model now. It took "
+                f"this one for dead, as it was not heard of for {self._mine.lease_seconds:.0f} s. What is "
+                "scored is stored, and the same command goes on from there"
+            )
+
+    def _taken(self, say: Callable[[str], None], heed: Callable[[], None]) -> str:
+        """The ETag of the object that says that the lease is ours, once it is."""
+        told = watched = ""
+        since = time.monotonic()
+        while True:
+            etag = None
+            content = self._objects.read(self._name)
+            if content is None:
+                etag = self._objects.create(self._name, self._body())
+            else:
+                holder = _decoded(content.data)
+                if holder.token == self._mine.token:
+                    return content.etag
+                if content.etag != watched:
+                    watched, since = content.etag, time.monotonic()
+                if holder.released:
+                    etag = self._objects.replace(self._name, self._body(), etag=content.etag)
+                elif time.monotonic() - since >= holder.lease_seconds:
+                    say(f"that run ({holder}) was not heard of for {holder.lease_seconds:.0f} s; going on")
+                    etag = self._objects.replace(self._name, self._body(), etag=content.etag)
+                elif told != holder.token:
+                    told = holder.token
+                    say(
+                        f"another run ({holder}) is scoring with this model; waiting for it to finish, then "
+                        "taking its scores"
+                    )
+            if etag is not None:
+                return etag
+            heed()
+            time.sleep(self._mine.lease_seconds / _LOOKS_A_LEASE)
+
+    def _renew_until_the_end(self) -> None:
+        beat = 0
+        while self._lost_to is None and not self._ending.wait(self._mine.lease_seconds / _BEATS_A_LEASE):
+            beat += 1
+            # Where S3 is away, the next beat tells whether the lease is still ours.
+            with suppress(StoreFault):
+                self._renew(beat)
+
+    def _renew(self, beat: int) -> None:
+        etag = self._renewing.replace(self._name, self._body(beat=beat), etag=self._etag)
+        if etag is None:
+            content = self._renewing.read(self._name)
+            if content is None:
+                etag = self._renewing.create(self._name, self._body(beat=beat))
+            elif (holder := _decoded(content.data)).token == self._mine.token:
+                # The answer to a renewal was lost, and botocore sent it again.
+                etag = content.etag
+            else:
+                self._lost_to = str(holder)
+        self._etag = etag or self._etag
+
+    def _body(self, *, beat: int = 0, released: bool = False) -> bytes:
+        return msgspec.json.encode(msgspec.structs.replace(self._mine, beat=beat, released=released))
+
+
+def _decoded(data: bytes) -> _Holder:
+    """Who holds it; somebody unknown, where another program wrote the object."""
+    try:
+        return msgspec.json.decode(data, type=_Holder)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Holder("unknown", 0, "", LEASE_SECONDS)

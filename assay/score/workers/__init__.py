@@ -1,0 +1,1 @@
+"""Dask workers: where they run, and how shards reach them."""

@@ -1,0 +1,1 @@
+"""Scores → decisions: rules are parsed, and every record gets a decision."""

@@ -1,0 +1,206 @@
+"""What becomes of every record: kept, or dropped or quarantined with a reason.
+
+In this order, the first that applies: what convert said; a turn without a score (quarantined); no
+SteerLM row where one is asked for (dropped); a rule that does not hold for the last turn (dropped).
+Rules are looked at only where every turn has its scores, so a missing score neither passes nor fails
+one. Of a run that stops before scoring no turn is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from assay.core.errors import AssayError, InputFault
+from assay.select.rules import Rules
+from assay.storage.disk import full_disk_named, read_artifact
+from assay.storage.home import Artifact, Home, digest_of_bytes, sweep, written_whole
+from assay.storage.manifests import (
+    Converted,
+    ConvertedPiece,
+    Counts,
+    Filtered,
+    FilteredPiece,
+    Scored,
+    reason_code,
+)
+
+STAGE_VERSION = 1
+
+#: Reason code of a record that a SteerLM row cannot express, where one is to be written.
+NOT_STEERLM = "not_steerlm"
+#: Reason code of a score that is NaN or infinite and came without a reason.
+NOT_A_NUMBER = "not_a_number"
+#: Reason code of a score that is missing and came without a reason.
+NO_SCORE = "no_score"
+#: Reason code of a record without any turn.
+NO_TURN = "no_turn"
+
+_RULE = "rule"
+_STEERLM_EXPORT = "steerlm"
+
+
+def counted_as(reason: str) -> str:
+    """The key of ``Counts`` that a reason counts under: its code; for a rule, the whole text.
+
+    Rules are few and every record that one drops has the same reason, so it is the rule a person
+    wants to see beside the number, not that it was one.
+    """
+    code = reason_code(reason)
+    return reason if code == _RULE else code
+
+
+def filter_key(converted: Converted, scored: Scored | None, *, rules: Rules, exports: Sequence[str]) -> str:
+    """A digest of all that the decisions depend on, also how the rules are spelled: reasons quote them."""
+    return digest_of_bytes(
+        b"filter %d" % STAGE_VERSION,
+        converted.digest.encode(),
+        scored.fingerprint.encode() if scored else b"",
+        "\n".join(scored.attributes if scored else ()).encode(),
+        "\n".join(piece.scores.digest for piece in (scored.pieces if scored else ())).encode(),
+        "\n".join(rules.canonical).encode(),
+        "\n".join(rules.texts).encode(),
+        b"steerlm" if _STEERLM_EXPORT in exports else b"",
+    )
+
+
+def filter_records(
+    converted: Converted, scored: Scored | None, *, rules: Rules, exports: Sequence[str], home: Home
+) -> Filtered:
+    """A decision a record, written below ``home.artifacts/filter``, one piece in memory at a time.
+
+    Without scores there can be no rules.
+    """
+    if scored is None and rules.rules:
+        raise TypeError("rules are about scores, and there are none")
+    folder = home.artifacts / "filter" / filter_key(converted, scored, rules=rules, exports=exports)
+    tallies: list[tuple[str, str | None, int]] = []
+    pieces = []
+    with full_disk_named(folder):
+        sweep(folder)
+        for number, piece in enumerate(converted.pieces):
+            records = read_artifact(piece.records, home, ["row", "outcome", "reason", "steerlm_gap"])
+            if scored is None:
+                judged = _unjudged(records)
+            else:
+                judged = _judged(records, piece, number, scored, rules, home)
+            decisions = _decisions(judged, steerlm_wanted=_STEERLM_EXPORT in exports)
+            path = folder / f"decisions-{number:06d}.parquet"
+            with written_whole(path) as temporary:
+                decisions.write_parquet(temporary)
+            pieces.append(FilteredPiece(Artifact.of(path, home)))
+            tallies += (
+                (outcome, reason and counted_as(reason), count)
+                for outcome, reason, count in decisions.group_by("outcome", "reason").len().iter_rows()
+            )
+    return Filtered(tuple(pieces), Counts.tallied(tallies))
+
+
+def refuse_quarantine(converted: Converted, filtered: Filtered, home: Home) -> None:
+    """Nothing, or InputFault that names the first record that is quarantined, where there is one."""
+    if not filtered.counts.quarantined:
+        return
+    for piece, decided in zip(converted.pieces, filtered.pieces, strict=True):
+        decisions = read_artifact(decided.decisions, home, ["row", "outcome", "reason"])
+        bad = decisions.filter(pl.col("outcome") == "quarantined").head(1)
+        if bad.height:
+            places = read_artifact(piece.records, home, ["row", "line"])
+            line, reason = bad.join(places, on="row").select("line", "reason").row(0)
+            raise InputFault(f"{piece.file}:{line}: {reason}")
+
+
+def _unjudged(records: pl.DataFrame) -> pl.DataFrame:
+    """The records as though every turn had its scores."""
+    no_reason = pl.lit(None, pl.String)
+    return records.with_columns(
+        no_reason.alias("unscored"), pl.lit(True).alias("has_turn"), no_reason.alias("broken")
+    )
+
+
+def _judged(
+    records: pl.DataFrame,
+    piece: ConvertedPiece,
+    number: int,
+    scored: Scored,
+    rules: Rules,
+    home: Home,
+) -> pl.DataFrame:
+    """The records with ``unscored`` and ``broken``, reasons or null, and ``has_turn``, true or null."""
+    attributes, scores = scored.attributes, scored.pieces[number].scores
+    turns = read_artifact(scores, home, ["row", "turn", *attributes, *scored.warnings, "reason"])
+    if turns.height != piece.turn_count:
+        raise AssayError(
+            f"{home.artifacts / scores.path}: {turns.height} turns where the piece has "
+            f"{piece.turn_count}. Remove it and run again: it is made anew."
+        )
+    unscored = (
+        turns.filter(_is_unscored(attributes))
+        .unique(subset="row", keep="first", maintain_order=True)
+        .select("row", _reason_of_turn(attributes).alias("unscored"))
+    )
+    last = turns.unique(subset="row", keep="last", maintain_order=True).select(
+        "row", pl.lit(True).alias("has_turn"), _first_broken_rule(rules).alias("broken")
+    )
+    return records.join(unscored, on="row", how="left", maintain_order="left").join(
+        last, on="row", how="left", maintain_order="left"
+    )
+
+
+def _decisions(judged: pl.DataFrame, *, steerlm_wanted: bool) -> pl.DataFrame:
+    """``row``, ``outcome``, ``reason`` of every record of a piece."""
+    gap = pl.col("steerlm_gap") if steerlm_wanted else pl.lit(None, dtype=pl.String)
+    ok = pl.col("outcome") == "ok"
+    fault = pl.coalesce(
+        "unscored",
+        pl.when(pl.col("has_turn").is_null()).then(pl.lit(f"{NO_TURN}: no assistant message to rate")),
+    )
+    return judged.select(
+        "row",
+        pl.when(~ok)
+        .then("outcome")
+        .when(fault.is_not_null())
+        .then(pl.lit("quarantined"))
+        .when(gap.is_not_null() | pl.col("broken").is_not_null())
+        .then(pl.lit("dropped"))
+        .otherwise(pl.lit("kept"))
+        .alias("outcome"),
+        pl.when(~ok)
+        .then("reason")
+        .otherwise(pl.coalesce(fault, pl.lit(f"{NOT_STEERLM}: ") + gap, "broken"))
+        .alias("reason"),
+    )
+
+
+def _is_unscored(attributes: tuple[str, ...]) -> pl.Expr:
+    """True for a turn that lacks a finite number for one of the attributes, or has a reason for none."""
+    return pl.any_horizontal(
+        [pl.col("reason").is_not_null()]
+        + [pl.col(attribute).is_null() | ~pl.col(attribute).is_finite() for attribute in attributes]
+    ).fill_null(True)
+
+
+def _reason_of_turn(attributes: tuple[str, ...]) -> pl.Expr:
+    """The turn's reason with the turn named behind its code: ``too_long: turn 2: 5000 tokens``."""
+    any_null = pl.any_horizontal([pl.col(attribute).is_null() for attribute in attributes])
+    reason = pl.coalesce("reason", pl.when(any_null).then(pl.lit(NO_SCORE)).otherwise(pl.lit(NOT_A_NUMBER)))
+    code_and_detail = reason.str.splitn(":", 2)
+    detail = code_and_detail.struct.field("field_1").str.strip_chars()
+    return pl.concat_str(
+        code_and_detail.struct.field("field_0"),
+        pl.lit(": turn "),
+        pl.col("turn").cast(pl.String),
+        pl.when(detail.is_null() | (detail == "")).then(pl.lit("")).otherwise(pl.lit(": ") + detail),
+    )
+
+
+def _first_broken_rule(rules: Rules) -> pl.Expr:
+    """The reason of the first rule that does not hold; null where all hold."""
+    return pl.coalesce(
+        [
+            # A null would be a turn without scores; it is quarantined, and breaks the rule if it is not.
+            pl.when(rule.predicate.expression().fill_null(False)).then(None).otherwise(pl.lit(rule.reason))
+            for rule in rules.rules
+        ]
+        or [pl.lit(None, dtype=pl.String)]
+    )

@@ -1,0 +1,1 @@
+"""Does this set-up give the scores that it should?"""

@@ -1,0 +1,537 @@
+"""Does this set-up give the scores that a model's card publishes, and the same ones whatever goes with them?
+
+Every check measures a deviation and holds it to a tolerance; none decides for a person what it means
+that a published number does not come out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay import __version__
+from assay.core.errors import ModelFault, UserMistake
+from assay.core.schema import UNSEEN_TEXT, Conversation, Message, turn_positions
+from assay.core.versions import installed
+from assay.rewards.fingerprint import weights_digests
+from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
+from assay.rewards.published import CATALOG, Published
+from assay.rewards.remote.endpoints import ReadBlock
+from assay.score.workers.cluster import ClusterOptions, connected
+from assay.score.workers.open_model import let_go, opened, using
+from assay.storage.home import written_whole
+from assay.storage.manifests import run_manifest_in
+from assay.storage.private import make_private, usual_file_mode
+from assay.storage.regular import read_regular
+from assay.storage.sealed import DIGEST, is_as_sealed, sealed
+
+#: How far one and the same turn's scores may be apart, times ``max(1, |score|)``. For fp32 it is what
+#: Assay promises; the others are what rounding to 11 and 8 bits of mantissa was seen to do.
+TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+
+_SERVED_DTYPE = "bfloat16"
+
+#: How far a score may be from the one that its authors print, as a share of it. They ran other hardware
+#: and other kernels. A share of at least 0.1, or a score near zero could not be met.
+PUBLISHED_SHARE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+_SMALLEST_SCALE = 0.1
+
+#: A list a conversation, in it the values of every turn.
+Scores = list[list[tuple[float, ...]]]
+
+#: Tokens of a batch: every sequence by itself, a few together, most of them.
+_BUDGETS = (1, 64, 1024)
+
+_GOLDEN_VERSION = 1
+_GOLDEN = "golden rows"
+_PACKAGES = ("torch", "transformers", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check measured."""
+
+    name: str
+    passed: bool | None
+    """None where it does not apply to this model."""
+    measured: str
+    allowed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Scores that were recorded, to be compared with later or elsewhere."""
+
+    model: str
+    fingerprint: str
+    attributes: tuple[str, ...]
+    dtype: str
+    versions: dict[str, str | None]
+    rows: tuple[tuple[Conversation, tuple[tuple[float, ...], ...]], ...]
+    """Conversations and, for every turn, its values."""
+    weights: dict[str, str] | None = None
+    """The digest of every file of weights; None of a service, and where none were recorded."""
+
+
+def probe_conversations() -> list[Conversation]:
+    """Conversations of many lengths, of one turn and several, in several scripts, always the same."""
+    talks: list[tuple[tuple[str, str], ...]] = [
+        (("user", "What is 1+1?"), ("assistant", "1+1=2")),
+        (("user", "What is 1+1?"), ("assistant", "1+1=3")),
+        (
+            ("system", "Answer in one sentence."),
+            ("user", "Why is the sky blue?"),
+            ("assistant", "Air scatters short waves of light more than long ones."),
+            ("user", "And at sunset?"),
+            ("assistant", "The light's way through the air is longer, and what is left of it is red."),
+        ),
+        (
+            ("user", "Write a function that adds two numbers."),
+            ("assistant", "def add(a, b):\n    return a + b\n"),
+            ("user", "Now with types."),
+            ("assistant", "def add(a: int, b: int) -> int:\n    return a + b\n"),
+            ("user", "Thanks!"),
+            ("assistant", "You are welcome."),
+        ),
+        (("user", "Wie heißt die Hauptstadt von Österreich?"), ("assistant", "Wien.")),
+        (("user", "请用一句话介绍北京。"), ("assistant", "北京是中国的首都，有三千多年的历史。")),
+        (("user", "Назови три реки."), ("assistant", "Волга, Дон и Лена.")),
+    ]
+    for length in (3, 17, 60, 110):
+        answer = " ".join(f"Point {number}: it depends on the case at hand." for number in range(length // 3))
+        talks.append((("user", f"Give me {length} reasons."), ("assistant", answer or "None.")))
+    return [tuple(Message(role, content) for role, content in talk) for talk in talks]
+
+
+def verify(spec: ModelSpec, *, cluster: ClusterOptions, say: Callable[[str], None]) -> list[Check]:
+    """Every check of the model, in the order they ran. Loads it in this process, then in the workers.
+
+    Of a scheduler's workers so many are asked as ``cluster`` says. By then this process has let go of the
+    model: workers that are started here get its GPUs.
+    """
+    from assay.rewards.local.device_memory import give_back
+
+    conversations, alone, checks = _checked_here(spec, say)
+    let_go()
+    give_back()
+    say(f"{'asking' if cluster.scheduler_address else 'starting'} {cluster.workers} workers")
+    return [*checks, _workers(spec, conversations, alone, cluster)]
+
+
+def _checked_here(
+    spec: ModelSpec, say: Callable[[str], None]
+) -> tuple[list[Conversation], Scores, list[Check]]:
+    """The probe conversations, their scores one at a time, and the checks that need this process alone."""
+    say(f"loading {spec.name} ({spec.dtype})")
+    model = opened(spec)
+    conversations, alone = _scored_alone(model, spec)
+    left_out = len(probe_conversations()) - len(conversations)
+    if left_out:
+        say(f"{left_out} probe conversations are left out, which the model does not take whole")
+    say(f"scoring {len(conversations)} conversations in every way")
+    checks = [
+        *_published(model, spec),
+        *_differences(model),
+        *_template(model, spec),
+        _neighbours(model, spec, conversations, alone),
+        _padding_side(model, spec, conversations, alone),
+        _batch_budget(model, spec, conversations, alone),
+        _single_pass(model, spec, conversations, alone),
+    ]
+    return conversations, alone, checks
+
+
+def verify_service(
+    spec: ModelSpec,
+    local: ModelSpec | None,
+    *,
+    read_block: ReadBlock | None = None,
+    say: Callable[[str], None],
+) -> list[Check]:
+    """The checks that a service can be put to; ``local`` is the same model on this machine, if it is there.
+
+    Which numbers a service computes in is not known: it is held to the tolerance of bfloat16, in which
+    big reward models are served. ``read_block`` looks up the secret block that holds its key.
+    """
+    endpoint = spec.endpoint
+    if endpoint is None:
+        raise ModelFault(f"model {spec.name} is no service")
+    as_published = dataclasses.replace(spec, name=endpoint.model, dtype=_SERVED_DTYPE)
+    say(f"asking {spec.name} ({endpoint.kind})")
+    model = _model(spec, read_block)
+    conversations, alone = _scored_alone(model, spec)
+    together = model.score([_whole(conversation) for conversation in conversations])
+    return [
+        *_published(model, as_published),
+        _compared("all at once", together, alone, _SERVED_DTYPE),
+        _as_local(spec, local, conversations, alone),
+    ]
+
+
+def _model(spec: ModelSpec, read_block: ReadBlock | None) -> RewardModel:
+    """The model in this process; a service with a key that only ``read_block`` may know how to find."""
+    if spec.endpoint is None:
+        return opened(spec)
+    from assay.rewards.remote.service import ServiceModel
+
+    return ServiceModel(spec, read_block=read_block)
+
+
+def _as_local(
+    spec: ModelSpec, local: ModelSpec | None, conversations: list[Conversation], served: Scores
+) -> Check:
+    """Whether the local model gives the scores that the service gives, attribute by attribute."""
+    name = "the same model on this machine"
+    if local is None:
+        return Check(name, None, "none was named")
+    missing = [attribute for attribute in spec.attributes if attribute not in local.attributes]
+    if missing:
+        return Check(name, False, f"{local.name} does not rate {', '.join(missing)}")
+    places = [local.attributes.index(attribute) for attribute in spec.attributes]
+    outcomes = [
+        [
+            one
+            if one.values is None
+            else dataclasses.replace(one, values=tuple(one.values[place] for place in places))
+            for one in turns
+        ]
+        for turns in opened(local).score([_whole(conversation) for conversation in conversations])
+    ]
+    return _compared(name, outcomes, served, _SERVED_DTYPE)
+
+
+def _scored_alone(model: RewardModel, spec: ModelSpec) -> tuple[list[Conversation], Scores]:
+    """The probe conversations that this model takes whole, and their scores, one conversation at a time."""
+    conversations, scores = [], []
+    reasons = []
+    for conversation in probe_conversations():
+        (outcomes,) = model.score([_whole(conversation)])
+        values = [outcome.values for outcome in outcomes if outcome.values is not None]
+        if len(values) == len(outcomes):
+            conversations.append(conversation)
+            scores.append(values)
+        else:
+            reasons += [outcome.reason for outcome in outcomes if outcome.reason is not None]
+    if not conversations:
+        raise ModelFault(f"model {spec.name} gives no score to any probe conversation: {reasons[0]}")
+    return conversations, scores
+
+
+def _template(model: RewardModel, spec: ModelSpec) -> list[Check]:
+    """What the model's chat template shows, and whether the tokenizer knows what it writes in between.
+
+    A template that shows no question or no answer was refused when the model was opened.
+    """
+    from assay.rewards.local.model import LocalRewardModel
+    from assay.rewards.rendering import Renderer
+
+    seen, known = "every text is seen", "the template's marks are tokens"
+    renderer = model.renderer if isinstance(model, LocalRewardModel) else None
+    if not isinstance(renderer, Renderer):
+        return [
+            Check(name, None, "it is shown conversations without a chat template") for name in (seen, known)
+        ]
+    unseen = ", ".join(renderer.unseen)
+    if spec.unseen is not None and renderer.unseen != spec.unseen:
+        shown = Check(seen, False, f"left out: {unseen or 'nothing'}; by its files: {spec.unseen}")
+    elif unseen:
+        shown = Check(seen, None, f"its template leaves out {unseen}: such conversations are `{UNSEEN_TEXT}`")
+    else:
+        shown = Check(seen, True, "messages of every role, wherever its template takes them")
+    # Tulu's models, and Zephyr's, were trained with such marks: a person must know which these are.
+    pieces = [f"{mark} is {count} tokens" for mark, count in renderer.marks_in_pieces().items()]
+    fit = Check(known, None, f"{', '.join(pieces)}: is this the template that the model was trained with?")
+    return [shown, fit if pieces else Check(known, True, "each that it writes is one token")]
+
+
+def _published(model: RewardModel, spec: ModelSpec) -> list[Check]:
+    """Whether the numbers on the model's card come out, a check an example."""
+    entry = CATALOG.get(spec.name)
+    if entry is None or not entry.published:
+        return [Check("published score", None, "none is known for this model")]
+    return [_as_published(model, spec, example) for example in entry.published]
+
+
+def _as_published(model: RewardModel, spec: ModelSpec, example: Published) -> Check:
+    last = len(turn_positions(example.messages)) - 1
+    ((outcome,),) = model.score([Request(example.messages, (last,))])
+    name = f"published score of {example.messages[-1].content[:24]!r}"
+    if outcome.values is None:
+        return Check(name, False, f"no score: {outcome.reason}")
+    share = max(PUBLISHED_SHARE[example.dtype], PUBLISHED_SHARE.get(spec.dtype, 0.0))
+    passed = True
+    measured, allowed = [], []
+    for attribute, printed in example.values.items():
+        ours = outcome.values[spec.attributes.index(attribute)]
+        tolerance = share * max(abs(printed), _SMALLEST_SCALE) + example.digits
+        passed = passed and abs(ours - printed) <= tolerance
+        measured.append(f"{attribute} {ours:.6g}, the card has {printed:.6g}")
+        allowed.append(f"{tolerance:.2g}")
+    told = "" if spec.dtype == example.dtype else f" (card: {example.dtype}, here: {spec.dtype})"
+    return Check(name, passed, "; ".join(measured) + told, ", ".join(allowed))
+
+
+def _differences(model: RewardModel) -> list[Check]:
+    """A check for each other way to this model that gives another number: failed until somebody chooses."""
+    found = getattr(model, "differences", ())
+    return [Check(one.name, None if one.is_settled else False, one.told) for one in found]
+
+
+def _neighbours(
+    model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
+) -> Check:
+    together = model.score([_whole(conversation) for conversation in conversations])
+    return _compared("all in one batch, padded to the longest", together, alone, spec.dtype)
+
+
+def _padding_side(
+    model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
+) -> Check:
+    from assay.rewards.local.model import LocalRewardModel
+    from assay.rewards.local.padded_left import last_scores_padded_left
+
+    name = "padded on the left, with a mask"
+    requests = [
+        Request(conversation, (len(turn_positions(conversation)) - 1,)) for conversation in conversations
+    ]
+    padded_left = last_scores_padded_left(model, requests) if isinstance(model, LocalRewardModel) else None
+    if padded_left is None:
+        return Check(name, None, "not a causal model of this process")
+    return _compared(
+        name,
+        [[TurnScore(values)] for values in padded_left],
+        [scores[-1:] for scores in alone],
+        spec.dtype,
+    )
+
+
+def _batch_budget(model: Any, spec: ModelSpec, conversations: list[Conversation], alone: Scores) -> Check:
+    name = f"batch budgets of {', '.join(map(str, _BUDGETS))} tokens"
+    if not hasattr(model, "batch_tokens"):
+        return Check(name, None, "batches are the service's")
+    before = model.batch_tokens
+    outcomes: list[list[TurnScore]] = []
+    try:
+        for tokens in _BUDGETS:
+            model.batch_tokens = tokens
+            outcomes += model.score([_whole(conversation) for conversation in conversations])
+    finally:
+        model.batch_tokens = before
+    return _compared(name, outcomes, alone * len(_BUDGETS), spec.dtype)
+
+
+def _single_pass(
+    model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
+) -> Check:
+    """Each turn by itself, the conversation cut off behind it, as the cards' loops do."""
+    prefixes = [
+        [
+            model.score([Request(conversation[: position + 1], (turn,))])[0][0]
+            for turn, position in enumerate(turn_positions(conversation))
+        ]
+        for conversation in conversations
+    ]
+    return _compared("every turn from a text that ends there", prefixes, alone, spec.dtype)
+
+
+def _workers(
+    spec: ModelSpec, conversations: list[Conversation], alone: Scores, cluster: ClusterOptions
+) -> Check:
+    """Each of the workers is given some of the conversations, in batches other than this process's."""
+    requests = [_whole(conversation) for conversation in conversations]
+    with connected(cluster) as client:
+        addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[: cluster.workers]
+        count = len(addresses)
+        futures = [
+            client.submit(score_here, spec, requests[number::count], workers=[address], pure=False)
+            for number, address in enumerate(addresses)
+        ]
+        parts: list[list[list[TurnScore]]] = client.gather(futures)
+    together: list[list[TurnScore]] = [[] for _ in requests]
+    for number, part in enumerate(parts):
+        together[number::count] = part
+    return _compared(f"{count} Dask workers", together, alone, spec.dtype)
+
+
+def score_here(spec: ModelSpec, requests: Sequence[Request]) -> list[list[TurnScore]]:
+    """The outcomes that the model gives in the process that runs this."""
+    return using(spec, lambda model: model.score(requests))
+
+
+def _whole(conversation: Conversation) -> Request:
+    return Request(conversation, tuple(range(len(turn_positions(conversation)))))
+
+
+def _compared(
+    name: str,
+    outcomes: Iterable[Sequence[TurnScore]],
+    expected: Iterable[Sequence[tuple[float, ...]]],
+    dtype: str,
+) -> Check:
+    """The largest deviation between two ways, in units of ``max(1, |score|)``."""
+    tolerance = TOLERANCE.get(dtype, TOLERANCE["float32"])
+    largest = 0.0
+    turns = equal = 0
+    for ours, theirs in zip(outcomes, expected, strict=True):
+        for outcome, values in zip(ours, theirs, strict=True):
+            if outcome.values is None:
+                return Check(name, False, f"no score: {outcome.reason}", f"{tolerance:g}")
+            turns += 1
+            equal += outcome.values == values
+            largest = max(largest, _deviation(outcome.values, values))
+    measured = f"{largest:.2g} at most over {turns} turns, {equal} equal to the bit"
+    return Check(name, largest <= tolerance, measured, f"{tolerance:g}")
+
+
+def _deviation(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return max(abs(one - other) / max(1.0, abs(other)) for one, other in zip(ours, theirs, strict=True))
+
+
+def record(
+    spec: ModelSpec, path: Path, *, shown: str | None = None, read_block: ReadBlock | None = None
+) -> int:
+    """How many turns were recorded in ``path``: the probe conversations, their scores, what made them.
+
+    ``UserMistake``, which calls the file as it is ``shown``, where it cannot be written, or something else
+    would be lost by it.
+    """
+    shown = shown or str(path)
+    _check_that_nothing_is_lost(path, shown)
+    model = _model(spec, read_block)
+    conversations, scores = _scored_alone(model, spec)
+    golden = {
+        "golden": _GOLDEN_VERSION,
+        "model": spec.name,
+        "fingerprint": spec.fingerprint,
+        "attributes": list(spec.attributes),
+        "dtype": spec.dtype,
+        "versions": _versions(),
+        "weights": _weights(spec),
+        "rows": [
+            {
+                "messages": [{"role": one.role, "content": one.content} for one in conversation],
+                "scores": [list(values) for values in turns],
+            }
+            for conversation, turns in zip(conversations, scores, strict=True)
+        ],
+    }
+    try:
+        make_private(path.parent)
+        with written_whole(path, mode=usual_file_mode()) as temporary:
+            text = json.dumps(sealed(golden, about=_GOLDEN), ensure_ascii=False, indent=1)
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserMistake(f"{shown}: the golden rows cannot be written: {error.strerror}") from error
+    return sum(len(turns) for turns in scores)
+
+
+def _check_that_nothing_is_lost(path: Path, shown: str) -> None:
+    """Raise ``UserMistake`` where golden rows would replace something else, or be replaced with results."""
+    if path.exists():
+        try:
+            read_golden(path, shown=shown)
+        except UserMistake as error:
+            raise UserMistake(f"{shown}: is there, and is no file of golden rows. Name another") from error
+    folder = path.parent.resolve()
+    if any(run_manifest_in(above) is not None for above in (folder, *folder.parents)):
+        raise UserMistake(
+            f"{shown}: lies among a run's results, which are replaced as a whole. Name another folder"
+        )
+
+
+def read_golden(path: Path, *, shown: str | None = None) -> Golden:
+    """What ``record`` wrote to ``path``; ``UserMistake`` where it did not, or somebody edited it."""
+    shown = shown or str(path)
+    try:
+        data = json.loads(read_regular(path))
+    except OSError as error:
+        raise UserMistake(f"{shown}: the golden rows cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserMistake(f"{shown}: not JSON, so no golden rows: {error}") from error
+    if not isinstance(data, dict) or data.get("golden") != _GOLDEN_VERSION:
+        raise UserMistake(f"{shown}: no golden rows of this version; record them with --record")
+    try:
+        golden = Golden(
+            model=str(data["model"]),
+            fingerprint=str(data["fingerprint"]),
+            attributes=tuple(map(str, data["attributes"])),
+            dtype=str(data["dtype"]),
+            versions=dict(data["versions"]),
+            rows=tuple(
+                (
+                    tuple(Message(one["role"], one["content"]) for one in row["messages"]),
+                    tuple(tuple(map(float, values)) for values in row["scores"]),
+                )
+                for row in data["rows"]
+            ),
+            weights=None if data.get("weights") is None else dict(data["weights"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserMistake(f"{shown}: golden rows with something missing or altered: {error!r}") from error
+    whole = all(
+        len(scores) == len(turn_positions(messages)) > 0
+        and all(
+            len(values) == len(golden.attributes) and all(map(math.isfinite, values)) for values in scores
+        )
+        for messages, scores in golden.rows
+    )
+    if not whole or not golden.rows:
+        raise UserMistake(f"{shown}: golden rows whose scores do not fit their turns")
+    # Rows of an earlier version have no digest.
+    if DIGEST in data and not is_as_sealed(data, about=_GOLDEN):
+        raise UserMistake(
+            f"{shown}: golden rows that were altered since they were recorded; take them from where they "
+            "were recorded, or record them again"
+        )
+    return golden
+
+
+def check_golden(spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | None = None) -> list[Check]:
+    """Whether the model gives the recorded scores here, and whether it is the very same model."""
+    if golden.attributes != spec.attributes:
+        raise UserMistake(
+            f"the golden rows hold {', '.join(golden.attributes)}, model {spec.name} rates "
+            f"{', '.join(spec.attributes)}"
+        )
+    same = spec.fingerprint == golden.fingerprint
+    told = "the recorded one" if same else f"{spec.fingerprint[:8]}, recorded with {golden.fingerprint[:8]}"
+    differing = [
+        f"{package} {version} (recorded: {golden.versions.get(package)})"
+        for package, version in _versions().items()
+        if version != golden.versions.get(package)
+    ]
+    outcomes = _model(spec, read_block).score([_whole(messages) for messages, _ in golden.rows])
+    looser = max(spec.dtype, golden.dtype, key=lambda dtype: TOLERANCE.get(dtype, 0.0))
+    scores = _compared("recorded scores", outcomes, [scores for _, scores in golden.rows], looser)
+    return [
+        Check("fingerprint", None, told),
+        Check("versions", None, ", ".join(differing) or "as recorded"),
+        *_as_recorded(_weights(spec), golden.weights),
+        scores,
+    ]
+
+
+def _weights(spec: ModelSpec) -> dict[str, str] | None:
+    """The digest of every file of the model's weights; None of a service."""
+    if spec.endpoint is not None:
+        return None
+    cache = None if spec.digest_cache is None else Path(spec.digest_cache)
+    return weights_digests(Path(spec.folder), cache)
+
+
+def _as_recorded(ours: dict[str, str] | None, recorded: dict[str, str] | None) -> list[Check]:
+    """Whether the weights are the recorded ones to the bit: a few scores would not show every change."""
+    if ours is None or recorded is None:
+        return []
+    names = sorted(name for name in {*ours, *recorded} if ours.get(name) != recorded.get(name))
+    told = f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}: not the recorded ones"
+    return [Check("weights", not names, told if names else "the recorded ones")]
+
+
+def _versions() -> dict[str, str | None]:
+    return {"assay": __version__, **installed(*_PACKAGES)}

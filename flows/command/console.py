@@ -1,0 +1,214 @@
+"""What a person sees of a run: bars on a terminal, plain lines in a log, and one line a finished stage.
+
+Progress and warnings go to standard error; what the run was for, the summary, to standard output.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+from uuid import UUID
+
+import rich.console
+from rich.console import RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from assay.core.progress import Utilisation
+from assay.core.text import counted, printable
+
+_PLAIN_SECONDS = 10.0
+_REDRAWS_PER_SECOND = 8
+_STAGE_WIDTH = 8
+_NARROW = 80
+
+
+class Stage:
+    """One stage as it is shown: what to say of it at its end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.cached = False
+        """Whether its result was there already."""
+        self.note = ""
+        """What it came to, such as ``1,002 records``."""
+
+
+class Console:
+    """Watches a run. An ``assay.core.progress.Progress``, and the clock of the stages."""
+
+    def __init__(self, *, errors: TextIO | None = None, results: TextIO | None = None) -> None:
+        """A console on the process's own streams, unless others are given."""
+        self._screen = rich.console.Console(file=errors or sys.stderr, highlight=False, soft_wrap=False)
+        results = results or sys.stdout
+        # A table that is no wider than most terminals also reads well in a log or a mail.
+        wide = rich.console.Console(file=results, highlight=False)
+        self._results = wide if wide.is_terminal else rich.console.Console(file=results, width=_NARROW)
+        self._bars: Progress | None = None
+        self._bar: TaskID | None = None
+        self._name = ""
+        self._unit = ""
+        self._total: int | None = None
+        self._done = 0
+        self._sums: dict[str, float] = {}
+        self._utilisation = Utilisation()
+        self._currency = ""
+        self._began = 0.0
+        self._spoke = 0.0
+        self.seconds: dict[str, float] = {}
+        """How long each stage took, by its name, in the order they ran."""
+        self.flow_run_id: UUID | None = None
+        """Of the Prefect flow run that is watched."""
+        self.manifest: dict[str, object] | None = None
+        """What the run came to, once its results are in place."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Yield the stage that runs now; at its end one line says what it came to and how long it took."""
+        shown = Stage(name)
+        start = time.monotonic()
+        try:
+            yield shown
+        finally:
+            self._end_bar()
+            self.seconds[name] = time.monotonic() - start
+        note = f"cached  {shown.note}" if shown.cached else shown.note
+        self._line(f"{name:<{_STAGE_WIDTH}} {note}", f"{self.seconds[name]:.1f} s")
+
+    def begin(self, stage: str, total: int | None, unit: str) -> None:
+        """Show a bar, or say that the stage begins."""
+        self._end_bar()
+        self._name, self._unit, self._total = stage, unit, total
+        self._done, self._sums, self._utilisation = 0, {}, Utilisation()
+        self._began = self._spoke = time.monotonic()
+        if self._screen.is_terminal:
+            self._bars = Progress(
+                TextColumn(f"{{task.description:<{_STAGE_WIDTH}}}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[about]}"),
+                TimeElapsedColumn(),
+                console=self._screen,
+                transient=True,
+                refresh_per_second=_REDRAWS_PER_SECOND,
+            )
+            self._bar = self._bars.add_task(stage, total=total, about=self._about())
+            self._bars.start()
+        elif total is not None:
+            self.say(f"{stage}: {_amount(total, unit)}")
+
+    def advance(self, count: int = 1, **details: object) -> None:
+        """Move the bar; in a log, say how far it is now and then."""
+        self._done += count
+        self._currency = str(details.get("currency", self._currency))
+        self._utilisation.add(details)
+        for name, value in details.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self._sums[name] = self._sums.get(name, 0) + value
+        if self._bars is not None and self._bar is not None:
+            self._bars.update(self._bar, completed=self._done, about=self._about())
+        elif time.monotonic() - self._spoke >= _PLAIN_SECONDS:
+            self._spoke = time.monotonic()
+            self.say(f"{self._name}: {self._about()}")
+
+    def _about(self) -> str:
+        """How far it is; the tokens a second where tokens are told; what is asked of a service, and paid."""
+        parts = [_amount(self._done, self._unit, self._total)]
+        seconds = time.monotonic() - self._began
+        if seconds <= 0:
+            return parts[0]
+        requests = self._sums.get("requests", 0)
+        if requests:
+            parts.append(f"{requests * 60 / seconds:,.0f} requests/min")
+        elif tokens := self._sums.get("tokens", 0):
+            parts.append(f"{tokens / seconds:,.0f} tokens/s")
+            if busy := self._utilisation.told(seconds):
+                parts.append(busy)
+        if retries := self._sums.get("retries", 0):
+            parts.append(f"{retries:,.0f} retries")
+        if requests and (failed := self._sums.get("failed", 0)):
+            parts.append(f"{failed:,.0f} without a score")
+        if "cost" in self._sums:
+            parts.append(f"{self._sums['cost']:,.2f} {self._currency}")
+        if requests and self._total and self._done < self._total:
+            parts.append(f"{_duration((self._total - self._done) * seconds / self._done)} left")
+        return ", ".join(parts)
+
+    def say(self, line: str) -> None:
+        """Print the line, above the bar where there is one."""
+        self._screen.print(Text(printable(line)), soft_wrap=not self._screen.is_terminal)
+
+    @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Within, a terminal shows what is waited for."""
+        if not self._screen.is_terminal:
+            yield
+            return
+        with self._screen.status(Text(text)):
+            yield
+
+    def show(self, table: RenderableType, plain: str | None = None) -> None:
+        """Print a table of results to standard output, or what stands for it where that is no terminal."""
+        self._end_bar()
+        if plain is not None and not self._results.is_terminal:
+            self._results.file.write(plain)
+            self._results.file.flush()
+        else:
+            self._results.print(table)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._end_bar()
+
+    def _end_bar(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = self._bar = None
+
+    def _line(self, text: str, right: str) -> None:
+        width = min(self._screen.width, _NARROW) if self._screen.is_terminal else _NARROW
+        gap = max(2, width - len(text) - len(right) - 1)
+        self._screen.print(Text(printable(f"{text}{' ' * gap}{right}")), soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _amount(done: int, unit: str, total: int | None = None) -> str:
+    """``12 of 40 turns``; bytes as ``1.2 of 4.0 MB``."""
+    numbers = [number for number in (done, total) if number is not None]
+    if unit == "bytes":
+        scale, unit = (1e6, "MB") if max(numbers) >= 1e6 else (1e3, "kB")
+        return f"{' of '.join(f'{number / scale:,.1f}' for number in numbers)} {unit}"
+    return " of ".join([*(f"{number:,}" for number in numbers[:-1]), counted(numbers[-1], unit)])
+
+
+_current: Console | None = None
+
+
+@contextmanager
+def opened(console: Console) -> Iterator[Console]:
+    """Within, ``current()`` is that console."""
+    global _current
+    before, _current = _current, console
+    try:
+        yield console
+    finally:
+        console.close()
+        _current = before
+
+
+def is_of_a_command() -> bool:
+    """Whether a command runs in this process, and no deployment, whatever a server says."""
+    return _current is not None
+
+
+def current() -> Console:
+    """The console of the command that runs, or a new one where a deployment runs the flow."""
+    return _current if _current is not None else Console()

@@ -1,0 +1,68 @@
+"""``assay curate``: its options, its help, and how its flow is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from assay.config.options import RunOptions
+from flows.command.console import current
+from flows.command.launch import Command, Elsewhere
+from flows.command.options import DeploymentName
+from flows.curate.prepare import prepare
+
+_EXAMPLES = """\
+examples:
+  PROGRAM --config samples/demo.yaml
+  PROGRAM --input 'chats/*.jsonl' --output runs/chats
+  PROGRAM --input chats.jsonl.gz --output runs/good \\
+      --keep 'helpfulness >= 2.5' --keep 'toxicity < 1' --export steerlm messages
+  PROGRAM --input chats.jsonl --output runs/chats --dry-run
+
+exit codes:
+  0    finished, whether or not records were quarantined
+  1    a fault, an input that is cut short or damaged, or none of whose records
+       could be used
+  2    a mistake in what was asked for, found before any work
+  75   stopped early; the same command goes on from there
+  130  Ctrl-C, 143 SIGTERM; the same command goes on from there
+
+ASSAY_HOME (default: the user's cache folder) keeps scores and converted
+records for later runs. PREFECT_API_URL names a Prefect server to report to;
+without one a run brings its own.
+"""
+
+
+class CommandOptions(RunOptions):
+    """What the command line takes: a run's options, and who does it."""
+
+    deployment: DeploymentName = None
+
+    def of_the_run(self) -> RunOptions:
+        """The options without who does it."""
+        return RunOptions(**self.model_dump(exclude={"deployment"}))
+
+
+def _elsewhere(options: CommandOptions) -> Elsewhere | None:
+    if options.deployment is None:
+        return None
+    asked = options.model_dump(mode="json", exclude={"deployment"}, exclude_unset=True)
+    return Elsewhere("curate", options.deployment, {"options": asked})
+
+
+def _flow() -> Callable[[CommandOptions], Mapping[str, Any]]:
+    from flows.curate.flow import curate
+    from flows.server.outcome import carried_out
+
+    return lambda options: carried_out(curate, options.of_the_run(), say=current().say)
+
+
+COMMAND = Command(
+    summary="Rate every assistant turn of chat data with a reward model, keep the records that pass, and "
+    "write labelled training files.",
+    examples=_EXAMPLES,
+    options=CommandOptions,
+    check=prepare,
+    flow=_flow,
+    elsewhere=_elsewhere,
+)

@@ -1,0 +1,180 @@
+"""From a command line to an exit code: one sentence for what went wrong, and nothing left running.
+
+Exit codes: 0 finished; 1 a fault, an input cut short or damaged, or no record of use; 2 the user's mistake;
+75 stopped but resumable; 130 Ctrl-C; 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+
+from pydantic import BaseModel
+
+from assay.config.settings import Settings
+from assay.core.errors import AssayError, ServerFault
+from assay.core.text import printable
+from assay.storage.private import private
+from flows.command.console import Console, opened
+from flows.command.options import parse
+from flows.command.signals import (
+    GOES_ON,
+    INTERRUPTED,
+    TERMINATED,
+    stopped_by,
+    stopping_on_signals,
+    was_terminated,
+)
+from flows.server.connection import Connection, deliver_reports, prefect_server
+
+Options = TypeVar("Options", bound=BaseModel)
+
+#: How long the embedded server's last news of the run are waited for.
+_REPORT_SECONDS = 5.0
+_REPORT_SECONDS_WHEN_STOPPED = 1.5
+
+
+class Elsewhere(NamedTuple):
+    """A deployment, and what it is to be asked."""
+
+    flow_name: str
+    deployment: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[Options]):
+    """What ``assay NAME`` is."""
+
+    summary: str
+    examples: str
+    options: type[Options]
+    check: Callable[[Options, Settings], object]
+    """Finds the user's mistakes, without Prefect."""
+    flow: Callable[[], Callable[[Options], Mapping[str, Any]]]
+    """Imports Prefect and gives the flow, which returns a manifest."""
+    elsewhere: Callable[[Options], Elsewhere | None] = lambda options: None
+    """The deployment that is to do it instead, where the options name one."""
+
+
+def main(command: Command[Any], arguments: Sequence[str], *, program: str) -> NoReturn:
+    """Carry out the command, and end the process with its exit code."""
+    lost: list[Connection] = []
+    code = launch(command, arguments, program=program, on_server_lost=lost.append)
+    if lost:
+        # Prefect would try for minutes, at exit, to send what its server cannot take.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def launch(
+    command: Command[Options],
+    arguments: Sequence[str],
+    *,
+    program: str = "assay",
+    on_server_lost: Callable[[Connection], object] = lambda lost: None,
+) -> int:
+    """The exit code of the command. Whatever ends it, no process is left."""
+    with stopping_on_signals(), private():
+        try:
+            options = parse(
+                command.options,
+                arguments,
+                program=program,
+                summary=command.summary,
+                examples=command.examples,
+            )
+            settings = Settings.read()
+            if elsewhere := command.elsewhere(options):
+                from flows.server.remote_runs import run_there
+
+                return run_there(*elsewhere, settings, Console().say)
+            command.check(options, settings)
+            return _run(command, options, settings, on_server_lost)
+        except AssayError as error:
+            _complain(f"error: {error}")
+            return error.exit_code
+        except OSError as error:
+            _complain(f"error: {_described(error)}")
+            return AssayError.exit_code
+        except KeyboardInterrupt:
+            _complain(stopped_by(INTERRUPTED))
+            return INTERRUPTED
+        except SystemExit as leaving:
+            if leaving.code == TERMINATED:
+                _complain(stopped_by(TERMINATED))
+            return leaving.code if isinstance(leaving.code, int) else 0
+        except Exception:
+            if not was_terminated():
+                raise
+            _complain(stopped_by(TERMINATED))
+            return TERMINATED
+
+
+def _run(
+    command: Command[Options],
+    options: Options,
+    settings: Settings,
+    on_server_lost: Callable[[Connection], object],
+) -> int:
+    with opened(Console()) as console, ExitStack() as stack:
+        with console.waiting("connecting to a Prefect server"):
+            connection = stack.enter_context(prefect_server(settings.opened_home(), settings, console.say))
+            flow = command.flow()
+        import httpx
+        from prefect.exceptions import PrefectException
+
+        # What they have to say of a run that is stopped, or whose server is gone, is said here in a line.
+        # Without raiseExceptions, Prefect's log handler does not complain on standard error either.
+        logging.raiseExceptions = False
+        for noisy in ("distributed", "asyncio", "prefect.events", "httpx"):
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
+        patience = _REPORT_SECONDS
+        try:
+            manifest = flow(options)
+        except (KeyboardInterrupt, SystemExit):
+            patience = _REPORT_SECONDS_WHEN_STOPPED
+            raise
+        except (httpx.HTTPError, PrefectException) as error:
+            on_server_lost(connection)
+            if console.manifest is None:
+                raise _what_ended_the_run(connection, error) from error
+            console.say(
+                f"warning: the Prefect server at {connection.api_url} went away and does not know how the "
+                "run ended; the results are whole."
+            )
+            manifest = console.manifest
+        finally:
+            console.close()
+            if connection.embedded and console.flow_run_id is not None:
+                deliver_reports(console.flow_run_id, patience)
+        return 0 if manifest["complete"] and not manifest.get("unusable") else AssayError.exit_code
+
+
+def _what_ended_the_run(connection: Connection, error: BaseException) -> AssayError:
+    """The run's own error where it had one that could not be reported, else that the server failed."""
+    before = error.__context__
+    while before is not None:
+        if isinstance(before, AssayError):
+            return before
+        before = before.__context__
+    what = str(error).split("\n")[0] or type(error).__name__
+    return ServerFault(f"the Prefect server at {connection.api_url} failed ({what}). {GOES_ON}")
+
+
+def _described(error: OSError) -> str:
+    """``path: what``, as far as the system said so."""
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename is not None else what
+
+
+def _complain(text: str) -> None:
+    """Print to standard error. Names out of data cannot command the terminal."""
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)

@@ -1,0 +1,93 @@
+"""``assay COMMAND …``, and what ``python -m flows.COMMAND`` runs: the command's name → an exit code.
+
+Nothing heavy is imported here: Dask's workers import a run's main module again, and help is to come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+_USAGE = """\
+usage: assay COMMAND [option …]
+
+commands:
+  curate    rate every answer of chat data, keep what passes, write training files
+  verify    check that a reward model gives the scores that it should
+  models    list the reward models that are known by name
+  formats   list the formats that are read
+  exports   list the files that can be written
+
+assay COMMAND --help lists a command's options; assay --version shows the version.
+"""
+
+
+def _curate(arguments: Sequence[str], program: str) -> NoReturn:
+    from flows.command.curate import COMMAND
+    from flows.command.launch import main
+
+    main(COMMAND, arguments, program=program)
+
+
+def _verify(arguments: Sequence[str], program: str) -> int:
+    from flows.command.verify import command
+
+    return command(arguments, program=program)
+
+
+def _models(arguments: Sequence[str], program: str) -> int:
+    from flows.command.lists import models
+
+    return models(arguments, program)
+
+
+def _formats(arguments: Sequence[str], program: str) -> int:
+    from flows.command.lists import formats
+
+    return formats(arguments, program)
+
+
+def _exports(arguments: Sequence[str], program: str) -> int:
+    from flows.command.lists import exports
+
+    return exports(arguments, program)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {
+    "curate": _curate,
+    "verify": _verify,
+    "models": _models,
+    "formats": _formats,
+    "exports": _exports,
+}
+
+
+def main() -> NoReturn:
+    """Carry out ``assay COMMAND …`` and end the process with the command's exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit code of ``assay`` with these arguments."""
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print(_USAGE, end="")
+        return 0
+    name, *rest = arguments
+    if name == "--version":
+        from assay import __version__
+
+        print(__version__)
+        return 0
+    if name not in COMMANDS:
+        from assay.core.text import did_you_mean
+
+        meant = did_you_mean(name, COMMANDS) or f" (commands: {', '.join(COMMANDS)})"
+        print(f"error: unknown command {name!r}{meant}", file=sys.stderr)
+        return 2
+    return COMMANDS[name](rest, f"assay {name}")
+
+
+def run_module(name: str) -> NoReturn:
+    """Carry out ``python -m flows.NAME`` and end the process with its exit code."""
+    sys.exit(COMMANDS[name](sys.argv[1:], f"python -m flows.{name}"))

@@ -1,0 +1,1 @@
+"""``python -m flows.curate``: read, score, select, export, report."""

@@ -1,0 +1,251 @@
+"""Rate every assistant turn of chat data, keep what passes, write labelled training files.
+
+read (ingest, convert) → score → filter → export → report, one Prefect task each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import State, flow, runtime
+from prefect.states import Completed, Failed
+
+from assay.config.options import RunOptions
+from assay.config.settings import Settings
+from assay.core.errors import AssayError, OutputRefused
+from assay.core.text import counted
+from assay.export.first_rows import first_rows
+from assay.export.usable import nothing_usable
+from assay.read.releases import new_only, released
+from assay.report.dry_run import preview_table
+from assay.report.summary import run_manifest, shortfalls_told, summary_table, summary_text
+from assay.score.scoring import ScoringWork, preview
+from assay.score.store import nameless_scores
+from assay.storage.manifests import Converted, Counts, Filtered, Scored
+from assay.storage.private import private
+from flows.command.console import Console, current, is_of_a_command
+from flows.curate import unusable
+from flows.curate.prepare import Prepared, prepare
+from flows.server.announcing import announce_completed, notify_of_resumable, tag_run
+from flows.server.remote_runs import INCOMPLETE, state_name
+from tasks.convert import convert
+from tasks.export import export
+from tasks.filter import decide
+from tasks.ingest import ingest
+from tasks.report import report
+from tasks.score import score
+from tasks.server_answers import drop_results
+
+drop_results()
+
+
+class _NothingNew(Exception):
+    """Every input file is in an earlier release."""
+
+
+@flow(
+    name="curate",
+    flow_run_name="curate to {options.output}",
+    persist_result=False,
+    on_failure=[notify_of_resumable],
+    on_crashed=[notify_of_resumable],
+    on_cancellation=[notify_of_resumable],
+)
+def curate(options: RunOptions) -> dict[str, Any] | State[Any]:
+    """The run's manifest, as the output folder now holds it.
+
+    UserMistake and OutputRefused are raised before any work; what a stage raises is raised here. Whatever
+    is finished by then serves the next run. A run of a deployment has nobody to raise to: it ends in a
+    state that says the same sentence.
+    """
+    with private():
+        if is_of_a_command() or runtime.deployment.id is None:
+            return _curated(options, deployed=False)
+        try:
+            return _end_of(_curated(options, deployed=True))
+        except AssayError as error:
+            return Failed(name=state_name(error), message=str(error))
+
+
+def _end_of(manifest: dict[str, Any]) -> State[Any]:
+    """The state that says what a run came to."""
+    if manifest.get("unusable"):
+        return Failed(message=unusable.sentence(manifest) if "rows" in manifest else manifest["unusable"])
+    if "rows" not in manifest:
+        return Completed(message=manifest.get("nothing_new", "A dry run: nothing was scored"))
+    rows = manifest["rows"]
+    message = f"{rows['kept']:,} of {rows['read']:,} records kept"
+    if not manifest["complete"]:
+        return Completed(name=INCOMPLETE, message=f"{message}; an input is cut short or damaged")
+    return Completed(message=message)
+
+
+def _curated(options: RunOptions, *, deployed: bool) -> dict[str, Any]:
+    console = current()
+    console.flow_run_id = runtime.flow_run.id
+    prepared = prepare(options, Settings.read(), deployed=deployed)
+    tag_run(runtime.flow_run.id, model=prepared.model.name, inputs=options.input)
+    try:
+        if options.dry_run:
+            return _previewed(options, prepared, console)
+        with prepared.output.held():
+            repaired = prepared.output.repair()
+            if repaired:
+                console.say(repaired)
+            unusable.repair_beside(prepared.output)
+            if options.release and prepared.output.path.exists():
+                raise OutputRefused(f"{prepared.output.path}: is there by now; start the run again")
+            manifest, rows = _carried_out(options, prepared, console)
+            console.manifest = manifest
+            report(manifest)
+    except _NothingNew:
+        nothing = f"Nothing new: every input is in an earlier release in {options.output}"
+        console.say(nothing)
+        return {"complete": True, "nothing_new": nothing}
+    fault = manifest["unusable"] is not None
+    if not fault and not unusable.is_beside(manifest):
+        announce_completed(manifest, output=options.output)
+    console.show(summary_table(manifest), summary_text(manifest))
+    if told := unusable.sentence(manifest):
+        unusable.show(told, rows, console.say, fault=fault)
+    return manifest
+
+
+def _carried_out(
+    options: RunOptions, prepared: Prepared, console: Console
+) -> tuple[dict[str, Any], list[str]]:
+    """The manifest of a run whose results are in place, and the first rows where none was of use."""
+    converted = _converted(options, prepared, console)
+    scored: Scored | None = None
+    work: ScoringWork | None = None
+    if options.stop_after != "convert":
+        scored, work = _scored(converted, options, prepared, console)
+    filtered = _filtered(converted, scored, options, prepared, console)
+    with unusable.destination(filtered.counts, options, prepared) as folder:
+        output = unusable.name_of(folder, options, prepared)
+        with console.stage("export") as stage:
+            exported = export(
+                converted,
+                scored,
+                filtered,
+                home=prepared.home,
+                folder=folder,
+                exports=options.export,
+                stop_after=options.stop_after,
+            )
+            stage.cached = exported.staging is None
+            stage.note = f"{counted(len(exported.files), 'files')} in {output}"
+        manifest = run_manifest(
+            options=options.model_dump(mode="json"),
+            model=prepared.model,
+            converted=converted,
+            scored=scored,
+            work=work,
+            filtered=filtered,
+            files=exported.files,
+            seconds=console.seconds,
+            output=output,
+        )
+        # Outside the cached tasks and last: a run's manifest tells of that run.
+        if exported.staging is None:
+            folder.refresh(manifest)
+        else:
+            folder.publish(exported.staging, manifest)
+    return manifest, list(first_rows(converted, filtered, prepared.home)) if manifest["unusable"] else []
+
+
+def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Converted:
+    with console.stage("ingest") as stage:
+        inventory = ingest(
+            prepared.places.inputs,
+            options.format,
+            prepared.places.within,
+            prepared.output.path,
+            console.say,
+            prepared.home,
+        )
+        stage.note = counted(len(inventory.files), "files")
+        if options.release:
+            inventory = new_only(inventory, released(prepared.output.path.parent))
+            stage.note += f", {len(inventory.files):,} new"
+            if not inventory.files:
+                raise _NothingNew
+    with console.stage("convert") as stage:
+        finished = convert(
+            inventory,
+            home=prepared.home,
+            limit=options.limit,
+            strict=options.strict,
+            progress=console,
+        )
+        stage.cached = finished.cached
+        stage.note = _counted(finished.manifest.counts, "ok")
+    for line in shortfalls_told(finished.manifest.shortfalls):
+        console.say(f"warning: {line}, and this run exits with 1")
+    return finished.manifest
+
+
+def _scored(
+    converted: Converted, options: RunOptions, prepared: Prepared, console: Console
+) -> tuple[Scored, ScoringWork]:
+    if former := nameless_scores(prepared.model, prepared.home):
+        console.say(former)
+    with console.stage("score") as stage:
+        finished, work = score(
+            converted,
+            prepared.model,
+            home=prepared.home,
+            cluster=prepared.cluster,
+            shard_tokens=options.shard_tokens,
+            progress=console,
+        )
+        stage.cached = finished.cached
+        stage.note = f"{counted(finished.manifest.turns, 'turns')}, {work.turns_scored:,} scored by this run"
+    return finished.manifest, work
+
+
+def _filtered(
+    converted: Converted, scored: Scored | None, options: RunOptions, prepared: Prepared, console: Console
+) -> Filtered:
+    """Decisions. A run that stops early has no rules, and writes SteerLM rows only after convert."""
+    exports = {None: options.export, "convert": ["steerlm"], "score": []}[options.stop_after]
+    with console.stage("filter") as stage:
+        finished = decide(
+            converted,
+            scored,
+            rules=prepared.rules,
+            exports=exports,
+            home=prepared.home,
+            strict=options.strict,
+            progress=console,
+        )
+        stage.cached = finished.cached
+        stage.note = _counted(finished.manifest.counts, "kept")
+    return finished.manifest
+
+
+def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dict[str, Any]:
+    """What a run would score, shown; nothing is written but converted records, below ``ASSAY_HOME``."""
+    converted = _converted(options, prepared, console)
+    found = preview(converted, prepared.model, home=prepared.home)
+    for note in prepared.model.notes:
+        console.say(note)
+    if former := nameless_scores(prepared.model, prepared.home):
+        console.say(former)
+    counts = converted.counts
+    console.show(preview_table(converted, prepared.model, found))
+    told = nothing_usable(counts.read, counts.dropped, counts.quarantined)
+    fault = told is not None and counts.read > 0
+    if told is not None:
+        unusable.show(told, first_rows(converted, None, prepared.home), console.say, fault=fault)
+    return {"dry_run": True, "complete": converted.complete, "unusable": told if fault else None}
+
+
+def _counted(counts: Counts, word: str) -> str:
+    """``1,002 records: 990 kept, 9 dropped, 3 quarantined``."""
+    parts = [f"{counts.ok:,} {word}"]
+    if counts.dropped:
+        parts.append(f"{sum(counts.dropped.values()):,} dropped")
+    if counts.quarantined:
+        parts.append(f"{sum(counts.quarantined.values()):,} quarantined")
+    return f"{counted(counts.read, 'records')}: {', '.join(parts)}"

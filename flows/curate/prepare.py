@@ -1,0 +1,122 @@
+"""A run's options, understood: what every stage is given, or the user's first mistake. Without Prefect."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from assay.config.deployed import Places, model_named, places
+from assay.config.options import RunOptions
+from assay.config.resolve import cluster_of, models_of
+from assay.config.settings import Settings
+from assay.core.errors import UserMistake
+from assay.export import check_exports
+from assay.export.folder import OutputFolder
+from assay.read.releases import next_release
+from assay.rewards.find import find_model
+from assay.rewards.protocol import ModelSpec
+from assay.rewards.scalar import parse_weights
+from assay.score.card_warnings import why_unknown
+from assay.score.segments import check_store
+from assay.score.workers.cluster import ClusterOptions, check_options
+from assay.select.rules import Rules, parse_rules
+from assay.storage.disk import full_disk_named
+from assay.storage.home import Home
+from assay.storage.regular import why_not_regular
+from assay.storage.s3 import is_remote
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run's options, understood."""
+
+    settings: Settings
+    home: Home
+    model: ModelSpec
+    rules: Rules
+    output: OutputFolder
+    places: Places
+    cluster: ClusterOptions
+
+
+def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) -> Prepared:
+    """The options, understood; UserMistake for the first that cannot be carried out. Cheap to repeat.
+
+    What a ``deployed`` run may name is up to the operator.
+    """
+    if is_remote(options.output):
+        raise UserMistake(
+            f"--output {options.output}: results are written to a folder of this machine; name one, and copy "
+            "it to S3 once the run has ended"
+        )
+    where = places(options.input, options.output, settings, deployed=deployed)
+    _check_inputs(where.inputs)
+    home = settings.opened_home()
+    check_store(home)
+    named = model_named(options.model, settings) if deployed else options.model
+    cluster = cluster_of(settings, options.workers)
+    if named not in settings.endpoints() and options.stop_after != "convert":
+        # Before a model is fetched from the Hub, which may take an hour.
+        check_options(cluster)
+    with full_disk_named(home.root):
+        model = find_model(
+            named,
+            models_of(settings),
+            over_length=options.over_length,
+            dtype=options.dtype,
+            revision=options.revision,
+            family=options.family,
+            read_at=options.read_at,
+            add_bos=options.add_bos,
+            attributes=options.attributes,
+            max_tokens=options.max_tokens,
+            weights=parse_weights(options.weights) if options.weights else None,
+            digest_cache=home.model_digests,
+        )
+    _check_stop(options)
+    rules = parse_rules(
+        options.keep,
+        attributes=model.columns,
+        flags=why_unknown(model),
+        allow_cross_prompt=options.allow_cross_prompt,
+    )
+    if options.stop_after is None:
+        check_exports(options.export, model.columns)
+    output = OutputFolder(_release(where.output, options) if options.release else where.output)
+    output.check()
+    return Prepared(settings, home, model, rules, output, where, cluster)
+
+
+def _release(folder: str, options: RunOptions) -> Path:
+    if options.limit is not None or options.stop_after is not None:
+        raise UserMistake("--release: is of all that is new; leave out --limit and --stop-after")
+    return next_release(Path(folder), datetime.now(UTC).date())
+
+
+def _check_stop(options: RunOptions) -> None:
+    """A run that stops early neither judges by rules nor writes exports, and must not seem to have."""
+    if options.stop_after is None:
+        return
+    exports = RunOptions.model_fields["export"].default
+    unused = [f"--keep {rule!r}" for rule in options.keep]
+    if options.export != exports:
+        unused.append(f"--export {' '.join(options.export)}")
+    if unused:
+        raise UserMistake(
+            f"--stop-after {options.stop_after} comes before {' and '.join(unused)} would be used. Leave out "
+            "the one or the other."
+        )
+
+
+def _check_inputs(inputs: list[str]) -> None:
+    """What can be told without reading a file; the ingest stage looks again, and into the files."""
+    for given in inputs:
+        if not given:
+            raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")
+        if not is_remote(given) and not glob.has_magic(given) and not os.path.exists(given):
+            raise UserMistake(f"{given}: there is no such file or folder.")
+        if os.path.exists(given) and not os.path.isdir(given) and (why := why_not_regular(given)):
+            raise UserMistake(f"{given}: {why}; only regular files are read.")

@@ -1,0 +1,78 @@
+"""A run that could use nothing: where its files go, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+from assay.config.options import RunOptions
+from assay.core.errors import AssayError, OutputRefused
+from assay.export.folder import OutputFolder
+from assay.export.usable import nothing_usable
+from assay.storage.manifests import Counts
+from flows.curate.prepare import Prepared
+
+
+@contextmanager
+def destination(counts: Counts, options: RunOptions, prepared: Prepared) -> Iterator[OutputFolder]:
+    """Yield the folder for the files of a run with these counts, held.
+
+    It is the output, held already, unless nothing was of use and the output holds records. Neither is it a
+    release then, whose inputs no later run would look at. AssayError where the folder beside cannot be had.
+    """
+    output = prepared.output
+    told = nothing_usable(counts.read, counts.dropped, counts.quarantined)
+    if told is None or not (output.holds_records() or (options.release and counts.read)):
+        yield output
+        return
+    beside = output.unusable()
+    with ExitStack() as stack:
+        try:
+            beside.check()
+            stack.enter_context(beside.held())
+            beside.repair()
+        except OutputRefused as refusal:
+            raise AssayError(
+                f"{told} {output.shown} stays as it was. What this run would write has no place: {refusal}"
+            ) from refusal
+        yield beside
+
+
+def repair_beside(output: OutputFolder) -> None:
+    """Remove what a killed run left of the folder beside the output; that of a run that works stays."""
+    beside = output.unusable()
+    if beside.has_leftovers():
+        with suppress(OutputRefused), beside.held():
+            beside.repair()
+
+
+def name_of(folder: OutputFolder, options: RunOptions, prepared: Prepared) -> str:
+    """The folder as whoever started the run would name it, who may know it by the name of a root only."""
+    if folder is prepared.output:
+        return options.output
+    return folder.shown.replace(str(prepared.places.output), options.output, 1)
+
+
+def is_beside(manifest: Mapping[str, Any]) -> bool:
+    """Whether the files were put beside the output, which stays as it was."""
+    return bool(manifest["output"] != manifest["options"]["output"])
+
+
+def sentence(manifest: Mapping[str, Any]) -> str | None:
+    """What to say of a run that could use nothing, and where its files are; None of any other."""
+    rows = manifest["rows"]
+    told = nothing_usable(rows["read"], manifest["dropped"], manifest["quarantined"])
+    if told is None or not is_beside(manifest):
+        return told
+    asked = manifest["options"]["output"]
+    return f"{told} {asked} stays as it was; what this run wrote is in {manifest['output']}."
+
+
+def show(told: str, rows: Iterable[str], say: Callable[[str], None], *, fault: bool) -> None:
+    """Say why nothing could be used, and what the first rows look like."""
+    say(f"{'error' if fault else 'warning'}: {told}")
+    for number, row in enumerate(rows):
+        if not number:
+            say("The first rows:")
+        say(f"  {row}")

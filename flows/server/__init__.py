@@ -1,0 +1,1 @@
+"""Prefect's server: the one that is configured or one of our own, remote runs, announcements."""

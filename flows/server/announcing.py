@@ -1,0 +1,77 @@
+"""What a run tells Prefect besides its artifacts: tags to find it by, an event at its end, a notification.
+
+None of it is needed for the results: a server that is away is no fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow, State
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.events import emit_event
+
+from assay.config.settings import Settings
+from tasks.pages import where_reachable
+
+COMPLETED_EVENT = "assay.curate.completed"
+
+_MOST_DATA_TAGS = 3
+
+
+def tag_run(run: UUID, *, model: str, inputs: Sequence[str]) -> None:
+    """Add the model and the inputs, as a person named them, to the run's tags."""
+    named = [f"data:{PurePath(given).name}" for given in inputs[:_MOST_DATA_TAGS]]
+    with where_reachable(), get_client(sync_client=True) as client:
+        known = client.read_flow_run(run).tags
+        client.update_flow_run(run, tags=sorted({*known, f"model:{model}", *named}))
+
+
+def announce_completed(manifest: Mapping[str, Any], *, output: str) -> None:
+    """Emit the event that automations can wait for. Its payload holds counts, and no text from data."""
+    emit_event(
+        event=COMPLETED_EVENT,
+        resource={"prefect.resource.id": f"assay.output.{output}", "prefect.resource.name": output},
+        payload={
+            "output": output,
+            "complete": manifest["complete"],
+            "rows": manifest["rows"],
+            "turns": manifest["turns"],
+            "model": manifest["model"]["name"] if manifest["model"] else None,
+        },
+    )
+
+
+def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """A state hook: tell whom the operator named that a run of a deployment did not finish.
+
+    ASSAY_NOTIFICATION_BLOCK names one of Prefect's notification blocks, such as ``slack-webhook/ops``.
+    """
+    _notify(flow, flow_run, state, "")
+
+
+def notify_of_resumable(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """``notify``, of a flow whose runs can be gone on with."""
+    _notify(flow, flow_run, state, "What is finished is kept, and a retry goes on from there.")
+
+
+def _notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any], hint: str) -> None:
+    name = Settings.read().notification_block
+    if name is None or flow_run.deployment_id is None:
+        return
+    with where_reachable():
+        block: Any = Block.load(name)
+        if not isinstance(block, NotificationBlock):
+            raise ValueError(f"ASSAY_NOTIFICATION_BLOCK: {name} is no notification block")
+        # Prefect's own types know of the coroutine alone, which it is not outside a loop.
+        send: Any = block.notify
+        send(
+            subject=f"{flow.name}: {(state.name or '').lower()}",
+            body="\n\n".join(filter(None, [f"{flow_run.name}: {state.message or state.name}", hint])),
+        )

@@ -1,0 +1,191 @@
+"""Which Prefect server a run reports to: the one that is configured, or one of its own.
+
+Prefect's settings are changed for this process and for as long as the run lasts, never in a profile.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from uuid import UUID
+
+from assay.config.settings import Settings
+from assay.core.errors import ServerFault, UserMistake
+from assay.storage.home import Home
+from flows.server.embedded import EmbeddedServer
+
+#: Read by Prefect when it is imported. What the operator has set stays as it is.
+_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # Prefect's log goes to its server. On the console a user's mistake would come with a traceback.
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
+    # Half a minute for a server that is restarted. With Prefect's own 5 it is more than two, twice.
+    "PREFECT_CLIENT_MAX_RETRIES": "3",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+
+
+def _defaults(home: Home) -> dict[str, str]:
+    # Where Prefect would keep how a run failed: by default below the user's home folder.
+    return {**_DEFAULTS, "PREFECT_LOCAL_STORAGE_PATH": str(home.prefect / "storage")}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The server that a run reports to."""
+
+    api_url: str
+    embedded: bool
+
+    @property
+    def pages(self) -> str:
+        """The address of Prefect's own pages, where the API's address tells it."""
+        return self.api_url.removesuffix("/api")
+
+
+@contextmanager
+def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -> Iterator[Connection]:
+    """Yield the server this process now reports to; an embedded one is stopped on leaving.
+
+    ServerFault where a configured one does not answer or an embedded one does not start.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(
+            _environment({name: os.environ.get(name, value) for name, value in _defaults(home).items()})
+        )
+        embedded = EmbeddedServer(home.prefect)
+        stack.callback(embedded.stop)
+        # The child needs two seconds, importing Prefect's settings half a one: both at once. Where the
+        # active profile turns out to name a server, the child was for nothing.
+        if "PREFECT_API_URL" not in os.environ:
+            embedded.start()
+        from prefect.settings import (
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+            get_current_settings,
+            temporary_settings,
+        )
+
+        configured = get_current_settings().api.url
+        if configured:
+            embedded.stop()
+            _check_that_it_answers(configured, settings.server_answer_seconds)
+            yield Connection(configured, embedded=False)
+            return
+        if "PREFECT_API_URL" in os.environ:
+            embedded.start()
+        embedded.wait(settings.server_start_seconds, say)
+        # For processes that are started from here. Without it, one that imports Prefect starts a server. They
+        # get no login: none of them has anything to say to this one.
+        stack.enter_context(_environment({"PREFECT_API_URL": embedded.api_url}))
+        # Heartbeats tell a server which runs are dead. This one dies with its run, and they cost a second.
+        stack.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
+        stack.enter_context(speaking_to(embedded))
+        yield Connection(embedded.api_url, embedded=True)
+
+
+@contextmanager
+def speaking_to(server: EmbeddedServer) -> Iterator[None]:
+    """Within, Prefect's clients in this process speak to that server, and log in."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.login}):
+        yield
+
+
+def configured_server(settings: Settings) -> Connection:
+    """The server that is configured; UserMistake where none is, ServerFault where it does not answer."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()})
+    from prefect.settings import get_current_settings
+
+    from tasks.server_answers import drop_results
+
+    drop_results()
+    configured = get_current_settings().api.url
+    if not configured:
+        raise UserMistake(
+            "--deployment: is a deployment of a Prefect server; name the server with PREFECT_API_URL, such "
+            "as PREFECT_API_URL=http://127.0.0.1:4200/api"
+        )
+    _check_that_it_answers(configured, settings.server_answer_seconds)
+    return Connection(configured, embedded=False)
+
+
+@contextmanager
+def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name in wanted:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                os.environ.pop(name, None)
+
+
+def _check_that_it_answers(api_url: str, timeout_seconds: float) -> None:
+    """Return where it answers and lets us in; else UserMistake or ServerFault."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    impatient = {PREFECT_API_REQUEST_TIMEOUT: timeout_seconds, PREFECT_CLIENT_MAX_RETRIES: 0}
+    with temporary_settings(impatient), get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+        if problem is None:
+            # Its health is told to anybody; the version only to who has logged in.
+            try:
+                client.api_version()
+            except PrefectHTTPStatusError as refusal:
+                if refusal.response.status_code != HTTPStatus.UNAUTHORIZED:
+                    raise
+                raise UserMistake(
+                    f"the Prefect server at {api_url} asks for a login that this command lacks. Set "
+                    "PREFECT_API_AUTH_STRING=user:password to what the server was started with"
+                ) from None
+    if problem is not None:
+        raise ServerFault(
+            f"the Prefect server at {api_url} does not answer ({str(problem) or type(problem).__name__}). "
+            "Start it with `prefect server start`, correct PREFECT_API_URL, or unset PREFECT_API_URL "
+            "(`prefect config unset PREFECT_API_URL`) to run with a server of the run's own"
+        )
+
+
+def deliver_reports(flow_run_id: UUID, timeout_seconds: float) -> None:
+    """Send what Prefect's client still holds, and wait until the server has every task run's last state.
+
+    Task runs are recorded from events, after the fact: a server that stops too soon would show them as
+    running for ever. Nothing is raised where the server cannot be asked: the results do not need it.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.events.worker import EventsWorker
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    deadline = time.monotonic() + timeout_seconds
+    EventsWorker.drain_all(timeout=timeout_seconds)
+    APILogWorker.drain_all(timeout=max(0.1, deadline - time.monotonic()))
+    ours = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
+    with (
+        suppress(httpx.HTTPError, PrefectHTTPStatusError),
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True) as client,
+    ):
+        known = -1
+        while time.monotonic() < deadline:
+            runs = client.read_task_runs(flow_run_filter=ours)
+            # A task run whose first event has not arrived is not among them: look again after a moment.
+            if len(runs) == known and all(run.state is not None and run.state.is_final() for run in runs):
+                return
+            known = len(runs)
+            time.sleep(0.1)

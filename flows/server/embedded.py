@@ -1,0 +1,307 @@
+"""A Prefect server of our own, for a run that has none: on loopback, with a login, and gone with the run.
+
+The server is a child process whose standard input is a pipe that only its parent holds. However the
+parent ends, be it by ``kill -9``, the pipe closes and the child stops. (Prefect's own embedded server
+is stopped by its parent's exit handlers and outlives a parent that has no time to run them.)
+
+When the child serves, it answers with one line of JSON on its standard output. All else that it says
+goes to ``prefect/server.log`` under ``ASSAY_HOME``. A server that dies under a living run is started again
+at its old address, where Prefect's client looks for it.
+
+All users of a machine can reach its loopback, so who calls the API has to log in. The login is random, made
+for this server alone, and handed to the child in its environment, which other users cannot read.
+
+This module is both sides: ``EmbeddedServer`` for the parent, ``python -m flows.server.embedded`` for the
+child. Neither imports Prefect on import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from assay.core.errors import ServerFault
+from assay.storage.private import FILE, make_private, opener
+from flows.server.run_history import DATABASE, damage_of, set_aside
+
+_NOTICE_AFTER_SECONDS = 8.0
+_LOOK_SECONDS = 0.1
+_STOP_SECONDS = 5.0
+_LOG_LINES_SHOWN = 3
+_MOST_RESTARTS = 3
+_USER = "assay"
+_PASSWORD_BYTES = 32
+
+#: The services of Prefect that schedule, expire or watch deployed work. A server that lives as long as
+#: one run has none to look after, and each is one more thing to start.
+_IDLE_SERVICES = (
+    "CANCELLATION_CLEANUP",
+    "CLEANUP_RECONCILER",
+    "FOREMAN",
+    "LATE_RUNS",
+    "PAUSE_EXPIRATIONS",
+    "REPOSSESSOR",
+    "SCHEDULER",
+    "TRIGGERS",
+)
+
+
+def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str, str]:
+    """The child's environment: the parent's without its Prefect settings, and the server's own.
+
+    Only a server for deployments has Prefect's pages: nobody knows another's login, and could open them.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    source = str(Path(__file__).resolve().parents[2])
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join(filter(None, [source, kept.get("PYTHONPATH")])),
+        "DO_NOT_TRACK": "1",
+        "PREFECT_HOME": str(folder),
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / DATABASE}",
+        "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+        "PREFECT_SERVER_API_AUTH_STRING": login,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_ENABLED": str(for_deployments).lower(),
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        "PREFECT__SERVER_FINAL": "1",
+        **({} if for_deployments else _without(_IDLE_SERVICES)),
+    }
+
+
+def _without(services: Sequence[str]) -> dict[str, str]:
+    return {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in services}
+
+
+class EmbeddedServer:
+    """The parent's side: starts the child, waits for it, and stops it."""
+
+    def __init__(self, folder: Path, *, port: int = 0, for_deployments: bool = False) -> None:
+        """A server whose database and log lie in ``folder``; nothing happens until ``start``.
+
+        Port 0 is any that is free. ``for_deployments`` runs what schedules and watches deployed work too.
+        """
+        self._folder = folder
+        self._port = port
+        self._for_deployments = for_deployments
+        self._child: subprocess.Popen[str] | None = None
+        self._guard = threading.Lock()
+        self._stopped = False
+        self._answers: queue.Queue[str] = queue.Queue()
+        self._began = 0.0
+        self.address = ""
+        """Where it serves, such as ``http://127.0.0.1:41234``, once ``wait`` has returned."""
+        self.login = f"{_USER}:{secrets.token_urlsafe(_PASSWORD_BYTES)}"
+        """What Prefect's client has to be given too, ``user:password``. It opens this server and no other."""
+
+    @property
+    def api_url(self) -> str:
+        """What Prefect's client is to be given."""
+        return f"{self.address}/api"
+
+    @property
+    def process_id(self) -> int:
+        """Of the child."""
+        assert self._child is not None
+        return self._child.pid
+
+    @property
+    def log(self) -> Path:
+        """What the server had to say."""
+        return self._folder / "server.log"
+
+    def start(self) -> None:
+        """Start the child and return at once, so that the parent can do its own starting meanwhile."""
+        make_private(self._folder)
+        self._began = time.monotonic()
+        self._child = self._spawn(port=self._port)
+        # A fork without exec would hold the pipe open too, and with it the server.
+        os.register_at_fork(after_in_child=self._let_go)
+        threading.Thread(target=self._watch, daemon=True, name="embedded-server").start()
+
+    def _spawn(self, port: int) -> subprocess.Popen[str]:
+        with open(self.log, "ab", opener=opener) as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "flows.server.embedded", str(port)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment(self._folder, self.login, for_deployments=self._for_deployments),
+                # Prefect would read a prefect.toml or .env that lies where the run was started.
+                cwd=self._folder,
+                # Ctrl-C goes to a terminal's whole process group; when the server stops is for us to say.
+                start_new_session=True,
+                # What Prefect and SQLite make is for this user alone.
+                umask=0o077,
+                text=True,
+            )
+
+    def _let_go(self) -> None:
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.close()
+
+    def _watch(self) -> None:
+        """Pass on what the child answers, and start it again where it dies after it had served."""
+        for _ in range(1 + _MOST_RESTARTS):
+            child = self._child
+            if child is None:
+                return
+            assert child.stdin is not None
+            assert child.stdout is not None
+            answer = child.stdout.readline()
+            child.stdout.close()
+            self._answers.put(answer)
+            child.wait()
+            with self._guard:
+                if self._stopped or not answer:
+                    return
+                child.stdin.close()
+                self._child = self._spawn(port=int(json.loads(answer)["port"]))
+
+    def wait(self, timeout_seconds: float, say: Callable[[str], None]) -> None:
+        """Return when the server serves; ServerFault when it ended or took too long, and it is stopped."""
+        told = False
+        while True:
+            waited = time.monotonic() - self._began
+            if waited > timeout_seconds:
+                self.stop()
+                self._check_disk()
+                raise ServerFault(
+                    f"the embedded Prefect server did not start within {timeout_seconds:g} s"
+                    f"{self._last_words()}. Give it longer with ASSAY_SERVER_START_SECONDS, or run "
+                    "`prefect server start` yourself and set PREFECT_API_URL"
+                )
+            if waited > _NOTICE_AFTER_SECONDS and not told:
+                told = True
+                say(f"Waiting for the embedded Prefect server to start (up to {timeout_seconds:g} s) …")
+            try:
+                answer = self._answers.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                continue
+            if not answer:
+                self.stop()
+                self._check_disk()
+                raise ServerFault(
+                    f"the embedded Prefect server ended while starting{self._last_words()}. "
+                    f"Its log is {self.log}. If it names the database, move {self._folder / DATABASE} away: "
+                    "that is the history of runs, and no score is in it"
+                )
+            answered = json.loads(answer)
+            self.address = f"http://127.0.0.1:{answered['port']}"
+            if answered["set_aside"]:
+                say(
+                    "warning: the history of earlier runs was damaged, and a new one is begun. The old one "
+                    f"is {answered['set_aside']}"
+                )
+            return
+
+    def _check_disk(self) -> None:
+        """Nothing, or ServerFault where the disk is full: the log, which would say so, lies on it too."""
+        from assay.storage.disk import why_full
+
+        if why := why_full(self._folder):
+            raise ServerFault(
+                f"{self._folder}: {why}, so the embedded Prefect server cannot start. Make room, or set "
+                "ASSAY_HOME to a folder on another disk"
+            )
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        found = [line.strip() for line in lines if line.strip()][-_LOG_LINES_SHOWN:]
+        return f" ({'; '.join(found)})" if found else ""
+
+    def stop(self) -> None:
+        """Have the server write down what it still holds and end; kill it if that takes too long."""
+        with self._guard:
+            self._stopped = True
+            child, self._child = self._child, None
+        if child is None:
+            return
+        end(child, _STOP_SECONDS)
+
+
+def end(child: subprocess.Popen[Any], seconds: float) -> None:
+    """Close the pipe by which the child knows that it is wanted; kill it if it has not ended in time."""
+    assert child.stdin is not None
+    child.stdin.close()
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _serve(port: int) -> None:
+    """The child's side: serve until standard input ends. Port 0 is any that is free."""
+    # Bound before Prefect is imported, because Prefect's pages are told the address when they are made.
+    # The protocol is named because asyncio sends small answers at once (TCP_NODELAY) only where it is.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    port = listener.getsockname()[1]
+    os.environ["PREFECT_SERVER_UI_API_URL"] = f"http://127.0.0.1:{port}/api"
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    stopping = threading.Event()
+    running: list[Any] = []
+
+    def await_parents_end() -> None:
+        while os.read(0, 1024):
+            pass
+        stopping.set()
+        if not running:
+            os._exit(0)
+        running[0].should_exit = True
+        time.sleep(_STOP_SECONDS)
+        os._exit(0)
+
+    threading.Thread(target=await_parents_end, daemon=True, name="parent").start()
+
+    database = Path(os.environ["PREFECT_HOME"]) / DATABASE
+    damage: list[str | None] = []
+    # Reading it takes as long as it is large, and importing Prefect takes two seconds: both at once.
+    looking = threading.Thread(target=lambda: damage.append(damage_of(database)), name="history")
+    looking.start()
+
+    import uvicorn
+    from filelock import FileLock
+    from prefect.server.api.server import create_app
+
+    # Two servers that meet an empty folder must not both create the database.
+    starting = FileLock(Path(os.environ["PREFECT_HOME"]) / "starting.lock", mode=FILE)
+    starting.acquire()
+    told = ""
+    # Looked at again, because another server may have set it aside meanwhile.
+    looking.join()
+    if any(damage) and (what := damage_of(database)) is not None:
+        told = f"{set_aside(database)} ({what})"
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            starting.release()
+            if self.started:
+                answers.write(json.dumps({"port": port, "set_aside": told}) + "\n")
+                answers.flush()
+
+    config = uvicorn.Config(create_app(), log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
+    running.append(Server(config))
+    if not stopping.is_set():
+        running[0].run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

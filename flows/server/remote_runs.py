@@ -1,0 +1,91 @@
+"""A run that a deployment's worker does, triggered and followed from a command line."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from assay.config.settings import Settings
+from assay.core.errors import AssayError, Resumable, ServerFault, UserMistake
+from flows.command.signals import INTERRUPTED, TERMINATED
+from flows.server.connection import configured_server
+
+#: Names of the states that a deployed run ends in; the command that follows it exits accordingly.
+MISTAKE = "Mistake"
+STOPPED = "Stopped"
+INCOMPLETE = "Incomplete"
+UNVERIFIED = "Unverified"
+
+_LOOK_SECONDS = 1.0
+_NO_LONGER = "no longer followed; the run goes on, and can be cancelled in Prefect's pages"
+_EXIT_CODES = {
+    MISTAKE: UserMistake.exit_code,
+    STOPPED: Resumable.exit_code,
+    INCOMPLETE: AssayError.exit_code,
+}
+
+
+def state_name(error: AssayError) -> str:
+    """What the state is called that a run ends in which met this error."""
+    if isinstance(error, UserMistake):
+        return MISTAKE
+    return STOPPED if isinstance(error, Resumable) else "Failed"
+
+
+def run_there(
+    flow_name: str,
+    deployment: str,
+    parameters: Mapping[str, Any],
+    settings: Settings,
+    say: Callable[[str], None],
+) -> int:
+    """The exit code of a run of that deployment, by the state that it ends in.
+
+    UserMistake where no server is configured or it has no such deployment. Ctrl-C and SIGTERM end the
+    following, not the run.
+    """
+    connection = configured_server(settings)
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+    name = deployment if "/" in deployment else f"{flow_name}/{deployment}"
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_deployment_by_name(name)
+        except ObjectNotFound:
+            flows = {flow.id: flow.name for flow in client.read_flows()}
+            known = [f"{flows.get(one.flow_id)}/{one.name}" for one in client.read_deployments()]
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(known) or 'none'}"
+            raise UserMistake(f"--deployment: {connection.pages} has no deployment {name!r}{hint}") from None
+        try:
+            run = client.create_flow_run_from_deployment(found.id, parameters=dict(parameters))
+            say(f"Run {run.name}: {connection.pages}/runs/flow-run/{run.id}")
+            shown = ""
+            while True:
+                run = client.read_flow_run(run.id)
+                state = run.state
+                assert state is not None
+                if state.name != shown:
+                    shown = state.name or ""
+                    say(f"{shown}{f': {state.message}' if state.message else ''}")
+                if state.is_final():
+                    return _EXIT_CODES.get(shown, 0 if state.is_completed() else 1)
+                time.sleep(_LOOK_SECONDS)
+        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+            what = str(error).split("\n")[0] or type(error).__name__
+            raise ServerFault(
+                f"the Prefect server at {connection.api_url} failed ({what}); what it was asked to "
+                "run may go on"
+            ) from error
+        except KeyboardInterrupt:
+            say(_NO_LONGER)
+            return INTERRUPTED
+        except SystemExit as leaving:
+            if leaving.code != TERMINATED:
+                raise
+            say(_NO_LONGER)
+            return TERMINATED

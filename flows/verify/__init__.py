@@ -1,0 +1,1 @@
+"""``python -m flows.verify``: does this set-up give the scores that it should?"""

@@ -1,0 +1,98 @@
+"""What ``verify`` does, without Prefect: find the model, and measure what was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from assay.config.deployed import golden_places, model_named
+from assay.config.resolve import cluster_of, models_of
+from assay.config.settings import Settings
+from assay.config.verify_options import VerifyOptions
+from assay.core.errors import UserMistake
+from assay.core.text import counted
+from assay.rewards.find import find_model
+from assay.rewards.protocol import ModelSpec
+from assay.rewards.remote.endpoints import ReadBlock
+from assay.score.workers.cluster import check_options
+from assay.storage.scratch import torch_in_own_folder
+from assay.verify.checks import Check, check_golden, read_golden, record, verify, verify_service
+from flows.command.console import Console
+
+
+def checked(
+    options: VerifyOptions,
+    settings: Settings,
+    console: Console,
+    *,
+    deployed: bool = False,
+    read_block: ReadBlock | None = None,
+) -> list[Check]:
+    """What was measured. With ``record`` or ``check`` only that is done.
+
+    What a ``deployed`` run may name is up to the operator. ``read_block`` looks up the secret block that
+    holds a service's key.
+    """
+    if options.record is not None and options.check is not None:
+        raise UserMistake("--record and --check: one at a time")
+    places = golden_places(options.record, options.check, settings, deployed=deployed)
+    golden = read_golden(Path(places.check), shown=options.check) if places.check is not None else None
+    cluster = cluster_of(settings, options.workers)
+    if options.model not in settings.endpoints() and not (options.record or options.check):
+        check_options(cluster)
+    spec = _model(options, settings, deployed)
+    if options.against is not None and spec.endpoint is None:
+        raise UserMistake(
+            f"--against {options.against}: is what a service is compared with, and {spec.name} is none"
+        )
+    for note in spec.notes:
+        console.say(note)
+    with torch_in_own_folder():
+        if places.record is not None:
+            turns = record(spec, Path(places.record), shown=options.record, read_block=read_block)
+            return [Check("recorded", None, f"{counted(turns, 'turns')} in {options.record}")]
+        if golden is not None:
+            return check_golden(spec, golden, read_block=read_block)
+        if spec.endpoint is not None:
+            local = _counterpart(options, settings, deployed)
+            return verify_service(spec, local, read_block=read_block, say=console.say)
+        return verify(spec, cluster=cluster, say=console.say)
+
+
+def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelSpec | None:
+    """The local model that a service is compared with, where one is named."""
+    if options.against is None:
+        return None
+    found = _found(options.against, settings, deployed, **_reading(options))
+    if found.endpoint is not None:
+        raise UserMistake(f"--against {options.against}: that is a service too; name a model on this machine")
+    return found
+
+
+def _model(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelSpec:
+    return _found(
+        options.model,
+        settings,
+        deployed,
+        dtype=options.dtype,
+        revision=options.revision,
+        attributes=options.attributes,
+        # With a service these are about the model on this machine that it is compared with.
+        **({} if options.against is not None else _reading(options)),
+    )
+
+
+def _reading(options: VerifyOptions) -> dict[str, Any]:
+    """How a model on this machine is read, where that is said."""
+    return {"family": options.family, "read_at": options.read_at, "add_bos": options.add_bos}
+
+
+def _found(name: str, settings: Settings, deployed: bool, **options: Any) -> ModelSpec:
+    if deployed:
+        model_named(name, settings)
+    return find_model(
+        name,
+        models_of(settings),
+        digest_cache=settings.opened_home().model_digests,
+        **options,
+    )

@@ -1,0 +1,81 @@
+"""Does this set-up give the scores that a model's card publishes, and the same ones whatever goes with them?
+
+The command ``verify`` needs no Prefect server and does not come here; a deployment's run shows its checks in
+Prefect's pages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import State, flow, runtime
+from prefect.artifacts import create_table_artifact
+from prefect.states import Completed, Failed
+
+from assay.config.settings import Settings
+from assay.config.verify_options import VerifyOptions
+from assay.core.errors import AssayError
+from assay.core.text import counted, printable
+from assay.storage.private import private
+from assay.verify.checks import Check
+from assay.verify.table import checks_rows
+from flows.command.console import current
+from flows.server.announcing import notify, tag_run
+from flows.server.remote_runs import UNVERIFIED, state_name
+from flows.verify.checked import checked
+from tasks.pages import where_reachable
+from tasks.secret_blocks import read_secret_block
+from tasks.server_answers import drop_results
+
+drop_results()
+
+
+@flow(
+    name="verify",
+    flow_run_name="verify {options.model}",
+    persist_result=False,
+    on_failure=[notify],
+    on_crashed=[notify],
+    on_cancellation=[notify],
+)
+def verify(options: VerifyOptions) -> State[Any]:
+    """The state that says what the checks came to; the checks themselves are an artifact.
+
+    What cannot be carried out is raised; a run of a deployment has nobody to raise to and ends in a state
+    that says the same sentence.
+    """
+    deployed = runtime.deployment.id is not None
+    console = current()
+    try:
+        tag_run(runtime.flow_run.id, model=options.model, inputs=[])
+        with private():
+            checks = checked(
+                options, Settings.read(), console, deployed=deployed, read_block=read_secret_block
+            )
+    except AssayError as error:
+        if not deployed:
+            raise
+        return Failed(name=state_name(error), message=str(error))
+    with where_reachable():
+        create_table_artifact(
+            checks_rows(checks), key="checks", description=f"Verified: {printable(options.model)}"
+        )
+    return _end_of(checks)
+
+
+def _end_of(checks: list[Check]) -> State[Any]:
+    """The state that says what the checks came to, naming those that failed."""
+    failed = [check for check in checks if check.passed is False]
+    if failed:
+        told = "; ".join(
+            f"{check.name}: {check.measured}" + (f" (allowed: {check.allowed})" if check.allowed else "")
+            for check in failed
+        )
+        return Failed(
+            name=UNVERIFIED,
+            message=printable(f"{len(failed)} of {counted(len(checks), 'checks')} failed: {told}"),
+        )
+    passed = sum(check.passed is True for check in checks)
+    if passed:
+        return Completed(message=f"{counted(passed, 'checks')} passed")
+    return Completed(message=printable("; ".join(f"{check.name}: {check.measured}" for check in checks)))

@@ -1,0 +1,147 @@
+"""The command line has every option of its model, reads well, and answers before anything heavy loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from assay.config.options import RunOptions, option_name
+from assay.config.settings import Settings
+from assay.core.errors import UserMistake
+from assay.score.workers import cluster
+from flows.command.options import parse
+from flows.curate.prepare import prepare
+
+HEAVY = ("prefect", "torch", "transformers", "distributed", "dask")
+
+
+def parsed(*arguments: str) -> RunOptions:
+    return parse(RunOptions, arguments, program="curate", summary="Rate.", examples="examples:\n  none")
+
+
+def said_of(*arguments: str) -> str:
+    with pytest.raises(UserMistake) as refused:
+        parsed(*arguments)
+    return str(refused.value)
+
+
+@pytest.fixture
+def help_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as left:
+        parsed("--help")
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_shows_every_option_with_what_the_model_says_of_it(help_text: str) -> None:
+    flat = " ".join(help_text.split())
+    for name, field in RunOptions.model_fields.items():
+        assert option_name(name) in help_text or f"--[no-]{option_name(name)[2:]}" in help_text
+        assert field.description is not None
+        assert field.description in flat
+    assert "Default: starter." in flat
+    assert "steerlm|messages" in flat
+
+
+def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:
+    assert max(map(len, help_text.splitlines())) <= 80
+
+
+def test_lists_are_given_by_repeating_or_by_several_words() -> None:
+    options = parsed("--input", "a", "b", "--input", "c", "--output", "o", "--keep", "x > 1", "--keep=y < 2")
+    assert options.input == ["a", "b", "c"]
+    assert options.keep == ["x > 1", "y < 2"]
+
+
+def test_how_a_model_is_read_can_be_said_declined_and_left_open(tmp_path: Path) -> None:
+    plain = parsed("--input", "a", "--output", "o")
+    assert (plain.family, plain.read_at, plain.add_bos) == (None, None, None)
+    path = tmp_path / "run.yaml"
+    path.write_text("input: a\noutput: o\nfamily: first-token-logit\nread-at: transformers\nadd-bos: true\n")
+    filed = parsed("--config", str(path))
+    assert (filed.family, filed.read_at, filed.add_bos) == ("first-token-logit", "transformers", True)
+    assert parsed("--config", str(path), "--no-add-bos").add_bos is False
+    said = said_of("--input", "a", "--output", "o", "--family", "first-token")
+    assert "--family 'first-token': should be one of" in said
+    assert "did you mean 'first-token-logit'" in said
+
+
+def test_what_a_file_turns_on_can_be_turned_off(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("input: a\noutput: o\nstrict: true\nlimit: 5\n")
+    assert parsed("--config", str(file)).strict
+    options = parsed("--config", str(file), "--no-strict", "--limit", "7")
+    assert not options.strict
+    assert options.limit == 7
+
+
+def test_mistakes_are_told_with_the_nearest_option() -> None:
+    assert said_of("--input", "a", "--outptu", "o") == "unknown option '--outptu'; did you mean '--output'?"
+    assert said_of("--input", "a", "--zzz") == "unknown option '--zzz'; see --help"
+    assert said_of("stray", "--input", "a") == "'stray' follows no option that takes it; see --help"
+    assert said_of("--input", "a", "--limit") == "argument --limit: expected one argument"
+    assert said_of("--input", "a") == "--output is required; see --help"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, ""),
+        (["--input", "absent.jsonl", "--output", "o"], 2, "error: absent.jsonl: there is no such file"),
+        (["--input", ".", "--output", "o", "--model", "absent"], 2, "error: "),
+        (["--input", ".", "--output", "o", "--keep", "helpfulnes > 1"], 2, "error: "),
+        (["--input", ".", "--output", "o", "--keep", "helpfulness >"], 2, "error: "),
+        (["--input", ".", "--output", "."], 2, "error: .: "),
+    ],
+)
+def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(
+    tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    (tmp_path / "theirs.txt").write_text("not ours")
+    script = (
+        "import sys; from flows.command.launch import launch; from flows.command.curate import COMMAND; "
+        f"code = launch(COMMAND, {arguments!r}); "
+        f"assert not set({HEAVY!r}) & set(sys.modules), set({HEAVY!r}) & set(sys.modules); sys.exit(code)"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "ASSAY_HOME": str(tmp_path / "home"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(said)
+    assert len(done.stderr.splitlines()) <= 6
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "said"),
+    [
+        ({"ASSAY_SCHEDULER_ADDRESS": "localhost"}, [], "ASSAY_SCHEDULER_ADDRESS is localhost"),
+        ({"ASSAY_SCHEDULER_ADDRESS": "localhost"}, ["--dry-run"], "ASSAY_SCHEDULER_ADDRESS is localhost"),
+        ({"ASSAY_GPUS_PER_MODEL": "4"}, [], "ASSAY_GPUS_PER_MODEL is 4, and this machine shows 2 GPUs"),
+    ],
+)
+def test_workers_that_cannot_be_had_are_a_mistake_found_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(cluster, "visible_devices", lambda: ["0", "1"])
+    monkeypatch.setattr(cluster, "packages_are_here", lambda: True)
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "chats.jsonl").write_text("")
+    options = parsed("--input", str(tmp_path / "chats.jsonl"), "--output", str(tmp_path / "o"), *arguments)
+    with pytest.raises(UserMistake, match=said):
+        prepare(options, Settings.read())
+    converted = options.model_copy(update={"stop_after": "convert"})
+    assert prepare(converted, Settings.read()), "a run without workers needs none"

@@ -1,0 +1,83 @@
+"""Ending a process at once, whoever reads what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from places import ROOT
+
+from flows.command.curate import COMMAND
+from flows.command.launch import launch
+from flows.command.signals import TERMINATED
+
+CODE = (
+    "import subprocess, sys; from flows.command.signals import TERMINATED, _end_now\n"
+    "print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.readline(); _end_now(TERMINATED)"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_nobody_has_to_read_the_last_line(reader: str) -> None:
+    there, here = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=here,
+        cwd=ROOT,
+        text=True,
+    ) as run:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        child = int(run.stdout.readline())
+        if reader == "gone":
+            os.close(there)
+        else:
+            os.set_blocking(here, False)
+            while True:
+                try:
+                    os.write(here, b"x" * 4096)
+                except BlockingIOError:
+                    break
+            os.set_blocking(here, True)
+        run.stdin.write("\n")
+        run.stdin.flush()
+        assert run.wait(timeout=30) == 143
+    os.close(here)
+    if reader == "asleep":
+        os.close(there)
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_sigterm_that_a_library_turns_into_another_error_still_ends_the_command_as_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def check(options: object, settings: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        except SystemExit as leaving:
+            raise ValueError("a serializer failed") from leaving
+
+    command = dataclasses.replace(COMMAND, check=check)
+    assert launch(command, ["--input", "x", "--output", "y"]) == TERMINATED
+    assert "stopped by SIGTERM" in capsys.readouterr().err
+
+
+def test_an_error_that_no_signal_caused_is_raised() -> None:
+    def check(options: object, settings: object) -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        launch(dataclasses.replace(COMMAND, check=check), ["--input", "x", "--output", "y"])

@@ -1,0 +1,300 @@
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from rich.console import Console
+from rich.table import Table
+
+from assay import __version__
+from assay.core.text import printable
+from assay.export.files import ExportedFile
+from assay.report.summary import escaped, run_manifest, summary_markdown, summary_table, summary_text
+from assay.rewards.protocol import ModelSpec
+from assay.score.scoring import ScoringWork
+from assay.storage.manifests import Converted, Counts, Filtered, InputFile, Scored, Shortfall
+
+NOTE = "The starter model is here to try the pipeline, not to judge data."
+MODEL = ModelSpec(
+    name="starter",
+    folder="/models/starter",
+    family="linear",
+    attributes=("helpfulness", "verbosity"),
+    max_tokens=1024,
+    over_length="quarantine",
+    dtype="float32",
+    opener="assay.rewards.local.model:open_model",
+    fingerprint="f" * 32,
+    notes=(NOTE,),
+)
+INPUT = InputFile("data/a.jsonl", "1" * 32, 100, "messages")
+CONVERTED = Converted((INPUT,), (), Counts(12, {"one_message": 2}, {"not_json": 3}), 18, True, "c" * 32)
+SCORED = Scored("f" * 32, ("helpfulness", "verbosity"), (), 40, 30, {"too_long": 4}, ())
+FILTERED = Filtered(
+    (), Counts(7, {"one_message": 2, "rule: helpfulness >= 2": 3}, {"not_json": 3, "too_long": 2})
+)
+FILES = {"labeled.jsonl": ExportedFile("a" * 32, 2048, 7), "quarantine.jsonl": ExportedFile("b" * 32, 10, 5)}
+
+
+def manifest(**changes):
+    given = {
+        "options": {"output": "runs/out", "keep": ["helpfulness >= 2"]},
+        "model": MODEL,
+        "converted": CONVERTED,
+        "scored": SCORED,
+        "filtered": FILTERED,
+        "files": FILES,
+        "work": ScoringWork(turns_scored=25),
+        "seconds": {"ingest": 0.12345, "score": 12.0},
+    }
+    return run_manifest(**given | changes)
+
+
+def rendered(run, width=80, color=False):
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=color, highlight=False).print(summary_table(run))
+    return out.getvalue()
+
+
+def test_every_record_is_counted_once_and_by_reason():
+    run = manifest()
+    assert run["rows"] == {"read": 17, "kept": 7, "dropped": 5, "quarantined": 5}
+    assert run["dropped"] == {"one_message": 2, "rule: helpfulness >= 2": 3}
+    assert run["quarantined"] == {"not_json": 3, "too_long": 2}
+    assert run["lines"] == 18
+
+
+def test_the_manifest_says_how_the_model_was_read_and_what_it_told():
+    named = replace(MODEL, family="first-token-logit", family_named=True, add_bos=True)
+    told = manifest(model=named, work=ScoringWork(remarks=("1 here, 2 elsewhere",)))
+    assert told["model"]["family"] == "first-token-logit"
+    assert (told["model"]["family_named"], told["model"]["read_at"], told["model"]["add_bos"]) == (
+        *(True, None, True),
+    )
+    assert told["model"]["notes"] == [NOTE, "1 here, 2 elsewhere"]
+    assert "! 1 here, 2 elsewhere" in summary_text(told)
+
+
+def test_turns_are_rated_now_rated_before_or_without_a_score():
+    assert manifest()["turns"] == {"scored": 25, "reused": 11, "failed": 4}
+
+
+def test_a_cached_score_stage_rated_nothing_in_this_run():
+    assert manifest(work=None)["turns"] == {"scored": 0, "reused": 36, "failed": 4}
+
+
+def test_reused_is_never_below_zero():
+    assert manifest(work=ScoringWork(turns_scored=100))["turns"]["reused"] == 0
+
+
+def test_a_manifest_survives_json_and_names_what_made_it():
+    run = manifest()
+    assert json.loads(json.dumps(run)) == run
+    assert run["assay"] == __version__
+    assert run["complete"] is True
+    assert run["model"]["fingerprint"] == "f" * 32
+    assert run["model"]["attributes"] == ["helpfulness", "verbosity"]
+    assert run["model"]["notes"] == [NOTE]
+    assert run["inputs"] == [{"path": "data/a.jsonl", "digest": "1" * 32, "size": 100, "format": "messages"}]
+    assert run["files"]["labeled.jsonl"] == {"digest": "a" * 32, "size": 2048, "rows": 7}
+    assert run["options"]["keep"] == ["helpfulness >= 2"]
+    assert run["seconds"] == {"ingest": 0.123, "score": 12.0}
+    assert {"python", "torch", "transformers", "polars"} <= run["versions"].keys()
+
+
+def test_a_run_that_stopped_after_convert_has_no_model_and_no_turns():
+    run = manifest(scored=None, work=None)
+    assert run["rows"] == {"read": 17, "kept": 7, "dropped": 5, "quarantined": 5}
+    assert run["model"] is None
+    assert run["turns"] == {"scored": 0, "reused": 0, "failed": 0}
+    assert NOTE not in rendered(run)
+    assert "Turns" not in rendered(run)
+
+
+@pytest.mark.parametrize("summary", [rendered, summary_text, summary_markdown])
+def test_a_summary_says_what_happened(summary):
+    text = summary(manifest()).replace("\\", "").replace("&gt;", ">")
+    for said in (
+        "read",
+        "17",
+        "18 lines of 1 file",
+        "kept",
+        "41.2%",
+        "rule: helpfulness >= 2",
+        "not_json",
+        "scored",
+        "25",
+        "reused",
+        "11",
+        "failed",
+        "too_long",
+        "ingest 0.1, score 12.0",
+        "runs/out",
+        "labeled.jsonl",
+        "rows, 2.0 kB",
+        NOTE,
+    ):
+        assert said in text, said
+    assert "cut short" not in text
+    cut = " ".join(summary(manifest(converted=CONVERTED_CUT)).replace("\\", "").split())
+    assert cut.count(f"{CUT}.") == 5
+    assert str(CUT).endswith("in the middle; 1 record of it is in quarantine")
+    assert "2 more inputs are cut short or damaged" in cut
+
+
+CUT = Shortfall("data/a.jsonl.gz", "is cut short: the gzip data end in the middle", 1)
+CONVERTED_CUT = Converted(CONVERTED.inputs, (), CONVERTED.counts, 18, False, "c" * 32, (CUT,) * 7)
+
+
+def test_the_table_is_a_table_and_fits_80_columns():
+    assert isinstance(summary_table(manifest()), Table)
+    long = {"rule: " + "helpfulness >= 2 and " * 8 + "verbosity < 1": 5, "x" * 200: 1}
+    run = manifest(
+        filtered=Filtered((), Counts(1_000_000_000, long, {})), options={"output": "/long/" + "p" * 200}
+    )
+    for line in rendered(run).splitlines():
+        assert len(line) <= 80
+
+
+def test_most_frequent_reasons_come_first():
+    text = summary_text(manifest())
+    assert text.index("rule: helpfulness >= 2") < text.index("one_message")
+
+
+def test_a_share_is_never_rounded_to_none_or_all():
+    counts = Counts(99_999, {"x": 1}, {})
+    text = summary_text(manifest(filtered=Filtered((), counts)))
+    assert "> 99.9%" in text
+    assert "< 0.1%" in text
+
+
+def test_a_run_that_could_use_nothing_says_so():
+    nothing = Counts(0, {}, {"unknown_schema": 8, "not_json": 1})
+    made = manifest(filtered=Filtered((), nothing))
+    assert made["unusable"].startswith("No record could be used: unknown_schema (8 of 9).")
+    assert f"! {made['unusable']}" in summary_text(made)
+    judged = Counts(0, {"rule: helpfulness >= 2": 1}, {"not_json": 8})
+    made = manifest(filtered=Filtered((), judged))
+    assert made["unusable"] is None
+    assert "No record could be used" not in summary_text(made)
+
+
+def test_records_are_counted_once_where_a_reason_both_drops_and_quarantines():
+    made = manifest(filtered=Filtered((), Counts(0, {"no_turn": 3}, {"no_turn": 2})))
+    assert made["unusable"] is not None
+
+
+def test_rules_that_keep_nothing_are_warned_of():
+    judged = Counts(0, {"rule: helpfulness >= 9": 7, "rule: toxicity < 1": 1}, {"not_json": 1})
+    text = summary_text(manifest(filtered=Filtered((), judged)))
+    assert "! The rules keep no record: helpfulness >= 9 drops 7 of 9." in text
+    assert "The rules keep" not in summary_text(manifest())
+
+
+def test_a_run_without_records_is_no_fault_and_says_so():
+    made = manifest(filtered=Filtered((), Counts()))
+    assert made["unusable"] is None
+    assert "! No record could be used: the inputs hold none." in summary_text(made)
+
+
+HOSTILE = (
+    "<script>alert(1)</script> [click](javascript:x) ![i](http://e.example/i.png) www.e.example "
+    "| **b** `c` \x1b[31m\n# h"
+)
+
+
+def hostile():
+    return manifest(
+        filtered=Filtered((), Counts(1, {f"rule: {HOSTILE}": 1}, {HOSTILE: 1})),
+        options={"output": HOSTILE},
+        files={HOSTILE: ExportedFile("a" * 32, 1, 1)},
+    )
+
+
+def test_text_from_data_is_no_markup_in_markdown():
+    text = summary_markdown(hostile())
+    for markup in ("<script", "](", "![", "http:", "www.", "**", "`c`", "\x1b", "\n# h"):
+        assert markup not in text, markup
+    for line in text.splitlines():
+        if line.startswith("| "):  # no cell was added
+            assert line.replace("\\|", "").count("|") == 4
+
+
+def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else():
+    """S12, with a reader that obeys HTML, tables and strike-through, for every text a summary can hold."""
+    run = manifest(
+        filtered=Filtered((), Counts(1, {f"rule: {HOSTILE}": 1}, {HOSTILE: 1})),
+        scored=replace(SCORED, failed={HOSTILE: 1}),
+        model=replace(MODEL, name=HOSTILE, notes=(HOSTILE,)),
+        options={"output": HOSTILE},
+        files={HOSTILE: ExportedFile("a" * 32, 1, 1)},
+    )
+    run["warnings"] = {HOSTILE: 1}
+    reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    blocks = reader.parse(summary_markdown(run))
+    parts = [part for block in blocks for part in block.children or ()]
+    assert {part.type for part in parts} <= {"text", "text_special", "softbreak"}
+    assert {block.tag for block in blocks} <= {
+        "",
+        "blockquote",
+        "p",
+        "h3",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
+    shown = "\n".join("".join(part.content for part in block.children or ()) for block in blocks)
+    # Two remarks, a title, a rule, two reasons, the model and a file.
+    assert shown.count(printable(HOSTILE)) == 8
+
+
+def test_text_from_data_commands_no_terminal_and_is_no_rich_markup():
+    run = manifest(filtered=Filtered((), Counts(1, {"[bold red]x[/] \x1b[2J\x07": 1}, {})))
+    for text in (rendered(run), summary_text(run)):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        assert "[bold red]x[/]" in text
+    assert "\x1b[2J" not in rendered(run, color=True)
+
+
+def unescaped(text):
+    """What a CommonMark reader makes of text that is all escapes, entities and plain characters."""
+    out, at = "", 0
+    entities = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"'}
+    while at < len(text):
+        if text[at] == "\\":
+            out += text[at + 1]
+            at += 2
+            continue
+        for entity, character in entities.items():
+            if text.startswith(entity, at):
+                out += character
+                at += len(entity)
+                break
+        else:
+            assert text[at].isalnum() or text[at] == " " or ord(text[at]) > 127, text[at]
+            out += text[at]
+            at += 1
+    return out
+
+
+@settings(max_examples=300)
+@given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]) | st.sampled_from("é\U0001f642")))
+def test_escaped_text_renders_as_itself_and_leaves_no_live_punctuation(text):
+    assert unescaped(escaped(text)) == text
+
+
+def test_a_report_imports_neither_torch_nor_transformers():
+    program = (
+        "import sys, assay.report.summary, assay.export\n"
+        "assert not {'torch', 'transformers', 'prefect'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

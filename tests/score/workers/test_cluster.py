@@ -1,0 +1,182 @@
+"""How many workers there are by default, what is told of those that do not start, and a model's size."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+
+import dask
+import pytest
+import tiny
+import tiny_families as families
+import transformers
+
+from assay.core.errors import ClusterFault
+from assay.rewards.weights import weights_bytes
+from assay.score.workers import cluster
+from assay.score.workers.cluster import ClusterOptions, connected
+from assay.score.workers.startup import started
+
+
+@pytest.mark.parametrize(
+    ("free", "model", "workers", "told"),
+    [
+        (64e9, 0, 8, None),
+        (64e9, 7e9, 8, None),
+        (
+            64e9,
+            15e9,
+            4,
+            "4 workers on 8 cores: 64.0 GB of memory are free, and each takes 15.0 GB for the model",
+        ),
+        (20e9, 15e9, 1, "1 worker on 8 cores: 20.0 GB"),
+        (8e9, 15e9, 1, "1 worker on 8 cores: 8.0 GB"),
+    ],
+)
+def test_there_are_no_more_workers_than_models_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch, free: float, model: float, workers: int, told: str | None
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(cluster, "usable_cores", lambda: 8)
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 1 << 50)
+    monkeypatch.setattr(cluster.psutil, "virtual_memory", lambda: SimpleNamespace(available=int(free)))
+    assert cluster._as_many_as_fit(int(model), said.append) == workers
+    assert len(said) == (told is not None)
+    if told is not None:
+        assert said[0].startswith(told)
+
+
+@pytest.mark.slow
+def test_a_number_of_workers_that_is_asked_for_is_not_questioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "visible_devices", list)
+    said: list[str] = []
+    with connected(ClusterOptions(workers=2, model_bytes=1 << 50), say=said.append) as client:
+        assert client.scheduler_info(n_workers=0)["n_workers"] == 2
+    assert said == []
+
+
+DIES_ONCE = """
+import os, pathlib, signal
+flag = pathlib.Path({flag!r})
+if not flag.exists():
+    flag.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+LEAVES = "import os; os._exit(3)"
+LACKS = "import a_package_that_nobody_has"
+
+
+def preloaded(folder: Path, code: str) -> dict[str, list[str]]:
+    """Settings by which every worker runs that code while it starts."""
+    (folder / "preload.py").write_text(code)
+    return {"distributed.worker.preload": [str(folder / "preload.py")]}
+
+
+@pytest.mark.slow
+def test_workers_of_whom_one_died_while_it_started_are_started_once_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cluster, "visible_devices", list)
+    said: list[str] = []
+    settings = preloaded(tmp_path, DIES_ONCE.format(flag=str(tmp_path / "died")))
+    with dask.config.set(settings), connected(ClusterOptions(workers=2), say=said.append) as client:
+        assert client.scheduler_info(n_workers=0)["n_workers"] == 2
+    assert said == [
+        "a worker's process was killed by signal 9 while it started; starting the workers once more"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        (DIES, "a worker's process was killed by signal 9 while it started, 2 times; most likely for want"),
+        (LEAVES, "a worker's process exited with status 3 while it started, 2 times"),
+        (LACKS, "ModuleNotFoundError: No module named 'a_package_that_nobody_has'"),
+    ],
+    ids=["killed", "left", "lacks a package"],
+)
+def test_workers_that_cannot_start_are_one_line_that_says_why(
+    code: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cluster, "visible_devices", list)
+    with (
+        dask.config.set(preloaded(tmp_path, code)),
+        pytest.raises(ClusterFault, match=f"^the workers could not be started: {re.escape(why)}"),
+        connected(ClusterOptions(workers=1)),
+    ):
+        pass
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.slow
+def test_a_process_that_cannot_be_made_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(cluster, "visible_devices", list)
+    monkeypatch.setattr("multiprocessing.popen_spawn_posix.Popen._launch", refuse)
+    with (
+        pytest.raises(ClusterFault, match=r"Resource temporarily unavailable .*--workers N starts fewer"),
+        connected(ClusterOptions(workers=1)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), "/tmp/x: No space left on device (make"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files (raise `ulimit -n`"),
+        (OSError(errno.EADDRINUSE, "Address already in use"), "Address already in use"),
+        (TimeoutError("Nanny start timed out after 300s."), "a worker was not up in time"),
+        (ValueError("Could not start Nanny"), "ValueError: Could not start Nanny"),
+    ],
+)
+def test_why_workers_did_not_start_is_told_in_a_line(error: Exception, line: str) -> None:
+    def start() -> object:
+        try:
+            raise error
+        except Exception as cause:
+            raise RuntimeError("Nanny failed to start.") from cause
+
+    said: list[str] = []
+    with pytest.raises(ClusterFault, match=f"^the workers could not be started: {re.escape(line)}"):
+        started(start, say=said.append)
+    assert said == []
+
+
+def test_a_scheduler_that_takes_a_connection_and_says_nothing_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            pytest.raises(ClusterFault, match=f"no Dask scheduler answers at {address}"),
+            connected(ClusterOptions(scheduler_address=address)),
+        ):
+            pass
+
+
+def test_a_models_size_is_told_in_the_precision_that_it_is_computed_in(tmp_path: Path) -> None:
+    folder = tiny.reward_model(tmp_path / "model")
+    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    values = sum(parameter.numel() for parameter in loaded.parameters())
+    assert weights_bytes(tiny.spec(folder)) == 4 * values
+    assert weights_bytes(tiny.spec(folder, dtype="bfloat16")) == 2 * values
+
+
+def test_weights_of_several_files_are_added_up_and_what_is_none_counts_nothing(tmp_path: Path) -> None:
+    spec = families.gated(tmp_path / "model", "chatml").spec
+    before = weights_bytes(spec)
+    content = (Path(spec.folder) / "model.safetensors").read_bytes()
+    (Path(spec.folder) / "second.safetensors").write_bytes(content)
+    (Path(spec.folder) / "broken.safetensors").write_bytes(b"\xff" * 20)
+    (Path(spec.folder) / "empty.safetensors").write_bytes(b"")
+    assert weights_bytes(spec) == 2 * before > 0

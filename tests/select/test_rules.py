@@ -1,0 +1,305 @@
+import operator
+import re
+import struct
+
+import polars as pl
+import pytest
+from handmade import HELPSTEER
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from assay.core.errors import UserMistake
+from assay.select.rules import (
+    MAX_DEPTH,
+    MAX_RULE_CHARACTERS,
+    Both,
+    Comparison,
+    Either,
+    Not,
+    Rules,
+    parse_rules,
+)
+
+COMPARE = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+def parsed(text, attributes=HELPSTEER):
+    (rule,) = parse_rules([text], attributes=attributes).rules
+    return rule.predicate
+
+
+def refusal(text, attributes=HELPSTEER, **options):
+    with pytest.raises(UserMistake) as caught:
+        parse_rules([text], attributes=attributes, **options)
+    return str(caught.value)
+
+
+def holds(text, **scores):
+    frame = pl.DataFrame(
+        {name: [value] for name, value in scores.items()}, schema_overrides=dict.fromkeys(scores, pl.Float32)
+    )
+    return frame.select(parsed(text, tuple(scores)).expression()).item()
+
+
+@pytest.mark.parametrize("symbol", COMPARE)
+@pytest.mark.parametrize("score", [1.0, 2.0, 3.0])
+def test_every_operator_compares_a_score_with_a_number(symbol, score):
+    assert holds(f"helpfulness {symbol} 2", helpfulness=score) is COMPARE[symbol](score, 2.0)
+
+
+@pytest.mark.parametrize("symbol", COMPARE)
+@pytest.mark.parametrize("score", [1.0, 2.0, 3.0])
+def test_a_number_may_stand_on_the_left(symbol, score):
+    assert holds(f"2 {symbol} helpfulness", helpfulness=score) is COMPARE[symbol](2.0, score)
+
+
+def test_a_chain_means_all_of_its_comparisons():
+    assert parsed("1 <= helpfulness < 3") == Both(
+        (Comparison("helpfulness", ">=", 1.0), Comparison("helpfulness", "<", 3.0))
+    )
+
+
+def test_and_binds_more_tightly_than_or_and_not_more_than_both():
+    a, b, c = (Comparison(name, ">", 1.0) for name in ("helpfulness", "correctness", "coherence"))
+    assert parsed("helpfulness > 1 or correctness > 1 and not coherence > 1") == Either(
+        (a, Both((b, Not(c))))
+    )
+
+
+def test_parentheses_bind_before_everything():
+    a, b, c = (Comparison(name, ">", 1.0) for name in ("helpfulness", "correctness", "coherence"))
+    assert parsed("not (helpfulness > 1 or correctness > 1) and coherence > 1") == Both(
+        (Not(Either((a, b))), c)
+    )
+
+
+def test_keywords_are_known_in_any_case():
+    assert parsed("NOT helpfulness > 1 And verbosity < 2 OR coherence == 4") == parsed(
+        "not helpfulness > 1 and verbosity < 2 or coherence == 4"
+    )
+
+
+def test_a_score_equals_the_decimal_that_it_is_printed_as():
+    """0.1 is no float32; its neighbour 0.100000001490116 is, and prints as 0.1."""
+    (bits,) = struct.unpack("<I", struct.pack("<f", 0.1))
+    below, nearest, above = (struct.unpack("<f", struct.pack("<I", bits + step))[0] for step in (-1, 0, 1))
+    assert [holds("helpfulness >= 0.1", helpfulness=x) for x in (below, nearest, above)] == [
+        False,
+        True,
+        True,
+    ]
+    assert [holds("helpfulness <= 0.1", helpfulness=x) for x in (below, nearest, above)] == [
+        True,
+        True,
+        False,
+    ]
+    assert [holds("helpfulness == 0.1", helpfulness=x) for x in (below, nearest, above)] == [
+        False,
+        True,
+        False,
+    ]
+    assert [holds("helpfulness > 0.1", helpfulness=x) for x in (below, nearest, above)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_minus_zero_is_zero():
+    assert holds("helpfulness == -0", helpfulness=0.0) is True
+
+
+def test_unknown_attribute_names_the_nearest_and_all_of_the_models():
+    assert refusal("helpfullness >= 2") == (
+        "In a rule, character 1: unknown attribute `helpfullness`\n"
+        "  helpfullness >= 2\n"
+        "  ^^^^^^^^^^^^\n"
+        "Did you mean helpfulness? "
+        "The model rates: helpfulness, correctness, coherence, complexity, verbosity."
+    )
+
+
+def test_an_attribute_is_spelled_as_the_model_spells_it():
+    assert "Did you mean helpfulness?" in refusal("Helpfulness > 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "expected"),
+    [
+        ("", 0, "A rule is empty"),
+        ("  \t ", 0, "A rule is empty"),
+        ("helpfulness", 12, "Expected one of < <= > >= == !="),
+        ("helpfulness >=", 15, "Expected a number"),
+        ("2 <=", 5, "Expected an attribute"),
+        ("helpfulness >= 2 verbosity < 3", 18, "Expected `and`, `or` or the end of the rule"),
+        ("(helpfulness >= 2", 18, "Expected `)` for the `(` at character 1"),
+        ("helpfulness >= 2)", 17, "Expected `and`, `or` or the end of the rule"),
+        ("helpfulness > verbosity", 15, "Expected a number: a score is compared with a number"),
+        ("1 < 2", 5, "one side of a comparison is a score"),
+        ("helpfulness = 2", 13, "Write `==` instead"),
+        ("helpfulness > 2 && verbosity < 3", 17, "Write `and` instead"),
+        ("helpfulness > 2 || verbosity < 3", 17, "Write `or` instead"),
+        ("!helpfulness > 2", 1, "Write `not` instead"),
+        ("helpfulness => 2", 13, "Write `>=` instead"),
+        ("helpfulness > 1e39", 15, "Expected a number that a score can reach"),
+        ("helpfulness > 1e999", 15, "Expected a number that a score can reach"),
+        ("helpfulness > nan", 15, "unknown attribute `nan`"),
+        ("and", 1, "Expected a comparison such as `helpfulness >= 2`"),
+        ("__import__('os').system('true')", 1, "unknown attribute `__import__`"),
+        ("helpfulness > 2; drop table", 16, "unexpected `;`"),
+    ],
+)
+def test_a_mistake_is_shown_with_its_place_and_what_was_expected(text, place, expected):
+    message = refusal(text)
+    assert expected in message
+    if place:
+        assert f"character {place}:" in message
+        _, rule, carets, _ = message.split("\n")
+        assert carets.index("^") == place + 1
+        assert rule == f"  {text}"
+
+
+def test_the_caret_stands_under_the_token_behind_wide_characters():
+    message = refusal("評価 > 2", ("評価値",))
+    assert message.split("\n")[2] == "  ^^^^"
+
+
+def test_a_long_rule_is_shown_around_the_mistake_only():
+    message = refusal(" and ".join(["helpfulness > 1"] * 100) + " and helpfulness = 2")
+    assert all(len(line) < 80 for line in message.split("\n"))
+    _, rule, carets, _ = message.split("\n")
+    assert rule[carets.index("^")] == "="
+
+
+def test_no_terminal_sequence_of_a_rule_reaches_the_terminal():
+    assert "\x1b" not in refusal("helpfulness > \x1b[31m2")
+
+
+def test_rules_that_go_too_deep_are_refused():
+    assert f"deeper than {MAX_DEPTH}" in refusal("(" * 500 + "helpfulness > 1" + ")" * 500)
+    assert f"deeper than {MAX_DEPTH}" in refusal("not " * 500 + "helpfulness > 1")
+    assert parsed("(" * MAX_DEPTH + "helpfulness > 1" + ")" * MAX_DEPTH) == parsed("helpfulness > 1")
+
+
+def test_rules_that_are_too_long_are_refused():
+    assert "split it at its `and`" in refusal(
+        "helpfulness > 1 and " * (MAX_RULE_CHARACTERS // 20 + 1) + "coherence > 1"
+    )
+
+
+def test_a_threshold_on_reward_is_refused_with_the_reason_and_the_ways_on():
+    message = refusal("not (1 < reward)", ("reward",))
+    assert "character 10: a threshold on `reward`" in message
+    assert "compares answers to the same prompt" in message
+    assert "attribute model" in message
+    assert "--allow-cross-prompt" in message
+
+
+def test_a_threshold_on_reward_is_taken_from_who_insists():
+    rules = parse_rules(["reward >= 3"], attributes=("reward",), allow_cross_prompt=True)
+    assert rules.rules[0].predicate == Comparison("reward", ">=", 3.0)
+
+
+def test_a_reason_names_the_rule_as_it_was_written():
+    rules = parse_rules(["2  <=\thelpfulness"], attributes=HELPSTEER)
+    assert rules.rules[0].reason == "rule: 2 <= helpfulness"
+    assert rules.canonical == ("helpfulness >= 2",)
+
+
+def test_no_rules_are_rules():
+    assert parse_rules([], attributes=HELPSTEER) == Rules()
+
+
+def test_a_score_that_is_missing_makes_no_rule_true_or_false():
+    frame = pl.DataFrame({"helpfulness": [None]}, schema={"helpfulness": pl.Float32})
+    assert frame.select(parsed("not helpfulness > 2").expression()).item() is None
+
+
+numbers = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integers(-5, 5).map(float)
+comparisons = st.builds(Comparison, st.sampled_from(HELPSTEER), st.sampled_from(sorted(COMPARE)), numbers)
+
+
+def flattened(kind, operands):
+    flat = []
+    for operand in operands:
+        flat += operand.operands if isinstance(operand, kind) else [operand]
+    return kind(tuple(flat))
+
+
+predicates = st.recursive(
+    comparisons,
+    lambda inner: st.one_of(
+        st.builds(Not, inner),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: flattened(Both, parts)),
+        st.lists(inner, min_size=2, max_size=3).map(lambda parts: flattened(Either, parts)),
+    ),
+    max_leaves=12,
+)
+
+
+def evaluate(predicate, scores):
+    match predicate:
+        case Comparison(attribute, symbol, threshold):
+            return COMPARE[symbol](scores[attribute], threshold)
+        case Not(operand):
+            return not evaluate(operand, scores)
+        case Both(operands):
+            return all(evaluate(operand, scores) for operand in operands)
+        case Either(operands):
+            return any(evaluate(operand, scores) for operand in operands)
+
+
+@given(predicates)
+def test_canonical_text_parses_to_the_predicate_it_was_made_from(predicate):
+    assert parsed(str(predicate)) == predicate
+
+
+@settings(deadline=None)
+@given(predicates, st.lists(st.tuples(*[numbers] * 5), min_size=1, max_size=5))
+def test_rules_agree_with_a_plain_evaluation(predicate, rows):
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(HELPSTEER, pl.Float32), orient="row")
+    found = frame.select(parsed(str(predicate)).expression().alias("x"))["x"].to_list()
+    assert found == [evaluate(predicate, dict(zip(HELPSTEER, row, strict=True))) for row in rows]
+
+
+pieces_of_rules = st.sampled_from(
+    [
+        *HELPSTEER,
+        *COMPARE,
+        "(",
+        ")",
+        "and",
+        "OR",
+        "not",
+        "2",
+        "-1.5",
+        "1e400",
+        "=",
+        "&&",
+        "\x00",
+        "é",
+        "\ud800",
+    ]
+)
+
+
+@settings(max_examples=500)
+@given(
+    st.text() | st.lists(pieces_of_rules, max_size=30).map(" ".join) | st.lists(pieces_of_rules).map("".join)
+)
+def test_no_text_does_anything_but_parse_or_be_refused(text):
+    try:
+        rules = parse_rules([text], attributes=HELPSTEER)
+    except UserMistake as mistake:
+        said = str(mistake)
+    else:
+        said = "A rule was parsed"
+        assert parse_rules(rules.canonical, attributes=HELPSTEER).canonical == rules.canonical
+    assert re.match(r"In a rule, character \d+: |A rule ", said)

@@ -1,0 +1,91 @@
+"""One conversation, its scores: what a notebook asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import services
+import tiny
+import yaml
+from service_runs import settings_for
+from services import HELPSTEER, SEED_SCORES, Server, as_json, completion
+
+from assay import query_reward_model, query_reward_model_async
+from assay.core.errors import ModelFault, UserMistake
+
+MESSAGES = [{"role": "user", "content": "Paris?"}, {"role": "assistant", "content": "Ah, Paris!"}]
+SCORES = dict(zip(HELPSTEER, SEED_SCORES, strict=True))
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with services.serving(lambda asked: as_json(completion(SCORES))) as running:
+        path = tmp_path / "endpoints.yaml"
+        path.write_text(yaml.safe_dump({"nemotron": settings_for(running.url)}))
+        monkeypatch.setenv("ASSAY_ENDPOINTS_FILE", str(path))
+        monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("SERVICE_KEY", "k")
+        yield running
+
+
+def test_the_scores_come_by_name(server: Server) -> None:
+    assert query_reward_model(messages=MESSAGES, model="nemotron") == SCORES
+    assert server.asked[-1].json["messages"] == MESSAGES
+
+
+def test_inside_an_event_loop_both_ways_work(server: Server) -> None:
+    async def notebook() -> list[dict[str, float]]:
+        together = [query_reward_model_async(messages=MESSAGES, model="nemotron") for _ in range(3)]
+        return [*await asyncio.gather(*together), query_reward_model(messages=MESSAGES, model="nemotron")]
+
+    assert asyncio.run(notebook()) == [SCORES] * 4
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        MESSAGES[:1],
+        [*MESSAGES, {"role": "user", "content": "and?"}],
+        [{"role": "robot", "content": "x"}],
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+    ],
+)
+def test_messages_that_cannot_be_rated_are_refused(server: Server, messages: list[Any]) -> None:
+    with pytest.raises(UserMistake, match="messages"):
+        query_reward_model(messages=messages, model="nemotron")
+    assert not server.asked
+
+
+def test_no_score_is_an_error_with_its_reason(server: Server) -> None:
+    server.answer = lambda asked: as_json(completion({"helpfulness": float("nan")}))
+    with pytest.raises(
+        ModelFault, match="service_reply: correctness, coherence, complexity, verbosity missing"
+    ):
+        query_reward_model(messages=MESSAGES, model="nemotron")
+
+
+def test_a_local_model_answers_as_well(server: Server, tmp_path: Path) -> None:
+    folder = tiny.reward_model(tmp_path / "tiny")
+    assert set(query_reward_model(messages=MESSAGES, model=str(folder))) == {"helpfulness", "correctness"}
+
+
+def test_importing_assay_alone_stays_cheap() -> None:
+    code = (
+        "import sys, assay; print([n for n in ('openai', 'pydantic', 'torch', 'httpx2') if n in sys.modules])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+def test_a_mistake_is_shown_without_an_event_loops_story() -> None:
+    with pytest.raises(UserMistake) as caught:
+        query_reward_model(messages=[{"role": "user", "content": "Hi"}], model="starter")
+    assert caught.value.__context__ is None
