@@ -51,12 +51,14 @@ def decoding(path: Path) -> int:
 
 def conversion(path: Path) -> int:
     """Take the inventory and convert, into an empty home."""
-    from assay.read.convert import convert
-    from assay.read.inventory import take_inventory
+    from assay.read.convert import ToConvert, convert
+    from assay.read.inventory import Inputs, take_inventory
     from assay.storage.home import Home
+    from assay.storage.stage import RunContext
 
     with tempfile.TemporaryDirectory() as folder:
-        converted = convert(take_inventory([str(path)]), home=Home(Path(folder)))
+        context = RunContext(Home(Path(folder)))
+        converted = convert(ToConvert(take_inventory(Inputs((str(path),)), context)), context)
     return converted.counts.read
 
 

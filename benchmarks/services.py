@@ -132,21 +132,24 @@ def rows(count: int, mark: str) -> list[dict[str, Any]]:
 
 def scored(url: str, count: int, mark: str, **changes: Any) -> tuple[int, float]:
     """Turns that were rated, and the seconds of the score stage, plan and store and all."""
-    from assay.read.convert import convert
-    from assay.read.inventory import take_inventory
-    from assay.score import scoring
+    from assay.read.convert import ToConvert, convert
+    from assay.read.inventory import Inputs, take_inventory
+    from assay.score.scoring import ToScore, score
     from assay.score.workers.cluster import ClusterOptions
     from assay.storage.home import Home
+    from assay.storage.stage import RunContext
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "rows.jsonl"
         source.write_text("".join(json.dumps(row) + "\n" for row in rows(count, mark)))
         home = Home(Path(folder) / "home")
-        converted = convert(take_inventory([str(source)]), home=home)
+        context = RunContext(home)
+        converted = convert(ToConvert(take_inventory(Inputs((str(source),)), context)), context)
         model = spec_of(endpoint(url, **changes))
         began = time.monotonic()
-        _, work = scoring.score(converted, model, home=home, cluster=ClusterOptions(workers=1))
-        return work.turns_scored, time.monotonic() - began
+        scored = score(ToScore(converted, model, ClusterOptions(workers=1)), context)
+        # The home is new, so that all of them were rated now.
+        return scored.distinct_turns - sum(scored.failed.values()), time.monotonic() - began
 
 
 def one_at_a_time(url: str, count: int) -> float:

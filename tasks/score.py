@@ -6,9 +6,9 @@ import contextvars
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 from uuid import UUID
 
 from prefect.artifacts import (
@@ -19,18 +19,15 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-import assay.score.scoring
 from assay.core.progress import Progress, Utilisation
 from assay.report.plots import Histogram, histograms, picture_address
-from assay.rewards.protocol import ModelSpec
-from assay.score.scoring import ScoringWork
+from assay.score.scoring import SCORE, ScoringWork, ToScore
 from assay.score.shard import ShardWork
-from assay.score.workers.cluster import ClusterOptions
-from assay.storage.home import Home
-from assay.storage.manifests import Converted, Scored
+from assay.storage.manifests import Scored
+from assay.storage.stage import RunContext
 from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
-from tasks.stage import Finished, as_json, run_stage, stage_task
+from tasks.stage import Finished, run_stage
 from tasks.suspension import NoLongerWanted, Wanted, leave
 
 _UPDATE_SECONDS = 10.0
@@ -38,73 +35,31 @@ _LAST_UPDATE_SECONDS = 10.0
 _TABLE_ROWS = 200
 
 
-@stage_task(name="score", retries=1, retry_delay_seconds=5)
-def score_task(
-    key: str,
-    converted: Converted,
-    model: ModelSpec,
-    home: Home,
-    cluster: ClusterOptions,
-    shard_tokens: int | None,
-    progress: Progress,
-    done: list[ScoringWork],
-) -> Any:
-    """The score stage's manifest as JSON. What this run did for it goes to ``done``, never to the cache."""
+def score(given: ToScore, context: RunContext) -> Finished[Scored]:
+    """Every turn's scores; Prefect's pages show the progress, what each shard took, how scores are spread."""
+    in_prefect = replace(
+        given,
+        cluster=replace(given.cluster, show_dashboard=_show_dashboard),
+        read_block=read_secret_block,
+    )
+    return run_stage(
+        SCORE,
+        in_prefect,
+        context,
+        retry_after_seconds=[5],
+        within=_watched,
+        show=lambda scored: _show_histograms(histograms(scored, context.home)),
+    )
+
+
+@contextmanager
+def _watched(context: RunContext) -> Iterator[RunContext]:
+    """Within, Prefect's pages follow the progress, and a run that somebody ends there ends here."""
     try:
-        with ShownInPrefect(progress) as shown, Wanted() as wanted:
-            scored, work = assay.score.scoring.score(
-                converted,
-                model,
-                home=home,
-                cluster=replace(cluster, show_dashboard=_show_dashboard),
-                shard_tokens=shard_tokens,
-                progress=shown,
-                read_block=read_secret_block,
-                heed=wanted.heed,
-            )
+        with ShownInPrefect(context.progress) as shown, Wanted() as wanted:
+            yield replace(context, progress=shown, leave_if_unwanted=wanted.leave_if_unwanted)
     except NoLongerWanted as stop:
         leave(stop)
-    done.append(work)
-    if work.shards:
-        _show_shards(work.shards)
-    _show_histograms(histograms(scored, home))
-    return as_json(scored, key)
-
-
-def score(
-    converted: Converted,
-    model: ModelSpec,
-    *,
-    home: Home,
-    cluster: ClusterOptions,
-    shard_tokens: int | None,
-    progress: Progress,
-) -> tuple[Finished[Scored], ScoringWork]:
-    """Every turn's scores, and what this run did for them: nothing where they were all there.
-
-    What is to be told of the scores' model is told by every run.
-    """
-    done: list[ScoringWork] = []
-    finished = run_stage(
-        score_task,
-        Scored,
-        key=assay.score.scoring.score_key(converted, model),
-        home=home,
-        is_current=lambda scored: assay.score.scoring.is_current(scored, home),
-        say=progress.say,
-        arguments={
-            "converted": converted,
-            "model": model,
-            "home": home,
-            "cluster": cluster,
-            "shard_tokens": shard_tokens,
-            "progress": progress,
-            "done": done,
-        },
-    )
-    if done:
-        return finished, done[-1]
-    return finished, ScoringWork(remarks=assay.score.scoring.remarks_again(model, home, progress.say))
 
 
 class ShownInPrefect:
@@ -155,6 +110,12 @@ class ShownInPrefect:
     def say(self, line: str) -> None:
         """Pass it on."""
         self._watcher.say(line)
+
+    def did(self, work: object) -> None:
+        """Pass it on, and show what each shard took."""
+        self._watcher.did(work)
+        if isinstance(work, ScoringWork) and work.shards:
+            _show_shards(work.shards)
 
     def _send(self) -> None:
         artifact: UUID | None = None

@@ -1,31 +1,32 @@
-"""What all stages share: a key that says what a result depends on, and no trust in a cache unseen.
+"""A Prefect task of any stage, whose cached result is looked at before it is believed.
 
-Prefect keeps a stage's manifest as JSON under the stage's key, across runs. It does not look whether the
-files a manifest names are still there, so that is done here before the task runs: where they are missing
-or altered the stage is computed again (``refresh_cache``), and the run says so.
+Prefect keeps a stage's manifest as JSON under the stage's key, across runs. It does not check that the files
+which a manifest names are still there, so that is done here before the task runs: where they are missing or
+altered, the stage runs again (``refresh_cache``), and a line says so.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import msgspec
-from prefect import Task, task
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
-from prefect.utilities.annotations import opaque
 
 from assay.core.errors import ClusterFault, StoreFault, StoreRefusal
 from assay.storage.home import Home
 from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed
+from assay.storage.stage import Given, Made, RunContext, Stage
 
-M = TypeVar("M")
+Returned = TypeVar("Returned")
 
 #: Faults of the system that another attempt may not meet: a network file system that was away, an
 #: interrupted call, too many open files. A full disk or a missing permission is not among them.
@@ -44,16 +45,11 @@ _PASSING = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Finished(Generic[M]):
+class Finished(Generic[Made]):
     """A stage's manifest, and whether it was there already."""
 
-    manifest: M
+    manifest: Made
     cached: bool
-
-
-def key_given(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-    """A stage's ``cache_key_fn``: the key it is called with, which names all that its result depends on."""
-    return str(parameters["key"])
 
 
 def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
@@ -64,23 +60,7 @@ def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     return isinstance(error, ClusterFault | StoreFault) and not isinstance(error, StoreRefusal)
 
 
-def stage_task(
-    *, name: str, retries: int, retry_delay_seconds: float | list[float]
-) -> Callable[[Callable[..., Any]], Task[Any, Any]]:
-    """A decorator that makes a stage's function a Prefect task whose result is kept under its key."""
-    return task(
-        name=name,
-        task_run_name=name,
-        persist_result=True,
-        result_serializer="json",
-        cache_key_fn=key_given,
-        retries=retries,
-        retry_delay_seconds=retry_delay_seconds,
-        retry_condition_fn=may_pass,
-    )
-
-
-def as_json(manifest: object, key: str) -> Any:
+def _as_json(manifest: object, key: str) -> Any:
     """The manifest of the stage with that key, and its digest, of JSON's own types.
 
     Prefect's JSON serializer keeps these as they are.
@@ -88,8 +68,8 @@ def as_json(manifest: object, key: str) -> Any:
     return sealed({"manifest": msgspec.to_builtins(manifest)}, about=key)
 
 
-def manifest_of(result: Mapping[str, Any], kind: type[M], key: str) -> M:
-    """What ``as_json`` was given; Altered where the result is not what it made for that key."""
+def _manifest_of(result: Mapping[str, Any], kind: type[Made], key: str) -> Made:
+    """What ``_as_json`` was given; Altered where the result is not what it made for that key."""
     if not is_as_sealed(result, about=key):
         raise Altered("its digest is not that of its content")
     return msgspec.convert(result["manifest"], kind)
@@ -100,40 +80,82 @@ def results_folder(home: Home) -> Path:
     return home.prefect / "results"
 
 
-def run_stage(
-    task: Task[Any, Any],
-    kind: type[M],
-    *,
-    key: str,
-    home: Home,
-    is_current: Callable[[M], bool],
-    say: Callable[[str], None],
-    arguments: Mapping[str, object],
-) -> Finished[M]:
-    """The stage's manifest, from the cache where that is current, else by running the task's function.
+@contextmanager
+def _as_it_is(context: RunContext) -> Iterator[RunContext]:
+    yield context
 
-    ``arguments`` go to the task as they are: Prefect neither looks into them nor keeps them. What the
-    task raises is raised here.
+
+def _show_nothing(made: object) -> None:
+    """Prefect's pages show the stage's states, and that is enough."""
+
+
+def run_stage(
+    stage: Stage[Given, Made],
+    given: Given,
+    context: RunContext,
+    *,
+    retry_after_seconds: Sequence[float] = (1, 5),
+    within: Callable[[RunContext], AbstractContextManager[RunContext]] = _as_it_is,
+    show: Callable[[Made], None] = _show_nothing,
+) -> Finished[Made]:
+    """What the stage makes, from the cache where that is current, else by running it as a Prefect task.
+
+    ``within`` wraps the stage's context for as long as it runs; ``show`` is given what it made. Prefect
+    neither looks into what the stage is given nor keeps it. What the stage raises is raised here.
     """
-    name = str(task.name)
-    # Told apart by the stage, so that two stages with one key (of no parts, say) stay two.
-    key = f"{name}-{key}"
-    try:
-        kept = _kept_manifest(key, kind, home)
-    except Altered as error:
-        kept = None
-        path = results_folder(home) / key
-        say(f"{name}: {path} is damaged, or of an earlier version ({error}), so this stage runs again")
-    current = kept is not None and is_current(kept)
-    if kept is not None and not current:
-        say(f"{name}: files of an earlier run are missing or altered, so this stage runs again")
-    prepared = task.with_options(
-        result_storage=results_folder(home), cache_result_in_memory=False, refresh_cache=not current
+
+    def make(context: RunContext) -> Made:
+        with within(context) as inner:
+            made = stage.run(given, inner)
+        show(made)
+        return made
+
+    if stage.key is None:
+        always = _task(stage.name, retry_after_seconds, lambda: make(context)).with_options(
+            persist_result=False, cache_policy=NO_CACHE
+        )
+        return Finished(always(), cached=False)
+    # Named after the stage too, so that two stages with one key (of no parts, say) stay two.
+    key = f"{stage.name}-{stage.digest(given)}"
+    kept = _trusted(stage, given, key, context)
+    cached = _task(stage.name, retry_after_seconds, lambda: _as_json(make(context), key)).with_options(
+        persist_result=True,
+        result_serializer="json",
+        result_storage=results_folder(context.home),
+        cache_key_fn=lambda run, parameters: key,
+        cache_result_in_memory=False,
+        refresh_cache=kept is None,
     )
-    unseen = {parameter: opaque(value) for parameter, value in arguments.items()}
-    state = cast("State[Any]", prepared(key=key, **unseen, return_state=True))
-    result = state.result()
-    return Finished(manifest_of(result, kind, key), cached=state.name == "Cached")
+    state = cached(return_state=True)
+    return Finished(_manifest_of(state.result(), stage.made, key), cached=state.name == "Cached")
+
+
+def _task(name: str, retry_after_seconds: Sequence[float], run: Callable[[], Returned]) -> Task[[], Returned]:
+    return Task(
+        run,
+        name=name,
+        task_run_name=name,
+        retries=len(retry_after_seconds),
+        retry_delay_seconds=list(retry_after_seconds),
+        retry_condition_fn=may_pass,
+    )
+
+
+def _trusted(stage: Stage[Given, Made], given: Given, key: str, context: RunContext) -> Made | None:
+    """What is kept of the stage; None where there is nothing, or nothing that may be used again."""
+    try:
+        kept = _kept_manifest(key, stage.made, context.home)
+    except Altered as error:
+        path = results_folder(context.home) / key
+        context.say(
+            f"{stage.name}: {path} is damaged, or of an earlier version ({error}), so this stage runs again"
+        )
+        return None
+    if kept is None or stage.is_current(given, kept, context.home):
+        return kept
+    if stage.says_when_stale:
+        context.say(f"{stage.name}: files of an earlier run are missing or altered, so this stage runs again")
+    return None
 
 
 class _Metadata(msgspec.Struct):
@@ -153,7 +175,7 @@ _OUR_SERIALIZER = JSONSerializer().model_dump(mode="json")
 _NAMES_CODE = ('"__class__"', '"__exc_type__"')
 
 
-def _kept_manifest(key: str, kind: type[M], home: Home) -> M | None:
+def _kept_manifest(key: str, kind: type[Made], home: Home) -> Made | None:
     """What Prefect keeps under the key; None where there is nothing, Altered where it is not what we wrote.
 
     A kept result names the serializer that Prefect is to read it with, pickle among them, and JSON may
@@ -167,7 +189,7 @@ def _kept_manifest(key: str, kind: type[M], home: Home) -> M | None:
         # Written anew, so that no letter of a key is hidden behind an escape.
         if any(name in json.dumps(content) for name in _NAMES_CODE):
             raise Altered("it names code that Prefect is to run")
-        return manifest_of(content, kind, key)
+        return _manifest_of(content, kind, key)
     except FileNotFoundError:
         return None
     except (UnicodeDecodeError, msgspec.DecodeError) as error:

@@ -55,7 +55,7 @@ class Wanted:
         self._ended.set()
         self._looking.join(timeout=_LOOK_SECONDS)
 
-    def heed(self) -> None:
+    def leave_if_unwanted(self) -> None:
         """Nothing, or NoLongerWanted."""
         if self._instead is not None:
             raise NoLongerWanted(self._instead)

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+from stages import convert, decide, take_inventory
 
 from assay.export.results import CONVERTED, write_converted
-from assay.read.convert import convert
-from assay.read.inventory import take_inventory
-from assay.select.decide import filter_records
 from assay.select.rules import Rules
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
@@ -30,7 +28,7 @@ def steerlm_rows(folder: Path, converted: Converted) -> list[dict[str, Any]]:
     home = Home(folder / "home")
     staging = folder / "staging"
     staging.mkdir()
-    filtered = filter_records(converted, None, rules=Rules(), exports=["steerlm"], home=home)
+    filtered = decide(converted, None, rules=Rules(), exports=["steerlm"], home=home)
     write_converted(converted, filtered, home=home, staging=staging)
     return [json.loads(each) for each in (staging / CONVERTED).read_bytes().splitlines()]
 

@@ -13,13 +13,12 @@ import pytest
 from places import ROOT
 from planted import Bomb
 from pydantic import BaseModel
+from stages import convert, take_inventory
 
 from assay.config.options import RunOptions
 from assay.config.settings import Settings
 from assay.config.verify_options import VerifyOptions
 from assay.core.errors import AssayError, UserMistake
-from assay.read.convert import convert
-from assay.read.inventory import take_inventory
 from assay.storage.home import Home
 from deployments import serve
 from flows.command.curate import COMMAND

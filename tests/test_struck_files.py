@@ -18,27 +18,25 @@ from pathlib import Path
 import fakes
 import polars as pl
 import pytest
+import stages
 from converting import line
+from stages import Heard, build, context, convert, decide, take_inventory
 
 import assay.score.workers.dispatch
-from assay import export
 from assay.core.errors import AssayError
-from assay.read.convert import convert
-from assay.read.inventory import take_inventory
+from assay.read.convert import CONVERT, ToConvert
 from assay.rewards.fingerprint import fingerprint
 from assay.rewards.protocol import ModelSpec, Remark
 from assay.score import plan, remarks, scoring
 from assay.score.shard import requested, score_shard
 from assay.score.workers.cluster import ClusterOptions
-from assay.select import decide
+from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import Rules
 from assay.storage.disk import read_artifact
 from assay.storage.home import Artifact, Home
 from assay.storage.manifests import Converted, Filtered, Scored
 from assay.storage.private import private
 from assay.storage.sealed import Altered, sealed_json, unsealed
-from tasks.convert import is_current as converted_is_current
-from tasks.filter import is_current as filtered_is_current
 
 
 @dataclass
@@ -53,29 +51,15 @@ class Run:
     said: list[str] = field(default_factory=list)
 
 
-class Heard:
-    """Progress that remembers what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def begin(self, stage: str, total: int | None, unit: str) -> None: ...
-
-    def advance(self, count: int = 1, **details: object) -> None: ...
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @contextmanager
 def nobody(*options: object, **more: object) -> Iterator[None]:
     yield None
 
 
-def here(client, shards, model, home, *, done, say, heed) -> None:  # type: ignore[no-untyped-def]
+def here(client, shards, model, context, *, done) -> None:  # type: ignore[no-untyped-def]
     """Score the shards in this process: what Dask's workers would do."""
     for shard in shards:
-        done(score_shard(shard, model, home))
+        done(score_shard(shard, model, context.home))
 
 
 @pytest.fixture(autouse=True)
@@ -106,16 +90,13 @@ def run(root: Path, chats: str = "chats") -> Run:
     model = model_of(root)
     inventory = take_inventory([str((root / chats).resolve())])
     converted = convert(inventory, home=home, progress=heard)
-    scored, work = scoring.score(
+    scored, work = stages.score(
         converted, model, home=home, cluster=ClusterOptions(), shard_tokens=20, progress=heard
     )
-    filtered = decide.filter_records(converted, scored, rules=Rules(), exports=["messages"], home=home)
+    filtered = decide(converted, scored, rules=Rules(), exports=["messages"], home=home)
     staging = root / "staging"
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    export.build(
-        converted, scored, filtered, home=home, staging=staging, exports=["messages"], stop_after=None
-    )
+    build(converted, scored, filtered, home=home, staging=staging, exports=["messages"])
     results = {path.name: path.read_bytes() for path in staging.iterdir()}
     return Run(converted, scored, filtered, results, work.turns_scored, heard.lines)
 
@@ -247,15 +228,15 @@ def test_struck_remarks_are_told_and_stop_nothing(strike: str, tmp_path: Path) -
     model, other = fakes.spec(tmp_path / "model", "a" * 32), fakes.spec(tmp_path / "model", "b" * 32)
     remark = Remark("1 here, 2 by transformers", "read_at")
     for one in (model, other):
-        remarks.keep([remark], one, home)
+        remarks.keep([remark], one, context(home))
     path, others = (home.scores / one.fingerprint / "remarks.json" for one in (model, other))
     assert path.stat().st_mode & 0o777 == 0o600
     STRIKES[strike](path, others)
-    assert scoring.remarks_again(model, home, said.append) == ()
+    assert scoring.former_remarks(model, context(home, said.append)) == ()
     assert len(said) == (strike != "gone")
     assert all(f"{path}: cannot be read, is damaged, or another model's" in line for line in said)
-    remarks.keep([remark], model, home)
-    assert remarks.kept(model, home) == (remark,)
+    remarks.keep([remark], model, context(home))
+    assert remarks.kept(model, context(home)) == (remark,)
 
 
 @pytest.mark.parametrize("strike", [name for name in STRIKES if name != "another's"])
@@ -265,12 +246,14 @@ def test_a_cached_manifest_whose_file_was_struck_is_not_current(
 ) -> None:
     _, unharmed = finished
     home = Home(root / "home")
+    inventory = take_inventory([str(root / "chats")])
+    decided = ToDecide(unharmed.converted, unharmed.scored, Rules())
 
     def current() -> bool:
         return (
-            converted_is_current(unharmed.converted, home)
-            and scoring.is_current(unharmed.scored, home)
-            and filtered_is_current(unharmed.filtered, home)
+            CONVERT.is_current(ToConvert(inventory), unharmed.converted, home)
+            and stages.scores_are_current(unharmed.converted, model_of(root), unharmed.scored, home)
+            and DECIDE.is_current(decided, unharmed.filtered, home)
         )
 
     assert current()
@@ -314,7 +297,7 @@ def test_no_worker_scores_a_text_that_is_not_the_planned_one(root: Path, finishe
     for segment in home.scores.glob("*/*.parquet"):
         segment.unlink()
     model = model_of(root)
-    written = plan.existing(converted, model, home)
+    written = plan.existing(converted, model, context(home))
     assert written is not None
     shard = next(scoring._shards(written.turns(), converted))
     whole = requested(shard, home)
@@ -342,7 +325,7 @@ def test_a_plan_of_other_records_is_not_finished(root: Path, finished: tuple[Pat
     for name in ("plan.json", "members.parquet"):
         shutil.copy2(others / name, mine / name)
     told: list[str] = []
-    assert plan.existing(finished[1].converted, model, home, told.append) is None
+    assert plan.existing(finished[1].converted, model, context(home, told.append)) is None
     assert "another's (it is not of these records" in told[0]
 
 
@@ -352,7 +335,7 @@ def test_no_flipped_bit_of_a_plans_seal_is_believed(root: Path, finished: tuple[
     data = path.read_bytes()
     place = data.index(b'"shard_tokens": 20') + len(b'"shard_tokens": ')
     path.write_bytes(data[:place] + b"3" + data[place + 1 :])
-    assert plan.existing(finished[1].converted, model, home) is None
+    assert plan.existing(finished[1].converted, model, context(home)) is None
 
 
 def test_an_earlier_versions_digests_of_weights_are_made_again(

@@ -1,4 +1,4 @@
-"""How a stage tells whoever watches how far it is."""
+"""How a stage reports how far it is to whoever watches."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ class Progress(Protocol):
 
     def say(self, line: str) -> None:
         """A line that a person should read: a warning, an assumption."""
+
+    def did(self, work: object) -> None:
+        """What a stage did in this run, once it has ended. It is never cached, as the stage's result is."""
 
 
 class Utilisation:
@@ -54,3 +57,9 @@ class Silent:
 
     def say(self, line: str) -> None:
         """Nothing is shown."""
+
+    def did(self, work: object) -> None:
+        """Nothing is shown."""
+
+
+SILENT = Silent()

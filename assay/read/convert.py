@@ -17,7 +17,7 @@ import polars as pl
 
 from assay.core import steerlm
 from assay.core.errors import AssayError, InputFault
-from assay.core.progress import Progress, Silent
+from assay.core.progress import Progress
 from assay.core.schema import TurnKey, turn_keys
 from assay.read.formats import (
     FORMATS,
@@ -52,9 +52,10 @@ from assay.storage.manifests import (
     to_json,
 )
 from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
+from assay.storage.stage import RunContext, Stage
 
 #: Part of every shard's key: raise it when the same input gives other records.
-STAGE_VERSION = 4
+VERSION = 4
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20
@@ -74,22 +75,23 @@ class _ConvertedShard:
     """Why the file holds less than it should, as ``RawRecords`` has it."""
 
 
-@decoder_kept()
-def convert(
-    inventory: Inventory,
-    *,
-    home: Home,
-    limit: int | None = None,
-    strict: bool = False,
-    progress: Progress | None = None,
-    max_record_bytes: int = MAX_RECORD_BYTES,
-) -> Converted:
-    """The inventory's records in pieces below ``home.artifacts``, in input order.
+@dataclass(frozen=True, slots=True)
+class ToConvert:
+    """What records are made of."""
 
-    ``limit`` takes the first so many records. ``strict`` raises InputFault at the first record that is
-    quarantined. A longer record than ``max_record_bytes`` is quarantined without being held.
-    """
-    watcher: Progress = progress or Silent()
+    inventory: Inventory
+    limit: int | None = None
+    """The first so many records are taken; None: all."""
+    strict: bool = False
+    """InputFault at the first record that is quarantined."""
+    max_record_bytes: int = MAX_RECORD_BYTES
+    """A longer record is quarantined, and never held in memory."""
+
+
+@decoder_kept()
+def convert(given: ToConvert, context: RunContext) -> Converted:
+    """The inventory's records in pieces below ``home.artifacts``, in input order."""
+    inventory, limit, home, watcher = given.inventory, given.limit, context.home, context.progress
     watcher.begin("convert", sum(shard.length for shard in inventory.shards), "bytes")
     shards: list[_ConvertedShard] = []
     left = limit
@@ -102,10 +104,10 @@ def convert(
             inventory.stamps[shard.file],
             shard,
             left,
-            max_record_bytes,
+            given.max_record_bytes,
         )
-        made = job.reused(home, watcher) or job.made(home, strict=strict)
-        if strict:
+        made = job.reused(home, watcher) or job.made(home, strict=given.strict)
+        if given.strict:
             _refuse_quarantine(made, home)
         shards.append(made)
         records = sum(piece.counts.read for piece in made.pieces)
@@ -161,7 +163,7 @@ class _ShardJob:
     def key(self) -> str:
         shard = self.shard
         parts = (
-            STAGE_VERSION,
+            VERSION,
             self.file,
             self.source,
             (shard.offset, shard.length, shard.first_line, shard.whole),
@@ -413,3 +415,21 @@ def _refuse_quarantine(made: _ConvertedShard, home: Home) -> None:
             records = read_artifact(piece.records, home, ["line", "outcome", "reason"])
             line, _, reason = records.filter(pl.col("outcome") == "quarantined").row(0)
             raise InputFault(f"{piece.file}:{line}: {reason}")
+
+
+def _key(given: ToConvert) -> str:
+    """A digest of all that the records depend on. A strict run must not take what a lenient one kept."""
+    inventory = given.inventory
+    return digest_of_bytes(
+        # Not when the files were changed last: equal bytes give equal records.
+        to_json((inventory.files, inventory.sources, inventory.shards)),
+        to_json((given.limit, given.strict, given.max_record_bytes)),
+    )
+
+
+def _is_current(given: ToConvert, converted: Converted, home: Home) -> bool:
+    """Whether all records and turns are still as they were written."""
+    return all(piece.records.is_intact(home) and piece.turns.is_intact(home) for piece in converted.pieces)
+
+
+CONVERT = Stage("convert", VERSION, Converted, _key, _is_current, convert)

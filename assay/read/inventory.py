@@ -6,16 +6,17 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from assay.core.errors import UserMistake
+from assay.core.progress import Progress
 from assay.core.text import counted, did_you_mean
 from assay.read.formats import FORMATS, Row, nearest_format, recognised_format, row_of
 from assay.read.parquet import decoder_kept
-from assay.read.remote_inputs import all_copied, remote_files, sweep_copies
+from assay.read.remote_inputs import RemoteFile, all_copied, remote_files, sweep_copies
 from assay.read.sources import DAMAGED_ROW_GROUP, KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
 from assay.storage.home import Home, contains
 from assay.storage.manifests import (
@@ -28,6 +29,7 @@ from assay.storage.manifests import (
 )
 from assay.storage.regular import open_regular, why_not_regular
 from assay.storage.s3 import is_remote
+from assay.storage.stage import RunContext, Stage
 
 #: Plain lines are cut into shards of about this many bytes.
 SHARD_BYTES = 32 << 20
@@ -63,26 +65,32 @@ class Inventory:
     """Each file's, from before its bytes were digested."""
 
 
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a run is to read."""
+
+    names: tuple[str, ...]
+    """Paths, folders, globs, and addresses on S3."""
+    format: str = "auto"
+    """A key of ``FORMATS``; ``auto`` recognises each file's."""
+    within: tuple[str, ...] | None = None
+    """Real folders, and addresses on S3, in which every file has to lie; None: anywhere."""
+    output: Path | None = None
+    """The folder that the run replaces: none of its files is read."""
+    shard_bytes: int = SHARD_BYTES
+
+
 @decoder_kept()
-def take_inventory(
-    inputs: Sequence[str],
-    *,
-    format: str = "auto",
-    shard_bytes: int = SHARD_BYTES,
-    within: tuple[str, ...] | None = None,
-    output: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
-    home: Home | None = None,
-) -> Inventory:
-    """The inventory of ``inputs``: paths, globs or folders, each file once, in the order given.
+def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
+    """The inventory of the inputs: each file once, in the order given.
 
-    A folder stands for its files of known endings, at any depth, and a glob for what it matches,
-    sorted; results of runs among them are left out, and ``say`` is told. UserMistake for what cannot be
-    read, for an unknown format, for a file in the folder ``output``, and where ``within`` names real
-    folders, for a file that is in none of them.
+    A folder stands for its files of known endings, at any depth, and a glob for what it matches, sorted;
+    results of runs among them are left out, and a line says so. UserMistake for what cannot be read, for an
+    unknown format, for a file in the output folder, and for a file that is outside of ``within``.
 
-    Objects on S3, ``s3://BUCKET/…``, are all copied to ``home`` first.
+    Objects on S3, ``s3://BUCKET/…``, are all copied to the home folder first.
     """
+    format, shard_bytes = inputs.format, inputs.shard_bytes
     if format != "auto" and format not in FORMATS:
         choices = ["auto", *FORMATS]
         raise UserMistake(
@@ -93,7 +101,7 @@ def take_inventory(
     shards: list[Shard] = []
     stamps: list[Stamp] = []
     # All are looked at before the first is read.
-    for name, path in list(_paths(inputs, within, output, say, home)):
+    for name, path in list(_paths(inputs, context)):
         try:
             stamps.append(Stamp.of(path))
             source = sniff(path)
@@ -113,23 +121,19 @@ def take_inventory(
     return Inventory(tuple(files), tuple(sources), tuple(shards), tuple(stamps))
 
 
-def _paths(
-    inputs: Sequence[str],
-    within: tuple[str, ...] | None,
-    output: Path | None,
-    say: Callable[[str], None],
-    home: Home | None,
-) -> Iterator[tuple[str, str]]:
+def _paths(inputs: Inputs, context: RunContext) -> Iterator[tuple[str, str]]:
     """Yield every file once, as a person would name it, and where it is on this machine."""
     seen: set[str] = set()
-    if not inputs:
+    within, output = inputs.within, inputs.output
+    if not inputs.names:
         raise UserMistake("no input given. Name a file, a folder or a glob.")
-    for given in inputs:
+    for given in inputs.names:
         if is_remote(given):
-            assert home is not None
-            yield from _copies(given, within, home, seen, say)
+            found = [one for one in _objects(given, within) if one.address not in seen]
+            seen.update(one.address for one in found)
+            yield from _copies(given, found, context)
             continue
-        for path in _expanded(given, say):
+        for path in _expanded(given, context.progress):
             try:
                 path.encode()
             except UnicodeEncodeError:
@@ -164,23 +168,26 @@ def _refuse_irregular(path: str) -> None:
         raise UserMistake(f"{path}: cannot be read: {reason}.")
 
 
-def _copies(
-    given: str, within: tuple[str, ...] | None, home: Home, seen: set[str], say: Callable[[str], None]
-) -> Iterator[tuple[str, str]]:
-    """Yield the address of every object once, and where its copy is."""
+def _objects(given: str, within: tuple[str, ...] | None) -> list[RemoteFile]:
+    """The objects that an address stands for; UserMistake where it may not be read."""
     if within is not None and not f"{given}/".startswith(
         tuple(f"{one}/" for one in within if is_remote(one))
     ):
         raise UserMistake(f"{given}: is not below an address that may be read.")
-    found = [one for one in remote_files(given) if one.address not in seen]
-    sweep_copies(home, say)
+    return remote_files(given)
+
+
+def _copies(given: str, found: Sequence[RemoteFile], context: RunContext) -> Iterator[tuple[str, str]]:
+    """Yield the address of every object, and where its copy is."""
+    sweep_copies(context)
     megabytes = sum(one.found.size for one in found) / 1e6
-    say(f"{given}: {counted(len(found), 'objects')}, {megabytes:,.1f} MB; what is not here is copied first")
-    seen.update(one.address for one in found)
-    yield from zip((one.address for one in found), all_copied(found, home), strict=True)
+    context.say(
+        f"{given}: {counted(len(found), 'objects')}, {megabytes:,.1f} MB; what is not here is copied first"
+    )
+    yield from zip((one.address for one in found), all_copied(found, context.home), strict=True)
 
 
-def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
+def _expanded(given: str, progress: Progress) -> list[str]:
     """The files that ``given`` stands for, sorted. Results of runs are files only where they are named."""
     path = Path(given)
     if not given:
@@ -188,7 +195,7 @@ def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
     if path.is_dir():
         if _is_of_a_run(given):
             raise UserMistake(f"{given}: holds the results of a run. Name the file in it that is meant.")
-        found = sorted(_files_below(given, say))
+        found = sorted(_files_below(given, progress))
         if not found:
             raise UserMistake(f"{given}: the folder holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
         return found
@@ -198,7 +205,7 @@ def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
         # What is neither a file nor a folder is left in: to leave it out would be to lose it without a word.
         matched = sorted(name for name in glob.glob(given, recursive=True) if not os.path.isdir(name))
         folders = sorted({os.path.dirname(name) for name in matched})
-        results = {folder for folder in folders if _holds_results(folder, say)}
+        results = {folder for folder in folders if _holds_results(folder, progress)}
         found = [name for name in matched if os.path.dirname(name) not in results]
         if not found:
             but = f" but results of runs: name the file in {min(results)} that is meant" if results else ""
@@ -207,11 +214,11 @@ def _expanded(given: str, say: Callable[[str], None]) -> list[str]:
     raise UserMistake(f"{given}: there is no such file or folder.")
 
 
-def _holds_results(folder: str, say: Callable[[str], None]) -> bool:
-    """Whether the folder holds the results of a run; tells so."""
+def _holds_results(folder: str, progress: Progress) -> bool:
+    """Whether the folder holds the results of a run; where it does, a line says so."""
     if not _is_of_a_run(folder):
         return False
-    say(f"{folder or '.'}: holds the results of a run, which are not read")
+    progress.say(f"{folder or '.'}: holds the results of a run, which are not read")
     return True
 
 
@@ -228,7 +235,7 @@ def _is_of_a_run(folder: str) -> bool:
     return False
 
 
-def _files_below(folder: str, say: Callable[[str], None]) -> Iterator[str]:
+def _files_below(folder: str, progress: Progress) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise UserMistake(f"{error.filename}: cannot be read: {error.strerror}") from error
 
@@ -236,7 +243,7 @@ def _files_below(folder: str, say: Callable[[str], None]) -> Iterator[str]:
         folders[:] = [
             name
             for name in sorted(folders)
-            if not name.startswith(".") and not _holds_results(os.path.join(parent, name), say)
+            if not name.startswith(".") and not _holds_results(os.path.join(parent, name), progress)
         ]
         for name in names:
             if name.lower().endswith(KNOWN_ENDINGS) and not name.startswith("."):
@@ -292,3 +299,11 @@ def _first_rows(source: Source) -> Iterator[Row]:
         held += raw.length
         if held > _SAMPLE_BYTES:
             return
+
+
+def _is_current(inputs: Inputs, inventory: Inventory, home: Home) -> bool:
+    """Never: only reading the inputs shows what they hold by now."""
+    return False
+
+
+INGEST = Stage("ingest", 1, Inventory, None, _is_current, take_inventory)

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from assay.storage.home import Home, digest_of_bytes, is_intact
 from assay.storage.manifests import InputFile
 from assay.storage.private import make_private, opener
 from assay.storage.s3 import CONNECTIONS, SCHEME, Found, Objects, is_address, is_remote
+from assay.storage.stage import RunContext
 
 #: A copy that no run has asked for in so long is removed.
 KEPT_SECONDS = 7 * 24 * 3600.0
@@ -169,9 +170,9 @@ def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) ->
     return str(copy)
 
 
-def sweep_copies(home: Home, say: Callable[[str], None]) -> None:
+def sweep_copies(context: RunContext) -> None:
     """Remove the copies that no run has asked for in a week, and what killed runs left."""
-    folder = _folder(home)
+    folder = _folder(context.home)
     if not folder.is_dir():
         return
     removed = 0
@@ -189,7 +190,7 @@ def sweep_copies(home: Home, say: Callable[[str], None]) -> None:
                 path.unlink()
                 removed += 1
     if removed:
-        say(f"{folder}: {removed} copies of inputs were removed that no run has read for a week")
+        context.say(f"{folder}: {removed} copies of inputs were removed that no run has read for a week")
 
 
 def _is_intact(copy: Path, size: int) -> bool:

@@ -7,7 +7,7 @@ so that every batch is made of the same conversations as in a run that was never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from assay.storage.home import Home, digest_of_bytes, digest_of_file, sweep, wri
 from assay.storage.manifests import Converted
 from assay.storage.private import make_private
 from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
+from assay.storage.stage import RunContext
 
 PLAN_VERSION = 1
 _A_PLAN = "plan"
@@ -214,14 +215,12 @@ def beginnings(turns: pl.DataFrame, converted: Converted, home: Home) -> pl.Seri
     return pl.concat(frames)["beginning"]
 
 
-def existing(
-    converted: Converted, model: ModelSpec, home: Home, say: Callable[[str], None] = lambda line: None
-) -> Plan | None:
+def existing(converted: Converted, model: ModelSpec, context: RunContext) -> Plan | None:
     """The plan that an earlier run wrote for these records and this model, if it is intact.
 
-    ``say`` is told of one that is not.
+    A line names one that is not.
     """
-    folder = _folder(converted, model, home)
+    folder = _folder(converted, model, context.home)
     members = folder / "members.parquet"
     try:
         content = decoded((folder / "plan.json").read_bytes())
@@ -233,7 +232,7 @@ def existing(
     except FileNotFoundError:
         return None
     except Altered as error:
-        say(
+        context.say(
             f"{folder}: the plan of an earlier run is damaged, or another's ({error}). What is not scored "
             "yet is planned anew, so last digits of scores can differ"
         )

@@ -6,7 +6,7 @@ publishes the same numbers: it says so from here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from assay.rewards.protocol import ModelSpec, Remark
 from assay.storage.home import Home, written_whole
 from assay.storage.sealed import Altered, sealed_json, unsealed
+from assay.storage.stage import RunContext
 
 
 def sentences(remarks: Iterable[Remark], model: ModelSpec) -> tuple[str, ...]:
@@ -22,33 +23,34 @@ def sentences(remarks: Iterable[Remark], model: ModelSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f"{model.name}: {remark.told}" for remark in open_ones))
 
 
-def keep(remarks: Iterable[Remark], model: ModelSpec, home: Home) -> None:
-    """Write down all that the model told in this run.
+def keep(remarks: Iterable[Remark], model: ModelSpec, context: RunContext) -> None:
+    """Write down all remarks of this run.
 
-    A former remark stays where this run told none on the same option: an option that is given now need
+    A former remark stays where this run has none on the same option: an option that is given now need
     not be given next time, and the scores are the same.
     """
     new = tuple(dict.fromkeys(remarks))
-    told_anew = {remark.settled_by for remark in new}
-    former = [remark for remark in kept(model, home) if remark.settled_by not in told_anew]
+    settled_anew = {remark.settled_by for remark in new}
+    quiet = RunContext(context.home)
+    former = [remark for remark in kept(model, quiet) if remark.settled_by not in settled_anew]
     content = {"remarks": msgspec.to_builtins([*former, *new])}
-    with written_whole(_file(model, home)) as temporary:
+    with written_whole(_file(model, context.home)) as temporary:
         temporary.write_bytes(sealed_json(content, about=_about(model)))
 
 
-def kept(model: ModelSpec, home: Home, say: Callable[[str], None] = lambda line: None) -> tuple[Remark, ...]:
-    """The remarks of whichever run opened the model of these scores; ``say`` is told of a damaged file.
+def kept(model: ModelSpec, context: RunContext) -> tuple[Remark, ...]:
+    """The remarks of whichever run opened the model of these scores. A line names a damaged file.
 
     None where the file is missing or damaged: no score depends on it.
     """
-    path = _file(model, home)
+    path = _file(model, context.home)
     try:
         content = unsealed(path.read_bytes(), about=_about(model))
         return msgspec.convert(content.get("remarks"), tuple[Remark, ...])
     except FileNotFoundError:
         return ()
     except (OSError, Altered, msgspec.ValidationError) as error:
-        say(
+        context.say(
             f"{path}: cannot be read, is damaged, or another model's ({error}). It says whether the model "
             "could have meant other numbers; flows.verify finds that out again"
         )

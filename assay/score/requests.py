@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from assay.core.errors import AssayError
-from assay.core.progress import Progress
 from assay.core.schema import Message, turn_positions
 from assay.core.text import counted
 from assay.rewards.protocol import ModelSpec, TurnScore
@@ -25,13 +24,13 @@ from assay.rewards.remote.service import Service, in_a_loop
 from assay.rewards.remote.transport import Traffic
 from assay.score.shard import Shard, ShardWork, requested
 from assay.score.store import ScoreStore
-from assay.storage.home import Home
 from assay.storage.manifests import reason_code
+from assay.storage.stage import RunContext
 
 #: What is paid for is stored at least so often; a process that is killed loses no more.
 CHECKPOINT_SECONDS = 20.0
 
-_HEED_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -51,55 +50,50 @@ class _UnderWay:
 def request_scores(
     shards: Iterable[Shard],
     model: ModelSpec,
-    home: Home,
+    context: RunContext,
     *,
     read_block: ReadBlock | None,
     done: Callable[[ShardWork], None],
     lost: Callable[[bytes, str], None],
-    progress: Progress,
-    heed: Callable[[], None] = lambda: None,
 ) -> None:
     """Have every turn rated, each asked for once. Raises what stops the run; what is rated by then is stored.
 
-    ``done`` hears of each shard as it ends, ``lost`` of each turn whose outcome is not to be stored. ``heed``
-    is called about every second; what it raises stops the run.
+    ``done`` hears of each shard as it ends, ``lost`` of each turn whose outcome is not to be stored.
     """
-    in_a_loop(_Requests(model, home, done, lost, progress).all_of(shards, read_block, heed))
+    in_a_loop(_Requests(model, context, done, lost).all_of(shards, read_block))
 
 
 class _Requests:
     def __init__(
         self,
         model: ModelSpec,
-        home: Home,
+        context: RunContext,
         done: Callable[[ShardWork], None],
         lost: Callable[[bytes, str], None],
-        progress: Progress,
     ) -> None:
         self._model = model
-        self._home = home
+        self._context = context
+        self._home = context.home
         self._done = done
         self._lost = lost
-        self._progress = progress
-        self._store = ScoreStore(home, model.fingerprint, model.attributes)
+        self._progress = context.progress
+        self._store = ScoreStore(context.home, model.fingerprint, model.attributes)
         self._under_way: dict[int, _UnderWay] = {}
         self._writing = asyncio.Lock()
         self._told = Traffic()
         self._tokens_told = 0
         self._tokens_of_shards = 0
 
-    async def all_of(
-        self, shards: Iterable[Shard], read_block: ReadBlock | None, heed: Callable[[], None]
-    ) -> None:
-        service = Service(self._model, read_block=read_block, say=self._progress.say)
+    async def all_of(self, shards: Iterable[Shard], read_block: ReadBlock | None) -> None:
+        service = Service(self._model, read_block=read_block, progress=self._progress)
         try:
             async with service, asyncio.TaskGroup() as group:
-                heeding = group.create_task(_now_and_then(heed))
+                looking = group.create_task(_now_and_then(self._context.leave_if_unwanted))
                 await service.probe()
                 saving = group.create_task(self._save_now_and_then())
                 await self._ask(shards, service)
                 saving.cancel()
-                heeding.cancel()
+                looking.cancel()
         except BaseExceptionGroup as several:
             raise _first(several) from None
         finally:
@@ -194,7 +188,7 @@ class _Requests:
         return self._store.write(dict(sorted(scores.items())))
 
     def _write_the_rest(self) -> None:
-        """Write what a stop left of every shard; a failure is told, for what stopped the run is raised."""
+        """Write what a stop left of every shard. A failure is a line: what stopped the run is raised."""
         lost = 0
         failure: Exception | None = None
         for one in self._under_way.values():
@@ -208,10 +202,10 @@ class _Requests:
             self._progress.say(f"warning: {counted(lost, 'rated turns')} could not be stored: {failure}")
 
 
-async def _now_and_then(heed: Callable[[], None]) -> None:
+async def _now_and_then(look: Callable[[], None]) -> None:
     while True:
-        heed()
-        await asyncio.sleep(_HEED_SECONDS)
+        look()
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:

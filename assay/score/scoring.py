@@ -6,16 +6,14 @@ import dataclasses
 import operator
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from assay.core.errors import ClusterFault
-from assay.core.progress import Progress, Silent
 from assay.core.schema import WEIGHTED_REWARD
 from assay.core.text import counted
 from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Remark
@@ -24,17 +22,13 @@ from assay.rewards.remote.replies import PASSING
 from assay.rewards.weights import weights_bytes
 from assay.score import card_warnings, plan, remarks, shard_size
 from assay.score.segments import segments_of
-from assay.score.shard import Shard, ShardWork
+from assay.score.shard import Fatal, Shard, ShardWork
 from assay.score.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
 from assay.score.workers.cluster import ClusterOptions, connected, on_gpus
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Artifact, Home, digest_of_bytes, sweep, written_whole
 from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
-
-if TYPE_CHECKING:
-    from assay.score.workers.dispatch import Fatal
-
-STAGE_VERSION = 3
+from assay.storage.stage import RunContext, Stage
 
 _KILLED = "killed_workers: every worker that took this turn died, most likely of memory"
 
@@ -97,19 +91,32 @@ class ScoringWork:
     it could have meant."""
 
 
-def score_key(converted: Converted, model: ModelSpec) -> str:
-    """What the score stage's result is kept under: everything that it depends on."""
+@dataclass(frozen=True, slots=True)
+class ToScore:
+    """What scores are made of, and who makes them."""
+
+    converted: Converted
+    model: ModelSpec
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    shard_tokens: int | None = None
+    """The size of a new plan's shards; None: estimated from the model and the device."""
+    read_block: ReadBlock | None = None
+    """Looks up the secret block that holds a service's key."""
+
+
+def _key(given: ToScore) -> str:
+    """A digest of all that the scores depend on: the records and the model, and not who scores them."""
+    model = given.model
     return digest_of_bytes(
-        f"score {STAGE_VERSION}".encode(),
-        converted.digest.encode(),
+        given.converted.digest.encode(),
         model.fingerprint.encode(),
         *(f"{name}={weight!r}".encode() for name, weight in model.weights),
         *(part.encode() for part in card_warnings.depend_on(model)),
     )
 
 
-def is_current(scored: Scored, home: Home) -> bool:
-    """Whether a manifest still tells the truth: its files and segments intact, nothing worth a new try."""
+def _is_current(given: ToScore, scored: Scored, home: Home) -> bool:
+    """Whether its files and segments are intact, and none of its gaps is worth a new try."""
     return (
         not TRANSIENT & scored.failed.keys()
         and all(piece.scores.is_intact(home) for piece in scored.pieces)
@@ -120,7 +127,7 @@ def is_current(scored: Scored, home: Home) -> bool:
 def preview(converted: Converted, model: ModelSpec, *, home: Home) -> Preview:
     """What a run would score; nothing is written."""
     store = ScoreStore(home, model.fingerprint, model.attributes)
-    store.open(warn=None)
+    store.open()
     missing = plan.unstored(converted, store, home)
     turns = [group.turns.select(KEY, "text_bytes") for group in plan.grouped_turns(converted, home)]
     distinct = pl.concat(turns).unique(KEY) if turns else None
@@ -141,127 +148,172 @@ def _tokens_of(turns: pl.DataFrame, missing: pl.DataFrame) -> int:
     return int((sent // plan.BYTES_PER_TOKEN + 1).sum())
 
 
-def score(
-    converted: Converted,
-    model: ModelSpec,
-    *,
-    home: Home,
-    cluster: ClusterOptions,
-    shard_tokens: int | None = None,
-    progress: Progress = Silent(),  # noqa: B008
-    read_block: ReadBlock | None = None,
-    heed: Callable[[], None] = lambda: None,
-) -> tuple[Scored, ScoringWork]:
-    """The scores of every turn, and what this run did for them.
+def score(given: ToScore, context: RunContext) -> Scored:
+    """The scores of every turn. What this run did for them goes to ``progress.did``, as a ``ScoringWork``.
 
-    What the store lacks is planned, the plan written down, and its shards scored; a plan that an
-    earlier run left for the same records is finished first. ``shard_tokens`` is the size of a new plan's
-    shards; None has it estimated. Where nothing is missing, no worker is started and no model loaded.
-    ``read_block`` looks up the secret block that holds a service's key.
-    ``heed`` is called about every second while scores are waited for; what it raises ends the scoring, and
-    what is scored by then is stored.
+    What the store lacks is planned, the plan written down, and its shards scored; a plan that an earlier run
+    left for the same records is finished first. Where nothing is missing, no worker is started and no model
+    loaded. What ``leave_if_unwanted`` raises ends the scoring, and what is scored by then is stored.
     """
-    store = ScoreStore(home, model.fingerprint, model.attributes)
-    shards: list[ShardWork] = []
-    unscored: dict[bytes, str] = {}
-    resumed = False
-    at_work = 0.0
-    with store.planning(progress.say, heed) as heed_all, full_disk_named(home.root):
-        former = remarks_again(model, home, progress.say)
-        store.open(warn=progress.say)
+    model = given.model
+    store = ScoreStore(context.home, model.fingerprint, model.attributes)
+    with store.planning(context) as context, full_disk_named(context.home.root):
+        attempt = _Attempt(given, context, former_remarks(model, context))
+        store.open(context.progress)
         for _ in range(_ROUNDS):
-            missing = _without(plan.unstored(converted, store, home), unscored)
+            missing = attempt.missing(store)
             if missing.is_empty():
                 break
-            written = plan.existing(converted, model, home, progress.say)
-            pending = (
-                written.turns().join(missing, on=KEY, how="semi", maintain_order="left") if written else None
-            )
-            if pending is None or pending.is_empty():
-                size = shard_tokens or _shard_tokens(missing, model, cluster)
-                written = plan.write(missing, converted, model, home, shard_tokens=size)
-                pending = written.turns()
-            else:
-                resumed = True
-                progress.say(
-                    f"finishing an earlier run's plan first: {pending.height} of its turns are not scored yet"
-                )
-            progress.begin("score", pending.height, "turns")
-            if model.endpoint is None:
-                pending_shards = _shards(pending, converted)
-                at_work += _run(
-                    pending_shards,
-                    pending.height,
-                    model,
-                    home,
-                    cluster,
-                    progress,
-                    shards,
-                    unscored,
-                    former,
-                    heed_all,
-                )
-            else:
-                from assay.score.requests import request_scores
-
-                request_scores(
-                    _shards(pending, converted),
-                    model,
-                    home,
-                    read_block=read_block,
-                    done=shards.append,
-                    lost=unscored.__setitem__,
-                    progress=progress,
-                    heed=heed_all,
-                )
-            store.open(warn=progress.say)
+            attempt.score(*attempt.planned(missing))
+            store.open(context.progress)
         else:
-            left = _without(plan.unstored(converted, store, home), unscored)
+            left = attempt.missing(store)
             if not left.is_empty():
                 raise ClusterFault(
                     f"{left.height} turns still have no score after {_ROUNDS} attempts; is {store.place} "
                     "the same place for every worker?"
                 )
-        scored = _gather(converted, model, store, unscored, home)
+        scored = _gather(given, store, attempt.unscored, context.home)
     for name, count in scored.warnings.items():
         if count:
-            progress.say(f"warning: {card_warnings.told(model)[name]}: {counted(count, 'conversations')}")
-    work = ScoringWork(
-        turns_scored=sum(shard.turns - shard.failed for shard in shards),
-        shards=tuple(sorted(shards, key=lambda shard: shard.shard)),
-        devices=_devices(shards, at_work),
-        resumed_plan=resumed,
-        remarks=tuple(dict.fromkeys([*former, *remarks.sentences(_remarks(shards), model)])),
-    )
-    return scored, work
+            context.say(f"warning: {card_warnings.told(model)[name]}: {counted(count, 'conversations')}")
+    context.progress.did(attempt.work())
+    return scored
 
 
-def remarks_again(model: ModelSpec, home: Home, say: Callable[[str], None]) -> tuple[str, ...]:
-    """What earlier runs were told of the model of the stored scores; each is a warning of this run too."""
-    again = remarks.sentences(remarks.kept(model, home, say), model)
+SCORE = Stage("score", 4, Scored, _key, _is_current, score)
+
+
+def former_remarks(model: ModelSpec, context: RunContext) -> tuple[str, ...]:
+    """What earlier runs found out about the model of the stored scores; each is a warning of this run too."""
+    again = remarks.sentences(remarks.kept(model, context), model)
     for sentence in again:
-        say(f"warning: {sentence}")
+        context.say(f"warning: {sentence}")
     return again
 
 
-def _remarks(shards: Iterable[ShardWork]) -> tuple[Remark, ...]:
-    """What any of their models told, once each."""
-    return tuple(dict.fromkeys(remark for shard in shards for remark in shard.remarks))
+class _Attempt:
+    """One run's work on the turns that have no score yet: shards go out, and what comes back is noted."""
 
+    def __init__(self, given: ToScore, context: RunContext, former: Sequence[str]) -> None:
+        """``former`` remarks have been shown."""
+        self._given = given
+        self._context = context
+        self._former = former
+        self._shards: list[ShardWork] = []
+        self._remarks: dict[Remark, None] = {}
+        self._resumed = False
+        self._seconds_at_work = 0.0
+        self.unscored: dict[bytes, str] = {}
+        """By key, the reasons of turns that are to be tried another day. They are in no segment."""
 
-@contextmanager
-def _told_when_stopped(finished: Sequence[ShardWork], turns: int, progress: Progress) -> Iterator[None]:
-    """Within, a signal that ends the run has it say how many of so many turns are stored by then.
+    def missing(self, store: ScoreStore) -> pl.DataFrame:
+        """The turns that the store lacks and that this run has not given up."""
+        turns = plan.unstored(self._given.converted, store, self._context.home)
+        return turns.filter(~pl.col(KEY).is_in(list(self.unscored))) if self.unscored else turns
 
-    That is at least what ``finished`` holds: workers store a shard before they say so.
-    """
-    before = len(finished)
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        stored = sum(shard.turns for shard in finished[before:])
-        progress.say(f"score: at least {stored:,} of {counted(turns, 'turns')} are stored")
-        raise
+    def planned(self, missing: pl.DataFrame) -> tuple[Iterator[Shard], int]:
+        """The shards to score now, of an earlier plan or a new one, and how many turns they hold."""
+        converted, model, home = self._given.converted, self._given.model, self._context.home
+        earlier = plan.existing(converted, model, self._context)
+        if earlier is not None:
+            pending = earlier.turns().join(missing, on=KEY, how="semi", maintain_order="left")
+            if not pending.is_empty():
+                self._resumed = True
+                self._context.say(
+                    f"finishing an earlier run's plan first: {pending.height} of its turns are not scored yet"
+                )
+                return _shards(pending, converted), pending.height
+        size = self._given.shard_tokens or _shard_tokens(missing, model, self._given.cluster)
+        pending = plan.write(missing, converted, model, home, shard_tokens=size).turns()
+        return _shards(pending, converted), pending.height
+
+    def score(self, shards: Iterator[Shard], turns: int) -> None:
+        """Have the shards scored: by workers, or by the service that the model is."""
+        self._context.progress.begin("score", turns, "turns")
+        if self._given.model.endpoint is None:
+            self._score_with_workers(shards, turns)
+            return
+        from assay.score.requests import request_scores
+
+        request_scores(
+            shards,
+            self._given.model,
+            self._context,
+            read_block=self._given.read_block,
+            done=self._shards.append,
+            lost=self.unscored.__setitem__,
+        )
+
+    def _score_with_workers(self, shards: Iterator[Shard], turns: int) -> None:
+        from assay.score.workers.dispatch import dispatch
+
+        model, context = self._given.model, self._context
+        cluster = dataclasses.replace(self._given.cluster, model_bytes=weights_bytes(model))
+        with connected(cluster, context.progress) as client:
+            began = time.monotonic()
+            with self._reported_when_stopped(turns):
+                dispatch(client, shards, model, context, done=self._note)
+            self._seconds_at_work += time.monotonic() - began
+
+    def _note(self, result: ShardWork | Fatal) -> None:
+        """Note what a shard came to, and show it."""
+        progress = self._context.progress
+        if isinstance(result, Fatal):
+            turns = result.shard.members
+            self.unscored.update(dict.fromkeys(turns[KEY], _KILLED))
+            progress.say(f"shard {result.shard.number}: one turn kills its workers and is left out")
+            progress.advance(turns.height, failed=turns.height)
+            return
+        self._shards.append(result)
+        self._note_remarks(result)
+        self.unscored.update(result.unstored)
+        progress.advance(
+            result.turns,
+            failed=result.failed,
+            tokens=result.tokens,
+            worker=result.worker,
+            busy_seconds=result.busy_seconds,
+        )
+
+    def _note_remarks(self, result: ShardWork) -> None:
+        """Keep the remarks that no shard had before, and show those that nobody has seen."""
+        new = [remark for remark in result.remarks if remark not in self._remarks]
+        if not new:
+            return
+        model = self._given.model
+        shown = (*self._former, *remarks.sentences(self._remarks, model))
+        self._remarks.update(dict.fromkeys(new))
+        remarks.keep(self._remarks, model, self._context)
+        for sentence in remarks.sentences(new, model):
+            if sentence not in shown:
+                self._context.say(f"warning: {sentence}")
+
+    @contextmanager
+    def _reported_when_stopped(self, turns: int) -> Iterator[None]:
+        """Within, a signal that ends the run has it say how many of so many turns are stored by then.
+
+        At least so many: workers store a shard before they report it.
+        """
+        before = len(self._shards)
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            stored = sum(shard.turns for shard in self._shards[before:])
+            self._context.say(f"score: at least {stored:,} of {counted(turns, 'turns')} are stored")
+            raise
+
+    def work(self) -> ScoringWork:
+        """What this run did."""
+        return ScoringWork(
+            turns_scored=sum(shard.turns - shard.failed for shard in self._shards),
+            shards=tuple(sorted(self._shards, key=lambda shard: shard.shard)),
+            devices=_devices(self._shards, self._seconds_at_work),
+            resumed_plan=self._resumed,
+            remarks=tuple(
+                dict.fromkeys([*self._former, *remarks.sentences(self._remarks, self._given.model)])
+            ),
+        )
 
 
 def _devices(shards: Sequence[ShardWork], seconds: float) -> tuple[DeviceWork, ...]:
@@ -282,10 +334,6 @@ def _devices(shards: Sequence[ShardWork], seconds: float) -> tuple[DeviceWork, .
         for (worker, device), theirs in sorted(by_worker.items())
         if seconds and device
     )
-
-
-def _without(turns: pl.DataFrame, unscored: dict[bytes, str]) -> pl.DataFrame:
-    return turns.filter(~pl.col(KEY).is_in(list(unscored))) if unscored else turns
 
 
 def _shard_tokens(missing: pl.DataFrame, model: ModelSpec, cluster: ClusterOptions) -> int:
@@ -309,60 +357,10 @@ def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
         )
 
 
-def _run(
-    shards: Iterator[Shard],
-    turns: int,
-    model: ModelSpec,
-    home: Home,
-    cluster: ClusterOptions,
-    progress: Progress,
-    finished: list[ShardWork],
-    unscored: dict[bytes, str],
-    former: Sequence[str],
-    heed: Callable[[], None],
-) -> float:
-    """The seconds in which shards of so many turns were out; work goes to ``finished``.
-
-    Turns that are to be tried another day go to ``unscored``. ``former`` remarks have been told.
-    """
-    from assay.score.workers.dispatch import Fatal, dispatch
-
-    def done(result: ShardWork | Fatal) -> None:
-        if isinstance(result, Fatal):
-            turns = result.shard.members
-            unscored.update(dict.fromkeys(turns[KEY], _KILLED))
-            progress.say(f"shard {result.shard.number}: one turn kills its workers and is left out")
-            progress.advance(turns.height, failed=turns.height)
-        else:
-            told = _remarks(finished)
-            finished.append(result)
-            if told != _remarks(finished):
-                remarks.keep(_remarks(finished), model, home)
-                for sentence in remarks.sentences(result.remarks, model):
-                    if sentence not in (*former, *remarks.sentences(told, model)):
-                        progress.say(f"warning: {sentence}")
-            unscored.update(result.unstored)
-            progress.advance(
-                result.turns,
-                failed=result.failed,
-                tokens=result.tokens,
-                worker=result.worker,
-                busy_seconds=result.busy_seconds,
-            )
-
-    sized = dataclasses.replace(cluster, model_bytes=weights_bytes(model))
-    with connected(sized, say=progress.say) as client:
-        began = time.monotonic()
-        with _told_when_stopped(finished, turns, progress):
-            dispatch(client, shards, model, home, done=done, say=progress.say, heed=heed)
-        return time.monotonic() - began
-
-
-def _gather(
-    converted: Converted, model: ModelSpec, store: ScoreStore, unscored: dict[bytes, str], home: Home
-) -> Scored:
+def _gather(given: ToScore, store: ScoreStore, unscored: Mapping[bytes, str], home: Home) -> Scored:
     """Write every piece's scores beside its turns. ``unscored``: reasons that are in no segment, by key."""
-    folder = home.artifacts / "score" / score_key(converted, model)
+    converted, model = given.converted, given.model
+    folder = home.artifacts / "score" / SCORE.digest(given)
     columns = list(score_schema(model.columns))
     unstored_reasons = pl.DataFrame(
         {KEY: list(unscored), _UNSTORED: list(unscored.values())},

@@ -112,6 +112,13 @@ class ShardWork:
     """Reasons of turns that another attempt could have a score for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fatal:
+    """A shard of one turn that killed every worker it reached."""
+
+    shard: Shard
+
+
 def score_shard(
     shard: Shard, spec: ModelSpec, home: Home, *, check: Callable[[], None] = lambda: None
 ) -> ShardWork:

@@ -6,18 +6,20 @@ Where the segments are is ``assay.score.segments``'; what is in them is said her
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import polars as pl
 
+from assay.core.progress import Progress
 from assay.core.schema import TURN_KEY_BYTES
 from assay.rewards.protocol import ModelSpec, TurnScore
 from assay.rewards.remote.endpoints import nameless_fingerprint
 from assay.score.segments import segments_of
 from assay.storage.disk import damage_named
 from assay.storage.home import Home
+from assay.storage.stage import RunContext
 
 KEY = "key"
 REASON = "reason"
@@ -46,12 +48,12 @@ class ScoreStore:
         self._attributes = tuple(attributes)
         self._intact: list[Path] = []
 
-    def open(self, warn: Callable[[str], None] | None) -> ScoreStore:
-        """This store, its segments verified; ``warn`` is told of a damaged one, whose turns are not stored.
+    def open(self, progress: Progress | None = None) -> ScoreStore:
+        """This store, its segments verified. A damaged one is set aside, and a line says so.
 
-        Without ``warn`` nothing is touched: a damaged segment is only not looked into.
+        Without ``progress`` nothing is touched: a damaged segment is only not looked into.
         """
-        self._intact = self._segments.intact(warn)
+        self._intact = self._segments.intact(progress)
         return self
 
     def look_up(self, keys: pl.Series) -> pl.DataFrame:
@@ -97,20 +99,18 @@ class ScoreStore:
         frame.write_parquet(written, compression="zstd", compression_level=3)
         return self._segments.keep(written.getvalue())
 
-    def planning(
-        self, say: Callable[[str], None], heed: Callable[[], None] = lambda: None
-    ) -> AbstractContextManager[Callable[[], None]]:
+    def planning(self, context: RunContext) -> AbstractContextManager[RunContext]:
         """Hold the one lock of this fingerprint: from the look at what is missing until it is stored.
 
-        Whoever had to wait opens the store after that, so nothing is planned twice. What ``heed`` raises,
-        which is called while this waits, ends the waiting. What is yielded calls it too, and raises Resumable
+        Whoever had to wait opens the store after that, so nothing is planned twice. A run that is no longer
+        wanted stops waiting. In the context that is yielded, ``leave_if_unwanted`` also raises Resumable
         where the lock was lost meanwhile, as one on S3 can be.
         """
-        return self._segments.planning(say, heed)
+        return self._segments.planning(context)
 
 
 def nameless_scores(model: ModelSpec, home: Home) -> str | None:
-    """What to tell of scores that are kept under no endpoint's name and may be this one's; None without any.
+    """A line on scores that are kept under no endpoint's name and may be this one's; None without any.
 
     Nothing says which endpoint wrote them: only the operator can know.
     """

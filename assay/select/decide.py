@@ -8,7 +8,7 @@ one. Of a run that stops before scoring no turn is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -25,8 +25,7 @@ from assay.storage.manifests import (
     Scored,
     reason_code,
 )
-
-STAGE_VERSION = 1
+from assay.storage.stage import RunContext, Stage
 
 #: Reason code of a record that a SteerLM row cannot express, where one is to be written.
 NOT_STEERLM = "not_steerlm"
@@ -51,30 +50,42 @@ def counted_as(reason: str) -> str:
     return reason if code == _RULE else code
 
 
-def filter_key(converted: Converted, scored: Scored | None, *, rules: Rules, exports: Sequence[str]) -> str:
+@dataclass(frozen=True, slots=True)
+class ToDecide:
+    """What decisions are made of."""
+
+    converted: Converted
+    scored: Scored | None
+    """None for a run that stops before scoring; then there are no rules."""
+    rules: Rules
+    exports: tuple[str, ...] = ()
+
+
+def _key(given: ToDecide) -> str:
     """A digest of all that the decisions depend on, also how the rules are spelled: reasons quote them."""
+    converted, scored, rules = given.converted, given.scored, given.rules
     return digest_of_bytes(
-        b"filter %d" % STAGE_VERSION,
         converted.digest.encode(),
         scored.fingerprint.encode() if scored else b"",
         "\n".join(scored.attributes if scored else ()).encode(),
         "\n".join(piece.scores.digest for piece in (scored.pieces if scored else ())).encode(),
         "\n".join(rules.canonical).encode(),
         "\n".join(rules.texts).encode(),
-        b"steerlm" if _STEERLM_EXPORT in exports else b"",
+        b"steerlm" if _STEERLM_EXPORT in given.exports else b"",
     )
 
 
-def filter_records(
-    converted: Converted, scored: Scored | None, *, rules: Rules, exports: Sequence[str], home: Home
-) -> Filtered:
-    """A decision a record, written below ``home.artifacts/filter``, one piece in memory at a time.
+def _is_current(given: ToDecide, filtered: Filtered, home: Home) -> bool:
+    """Whether all decisions are still as they were written."""
+    return all(piece.decisions.is_intact(home) for piece in filtered.pieces)
 
-    Without scores there can be no rules.
-    """
+
+def decide(given: ToDecide, context: RunContext) -> Filtered:
+    """A decision a record, written below ``home.artifacts/filter``, one piece in memory at a time."""
+    converted, scored, rules, home = given.converted, given.scored, given.rules, context.home
     if scored is None and rules.rules:
         raise TypeError("rules are about scores, and there are none")
-    folder = home.artifacts / "filter" / filter_key(converted, scored, rules=rules, exports=exports)
+    folder = home.artifacts / "filter" / DECIDE.digest(given)
     tallies: list[tuple[str, str | None, int]] = []
     pieces = []
     with full_disk_named(folder):
@@ -85,7 +96,7 @@ def filter_records(
                 judged = _unjudged(records)
             else:
                 judged = _judged(records, piece, number, scored, rules, home)
-            decisions = _decisions(judged, steerlm_wanted=_STEERLM_EXPORT in exports)
+            decisions = _decisions(judged, steerlm_wanted=_STEERLM_EXPORT in given.exports)
             path = folder / f"decisions-{number:06d}.parquet"
             with written_whole(path) as temporary:
                 decisions.write_parquet(temporary)
@@ -204,3 +215,6 @@ def _first_broken_rule(rules: Rules) -> pl.Expr:
         ]
         or [pl.lit(None, dtype=pl.String)]
     )
+
+
+DECIDE = Stage("filter", 1, Filtered, _key, _is_current, decide)

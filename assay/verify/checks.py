@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from assay import __version__
 from assay.core.errors import ModelFault, UserMistake
+from assay.core.progress import Progress
 from assay.core.schema import UNSEEN_TEXT, Conversation, Message, turn_positions
 from assay.core.versions import installed
 from assay.rewards.fingerprint import weights_digests
@@ -108,7 +109,7 @@ def probe_conversations() -> list[Conversation]:
     return [tuple(Message(role, content) for role, content in talk) for talk in talks]
 
 
-def verify(spec: ModelSpec, *, cluster: ClusterOptions, say: Callable[[str], None]) -> list[Check]:
+def verify(spec: ModelSpec, *, cluster: ClusterOptions, progress: Progress) -> list[Check]:
     """Every check of the model, in the order they ran. Loads it in this process, then in the workers.
 
     Of a scheduler's workers so many are asked as ``cluster`` says. By then this process has let go of the
@@ -116,24 +117,22 @@ def verify(spec: ModelSpec, *, cluster: ClusterOptions, say: Callable[[str], Non
     """
     from assay.rewards.local.device_memory import give_back
 
-    conversations, alone, checks = _checked_here(spec, say)
+    conversations, alone, checks = _checked_here(spec, progress)
     let_go()
     give_back()
-    say(f"{'asking' if cluster.scheduler_address else 'starting'} {cluster.workers} workers")
+    progress.say(f"{'asking' if cluster.scheduler_address else 'starting'} {cluster.workers} workers")
     return [*checks, _workers(spec, conversations, alone, cluster)]
 
 
-def _checked_here(
-    spec: ModelSpec, say: Callable[[str], None]
-) -> tuple[list[Conversation], Scores, list[Check]]:
+def _checked_here(spec: ModelSpec, progress: Progress) -> tuple[list[Conversation], Scores, list[Check]]:
     """The probe conversations, their scores one at a time, and the checks that need this process alone."""
-    say(f"loading {spec.name} ({spec.dtype})")
+    progress.say(f"loading {spec.name} ({spec.dtype})")
     model = opened(spec)
     conversations, alone = _scored_alone(model, spec)
     left_out = len(probe_conversations()) - len(conversations)
     if left_out:
-        say(f"{left_out} probe conversations are left out, which the model does not take whole")
-    say(f"scoring {len(conversations)} conversations in every way")
+        progress.say(f"{left_out} probe conversations are left out, which the model does not take whole")
+    progress.say(f"scoring {len(conversations)} conversations in every way")
     checks = [
         *_published(model, spec),
         *_differences(model),
@@ -151,7 +150,7 @@ def verify_service(
     local: ModelSpec | None,
     *,
     read_block: ReadBlock | None = None,
-    say: Callable[[str], None],
+    progress: Progress,
 ) -> list[Check]:
     """The checks that a service can be put to; ``local`` is the same model on this machine, if it is there.
 
@@ -162,7 +161,7 @@ def verify_service(
     if endpoint is None:
         raise ModelFault(f"model {spec.name} is no service")
     as_published = dataclasses.replace(spec, name=endpoint.model, dtype=_SERVED_DTYPE)
-    say(f"asking {spec.name} ({endpoint.kind})")
+    progress.say(f"asking {spec.name} ({endpoint.kind})")
     model = _model(spec, read_block)
     conversations, alone = _scored_alone(model, spec)
     together = model.score([_whole(conversation) for conversation in conversations])

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeVar
 from uuid import UUID
 
 import rich.console
@@ -19,6 +19,8 @@ from rich.text import Text
 
 from assay.core.progress import Utilisation
 from assay.core.text import counted, printable
+
+Work = TypeVar("Work")
 
 _PLAIN_SECONDS = 10.0
 _REDRAWS_PER_SECOND = 8
@@ -58,6 +60,7 @@ class Console:
         self._currency = ""
         self._began = 0.0
         self._spoke = 0.0
+        self._works: list[object] = []
         self.seconds: dict[str, float] = {}
         """How long each stage took, by its name, in the order they ran."""
         self.flow_run_id: UUID | None = None
@@ -135,6 +138,14 @@ class Console:
         if requests and self._total and self._done < self._total:
             parts.append(f"{_duration((self._total - self._done) * seconds / self._done)} left")
         return ", ".join(parts)
+
+    def did(self, work: object) -> None:
+        """Note what a stage did in this run."""
+        self._works.append(work)
+
+    def work_of(self, kind: type[Work]) -> Work | None:
+        """The last work of that kind that a stage did in this run; None where none did any."""
+        return next((work for work in reversed(self._works) if isinstance(work, kind)), None)
 
     def say(self, line: str) -> None:
         """Print the line, above the bar where there is one."""

@@ -14,27 +14,29 @@ from assay.config.options import RunOptions
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, OutputRefused
 from assay.core.text import counted
+from assay.export import EXPORT, ToExport
 from assay.export.first_rows import first_rows
 from assay.export.usable import nothing_usable
+from assay.read.convert import CONVERT, ToConvert
+from assay.read.inventory import INGEST, Inputs
 from assay.read.releases import new_only, released
 from assay.report.dry_run import preview_table
 from assay.report.summary import run_manifest, shortfalls_told, summary_table, summary_text
-from assay.score.scoring import ScoringWork, preview
+from assay.score.scoring import ScoringWork, ToScore, former_remarks, preview
 from assay.score.store import nameless_scores
+from assay.select.decide import DECIDE, ToDecide, refuse_quarantine
 from assay.storage.manifests import Converted, Counts, Filtered, Scored
 from assay.storage.private import private
+from assay.storage.stage import RunContext
 from flows.command.console import Console, current, is_of_a_command
 from flows.curate import unusable
 from flows.curate.prepare import Prepared, prepare
 from flows.server.announcing import announce_completed, notify_of_resumable, tag_run
 from flows.server.remote_runs import INCOMPLETE, state_name
-from tasks.convert import convert
-from tasks.export import export
-from tasks.filter import decide
-from tasks.ingest import ingest
 from tasks.report import report
 from tasks.score import score
 from tasks.server_answers import drop_results
+from tasks.stage import run_stage
 
 drop_results()
 
@@ -115,55 +117,47 @@ def _carried_out(
     options: RunOptions, prepared: Prepared, console: Console
 ) -> tuple[dict[str, Any], list[str]]:
     """The manifest of a run whose results are in place, and the first rows where none was of use."""
-    converted = _converted(options, prepared, console)
-    scored: Scored | None = None
-    work: ScoringWork | None = None
+    context = RunContext(prepared.home, console)
+    converted = _converted(options, prepared, console, context)
+    scored = None
     if options.stop_after != "convert":
-        scored, work = _scored(converted, options, prepared, console)
-    filtered = _filtered(converted, scored, options, prepared, console)
+        scored = _scored(converted, options, prepared, console, context)
+    filtered = _filtered(converted, scored, options, prepared, console, context)
     with unusable.destination(filtered.counts, options, prepared) as folder:
         output = unusable.name_of(folder, options, prepared)
+        staging = folder.staging()
+        to_export = ToExport(
+            converted, scored, filtered, tuple(options.export), folder, staging, options.stop_after
+        )
         with console.stage("export") as stage:
-            exported = export(
-                converted,
-                scored,
-                filtered,
-                home=prepared.home,
-                folder=folder,
-                exports=options.export,
-                stop_after=options.stop_after,
-            )
-            stage.cached = exported.staging is None
-            stage.note = f"{counted(len(exported.files), 'files')} in {output}"
+            exported = run_stage(EXPORT, to_export, context)
+            stage.cached = exported.cached
+            stage.note = f"{counted(len(exported.manifest), 'files')} in {output}"
         manifest = run_manifest(
             options=options.model_dump(mode="json"),
             model=prepared.model,
             converted=converted,
             scored=scored,
-            work=work,
+            work=console.work_of(ScoringWork),
             filtered=filtered,
-            files=exported.files,
+            files=exported.manifest,
             seconds=console.seconds,
             output=output,
         )
-        # Outside the cached tasks and last: a run's manifest tells of that run.
-        if exported.staging is None:
+        # Outside the cached tasks and last: a run's manifest reports that run.
+        if exported.cached:
             folder.refresh(manifest)
         else:
-            folder.publish(exported.staging, manifest)
+            folder.publish(staging, manifest)
     return manifest, list(first_rows(converted, filtered, prepared.home)) if manifest["unusable"] else []
 
 
-def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Converted:
+def _converted(options: RunOptions, prepared: Prepared, console: Console, context: RunContext) -> Converted:
+    inputs = Inputs(
+        tuple(prepared.places.inputs), options.format, prepared.places.within, prepared.output.path
+    )
     with console.stage("ingest") as stage:
-        inventory = ingest(
-            prepared.places.inputs,
-            options.format,
-            prepared.places.within,
-            prepared.output.path,
-            console.say,
-            prepared.home,
-        )
+        inventory = run_stage(INGEST, inputs, context).manifest
         stage.note = counted(len(inventory.files), "files")
         if options.release:
             inventory = new_only(inventory, released(prepared.output.path.parent))
@@ -171,13 +165,7 @@ def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Con
             if not inventory.files:
                 raise _NothingNew
     with console.stage("convert") as stage:
-        finished = convert(
-            inventory,
-            home=prepared.home,
-            limit=options.limit,
-            strict=options.strict,
-            progress=console,
-        )
+        finished = run_stage(CONVERT, ToConvert(inventory, options.limit, options.strict), context)
         stage.cached = finished.cached
         stage.note = _counted(finished.manifest.counts, "ok")
     for line in shortfalls_told(finished.manifest.shortfalls):
@@ -186,47 +174,43 @@ def _converted(options: RunOptions, prepared: Prepared, console: Console) -> Con
 
 
 def _scored(
-    converted: Converted, options: RunOptions, prepared: Prepared, console: Console
-) -> tuple[Scored, ScoringWork]:
+    converted: Converted, options: RunOptions, prepared: Prepared, console: Console, context: RunContext
+) -> Scored:
     if former := nameless_scores(prepared.model, prepared.home):
         console.say(former)
+    to_score = ToScore(converted, prepared.model, prepared.cluster, options.shard_tokens)
     with console.stage("score") as stage:
-        finished, work = score(
-            converted,
-            prepared.model,
-            home=prepared.home,
-            cluster=prepared.cluster,
-            shard_tokens=options.shard_tokens,
-            progress=console,
-        )
+        finished = score(to_score, context)
         stage.cached = finished.cached
+        if finished.cached:
+            console.did(ScoringWork(remarks=former_remarks(prepared.model, context)))
+        work = console.work_of(ScoringWork) or ScoringWork()
         stage.note = f"{counted(finished.manifest.turns, 'turns')}, {work.turns_scored:,} scored by this run"
-    return finished.manifest, work
+    return finished.manifest
 
 
 def _filtered(
-    converted: Converted, scored: Scored | None, options: RunOptions, prepared: Prepared, console: Console
+    converted: Converted,
+    scored: Scored | None,
+    options: RunOptions,
+    prepared: Prepared,
+    console: Console,
+    context: RunContext,
 ) -> Filtered:
     """Decisions. A run that stops early has no rules, and writes SteerLM rows only after convert."""
-    exports = {None: options.export, "convert": ["steerlm"], "score": []}[options.stop_after]
+    exports = {None: tuple(options.export), "convert": ("steerlm",), "score": ()}[options.stop_after]
     with console.stage("filter") as stage:
-        finished = decide(
-            converted,
-            scored,
-            rules=prepared.rules,
-            exports=exports,
-            home=prepared.home,
-            strict=options.strict,
-            progress=console,
-        )
+        finished = run_stage(DECIDE, ToDecide(converted, scored, prepared.rules, exports), context)
         stage.cached = finished.cached
         stage.note = _counted(finished.manifest.counts, "kept")
+    if options.strict:
+        refuse_quarantine(converted, finished.manifest, prepared.home)
     return finished.manifest
 
 
 def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dict[str, Any]:
     """What a run would score, shown; nothing is written but converted records, below ``ASSAY_HOME``."""
-    converted = _converted(options, prepared, console)
+    converted = _converted(options, prepared, console, RunContext(prepared.home, console))
     found = preview(converted, prepared.model, home=prepared.home)
     for note in prepared.model.notes:
         console.say(note)

@@ -55,8 +55,8 @@ def checked(
             return check_golden(spec, golden, read_block=read_block)
         if spec.endpoint is not None:
             local = _counterpart(options, settings, deployed)
-            return verify_service(spec, local, read_block=read_block, say=console.say)
-        return verify(spec, cluster=cluster, say=console.say)
+            return verify_service(spec, local, read_block=read_block, progress=console)
+        return verify(spec, cluster=cluster, progress=console)
 
 
 def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelSpec | None:

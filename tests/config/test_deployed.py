@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from stages import take_inventory
 
 from assay.config.deployed import golden_places, model_named, places
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
-from assay.read.inventory import take_inventory
 
 LINE = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
 

@@ -241,7 +241,7 @@ def test_scores_from_before_names_counted_are_told_of_and_can_be_claimed(tmp_pat
     assert f"move that folder to {own.place}" in told
     (home.scores / NAMELESS_FINGERPRINT).rename(own.place)
     assert nameless_scores(model, home) is None
-    assert own.open(None).look_up(pl.Series([b"k" * 16])).height == 1
+    assert own.open().look_up(pl.Series([b"k" * 16])).height == 1
 
 
 def test_a_template_that_changes_changes_the_fingerprint(tmp_path: Path) -> None:

@@ -13,14 +13,12 @@ import pytest
 from handmade import HELPSTEER, Record, Turn, make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stages import build, convert, decide, take_inventory
 
 from assay.core.errors import AssayError, InputFault, UserMistake
-from assay.export import EXPORTS, build, check_exports
+from assay.export import EXPORTS, check_exports
 from assay.export import files as export_files
-from assay.read.convert import convert
-from assay.read.inventory import take_inventory
 from assay.read.sources import read_originals
-from assay.select.decide import filter_records
 from assay.select.rules import Rules, parse_rules
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home, digest_of_file
@@ -47,7 +45,7 @@ def built(made, *rules, exports=("steerlm", "messages"), stop_after=None, name="
     staging = made.home.root / name
     staging.mkdir(parents=True)
     scored = None if stop_after == "convert" else made.scored
-    filtered = filter_records(
+    filtered = decide(
         made.converted,
         scored,
         rules=parse_rules(rules, attributes=made.scored.attributes, allow_cross_prompt=True),
@@ -419,7 +417,7 @@ def test_pieces_that_do_not_belong_together_are_refused(home):
     other = make(
         Home(home.root / "other"), {"a.jsonl": [[Record(1, turns=(rated(),)), Record(2, turns=(rated(),))]]}
     )
-    mixed = filter_records(other.converted, other.scored, rules=Rules(), exports=(), home=other.home)
+    mixed = decide(other.converted, other.scored, rules=Rules(), exports=(), home=other.home)
     target = home.artifacts / mixed.pieces[0].decisions.path
     target.parent.mkdir(parents=True)
     target.write_bytes((other.home.artifacts / mixed.pieces[0].decisions.path).read_bytes())
@@ -456,7 +454,7 @@ def test_quarantine_agrees_with_what_convert_found(home, tmp_path, packing):
     converted = convert(take_inventory([str(path)], format="messages"), home=home)
     staging = tmp_path / "staging"
     staging.mkdir()
-    filtered = filter_records(converted, None, rules=Rules(), exports=(), home=home)
+    filtered = decide(converted, None, rules=Rules(), exports=(), home=home)
     files = build(converted, None, filtered, home=home, staging=staging, exports=(), stop_after="convert")
     found = rows(staging / "quarantine.jsonl")
     assert len(found) == sum(converted.counts.quarantined.values()) > 1
@@ -488,7 +486,7 @@ def test_a_disk_that_is_full_is_named_whoever_writes(home):
         for line in range(1, 4000)
     ]
     made = make(home, {"a.jsonl": [records]}, attributes=HELPSTEER)
-    filtered = filter_records(made.converted, made.scored, rules=Rules(), exports=(), home=home)
+    filtered = decide(made.converted, made.scored, rules=Rules(), exports=(), home=home)
 
     def limited(limit, act):
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -519,7 +517,7 @@ def test_a_disk_that_is_full_is_named_whoever_writes(home):
         assert caught.value.exit_code == 1
     rules = parse_rules(["helpfulness > 1"], attributes=HELPSTEER)
     with pytest.raises(AssayError, match=r"File too large|the disk is full"):
-        limited(100, partial(filter_records, made.converted, made.scored, rules=rules, exports=(), home=home))
+        limited(100, partial(decide, made.converted, made.scored, rules=rules, exports=(), home=home))
     assert not list(home.artifacts.rglob("*.tmp"))
 
 

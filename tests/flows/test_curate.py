@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
@@ -32,18 +33,20 @@ from prefect.client.schemas.filters import (
 from assay.core.errors import Resumable
 from assay.export.folder import OutputFolder
 from assay.score import scoring
+from assay.score.scoring import SCORE
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import digest_of_bytes
 from flows.command import console
 from flows.command.curate import COMMAND
 from flows.command.launch import launch
 from flows.curate import prepare
+from tasks import score as task_module
 
 STAGES = ["ingest", "convert", "score", "filter", "export", "report"]
 
 
 @contextmanager
-def in_this_process(options: ClusterOptions, **rest: object) -> Iterator[Any]:
+def in_this_process(options: ClusterOptions, *rest: object) -> Iterator[Any]:
     from distributed import Client
 
     with Client(
@@ -552,7 +555,7 @@ def test_a_resumable_stop_is_exit_75(
     def stopped(*arguments: object, **options: object) -> None:
         raise Resumable("the service asks to wait an hour; the same command goes on from there")
 
-    monkeypatch.setattr(scoring, "score", stopped)
+    monkeypatch.setattr(task_module, "SCORE", dataclasses.replace(SCORE, run=stopped))
     ran = curate("--input", chats)
     assert ran.code == 75
     assert ran.err.splitlines()[-1].startswith("error: the service asks")

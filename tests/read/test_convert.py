@@ -20,13 +20,12 @@ import pytest
 from converting import PAIR_LINE, Outcome, converted_file, converted_paths, line, said, steerlm_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stages import convert, take_inventory
 
 from assay.core.errors import AssayError, InputFault
 from assay.core.progress import Silent
 from assay.core.schema import Message, turn_keys
 from assay.read import convert as convert_module
-from assay.read.convert import convert
-from assay.read.inventory import take_inventory
 from assay.read.sources import RawRecord, RawRecords, read_originals
 from assay.storage.home import Home, digest_of_bytes
 from assay.storage.manifests import from_json, to_json
@@ -454,11 +453,13 @@ def test_one_huge_file_needs_bounded_memory(tmp_path: Path) -> None:
     program = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from assay.read.convert import convert\n"
+        "from assay.read.convert import ToConvert, convert\n"
         "from assay.storage.home import Home\n"
-        "from assay.read.inventory import take_inventory\n"
+        "from assay.read.inventory import Inputs, take_inventory\n"
+        "from assay.storage.stage import RunContext\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "convert(take_inventory([sys.argv[1]]), home=Home(Path(sys.argv[2])))\n"
+        "context = RunContext(Home(Path(sys.argv[2])))\n"
+        "convert(ToConvert(take_inventory(Inputs((sys.argv[1],)), context)), context)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
     )
     grown = subprocess.run(

@@ -14,10 +14,10 @@ import zstandard
 from converting import converted_file, line
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from stages import take_inventory
 
 from assay.core.errors import UserMistake
 from assay.export.quarantine import quarantine_lines
-from assay.read.inventory import take_inventory
 from assay.read.sources import CutShortError, RawRecords, Source, read_originals, sniff, stream
 from assay.storage.home import Home
 

@@ -17,13 +17,13 @@ import psutil
 import pytest
 from converting import converted_paths
 from flipping import chats, flip, sweep
+from stages import take_inventory
 
 import assay.read.parquet
 from assay.core.errors import AssayError, UserMistake
 from assay.export.first_rows import first_rows
 from assay.export.quarantine import quarantine_lines
 from assay.read import parquet_decoder
-from assay.read.inventory import take_inventory
 from assay.read.parquet import Lost, decoder_kept, read_rows
 from assay.read.parquet_footer import Column, DamagedParquet, Group, check_sums, read_groups
 from assay.read.sources import read_originals

@@ -8,9 +8,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from stages import take_inventory
 
 from assay.core.errors import OutputRefused
-from assay.read.inventory import take_inventory
 from assay.read.releases import new_only, next_release, released
 from assay.storage.manifests import with_digest
 

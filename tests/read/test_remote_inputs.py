@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import urllib3
+from stages import context, take_inventory
 
 from assay.config.deployed import places
 from assay.config.settings import Settings
 from assay.core.errors import InputFault, StoreFault, UserMistake
 from assay.read import remote_inputs
-from assay.read.inventory import take_inventory
 from assay.read.remote_inputs import all_copied, copied, local_path, remote_files, sweep_copies
 from assay.read.sources import Stamp
 from assay.storage.home import Home, digest_of_file
@@ -245,7 +245,7 @@ def test_copies_that_nobody_asked_for_in_a_week_are_removed(team: str, home: Hom
     assert paths[0].stat().st_mtime_ns == stamp, "a run that reads it would take it for changed"
     said: list[str] = []
     for _ in range(2):
-        sweep_copies(home, said.append)
+        sweep_copies(context(home, said.append))
     assert [path.exists() for path in paths] == [True, False]
     assert len(list((home.copies / "inputs").iterdir())) == 2
     (line,) = said
@@ -260,7 +260,7 @@ def test_a_copy_from_before_the_clock_was_set_back_is_kept_a_week_and_no_longer(
     stamp = copy.stat().st_mtime_ns
     in_a_year = time.time() + 365 * 24 * 3600
     os.utime(copy, ns=(int(in_a_year * 1e9), stamp))
-    sweep_copies(home, lambda line: None)
+    sweep_copies(context(home))
     assert abs(copy.stat().st_atime - time.time()) < 3600
     assert copy.stat().st_mtime_ns == stamp
 

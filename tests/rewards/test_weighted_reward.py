@@ -10,6 +10,7 @@ import handmade
 import numpy as np
 import polars as pl
 import pytest
+import stages
 from handmade import Record
 
 from assay.config.resolve import models_of
@@ -18,7 +19,7 @@ from assay.core.errors import UserMistake
 from assay.export import check_exports
 from assay.rewards.find import find_model
 from assay.rewards.scalar import parse_weights, weighted_scalar
-from assay.score import scoring
+from assay.score.scoring import SCORE, ToScore
 from assay.score.workers.cluster import ClusterOptions
 from assay.select.rules import parse_rules
 from assay.storage.home import Home
@@ -36,13 +37,13 @@ def test_the_column_is_the_weighted_sum_and_other_weights_score_nothing_again(tm
     plain = fakes.spec(tmp_path / "model")
     weighted = dataclasses.replace(plain, weights=tuple(WEIGHTS.items()))
     one = ClusterOptions(workers=1)
-    first, work = scoring.score(converted, plain, home=home, cluster=one)
+    first, work = stages.score(converted, plain, home=home, cluster=one)
     assert first.attributes == ("helpfulness", "verbosity")
     assert work.turns_scored == 6
-    scored, work = scoring.score(converted, weighted, home=home, cluster=one)
+    scored, work = stages.score(converted, weighted, home=home, cluster=one)
     assert work.turns_scored == 0
     assert scored.attributes == ("helpfulness", "verbosity", "weighted_reward")
-    assert scoring.score_key(converted, weighted) != scoring.score_key(converted, plain)
+    assert SCORE.digest(ToScore(converted, weighted)) != SCORE.digest(ToScore(converted, plain))
     frame = pl.read_parquet(home.artifacts / scored.pieces[0].scores.path)
     for row in frame.iter_rows(named=True):
         if row["reason"] is not None:

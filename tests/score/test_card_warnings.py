@@ -12,20 +12,21 @@ import fakes
 import handmade
 import polars as pl
 import pytest
+import stages
 import tiny
 import transformers
 from handmade import Record
+from stages import Heard, decide
 
 from assay.core.errors import UserMistake
-from assay.core.progress import Silent
 from assay.core.schema import Message
 from assay.core.versions import installed
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
-from assay.score import card_warnings, scoring
+from assay.score import card_warnings
 from assay.score.languages import DETECTOR
+from assay.score.scoring import SCORE, ToScore
 from assay.score.workers.cluster import ClusterOptions
-from assay.select.decide import filter_records
 from assay.select.rules import parse_rules
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
@@ -33,14 +34,6 @@ from assay.storage.manifests import Converted
 ENGLISH = "The quick brown fox jumps over the lazy dog."
 CHINESE = "请用一句话介绍北京这座城市的历史和文化以及它的主要景点和特色美食。"
 GERMAN = "Erzähl mir bitte etwas über die längsten Flüsse der Welt."
-
-
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
 
 
 def converted(home: Home, texts: list[str]) -> Converted:
@@ -68,15 +61,15 @@ def test_conversations_beyond_the_trained_length_are_scored_counted_and_can_be_d
     spec = dataclasses.replace(tiny.spec(tiny.reward_model(tmp_path / "model")), trained_tokens=40)
     home, heard = Home(tmp_path / "home"), Heard()
     records = converted(home, ["Hi", "so " * 60, "Hello"])
-    scored, _ = scoring.score(records, spec, home=home, cluster=ClusterOptions(workers=1), progress=heard)
+    scored, _ = stages.score(records, spec, home=home, cluster=ClusterOptions(workers=1), progress=heard)
     assert scored.failed == {}
     assert scored.warnings == {"beyond_trained_length": 1, "unseen_text": 0}
     told = f"longer than the 40 tokens that it was trained on, as {spec.name}'s card has it"
-    assert f"warning: {told}: 1 conversation" in heard.said
+    assert f"warning: {told}: 1 conversation" in heard.lines
     rules = parse_rules(
         ["not beyond_trained_length"], attributes=spec.columns, flags=card_warnings.why_unknown(spec)
     )
-    filtered = filter_records(records, scored, rules=rules, exports=["messages"], home=home)
+    filtered = decide(records, scored, rules=rules, exports=["messages"], home=home)
     assert (filtered.counts.ok, filtered.counts.dropped) == (2, {"rule: not beyond_trained_length": 1})
 
 
@@ -86,19 +79,19 @@ def test_conversations_in_another_language_are_counted_on_every_run_and_can_be_a
     records = converted(home, [ENGLISH, CHINESE, GERMAN])
     model = dataclasses.replace(fakes.spec(tmp_path / "model"), languages=("en",))
     for _ in range(2):
-        scored, work = scoring.score(
+        scored, work = stages.score(
             records, model, home=home, cluster=ClusterOptions(workers=1), progress=heard
         )
         assert scored.warnings == {"other_language": 2}
     assert work.turns_scored == 0, "counted, though nothing was left to be scored"
     told = "in another language than those that it was made for (en), as fake's card has it"
-    assert heard.said.count(f"warning: {told}: 2 conversations") == 2
+    assert heard.lines.count(f"warning: {told}: 2 conversations") == 2
     rules = parse_rules(
         ["other_language or helpfulness > 99"],
         attributes=model.columns,
         flags=card_warnings.why_unknown(model),
     )
-    filtered = filter_records(records, scored, rules=rules, exports=["messages"], home=home)
+    filtered = decide(records, scored, rules=rules, exports=["messages"], home=home)
     assert filtered.counts.ok == 2
 
 
@@ -110,8 +103,8 @@ def test_other_languages_of_one_model_are_another_result_and_no_other_scores(tmp
     keys = set()
     for languages in ((), ("en",), ("en", "zh")):
         spoken = dataclasses.replace(model, languages=languages)
-        scored, _ = scoring.score(records, spoken, home=home, cluster=ClusterOptions(workers=1))
-        keys.add(scoring.score_key(records, spoken))
+        scored, _ = stages.score(records, spoken, home=home, cluster=ClusterOptions(workers=1))
+        keys.add(SCORE.digest(ToScore(records, spoken)))
     assert len(keys) == 3
     assert scored.warnings == {"other_language": 0}
     assert len(fakes.calls(tmp_path / "model")) == 2, "scored once"
@@ -123,12 +116,12 @@ def test_another_version_of_what_tells_languages_is_another_result(
     records = converted(Home(tmp_path / "home"), [ENGLISH])
     without = fakes.spec(tmp_path / "model")
     model = dataclasses.replace(without, languages=("en",))
-    before = [scoring.score_key(records, one) for one in (without, model)]
+    before = [SCORE.digest(ToScore(records, one)) for one in (without, model)]
     for package in DETECTOR:
         versions = {**installed(*DETECTOR), package: "99.0"}
         monkeypatch.setattr(card_warnings, "installed", lambda *_, versions=versions: versions)
-        assert scoring.score_key(records, without) == before[0]
-        assert scoring.score_key(records, model) != before[1]
+        assert SCORE.digest(ToScore(records, without)) == before[0]
+        assert SCORE.digest(ToScore(records, model)) != before[1]
 
 
 @pytest.mark.slow
@@ -149,13 +142,13 @@ def test_conversations_with_text_that_the_template_leaves_out_are_counted_and_ca
     records = handmade.make(
         home, {"chat.jsonl": [[Record(n + 1, chat) for n, chat in enumerate(chats)]]}
     ).converted
-    scored, _ = scoring.score(records, spec, home=home, cluster=ClusterOptions(workers=1), progress=heard)
+    scored, _ = stages.score(records, spec, home=home, cluster=ClusterOptions(workers=1), progress=heard)
     assert scored.failed == {}
     assert scored.warnings == {"unseen_text": 1}
     told = f"shown to the model in part only, as {spec.name}'s chat template leaves out tool messages"
-    assert f"warning: {told}: 1 conversation" in heard.said
+    assert f"warning: {told}: 1 conversation" in heard.lines
     rules = parse_rules(["not unseen_text"], attributes=spec.columns, flags=card_warnings.why_unknown(spec))
-    filtered = filter_records(records, scored, rules=rules, exports=["messages"], home=home)
+    filtered = decide(records, scored, rules=rules, exports=["messages"], home=home)
     assert (filtered.counts.ok, filtered.counts.dropped) == (2, {"rule: not unseen_text": 1})
 
 

@@ -94,7 +94,7 @@ def answers(prompt: int, count: int, *, more: tuple[str, str] | None = None) -> 
 def planned(tmp_path: Path, converted: Converted, home: Home, shard_tokens: int) -> pl.DataFrame:
     model = fakes.spec(tmp_path / "model")
     store = ScoreStore(home, model.fingerprint, model.attributes)
-    missing = plan.unstored(converted, store.open(warn=None), home)
+    missing = plan.unstored(converted, store.open(), home)
     return plan.write(missing, converted, model, home, shard_tokens=shard_tokens).turns()
 
 

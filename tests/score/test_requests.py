@@ -13,12 +13,14 @@ import handmade
 import polars as pl
 import pytest
 import services
+import stages
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from handmade import Record
 from services import Answer, Asked, Server, rated
+from stages import Heard
 
 from assay.core.errors import Resumable
-from assay.core.progress import Progress, Silent
+from assay.core.progress import Silent
 from assay.rewards.remote.endpoints import spec_of
 from assay.score import requests, scoring
 from assay.score.scoring import ScoringWork
@@ -43,7 +45,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture(autouse=True)
 def _no_dask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "connected", lambda options: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(scoring, "connected", lambda options, *rest: pytest.fail("a cluster was started"))
 
 
 def records(count: int) -> list[Record]:
@@ -59,20 +61,20 @@ def score(
     count: int,
     *,
     shard_tokens: int = 8,
-    heed: Callable[[], None] = lambda: None,
-    progress: Progress = Silent(),  # noqa: B008
+    leave_if_unwanted: Callable[[], None] = lambda: None,
+    progress: Heard | None = None,
     **changes: Any,
 ) -> tuple[Scored, ScoringWork]:
     converted = handmade.make(home, {"chat.jsonl": [records(count)]}).converted
     model = spec_of(services.endpoint(server.url, **changes))
-    return scoring.score(
+    return stages.score(
         converted,
         model,
         home=home,
         cluster=NO_WORKERS,
         shard_tokens=shard_tokens,
         progress=progress,
-        heed=heed,
+        leave_if_unwanted=leave_if_unwanted,
     )
 
 
@@ -155,13 +157,13 @@ def test_a_run_that_is_told_to_stop_keeps_what_it_has_paid_for(server: Server, h
     class Enough(Exception):
         pass
 
-    def heed() -> None:
+    def leave() -> None:
         if len(server.paid) >= 3:
             raise Enough
 
     server.answer = late
     with pytest.raises(Enough):
-        score(server, home, 20, heed=heed, in_flight=1, shard_tokens=1000)
+        score(server, home, 20, leave_if_unwanted=leave, in_flight=1, shard_tokens=1000)
     paid = len(server.paid)
     assert 3 <= paid <= 3 + 10, "it went on for more than a second"
     assert paid - 1 <= stored(home) <= paid

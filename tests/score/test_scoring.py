@@ -21,8 +21,10 @@ import handmade
 import polars as pl
 import psutil
 import pytest
+import stages
 from handmade import Record
 from places import TESTS
+from stages import Heard, context
 
 from assay.rewards.protocol import ModelSpec, Remark
 from assay.score import remarks, scoring
@@ -33,24 +35,11 @@ from assay.score.workers import dispatch
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home, digest_of_file
 from assay.storage.manifests import Converted, Scored
+from assay.storage.stage import RunContext
 
 pytestmark = pytest.mark.slow
 
 TWO_WORKERS = ClusterOptions(workers=2)
-
-
-class Heard:
-    """Progress that remembers what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def begin(self, stage: str, total: int | None, unit: str) -> None: ...
-
-    def advance(self, count: int = 1, **details: object) -> None: ...
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def chat(*texts: str) -> tuple[tuple[str, str], ...]:
@@ -85,7 +74,7 @@ def score(
     shard_tokens: int = 60,
     heard: Heard | None = None,
 ) -> tuple[Scored, ScoringWork]:
-    return scoring.score(
+    return stages.score(
         converted,
         model,
         home=home,
@@ -106,7 +95,7 @@ def store_files(home: Home) -> dict[str, bytes]:
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def forbid() -> None:
-        monkeypatch.setattr(scoring, "connected", lambda options: pytest.fail("a cluster was started"))
+        monkeypatch.setattr(scoring, "connected", lambda options, *rest: pytest.fail("a cluster was started"))
 
     return forbid
 
@@ -148,8 +137,8 @@ def test_what_a_model_tells_when_it_is_opened_is_said_once_by_every_run(home: Ho
 def test_a_remark_stays_until_its_option_has_another(home: Home, model: ModelSpec) -> None:
     pad, bos, later = Remark("pad 1, 2", "read_at"), Remark("bos 3, 4", "add_bos"), Remark("5, 6", "add_bos")
     for told, kept in (([pad, bos], (pad, bos)), ([pad], (bos, pad)), ([later], (pad, later))):
-        remarks.keep(told, model, home)
-        assert remarks.kept(model, home) == kept
+        remarks.keep(told, model, context(home))
+        assert remarks.kept(model, context(home)) == kept
 
 
 def test_scoring_again_scores_nothing_and_starts_no_worker(
@@ -217,18 +206,20 @@ def test_several_hundred_turns_are_scored_by_all_workers_and_a_signal_keeps_what
     ]
     converted = convert(home, texts)
 
-    def heed() -> None:
+    def leave() -> None:
         if len(store_files(home)) >= 3:
             raise SystemExit(143)
 
     heard = Heard()
     with pytest.raises(SystemExit):
-        scoring.score(converted, model, home=home, cluster=TWO_WORKERS, progress=heard, heed=heed)
+        stages.score(
+            converted, model, home=home, cluster=TWO_WORKERS, progress=heard, leave_if_unwanted=leave
+        )
     stored = pl.concat([pl.read_parquet(path) for path in home.scores.glob("*/*.parquet")])
     said = re.fullmatch(r"score: at least (\d+) of 632 turns are stored", heard.lines[-1])
     assert said is not None
     assert 632 > stored.height >= max(int(said[1]), 3 * 632 // 16)
-    _, work = scoring.score(converted, model, home=home, cluster=TWO_WORKERS, progress=heard)
+    _, work = stages.score(converted, model, home=home, cluster=TWO_WORKERS, progress=heard)
     assert work.turns_scored == 632 - stored.height
     assert work.resumed_plan
     assert len({shard.worker for shard in work.shards}) == 2
@@ -262,7 +253,7 @@ def test_what_no_memory_was_found_for_is_told_and_tried_again(home: Home, model:
     scored, work = score(converted, model, home)
     assert scored.failed == {"out_of_memory": 2}
     assert work.turns_scored == 4
-    assert not scoring.is_current(scored, home)
+    assert not stages.scores_are_current(converted, model, scored, home)
     assert sum(pl.read_parquet(path).height for path in home.scores.glob("*/*.parquet")) == 4
     calls = len(fakes.calls(Path(model.folder)))
     assert score(converted, model, home)[0].failed == {"out_of_memory": 2}
@@ -277,7 +268,7 @@ def test_threads_of_one_worker_write_whole_segments(home: Home, model: ModelSpec
         address = ClusterOptions(scheduler_address=running.scheduler_address)
         scored, work = score(converted, model, home, workers=address)
     assert (work.turns_scored, scored.failed) == (80, {})
-    assert scoring.is_current(scored, home)
+    assert stages.scores_are_current(converted, model, scored, home)
 
 
 @pytest.mark.faults
@@ -328,7 +319,9 @@ def test_a_record_that_kills_every_worker_is_found_and_the_rest_is_scored(
     frame = values(scored, home)
     assert frame.filter(pl.col("reason").is_not_null())["row"].to_list() == [7, 7]
     assert any("kills its worker" in line for line in heard.lines)
-    assert not scoring.is_current(scored, home), "another day might do better: never taken from a cache"
+    assert not stages.scores_are_current(converted, model, scored, home), (
+        "another day might do better: never taken from a cache"
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "one bit"])
@@ -338,13 +331,13 @@ def test_a_damaged_segment_is_set_aside_and_its_turns_scored_again(
     converted = convert(home, records(20))
     scored, _ = score(converted, model, home)
     before = store_files(home)
-    assert scoring.is_current(scored, home)
+    assert stages.scores_are_current(converted, model, scored, home)
     victim = sorted(home.scores.rglob("*.parquet"))[0]
     content = bytearray(victim.read_bytes())
     if damage == "one bit":
         content[len(content) // 2] ^= 4
     victim.write_bytes({"truncated": content[:-20], "emptied": b"", "one bit": content}[damage])
-    assert not scoring.is_current(scored, home)
+    assert not stages.scores_are_current(converted, model, scored, home)
     heard = Heard()
     again, work = score(converted, model, home, heard=heard)
     assert again == scored
@@ -462,15 +455,19 @@ def test_a_run_that_waits_for_another_can_be_told_to_stop(home: Home, model: Mod
     class Enough(Exception):
         pass
 
-    def heed() -> None:
+    def leave() -> None:
         raise Enough
 
     store = ScoreStore(home, model.fingerprint, model.attributes)
     heard = Heard()
-    with store.planning(heard.say), pytest.raises(Enough), store.planning(heard.say, heed):
+    with (
+        store.planning(RunContext(home, heard)),
+        pytest.raises(Enough),
+        store.planning(RunContext(home, heard, leave)),
+    ):
         pytest.fail("two plan at once")
     assert len(heard.lines) == 1
-    with store.planning(heard.say, heed):
+    with store.planning(RunContext(home, heard, leave)):
         assert len(heard.lines) == 1
 
 

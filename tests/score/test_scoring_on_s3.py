@@ -12,6 +12,7 @@ import fakes
 import polars as pl
 import psutil
 import pytest
+import stages
 from handmade import Record
 from test_scoring import Heard, _alive, _wait, chat, convert, records, score, store_files, values
 
@@ -74,7 +75,7 @@ def test_scores_and_segments_are_those_of_a_store_in_a_folder(
     assert scoring.preview(converted, model, home=elsewhere).missing_turns == 0
     third, work = score(converted, model, elsewhere)
     assert (third, work.turns_scored) == (scored, 0)
-    assert scoring.is_current(third, elsewhere)
+    assert stages.scores_are_current(converted, model, third, elsewhere)
 
 
 def test_a_damaged_segment_is_scored_again_by_the_plan_that_made_it(home: Home, model: ModelSpec) -> None:
@@ -85,7 +86,7 @@ def test_a_damaged_segment_is_scored_again_by_the_plan_that_made_it(home: Home, 
     assert home.score_store is not None
     Objects(home.score_store).below(model.fingerprint).put(victim, before[victim][:-20])
     (home.copies / model.fingerprint / victim).unlink()
-    assert not scoring.is_current(scored, home)
+    assert not stages.scores_are_current(converted, model, scored, home)
     heard = Heard()
     again, work = score(converted, model, home, heard=heard)
     assert again == scored

@@ -5,9 +5,10 @@ import pytest
 from handmade import HELPSTEER, Record, Turn, make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stages import decide
 
 from assay.core.errors import AssayError, InputFault
-from assay.select.decide import counted_as, filter_key, filter_records, refuse_quarantine
+from assay.select.decide import DECIDE, ToDecide, counted_as, refuse_quarantine
 from assay.select.rules import Rules, parse_rules
 from assay.storage.home import Home
 from assay.storage.manifests import Counts
@@ -27,7 +28,7 @@ def home(tmp_path):
 
 
 def filtered(made, *rules, exports=(), attributes=HELPSTEER):
-    return filter_records(
+    return decide(
         made.converted,
         made.scored,
         rules=parse_rules(rules, attributes=attributes, allow_cross_prompt=True),
@@ -118,11 +119,11 @@ def test_without_scores_only_what_convert_found_is_judged(home):
         Record(3, gap="tool_message: y"),
     ]
     made = make(home, {"a.jsonl": [records]})
-    result = filter_records(made.converted, None, rules=Rules(), exports=["steerlm"], home=home)
+    result = decide(made.converted, None, rules=Rules(), exports=["steerlm"], home=home)
     assert result.counts == Counts(1, {"not_steerlm": 1}, {"not_json": 1})
     rules = parse_rules(["helpfulness >= 2"], attributes=HELPSTEER)
     with pytest.raises(TypeError, match="rules are about scores"):
-        filter_records(made.converted, None, rules=rules, exports=[], home=home)
+        decide(made.converted, None, rules=rules, exports=[], home=home)
 
 
 def test_the_first_record_in_quarantine_is_named_where_there_is_to_be_none(home):
@@ -227,9 +228,8 @@ def test_the_key_changes_with_all_that_changes_a_decision_and_with_nothing_else(
     rescored = make(Home(home.root / "other"), {"a.jsonl": [[Record(1, turns=(rated(2.0),))]]})
 
     def key(scored=made.scored, rules=("helpfulness > 1",), exports=("messages",)):
-        return filter_key(
-            made.converted, scored, rules=parse_rules(rules, attributes=HELPSTEER), exports=exports
-        )
+        rules = parse_rules(rules, attributes=HELPSTEER)
+        return DECIDE.digest(ToDecide(made.converted, scored, rules, exports))
 
     keys = [
         key(),
@@ -308,5 +308,5 @@ def test_every_record_is_counted_once_as_what_its_decision_says(tmp_path, pieces
 
 def test_no_rules_and_no_exports_keep_what_was_scored(home):
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(1.0),)), Record(2, turns=(Turn(None, "x"),))]]})
-    result = filter_records(made.converted, made.scored, rules=Rules(), exports=(), home=home)
+    result = decide(made.converted, made.scored, rules=Rules(), exports=(), home=home)
     assert (result.counts.ok, result.counts.quarantined) == (1, {"x": 1})

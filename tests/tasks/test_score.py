@@ -16,15 +16,16 @@ import httpx
 import pytest
 from handmade import Record
 from prefect import flow
+from stages import Heard
 
 from assay.core.progress import Silent
-from assay.rewards.protocol import Remark
-from assay.score import remarks, scoring
-from assay.score.scoring import ScoringWork
+from assay.score import scoring
+from assay.score.scoring import ToScore
 from assay.score.shard import ShardWork
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home, digest_of_bytes
 from assay.storage.manifests import Scored
+from assay.storage.stage import RunContext
 from tasks import score as task_module
 from tasks.score import ShownInPrefect, score
 from tasks.stage import Finished, results_folder
@@ -103,7 +104,7 @@ def test_a_table_of_shards_has_at_most_200_rows(shown: dict[str, list[Any]]) -> 
 
 
 @contextmanager
-def in_this_process(options: ClusterOptions, **rest: object) -> Iterator[Any]:
+def in_this_process(options: ClusterOptions, *rest: object) -> Iterator[Any]:
     from distributed import Client
 
     with Client(
@@ -125,33 +126,27 @@ def test_work_is_told_by_the_run_that_did_it_and_by_no_other(
     converted = handmade.make(home, {"chat.jsonl": [chats]}).converted
     model = fakes.spec(tmp_path / "model", digest_of_bytes(bytes(tmp_path)))
 
-    @flow
-    def scored() -> tuple[Finished[Scored], ScoringWork]:
-        return score(
-            converted,
-            model,
-            home=home,
-            cluster=ClusterOptions(workers=1),
-            shard_tokens=10,
-            progress=Silent(),
-        )
+    heard = Heard()
 
-    first, work = scored()
-    assert work.turns_scored == 5
+    @flow
+    def scored() -> Finished[Scored]:
+        return score(ToScore(converted, model, ClusterOptions(workers=1), 10), RunContext(home, heard))
+
+    first = scored()
+    assert [work.turns_scored for work in heard.works] == [5]
     assert len(shown["tables"]) == 1
     (kept,) = results_folder(home).iterdir()
     result = json.loads(json.loads(kept.read_bytes())["result"])
     assert set(result["manifest"]) == set(Scored.__dataclass_fields__)
-    remarks.keep([Remark("1 here, 2 there", "read_at")], model, home)
-    second, no_work = scored()
+    second = scored()
     assert second.cached
-    assert no_work == ScoringWork(remarks=(f"{model.name}: 1 here, 2 there",))
+    assert len(heard.works) == 1
     assert second.manifest == first.manifest
     assert len(fakes.calls(Path(model.folder))) == 5
 
     (segment, *_) = home.scores.glob("*/*.parquet")
     segment.write_bytes(segment.read_bytes()[:-1])
-    third, more_work = scored()
+    third = scored()
     assert not third.cached
-    assert 0 < more_work.turns_scored <= 5
+    assert 0 < heard.works[1].turns_scored <= 5
     assert third.manifest.pieces == first.manifest.pieces

@@ -11,19 +11,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import pytest
 from planted import Bomb
-from prefect import flow, runtime, task
+from prefect import flow, runtime
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from stages import context
 
 from assay.core.errors import ClusterFault, StoreFault, StoreRefusal, UserMistake
 from assay.storage.home import Artifact, Home
 from assay.storage.sealed import Altered
-from tasks.stage import Finished, _kept_manifest, as_json, key_given, may_pass, results_folder, run_stage
+from assay.storage.stage import Stage
+from tasks.stage import Finished, _kept_manifest, results_folder, run_stage
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -54,18 +55,22 @@ class Maker:
         return Made(Artifact.of(self.path, self.home), ("a", "b"))
 
 
-@task(
-    name="make",
-    task_run_name="make",
-    persist_result=True,
-    result_serializer="json",
-    cache_key_fn=key_given,
-    retries=2,
-    retry_delay_seconds=0,
-    retry_condition_fn=may_pass,
+@dataclass(frozen=True)
+class ToMake:
+    """What the stage is given: who makes it, and a key."""
+
+    maker: Maker
+    key: str
+
+
+MAKE = Stage(
+    "make",
+    1,
+    Made,
+    lambda given: given.key,
+    lambda given, made, home: made.file.is_intact(home),
+    lambda given, context: given.maker.make(),
 )
-def make_task(key: str, maker: Maker) -> Any:
-    return as_json(maker.make(), key)
 
 
 @pytest.fixture
@@ -78,15 +83,8 @@ def run(maker: Maker, *, key: str = "k" * 32, said: list[str] | None = None) -> 
 
     @flow(name="one stage")
     def one_stage() -> tuple[Finished[Made], UUID]:
-        finished = run_stage(
-            make_task,
-            Made,
-            key=key,
-            home=maker.home,
-            is_current=lambda made: made.file.is_intact(maker.home),
-            say=(said if said is not None else []).append,
-            arguments={"maker": maker},
-        )
+        heard = context(maker.home, (said if said is not None else []).append)
+        finished = run_stage(MAKE, ToMake(maker, key), heard, retry_after_seconds=[0, 0])
         return finished, runtime.flow_run.id
 
     result: tuple[Finished[Made], UUID] = one_stage()
@@ -199,8 +197,8 @@ def test_no_flipped_bit_of_a_kept_manifest_is_believed(home: Home) -> None:
 def test_a_manifest_that_was_kept_for_another_key_is_not_believed(home: Home) -> None:
     maker = Maker(home)
     run(maker, key="a" * 32)
-    kept = results_folder(home) / f"make-{'a' * 32}"
-    (results_folder(home) / f"make-{'b' * 32}").write_bytes(kept.read_bytes())
+    one, other = (f"make-{MAKE.digest(ToMake(maker, letter * 32))}" for letter in "ab")
+    (results_folder(home) / other).write_bytes((results_folder(home) / one).read_bytes())
     assert not run(maker, key="b" * 32)[0].cached
 
 

@@ -17,6 +17,7 @@ import tiny_families as families
 import torch
 
 from assay.core.errors import ModelFault, UserMistake
+from assay.core.progress import SILENT
 from assay.core.schema import Message
 from assay.rewards import published
 from assay.rewards.catalog import catalog_model
@@ -59,7 +60,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def verified(spec: ModelSpec) -> list[Check]:
-    return verify(spec, cluster=ClusterOptions(workers=2), say=lambda line: None)
+    return verify(spec, cluster=ClusterOptions(workers=2), progress=SILENT)
 
 
 @pytest.mark.parametrize("family", families.FAMILIES)
@@ -96,7 +97,7 @@ def test_this_process_lets_go_of_the_model_before_workers_load_it(
     before, left, asked = loaded(), list[set[int]](), list[ClusterOptions]()
     monkeypatch.setattr(verification, "connected", here)
     spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096, seed=11))
-    verify(spec, cluster=ClusterOptions(workers=2, gpus_per_model=3), say=lambda line: None)
+    verify(spec, cluster=ClusterOptions(workers=2, gpus_per_model=3), progress=SILENT)
     assert left == [set()]
     assert loaded() - before
     assert asked == [ClusterOptions(workers=2, gpus_per_model=3)]

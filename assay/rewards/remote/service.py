@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import httpx2
 
 from assay.core.errors import ModelFault, Resumable
+from assay.core.progress import SILENT, Progress
 from assay.core.schema import Message, turn_positions
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import ModelSpec, Request, TurnScore
@@ -58,7 +59,7 @@ class Service:
         spec: ModelSpec,
         *,
         read_block: ReadBlock | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        progress: Progress = SILENT,
     ) -> None:
         if spec.endpoint is None:
             raise ModelFault(f"model {spec.name} is no service")
@@ -71,7 +72,7 @@ class Service:
         self._key = key_of(spec.endpoint, read_block)
         self._http = http_client(spec.endpoint, self._key)
         self._backend: Backend = backend_class(spec.endpoint)(spec.endpoint, self._http, self._key)
-        self._caller = Caller(spec.endpoint, say=say, still_answers=self._still_answers)
+        self._caller = Caller(spec.endpoint, progress=progress, still_answers=self._still_answers)
 
     @property
     def traffic(self) -> Traffic:

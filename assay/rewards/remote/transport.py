@@ -18,6 +18,7 @@ import httpcore2
 import httpx2
 
 from assay.core.errors import ModelFault, Resumable
+from assay.core.progress import Progress
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.addresses import why_refused
 from assay.rewards.remote.pacing import Pace
@@ -236,14 +237,14 @@ class Caller:
         self,
         endpoint: Endpoint,
         *,
-        say: Callable[[str], None],
+        progress: Progress,
         still_answers: Callable[[], Awaitable[bool]],
     ) -> None:
         self.traffic = Traffic()
         self._still_answers = still_answers
         self._endpoint = endpoint
         self._pace = Pace(endpoint.requests_per_minute, endpoint.tokens_per_minute)
-        self._say = say
+        self._progress = progress
         self._spoke = -math.inf
 
     async def reply(self, attempt: Callable[[], Awaitable[Reply]], tokens: int) -> Reply:
@@ -330,4 +331,4 @@ class Caller:
         now = time.monotonic()
         if now - self._spoke >= _NOTICE_SECONDS:
             self._spoke = now
-            self._say(f"endpoint {self._endpoint.name}: {trouble}; tried again in {delay:.1f} s")
+            self._progress.say(f"endpoint {self._endpoint.name}: {trouble}; tried again in {delay:.1f} s")

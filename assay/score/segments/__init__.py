@@ -6,13 +6,15 @@ whoever reads it can tell.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from assay.core.errors import StoreRefusal, UserMistake
+from assay.core.progress import Progress
 from assay.storage.home import Home
+from assay.storage.stage import RunContext
 
 
 class Segments(Protocol):
@@ -24,10 +26,10 @@ class Segments(Protocol):
     def holds_any(self) -> bool:
         """Whether there is a segment, intact or not."""
 
-    def intact(self, warn: Callable[[str], None] | None) -> list[Path]:
-        """Files with every segment that matches its name, ordered by name; ``warn`` hears of the others.
+    def intact(self, progress: Progress | None) -> list[Path]:
+        """Files with every segment that matches its name, ordered by name. A line names each of the others.
 
-        Without ``warn`` a damaged one is only left out.
+        Without ``progress`` a damaged one is only left out.
         """
 
     def hold(self, digests: Iterable[str]) -> bool:
@@ -36,13 +38,11 @@ class Segments(Protocol):
     def keep(self, data: bytes) -> str:
         """The digest of the data, under which it is a segment from now on."""
 
-    def planning(
-        self, say: Callable[[str], None], heed: Callable[[], None]
-    ) -> AbstractContextManager[Callable[[], None]]:
-        """Hold the one lock of this fingerprint; ``say`` is told where that takes waiting.
+    def planning(self, context: RunContext) -> AbstractContextManager[RunContext]:
+        """Hold the one lock of this fingerprint; a line says where that takes waiting.
 
-        ``heed`` is called while this waits, and what it raises ends the waiting. Yields what is to be called
-        now and then while the lock is held: ``heed``, and Resumable where the lock was lost meanwhile.
+        A run that is no longer wanted stops waiting. In the context that is yielded, ``leave_if_unwanted``
+        also raises Resumable where the lock was lost meanwhile.
         """
 
 

@@ -7,14 +7,16 @@ plan that made it puts it there again, whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from assay.core.progress import Progress
 from assay.score.segments.lease import Lease
 from assay.storage.home import digest_of_content, digest_of_file, sweep, written_whole
 from assay.storage.s3 import CONNECTIONS, Found, Objects
+from assay.storage.stage import RunContext
 
 _LOCK = "planner.json"
 _ENDING = ".parquet"
@@ -33,14 +35,14 @@ class SegmentBucket:
         """Whether there is a segment, intact or not."""
         return any(one.name.endswith(_ENDING) for one in self._objects.list())
 
-    def intact(self, warn: Callable[[str], None] | None) -> list[Path]:
-        """A copy of every segment that matches its name; ``warn`` hears of each that does not, once."""
+    def intact(self, progress: Progress | None) -> list[Path]:
+        """A copy of every segment that matches its name; a line names each that does not, once."""
         found = [one for one in self._objects.list() if one.name.endswith(_ENDING)]
         known = set(self._damaged)
         paths = self._copied(found)
-        if warn is not None:
+        if progress is not None:
             for one in sorted(self._damaged - known, key=lambda one: one.name):
-                warn(
+                progress.say(
                     f"score store: segment {self._objects.address}/{one.name} is damaged and not looked "
                     "into; its turns are scored again. It may be deleted"
                 )
@@ -59,10 +61,10 @@ class SegmentBucket:
         return digest
 
     @contextmanager
-    def planning(self, say: Callable[[str], None], heed: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    def planning(self, context: RunContext) -> Iterator[RunContext]:
         """Hold the one lock of this fingerprint: an object, renewed while this process lives."""
-        with Lease(self._objects, _LOCK).held(say, heed) as heed_lease:
-            yield heed_lease
+        with Lease(self._objects, _LOCK).held(context) as holding:
+            yield holding
 
     def _copied(self, found: Iterable[Found]) -> list[Path]:
         """A verified copy of each, but of those that are damaged or gone, ordered by name."""

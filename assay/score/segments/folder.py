@@ -6,15 +6,17 @@ A segment is written to a temporary name and renamed. One that does not match it
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
 
+from assay.core.progress import Progress
 from assay.storage.disk import full_disk_named
 from assay.storage.home import digest_of_content, digest_of_file, sync
 from assay.storage.private import FILE, make_private, opener
+from assay.storage.stage import RunContext
 
 _SET_ASIDE = "set-aside"
 _WAIT_NOTICE_SECONDS = 1.0
@@ -32,19 +34,21 @@ class SegmentFolder:
         """Whether there is a segment, intact or not."""
         return any(self._folder.glob("*.parquet"))
 
-    def intact(self, warn: Callable[[str], None] | None) -> list[Path]:
-        """Every segment that matches its name; with ``warn`` a damaged one is set aside."""
+    def intact(self, progress: Progress | None) -> list[Path]:
+        """Every segment that matches its name; with ``progress`` a damaged one is set aside."""
         found = []
         for path in sorted(self._folder.glob("*.parquet")):
             if digest_of_file(path) == path.stem:
                 found.append(path)
                 continue
-            if warn is None:
+            if progress is None:
                 continue
             aside = self._folder / _SET_ASIDE / path.name
             make_private(aside.parent)
             path.replace(aside)
-            warn(f"score store: segment {path} is damaged; set aside as {aside}, its turns are scored again")
+            progress.say(
+                f"score store: segment {path} is damaged; set aside as {aside}, its turns are scored again"
+            )
         return found
 
     def hold(self, digests: Iterable[str]) -> bool:
@@ -68,7 +72,7 @@ class SegmentFolder:
         return digest
 
     @contextmanager
-    def planning(self, say: Callable[[str], None], heed: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    def planning(self, context: RunContext) -> Iterator[RunContext]:
         """Hold the one lock of this fingerprint.
 
         It is the kernel's, which goes with its process, however that ends. Temporary files that
@@ -82,12 +86,12 @@ class SegmentFolder:
                 lock.acquire(timeout=_WAIT_NOTICE_SECONDS)
             except filelock.Timeout:
                 if not told:
-                    say(_WAITING)
+                    context.say(_WAITING)
                 told = True
-                heed()
+                context.leave_if_unwanted()
         try:
             for leftover in self._folder.glob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
-            yield heed
+            yield context
         finally:
             lock.release()

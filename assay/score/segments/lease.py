@@ -13,13 +13,15 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import msgspec
 
 from assay.core.errors import Resumable, StoreFault
 from assay.storage.s3 import Objects
+from assay.storage.stage import RunContext
 
 #: A holder that has not renewed its lease for so long is taken to be dead.
 LEASE_SECONDS = 30.0
@@ -56,23 +58,21 @@ class Lease:
         self._ending = threading.Event()
 
     @contextmanager
-    def held(
-        self, say: Callable[[str], None], heed: Callable[[], None] = lambda: None
-    ) -> Iterator[Callable[[], None]]:
-        """Yield, with the lease, ``heed`` and a check that raises Resumable where another has it by now.
+    def held(self, context: RunContext) -> Iterator[RunContext]:
+        """Yield, with the lease, a context that also ends the run where another run has the lease by now.
 
-        ``heed`` is also called while this waits for the lease; what it raises ends the waiting.
+        That is Resumable. A run that is no longer wanted stops waiting for the lease.
         """
 
-        def heed_and_check() -> None:
-            heed()
+        def leave_if_unwanted_or_lost() -> None:
+            context.leave_if_unwanted()
             self._check()
 
-        self._etag = self._taken(say, heed)
+        self._etag = self._taken(context)
         renewing = threading.Thread(target=self._renew_until_the_end, daemon=True, name="lease")
         renewing.start()
         try:
-            yield heed_and_check
+            yield replace(context, leave_if_unwanted=leave_if_unwanted_or_lost)
         finally:
             self._ending.set()
             renewing.join(self._mine.lease_seconds)
@@ -88,7 +88,7 @@ class Lease:
                 "scored is stored, and the same command goes on from there"
             )
 
-    def _taken(self, say: Callable[[str], None], heed: Callable[[], None]) -> str:
+    def _taken(self, context: RunContext) -> str:
         """The ETag of the object that says that the lease is ours, once it is."""
         told = watched = ""
         since = time.monotonic()
@@ -106,17 +106,19 @@ class Lease:
                 if holder.released:
                     etag = self._objects.replace(self._name, self._body(), etag=content.etag)
                 elif time.monotonic() - since >= holder.lease_seconds:
-                    say(f"that run ({holder}) was not heard of for {holder.lease_seconds:.0f} s; going on")
+                    context.say(
+                        f"that run ({holder}) was not heard of for {holder.lease_seconds:.0f} s; going on"
+                    )
                     etag = self._objects.replace(self._name, self._body(), etag=content.etag)
                 elif told != holder.token:
                     told = holder.token
-                    say(
+                    context.say(
                         f"another run ({holder}) is scoring with this model; waiting for it to finish, then "
                         "taking its scores"
                     )
             if etag is not None:
                 return etag
-            heed()
+            context.leave_if_unwanted()
             time.sleep(self._mine.lease_seconds / _LOOKS_A_LEASE)
 
     def _renew_until_the_end(self) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from assay.core.errors import ClusterFault, UserMistake
+from assay.core.progress import SILENT, Progress
 from assay.core.text import counted
 from assay.rewards.protocol import EXPECTS_CUDA
 from assay.score.workers.environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
@@ -69,8 +70,6 @@ _ASKED_WORKERS = 4
 #: A worker's process beside its model: Python, torch, and a batch at work (0.6 GB were seen).
 _PROCESS_BYTES = 1_000_000_000
 
-_LOGGER = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
@@ -97,7 +96,7 @@ def check_options(options: ClusterOptions) -> None:
 
 
 @contextmanager
-def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.warning) -> Iterator[Client]:
+def connected(options: ClusterOptions, progress: Progress = SILENT) -> Iterator[Client]:
     """Yield a client whose workers have arrived; what was started here is stopped at the end.
 
     Raises ``ClusterFault`` where no worker arrives within a minute, ``UserMistake`` for an address that is
@@ -121,7 +120,7 @@ def connected(options: ClusterOptions, *, say: Callable[[str], None] = _LOGGER.w
                 _show_dashboard(client, options)
                 yield client
             return
-        with _started_here(options, say) as cluster, Client(cluster, set_as_default=False) as client:
+        with _started_here(options, progress) as cluster, Client(cluster, set_as_default=False) as client:
             _await_workers(client, len(cluster.workers))
             _show_dashboard(client, options)
             yield client
@@ -142,14 +141,14 @@ def _has_gpu() -> bool:
 
 
 @contextmanager
-def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterator[SpecCluster]:
+def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecCluster]:
     """Yield a cluster on this machine: on its GPUs where there are any, else on its cores."""
     import dask
     from distributed import LocalCluster
 
     devices = visible_devices()
     if devices and not packages_are_here():
-        say(
+        progress.say(
             f"{len(devices)} GPUs are here, but not the packages to use them: scoring on the CPU. "
             "Install them with pip install -e '.[gpu]'"
         )
@@ -164,12 +163,12 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
             dask.config.set(_of_workers(folder)),
             named_as_the_driver_does(devices),
             started(
-                lambda: one_worker_a_group(groups, security, torch_environment(folder)), say=say
+                lambda: one_worker_a_group(groups, security, torch_environment(folder)), progress=progress
             ) as cluster,
         ):
             yield cluster
         return
-    count = options.workers or _as_many_as_fit(options.model_bytes, say)
+    count = options.workers or _as_many_as_fit(options.model_bytes, progress)
 
     def one_worker_a_core(folder: Path) -> SpecCluster:
         return LocalCluster(
@@ -191,7 +190,7 @@ def _started_here(options: ClusterOptions, say: Callable[[str], None]) -> Iterat
         dask.config.set(_of_workers(folder)),
         # A driver that is broken is no reason not to score on the CPU.
         dask.config.set({"distributed.diagnostics.nvml": False}),
-        started(lambda: one_worker_a_core(folder), say=say) as cluster,
+        started(lambda: one_worker_a_core(folder), progress=progress) as cluster,
     ):
         yield cluster
 
@@ -207,7 +206,7 @@ def _of_workers(folder: Path) -> dict[str, object]:
     }
 
 
-def _as_many_as_fit(model_bytes: int, say: Callable[[str], None]) -> int:
+def _as_many_as_fit(model_bytes: int, progress: Progress) -> int:
     """How many workers this machine's cores get: one each, or fewer where memory holds no more models."""
     from distributed.system import MEMORY_LIMIT
 
@@ -215,7 +214,7 @@ def _as_many_as_fit(model_bytes: int, say: Callable[[str], None]) -> int:
     free = min(psutil.virtual_memory().available, MEMORY_LIMIT)
     fit = max(1, free // (model_bytes + _PROCESS_BYTES))
     if fit < cores:
-        say(
+        progress.say(
             f"{counted(fit, 'workers')} on {cores} cores: {free / 1e9:.1f} GB of memory are free, and each "
             f"takes {model_bytes / 1e9:.1f} GB for the model (--workers N if you know better)"
         )

@@ -11,13 +11,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from assay.core.errors import ClusterFault, DeviceLost, StoreFault
 from assay.rewards.protocol import ModelSpec
-from assay.score.shard import Shard, ShardWork, score_shard
+from assay.score.shard import Fatal, Shard, ShardWork, score_shard
 from assay.storage.home import Home
+from assay.storage.stage import RunContext
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -30,13 +30,6 @@ _COUNT_SECONDS = 1.0
 
 #: With no worker at all for so long, the run ends instead of waiting for ever.
 NO_WORKERS_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Fatal:
-    """A shard of one turn that killed every worker it reached."""
-
-    shard: Shard
 
 
 class _Attempt(NamedTuple):
@@ -90,16 +83,12 @@ def dispatch(
     client: Client,
     shards: Iterable[Shard],
     model: ModelSpec,
-    home: Home,
+    context: RunContext,
     *,
     done: Callable[[ShardWork | Fatal], None],
-    say: Callable[[str], None],
-    heed: Callable[[], None] = lambda: None,
     no_workers_seconds: float = NO_WORKERS_SECONDS,
 ) -> None:
     """Score every shard; ``done`` hears of each as it ends. Raises what a shard raises.
-
-    ``heed`` is called about every second; what it raises ends the scoring.
 
     A shard whose workers die is a suspect: the others finish first, then it runs alone, so that no
     innocent one is blamed; if it kills again it is halved, down to the turn that does it.
@@ -108,6 +97,7 @@ def dispatch(
     from distributed.client import FutureCancelledError
     from distributed.comm import CommClosedError
 
+    home = context.home
     waiting = deque(sorted(shards, key=lambda shard: (-shard.estimated_tokens, shard.number)))
     suspects: deque[Shard] = deque()
     in_flight: dict[str, _Attempt] = {}
@@ -128,7 +118,7 @@ def dispatch(
         future.add_done_callback(lambda _: finished.put(key))
 
     while waiting or suspects or in_flight:
-        heed()
+        context.leave_if_unwanted()
         if time.monotonic() - counted >= _COUNT_SECONDS:
             # Their number alone: a list of 1,000 costs both sides more than a shard does.
             worker_count, counted = client.scheduler_info(n_workers=0)["n_workers"], time.monotonic()
@@ -153,10 +143,10 @@ def dispatch(
             done(future.result())
         except KilledWorker:
             if not alone:
-                say(f"shard {shard.number}: its worker died more than once; it is tried again, alone")
+                context.say(f"shard {shard.number}: its worker died more than once; it is tried again, alone")
                 suspects.append(shard)
             elif shard.members.height > 1:
-                say(f"shard {shard.number}: kills its worker; looking for the turn that does it")
+                context.say(f"shard {shard.number}: kills its worker; looking for the turn that does it")
                 suspects.extendleft(reversed(shard.halves()))
             else:
                 done(Fatal(shard))

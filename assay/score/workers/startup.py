@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from assay.core.errors import AssayError, ClusterFault
+from assay.core.progress import Progress
 
 Started = TypeVar("Started")
 
@@ -42,7 +43,7 @@ _REMEDIES = {
 }
 
 
-def started(start: Callable[[], Started], *, say: Callable[[str], None]) -> Started:
+def started(start: Callable[[], Started], *, progress: Progress) -> Started:
     """What ``start`` gives, which starts workers; once more where a worker's process died meanwhile.
 
     Raises ``ClusterFault`` with the reason where they do not come up.
@@ -57,7 +58,9 @@ def started(start: Callable[[], Started], *, say: Callable[[str], None]) -> Star
                 first = _first_cause(error, heard)
                 death = _death(heard)
                 if isinstance(first, RuntimeError) and attempt < _ATTEMPTS:
-                    say(f"a worker's process {death} while it started; starting the workers once more")
+                    progress.say(
+                        f"a worker's process {death} while it started; starting the workers once more"
+                    )
                     continue
                 raise ClusterFault(f"the workers could not be started: {_why(first, death)}") from error
     raise AssertionError("the last attempt returns or raises")

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 from planted import Bomb
-from prefect import State, flow, get_client, runtime, task
+from prefect import State, flow, get_client, runtime
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import StateType
@@ -38,11 +38,12 @@ from prefect.states import (
 from stranger import needs_two_users, set_by_nobody
 
 from assay.storage.home import Home
+from assay.storage.stage import RunContext, Stage
 from flows.curate import flow as curate
 from flows.server.outcome import SetFromOutside, carried_out
 from flows.verify import flow as verify
 from tasks.server_answers import drop_results, without_results
-from tasks.stage import as_json, key_given, run_stage
+from tasks.stage import run_stage
 from tasks.suspension import NoLongerWanted, _goes_on
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -208,8 +209,7 @@ def test_a_task_run_that_was_ended_while_it_worked_keeps_its_own_value(
 ) -> None:
     accepted: list[str] = []
 
-    @task(name="struck", persist_result=True, result_serializer="json", cache_key_fn=key_given)
-    def stage(key: str) -> dict[str, Any]:
+    def its_own(given: str, context: RunContext) -> dict[str, str]:
         chosen = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(str(runtime.flow_run.id))]))
         with get_client(sync_client=True) as client:
             deadline = time.monotonic() + 30
@@ -219,19 +219,13 @@ def test_a_task_run_that_was_ended_while_it_worked_keeps_its_own_value(
             asked = {"state": {"type": "COMPLETED", "data": evil["a pickle"]}, "force": True}
             answer = client.request("POST", f"/task_runs/{there[0].id}/set_state", json=asked)
             accepted.append(answer.json()["status"])
-        return as_json({"its": "own"}, key)
+        return {"its": "own"}
+
+    struck = Stage("struck", 1, dict[str, str], str, lambda given, made, home: True, its_own)
 
     @flow(name="struck", persist_result=False)
     def one() -> dict[str, str]:
-        return run_stage(
-            stage,
-            dict[str, str],
-            key="k" * 32,
-            home=Home(tmp_path / "home"),
-            is_current=lambda made: True,
-            say=print,
-            arguments={},
-        ).manifest
+        return run_stage(struck, "k", RunContext(Home(tmp_path / "home"))).manifest
 
     assert carried_out(one, say=print) == {"its": "own"}
     assert accepted == ["ACCEPT"]

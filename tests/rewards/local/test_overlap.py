@@ -88,7 +88,7 @@ def test_shards_scored_by_several_threads_of_a_worker_give_the_same_segments(tmp
         home = Home(tmp_path / f"home-{threads}")
         converted = handmade.make(home, {"chat.jsonl": [records]}).converted
         store = ScoreStore(home, spec.fingerprint, spec.attributes)
-        missing = plan.unstored(converted, store.open(warn=None), home)
+        missing = plan.unstored(converted, store.open(), home)
         written = plan.write(missing, converted, spec, home, shard_tokens=200)
         shards = list(scoring._shards(written.turns(), converted))
         assert len(shards) > 8

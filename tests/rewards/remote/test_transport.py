@@ -15,6 +15,7 @@ import services
 from hypothesis import given
 from hypothesis import strategies as st
 from services import Answer, Asked, Server, as_json, rated
+from stages import Heard
 
 from assay.core.errors import AssayError, ModelFault, Resumable
 from assay.core.schema import Message
@@ -40,7 +41,9 @@ def server() -> Iterator[Server]:
 
 def rate(endpoint: Endpoint, said: list[str] | None = None) -> TurnScore:
     async def rated_once() -> TurnScore:
-        async with Service(spec_of(endpoint), say=(said if said is not None else []).append) as service:
+        async with Service(
+            spec_of(endpoint), progress=Heard((said if said is not None else []).append)
+        ) as service:
             return await service.rate(TALK)
 
     return asyncio.run(rated_once())

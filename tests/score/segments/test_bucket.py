@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stages import Heard
 
 from assay.score.segments import Segments, segments_of
 from assay.score.segments.bucket import SegmentBucket
@@ -56,7 +57,7 @@ def test_a_segment_is_fetched_once_a_machine(segments: Segments, requests: Count
     digests = sorted(segments.keep(bytes([number])) for number in range(5))
     requests.clear()
     for _ in range(2):
-        paths = segments_of(home, FINGERPRINT).intact(pytest.fail)
+        paths = segments_of(home, FINGERPRINT).intact(Heard(pytest.fail))
         assert [path.stem for path in paths] == digests
     assert segments.hold(digests)
     assert requests == {"ListObjectsV2": 3, "GetObject": 5}
@@ -64,9 +65,9 @@ def test_a_segment_is_fetched_once_a_machine(segments: Segments, requests: Count
 
 def test_a_copy_that_is_damaged_is_fetched_again_and_nobody_is_bothered(segments: Segments) -> None:
     segments.keep(b"whole")
-    (path,) = segments.intact(pytest.fail)
+    (path,) = segments.intact(Heard(pytest.fail))
     path.write_bytes(b"cut")
-    assert [path.read_bytes() for path in segments.intact(pytest.fail)] == [b"whole"]
+    assert [path.read_bytes() for path in segments.intact(Heard(pytest.fail))] == [b"whole"]
 
 
 def test_a_damaged_object_is_told_once_and_whole_again_when_it_is_kept_again(
@@ -78,7 +79,7 @@ def test_a_damaged_object_is_told_once_and_whole_again_when_it_is_kept_again(
     said: list[str] = []
     requests.clear()
     for _ in range(2):
-        assert [path.stem for path in segments.intact(said.append)] == [other]
+        assert [path.stem for path in segments.intact(Heard(said.append))] == [other]
     assert requests["GetObject"] == 2
     assert not segments.hold([digest])
     (line,) = said
@@ -96,7 +97,7 @@ def test_what_is_not_there_is_not_held(segments: Segments) -> None:
 
 def test_other_models_segments_are_not_looked_at(segments: Segments, home: Home) -> None:
     segments_of(home, "ef" * 16).keep(b"theirs")
-    assert segments.intact(pytest.fail) == []
+    assert segments.intact(Heard(pytest.fail)) == []
 
 
 def test_what_a_folder_holds_can_be_copied_to_a_bucket_as_it_is(tmp_path: Path, bucket: str) -> None:

@@ -8,15 +8,19 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import msgspec
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from stages import context
 
 from assay.core.errors import Resumable
 from assay.score.segments import lease
 from assay.score.segments.lease import Lease
+from assay.storage.home import Home
 from assay.storage.s3 import Content, Objects, _client
+from assay.storage.stage import RunContext
 
 SHORT = 3.0
 
@@ -39,18 +43,18 @@ class Waiting(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        with Lease(self.objects, "lock").held(self.said.append):
+        with Lease(self.objects, "lock").held(context(say=self.said.append)):
             self.has_it.set()
             self.may_end.wait(60)
 
 
 def test_who_waits_is_told_for_whom_and_goes_on_when_it_is_given_back(objects: Objects) -> None:
     with ExitStack() as held:
-        check = held.enter_context(Lease(objects, "lock").held(pytest.fail))
+        holding = held.enter_context(Lease(objects, "lock").held(context(say=pytest.fail)))
         other = Waiting(objects)
         # Longer than a lease lasts that nobody renews.
         assert not other.has_it.wait(2 * SHORT)
-        check()
+        holding.leave_if_unwanted()
         assert other.said == [
             f"another run (host {socket.gethostname()}, pid {os.getpid()}) is scoring with this model; "
             "waiting for it to finish, then taking its scores"
@@ -68,16 +72,16 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_is_told(
     renew = Lease._renew
     monkeypatch.setattr(Lease, "_renew", lambda self, beat: time.sleep(SHORT / 10))
     suspended = Lease(objects, "lock")
-    with suspended.held(pytest.fail) as check:
+    with suspended.held(context(say=pytest.fail)) as holding:
         began = time.monotonic()
         other = Waiting(objects)
         assert other.has_it.wait(30)
         assert time.monotonic() - began >= SHORT
         assert other.said[-1].endswith(f"was not heard of for {SHORT:.0f} s; going on")
-        check()
+        holding.leave_if_unwanted()
         renew(suspended, 9)
         with pytest.raises(Resumable, match=f"another run .*pid {os.getpid()}.* scores with this model now"):
-            check()
+            holding.leave_if_unwanted()
     content = objects.read("lock")
     assert content is not None
     assert b'"released":false' in content.data, "what another holds by now was given back"
@@ -131,12 +135,15 @@ def test_a_takeover_that_s3_does_not_let_through_is_tried_now_and_then_and_may_b
         body.stream = lambda **_: iter([b"<Error><Code>ConditionalRequestConflict</Code></Error>"])  # type: ignore[attr-defined]
         return AWSResponse(request.url, 409, {}, body)
 
-    def heed() -> None:
+    def leave() -> None:
         if len(asked) == 4:
             raise Enough
 
     _client().meta.events.register("before-send.s3.PutObject", conflict)
-    with pytest.raises(Enough), Lease(objects, "lock").held(lambda line: None, heed):
+    with (
+        pytest.raises(Enough),
+        Lease(objects, "lock").held(RunContext(Home(Path("/nowhere")), leave_if_unwanted=leave)),
+    ):
         pass
     assert asked[-1] - asked[0] >= 3 * SHORT / lease._LOOKS_A_LEASE
 
@@ -144,7 +151,7 @@ def test_a_takeover_that_s3_does_not_let_through_is_tried_now_and_then_and_may_b
 def test_a_renewal_whose_answer_was_lost_does_not_cost_the_lease(objects: Objects) -> None:
     """botocore sends a request again whose answer is lost, and the condition then does not hold."""
     ours = Lease(objects, "lock")
-    ours._etag = ours._taken(pytest.fail, lambda: None)
+    ours._etag = ours._taken(context(say=pytest.fail))
     assert objects.replace("lock", ours._body(beat=1), etag=ours._etag) is not None
     ours._renew(2)
     ours._check()
@@ -212,20 +219,20 @@ def test_a_connection_that_hangs_does_not_cost_the_lease(
     between = Between(s3)
     monkeypatch.setenv("AWS_ENDPOINT_URL", between.address)
     _client.cache_clear()
-    with Lease(objects, "lock").held(pytest.fail) as check:
+    with Lease(objects, "lock").held(context(say=pytest.fail)) as holding:
         between.leave_next.set()
         deadline = time.monotonic() + 30
         while not between.left and time.monotonic() < deadline:
             time.sleep(0.01)
         assert between.left
         assert renewed(etag())
-        check()
+        holding.leave_if_unwanted()
         between.close()
 
 
 def test_a_lock_that_somebody_removed_is_put_back(objects: Objects) -> None:
     ours = Lease(objects, "lock")
-    ours._etag = ours._taken(pytest.fail, lambda: None)
+    ours._etag = ours._taken(context(say=pytest.fail))
     name, _, prefix = objects.address.removeprefix("s3://").partition("/")
     _client().delete_object(Bucket=name, Key=f"{prefix}/lock")
     ours._renew(1)
@@ -237,5 +244,5 @@ def test_a_lock_that_somebody_removed_is_put_back(objects: Objects) -> None:
 def test_a_lock_of_another_program_is_waited_for_as_long_as_a_lease(objects: Objects) -> None:
     objects.put("lock", b"\xff not ours")
     said: list[str] = []
-    with Lease(objects, "lock").held(said.append):
+    with Lease(objects, "lock").held(context(say=said.append)):
         assert "host unknown" in said[0]

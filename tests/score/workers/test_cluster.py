@@ -14,6 +14,7 @@ import pytest
 import tiny
 import tiny_families as families
 import transformers
+from stages import Heard
 
 from assay.core.errors import ClusterFault
 from assay.rewards.weights import weights_bytes
@@ -44,7 +45,7 @@ def test_there_are_no_more_workers_than_models_fit_into_memory(
     monkeypatch.setattr(cluster, "usable_cores", lambda: 8)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 1 << 50)
     monkeypatch.setattr(cluster.psutil, "virtual_memory", lambda: SimpleNamespace(available=int(free)))
-    assert cluster._as_many_as_fit(int(model), said.append) == workers
+    assert cluster._as_many_as_fit(int(model), Heard(said.append)) == workers
     assert len(said) == (told is not None)
     if told is not None:
         assert said[0].startswith(told)
@@ -54,7 +55,7 @@ def test_there_are_no_more_workers_than_models_fit_into_memory(
 def test_a_number_of_workers_that_is_asked_for_is_not_questioned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "visible_devices", list)
     said: list[str] = []
-    with connected(ClusterOptions(workers=2, model_bytes=1 << 50), say=said.append) as client:
+    with connected(ClusterOptions(workers=2, model_bytes=1 << 50), Heard(said.append)) as client:
         assert client.scheduler_info(n_workers=0)["n_workers"] == 2
     assert said == []
 
@@ -84,7 +85,7 @@ def test_workers_of_whom_one_died_while_it_started_are_started_once_more(
     monkeypatch.setattr(cluster, "visible_devices", list)
     said: list[str] = []
     settings = preloaded(tmp_path, DIES_ONCE.format(flag=str(tmp_path / "died")))
-    with dask.config.set(settings), connected(ClusterOptions(workers=2), say=said.append) as client:
+    with dask.config.set(settings), connected(ClusterOptions(workers=2), Heard(said.append)) as client:
         assert client.scheduler_info(n_workers=0)["n_workers"] == 2
     assert said == [
         "a worker's process was killed by signal 9 while it started; starting the workers once more"
@@ -147,7 +148,7 @@ def test_why_workers_did_not_start_is_told_in_a_line(error: Exception, line: str
 
     said: list[str] = []
     with pytest.raises(ClusterFault, match=f"^the workers could not be started: {re.escape(line)}"):
-        started(start, say=said.append)
+        started(start, progress=Heard(said.append))
     assert said == []
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import fakes
 import handmade
 import pytest
+import stages
 import tiny
 from distributed import Client, LocalCluster
 from handmade import Record
 
 from assay.rewards.protocol import EXPECTS_CUDA, ModelSpec
-from assay.score import plan, scoring
+from assay.score import plan
 from assay.score.scoring import ScoringWork
 from assay.score.shard import Shard, score_shard
 from assay.score.store import KEY, ScoreStore
@@ -78,7 +79,7 @@ def score(
     records: Converted, model: ModelSpec, home: Home, address: str, **options: object
 ) -> tuple[Scored, ScoringWork]:
     cluster = ClusterOptions(scheduler_address=address)
-    return scoring.score(records, model, home=home, cluster=cluster, **options)  # type: ignore[arg-type]
+    return stages.score(records, model, home=home, cluster=cluster, **options)  # type: ignore[arg-type]
 
 
 def started(function: Callable[..., object], *arguments: object) -> multiprocessing.process.BaseProcess:
@@ -101,13 +102,13 @@ def test_a_worker_that_outlives_its_run_leaves_the_shard_within_a_batch(
     records = converted(home, MANY)
     address = scheduler.scheduler.address
 
-    def heed() -> None:
+    def leave() -> None:
         if computing(scheduler):
             raise Enough
 
     if ending == "told to stop":
         with pytest.raises(Enough):
-            score(records, model, home, address, heed=heed)
+            score(records, model, home, address, leave_if_unwanted=leave)
     else:
         child = started(score, records, model, home, address)
         assert waited(lambda: computing(scheduler), 60)
@@ -157,7 +158,7 @@ def test_a_real_model_asks_before_every_batch_and_writes_nothing_once_told_to_le
     records = [Record(n + 1, (("user", text), ("assistant", f"answer {n}"))) for n, text in enumerate(texts)]
     made = handmade.make(home, {"chat.jsonl": [records]}).converted
     store = ScoreStore(home, spec.fingerprint, spec.attributes)
-    store.open(warn=None)
+    store.open()
     members = plan.unstored(made, store, home).select("piece", "row", "turn", KEY)
     shard = Shard(0, members, {0: made.pieces[0].records.path}, estimated_tokens=1)
     model = opened(spec)

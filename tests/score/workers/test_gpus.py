@@ -13,13 +13,14 @@ import fakes
 import handmade
 import psutil
 import pytest
+import stages
 from handmade import Record
 from hypothesis import given
 from hypothesis import strategies as st
+from stages import Heard
 
 from assay.core.errors import ClusterFault, DeviceLost, UserMistake
 from assay.rewards.protocol import EXPECTS_CUDA, ModelSpec, Request, TurnScore
-from assay.score import scoring
 from assay.score.workers import cluster, gpus
 from assay.score.workers.cluster import ClusterOptions, connected
 from assay.score.workers.environment import usable_cores
@@ -219,7 +220,7 @@ def test_gpus_without_the_packages_for_them_are_told(monkeypatch: pytest.MonkeyP
     said: list[str] = []
     monkeypatch.setattr(cluster, "packages_are_here", lambda: False)
     monkeypatch.setattr(cluster, "visible_devices", lambda: ["0", "1"])
-    with connected(ClusterOptions(workers=1), say=said.append) as client:
+    with connected(ClusterOptions(workers=1), Heard(said.append)) as client:
         (worker,) = client.run(seen).values()
     assert worker["environment"]["CUDA_VISIBLE_DEVICES"] == ""
     assert said == [
@@ -259,7 +260,7 @@ def test_a_worker_that_lost_its_device_is_replaced_and_the_rest_is_scored(tmp_pa
     records.insert(3, Record(9, (("user", text), ("assistant", "yes"))))
     home = Home(tmp_path / "home")
     converted = handmade.make(home, {"chat.jsonl": [records]}).converted
-    scored, work = scoring.score(
+    scored, work = stages.score(
         converted,
         broken_model(tmp_path / "model"),
         home=home,

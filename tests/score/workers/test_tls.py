@@ -25,6 +25,7 @@ import distributed
 import fakes
 import handmade
 import pytest
+import stages
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -34,7 +35,6 @@ from handmade import Record
 from places import ROOT, TESTS
 
 from assay.core.errors import ClusterFault, UserMistake
-from assay.score import scoring
 from assay.score.workers import cluster
 from assay.score.workers.cluster import WORKER_ENVIRONMENT, ClusterOptions
 from assay.storage.home import Home
@@ -155,11 +155,10 @@ def scored_bytes(folder: Path, workers: ClusterOptions) -> dict[str, bytes]:
     texts = [(("user", f"question {number}"), ("assistant", f"answer {number}")) for number in range(40)]
     records = [Record(number + 1, messages) for number, messages in enumerate(texts)]
     converted = handmade.make(home, {"chat.jsonl": [records]}).converted
-    scored, work = scoring.score(
-        converted, fakes.spec(folder / "model"), home=home, cluster=workers, shard_tokens=60
-    )
+    model = fakes.spec(folder / "model")
+    scored, work = stages.score(converted, model, home=home, cluster=workers, shard_tokens=60)
     assert work.turns_scored == 40
-    assert scoring.is_current(scored, home)
+    assert stages.scores_are_current(converted, model, scored, home)
     written = [*home.scores.rglob("*.parquet"), *(home.artifacts / "score").rglob("*.parquet")]
     return {path.name: path.read_bytes() for path in written}
 

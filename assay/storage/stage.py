@@ -1,0 +1,65 @@
+"""A stage as a value: what it is given, what it makes, and when what it made may be used again.
+
+The stages themselves are constants beside the code that they run: ``CONVERT`` in ``assay.read.convert``,
+``SCORE`` in ``assay.score.scoring``, and so on. ``tasks.stage`` makes a Prefect task of any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from assay.core.progress import SILENT, Progress
+from assay.storage.home import Home, digest_of_bytes
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+
+def _is_wanted() -> None:
+    """Nobody has asked the run to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What every stage of a run needs beside what it is given. No result depends on it."""
+
+    home: Home
+    progress: Progress = SILENT
+    leave_if_unwanted: Callable[[], None] = _is_wanted
+    """Returns where the run is still wanted; else raises what ends the stage. Called about every second."""
+
+    def say(self, line: str) -> None:
+        """Show a line that a person should read."""
+        self.progress.say(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Generic[Given, Made]):
+    """A step of a run: one dataclass goes in, one manifest comes out."""
+
+    name: str
+    version: int
+    """Raised whenever the same ``Given`` gives another ``Made``."""
+    made: type[Made]
+    """What a kept manifest is read back as."""
+    key: Callable[[Given], str] | None
+    """A digest of all that the result depends on, the version apart. None: the stage always runs."""
+    is_current: Callable[[Given, Made, Home], bool]
+    """Whether the files that the manifest names are there, unaltered."""
+    run: Callable[[Given, RunContext], Made]
+    says_when_stale: bool = True
+    """Whether a line says so where a kept manifest is not current."""
+
+    def digest(self, given: Given) -> str:
+        """What the result is kept under, as 32 hex digits: of the name, the version and the key.
+
+        >>> never = lambda given, made, home: False
+        >>> count = Stage("count", 1, int, str, never, lambda given, context: len(given))
+        >>> count.digest("abc") == count.digest("abc"), count.digest("abc") == count.digest("abd")
+        (True, False)
+        """
+        if self.key is None:
+            raise TypeError(f"the stage {self.name} always runs, so nothing is kept of it")
+        return digest_of_bytes(f"{self.name} {self.version}".encode(), self.key(given).encode())
