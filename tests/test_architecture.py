@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -99,6 +103,21 @@ def test_a_heavy_package_is_imported_in_its_place_alone(package: str) -> None:
     }
     assert importers
     assert {module for module in importers if not module.startswith(ONLY_IN[package])} == set()
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    declared = {re.match(r"[\w.-]+", one)[0].lower().replace("-", "_") for one in requirements}  # type: ignore[index]
+    imported = {name.split(".")[0] for path in MODULES.values() for name in imports_of(path)}
+    ours = {"__future__", "assay", "tasks", "flows", "deployments", *sys.stdlib_module_names}
+    distributions = packages_distributions()
+    missing = {
+        name
+        for name in imported - ours
+        if not {one.lower().replace("-", "_") for one in [*distributions.get(name, ()), name]} & declared
+    }
+    assert missing == set()
 
 
 def test_local_models_need_few_packages() -> None:

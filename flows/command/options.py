@@ -69,11 +69,40 @@ def parse(
         if not word.startswith("-"):
             raise UserMistake(f"{word!r} follows no option that takes it; see --help")
         known = [*map(option_name, kind.model_fields), "--config", "--version", "--help"]
-        raise UserMistake(f"unknown option {word!r}{did_you_mean(word, known) or '; see --help'}")
+        raise UserMistake(f"unknown option {word!r}{_meant(word, known)}")
     typed = vars(found)
     config_file = typed.pop("config", None)
     filed = read_config_file(config_file, kind) if config_file else {}
     return options_from(kind, typed=typed, filed=filed, config_file=config_file)
+
+
+#: What other tools call the options that are here.
+_OTHER_NAMES = {
+    "--threshold": "--keep",
+    "--min-score": "--keep",
+    "--filter": "--keep",
+    "--rule": "--keep",
+    "--where": "--keep",
+    "--data": "--input",
+    "--dataset": "--input",
+    "--file": "--input",
+    "--out": "--output",
+    "--output-dir": "--output",
+    "--to": "--export",
+    "--reward-model": "--model",
+    "--precision": "--dtype",
+    "--max-length": "--max-tokens",
+    "--num-workers": "--workers",
+    "--jobs": "--workers",
+    "--preview": "--dry-run",
+}
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    other = _OTHER_NAMES.get(word)
+    if other in known:
+        return f"; did you mean {other!r}?"
+    return did_you_mean(word, known) or "; see --help"
 
 
 def _parser(kind: type[BaseModel], program: str, summary: str, examples: str) -> argparse.ArgumentParser:

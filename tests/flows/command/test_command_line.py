@@ -145,3 +145,17 @@ def test_workers_that_cannot_be_had_are_a_mistake_found_before_any_work(
         prepare(options, Settings.read())
     converted = options.model_copy(update={"stop_after": "convert"})
     assert prepare(converted, Settings.read()), "a run without workers needs none"
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("--threshold", "; did you mean '--keep'?"),
+        ("--modle", "; did you mean '--model'?"),
+        ("--temperature", "; see --help"),
+    ],
+)
+def test_an_option_that_is_not_here_suggests_what_is_meant_or_nothing(option: str, meant: str) -> None:
+    with pytest.raises(UserMistake) as refused:
+        parse(RunOptions, [option, "3"], program="assay curate", summary="", examples="")
+    assert str(refused.value) == f"unknown option {option!r}{meant}"
