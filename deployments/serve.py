@@ -119,7 +119,8 @@ def end_lost_runs(api_url: str) -> list[str]:
         FlowRunFilterState,
         FlowRunFilterStateType,
     )
-    from prefect.states import Cancelled, Crashed, StateType
+    from prefect.client.schemas.objects import State, StateType
+    from prefect.states import Cancelled, Crashed
 
     under_way = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
@@ -132,7 +133,7 @@ def end_lost_runs(api_url: str) -> list[str]:
         for run in lost:
             cancelling = run.state is not None and run.state.is_cancelling()
             message = "The server and its worker ended while it was under way."
-            state = Cancelled(message=message) if cancelling else Crashed(message=message)
+            state: State[None] = Cancelled(message=message) if cancelling else Crashed(message=message)
             client.set_flow_run_state(run.id, state, force=True)
     return [run.name for run in lost]
 

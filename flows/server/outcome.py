@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import Flow, State
 from prefect.exceptions import Abort, Pause
-from prefect.results import ResultRecord
+from prefect.results import ResultRecord  # type: ignore[attr-defined]  # not in its __all__
 from prefect.settings import get_current_settings
 
 from assay.core.errors import AssayError, Resumable

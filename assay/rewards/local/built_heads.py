@@ -70,7 +70,7 @@ def gated_objectives(model: Any, spec: ModelSpec) -> Head:
         end, header = states.to(device).float().chunk(2, dim=-1)
         rewards = (end @ regression.T).unflatten(-1, (objectives, -1)).mean(-1)
         weights = torch.softmax(gate(header) / temperature, dim=-1) * scale.reshape(())
-        scalar = (weights * (rewards @ transform)).sum(-1, keepdim=True)
+        scalar: torch.Tensor = (weights * (rewards @ transform)).sum(-1, keepdim=True)
         if not helpsteer_is_asked_for:
             return scalar
         helpsteer = rewards[:, :HELPSTEER_OBJECTIVES] * HELPSTEER_SCALE + HELPSTEER_OFFSET
@@ -101,7 +101,8 @@ def attribute_mixture(model: Any, spec: ModelSpec) -> Head:
 
     def head(states: torch.Tensor) -> torch.Tensor:
         states = states.to(device).float()
-        return ((states @ means.T) * weigh(states)).sum(-1, keepdim=True)
+        weighed: torch.Tensor = ((states @ means.T) * weigh(states)).sum(-1, keepdim=True)
+        return weighed
 
     return head
 

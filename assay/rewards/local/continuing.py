@@ -103,7 +103,7 @@ class _Continued(DynamicLayer):
     """A layer's keys and values of the beginnings, to which those of the rows are joined, and not kept."""
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, owners: torch.Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(keys, values)
         self._begun = keys, values
         # The length of the cache is read from this.

@@ -175,7 +175,7 @@ class LocalRewardModel:
         reads = [read for one in batch for read in one.reads]
         states = states_at(np.array([read.position for read in reads]))
         gates = states_at(np.array([read.gate for read in reads])) if self.network.family.gated else None
-        return self.network.read(states, gates).split([len(one.reads) for one in batch])
+        return torch.split(self.network.read(states, gates), [len(one.reads) for one in batch])
 
     def _score_shared(
         self, passes: Sequence[Pass], lengths: Sequence[int], scores: dict[int, torch.Tensor]

@@ -256,7 +256,7 @@ def _shake_hands(address: str) -> None:
     stopped, or another program.
     """
     from distributed import Security
-    from distributed.comm import connect
+    from distributed.comm.core import connect
 
     async def shake_hands() -> None:
         arguments = Security().get_connection_args("client")

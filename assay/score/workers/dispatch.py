@@ -33,7 +33,7 @@ NO_WORKERS_SECONDS = 60.0
 
 
 class _Attempt(NamedTuple):
-    future: Future
+    future: Future[ShardWork]
     shard: Shard
     alone: bool
 
@@ -95,7 +95,7 @@ def dispatch(
     """
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     home = context.home
     waiting = deque(sorted(shards, key=lambda shard: (-shard.estimated_tokens, shard.number)))

@@ -136,7 +136,7 @@ def _of_dask_cuda(devices: Sequence[str], security: Security, more: Mapping[str,
 
     environment = {**gpu_worker_environment(len(devices)), **more}
 
-    class Cluster(LocalCUDACluster):
+    class Cluster(LocalCUDACluster):  # type: ignore[misc]  # dask-cuda has no types
         """One whose workers have our environment: what Dask's settings name yields to the shell's.
 
         By itself dask-cuda lets a worker see every device, its own first: for those who exchange data.
