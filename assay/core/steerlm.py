@@ -122,24 +122,42 @@ def parse_label(label: str) -> dict[str, int]:
     return values
 
 
+def nemo_text(messages: Sequence[Message]) -> str:
+    """The messages in NeMo-Aligner's template, through ``<extra_id_2>``, which its labels follow.
+
+    The system sentence is NeMo's, whatever the record's is (attribute_annotate.py). ``ValueError`` for
+    messages that have a ``gap``.
+
+    >>> nemo_text([Message("user", "Hi"), Message("assistant", "Hello")]).splitlines()[2:]
+    ['<extra_id_1>User', 'Hi', '<extra_id_1>Assistant', 'Hello', '<extra_id_2>']
+    """
+    problem = gap(messages)
+    if problem is not None:
+        raise ValueError(f"no SteerLM row can express these messages: {problem}")
+    turns = (
+        f"<extra_id_1>{_SPEAKERS[message.role]}\n{message.content}\n"
+        for message in messages
+        if message.role != "system"
+    )
+    return f"<extra_id_0>System\n{NEMO_SYSTEM}\n{''.join(turns)}<extra_id_2>"
+
+
 def regression_rows(
     messages: Sequence[Message], labels: Sequence[str | None] | None
 ) -> Iterator[dict[str, Any]]:
     """Yield ``{"text", "label"}`` for each turn that has a label, as NeMo-Aligner's regression format.
 
-    The text runs through ``<extra_id_2>``. Its system sentence is NeMo's, whatever the record's is.
+    The text runs from the first message through the turn, as ``nemo_text`` writes it.
     """
     problem = gap(messages)
     if problem is not None:
         raise ValueError(f"no SteerLM row can express these messages: {problem}")
-    text = f"<extra_id_0>System\n{NEMO_SYSTEM}\n"
-    for message, label in zip(messages, labels or (None,) * len(messages), strict=True):
-        if message.role == "system":
-            continue
-        text += f"<extra_id_1>{_SPEAKERS[message.role]}\n{message.content}\n"
+    for number, (message, label) in enumerate(
+        zip(messages, labels or (None,) * len(messages), strict=True), start=1
+    ):
         if label and message.role == "assistant":
             values = parse_label(label)
             yield {
-                "text": f"{text}<extra_id_2>",
+                "text": nemo_text(messages[:number]),
                 "label": [float(values.get(name, NO_VALUE)) for name in STEERLM_ATTRIBUTES],
             }

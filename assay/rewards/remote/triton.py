@@ -16,7 +16,7 @@ import numpy as np
 
 from assay.core.errors import ModelFault
 from assay.core.schema import Message
-from assay.core.steerlm import NEMO_SYSTEM, gap
+from assay.core.steerlm import gap, nemo_text
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.replies import Reply, Unreadable, in_order, item, parsed
 from assay.rewards.remote.transport import sent
@@ -26,7 +26,6 @@ from assay.rewards.remote.wording import Scribe, Unfit, Wording
 _JSON_LENGTH = "inference-header-content-length"
 
 _CONTROL = re.compile(r"<extra_id_\d+>")
-_SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
 
 class NemoAligner:
@@ -41,7 +40,7 @@ class NemoAligner:
 
     def worded(self, messages: Sequence[Message]) -> Wording:
         """The conversation in NeMo's template, whose system sentence is always the same."""
-        text = nemo_text(messages)
+        text = checked_text(messages)
         return Wording(text, self._scribe.tokens_of_text(text))
 
     async def send(self, messages: Sequence[Message], wording: Wording) -> Reply:
@@ -99,18 +98,18 @@ class NemoAligner:
         return found
 
 
-def nemo_text(messages: Sequence[Message]) -> str:
-    """The conversation as NeMo-Aligner's annotator puts it to its server, through ``<extra_id_2>``."""
+def checked_text(messages: Sequence[Message]) -> str:
+    """The conversation in NeMo's template; ``Unfit`` where the template has no place for a message.
+
+    A content that holds one of the template's marks would pass for several messages, and is refused too.
+    """
     problem = gap(messages)
     if problem is not None:
         raise Unfit(problem)
-    text = f"<extra_id_0>System\n{NEMO_SYSTEM}\n"
     for number, message in enumerate(messages, 1):
         if found := _CONTROL.search(message.content):
             raise Unfit(f"forged_control_token: {found[0]!r} in message {number} ({message.role})")
-        if message.role != "system":
-            text += f"<extra_id_1>{_SPEAKERS[message.role]}\n{message.content}\n"
-    return text + "<extra_id_2>"
+    return nemo_text(messages)
 
 
 def _tritonclient(endpoint: Endpoint) -> Any:

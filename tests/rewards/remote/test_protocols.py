@@ -19,9 +19,9 @@ from assay.core.schema import REWARD, STEERLM_ATTRIBUTES, Message
 from assay.core.steerlm import regression_rows
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import Request, TurnScore
-from assay.rewards.remote.endpoints import spec_of
-from assay.rewards.remote.service import PROBE, open_service
-from assay.rewards.remote.triton import nemo_text
+from assay.rewards.remote.endpoints import served_spec
+from assay.rewards.remote.service import PROBE, ServiceModel
+from assay.rewards.remote.triton import checked_text
 
 CHAT = (
     Message("system", "Be brief."),
@@ -40,7 +40,7 @@ def server() -> Iterator[Server]:
 
 
 def rate(endpoint: Endpoint, *requests: Request) -> list[list[TurnScore]]:
-    return open_service(spec_of(endpoint)).score(list(requests) or [BOTH])
+    return ServiceModel(served_spec(endpoint)).score(list(requests) or [BOTH])
 
 
 def one(endpoint: Endpoint, request: Request = BOTH) -> TurnScore:
@@ -401,5 +401,5 @@ def test_triton_a_reply_of_pickled_objects_runs_nothing(server: Server, tmp_path
 
 
 def test_the_nine_are_named_in_nemos_order() -> None:
-    assert nemo_text(PROBE).count("<extra_id_1>") == 2
+    assert checked_text(PROBE).count("<extra_id_1>") == 2
     assert services.endpoint("http://x", "nemo-triton").outputs == STEERLM_ATTRIBUTES
