@@ -7,16 +7,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 
 from assay.config.resolve import models_of
 from assay.config.settings import Settings
 from assay.core.errors import ModelFault, UserMistake
-from assay.core.schema import ROLES, Conversation, Message, turn_positions
+from assay.core.schema import ROLES, Conversation, Message
 from assay.rewards.find import find_model
-from assay.rewards.protocol import ModelSpec, Request, TurnScore
-from assay.rewards.remote.service import Service, in_a_loop
+from assay.rewards.remote.service import in_a_loop
+from assay.score.ways import way_of
 
 
 def query_reward_model(*, messages: Iterable[Mapping[str, str]], model: str) -> dict[str, float]:
@@ -34,22 +33,10 @@ async def query_reward_model_async(*, messages: Iterable[Mapping[str, str]], mod
     conversation = _conversation(messages)
     settings = Settings.read()
     spec = find_model(model, models_of(settings))
-    if spec.endpoint is None:
-        outcome = await asyncio.to_thread(_rated_here, spec, conversation)
-    else:
-        async with Service(spec) as service:
-            outcome = await service.rate(conversation)
+    outcome = await way_of(spec).rated(conversation)
     if outcome.values is None:
         raise ModelFault(f"model {model}: no score: {outcome.reason}")
     return dict(zip(spec.attributes, outcome.values, strict=True))
-
-
-def _rated_here(spec: ModelSpec, conversation: Conversation) -> TurnScore:
-    from assay.score.workers.open_model import opened
-
-    last = len(turn_positions(conversation)) - 1
-    ((outcome,),) = opened(spec).score([Request(conversation, (last,))])
-    return outcome
 
 
 def _conversation(messages: Iterable[Mapping[str, str]]) -> Conversation:

@@ -42,9 +42,9 @@ import torch
 import transformers
 
 from assay.core.schema import Conversation, Message, turn_positions
-from assay.rewards.catalog import catalog_model
 from assay.rewards.local import attention, batching
 from assay.rewards.local.model import CUDA_MOST_BATCH_TOKENS, LocalRewardModel
+from assay.rewards.local_spec import local_spec
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Pass
 
@@ -143,7 +143,7 @@ def model_of(shape: Shape, device: str) -> LocalRewardModel:
         pad_token_id=VOCABULARY - 1,
     )
 
-    spec = dataclasses.replace(catalog_model("starter"), dtype="bfloat16", attributes=("reward",))
+    spec = dataclasses.replace(local_spec("starter"), dtype="bfloat16", attributes=("reward",))
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)

@@ -34,15 +34,15 @@ def engine_seconds(sample: Path) -> float:
 def engine_alone(sample: Path) -> None:
     """Print the CPU seconds that the engine spends on the sample in this process."""
     from assay.core.schema import Message, turn_positions
-    from assay.rewards.catalog import catalog_model
     from assay.rewards.local.model import open_model
+    from assay.rewards.local_spec import local_spec
     from assay.rewards.protocol import Request
 
     requests = []
     for line in sample.open(encoding="utf-8"):
         messages = tuple(Message(one["role"], one["content"]) for one in json.loads(line)["messages"])
         requests.append(Request(messages, tuple(range(len(turn_positions(messages))))))
-    model = open_model(catalog_model("starter"))
+    model = open_model(local_spec("starter"))
     model.score(requests[:2])
     start = time.process_time()
     model.score(requests)

@@ -35,7 +35,7 @@ import polars as pl
 import psutil
 from distributed import Client, Worker
 
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 from assay.score.shard import Shard, ShardWork
 from assay.score.workers import dispatch
 from assay.storage.home import Home
@@ -52,7 +52,7 @@ SHARDS_A_SECOND = 25.0
 IDLE_SECONDS = 15.0
 LEAST_SHARDS = 500
 
-MODEL = ModelSpec(
+MODEL = LocalSpec(
     name="none",
     folder="/nowhere",
     family="sequence-classification",
@@ -95,7 +95,7 @@ def shard(number: int) -> Shard:
 def host(address: str, count: int, seconds: float) -> None:
     """Be so many workers, each with a thread, that sleep where others score."""
 
-    def slept(shard: Shard, model: ModelSpec, home: Home) -> ShardWork:
+    def slept(shard: Shard, model: LocalSpec, home: Home) -> ShardWork:
         time.sleep(seconds)
         return ShardWork(shard.number, "ab" * 16, TURNS, 0, 1 << 18, seconds, f"host:{os.getpid()}")
 

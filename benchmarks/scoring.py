@@ -47,9 +47,9 @@ import torch
 import transformers
 
 from assay.core.schema import Conversation, Message, turn_positions
-from assay.rewards.catalog import catalog_model
 from assay.rewards.local.model import CPU_BATCH_TOKENS, LocalRewardModel, open_model
 from assay.rewards.local.opening import Sharing
+from assay.rewards.local_spec import local_spec
 from assay.rewards.protocol import Request
 
 ROUNDS = 3
@@ -72,7 +72,7 @@ BEST_OF, PROMPT_TOKENS, ANSWER_TOKENS, PROMPTS = 8, 500, 200, 4
 
 def random_model(folder: Path) -> Path:
     """A folder with a seeded random Qwen2, one label, and the tokenizer and template of the starter."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(catalog_model("starter").folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(local_spec("starter").folder)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
@@ -319,7 +319,7 @@ def main() -> None:
     quiet()
     with tempfile.TemporaryDirectory() as temporary:
         folder = random_model(Path(temporary) / "model")
-        model = open_model(catalog_model(str(folder)))
+        model = open_model(local_spec(str(folder)))
         chosen = sample(lines, model)
         ours = Ours(model, chosen.conversations)
         context = multiprocessing.get_context("spawn")

@@ -26,7 +26,7 @@ import httpx2
 import peers
 
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.remote.endpoints import spec_of
+from assay.rewards.remote.endpoints import served_spec
 
 ANSWER_SECONDS = 1.0
 IN_FLIGHT = 64
@@ -145,7 +145,7 @@ def scored(url: str, count: int, mark: str, **changes: Any) -> tuple[int, float]
         home = Home(Path(folder) / "home")
         context = RunContext(home)
         converted = convert(ToConvert(take_inventory(Inputs((str(source),)), context)), context)
-        model = spec_of(endpoint(url, **changes))
+        model = served_spec(endpoint(url, **changes))
         began = time.monotonic()
         scored = score(ToScore(converted, model, ClusterOptions(workers=1)), context)
         # The home is new, so that all of them were rated now.

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from assay.core.schema import turn_keys, turn_positions
 from assay.rewards.leaving import leave_if_unwanted
-from assay.rewards.protocol import ModelSpec, Remark, Request, TurnScore
+from assay.rewards.protocol import Remark, Request, TurnScore
+from assay.rewards.spec import LocalSpec
 
 POISON = "kills whoever reads it"
 SLOW = "takes its time"
@@ -24,10 +25,10 @@ UNSCORABLE = "gives no number"
 TOO_LARGE = "is larger than memory"
 
 
-def spec(folder: Path, fingerprint: str = "ab" * 16) -> ModelSpec:
+def spec(folder: Path, fingerprint: str = "ab" * 16) -> LocalSpec:
     """A fake whose calls are written down below ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    return ModelSpec(
+    return LocalSpec(
         name="fake",
         folder=str(folder),
         family="sequence-classification",
@@ -40,7 +41,7 @@ def spec(folder: Path, fingerprint: str = "ab" * 16) -> ModelSpec:
     )
 
 
-def weighing(spec: ModelSpec, weights: int) -> ModelSpec:
+def weighing(spec: LocalSpec, weights: int) -> LocalSpec:
     """The same, with a file that says that it holds so many weights, and holds none."""
     header = json.dumps({"layers.0.weight": {"dtype": "F32", "shape": [weights], "data_offsets": [0, 0]}})
     content = len(header).to_bytes(8, "little") + header.encode()
@@ -54,7 +55,7 @@ def calls(folder: Path) -> list[str]:
 
 
 class Fake:
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: LocalSpec) -> None:
         self.attributes = spec.attributes
         self.fingerprint = spec.fingerprint
         self._folder = Path(spec.folder)

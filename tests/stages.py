@@ -11,8 +11,8 @@ from assay.export.folder import OutputFolder
 from assay.read.convert import CONVERT, ToConvert
 from assay.read.inventory import INGEST, SHARD_BYTES, Inputs, Inventory
 from assay.read.sources import MAX_RECORD_BYTES
-from assay.rewards.protocol import ModelSpec
 from assay.rewards.remote.endpoints import ReadBlock
+from assay.rewards.spec import ModelSpec
 from assay.score.scoring import SCORE, ScoringWork, ToScore
 from assay.score.workers.cluster import ClusterOptions
 from assay.select.decide import DECIDE, ToDecide

@@ -18,7 +18,7 @@ from assay.rewards.endpoint import Endpoint
 from assay.rewards.families import FAMILIES
 from assay.rewards.find import find_model
 from assay.rewards.fingerprint import fingerprint
-from assay.rewards.remote.endpoints import spec_of
+from assay.rewards.remote.endpoints import served_spec
 
 VERSIONS = {"transformers": "5.24.0", "tokenizers": "0.22.1"}
 """Of the libraries that render: the fingerprint names them, and so does what is recorded here."""
@@ -129,4 +129,4 @@ ENDPOINTS = {
 
 @pytest.mark.parametrize("kind", ENDPOINTS)
 def test_the_fingerprint_of_a_service_with_a_revision_is_that_of_before(kind: str) -> None:
-    assert spec_of(ENDPOINTS[kind]).fingerprint == ENDPOINT_FINGERPRINTS[kind]
+    assert served_spec(ENDPOINTS[kind]).fingerprint == ENDPOINT_FINGERPRINTS[kind]

@@ -26,8 +26,9 @@ import assay.score.workers.dispatch
 from assay.core.errors import AssayError
 from assay.read.convert import CONVERT, ToConvert
 from assay.rewards.fingerprint import fingerprint
-from assay.rewards.protocol import ModelSpec, Remark
-from assay.score import plan, remarks, scoring
+from assay.rewards.protocol import Remark
+from assay.rewards.spec import LocalSpec
+from assay.score import plan, remarks, scoring, ways
 from assay.score.shard import requested, score_shard
 from assay.score.workers.cluster import ClusterOptions
 from assay.select.decide import DECIDE, ToDecide
@@ -64,11 +65,11 @@ def here(client, shards, model, context, *, done) -> None:  # type: ignore[no-un
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "connected", nobody)
+    monkeypatch.setattr(ways, "connected", nobody)
     monkeypatch.setattr(assay.score.workers.dispatch, "dispatch", here)
 
 
-def model_of(root: Path) -> ModelSpec:
+def model_of(root: Path) -> LocalSpec:
     """A fake with weights, whose fingerprint is computed as a real model's is."""
     home = Home(root / "home")
     found = fingerprint(
@@ -115,7 +116,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
         lines = [line(f"question {n}", f"answer {n} of {mark}", "more", f"more {n}") for n in range(12)]
         (root / name / "a.jsonl").write_bytes(b"\n".join([*lines, b"{no json"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring, "connected", nobody)
+        patch.setattr(ways, "connected", nobody)
         patch.setattr(assay.score.workers.dispatch, "dispatch", here)
         first = run(root)
         run(root, "others")

@@ -9,8 +9,9 @@ import torch
 import transformers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
-from assay.rewards.catalog import catalog_model
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import ModelOptions
+from assay.rewards.spec import LocalSpec
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -134,6 +135,6 @@ def reward_model(
     return folder
 
 
-def spec(folder: Path, **options: str) -> ModelSpec:
-    """What the catalog finds in that folder."""
-    return catalog_model(str(folder), **options)
+def spec(folder: Path, options: ModelOptions = ModelOptions()) -> LocalSpec:
+    """What is known of the model in that folder."""
+    return local_spec(str(folder), options)

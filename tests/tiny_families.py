@@ -19,8 +19,9 @@ import transformers
 from tokenizers import processors
 
 from assay.core.schema import Conversation, Message
-from assay.rewards.catalog import LoadOptions, catalog_model
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import LoadOptions, ModelOptions
+from assay.rewards.spec import LocalSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TRUSTED = LoadOptions(trust_remote_code=True)
@@ -46,7 +47,7 @@ Call = Callable[[Conversation], list[float]]
 class Tiny(NamedTuple):
     """What the engine loads, and what it is compared with."""
 
-    spec: ModelSpec
+    spec: LocalSpec
     card: Call
 
 
@@ -102,7 +103,7 @@ def classifier(
         values: list[float] = model(_ids(fast, messages)).logits[0].float().tolist()
         return values
 
-    return Tiny(catalog_model(str(folder), dtype=dtype), card)
+    return Tiny(local_spec(str(folder), ModelOptions(dtype=dtype)), card)
 
 
 def first_token(folder: Path, template: str) -> Tiny:
@@ -117,7 +118,7 @@ def first_token(folder: Path, template: str) -> Tiny:
     def card(messages: Conversation) -> list[float]:
         return [float(model(_ids(fast, messages)).logits[0, -1, 0])]
 
-    return Tiny(catalog_model(str(folder), family="first-token-logit"), card)
+    return Tiny(local_spec(str(folder), ModelOptions(family="first-token-logit")), card)
 
 
 class Gating(NamedTuple):
@@ -241,7 +242,7 @@ def gated(folder: Path, template: str, *, like: str = "ArmoRM") -> Tiny:
         rewards, score = model.call(_ids(fast, messages)[0].tolist(), pattern)
         return [float(score), *((rewards[:5] * 5 - 0.5).tolist() if like == "ArmoRM" else [])]
 
-    return Tiny(catalog_model(str(folder)), card)
+    return Tiny(local_spec(str(folder)), card)
 
 
 class _Weigher(torch.nn.Module):
@@ -288,7 +289,7 @@ def mixture(folder: Path, template: str) -> Tiny:
     def card(messages: Conversation) -> list[float]:
         return [float(model.call(_ids(fast, messages)))]
 
-    return Tiny(catalog_model(str(folder)), card)
+    return Tiny(local_spec(str(folder)), card)
 
 
 _APPENDED_CODE = """
@@ -346,7 +347,7 @@ def appended(folder: Path, template: str) -> Tiny:
     def card(messages: Conversation) -> list[float]:
         return [model.get_score(fast, _dicts(messages))]
 
-    return Tiny(catalog_model(str(folder), loading=TRUSTED), card)
+    return Tiny(local_spec(str(folder), loading=TRUSTED), card)
 
 
 def pair(folder: Path, template: str = "") -> Tiny:
@@ -388,7 +389,7 @@ def pair(folder: Path, template: str = "") -> Tiny:
         values: list[float] = model(**kept).logits[0].tolist()
         return values
 
-    return Tiny(catalog_model(str(folder)), card)
+    return Tiny(local_spec(str(folder)), card)
 
 
 FAMILIES: dict[str, Callable[[Path, str], Tiny]] = {

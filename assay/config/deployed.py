@@ -18,7 +18,7 @@ from typing import NamedTuple
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
-from assay.rewards.published import CATALOG
+from assay.rewards.catalog import CATALOG
 from assay.storage.home import contains
 
 

@@ -1,13 +1,14 @@
 """What a run may choose.
 
 ``RunOptions`` is the one definition of a run's options: the command line, a ``--config`` file and the form
-in Prefect's UI are made from its fields.
+in Prefect's UI are made from its fields. What every command may choose of its model is defined once, in
+``ModelChoice`` and ``ScoringChoice``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -24,6 +25,9 @@ from pydantic_core import CoreSchema, core_schema
 from assay.config.yaml_text import NotYAML, parsed_yaml, shown
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
+from assay.rewards.families import ReadAt
+from assay.rewards.options import Dtype, ModelOptions, OverLength
+from assay.rewards.scalar import parse_factors
 from assay.storage.regular import read_regular
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -107,46 +111,149 @@ def in_form(description: str) -> dict[str, Any]:
     return {"description": description}
 
 
-#: What a deployment takes for a model, whatever it is for.
-MODEL_IN_FORM = "A model by its name in the catalog, or in the operator's lists of folders and of services"
+#: What a deployment takes for a model.
+MODEL_IN_FORM = "A model by its name in the catalog, or in the operator's lists of folders and of services."
+#: What --model takes, on a machine where paths may be named.
+MODEL = (
+    "A model of the catalog by name, a Hugging Face id (owner/name), the folder of one on this machine, or a "
+    "service of the operator's list."
+)
 
-
-#: How a model is read where that is not for the model alone to say. Of every command that uses one.
-FamilyName = Annotated[
-    Annotated[str, Chosen(family_names)] | None,
+ModelName = Annotated[
+    str,
     Field(
-        title="Family",
-        description="How the model is read where neither the catalog nor its architecture says so: a "
-        "*ForCausalLM whose score is the logit of vocabulary id 0 is of the family first-token-logit.",
+        title="Reward model",
+        description=MODEL,
+        json_schema_extra=in_form(MODEL_IN_FORM),
+        min_length=1,
     ),
-    CommandLine(_MODEL, "NAME"),
-]
-ReadAt = Annotated[
-    Literal["last-token", "transformers"] | None,
-    Field(
-        title="Read at",
-        description="Where a *ForSequenceClassification is read whose template ends in its padding token: at "
-        "the last token, or where transformers' own head reads it, before the padding; unless given, at the "
-        "last token, and the run says so.",
-    ),
-    CommandLine(_MODEL),
-]
-AddBos = Annotated[
-    bool | None,
-    Field(
-        title="Begin with BOS",
-        description="Begin a conversation with the token that the tokenizer puts before a text, as "
-        "tokenizer(text) does, where the template writes none; unless given, as the model's card does, or "
-        "not, and the run says so.",
-    ),
-    CommandLine(_MODEL),
+    CommandLine(_MODEL, "NAME_OR_PATH"),
 ]
 
 
-class RunOptions(BaseModel):
-    """What one run of ``flows.curate`` is asked to do."""
+class Choice(BaseModel):
+    """Options that somebody chooses. What is unknown is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=in_this_order)
+
+
+class ModelChoice(Choice):
+    """Which model, and how it is read: of every command that uses one."""
+
+    model: ModelName
+    revision: Annotated[
+        str | None,
+        Field(
+            title="Revision",
+            description="Branch, tag or commit of a model on the Hub; unless given, its main branch.",
+        ),
+        CommandLine(_MODEL, "COMMIT"),
+    ] = None
+    dtype: Annotated[
+        Dtype | None,
+        Field(
+            title="Number format",
+            description="What the model computes in; unless given, what its card says, or float32.",
+        ),
+        CommandLine(_MODEL),
+    ] = None
+    family: Annotated[
+        Annotated[str, Chosen(family_names)] | None,
+        Field(
+            title="Family",
+            description="How the model is read where neither the catalog nor its architecture says so: a "
+            "*ForCausalLM whose score is the logit of vocabulary id 0 is of the family first-token-logit.",
+        ),
+        CommandLine(_MODEL, "NAME"),
+    ] = None
+    read_at: Annotated[
+        ReadAt | None,
+        Field(
+            title="Read at",
+            description="Where a *ForSequenceClassification is read whose template ends in its padding "
+            "token: at the last token, or where transformers' own head reads it, before the padding; unless "
+            "given, at the last token, and the run says so.",
+        ),
+        CommandLine(_MODEL),
+    ] = None
+    add_bos: Annotated[
+        bool | None,
+        Field(
+            title="Begin with BOS",
+            description="Begin a conversation with the token that the tokenizer puts before a text, as "
+            "tokenizer(text) does, where the template writes none; unless given, as the model's card does, "
+            "or not, and the run says so.",
+        ),
+        CommandLine(_MODEL),
+    ] = None
+    attributes: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Names of the outputs",
+            description="What each output of the model rates, in their order, where its config.json does not "
+            "say.",
+        ),
+        CommandLine(_MODEL, "NAME"),
+    ] = []
+
+    def of_the_model(self) -> ModelOptions:
+        """What is chosen of the model. ``UserMistake`` where that is no option's value."""
+        return ModelOptions(
+            dtype=self.dtype,
+            revision=self.revision,
+            family=self.family,
+            read_at=self.read_at,
+            add_bos=self.add_bos,
+            attributes=tuple(self.attributes),
+        )
+
+
+class ScoringChoice(ModelChoice):
+    """What is chosen of a model that scores data: of every command that does more than to look at it."""
+
+    weights: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Weights",
+            description="Make weighted_reward of the attributes, by weights such as helpfulness=0.65; unless "
+            "given, the published ones, where there are any.",
+        ),
+        CommandLine(_MODEL, "NAME=NUMBER"),
+    ] = []
+    max_tokens: Annotated[
+        int | None,
+        Field(
+            title="Longest turn",
+            description="Tokens through a turn that the model is shown at most; unless given, its own limit.",
+            ge=1,
+            le=MOST,
+        ),
+        CommandLine(_MODEL, "N"),
+    ] = None
+    over_length: Annotated[
+        OverLength,
+        Field(
+            title="Over-length turns",
+            description="What becomes of a turn beyond the model's token limit: set aside, or scored "
+            "without its oldest tokens.",
+        ),
+        CommandLine(_MODEL),
+    ] = "quarantine"
+
+    def of_the_model(self) -> ModelOptions:
+        """What is chosen of the model. ``UserMistake`` for weights that are not written as they should be."""
+        return replace(
+            super().of_the_model(),
+            factors=parse_factors(self.weights) if self.weights else None,
+            max_tokens=self.max_tokens,
+            over_length=self.over_length,
+        )
+
+
+class _DataChoice(Choice):
+    """What goes in and comes out of a run."""
 
     input: Annotated[
         list[str],
@@ -207,75 +314,13 @@ class RunOptions(BaseModel):
         ),
         CommandLine(_DATA),
     ] = ["steerlm"]
-    model: Annotated[
-        str,
-        Field(
-            title="Reward model",
-            description="A model of the catalog by name, a Hugging Face id (owner/name), the folder of one "
-            "on this machine, or a service of the operator's list.",
-            json_schema_extra=in_form(f"{MODEL_IN_FORM}."),
-            min_length=1,
-        ),
-        CommandLine(_MODEL, "NAME_OR_PATH"),
-    ] = "starter"
-    revision: Annotated[
-        str | None,
-        Field(
-            title="Revision",
-            description="Branch, tag or commit of a model on the Hub; unless given, its main branch.",
-        ),
-        CommandLine(_MODEL, "COMMIT"),
-    ] = None
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        Field(
-            title="Number format",
-            description="What the model computes in; unless given, what its card says, or float32.",
-        ),
-        CommandLine(_MODEL),
-    ] = None
-    family: FamilyName = None
-    read_at: ReadAt = None
-    add_bos: AddBos = None
-    attributes: Annotated[
-        list[str],
-        Listed,
-        Field(
-            title="Names of the outputs",
-            description="What each output of the model rates, in their order, where its config.json does not "
-            "say.",
-        ),
-        CommandLine(_MODEL, "NAME"),
-    ] = []
-    weights: Annotated[
-        list[str],
-        Listed,
-        Field(
-            title="Weights",
-            description="Make weighted_reward of the attributes, by weights such as helpfulness=0.65; unless "
-            "given, the published ones, where there are any.",
-        ),
-        CommandLine(_MODEL, "NAME=NUMBER"),
-    ] = []
-    max_tokens: Annotated[
-        int | None,
-        Field(
-            title="Longest turn",
-            description="Tokens through a turn that the model is shown at most; unless given, its own limit.",
-            ge=1,
-            le=MOST,
-        ),
-        CommandLine(_MODEL, "N"),
-    ] = None
-    over_length: Annotated[
-        Literal["quarantine", "left-truncate"],
-        Field(
-            title="Over-length turns",
-            description="What becomes of a turn beyond the model's token limit: set aside, or scored "
-            "without its oldest tokens.",
-        ),
-        CommandLine(_MODEL),
-    ] = "quarantine"
+
+
+# Fields come in the order of the bases from the right: data, then the model, then the rest.
+class RunOptions(ScoringChoice, _DataChoice):
+    """What one run of ``flows.curate`` is asked to do."""
+
+    model: ModelName = "starter"
     keep: Annotated[
         list[str],
         Listed,

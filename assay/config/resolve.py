@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from assay.config.settings import Settings
-from assay.rewards.catalog import LoadOptions
 from assay.rewards.find import KnownModels
+from assay.rewards.options import LoadOptions
 from assay.score.workers.cluster import ClusterOptions
 
 

@@ -2,66 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from assay.config.options import (
-    MODEL_IN_FORM,
-    AddBos,
-    CommandLine,
-    FamilyName,
-    Listed,
-    ReadAt,
-    in_form,
-    in_this_order,
-)
+from assay.config.options import MODEL, MODEL_IN_FORM, CommandLine, ModelChoice, in_form
 
 _MODEL = "the reward model"
 _WORK = "what is done"
 
 
-class VerifyOptions(BaseModel):
+class VerifyOptions(ModelChoice):
     """What a run of ``flows.verify`` is asked to do."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=in_this_order)
 
     model: Annotated[
         str,
         Field(
             title="Reward model",
-            description="A model of the catalog by name, a Hub id, a folder, or a service of the operator's "
-            "list. May be given first, alone.",
-            json_schema_extra=in_form(f"{MODEL_IN_FORM}."),
+            description=f"{MODEL} May be given first, alone.",
+            json_schema_extra=in_form(MODEL_IN_FORM),
             min_length=1,
         ),
         CommandLine(_MODEL, "MODEL"),
     ]
-    revision: Annotated[
-        str | None,
-        Field(title="Revision", description="Branch, tag or commit of a model on the Hub."),
-        CommandLine(_MODEL, "COMMIT"),
-    ] = None
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"] | None,
-        Field(
-            title="Number format",
-            description="What the model computes in; unless given, what its card says, or float32.",
-        ),
-        CommandLine(_MODEL),
-    ] = None
-    family: FamilyName = None
-    read_at: ReadAt = None
-    add_bos: AddBos = None
-    attributes: Annotated[
-        list[str],
-        Listed,
-        Field(
-            title="Names of the outputs",
-            description="What each output rates, where config.json does not say.",
-        ),
-        CommandLine(_MODEL, "NAME"),
-    ] = []
     against: Annotated[
         str | None,
         Field(

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import ModelSpec
 from assay.score.scoring import Preview
 from assay.storage.manifests import Converted
 
@@ -31,13 +31,12 @@ def preview_table(converted: Converted, model: ModelSpec, preview: Preview) -> G
     table.add_row("  distinct", f"{preview.distinct_turns:,}")
     table.add_row(f"  of these already scored by {model.name}", f"{preview.stored_turns:,}")
     table.add_row("  left to score", f"{preview.missing_turns:,}")
-    if model.endpoint is not None:
+    if (usage := preview.usage) is not None:
         # The contract probe's own request or two are not counted.
-        table.add_row(f"requests to {model.name}", f"{preview.missing_turns:,}")
-        table.add_row("  their tokens, estimated", f"{preview.requested_tokens:,}")
-        if model.endpoint.is_priced:
-            cost = model.endpoint.cost(preview.missing_turns, preview.requested_tokens)
-            table.add_row("  their cost, estimated", f"{cost:,.2f} {model.endpoint.currency}")
+        table.add_row(f"requests to {model.name}", f"{usage.requests:,}")
+        table.add_row("  their tokens, estimated", f"{usage.tokens:,}")
+        if usage.cost is not None:
+            table.add_row("  their cost, estimated", f"{usage.cost:,.2f} {usage.currency}")
         return shown
     table.add_row("records to be shown to the model", f"{preview.planned_records:,}")
     table.add_row("  their tokens, estimated", f"{preview.estimated_tokens:,}")

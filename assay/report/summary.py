@@ -17,7 +17,7 @@ from assay.core.text import columns, counted, printable
 from assay.core.versions import installed
 from assay.export.files import ExportedFile
 from assay.export.usable import all_ruled_out, nothing_usable
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import ModelSpec
 from assay.score import card_warnings
 from assay.score.languages import DETECTOR
 from assay.score.scoring import ScoringWork
@@ -100,23 +100,24 @@ def _warnings(scored: Scored | None, model: ModelSpec | None) -> dict[str, int]:
     """What the model's card warns of, and of how many conversations it is true; those of none left out."""
     if scored is None or model is None:
         return {}
-    told = card_warnings.told(model)
-    return {told[name]: count for name, count in scored.warnings.items() if count}
+    sentences = card_warnings.sentences(model)
+    return {sentences[name]: count for name, count in scored.warnings.items() if count}
 
 
 def _model(model: ModelSpec, remarks: Sequence[str]) -> dict[str, Any]:
+    reading = model.reading
     return {
         "name": model.name,
         "fingerprint": model.fingerprint,
-        "family": model.family,
-        "family_named": model.family_named,
-        "read_at": model.read_at,
-        "add_bos": model.add_bos,
+        "family": reading.family,
+        "family_named": reading.family_named,
+        "read_at": reading.read_at,
+        "add_bos": reading.add_bos,
         "attributes": list(model.attributes),
-        "weights": dict(model.weights),
-        "max_tokens": model.max_tokens or None,
-        "over_length": model.over_length,
-        "dtype": model.dtype,
+        "weights": dict(model.factors),
+        "max_tokens": reading.max_tokens,
+        "over_length": reading.over_length,
+        "dtype": reading.dtype,
         "notes": [*model.notes, *remarks],
     }
 

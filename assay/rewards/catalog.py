@@ -1,9 +1,13 @@
-"""What is known of each published reward model, from its card on the Hub unless a line says otherwise."""
+"""The catalog: what is known of each published reward model.
+
+It is from the model's card on the Hub unless a line says otherwise. Which file of which model a name stands
+for is decided in ``find``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from assay.core.schema import REWARD, STEERLM_ATTRIBUTES, Conversation, Message
@@ -15,7 +19,8 @@ from assay.rewards.families import (
     PAIR_CLASSIFICATION,
     SEQUENCE_CLASSIFICATION,
 )
-from assay.rewards.scalar import NEMOTRON_4_340B_WEIGHTS
+from assay.rewards.options import Dtype
+from assay.rewards.scalar import NEMOTRON_4_340B_FACTORS
 
 #: The five that HelpSteer rates, in its order.
 HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
@@ -29,7 +34,7 @@ class Published:
     """The last message is the turn that is scored."""
     values: Mapping[str, float]
     """By attribute; those that are not printed are left out."""
-    dtype: str
+    dtype: Dtype
     digits: float = 0.0
     """Half a unit of the last digit, where the number was rounded for print."""
 
@@ -41,23 +46,23 @@ class Entry:
     source: str
     """A Hub id, or a folder that ships with Assay."""
     family: str | None = None
-    """Where the architecture does not tell."""
+    """Where the name of its architecture does not show it."""
     attributes: tuple[str, ...] | None = None
     max_tokens: int | None = None
     trained_tokens: int | None = None
     languages: tuple[str, ...] = ()
     """ISO 639-1; empty where the card names none."""
-    dtype: str | None = None
+    dtype: Dtype | None = None
     """What the card loads it in."""
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """Published weights that make one number of its attributes."""
+    factors: Mapping[str, float] = field(default_factory=dict)
+    """What multiplies each attribute in the one number that its authors make of them."""
     published: tuple[Published, ...] = ()
     license: str | None = None
     add_bos: bool = False
-    """Whether the card's code tokenizes the rendered text by ``tokenizer(text)``, which puts a token before
-    it, and does not have the template's own tokens alone."""
+    """Whether the card's code tokenizes the rendered text by ``tokenizer(text)``, which puts a token of its
+    own before it."""
     service_only: bool = False
-    """Whether it has no weights that transformers loads."""
+    """Whether transformers cannot load it, so that only a service has it."""
     notes: tuple[str, ...] = ()
 
 
@@ -80,7 +85,7 @@ def _asked(question: str, answer: str) -> Conversation:
     return (Message("user", question), Message("assistant", answer))
 
 
-def _one_and_one(right: float, wrong: float, dtype: str) -> tuple[Published, ...]:
+def _one_and_one(right: float, wrong: float, dtype: Dtype) -> tuple[Published, ...]:
     """The example on NVIDIA's cards."""
     return (
         Published(_asked("What is 1+1?", "1+1=2"), {REWARD: right}, dtype),
@@ -92,16 +97,17 @@ def _one_and_one(right: float, wrong: float, dtype: str) -> tuple[Published, ...
 _SIGMOID = "What is the range of the numeric output of a sigmoid node in a neural network?"
 
 
-def _nemotron_70b(name: str, **known: object) -> Entry:
-    facts: dict[str, object] = {
-        "family": FIRST_TOKEN_LOGIT,
-        "attributes": (REWARD,),
-        "max_tokens": 131_072,
-        "trained_tokens": 4096,
-        "dtype": "bfloat16",
-        "license": _NVIDIA_LLAMA,
-    }
-    return Entry(f"nvidia/{name}", **{**facts, **known})  # type: ignore[arg-type]
+#: What NVIDIA's reward models of 70 B parameters have in common.
+_NEMOTRON_70B = Entry(
+    "",
+    family=FIRST_TOKEN_LOGIT,
+    attributes=(REWARD,),
+    max_tokens=131_072,
+    trained_tokens=4096,
+    languages=("en",),
+    dtype="bfloat16",
+    license=_NVIDIA_LLAMA,
+)
 
 
 def _skywork(name: str, license: str, trained_tokens: int | None = None, *, add_bos: bool = False) -> Entry:
@@ -159,21 +165,24 @@ _ENTRIES = (
         published=_one_and_one(11.4296875, -7.53515625, "float16"),
         license=_NVIDIA,
     ),
-    _nemotron_70b(
-        "Llama-3.3-Nemotron-70B-Reward-Multilingual",
+    replace(
+        _NEMOTRON_70B,
+        source="nvidia/Llama-3.3-Nemotron-70B-Reward-Multilingual",
         languages=_HELPSTEER3_LANGUAGES,
         published=_one_and_one(6.46875, -1.8828125, "bfloat16"),
     ),
-    _nemotron_70b("Llama-3.3-Nemotron-70B-Reward", languages=("en",)),
-    _nemotron_70b(
-        "Llama-3.1-Nemotron-70B-Reward-HF", languages=("en",), license="Llama 3.1 Community License"
+    replace(_NEMOTRON_70B, source="nvidia/Llama-3.3-Nemotron-70B-Reward"),
+    replace(
+        _NEMOTRON_70B,
+        source="nvidia/Llama-3.1-Nemotron-70B-Reward-HF",
+        license="Llama 3.1 Community License",
     ),
     Entry(
         "nvidia/Nemotron-4-340B-Reward",
         attributes=STEERLM_ATTRIBUTES,
         max_tokens=4096,
         languages=("en",),
-        weights=NEMOTRON_4_340B_WEIGHTS,
+        factors=NEMOTRON_4_340B_FACTORS,
         license=_NVIDIA,
         service_only=True,
         notes=("Its first four values (quality, toxicity, humor, creativity) were not trained.",),

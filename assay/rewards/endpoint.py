@@ -1,8 +1,19 @@
-"""Where a reward service is, how it is asked, and what it allows: an operator's words, no run's."""
+"""Where a reward service is, how it is asked, and what it allows. An operator says so, never a run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a service is sent, and what that costs."""
+
+    requests: int
+    tokens: int
+    cost: float | None
+    """In ``currency``; None where the operator states no price."""
+    currency: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +56,13 @@ class Endpoint:
     price_per_million_tokens: float = 0.0
     currency: str = "USD"
 
-    @property
-    def is_priced(self) -> bool:
-        """Whether the operator stated what it costs."""
-        return bool(self.price_per_request or self.price_per_million_tokens)
+    def usage(self, requests: int, tokens: int) -> Usage:
+        """So many requests of so many tokens together, and what they cost.
 
-    def cost(self, requests: int, tokens: int) -> float:
-        """What so much costs, in ``currency``."""
-        return requests * self.price_per_request + tokens * self.price_per_million_tokens / 1e6
+        >>> Endpoint("judge", "https://x", "openai", "m", ("reward",), price_per_request=0.5).usage(4, 900)
+        Usage(requests=4, tokens=900, cost=2.0, currency='USD')
+        """
+        cost = None
+        if self.price_per_request or self.price_per_million_tokens:
+            cost = requests * self.price_per_request + tokens * self.price_per_million_tokens / 1e6
+        return Usage(requests, tokens, cost, self.currency)

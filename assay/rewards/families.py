@@ -6,6 +6,7 @@ What of this needs torch is in ``local.heads``, under the same names.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 SEQUENCE_CLASSIFICATION = "sequence-classification"
 FIRST_TOKEN_LOGIT = "first-token-logit"
@@ -16,9 +17,9 @@ PAIR_CLASSIFICATION = "pair-classification"
 
 #: Where a *ForSequenceClassification is read: at the last token of a conversation, or where the head of
 #: transformers itself reads it, which passes over padding tokens that a conversation ends in.
-LAST_TOKEN = "last-token"
-AS_TRANSFORMERS = "transformers"
-READ_AT = (LAST_TOKEN, AS_TRANSFORMERS)
+ReadAt = Literal["last-token", "transformers"]
+READ_AT: tuple[ReadAt, ...] = get_args(ReadAt)
+AS_TRANSFORMERS: ReadAt = "transformers"
 
 
 #: How the architecture of QRM's later models ends. Unlike ArmoRM and QRM's first ones they have no matrix

@@ -1,25 +1,22 @@
-"""``--model NAME`` → what is known of that model. The only place that says what a name may be.
+"""``--model NAME`` → what is known of that model. The one place that decides what a name stands for.
 
 A name in the operator's list of folders is the model in that folder, one in the list of endpoints that
-service; any other is for the catalog, which knows published models, folders and Hub ids.
+service. Any other is a name of the catalog, an id on the Hub, or a folder.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from assay.core.errors import UserMistake
 from assay.core.text import nearest
-from assay.rewards import catalog
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.protocol import ModelSpec
-from assay.rewards.published import CATALOG, Entry
-from assay.rewards.remote.endpoints import sharers, spec_of
-from assay.rewards.scalar import check_weights
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import LoadOptions, ModelOptions
+from assay.rewards.remote.endpoints import served_spec
+from assay.rewards.spec import LocalSpec, ModelSpec, ServedSpec
 
 
 @dataclass(frozen=True)
@@ -28,95 +25,76 @@ class KnownModels:
 
     folders: Mapping[str, Path] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
-    """The family of a folder's model, for those folders that do not say it themselves."""
+    """The families of models in those folders that do not show it themselves, by name."""
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
-    loading: catalog.LoadOptions = field(default_factory=catalog.LoadOptions)
+    loading: LoadOptions = field(default_factory=LoadOptions)
 
 
 def find_model(
     name: str,
-    known: KnownModels | None = None,
+    known: KnownModels = KnownModels(),
+    options: ModelOptions = ModelOptions(),
     *,
-    over_length: str = "quarantine",
-    weights: Mapping[str, float] | None = None,
     digest_cache: Path | None = None,
-    **options: Any,
 ) -> ModelSpec:
-    """The model of that name; UserMistake where there is none. ``options`` are the catalog's.
+    """The model of that name; ``UserMistake`` where there is none.
 
-    An address is no name: a run says which service, and the operator says where it is. A service of a
-    published model has that model's weights, where it rates all that they name, and its languages.
+    An address is no name: a run names a service, and the operator knows where it is. ``digest_cache`` is a
+    JSON file in which digests of large weights are kept by size and time.
+
+    >>> find_model("starter").attributes[:2]
+    ('quality', 'toxicity')
     """
-    known = known or KnownModels()
-    endpoints = known.endpoints
     if name in known.folders:
-        family = options.get("family") or known.families.get(name)
-        folder = str(known.folders[name])
-        spec = _in_catalog(folder, known, over_length, weights, digest_cache, {**options, "family": family})
-        return dataclasses.replace(spec, name=name)
-    if name in endpoints:
-        refused = [option for option, value in options.items() if value]
-        if refused:
-            raise UserMistake(
-                f"--{refused[0].replace('_', '-')}: {name} is a service, whose operator says that in the "
-                "list of endpoints; leave it out"
-            )
-        spec = spec_of(endpoints[name], over_length=over_length)
-        if shared := sharers(endpoints[name], endpoints):
-            spec = dataclasses.replace(spec, notes=(*spec.notes, _shares(name, shared)))
-        entry = _published(endpoints[name])
-        if weights is None:
-            weights = entry.weights if set(entry.weights) <= set(spec.attributes) else {}
-        if weights:
-            check_weights(spec.attributes, weights)
-        return dataclasses.replace(spec, weights=tuple(weights.items()), languages=entry.languages)
+        return _in_named_folder(name, known, options, digest_cache)
+    if name in known.endpoints:
+        return _served(name, known, options)
     if "://" in name:
         raise UserMistake(
-            f"--model takes a name, not an address; {_told(name, endpoints)} (see docs/services.md)"
+            f"--model takes a name, not an address; {_where_services_are(known)} (see docs/services.md)"
         )
     try:
-        return _in_catalog(name, known, over_length, weights, digest_cache, options)
+        return local_spec(name, options, known.loading, digest_cache)
     except UserMistake as mistake:
-        close = nearest(name, endpoints)
+        close = nearest(name, known.endpoints)
         if close is not None:
             raise UserMistake(f"{mistake}. Or the endpoint {close!r}?") from mistake
         raise
 
 
-def _in_catalog(
-    name: str,
-    known: KnownModels,
-    over_length: str,
-    weights: Mapping[str, float] | None,
-    digest_cache: Path | None,
-    options: Mapping[str, Any],
-) -> ModelSpec:
-    return catalog.catalog_model(
-        name,
-        over_length=over_length,
-        weights=weights,
-        loading=known.loading,
-        digest_cache=digest_cache,
-        **options,
-    )
+def _in_named_folder(
+    name: str, known: KnownModels, options: ModelOptions, digest_cache: Path | None
+) -> LocalSpec:
+    family = options.family or known.families.get(name)
+    found = local_spec(str(known.folders[name]), replace(options, family=family), known.loading, digest_cache)
+    return replace(found, name=name)
 
 
-def _published(endpoint: Endpoint) -> Entry:
-    """What is published of the model that is served there; nothing, of one that the catalog does not know."""
-    for name, entry in CATALOG.items():
-        if name.casefold() == endpoint.model.casefold():
-            return entry
-    return Entry(source=endpoint.model)
+def _served(name: str, known: KnownModels, options: ModelOptions) -> ServedSpec:
+    """The service of that name; ``UserMistake`` for an option of local models, which its operator decides."""
+    for_local_models = {
+        "--dtype": options.dtype,
+        "--revision": options.revision,
+        "--family": options.family,
+        "--read-at": options.read_at,
+        "--add-bos": options.add_bos,
+        "--attributes": options.attributes,
+        "--max-tokens": options.max_tokens,
+    }
+    refused = next((option for option, value in for_local_models.items() if value), None)
+    if refused is not None:
+        raise UserMistake(
+            f"{refused}: {name} is a service, whose operator says that in the list of endpoints; leave it out"
+        )
+    if options.over_length != "quarantine":
+        raise UserMistake(
+            f"--over-length {options.over_length}: {name} is a service, which is shown conversations whole "
+            "or not at all; leave --over-length at quarantine"
+        )
+    return served_spec(known.endpoints[name], listed=known.endpoints, factors=options.factors)
 
 
-def _shares(name: str, others: Sequence[str]) -> str:
-    return (
-        f"{name} shares its scores with {', '.join(others)}: the list of endpoints says that they serve the "
-        "same model. State another revision for one that does not."
-    )
-
-
-def _told(name: str, endpoints: Mapping[str, Endpoint]) -> str:
-    if not endpoints:
+def _where_services_are(known: KnownModels) -> str:
+    if not known.endpoints:
         return "an operator lists services by name in the file that ASSAY_ENDPOINTS_FILE names"
-    return f"the operator's endpoints are {', '.join(endpoints)}"
+    return f"the operator's endpoints are {', '.join(known.endpoints)}"

@@ -1,4 +1,4 @@
-"""What is known of a reward model before it is loaded: found by name, by folder, or by its Hub id.
+"""A folder with a model's files → what is known of the model in it.
 
 Nothing here imports torch: a run that has every score already opens no model.
 """
@@ -6,38 +6,30 @@ Nothing here imports torch: a run that has every score already opens no model.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from assay.core.errors import UserMistake
 from assay.core.schema import FLAGS, REWARD, SCORE, STEERLM_ATTRIBUTES, WEIGHTED_REWARD
-from assay.core.text import did_you_mean
 from assay.rewards import not_read
 from assay.rewards.architectures import architectures_of, check_reading, family_of, is_armorm
+from assay.rewards.catalog import CATALOG, HELPSTEER, Entry
 from assay.rewards.families import (
     FAMILIES,
     GATED_OBJECTIVES,
     PAIR_CLASSIFICATION,
-    READ_AT,
     SEQUENCE_CLASSIFICATION,
 )
-from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS, fingerprint
+from assay.rewards.fingerprint import WEIGHTS, fingerprint
+from assay.rewards.folders import INDEX, folder_of
+from assay.rewards.options import LoadOptions, ModelOptions
 from assay.rewards.probing import unseen_in
-from assay.rewards.protocol import ModelSpec
-from assay.rewards.published import CATALOG, HELPSTEER, Entry
-from assay.rewards.scalar import check_weights
-from assay.storage.regular import irregular_in, read_regular
-
-OVER_LENGTH = ("quarantine", "left-truncate")
-DTYPES = ("float32", "bfloat16", "float16")
-
-_INDEX = "*.safetensors.index.json"
-_DOWNLOADED = (*SETTINGS, WEIGHTS, _INDEX, not_read.ADAPTER_CONFIG)
+from assay.rewards.scalar import check_factors
+from assay.rewards.spec import LocalSpec
+from assay.storage.regular import read_regular
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Columns that stand beside the attributes in every table of scores.
@@ -58,71 +50,36 @@ _RESERVED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LoadOptions:
-    """What only an operator may say about loading models. In no fingerprint: none changes a score."""
-
-    trust_remote_code: bool = False
-    """Let code from a model's repository run, where a commit hash says which."""
-    hub_token_variable: str | None = None
-    """Name of the environment variable that holds the token for gated models."""
-    device_map: str | None = None
-    """As in transformers; None: one device a process."""
-
-
-def catalog_model(
+def local_spec(
     name: str,
-    *,
-    over_length: str = "quarantine",
-    dtype: str | None = None,
-    revision: str | None = None,
-    attributes: Sequence[str] = (),
-    max_tokens: int | None = None,
-    weights: Mapping[str, float] | None = None,
-    family: str | None = None,
-    read_at: str | None = None,
-    add_bos: bool | None = None,
+    options: ModelOptions = ModelOptions(),
     loading: LoadOptions = LoadOptions(),
     digest_cache: Path | None = None,
-) -> ModelSpec:
+) -> LocalSpec:
     """The model of that catalog name, folder, or Hub id; ``UserMistake`` where none can be used.
 
-    ``family`` says how it is read where neither the catalog nor its architecture does. ``read_at`` (one of
-    ``READ_AT``) and ``add_bos`` say which of two numbers is meant, where transformers' own head, or a card
-    that calls ``tokenizer(text)``, gives another one; left out, what the catalog says, or the template's own
-    tokens read at the last.
-    ``attributes`` names its outputs where the catalog and its config.json do not, in their order;
-    ``weights`` make one more number of them. Left out, ``dtype`` is what the model's card loads it in
-    (float32 where that is not known) and ``max_tokens`` its own limit. ``digest_cache`` is a JSON file
-    in which digests of large weights are kept by size and time.
+    ``digest_cache`` is a JSON file in which digests of large weights are kept by size and time.
     """
-    if over_length not in OVER_LENGTH:
-        raise UserMistake(f"--over-length {over_length}: choose one of {', '.join(OVER_LENGTH)}")
     entry = CATALOG.get(name) or Entry(source=name)
     if entry.service_only:
         raise UserMistake(
             f"model {name} has no weights that can be loaded here; it is used through a service: configure "
             "an endpoint that serves it"
         )
-    dtype = dtype or entry.dtype or "float32"
-    if dtype not in DTYPES:
-        raise UserMistake(f"--dtype {dtype}: choose one of {', '.join(DTYPES)}")
-    if read_at is not None and read_at not in READ_AT:
-        raise UserMistake(f"--read-at {read_at}: choose one of {', '.join(READ_AT)}")
-    folder = _folder_of(name, entry, revision, loading)
+    dtype = options.dtype or entry.dtype or "float32"
+    folder = folder_of(name, entry.source, options.revision, loading)
     config = _read_json(folder / "config.json")
     _check_weights(name, folder)
-    family, family_named = family_of(name, folder, config, entry.family, family)
+    family, family_named = family_of(name, folder, config, entry.family, options.family)
     not_read.check_head(name, folder, family)
-    check_reading(name, family, read_at, add_bos)
-    if add_bos is None and entry.add_bos:
-        add_bos = True
+    check_reading(name, family, options.read_at, options.add_bos)
+    add_bos = True if options.add_bos is None and entry.add_bos else options.add_bos
     _check_tokenizer(name, folder, pair=FAMILIES[family].pair)
     # An encoder is shown question and answer, and whatever stands before, without a template.
     unseen = () if FAMILIES[family].pair else unseen_in(name, folder)
-    given = _given_attributes(name, attributes, entry, family, config)
-    rated = given or entry.attributes or _attributes(name, family, config)
-    limit = _limit(name, folder, config, entry, max_tokens)
+    given = _given_attributes(name, options.attributes, entry, family, config)
+    attributes = given or entry.attributes or _attributes(name, family, config)
+    max_tokens = _limit(name, folder, config, entry, options.max_tokens)
     remote_code = _needs_its_code(config, family) and _code_may_run(name, folder, config, loading)
     notes = entry.notes
     if family_named:
@@ -131,31 +88,30 @@ def catalog_model(
         notes = (
             *notes,
             f"{name} is not in the catalog; assumed: "
-            f"{'' if family_named else _described(config, family) + ', '}{', '.join(rated)}, "
-            f"at most {limit} tokens, {dtype}.",
+            f"{'' if family_named else _described(config, family) + ', '}{', '.join(attributes)}, "
+            f"at most {max_tokens} tokens, {dtype}.",
         )
-    chosen_weights = dict(entry.weights if weights is None else weights)
-    if chosen_weights:
-        check_weights(rated, chosen_weights)
-    return ModelSpec(
+    factors = dict(entry.factors if options.factors is None else options.factors)
+    if factors:
+        check_factors(attributes, factors)
+    return LocalSpec(
         name=name,
         folder=str(folder),
         family=family,
-        attributes=rated,
-        max_tokens=limit,
-        over_length=over_length,
+        attributes=attributes,
+        max_tokens=max_tokens,
+        over_length=options.over_length,
         dtype=dtype,
-        opener="assay.rewards.local.model:open_model",
         fingerprint=fingerprint(
             folder,
             family=family,
-            attributes=rated,
+            attributes=attributes,
             dtype=dtype,
-            max_tokens=limit,
-            over_length=over_length,
+            max_tokens=max_tokens,
+            over_length=options.over_length,
             remote_code=remote_code,
             digest_cache=digest_cache,
-            read_at=read_at,
+            read_at=options.read_at,
             add_bos=add_bos,
         ),
         notes=notes,
@@ -163,94 +119,14 @@ def catalog_model(
         trained_tokens=entry.trained_tokens,
         languages=entry.languages,
         unseen=unseen,
-        weights=tuple(chosen_weights.items()),
+        factors=tuple(factors.items()),
         family_named=family_named,
-        read_at=read_at,
+        read_at=options.read_at,
         add_bos=add_bos,
         remote_code=remote_code,
         device_map=loading.device_map,
         digest_cache=None if digest_cache is None else str(digest_cache),
     )
-
-
-def _folder_of(name: str, entry: Entry, revision: str | None, loading: LoadOptions) -> Path:
-    folder = Path(entry.source).expanduser()
-    if folder.is_dir():
-        if found := irregular_in(folder):
-            raise UserMistake(f"model {name}: {found}")
-        not_read.check_is_no_adapter(name, folder)
-        if not (folder / "config.json").exists():
-            raise UserMistake(f"model {name}: {folder} has no config.json, so it is not a model's folder")
-        folder = folder.resolve()
-        if revision is not None and folder.name != revision:
-            raise UserMistake(
-                f"model {name}: --revision {revision} is for models on the Hub; {folder} holds one revision"
-            )
-        return folder
-    looks_like_hub_id = entry.source.count("/") == 1 and not entry.source.startswith((".", "/", "~"))
-    if looks_like_hub_id:
-        folder = _from_hub(name, entry.source, revision, loading)
-        not_read.check_is_no_adapter(name, folder)
-        return folder
-    raise UserMistake(_unknown(name))
-
-
-def _unknown(name: str) -> str:
-    """Why ``name`` is no model, where it cannot be one of the Hub's."""
-    if "/" in name or name.startswith((".", "~")):
-        what = (
-            "this is a file, not a folder" if Path(name).expanduser().exists() else "there is no such folder"
-        )
-        return f"model {name}: {what}; {_SEE}"
-    return f"unknown model {name!r}{did_you_mean(name, CATALOG)} ({_SEE})"
-
-
-_SEE = "docs/models.md lists what --model takes"
-
-
-def _from_hub(name: str, hub_id: str, revision: str | None, loading: LoadOptions) -> Path:
-    """The local copy of a model on the Hub, fetched if it is not there and the Hub can be reached."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    token = None
-    if loading.hub_token_variable is not None:
-        token = os.environ.get(loading.hub_token_variable)
-        if not token:
-            raise UserMistake(
-                f"ASSAY_HUB_TOKEN_VARIABLE names {loading.hub_token_variable}, which is not set; put the "
-                "Hub's token into it"
-            )
-    patterns = [*_DOWNLOADED, CODE] if loading.trust_remote_code else list(_DOWNLOADED)
-    try:
-        return Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=patterns))
-    except GatedRepoError as error:
-        raise UserMistake(
-            f"model {name}: {hub_id} is gated: accept its terms at https://huggingface.co/{hub_id} "
-            "with your account, put a token of it into an environment variable, and name that variable in "
-            "ASSAY_HUB_TOKEN_VARIABLE"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise UserMistake(f"model {name}: {hub_id} has no revision {revision!r} on the Hub") from error
-    except RepositoryNotFoundError as error:
-        raise UserMistake(
-            f"model {name}: the Hub shows no {hub_id}, and there is no such folder"
-            f"{did_you_mean(name, CATALOG)} ({_SEE}; for a private one, name the environment variable that "
-            "holds a token in ASSAY_HUB_TOKEN_VARIABLE)"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise UserMistake(
-            f"model {name}: the Hub cannot be reached from here, and {hub_id} is neither in its local cache "
-            f"nor a folder{did_you_mean(name, CATALOG)} ({_SEE})"
-        ) from error
-    except HfHubHTTPError as error:
-        raise UserMistake(f"model {name}: the Hub says no to {hub_id}: {error}") from error
 
 
 def _check_weights(name: str, folder: Path) -> None:
@@ -265,7 +141,7 @@ def _check_weights(name: str, folder: Path) -> None:
             f"model {name}: no *.safetensors in {folder}; weights in other formats (pickles) are never "
             f"loaded: {convert_them}"
         )
-    for index in sorted(folder.glob(_INDEX)):
+    for index in sorted(folder.glob(INDEX)):
         named = _read_json(index).get("weight_map")
         files = set(map(str, named.values())) if isinstance(named, dict) else {"no file"}
         for file in sorted(files):

@@ -1,4 +1,7 @@
-"""One number for a turn: the model's own, or made of several attributes by weights."""
+"""One number for a turn: the model's own, or a sum of several attributes, each times its factor.
+
+In code, *weights* are a model's tensors; people who use Assay know the factors as ``--weights``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from assay.core.errors import UserMistake
 from assay.core.schema import REWARD, WEIGHTED_REWARD
 
 #: How NVIDIA makes one number of Nemotron-4-340B-Reward's nine (its card on the Hub); zeros left out.
-NEMOTRON_4_340B_WEIGHTS = {
+NEMOTRON_4_340B_FACTORS = {
     "helpfulness": 0.3,
     "correctness": 0.74,
     "coherence": 0.46,
@@ -19,47 +22,54 @@ NEMOTRON_4_340B_WEIGHTS = {
 
 
 def scalar_among(attributes: Sequence[str]) -> str | None:
-    """Which of a model's columns is its one number; None where it rates several qualities and weighs none."""
+    """Which of a model's columns is its one number; None where it has several attributes, unsummed."""
     named = next((name for name in (WEIGHTED_REWARD, REWARD) if name in attributes), None)
     return attributes[0] if named is None and len(attributes) == 1 else named
 
 
 def weighted_scalar(
-    attributes: Sequence[str], values: Sequence[float], weights: Mapping[str, float]
+    attributes: Sequence[str], values: Sequence[float], factors: Mapping[str, float]
 ) -> float:
-    """The sum of ``values`` (one an attribute, in their order), each times its weight, in float64.
+    """The sum of ``values`` (one an attribute, in their order), each times its factor, in float64.
 
-    An attribute without a weight counts nothing. ``UserMistake`` where a weight names an attribute that
-    is not there: leaving it out would give another number under the same name.
+    An attribute without a factor adds nothing. ``UserMistake`` where a factor is for an attribute that is
+    not there: without it the sum would be another number under the same name.
+
+    >>> weighted_scalar(("helpfulness", "verbosity"), (2.0, 1.0), {"helpfulness": 0.5, "verbosity": -0.25})
+    0.75
     """
     by_name = dict(zip(attributes, values, strict=True))
-    check_weights(attributes, weights)
-    return sum(weight * float(by_name[name]) for name, weight in weights.items())
+    check_factors(attributes, factors)
+    return sum(factor * float(by_name[name]) for name, factor in factors.items())
 
 
-def parse_weights(texts: Sequence[str]) -> dict[str, float]:
-    """Weights by attribute, from texts such as ``helpfulness=0.65``; ``UserMistake`` for any other."""
-    weights: dict[str, float] = {}
+def parse_factors(texts: Sequence[str]) -> dict[str, float]:
+    """Factors by attribute, from texts such as ``helpfulness=0.65``; ``UserMistake`` for any other.
+
+    >>> parse_factors(["helpfulness=0.65", "verbosity=-.33"])
+    {'helpfulness': 0.65, 'verbosity': -0.33}
+    """
+    factors: dict[str, float] = {}
     for text in texts:
         name, equals, number = text.partition("=")
         name = name.strip()
         try:
-            weight = float(number)
+            factor = float(number)
         except ValueError:
-            weight = math.nan
-        if not equals or not name or not math.isfinite(weight):
+            factor = math.nan
+        if not equals or not name or not math.isfinite(factor):
             raise UserMistake(f"--weights {text!r}: write an attribute and a number, as helpfulness=0.65")
-        if name in weights:
+        if name in factors:
             raise UserMistake(f"--weights: {name} is given twice")
-        weights[name] = weight
-    return weights
+        factors[name] = factor
+    return factors
 
 
-def check_weights(attributes: Sequence[str], weights: Mapping[str, float]) -> None:
-    """Raise ``UserMistake`` where ``weights`` is empty or names what is not among ``attributes``."""
-    if not weights:
+def check_factors(attributes: Sequence[str], factors: Mapping[str, float]) -> None:
+    """Raise ``UserMistake`` where ``factors`` is empty, or has one for what is not among ``attributes``."""
+    if not factors:
         raise UserMistake("a weighted scalar needs at least one weight, such as helpfulness=0.65")
-    unknown = [name for name in weights if name not in attributes]
+    unknown = [name for name in factors if name not in attributes]
     if unknown:
         raise UserMistake(
             f"a weight is given to {', '.join(unknown)}, which the model does not rate; "

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import ModelSpec
 from assay.score.store import KEY, ScoreStore
 from assay.storage.disk import damage_named, read_artifact
 from assay.storage.home import Home, digest_of_bytes, digest_of_file, sweep, written_whole

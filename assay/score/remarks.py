@@ -1,26 +1,36 @@
-"""What a model told of other numbers that it could have meant, kept with its scores.
+"""What a model remarks on other numbers that it could have meant, kept with its scores.
 
-It is found when the model is opened. A later run that finds every score stored opens no model, and
-publishes the same numbers: it says so from here.
+It is found when the model is opened. A later run that finds every score stored opens no model and publishes
+the same numbers: it reports the remarks from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from assay.rewards.protocol import ModelSpec, Remark
+from assay.rewards.protocol import Remark
+from assay.rewards.spec import ModelSpec
 from assay.storage.home import Home, written_whole
 from assay.storage.sealed import Altered, sealed_json, unsealed
 from assay.storage.stage import RunContext
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    """A remark as it is in the file."""
+
+    told: str
+    settled_by: Literal["read_at", "add_bos"]
+
+
 def sentences(remarks: Iterable[Remark], model: ModelSpec) -> tuple[str, ...]:
-    """The remarks as the user is told them, once each, without those whose option is given by now."""
-    open_ones = (remark for remark in remarks if getattr(model, remark.settled_by) is None)
-    return tuple(dict.fromkeys(f"{model.name}: {remark.told}" for remark in open_ones))
+    """The remarks as a person reads them, once each, without those whose option is given by now."""
+    given = {"read_at": model.reading.read_at, "add_bos": model.reading.add_bos}
+    open_ones = (remark for remark in remarks if given[remark.settled_by] is None)
+    return tuple(dict.fromkeys(f"{model.name}: {remark.text}" for remark in open_ones))
 
 
 def keep(remarks: Iterable[Remark], model: ModelSpec, context: RunContext) -> None:
@@ -33,7 +43,8 @@ def keep(remarks: Iterable[Remark], model: ModelSpec, context: RunContext) -> No
     settled_anew = {remark.settled_by for remark in new}
     quiet = RunContext(context.home)
     former = [remark for remark in kept(model, quiet) if remark.settled_by not in settled_anew]
-    content = {"remarks": msgspec.to_builtins([*former, *new])}
+    entries = [_Kept(remark.text, remark.settled_by) for remark in (*former, *new)]
+    content = {"remarks": msgspec.to_builtins(entries)}
     with written_whole(_file(model, context.home)) as temporary:
         temporary.write_bytes(sealed_json(content, about=_about(model)))
 
@@ -46,7 +57,8 @@ def kept(model: ModelSpec, context: RunContext) -> tuple[Remark, ...]:
     path = _file(model, context.home)
     try:
         content = unsealed(path.read_bytes(), about=_about(model))
-        return msgspec.convert(content.get("remarks"), tuple[Remark, ...])
+        entries = msgspec.convert(content.get("remarks"), tuple[_Kept, ...])
+        return tuple(Remark(entry.told, entry.settled_by) for entry in entries)
     except FileNotFoundError:
         return ()
     except (OSError, Altered, msgspec.ValidationError) as error:

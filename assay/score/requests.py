@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from assay.core.errors import AssayError
 from assay.core.schema import Message, turn_positions
 from assay.core.text import counted
-from assay.rewards.protocol import ModelSpec, TurnScore
+from assay.rewards.protocol import TurnScore
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.remote.replies import PASSING
 from assay.rewards.remote.service import Service, in_a_loop
 from assay.rewards.remote.transport import Traffic
+from assay.rewards.spec import ServedSpec
 from assay.score.shard import Shard, ShardWork, requested
 from assay.score.store import ScoreStore
 from assay.storage.manifests import reason_code
@@ -49,7 +50,7 @@ class _UnderWay:
 
 def request_scores(
     shards: Iterable[Shard],
-    model: ModelSpec,
+    model: ServedSpec,
     context: RunContext,
     *,
     read_block: ReadBlock | None,
@@ -66,7 +67,7 @@ def request_scores(
 class _Requests:
     def __init__(
         self,
-        model: ModelSpec,
+        model: ServedSpec,
         context: RunContext,
         done: Callable[[ShardWork], None],
         lost: Callable[[bytes, str], None],
@@ -145,8 +146,9 @@ class _Requests:
             "requests": requests,
             "retries": sent.retries - self._told.retries,
         }
-        if endpoint.is_priced:
-            details["cost"] = endpoint.cost(requests, tokens)
+        cost = endpoint.usage(requests, tokens).cost
+        if cost is not None:
+            details["cost"] = cost
         self._progress.advance(1, currency=endpoint.currency, **details)
         self._told = Traffic(sent.requests, sent.retries)
         self._tokens_told = service.tokens_seen

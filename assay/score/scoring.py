@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial, reduce
 
@@ -16,25 +13,25 @@ import polars as pl
 from assay.core.errors import ClusterFault
 from assay.core.schema import WEIGHTED_REWARD
 from assay.core.text import counted
-from assay.rewards.protocol import OUT_OF_MEMORY, ModelSpec, Remark
+from assay.rewards.endpoint import Usage
+from assay.rewards.protocol import OUT_OF_MEMORY, Remark
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.remote.replies import PASSING
-from assay.rewards.weights import weights_bytes
-from assay.score import card_warnings, plan, remarks, shard_size
+from assay.rewards.spec import ModelSpec
+from assay.score import card_warnings, plan, remarks
 from assay.score.segments import segments_of
-from assay.score.shard import Fatal, Shard, ShardWork
+from assay.score.shard import Shard, ShardWork
 from assay.score.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
-from assay.score.workers.cluster import ClusterOptions, connected, on_gpus
+from assay.score.ways import KILLED, way_of
+from assay.score.workers.cluster import ClusterOptions
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Artifact, Home, digest_of_bytes, sweep, written_whole
 from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
 from assay.storage.stage import RunContext, Stage
 
-_KILLED = "killed_workers: every worker that took this turn died, most likely of memory"
-
 #: Reasons that another attempt, with more memory or another day, could do away with. They are in no
 #: segment, and a manifest that holds one is not taken from a cache.
-TRANSIENT = frozenset({reason_code(_KILLED), OUT_OF_MEMORY}) | PASSING
+TRANSIENT = frozenset({reason_code(KILLED), OUT_OF_MEMORY}) | PASSING
 
 _ROUNDS = 3
 
@@ -53,8 +50,8 @@ class Preview:
     planned_records: int
     estimated_tokens: int
     """Of the planned records, from their bytes."""
-    requested_tokens: int
-    """Of the turns that are not stored, each with all that precedes it: what a service would be sent."""
+    usage: Usage | None
+    """What a service would be asked for, each turn with all that precedes it; None where workers score."""
 
     @property
     def missing_turns(self) -> int:
@@ -87,8 +84,8 @@ class ScoringWork:
     devices: tuple[DeviceWork, ...] = ()
     resumed_plan: bool = False
     remarks: tuple[str, ...] = ()
-    """What the model of these scores told, when this run or an earlier one opened it, of other numbers that
-    it could have meant."""
+    """Other numbers that the model of these scores could have meant, as it reported when this run or an
+    earlier one opened it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,7 @@ def _key(given: ToScore) -> str:
     return digest_of_bytes(
         given.converted.digest.encode(),
         model.fingerprint.encode(),
-        *(f"{name}={weight!r}".encode() for name, weight in model.weights),
+        *(f"{name}={factor!r}".encode() for name, factor in model.factors),
         *(part.encode() for part in card_warnings.depend_on(model)),
     )
 
@@ -139,7 +136,7 @@ def preview(converted: Converted, model: ModelSpec, *, home: Home) -> Preview:
         stored_turns=distinct.height - missing.height if distinct is not None else 0,
         planned_records=records.height,
         estimated_tokens=int(records["record_tokens"].sum()),
-        requested_tokens=_tokens_of(distinct, missing) if distinct is not None else 0,
+        usage=model.usage(missing.height, _tokens_of(distinct, missing) if distinct is not None else 0),
     )
 
 
@@ -176,7 +173,7 @@ def score(given: ToScore, context: RunContext) -> Scored:
         scored = _gather(given, store, attempt.unscored, context.home)
     for name, count in scored.warnings.items():
         if count:
-            context.say(f"warning: {card_warnings.told(model)[name]}: {counted(count, 'conversations')}")
+            context.say(f"warning: {card_warnings.sentences(model)[name]}: {counted(count, 'conversations')}")
     context.progress.did(attempt.work())
     return scored
 
@@ -198,6 +195,7 @@ class _Attempt:
     def __init__(self, given: ToScore, context: RunContext, former: Sequence[str]) -> None:
         """``former`` remarks have been shown."""
         self._given = given
+        self._way = way_of(given.model, cluster=given.cluster, read_block=given.read_block)
         self._context = context
         self._former = former
         self._shards: list[ShardWork] = []
@@ -224,57 +222,22 @@ class _Attempt:
                     f"finishing an earlier run's plan first: {pending.height} of its turns are not scored yet"
                 )
                 return _shards(pending, converted), pending.height
-        size = self._given.shard_tokens or _shard_tokens(missing, model, self._given.cluster)
+        size = self._given.shard_tokens or self._way.shard_tokens(_tokens_of_records(missing))
         pending = plan.write(missing, converted, model, home, shard_tokens=size).turns()
         return _shards(pending, converted), pending.height
 
     def score(self, shards: Iterator[Shard], turns: int) -> None:
-        """Have the shards scored: by workers, or by the service that the model is."""
+        """Have the shards scored."""
         self._context.progress.begin("score", turns, "turns")
-        if self._given.model.endpoint is None:
-            self._score_with_workers(shards, turns)
-            return
-        from assay.score.requests import request_scores
-
-        request_scores(
-            shards,
-            self._given.model,
-            self._context,
-            read_block=self._given.read_block,
-            done=self._shards.append,
-            lost=self.unscored.__setitem__,
+        self._seconds_at_work += self._way.score(
+            shards, turns, self._context, done=self._note, lost=self.unscored.__setitem__
         )
 
-    def _score_with_workers(self, shards: Iterator[Shard], turns: int) -> None:
-        from assay.score.workers.dispatch import dispatch
-
-        model, context = self._given.model, self._context
-        cluster = dataclasses.replace(self._given.cluster, model_bytes=weights_bytes(model))
-        with connected(cluster, context.progress) as client:
-            began = time.monotonic()
-            with self._reported_when_stopped(turns):
-                dispatch(client, shards, model, context, done=self._note)
-            self._seconds_at_work += time.monotonic() - began
-
-    def _note(self, result: ShardWork | Fatal) -> None:
-        """Note what a shard came to, and show it."""
-        progress = self._context.progress
-        if isinstance(result, Fatal):
-            turns = result.shard.members
-            self.unscored.update(dict.fromkeys(turns[KEY], _KILLED))
-            progress.say(f"shard {result.shard.number}: one turn kills its workers and is left out")
-            progress.advance(turns.height, failed=turns.height)
-            return
+    def _note(self, result: ShardWork) -> None:
+        """Note what a shard came to."""
         self._shards.append(result)
         self._note_remarks(result)
         self.unscored.update(result.unstored)
-        progress.advance(
-            result.turns,
-            failed=result.failed,
-            tokens=result.tokens,
-            worker=result.worker,
-            busy_seconds=result.busy_seconds,
-        )
 
     def _note_remarks(self, result: ShardWork) -> None:
         """Keep the remarks that no shard had before, and show those that nobody has seen."""
@@ -288,20 +251,6 @@ class _Attempt:
         for sentence in remarks.sentences(new, model):
             if sentence not in shown:
                 self._context.say(f"warning: {sentence}")
-
-    @contextmanager
-    def _reported_when_stopped(self, turns: int) -> Iterator[None]:
-        """Within, a signal that ends the run has it say how many of so many turns are stored by then.
-
-        At least so many: workers store a shard before they report it.
-        """
-        before = len(self._shards)
-        try:
-            yield
-        except (KeyboardInterrupt, SystemExit):
-            stored = sum(shard.turns for shard in self._shards[before:])
-            self._context.say(f"score: at least {stored:,} of {counted(turns, 'turns')} are stored")
-            raise
 
     def work(self) -> ScoringWork:
         """What this run did."""
@@ -336,13 +285,9 @@ def _devices(shards: Sequence[ShardWork], seconds: float) -> tuple[DeviceWork, .
     )
 
 
-def _shard_tokens(missing: pl.DataFrame, model: ModelSpec, cluster: ClusterOptions) -> int:
-    """Estimated tokens of a shard of these turns, for the devices that will score them."""
-    total = int(missing.unique(["piece", "row"], keep="first")["record_tokens"].sum())
-    device = shard_size.CPU
-    if model.endpoint is None and on_gpus(cluster):
-        device = shard_size.GPU
-    return shard_size.tokens_a_shard(total, model, device)
+def _tokens_of_records(turns: pl.DataFrame) -> int:
+    """Estimated tokens of the records of these turns."""
+    return int(turns.unique(["piece", "row"], keep="first")["record_tokens"].sum())
 
 
 def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
@@ -369,7 +314,7 @@ def _gather(given: ToScore, store: ScoreStore, unscored: Mapping[bytes, str], ho
     pieces: list[ScoredPiece] = []
     failed: dict[str, int] = {}
     segments: set[str] = set()
-    warnings = Counter(dict.fromkeys(card_warnings.told(model), 0))
+    warnings = Counter(dict.fromkeys(card_warnings.sentences(model), 0))
     keys = []
     sweep(folder)
     for group in plan.grouped_turns(converted, home):
@@ -392,7 +337,7 @@ def _gather(given: ToScore, store: ScoreStore, unscored: Mapping[bytes, str], ho
             part = parts.get((number,), joined.clear())
             part = card_warnings.marked(part, model, partial(_messages, converted.pieces[number], home))
             warnings.update(card_warnings.counted(part, model))
-            part = part.select("row", "turn", *columns, *card_warnings.told(model))
+            part = part.select("row", "turn", *columns, *card_warnings.sentences(model))
             path = folder / f"piece-{number:05}.parquet"
             with written_whole(path) as temporary:
                 part.write_parquet(temporary, compression_level=3)
@@ -417,7 +362,7 @@ def _messages(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
 
 def _weighted(model: ModelSpec) -> list[pl.Expr]:
     """The scalar made of the attributes, summed in float64; null where a turn has no score."""
-    if not model.weights:
+    if not model.factors:
         return []
-    parts = [pl.col(name).cast(pl.Float64) * weight for name, weight in model.weights]
+    parts = [pl.col(name).cast(pl.Float64) * factor for name, factor in model.factors]
     return [reduce(operator.add, parts).cast(pl.Float32).alias(WEIGHTED_REWARD)]

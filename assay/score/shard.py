@@ -21,7 +21,6 @@ from assay.core.schema import Conversation, Message, turn_keys
 from assay.rewards.leaving import checking
 from assay.rewards.protocol import (
     OUT_OF_MEMORY,
-    ModelSpec,
     OnDevice,
     Remark,
     Remarking,
@@ -29,6 +28,7 @@ from assay.rewards.protocol import (
     RewardModel,
     TurnScore,
 )
+from assay.rewards.spec import LocalSpec
 from assay.score.store import KEY, ScoreStore
 from assay.score.workers.open_model import using
 from assay.storage.disk import damage_named
@@ -107,7 +107,7 @@ class ShardWork:
     busy_seconds: float = 0.0
     """How long that was at work for this shard."""
     remarks: tuple[Remark, ...] = ()
-    """What the model tells of other numbers that it could have meant."""
+    """What the model remarks on other numbers that it could have meant."""
     unstored: dict[bytes, str] = field(default_factory=dict)
     """Reasons of turns that another attempt could have a score for."""
 
@@ -120,7 +120,7 @@ class Fatal:
 
 
 def score_shard(
-    shard: Shard, spec: ModelSpec, home: Home, *, check: Callable[[], None] = lambda: None
+    shard: Shard, spec: LocalSpec, home: Home, *, check: Callable[[], None] = lambda: None
 ) -> ShardWork:
     """What scoring this shard took; its scores are one new segment of the store.
 

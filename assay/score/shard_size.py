@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 from assay.rewards.weights import multiplied_weights
 
 #: Of a service. What it has answered is stored every 20 s, whatever the size of its shards.
@@ -48,13 +48,11 @@ CPU = Device(5e10, 3e-5, least_seconds=20, most_seconds=120, most_tokens=1 << 18
 GPU = Device(1e14, 1e-6, least_seconds=40, most_seconds=120, most_tokens=1 << 20)
 
 
-def tokens_a_shard(total_tokens: int, model: ModelSpec, device: Device) -> int:
+def tokens_a_shard(total_tokens: int, model: LocalSpec, device: Device) -> int:
     """Estimated tokens of a shard where ``total_tokens`` are to be scored, at least 1.
 
     The total is shared out evenly: work for a shard and a half makes two of three quarters.
     """
-    if model.endpoint is not None:
-        return SERVICE_TOKENS
     a_token = (
         _OPERATIONS_A_WEIGHT * multiplied_weights(model) / device.operations_a_second + device.seconds_a_token
     )

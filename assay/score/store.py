@@ -14,8 +14,8 @@ import polars as pl
 
 from assay.core.progress import Progress
 from assay.core.schema import TURN_KEY_BYTES
-from assay.rewards.protocol import ModelSpec, TurnScore
-from assay.rewards.remote.endpoints import nameless_fingerprint
+from assay.rewards.protocol import TurnScore
+from assay.rewards.spec import ModelSpec
 from assay.score.segments import segments_of
 from assay.storage.disk import damage_named
 from assay.storage.home import Home
@@ -112,12 +112,11 @@ class ScoreStore:
 def nameless_scores(model: ModelSpec, home: Home) -> str | None:
     """A line on scores that are kept under no endpoint's name and may be this one's; None without any.
 
-    Nothing says which endpoint wrote them: only the operator can know.
+    They do not show which endpoint gave them: only the operator can know.
     """
-    former = nameless_fingerprint(model.endpoint) if model.endpoint is not None else None
-    if former is None:
+    if model.former_fingerprint is None:
         return None
-    kept, own = segments_of(home, former), segments_of(home, model.fingerprint)
+    kept, own = segments_of(home, model.former_fingerprint), segments_of(home, model.fingerprint)
     if own.holds_any() or not kept.holds_any():
         return None
     return (

@@ -1,7 +1,7 @@
 """Does this set-up give the scores that a model's card publishes, and the same ones whatever goes with them?
 
-Every check measures a deviation and holds it to a tolerance; none decides for a person what it means
-that a published number does not come out.
+Every check measures a deviation and compares it with a tolerance. What it means that a published number does
+not come out is for a person to decide.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from assay.core.errors import ModelFault, UserMistake
 from assay.core.progress import Progress
 from assay.core.schema import UNSEEN_TEXT, Conversation, Message, turn_positions
 from assay.core.versions import installed
-from assay.rewards.fingerprint import weights_digests
-from assay.rewards.protocol import ModelSpec, Request, RewardModel, TurnScore
-from assay.rewards.published import CATALOG, Published
+from assay.rewards.catalog import CATALOG, Published
+from assay.rewards.protocol import Request, RewardModel, TurnScore
 from assay.rewards.remote.endpoints import ReadBlock
+from assay.rewards.spec import LocalSpec, ModelSpec, ServedSpec
+from assay.score.ways import way_of
 from assay.score.workers.cluster import ClusterOptions, connected
 from assay.score.workers.open_model import let_go, opened, using
 from assay.storage.home import written_whole
@@ -109,7 +110,7 @@ def probe_conversations() -> list[Conversation]:
     return [tuple(Message(role, content) for role, content in talk) for talk in talks]
 
 
-def verify(spec: ModelSpec, *, cluster: ClusterOptions, progress: Progress) -> list[Check]:
+def verify(spec: LocalSpec, *, cluster: ClusterOptions, progress: Progress) -> list[Check]:
     """Every check of the model, in the order they ran. Loads it in this process, then in the workers.
 
     Of a scheduler's workers so many are asked as ``cluster`` says. By then this process has let go of the
@@ -124,17 +125,17 @@ def verify(spec: ModelSpec, *, cluster: ClusterOptions, progress: Progress) -> l
     return [*checks, _workers(spec, conversations, alone, cluster)]
 
 
-def _checked_here(spec: ModelSpec, progress: Progress) -> tuple[list[Conversation], Scores, list[Check]]:
+def _checked_here(spec: LocalSpec, progress: Progress) -> tuple[list[Conversation], Scores, list[Check]]:
     """The probe conversations, their scores one at a time, and the checks that need this process alone."""
     progress.say(f"loading {spec.name} ({spec.dtype})")
     model = opened(spec)
-    conversations, alone = _scored_alone(model, spec)
+    conversations, alone = _scored_alone(model, spec.name)
     left_out = len(probe_conversations()) - len(conversations)
     if left_out:
         progress.say(f"{left_out} probe conversations are left out, which the model does not take whole")
     progress.say(f"scoring {len(conversations)} conversations in every way")
     checks = [
-        *_published(model, spec),
+        *_published(model, spec.name, spec.attributes, spec.dtype),
         *_differences(model),
         *_template(model, spec),
         _neighbours(model, spec, conversations, alone),
@@ -146,43 +147,30 @@ def _checked_here(spec: ModelSpec, progress: Progress) -> tuple[list[Conversatio
 
 
 def verify_service(
-    spec: ModelSpec,
-    local: ModelSpec | None,
+    spec: ServedSpec,
+    local: LocalSpec | None,
     *,
     read_block: ReadBlock | None = None,
     progress: Progress,
 ) -> list[Check]:
-    """The checks that a service can be put to; ``local`` is the same model on this machine, if it is there.
+    """Every check that applies to a service; ``local`` is the same model on this machine, if it is there.
 
     Which numbers a service computes in is not known: it is held to the tolerance of bfloat16, in which
     big reward models are served. ``read_block`` looks up the secret block that holds its key.
     """
-    endpoint = spec.endpoint
-    if endpoint is None:
-        raise ModelFault(f"model {spec.name} is no service")
-    as_published = dataclasses.replace(spec, name=endpoint.model, dtype=_SERVED_DTYPE)
-    progress.say(f"asking {spec.name} ({endpoint.kind})")
-    model = _model(spec, read_block)
-    conversations, alone = _scored_alone(model, spec)
+    progress.say(f"asking {spec.name} ({spec.endpoint.kind})")
+    model = way_of(spec, read_block=read_block).opened()
+    conversations, alone = _scored_alone(model, spec.name)
     together = model.score([_whole(conversation) for conversation in conversations])
     return [
-        *_published(model, as_published),
+        *_published(model, spec.endpoint.model, spec.attributes, _SERVED_DTYPE),
         _compared("all at once", together, alone, _SERVED_DTYPE),
         _as_local(spec, local, conversations, alone),
     ]
 
 
-def _model(spec: ModelSpec, read_block: ReadBlock | None) -> RewardModel:
-    """The model in this process; a service with a key that only ``read_block`` may know how to find."""
-    if spec.endpoint is None:
-        return opened(spec)
-    from assay.rewards.remote.service import ServiceModel
-
-    return ServiceModel(spec, read_block=read_block)
-
-
 def _as_local(
-    spec: ModelSpec, local: ModelSpec | None, conversations: list[Conversation], served: Scores
+    spec: ServedSpec, local: LocalSpec | None, conversations: list[Conversation], served: Scores
 ) -> Check:
     """Whether the local model gives the scores that the service gives, attribute by attribute."""
     name = "the same model on this machine"
@@ -204,7 +192,7 @@ def _as_local(
     return _compared(name, outcomes, served, _SERVED_DTYPE)
 
 
-def _scored_alone(model: RewardModel, spec: ModelSpec) -> tuple[list[Conversation], Scores]:
+def _scored_alone(model: RewardModel, name: str) -> tuple[list[Conversation], Scores]:
     """The probe conversations that this model takes whole, and their scores, one conversation at a time."""
     conversations, scores = [], []
     reasons = []
@@ -217,11 +205,11 @@ def _scored_alone(model: RewardModel, spec: ModelSpec) -> tuple[list[Conversatio
         else:
             reasons += [outcome.reason for outcome in outcomes if outcome.reason is not None]
     if not conversations:
-        raise ModelFault(f"model {spec.name} gives no score to any probe conversation: {reasons[0]}")
+        raise ModelFault(f"model {name} gives no score to any probe conversation: {reasons[0]}")
     return conversations, scores
 
 
-def _template(model: RewardModel, spec: ModelSpec) -> list[Check]:
+def _template(model: RewardModel, spec: LocalSpec) -> list[Check]:
     """What the model's chat template shows, and whether the tokenizer knows what it writes in between.
 
     A template that shows no question or no answer was refused when the model was opened.
@@ -248,48 +236,50 @@ def _template(model: RewardModel, spec: ModelSpec) -> list[Check]:
     return [shown, fit if pieces else Check(known, True, "each that it writes is one token")]
 
 
-def _published(model: RewardModel, spec: ModelSpec) -> list[Check]:
-    """Whether the numbers on the model's card come out, a check an example."""
-    entry = CATALOG.get(spec.name)
+def _published(model: RewardModel, name: str, attributes: tuple[str, ...], dtype: str) -> Iterator[Check]:
+    """Yield for each number on the card of the model ``name`` whether it comes out."""
+    entry = CATALOG.get(name)
     if entry is None or not entry.published:
-        return [Check("published score", None, "none is known for this model")]
-    return [_as_published(model, spec, example) for example in entry.published]
+        yield Check("published score", None, "none is known for this model")
+        return
+    for example in entry.published:
+        yield _as_published(model, attributes, dtype, example)
 
 
-def _as_published(model: RewardModel, spec: ModelSpec, example: Published) -> Check:
+def _as_published(model: RewardModel, attributes: tuple[str, ...], dtype: str, example: Published) -> Check:
     last = len(turn_positions(example.messages)) - 1
     ((outcome,),) = model.score([Request(example.messages, (last,))])
     name = f"published score of {example.messages[-1].content[:24]!r}"
     if outcome.values is None:
         return Check(name, False, f"no score: {outcome.reason}")
-    share = max(PUBLISHED_SHARE[example.dtype], PUBLISHED_SHARE.get(spec.dtype, 0.0))
+    share = max(PUBLISHED_SHARE[example.dtype], PUBLISHED_SHARE.get(dtype, 0.0))
     passed = True
     measured, allowed = [], []
     for attribute, printed in example.values.items():
-        ours = outcome.values[spec.attributes.index(attribute)]
+        ours = outcome.values[attributes.index(attribute)]
         tolerance = share * max(abs(printed), _SMALLEST_SCALE) + example.digits
         passed = passed and abs(ours - printed) <= tolerance
         measured.append(f"{attribute} {ours:.6g}, the card has {printed:.6g}")
         allowed.append(f"{tolerance:.2g}")
-    told = "" if spec.dtype == example.dtype else f" (card: {example.dtype}, here: {spec.dtype})"
-    return Check(name, passed, "; ".join(measured) + told, ", ".join(allowed))
+    dtypes = "" if dtype == example.dtype else f" (card: {example.dtype}, here: {dtype})"
+    return Check(name, passed, "; ".join(measured) + dtypes, ", ".join(allowed))
 
 
 def _differences(model: RewardModel) -> list[Check]:
-    """A check for each other way to this model that gives another number: failed until somebody chooses."""
+    """A check for each other way to read this model that gives another number: failed until one is chosen."""
     found = getattr(model, "differences", ())
-    return [Check(one.name, None if one.is_settled else False, one.told) for one in found]
+    return [Check(one.name, None if one.is_settled else False, one.text) for one in found]
 
 
 def _neighbours(
-    model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
+    model: RewardModel, spec: LocalSpec, conversations: list[Conversation], alone: Scores
 ) -> Check:
     together = model.score([_whole(conversation) for conversation in conversations])
     return _compared("all in one batch, padded to the longest", together, alone, spec.dtype)
 
 
 def _padding_side(
-    model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
+    model: RewardModel, spec: LocalSpec, conversations: list[Conversation], alone: Scores
 ) -> Check:
     from assay.rewards.local.model import LocalRewardModel
     from assay.rewards.local.padded_left import last_scores_padded_left
@@ -309,7 +299,7 @@ def _padding_side(
     )
 
 
-def _batch_budget(model: Any, spec: ModelSpec, conversations: list[Conversation], alone: Scores) -> Check:
+def _batch_budget(model: Any, spec: LocalSpec, conversations: list[Conversation], alone: Scores) -> Check:
     name = f"batch budgets of {', '.join(map(str, _BUDGETS))} tokens"
     if not hasattr(model, "batch_tokens"):
         return Check(name, None, "batches are the service's")
@@ -325,7 +315,7 @@ def _batch_budget(model: Any, spec: ModelSpec, conversations: list[Conversation]
 
 
 def _single_pass(
-    model: RewardModel, spec: ModelSpec, conversations: list[Conversation], alone: Scores
+    model: RewardModel, spec: LocalSpec, conversations: list[Conversation], alone: Scores
 ) -> Check:
     """Each turn by itself, the conversation cut off behind it, as the cards' loops do."""
     prefixes = [
@@ -339,7 +329,7 @@ def _single_pass(
 
 
 def _workers(
-    spec: ModelSpec, conversations: list[Conversation], alone: Scores, cluster: ClusterOptions
+    spec: LocalSpec, conversations: list[Conversation], alone: Scores, cluster: ClusterOptions
 ) -> Check:
     """Each of the workers is given some of the conversations, in batches other than this process's."""
     requests = [_whole(conversation) for conversation in conversations]
@@ -357,7 +347,7 @@ def _workers(
     return _compared(f"{count} Dask workers", together, alone, spec.dtype)
 
 
-def score_here(spec: ModelSpec, requests: Sequence[Request]) -> list[list[TurnScore]]:
+def score_here(spec: LocalSpec, requests: Sequence[Request]) -> list[list[TurnScore]]:
     """The outcomes that the model gives in the process that runs this."""
     return using(spec, lambda model: model.score(requests))
 
@@ -401,16 +391,16 @@ def record(
     """
     shown = shown or str(path)
     _check_that_nothing_is_lost(path, shown)
-    model = _model(spec, read_block)
-    conversations, scores = _scored_alone(model, spec)
+    model = way_of(spec, read_block=read_block).opened()
+    conversations, scores = _scored_alone(model, spec.name)
     golden = {
         "golden": _GOLDEN_VERSION,
         "model": spec.name,
         "fingerprint": spec.fingerprint,
         "attributes": list(spec.attributes),
-        "dtype": spec.dtype,
+        "dtype": spec.reading.dtype,
         "versions": _versions(),
-        "weights": _weights(spec),
+        "weights": spec.digests_of_weights(),
         "rows": [
             {
                 "messages": [{"role": one.role, "content": one.content} for one in conversation],
@@ -498,29 +488,22 @@ def check_golden(spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | Non
             f"{', '.join(spec.attributes)}"
         )
     same = spec.fingerprint == golden.fingerprint
-    told = "the recorded one" if same else f"{spec.fingerprint[:8]}, recorded with {golden.fingerprint[:8]}"
+    which = "the recorded one" if same else f"{spec.fingerprint[:8]}, recorded with {golden.fingerprint[:8]}"
     differing = [
         f"{package} {version} (recorded: {golden.versions.get(package)})"
         for package, version in _versions().items()
         if version != golden.versions.get(package)
     ]
-    outcomes = _model(spec, read_block).score([_whole(messages) for messages, _ in golden.rows])
-    looser = max(spec.dtype, golden.dtype, key=lambda dtype: TOLERANCE.get(dtype, 0.0))
+    model = way_of(spec, read_block=read_block).opened()
+    outcomes = model.score([_whole(messages) for messages, _ in golden.rows])
+    looser = max(spec.reading.dtype, golden.dtype, key=lambda dtype: TOLERANCE.get(dtype, 0.0))
     scores = _compared("recorded scores", outcomes, [scores for _, scores in golden.rows], looser)
     return [
-        Check("fingerprint", None, told),
+        Check("fingerprint", None, which),
         Check("versions", None, ", ".join(differing) or "as recorded"),
-        *_as_recorded(_weights(spec), golden.weights),
+        *_as_recorded(spec.digests_of_weights(), golden.weights),
         scores,
     ]
-
-
-def _weights(spec: ModelSpec) -> dict[str, str] | None:
-    """The digest of every file of the model's weights; None of a service."""
-    if spec.endpoint is not None:
-        return None
-    cache = None if spec.digest_cache is None else Path(spec.digest_cache)
-    return weights_digests(Path(spec.folder), cache)
 
 
 def _as_recorded(ours: dict[str, str] | None, recorded: dict[str, str] | None) -> list[Check]:
@@ -528,8 +511,8 @@ def _as_recorded(ours: dict[str, str] | None, recorded: dict[str, str] | None) -
     if ours is None or recorded is None:
         return []
     names = sorted(name for name in {*ours, *recorded} if ours.get(name) != recorded.get(name))
-    told = f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}: not the recorded ones"
-    return [Check("weights", not names, told if names else "the recorded ones")]
+    others = f"{', '.join(names[:3])}{', …' if len(names) > 3 else ''}: not the recorded ones"
+    return [Check("weights", not names, others if names else "the recorded ones")]
 
 
 def _versions() -> dict[str, str | None]:

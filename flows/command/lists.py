@@ -15,7 +15,7 @@ from assay.core.text import did_you_mean
 
 def models(arguments: Sequence[str], program: str) -> int:
     """Print the catalog: what each model rates, how it is read, its limit and its licence."""
-    from assay.rewards.published import CATALOG
+    from assay.rewards.catalog import CATALOG
 
     rows = [
         (

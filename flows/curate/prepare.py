@@ -17,8 +17,7 @@ from assay.export import check_exports
 from assay.export.folder import OutputFolder
 from assay.read.releases import next_release
 from assay.rewards.find import find_model
-from assay.rewards.protocol import ModelSpec
-from assay.rewards.scalar import parse_weights
+from assay.rewards.spec import ModelSpec
 from assay.score.card_warnings import why_unknown
 from assay.score.segments import check_store
 from assay.score.workers.cluster import ClusterOptions, check_options
@@ -63,18 +62,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         check_options(cluster)
     with full_disk_named(home.root):
         model = find_model(
-            named,
-            models_of(settings),
-            over_length=options.over_length,
-            dtype=options.dtype,
-            revision=options.revision,
-            family=options.family,
-            read_at=options.read_at,
-            add_bos=options.add_bos,
-            attributes=options.attributes,
-            max_tokens=options.max_tokens,
-            weights=parse_weights(options.weights) if options.weights else None,
-            digest_cache=home.model_digests,
+            named, models_of(settings), options.of_the_model(), digest_cache=home.model_digests
         )
     _check_stop(options)
     rules = parse_rules(

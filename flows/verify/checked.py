@@ -1,9 +1,9 @@
-"""What ``verify`` does, without Prefect: find the model, and measure what was asked for."""
+"""What ``verify`` does, without Prefect: find the model, and run the checks that apply to it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from assay.config.deployed import golden_places, model_named
 from assay.config.resolve import cluster_of, models_of
@@ -12,8 +12,9 @@ from assay.config.verify_options import VerifyOptions
 from assay.core.errors import UserMistake
 from assay.core.text import counted
 from assay.rewards.find import find_model
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.options import ModelOptions
 from assay.rewards.remote.endpoints import ReadBlock
+from assay.rewards.spec import LocalSpec, ModelSpec, ServedSpec
 from assay.score.workers.cluster import check_options
 from assay.storage.scratch import torch_in_own_folder
 from assay.verify.checks import Check, check_golden, read_golden, record, verify, verify_service
@@ -28,7 +29,7 @@ def checked(
     deployed: bool = False,
     read_block: ReadBlock | None = None,
 ) -> list[Check]:
-    """What was measured. With ``record`` or ``check`` only that is done.
+    """What the checks measured. With ``record`` or ``check`` nothing else is done.
 
     What a ``deployed`` run may name is up to the operator. ``read_block`` looks up the secret block that
     holds a service's key.
@@ -41,7 +42,7 @@ def checked(
     if options.model not in settings.endpoints() and not (options.record or options.check):
         check_options(cluster)
     spec = _model(options, settings, deployed)
-    if options.against is not None and spec.endpoint is None:
+    if options.against is not None and not isinstance(spec, ServedSpec):
         raise UserMistake(
             f"--against {options.against}: is what a service is compared with, and {spec.name} is none"
         )
@@ -53,46 +54,33 @@ def checked(
             return [Check("recorded", None, f"{counted(turns, 'turns')} in {options.record}")]
         if golden is not None:
             return check_golden(spec, golden, read_block=read_block)
-        if spec.endpoint is not None:
+        if isinstance(spec, ServedSpec):
             local = _counterpart(options, settings, deployed)
             return verify_service(spec, local, read_block=read_block, progress=console)
         return verify(spec, cluster=cluster, progress=console)
 
 
-def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelSpec | None:
+def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> LocalSpec | None:
     """The local model that a service is compared with, where one is named."""
     if options.against is None:
         return None
-    found = _found(options.against, settings, deployed, **_reading(options))
-    if found.endpoint is not None:
+    chosen = options.of_the_model()
+    reading = ModelOptions(family=chosen.family, read_at=chosen.read_at, add_bos=chosen.add_bos)
+    found = _found(options.against, settings, deployed, reading)
+    if not isinstance(found, LocalSpec):
         raise UserMistake(f"--against {options.against}: that is a service too; name a model on this machine")
     return found
 
 
 def _model(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelSpec:
-    return _found(
-        options.model,
-        settings,
-        deployed,
-        dtype=options.dtype,
-        revision=options.revision,
-        attributes=options.attributes,
-        # With a service these are about the model on this machine that it is compared with.
-        **({} if options.against is not None else _reading(options)),
-    )
+    chosen = options.of_the_model()
+    if options.against is not None:
+        # How it is read is about the model on this machine, with which the service is compared.
+        chosen = replace(chosen, family=None, read_at=None, add_bos=None)
+    return _found(options.model, settings, deployed, chosen)
 
 
-def _reading(options: VerifyOptions) -> dict[str, Any]:
-    """How a model on this machine is read, where that is said."""
-    return {"family": options.family, "read_at": options.read_at, "add_bos": options.add_bos}
-
-
-def _found(name: str, settings: Settings, deployed: bool, **options: Any) -> ModelSpec:
+def _found(name: str, settings: Settings, deployed: bool, chosen: ModelOptions) -> ModelSpec:
     if deployed:
         model_named(name, settings)
-    return find_model(
-        name,
-        models_of(settings),
-        digest_cache=settings.opened_home().model_digests,
-        **options,
-    )
+    return find_model(name, models_of(settings), chosen, digest_cache=settings.opened_home().model_digests)

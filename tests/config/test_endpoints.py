@@ -17,7 +17,8 @@ from assay.core.errors import UserMistake
 from assay.core.schema import STEERLM_ATTRIBUTES
 from assay.rewards.find import find_model
 from assay.rewards.protocol import TurnScore
-from assay.rewards.remote.endpoints import KINDS, backend_class, nameless_fingerprint, spec_of
+from assay.rewards.remote.endpoints import KINDS, backend_class, served_spec
+from assay.rewards.spec import LocalSpec, ServedSpec
 from assay.score.store import ScoreStore, nameless_scores
 from assay.storage.home import Home
 
@@ -52,6 +53,7 @@ def test_an_endpoint_is_read_and_found_by_its_name(tmp_path: Path) -> None:
     assert endpoint.url == "https://integrate.api.nvidia.com/v1"
     assert endpoint.attributes == endpoint.outputs == ("helpfulness", "correctness")
     spec = find_model("nemotron", models_of(operator))
+    assert isinstance(spec, ServedSpec)
     assert spec.endpoint == endpoint
     assert spec.attributes == ("helpfulness", "correctness")
     assert any("no revision" in note for note in spec.notes)
@@ -129,7 +131,7 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_fingerprint_says_which_model_answers_and_nothing_of_the_way_to_it(tmp_path: Path) -> None:
     def fingerprint(**changes: Any) -> str:
         endpoint = settings(tmp_path, {"any": GOOD | changes}).endpoints()["any"]
-        return spec_of(endpoint).fingerprint
+        return served_spec(endpoint).fingerprint
 
     same = fingerprint()
     for way in (
@@ -206,15 +208,15 @@ def test_an_unrelated_model_is_not_refused_for_two_services_that_are_alike(tmp_p
     two(tmp_path, "openai")
     listed = yaml.safe_load((tmp_path / "endpoints.yaml").read_text())
     operator = settings(tmp_path, listed | {"c": GOOD | {"model": "another"}})
-    assert find_model("c", models_of(operator)).endpoint is not None
-    assert find_model("starter", models_of(operator)).endpoint is None
+    assert isinstance(find_model("c", models_of(operator)), ServedSpec)
+    assert isinstance(find_model("starter", models_of(operator)), LocalSpec)
 
 
 def test_a_service_whose_models_name_says_nothing_goes_by_its_own_until_it_has_a_revision(
     tmp_path: Path,
 ) -> None:
     def fingerprint(name: str, **changes: Any) -> str:
-        return spec_of(
+        return served_spec(
             settings(tmp_path, {name: NAMELESS["nemo-triton"] | changes}).endpoints()[name]
         ).fingerprint
 
@@ -223,9 +225,8 @@ def test_a_service_whose_models_name_says_nothing_goes_by_its_own_until_it_has_a
     assert fingerprint("a", revision="1") == fingerprint("renamed", revision="1")
     # Of a run before names were in it: what is kept under it may be of any such service.
     assert fingerprint("a") != NAMELESS_FINGERPRINT
-    assert nameless_fingerprint(settings(tmp_path, {"a": NAMELESS["nemo-triton"]}).endpoints()["a"]) == (
-        NAMELESS_FINGERPRINT
-    )
+    endpoint = settings(tmp_path, {"a": NAMELESS["nemo-triton"]}).endpoints()["a"]
+    assert served_spec(endpoint).former_fingerprint == NAMELESS_FINGERPRINT
 
 
 def test_scores_from_before_names_counted_are_told_of_and_can_be_claimed(tmp_path: Path) -> None:
@@ -248,7 +249,7 @@ def test_a_template_that_changes_changes_the_fingerprint(tmp_path: Path) -> None
     def fingerprint(template: str) -> str:
         tiny.tokenizer(template).save_pretrained(tmp_path / "tokenizer")
         told = GOOD | {"kind": "tei", "tokenizer": "tokenizer", "max_tokens": 100}
-        return spec_of(settings(tmp_path, {"any": told}).endpoints()["any"]).fingerprint
+        return served_spec(settings(tmp_path, {"any": told}).endpoints()["any"]).fingerprint
 
     assert fingerprint(tiny.CHATML) == fingerprint(tiny.CHATML) != fingerprint(tiny.LLAMA3)
 
@@ -262,5 +263,5 @@ def test_every_kind_has_its_backend(tmp_path: Path) -> None:
 
 
 def test_an_operators_name_goes_before_the_catalogs(tmp_path: Path) -> None:
-    assert find_model("starter", models_of(settings(tmp_path, {"starter": GOOD}))).endpoint is not None
+    assert isinstance(find_model("starter", models_of(settings(tmp_path, {"starter": GOOD}))), ServedSpec)
     assert endpoint_settings.read_endpoints(tmp_path / "endpoints.yaml").keys() == {"starter"}

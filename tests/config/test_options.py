@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from assay.config.options import RunOptions, options_from, read_config_file
+from assay.config.options import ModelChoice, RunOptions, ScoringChoice, options_from, read_config_file
 from assay.config.settings import Settings
+from assay.config.verify_options import VerifyOptions
 from assay.config.yaml_text import parsed_yaml
 from assay.core.errors import UserMistake
 from assay.export import EXPORTS
 from assay.read.formats import FORMATS
+from assay.rewards.options import ModelOptions
 from assay.storage.home import Home
 
 REQUIRED = {"input": ["a.jsonl"], "output": "out"}
@@ -152,6 +155,52 @@ def test_prefects_form_says_of_every_option_what_it_is() -> None:
         assert name in schema["required"] or "default" in field, name
     assert schema["properties"]["format"]["enum"] == ["auto", *FORMATS]
     assert schema["properties"]["export"]["items"]["enum"] == list(EXPORTS)
+
+
+def test_what_may_be_chosen_of_a_model_is_defined_once_for_all_commands() -> None:
+    for name, field in ModelChoice.model_fields.items():
+        for options in (RunOptions, VerifyOptions):
+            same = name != "model"  # verify takes it without its option too, and curate has a default
+            assert not same or repr(options.model_fields[name]) == repr(field), (name, options)
+    assert set(ScoringChoice.model_fields) < set(RunOptions.model_fields)
+
+
+def test_options_come_in_the_order_of_what_they_are_about() -> None:
+    data = ["input", "output", "release", "format", "limit", "export"]
+    assert list(RunOptions.model_fields)[: len(data)] == data
+    assert list(RunOptions.model_fields)[len(data) :][:7] == list(ModelChoice.model_fields)
+    assert list(VerifyOptions.model_fields)[:7] == list(ModelChoice.model_fields)
+
+
+def test_every_option_of_a_model_reaches_it() -> None:
+    chosen = {
+        "dtype": "bfloat16",
+        "revision": "v2",
+        "family": "first-token-logit",
+        "read_at": "transformers",
+        "add_bos": False,
+        "attributes": ("helpfulness", "depth"),
+        "max_tokens": 512,
+        "over_length": "left-truncate",
+        "factors": {"helpfulness": 0.5},
+    }
+    given = {("weights" if name == "factors" else name): value for name, value in chosen.items()}
+    given["weights"] = ["helpfulness=0.5"]
+    assert asdict(RunOptions.model_validate(REQUIRED | given).of_the_model()) == chosen
+    reading = {name: given[name] for name in VerifyOptions.model_fields if name in given}
+    expected = ModelOptions(**{name: chosen[name] for name in reading})  # type: ignore[arg-type]
+    assert VerifyOptions.model_validate({"model": "starter"} | reading).of_the_model() == expected
+    assert RunOptions.model_validate(REQUIRED).of_the_model() == ModelOptions()
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [("dtype", "float32, bfloat16, float16"), ("read_at", "last-token, transformers")],
+)
+def test_a_word_that_is_no_choice_is_refused_wherever_it_comes_from(field: str, words: str) -> None:
+    option = "--" + field.replace("_", "-")
+    with pytest.raises(UserMistake, match=f"^{option} int8: choose one of {words}$"):
+        ModelOptions(**{field: "int8"})  # type: ignore[arg-type]
 
 
 def test_no_run_can_choose_what_is_the_operators() -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import fakes
 
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 from flows.curate import prepare
 from flows.curate.flow import curate
 
 __all__ = ["curate"]
 
 
-def fake_model(name: str, *known: object, **options: object) -> ModelSpec:
+def fake_model(name: str, *known: object, **options: object) -> LocalSpec:
     return fakes.spec(Path(os.environ["FAKE_MODEL"]))
 
 

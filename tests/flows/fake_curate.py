@@ -11,12 +11,12 @@ from pathlib import Path
 
 import fakes
 
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 from flows.command.main import run_module
 from flows.curate import prepare
 
 
-def fake_model(name: str, *known: object, **options: object) -> ModelSpec:
+def fake_model(name: str, *known: object, **options: object) -> LocalSpec:
     return fakes.spec(Path(os.environ["FAKE_MODEL"]), os.environ["FAKE_FINGERPRINT"])
 
 

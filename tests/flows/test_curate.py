@@ -32,7 +32,7 @@ from prefect.client.schemas.filters import (
 
 from assay.core.errors import Resumable
 from assay.export.folder import OutputFolder
-from assay.score import scoring
+from assay.score import ways
 from assay.score.scoring import SCORE
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import digest_of_bytes
@@ -127,7 +127,7 @@ def curate(
 ) -> Callable[..., Ran]:
     """The command in this process, on the tests' Prefect server, with a model of no weights."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
-    monkeypatch.setattr(scoring, "connected", in_this_process)
+    monkeypatch.setattr(ways, "connected", in_this_process)
     # Workers of this process keep models by fingerprint: every test has its own.
     model = fakes.spec(tmp_path / "model", digest_of_bytes(os.fsencode(tmp_path)))
     monkeypatch.setattr(prepare, "find_model", lambda name, *known, **options: model)

@@ -23,7 +23,7 @@ from places import ROOT
 from service_runs import CANARY, RECORDS, Runs, check_accounts, settings_for
 from services import HELPSTEER, SEED_SCORES, Answer, Server, as_json, completion, rated
 
-from assay.rewards.scalar import NEMOTRON_4_340B_WEIGHTS, weighted_scalar
+from assay.rewards.scalar import NEMOTRON_4_340B_FACTORS, weighted_scalar
 
 SEED_TALK = [
     {"role": "user", "content": "I am going to Paris, what should I see?"},
@@ -66,7 +66,7 @@ def test_nvidias_example_comes_out_as_its_label_and_its_scalar(runs: Runs, serve
     scores = pl.read_parquet(ran.output / "scores.parquet")
     values = tuple(scores.select(HELPSTEER).row(0))
     assert values == SEED_SCORES
-    assert weighted_scalar(HELPSTEER, values, NEMOTRON_4_340B_WEIGHTS) == pytest.approx(3.315625)
+    assert weighted_scalar(HELPSTEER, values, NEMOTRON_4_340B_FACTORS) == pytest.approx(3.315625)
     assert scores["weighted_reward"].to_list() == [pytest.approx(3.315625)]
     assert ran.manifest["model"]["name"] == "reward-service"
 

@@ -15,12 +15,12 @@ from assay import __version__
 from assay.core.text import printable
 from assay.export.files import ExportedFile
 from assay.report.summary import escaped, run_manifest, summary_markdown, summary_table, summary_text
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 from assay.score.scoring import ScoringWork
 from assay.storage.manifests import Converted, Counts, Filtered, InputFile, Scored, Shortfall
 
 NOTE = "The starter model is here to try the pipeline, not to judge data."
-MODEL = ModelSpec(
+MODEL = LocalSpec(
     name="starter",
     folder="/models/starter",
     family="linear",

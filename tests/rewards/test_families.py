@@ -13,10 +13,11 @@ import transformers
 from tiny_families import Tiny
 
 from assay.core.schema import Conversation, Message, turn_positions
-from assay.rewards.catalog import catalog_model
+from assay.rewards.catalog import CATALOG
 from assay.rewards.local.model import LocalRewardModel
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request, TurnScore
-from assay.rewards.published import CATALOG
 
 TOLERANCE = 1e-5
 #: bf16 has 8 bits of mantissa, and batches round otherwise than single texts: up to 0.06 was seen.
@@ -158,7 +159,9 @@ def test_the_gate_of_a_turn_is_its_own_header_in_one_pass(tmp_path: Path) -> Non
 def test_a_header_that_truncation_took_away_is_a_reason(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     families.gated(folder, "llama3")
-    model = LocalRewardModel(catalog_model(str(folder), over_length="left-truncate", max_tokens=40))
+    model = LocalRewardModel(
+        local_spec(str(folder), ModelOptions(over_length="left-truncate", max_tokens=40))
+    )
     ((outcome,),) = model.score([whole((Message("user", "Hi"), Message("assistant", "so " * 60)))])
     assert outcome.values is None
     assert outcome.reason is not None
@@ -176,7 +179,9 @@ def test_an_appended_token_gives_each_turn_a_pass_that_ends_in_it(tmp_path: Path
 @pytest.mark.parametrize("over_length", ["quarantine", "left-truncate"])
 def test_the_appended_token_counts_towards_the_limit(over_length: str, tmp_path: Path) -> None:
     folder = Path(families.appended(tmp_path / "model", "chatml").spec.folder)
-    spec = catalog_model(str(folder), loading=families.TRUSTED, max_tokens=30, over_length=over_length)
+    spec = local_spec(
+        str(folder), ModelOptions(max_tokens=30, over_length=over_length), loading=families.TRUSTED
+    )
     model = LocalRewardModel(spec)
     ((outcome,),) = model.score([whole((Message("user", "Hi"), Message("assistant", "so " * 60)))])
     if over_length == "quarantine":
@@ -225,8 +230,8 @@ def test_a_second_bos_that_the_tokenizer_would_add_is_not_added(tmp_path: Path) 
     built = families.classifier(tmp_path / "model", "llama3")
     families.with_second_bos(Path(built.spec.folder))
     talks = families.conversations(20, seed=11)
-    assert_all_same(built._replace(spec=catalog_model(built.spec.folder)), talks)
-    model = LocalRewardModel(catalog_model(built.spec.folder))
+    assert_all_same(built._replace(spec=local_spec(built.spec.folder)), talks)
+    model = LocalRewardModel(local_spec(built.spec.folder))
     (rendered,) = model.renderer.render([whole(talks[0])])
     begin = model.renderer._tokenizer.convert_tokens_to_ids("<|begin|>")
     assert rendered.passes[0].token_ids.tolist().count(begin) == 1
@@ -275,12 +280,12 @@ def test_an_encoders_limit_cuts_the_question_and_never_the_answer(tmp_path: Path
     folder = families.pair(tmp_path / "model").spec.folder
     long_question = (Message("user", "so " * 600), Message("assistant", "No."))
     long_answer = (Message("user", "Hi"), Message("assistant", "so " * 600))
-    strict = LocalRewardModel(catalog_model(folder))
+    strict = LocalRewardModel(local_spec(folder))
     for talk in (long_question, long_answer):
         ((outcome,),) = strict.score([whole(talk)])
         assert outcome.reason is not None
         assert outcome.reason.startswith("too_long: ")
-    lenient = LocalRewardModel(catalog_model(folder, over_length="left-truncate"))
+    lenient = LocalRewardModel(local_spec(folder, ModelOptions(over_length="left-truncate")))
     ((cut,),) = lenient.score([whole(long_question)])
     assert cut.values is not None
     assert cut.tokens_cut > 0

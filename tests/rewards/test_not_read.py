@@ -14,8 +14,10 @@ import torch
 from assay.config.resolve import models_of
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
-from assay.rewards import catalog
 from assay.rewards.find import find_model
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import ModelOptions
+from assay.rewards.spec import LocalSpec
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def chat(tmp_path: Path) -> Path:
 
 def test_a_chat_model_is_no_reward_model(chat: Path) -> None:
     with pytest.raises(UserMistake) as refusal:
-        catalog.catalog_model(str(chat))
+        local_spec(str(chat))
     for words in (
         "Qwen2ForCausalLM",
         "a chat model",
@@ -38,7 +40,7 @@ def test_a_chat_model_is_no_reward_model(chat: Path) -> None:
 
 
 def test_a_family_that_is_named_is_used_and_said(chat: Path) -> None:
-    spec = catalog.catalog_model(str(chat), family="first-token-logit")
+    spec = local_spec(str(chat), ModelOptions(family="first-token-logit"))
     assert (spec.family, spec.family_named) == ("first-token-logit", True)
     assert spec.notes[0] == f"{chat} is read as first-token-logit because --family, or its operator, says so."
     assert "assumed: reward," in spec.notes[1]
@@ -52,7 +54,7 @@ def test_a_value_head_is_named_and_no_family_gets_past_it(chat: Path, beside: bo
     safetensors.torch.save_file({**weights, **head}, file, metadata={"format": "pt"})
     for family in (None, "first-token-logit"):
         with pytest.raises(UserMistake, match=rf"v_head\.summary\.weight in {file.name} is the value head"):
-            catalog.catalog_model(str(chat), family=family)
+            local_spec(str(chat), ModelOptions(family=family))
 
 
 @pytest.mark.parametrize(
@@ -70,16 +72,16 @@ def test_what_else_is_no_reward_model_of_ours_is_called_what_it_is(
 ) -> None:
     families.edit_config(chat, architectures=[architecture])
     with pytest.raises(UserMistake, match=words):
-        catalog.catalog_model(str(chat))
+        local_spec(str(chat))
 
 
 def test_a_family_that_the_architecture_contradicts_is_refused(tmp_path: Path, chat: Path) -> None:
     classifier = tiny.reward_model(tmp_path / "model")
     with pytest.raises(UserMistake, match=r"is of the family sequence-classification, as its architecture"):
-        catalog.catalog_model(str(classifier), family="first-token-logit")
-    assert not catalog.catalog_model(str(classifier), family="sequence-classification").family_named
+        local_spec(str(classifier), ModelOptions(family="first-token-logit"))
+    assert not local_spec(str(classifier), ModelOptions(family="sequence-classification")).family_named
     with pytest.raises(UserMistake, match=r"--family gated-objectives: model .* a chat model"):
-        catalog.catalog_model(str(chat), family="gated-objectives")
+        local_spec(str(chat), ModelOptions(family="gated-objectives"))
 
 
 def test_an_adapter_is_called_one_with_its_base(tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ def test_an_adapter_is_called_one_with_its_base(tmp_path: Path) -> None:
         with pytest.raises(
             UserMistake, match=r"LoRA adapter \(adapter_config\.json\) of some/base.*merge_and_un"
         ):
-            catalog.catalog_model(str(adapter))
+            local_spec(str(adapter))
         (adapter / "config.json").write_text("{}")
 
 
@@ -101,7 +103,7 @@ def test_an_encoder_is_not_told_to_add_a_template(tmp_path: Path) -> None:
     folder = Path(families.pair(tmp_path / "model").spec.folder)
     families.edit_config(folder, architectures=["ElectraForSequenceClassification"])
     with pytest.raises(UserMistake, match="it is an encoder"):
-        catalog.catalog_model(str(folder))
+        local_spec(str(folder))
 
 
 def test_outputs_that_have_no_names_are_said_to_have_none(tmp_path: Path) -> None:
@@ -110,7 +112,7 @@ def test_outputs_that_have_no_names_are_said_to_have_none(tmp_path: Path) -> Non
     del config["id2label"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserMistake, match=r"2 outputs and its config\.json names none of them; say with"):
-        catalog.catalog_model(str(folder))
+        local_spec(str(folder))
 
 
 # The operator says it of a folder.
@@ -129,8 +131,9 @@ def test_an_operator_names_the_family_of_a_folder(
     other = tiny.reward_model(tmp_path / "other")
     settings = operator(tmp_path, monkeypatch, f"nemo={chat}:judge={other}", "nemo=first-token-logit")
     spec = find_model("nemo", models_of(settings))
+    assert isinstance(spec, LocalSpec)
     assert (spec.name, spec.family, spec.family_named) == ("nemo", "first-token-logit", True)
-    assert find_model("judge", models_of(settings)).family == "sequence-classification"
+    assert find_model("judge", models_of(settings)).reading.family == "sequence-classification"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import tiny
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import Message
 from assay.rewards import templates
-from assay.rewards.catalog import catalog_model
 from assay.rewards.local.model import LocalRewardModel
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import ModelOptions
 from assay.rewards.probing import Shown, probed, unseen_by_turn, unseen_in
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Renderer
@@ -227,7 +228,7 @@ def test_a_template_that_wants_a_system_message_is_opened_whether_or_not_a_bos_i
     )
     folder = tiny.reward_model(tmp_path / "model", template=wants)
     for add_bos in (None, True):
-        model = LocalRewardModel(catalog_model(str(folder), add_bos=add_bos))
+        model = LocalRewardModel(local_spec(str(folder), ModelOptions(add_bos=add_bos)))
         said = [Message("user", "Hi"), Message("assistant", "Hello")]
         asked = [Request(tuple(said), (0,)), Request((Message("system", "Be kind."), *said), (0,))]
         (refused,), (scored,) = model.score(asked)

@@ -18,7 +18,8 @@ from assay.config.settings import Settings
 from assay.core.errors import UserMistake
 from assay.export import check_exports
 from assay.rewards.find import find_model
-from assay.rewards.scalar import parse_weights, weighted_scalar
+from assay.rewards.options import ModelOptions
+from assay.rewards.scalar import parse_factors, weighted_scalar
 from assay.score.scoring import SCORE, ToScore
 from assay.score.workers.cluster import ClusterOptions
 from assay.select.rules import parse_rules
@@ -35,7 +36,7 @@ def test_the_column_is_the_weighted_sum_and_other_weights_score_nothing_again(tm
     ]
     converted = handmade.make(home, {"chat.jsonl": [records]}).converted
     plain = fakes.spec(tmp_path / "model")
-    weighted = dataclasses.replace(plain, weights=tuple(WEIGHTS.items()))
+    weighted = dataclasses.replace(plain, factors=tuple(WEIGHTS.items()))
     one = ClusterOptions(workers=1)
     first, work = stages.score(converted, plain, home=home, cluster=one)
     assert first.attributes == ("helpfulness", "verbosity")
@@ -72,11 +73,11 @@ def test_rules_may_put_a_threshold_on_it_and_exports_take_it() -> None:
 )
 def test_weights_that_are_none_are_refused(texts: list[str], words: str) -> None:
     with pytest.raises(UserMistake, match=words):
-        parse_weights(texts)
+        parse_factors(texts)
 
 
 def test_weights_are_read_by_name() -> None:
-    assert parse_weights(["helpfulness=0.3", "verbosity=-.33"]) == WEIGHTS
+    assert parse_factors(["helpfulness=0.3", "verbosity=-.33"]) == WEIGHTS
 
 
 def endpoints(tmp_path: Path, attributes: str) -> Settings:
@@ -92,12 +93,12 @@ def test_a_service_of_a_published_model_has_its_weights(tmp_path: Path) -> None:
     five = "helpfulness, correctness, coherence, complexity, verbosity"
     spec = find_model("nemotron", models_of(endpoints(tmp_path, five)))
     values = (1.6171875, 1.6484375, 3.3125, 0.546875, 0.515625)
-    scalar = weighted_scalar(spec.attributes, values, dict(spec.weights))
+    scalar = weighted_scalar(spec.attributes, values, dict(spec.factors))
     assert scalar == pytest.approx(3.315625, abs=1e-12)
 
 
 def test_a_service_that_rates_fewer_has_none_of_them(tmp_path: Path) -> None:
     settings = endpoints(tmp_path, "helpfulness, correctness, coherence")
-    assert find_model("nemotron", models_of(settings)).weights == ()
+    assert find_model("nemotron", models_of(settings)).factors == ()
     with pytest.raises(UserMistake, match="given to verbosity"):
-        find_model("nemotron", models_of(settings), weights={"verbosity": 1.0})
+        find_model("nemotron", models_of(settings), ModelOptions(factors={"verbosity": 1.0}))

@@ -22,6 +22,7 @@ from assay.core.errors import UserMistake
 from assay.core.schema import Message
 from assay.core.versions import installed
 from assay.rewards.local.model import LocalRewardModel
+from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request
 from assay.score import card_warnings
 from assay.score.languages import DETECTOR
@@ -43,7 +44,7 @@ def converted(home: Home, texts: list[str]) -> Converted:
 
 def test_tokens_are_counted_of_a_turn_with_all_before_it(tmp_path: Path) -> None:
     folder = tiny.reward_model(tmp_path / "model", max_tokens=96)
-    model = LocalRewardModel(tiny.spec(folder, over_length="left-truncate"))
+    model = LocalRewardModel(tiny.spec(folder, ModelOptions(over_length="left-truncate")))
     messages = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "so " * 90))
     request = Request((*messages, Message("assistant", "Bye")), (0, 1))
     (outcomes,) = model.score([request])

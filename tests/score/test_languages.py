@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from assay.core.schema import Conversation, Message
-from assay.rewards.published import CATALOG
+from assay.rewards.catalog import CATALOG
 from assay.score.languages import _detector, in_other_language
 
 SAID = {

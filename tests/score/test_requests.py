@@ -21,8 +21,8 @@ from stages import Heard
 
 from assay.core.errors import Resumable
 from assay.core.progress import Silent
-from assay.rewards.remote.endpoints import spec_of
-from assay.score import requests, scoring
+from assay.rewards.remote.endpoints import served_spec
+from assay.score import requests, ways
 from assay.score.scoring import ScoringWork
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home
@@ -45,7 +45,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture(autouse=True)
 def _no_dask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "connected", lambda options, *rest: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(ways, "connected", lambda options, *rest: pytest.fail("a cluster was started"))
 
 
 def records(count: int) -> list[Record]:
@@ -66,7 +66,7 @@ def score(
     **changes: Any,
 ) -> tuple[Scored, ScoringWork]:
     converted = handmade.make(home, {"chat.jsonl": [records(count)]}).converted
-    model = spec_of(services.endpoint(server.url, **changes))
+    model = served_spec(services.endpoint(server.url, **changes))
     return stages.score(
         converted,
         model,

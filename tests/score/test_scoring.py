@@ -26,8 +26,9 @@ from handmade import Record
 from places import TESTS
 from stages import Heard, context
 
-from assay.rewards.protocol import ModelSpec, Remark
-from assay.score import remarks, scoring
+from assay.rewards.protocol import Remark
+from assay.rewards.spec import LocalSpec
+from assay.score import remarks, scoring, ways
 from assay.score.scoring import ScoringWork
 from assay.score.shard import Shard, score_shard
 from assay.score.store import ScoreStore
@@ -35,6 +36,7 @@ from assay.score.workers import dispatch
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home, digest_of_file
 from assay.storage.manifests import Converted, Scored
+from assay.storage.sealed import sealed_json
 from assay.storage.stage import RunContext
 
 pytestmark = pytest.mark.slow
@@ -57,7 +59,7 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> ModelSpec:
+def model(tmp_path: Path) -> LocalSpec:
     return fakes.spec(tmp_path / "model")
 
 
@@ -67,7 +69,7 @@ def convert(home: Home, *pieces: list[Record]) -> Converted:
 
 def score(
     converted: Converted,
-    model: ModelSpec,
+    model: LocalSpec,
     home: Home,
     *,
     workers: ClusterOptions = TWO_WORKERS,
@@ -95,13 +97,13 @@ def store_files(home: Home) -> dict[str, bytes]:
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def forbid() -> None:
-        monkeypatch.setattr(scoring, "connected", lambda options, *rest: pytest.fail("a cluster was started"))
+        monkeypatch.setattr(ways, "connected", lambda options, *rest: pytest.fail("a cluster was started"))
 
     return forbid
 
 
 @pytest.fixture
-def workers_here(home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def workers_here(home: Home, model: LocalSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards are scored in this process."""
 
     @contextmanager
@@ -112,12 +114,12 @@ def workers_here(home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch) 
         for shard in shards:
             done(score_shard(shard, model, home))
 
-    monkeypatch.setattr(scoring, "connected", no_client)
+    monkeypatch.setattr(ways, "connected", no_client)
     monkeypatch.setattr(dispatch, "dispatch", here)
 
 
 @pytest.mark.usefixtures("workers_here")
-def test_what_a_model_tells_when_it_is_opened_is_said_once_by_every_run(home: Home, model: ModelSpec) -> None:
+def test_what_a_model_tells_when_it_is_opened_is_said_once_by_every_run(home: Home, model: LocalSpec) -> None:
     (Path(model.folder) / "remarks").write_text("1 here, 2 by transformers\n")
     remark = f"{model.name}: 1 here, 2 by transformers"
     converted, grown = convert(home, records(20)), convert(home, records(20), records(5, first=100))
@@ -134,15 +136,26 @@ def test_what_a_model_tells_when_it_is_opened_is_said_once_by_every_run(home: Ho
     assert (work.turns_scored, work.remarks) == (0, ())
 
 
-def test_a_remark_stays_until_its_option_has_another(home: Home, model: ModelSpec) -> None:
+def test_a_remark_stays_until_its_option_has_another(home: Home, model: LocalSpec) -> None:
     pad, bos, later = Remark("pad 1, 2", "read_at"), Remark("bos 3, 4", "add_bos"), Remark("5, 6", "add_bos")
     for told, kept in (([pad, bos], (pad, bos)), ([pad], (bos, pad)), ([later], (pad, later))):
         remarks.keep(told, model, context(home))
         assert remarks.kept(model, context(home)) == kept
 
 
+def test_remarks_of_an_earlier_release_are_read(home: Home, model: LocalSpec) -> None:
+    entries = [{"told": "pad 1, 2", "settled_by": "read_at"}]
+    folder = home.scores / model.fingerprint
+    folder.mkdir(parents=True)
+    content = sealed_json({"remarks": entries}, about=f"remarks of {model.fingerprint}")
+    (folder / "remarks.json").write_bytes(content)
+    assert remarks.kept(model, context(home)) == (Remark("pad 1, 2", "read_at"),)
+    remarks.keep([Remark("pad 1, 2", "read_at")], model, context(home))
+    assert (folder / "remarks.json").read_bytes() == content
+
+
 def test_scoring_again_scores_nothing_and_starts_no_worker(
-    home: Home, model: ModelSpec, no_cluster: Callable[[], None]
+    home: Home, model: LocalSpec, no_cluster: Callable[[], None]
 ) -> None:
     converted = convert(home, records(20), records(5, first=100))
     first, work = score(converted, model, home)
@@ -153,7 +166,7 @@ def test_scoring_again_scores_nothing_and_starts_no_worker(
     assert second == first
 
 
-def test_added_rows_are_scored_and_no_others(home: Home, model: ModelSpec) -> None:
+def test_added_rows_are_scored_and_no_others(home: Home, model: LocalSpec) -> None:
     score(convert(home, records(10)), model, home)
     before = fakes.calls(Path(model.folder))
     _, work = score(convert(home, records(10), records(3, first=50)), model, home)
@@ -161,7 +174,7 @@ def test_added_rows_are_scored_and_no_others(home: Home, model: ModelSpec) -> No
     assert len(fakes.calls(Path(model.folder))) == len(before) + 6
 
 
-def test_a_shared_beginning_is_scored_once(home: Home, model: ModelSpec) -> None:
+def test_a_shared_beginning_is_scored_once(home: Home, model: LocalSpec) -> None:
     branches = [Record(n + 1, chat("Hi", "Hello", f"then {n}", f"answer {n}")) for n in range(10)]
     scored, work = score(convert(home, branches), model, home)
     calls = fakes.calls(Path(model.folder))
@@ -172,13 +185,13 @@ def test_a_shared_beginning_is_scored_once(home: Home, model: ModelSpec) -> None
     assert frame["helpfulness"].null_count() == 0
 
 
-def test_a_conversation_that_grew_is_read_in_its_longest_form(home: Home, model: ModelSpec) -> None:
+def test_a_conversation_that_grew_is_read_in_its_longest_form(home: Home, model: LocalSpec) -> None:
     grown = [Record(n, chat(*[f"text {k}" for k in range(2 * n)])) for n in (1, 2, 3)]
     preview = scoring.preview(convert(home, grown), model, home=home)
     assert (preview.turns, preview.distinct_turns, preview.planned_records) == (6, 3, 1)
 
 
-def test_preview_says_what_is_stored_and_writes_nothing(home: Home, model: ModelSpec) -> None:
+def test_preview_says_what_is_stored_and_writes_nothing(home: Home, model: LocalSpec) -> None:
     converted = convert(home, records(4))
     fresh = scoring.preview(converted, model, home=home)
     assert (fresh.records, fresh.turns, fresh.stored_turns) == (4, 8, 0)
@@ -188,7 +201,7 @@ def test_preview_says_what_is_stored_and_writes_nothing(home: Home, model: Model
     assert scoring.preview(converted, model, home=home).stored_turns == 8
 
 
-def test_the_number_of_workers_changes_no_byte(home: Home, model: ModelSpec, tmp_path: Path) -> None:
+def test_the_number_of_workers_changes_no_byte(home: Home, model: LocalSpec, tmp_path: Path) -> None:
     other = Home(tmp_path / "other")
     one, _ = score(convert(home, records(30)), model, home, workers=ClusterOptions(workers=1))
     two, _ = score(convert(other, records(30)), model, other, workers=TWO_WORKERS)
@@ -197,7 +210,7 @@ def test_the_number_of_workers_changes_no_byte(home: Home, model: ModelSpec, tmp
 
 
 def test_several_hundred_turns_are_scored_by_all_workers_and_a_signal_keeps_what_is_finished(
-    home: Home, model: ModelSpec
+    home: Home, model: LocalSpec
 ) -> None:
     model = fakes.weighing(model, 100_000_000)
     words = "words " * 60
@@ -226,7 +239,7 @@ def test_several_hundred_turns_are_scored_by_all_workers_and_a_signal_keeps_what
 
 
 def test_a_turn_without_a_score_keeps_its_reason_and_is_not_tried_again(
-    home: Home, model: ModelSpec, no_cluster: Callable[[], None]
+    home: Home, model: LocalSpec, no_cluster: Callable[[], None]
 ) -> None:
     converted = convert(home, [*records(2), *records(1, mark=fakes.UNSCORABLE, first=9)])
     scored, work = score(converted, model, home)
@@ -238,7 +251,7 @@ def test_a_turn_without_a_score_keeps_its_reason_and_is_not_tried_again(
 
 
 @pytest.mark.faults
-def test_a_turn_that_kills_every_worker_takes_no_other_with_it(home: Home, model: ModelSpec) -> None:
+def test_a_turn_that_kills_every_worker_takes_no_other_with_it(home: Home, model: LocalSpec) -> None:
     shared = chat("Hi", "Hello there")
     grown = (*shared, *chat("and", f"now {fakes.POISON}"))
     converted = convert(home, [Record(1, shared), Record(2, grown), Record(3, chat("Other", "Yes"))])
@@ -248,7 +261,7 @@ def test_a_turn_that_kills_every_worker_takes_no_other_with_it(home: Home, model
     assert frame["helpfulness"].null_count() == 1
 
 
-def test_what_no_memory_was_found_for_is_told_and_tried_again(home: Home, model: ModelSpec) -> None:
+def test_what_no_memory_was_found_for_is_told_and_tried_again(home: Home, model: LocalSpec) -> None:
     converted = convert(home, [*records(2), *records(1, mark=fakes.TOO_LARGE, first=5)])
     scored, work = score(converted, model, home)
     assert scored.failed == {"out_of_memory": 2}
@@ -260,7 +273,7 @@ def test_what_no_memory_was_found_for_is_told_and_tried_again(home: Home, model:
     assert len(fakes.calls(Path(model.folder))) == calls + 2
 
 
-def test_threads_of_one_worker_write_whole_segments(home: Home, model: ModelSpec) -> None:
+def test_threads_of_one_worker_write_whole_segments(home: Home, model: LocalSpec) -> None:
     from distributed import LocalCluster
 
     converted = convert(home, records(40))
@@ -273,7 +286,7 @@ def test_threads_of_one_worker_write_whole_segments(home: Home, model: ModelSpec
 
 @pytest.mark.faults
 def test_a_scheduler_that_is_lost_is_one_clear_line(
-    home: Home, model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, model: LocalSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from assay.core import errors
 
@@ -299,7 +312,7 @@ def test_a_scheduler_that_is_lost_is_one_clear_line(
 
 
 @pytest.mark.parametrize("address", ["localhost", "http://127.0.0.1:8786", "tls://127.0.0.1:8786"])
-def test_an_address_that_is_none_is_the_users_mistake(home: Home, model: ModelSpec, address: str) -> None:
+def test_an_address_that_is_none_is_the_users_mistake(home: Home, model: LocalSpec, address: str) -> None:
     from assay.core import errors
 
     with pytest.raises(errors.AssayError, match=r"ASSAY_SCHEDULER_ADDRESS"):
@@ -308,7 +321,7 @@ def test_an_address_that_is_none_is_the_users_mistake(home: Home, model: ModelSp
 
 @pytest.mark.faults
 def test_a_record_that_kills_every_worker_is_found_and_the_rest_is_scored(
-    home: Home, model: ModelSpec
+    home: Home, model: LocalSpec
 ) -> None:
     bad = records(1, mark=fakes.POISON, first=7)
     converted = convert(home, [*records(7), *bad, *records(8, first=8)])
@@ -326,7 +339,7 @@ def test_a_record_that_kills_every_worker_is_found_and_the_rest_is_scored(
 
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "one bit"])
 def test_a_damaged_segment_is_set_aside_and_its_turns_scored_again(
-    home: Home, model: ModelSpec, damage: str
+    home: Home, model: LocalSpec, damage: str
 ) -> None:
     converted = convert(home, records(20))
     scored, _ = score(converted, model, home)
@@ -347,7 +360,7 @@ def test_a_damaged_segment_is_set_aside_and_its_turns_scored_again(
     assert whole == before, "the plan that made the segment makes it again, to the byte"
 
 
-def _score_in_child(converted: Converted, model: ModelSpec, home: Home) -> None:
+def _score_in_child(converted: Converted, model: LocalSpec, home: Home) -> None:
     os.setpgid(0, 0)
     score(converted, model, home)
 
@@ -377,7 +390,7 @@ def spawn() -> Iterator[Callable[..., multiprocessing.Process]]:
 
 @pytest.mark.faults
 def test_a_killed_driver_leaves_no_process_and_only_what_is_missing_is_scored(
-    home: Home, model: ModelSpec, tmp_path: Path, spawn: Callable[..., multiprocessing.Process]
+    home: Home, model: LocalSpec, tmp_path: Path, spawn: Callable[..., multiprocessing.Process]
 ) -> None:
     conversations = records(40, mark=fakes.SLOW)
     converted = convert(home, conversations)
@@ -417,7 +430,7 @@ def _keys(home: Home, name: str) -> list[bytes]:
 
 @pytest.mark.faults
 def test_a_killed_worker_costs_its_own_shard_only(
-    home: Home, model: ModelSpec, spawn: Callable[..., multiprocessing.Process]
+    home: Home, model: LocalSpec, spawn: Callable[..., multiprocessing.Process]
 ) -> None:
     converted = convert(home, records(40, mark=fakes.SLOW))
     child = spawn(converted, model, home)
@@ -435,7 +448,7 @@ def test_a_killed_worker_costs_its_own_shard_only(
 
 
 def test_two_runs_on_one_store_score_nothing_twice(
-    home: Home, model: ModelSpec, spawn: Callable[..., multiprocessing.Process]
+    home: Home, model: LocalSpec, spawn: Callable[..., multiprocessing.Process]
 ) -> None:
     shared = records(20, mark=fakes.SLOW)
     first = convert(home, shared)
@@ -451,7 +464,7 @@ def test_two_runs_on_one_store_score_nothing_twice(
     assert any("another run is scoring" in line for line in heard.lines)
 
 
-def test_a_run_that_waits_for_another_can_be_told_to_stop(home: Home, model: ModelSpec) -> None:
+def test_a_run_that_waits_for_another_can_be_told_to_stop(home: Home, model: LocalSpec) -> None:
     class Enough(Exception):
         pass
 
@@ -473,7 +486,7 @@ def test_a_run_that_waits_for_another_can_be_told_to_stop(home: Home, model: Mod
 
 @pytest.mark.faults
 def test_with_every_worker_gone_the_run_ends_within_the_stated_time(
-    home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    home: Home, model: LocalSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from distributed import LocalCluster
 
@@ -498,7 +511,7 @@ def test_with_every_worker_gone_the_run_ends_within_the_stated_time(
 
 
 def test_the_scheduler_is_asked_for_the_number_of_workers_now_and_then_and_never_for_a_list(
-    home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    home: Home, model: LocalSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from distributed import Client
 
@@ -518,7 +531,7 @@ def test_the_scheduler_is_asked_for_the_number_of_workers_now_and_then_and_never
     assert len(asked) <= 2 + time.monotonic() - began
 
 
-def test_no_scheduler_at_the_address_is_one_clear_line(home: Home, model: ModelSpec) -> None:
+def test_no_scheduler_at_the_address_is_one_clear_line(home: Home, model: LocalSpec) -> None:
     from assay.core import errors
 
     nowhere = ClusterOptions(scheduler_address="tcp://127.0.0.1:9")
@@ -527,7 +540,7 @@ def test_no_scheduler_at_the_address_is_one_clear_line(home: Home, model: ModelS
 
 
 def test_segments_of_before_a_column_was_added_are_read_with_those_of_after(
-    home: Home, model: ModelSpec, no_cluster: Callable[[], None]
+    home: Home, model: LocalSpec, no_cluster: Callable[[], None]
 ) -> None:
     first, more = records(3), records(5)
     old, _ = score(convert(home, first), model, home, workers=ClusterOptions(workers=1))

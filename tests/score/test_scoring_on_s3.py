@@ -17,8 +17,8 @@ from handmade import Record
 from test_scoring import Heard, _alive, _wait, chat, convert, records, score, store_files, values
 
 from assay.core import errors
-from assay.rewards.protocol import ModelSpec
-from assay.score import scoring
+from assay.rewards.spec import LocalSpec
+from assay.score import scoring, ways
 from assay.score.segments import lease
 from assay.score.shard import Shard, requested
 from assay.storage.home import Home
@@ -34,11 +34,11 @@ def home(tmp_path: Path, bucket: str) -> Home:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> ModelSpec:
+def model(tmp_path: Path) -> LocalSpec:
     return fakes.spec(tmp_path / "model")
 
 
-def stored(home: Home, model: ModelSpec) -> dict[str, bytes]:
+def stored(home: Home, model: LocalSpec) -> dict[str, bytes]:
     """Name and content of every segment on S3."""
     assert home.score_store is not None
     objects = Objects(home.score_store).below(model.fingerprint)
@@ -47,7 +47,7 @@ def stored(home: Home, model: ModelSpec) -> dict[str, bytes]:
 
 
 def in_a_folder(
-    tmp_path: Path, model: ModelSpec, conversations: list[Record]
+    tmp_path: Path, model: LocalSpec, conversations: list[Record]
 ) -> tuple[Scored, dict[str, bytes]]:
     """What the same conversations come to with the store in a folder."""
     folder = Home(tmp_path / "folder")
@@ -56,7 +56,7 @@ def in_a_folder(
 
 
 def test_scores_and_segments_are_those_of_a_store_in_a_folder(
-    home: Home, model: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Home, model: LocalSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     converted = convert(home, records(20))
     scored, work = score(converted, model, home)
@@ -67,7 +67,7 @@ def test_scores_and_segments_are_those_of_a_store_in_a_folder(
     assert stored(home, model) == segments
     assert len(segments) > 1
 
-    monkeypatch.setattr(scoring, "connected", lambda *_, **__: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(ways, "connected", lambda *_, **__: pytest.fail("a cluster was started"))
     again, work = score(converted, model, home)
     assert (again, work.turns_scored) == (scored, 0)
     elsewhere = Home(tmp_path / "elsewhere", home.score_store)
@@ -78,7 +78,7 @@ def test_scores_and_segments_are_those_of_a_store_in_a_folder(
     assert stages.scores_are_current(converted, model, third, elsewhere)
 
 
-def test_a_damaged_segment_is_scored_again_by_the_plan_that_made_it(home: Home, model: ModelSpec) -> None:
+def test_a_damaged_segment_is_scored_again_by_the_plan_that_made_it(home: Home, model: LocalSpec) -> None:
     converted = convert(home, records(20))
     scored, _ = score(converted, model, home)
     before = stored(home, model)
@@ -97,7 +97,7 @@ def test_a_damaged_segment_is_scored_again_by_the_plan_that_made_it(home: Home, 
 
 def _score_in_child(
     converted: Converted,
-    model: ModelSpec,
+    model: LocalSpec,
     home: Home,
     told: multiprocessing.Queue[str],
     lease_seconds: float = SHORT,
@@ -132,7 +132,7 @@ def told() -> multiprocessing.Queue[str]:
 
 
 def test_a_second_run_waits_for_the_first_and_scores_nothing_twice(
-    home: Home, model: ModelSpec, spawn: Callable[..., multiprocessing.Process], told: object
+    home: Home, model: LocalSpec, spawn: Callable[..., multiprocessing.Process], told: object
 ) -> None:
     shared = records(20, mark=fakes.SLOW)
     child = spawn(convert(home, shared), model, home, told, 30.0)
@@ -151,7 +151,7 @@ def test_a_second_run_waits_for_the_first_and_scores_nothing_twice(
 @pytest.mark.faults
 def test_a_killed_run_is_taken_over_when_its_lease_is_up_and_only_what_is_missing_is_scored(
     home: Home,
-    model: ModelSpec,
+    model: LocalSpec,
     tmp_path: Path,
     spawn: Callable[..., multiprocessing.Process],
     told: object,
@@ -182,7 +182,7 @@ def test_a_killed_run_is_taken_over_when_its_lease_is_up_and_only_what_is_missin
 @pytest.mark.faults
 def test_a_run_that_lost_its_lease_ends_resumably_and_harms_nothing(
     home: Home,
-    model: ModelSpec,
+    model: LocalSpec,
     spawn: Callable[..., multiprocessing.Process],
     told: multiprocessing.Queue[str],
 ) -> None:
@@ -205,7 +205,7 @@ def test_a_run_that_lost_its_lease_ends_resumably_and_harms_nothing(
     assert [one.scores.digest for one in again.pieces] == [one.scores.digest for one in scored.pieces]
 
 
-def test_a_shard_carries_what_its_files_hold(home: Home, model: ModelSpec) -> None:
+def test_a_shard_carries_what_its_files_hold(home: Home, model: LocalSpec) -> None:
     grown = [("x" * n, "y" * n) for n in (1, 2, 3)]
     pieces = [[Record(n, chat(*texts)) for n, texts in enumerate(grown)], records(3, first=9)]
     converted = convert(home, *pieces)
@@ -230,7 +230,7 @@ def test_a_shard_carries_what_its_files_hold(home: Home, model: ModelSpec) -> No
 
 @pytest.mark.faults
 def test_a_record_that_kills_every_worker_is_found_in_a_shard_of_several_pieces(
-    home: Home, model: ModelSpec
+    home: Home, model: LocalSpec
 ) -> None:
     bad = records(1, mark=fakes.POISON, first=1)
     converted = convert(home, [*records(1), *bad], records(2, first=9))
@@ -242,7 +242,7 @@ def test_a_record_that_kills_every_worker_is_found_in_a_shard_of_several_pieces(
 
 
 def test_the_run_ends_with_one_line_where_s3_goes_away_and_goes_on_from_there(
-    home: Home, model: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    home: Home, model: LocalSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     converted = convert(home, records(20))
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import fakes
@@ -10,17 +9,19 @@ import pytest
 import tiny
 from safetensors.torch import load_file
 
-from assay.rewards.catalog import catalog_model
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.local_spec import local_spec
+from assay.rewards.remote.endpoints import served_spec
+from assay.rewards.spec import LocalSpec
 from assay.rewards.weights import multiplied_weights
 from assay.score import shard_size
 from assay.score.shard_size import CPU, GPU, Device, tokens_a_shard
+from assay.score.ways import way_of
 
 MILLION, BILLION = 10**6, 10**9
 
 
-def model_of(folder: Path, weights: int) -> ModelSpec:
+def model_of(folder: Path, weights: int) -> LocalSpec:
     return fakes.weighing(fakes.spec(folder), weights)
 
 
@@ -47,7 +48,7 @@ def test_631_turns_on_a_cpu_are_many_shards(weights: int, tmp_path: Path) -> Non
 
 
 def test_little_work_is_one_shard_and_a_long_run_has_no_tiny_ones(tmp_path: Path) -> None:
-    starter = catalog_model("starter")
+    starter = local_spec("starter")
     assert tokens_a_shard(15_000, starter, CPU) == 15_000
     eight_billion = model_of(tmp_path, 8 * BILLION)
     # A day of an H100, at 25,000 tokens a second; today's shards of 262,144 tokens would be 8,240.
@@ -62,10 +63,9 @@ def test_a_total_is_shared_out_evenly(tmp_path: Path) -> None:
     assert tokens_a_shard(least * 8 // 5, spec, CPU) == pytest.approx(least * 0.8, abs=2)
 
 
-def test_a_service_is_asked_in_shards_of_one_size(tmp_path: Path) -> None:
-    endpoint = Endpoint("there", "http://127.0.0.1:1/v1", "openai", "m", ("helpfulness",))
-    spec = dataclasses.replace(fakes.spec(tmp_path), endpoint=endpoint)
-    assert tokens_a_shard(10, spec, CPU) == tokens_a_shard(BILLION, spec, CPU) == shard_size.SERVICE_TOKENS
+def test_a_service_is_asked_in_shards_of_one_size() -> None:
+    way = way_of(served_spec(Endpoint("there", "http://127.0.0.1:1/v1", "openai", "m", ("helpfulness",))))
+    assert way.shard_tokens(10) == way.shard_tokens(BILLION) == shard_size.SERVICE_TOKENS
 
 
 def test_weights_of_embeddings_are_not_multiplied(tmp_path: Path) -> None:

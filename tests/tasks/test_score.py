@@ -19,7 +19,7 @@ from prefect import flow
 from stages import Heard
 
 from assay.core.progress import Silent
-from assay.score import scoring
+from assay.score import ways
 from assay.score.scoring import ToScore
 from assay.score.shard import ShardWork
 from assay.score.workers.cluster import ClusterOptions
@@ -120,7 +120,7 @@ def in_this_process(options: ClusterOptions, *rest: object) -> Iterator[Any]:
 def test_work_is_told_by_the_run_that_did_it_and_by_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: dict[str, list[Any]]
 ) -> None:
-    monkeypatch.setattr(scoring, "connected", in_this_process)
+    monkeypatch.setattr(ways, "connected", in_this_process)
     home = Home(tmp_path / "home")
     chats = [Record(n, (("user", f"q{n}"), ("assistant", f"a{n}"))) for n in range(1, 6)]
     converted = handmade.make(home, {"chat.jsonl": [chats]}).converted

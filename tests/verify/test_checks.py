@@ -19,11 +19,13 @@ import torch
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.progress import SILENT
 from assay.core.schema import Message
-from assay.rewards import published
-from assay.rewards.catalog import catalog_model
+from assay.rewards import catalog
+from assay.rewards.catalog import Entry, Published
 from assay.rewards.local.model import LocalRewardModel
-from assay.rewards.protocol import ModelSpec, TurnScore
-from assay.rewards.published import Entry, Published
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import ModelOptions
+from assay.rewards.protocol import TurnScore
+from assay.rewards.spec import LocalSpec
 from assay.score.workers.cluster import ClusterOptions
 from assay.verify import checks as verification
 from assay.verify.checks import Check, check_golden, read_golden, record, verify
@@ -59,7 +61,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(verification, "connected", here)
 
 
-def verified(spec: ModelSpec) -> list[Check]:
+def verified(spec: LocalSpec) -> list[Check]:
     return verify(spec, cluster=ClusterOptions(workers=2), progress=SILENT)
 
 
@@ -155,7 +157,7 @@ def test_a_published_score_is_held_to_the_card(
     (((right, _),),) = [[one.values for one in outcomes] for outcomes in _scores(folder, talk)]
     example = Published(talk, {"helpfulness": right + off}, "float32")
     entry = Entry(str(folder), published=(example,))
-    monkeypatch.setitem(published.CATALOG, "mine", entry)
+    monkeypatch.setitem(catalog.CATALOG, "mine", entry)
     (check, *_) = verified(dataclasses.replace(tiny.spec(folder), name="mine"))
     assert check.passed is passed
     assert "the card has" in check.measured
@@ -278,9 +280,9 @@ def test_golden_rows_that_are_none_are_refused(tmp_path: Path, change, words: st
 
 def test_a_number_that_could_be_another_fails_until_somebody_chooses(tmp_path: Path) -> None:
     folder = families.classifier(tmp_path / "model", "moving-system", pad="eos").spec.folder
-    assert failed(verified(catalog_model(folder))) == ["transformers' own head"]
+    assert failed(verified(local_spec(folder))) == ["transformers' own head"]
     for way in ("last-token", "transformers"):
-        checks = verified(catalog_model(folder, read_at=way))
+        checks = verified(local_spec(folder, ModelOptions(read_at=way)))
         assert failed(checks) == []
         assert [check.passed for check in checks if check.name == "transformers' own head"] == [None]
 

@@ -15,7 +15,7 @@ import torch
 
 from assay.core.errors import ModelFault
 from assay.rewards import families
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 
 #: What the names of a backbone's tensors begin with; all others are a head's.
 BACKBONE = "model."
@@ -33,7 +33,7 @@ HELPSTEER_OBJECTIVES = 5
 _GATING_TEMPERATURE_WITHOUT_TRANSFORM, _GATING_TEMPERATURE = 1.0, 10.0
 
 
-def gated_objectives(model: Any, spec: ModelSpec) -> Head:
+def gated_objectives(model: Any, spec: LocalSpec) -> Head:
     """The gated scalar, and HelpSteer's five where they are asked for, as ArmoRM and QRM compute them.
 
     Objectives are one linear layer on the state at the turn's end (QRM's has several quantiles an
@@ -79,7 +79,7 @@ def gated_objectives(model: Any, spec: ModelSpec) -> Head:
     return head
 
 
-def attribute_mixture(model: Any, spec: ModelSpec) -> Head:
+def attribute_mixture(model: Any, spec: LocalSpec) -> Head:
     """The weighed sum of attributes' means, as URM computes it.
 
     One linear layer gives a mean and a spread for every attribute, in turns; a small network on the same
@@ -117,7 +117,7 @@ def _outputs(network: torch.nn.Sequential) -> int:
 class _Tensors:
     """The tensors of a model's folder that are no part of its backbone, as float32, to be taken by name."""
 
-    def __init__(self, spec: ModelSpec, *, skipping: str) -> None:
+    def __init__(self, spec: LocalSpec, *, skipping: str) -> None:
         self._model = spec.name
         self._left: dict[str, torch.Tensor] = {}
         for path in sorted(Path(spec.folder).glob("*.safetensors")):

@@ -1,6 +1,6 @@
-"""Where another way to the same model gives another number: found when it is opened, told with both.
+"""Other ways to read the same model that give another number: found, and both reported, when it is opened.
 
-Neither number is wrong by itself: which one is meant, its card says, and a person chooses.
+Neither number is wrong by itself: the model's card says which one is meant, and a person chooses.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from assay.rewards.local.opening import agree
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import PairRenderer, Read, Renderer
 
-#: What both numbers are computed of.
+#: What both numbers are computed from.
 _EXAMPLE = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
 
 
 class Difference(NamedTuple):
-    """Two ways to a score that do not come to the same."""
+    """Two ways to read a model that give two numbers."""
 
     name: str
-    told: str
+    text: str
     """Both numbers, and how to choose one."""
     settled_by: Literal["read_at", "add_bos"]
-    """The field of ``ModelSpec`` with which somebody chooses."""
+    """The field of ``LocalSpec`` with which somebody chooses."""
     is_settled: bool
     """Whether somebody has chosen."""
 
 
 @torch.inference_mode()
 def found(network: Network, renderer: Renderer | PairRenderer) -> tuple[Difference, ...]:
-    """What differs on a short example; nothing of a model that does not take it.
+    """What differs on a short example; nothing for a model that does not take the example.
 
-    Raises ``ModelFault`` where a model that is to be read as transformers reads it comes to another number.
+    Raises ``ModelFault`` where the model is to be read as transformers does, and the numbers differ.
     """
     if isinstance(renderer, PairRenderer):
         return ()
@@ -56,7 +56,7 @@ def found(network: Network, renderer: Renderer | PairRenderer) -> tuple[Differen
 
 
 def _of_transformers(network: Network, ids: np.ndarray, read: Read) -> Iterator[Difference]:
-    """Yield the number of transformers' own head, where it passes over padding that a text ends in."""
+    """Yield what transformers' own head gives, where it passes over padding at the end of a text."""
     spec = network.spec
     pad = network.text_config.pad_token_id
     if spec.family != SEQUENCE_CLASSIFICATION or pad is None or ids[-1] != pad:
@@ -67,21 +67,21 @@ def _of_transformers(network: Network, ids: np.ndarray, read: Read) -> Iterator[
     as_read = _read_at(network, ids, read)
     if spec.read_at == AS_TRANSFORMERS and not agree(network, as_read, theirs.float()):
         raise ModelFault(
-            f"model {spec.name}: --read-at {AS_TRANSFORMERS}: this engine reads {_told(as_read)} where "
-            f"transformers itself gives {_told(theirs)}"
+            f"model {spec.name}: --read-at {AS_TRANSFORMERS}: this engine reads {_shown(as_read)} where "
+            f"transformers itself gives {_shown(theirs)}"
         )
     yield Difference(
         "transformers' own head",
-        f"its template ends in the padding token, which transformers' own head passes over: {_told(last)} at "
-        f"the last token, {_told(theirs)} by transformers (of {_EXAMPLE[-1].content!r}). Say which is meant: "
-        "--read-at last-token or --read-at transformers",
+        "its template ends in the padding token, which transformers' own head passes over: "
+        f"{_shown(last)} at the last token, {_shown(theirs)} by transformers (of {_EXAMPLE[-1].content!r}). "
+        "Say which is meant: --read-at last-token or --read-at transformers",
         "read_at",
         spec.read_at is not None,
     )
 
 
 def _of_bos(network: Network, renderer: Renderer, ids: np.ndarray, read: Read) -> Iterator[Difference]:
-    """Yield the number of a text that begins with what its tokenizer puts before it."""
+    """Yield what a text gives that begins with the tokenizer's own first token."""
     spec = network.spec
     if not renderer.lacks_bos:
         if spec.add_bos and not renderer.tokenizers_bos:
@@ -100,7 +100,7 @@ def _of_bos(network: Network, renderer: Renderer, ids: np.ndarray, read: Read) -
     yield Difference(
         "BOS",
         f"its tokenizer puts {renderer.decoded(bos)!r} before a text and its template writes none: "
-        f"{_told(without)} without it, {_told(with_bos)} with it (of {_EXAMPLE[-1].content!r}). If the "
+        f"{_shown(without)} without it, {_shown(with_bos)} with it (of {_EXAMPLE[-1].content!r}). If the "
         "model's card calls tokenizer(text), say --add-bos, and --no-add-bos otherwise",
         "add_bos",
         spec.add_bos is not None,
@@ -119,5 +119,5 @@ def _read_at(network: Network, ids: np.ndarray, read: Read) -> torch.Tensor:
     return network.read(hidden[:, read.position], gates)
 
 
-def _told(numbers: torch.Tensor) -> str:
+def _shown(numbers: torch.Tensor) -> str:
     return ", ".join(f"{number:.6g}" for number in numbers.flatten().tolist())

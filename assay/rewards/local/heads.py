@@ -13,13 +13,13 @@ import torch
 from assay.core.errors import ModelFault
 from assay.rewards import families
 from assay.rewards.local.built_heads import Head, attribute_mixture, gated_objectives
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 
 #: The vocabulary id whose logit is the reward of NVIDIA's Llama-3.x-Nemotron-70B-Reward models (their cards).
 REWARD_TOKEN_ID = 0
 
 
-def sequence_classification(model: Any, spec: ModelSpec) -> Head:
+def sequence_classification(model: Any, spec: LocalSpec) -> Head:
     """The linear layer that transformers' ``*ForSequenceClassification`` puts on the last hidden state."""
     layer = getattr(model, "score", None)
     if not isinstance(layer, torch.nn.Linear):
@@ -31,7 +31,7 @@ def sequence_classification(model: Any, spec: ModelSpec) -> Head:
     return lambda hidden: layer(hidden.to(layer.weight.device))
 
 
-def first_token_logit(model: Any, spec: ModelSpec) -> Head:
+def first_token_logit(model: Any, spec: LocalSpec) -> Head:
     """The one row of the output embedding that belongs to vocabulary id 0."""
     layer = model.get_output_embeddings()
     if not isinstance(layer, torch.nn.Linear):
@@ -42,7 +42,7 @@ def first_token_logit(model: Any, spec: ModelSpec) -> Head:
     return lambda hidden: torch.nn.functional.linear(hidden.to(weight.device), weight, bias)
 
 
-def appended_token(model: Any, spec: ModelSpec) -> Head:
+def appended_token(model: Any, spec: LocalSpec) -> Head:
     """The linear layer ``v_head`` on the state of the appended token."""
     layer = getattr(model, "v_head", None)
     if not isinstance(layer, torch.nn.Linear):
@@ -50,7 +50,7 @@ def appended_token(model: Any, spec: ModelSpec) -> Head:
     return lambda hidden: layer(hidden.to(layer.weight.device))
 
 
-def pair_classification(model: Any, spec: ModelSpec) -> Head:
+def pair_classification(model: Any, spec: LocalSpec) -> Head:
     """The pooler and the classifier of transformers' DeBERTa, on the state of the first token."""
     pooler = getattr(model, "pooler", None)
     classifier = getattr(model, "classifier", None)
@@ -62,7 +62,7 @@ def pair_classification(model: Any, spec: ModelSpec) -> Head:
     return lambda hidden: classifier(pooler(hidden[:, None]))
 
 
-HEADS: dict[str, Callable[[Any, ModelSpec], Head]] = {
+HEADS: dict[str, Callable[[Any, LocalSpec], Head]] = {
     families.SEQUENCE_CLASSIFICATION: sequence_classification,
     families.FIRST_TOKEN_LOGIT: first_token_logit,
     families.GATED_OBJECTIVES: gated_objectives,

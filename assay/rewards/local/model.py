@@ -22,8 +22,9 @@ from assay.rewards.fingerprint import fingerprint
 from assay.rewards.local import allocation, attention, batching, differences, opening, sharing
 from assay.rewards.local.network import Network, code_of_its_own, placed
 from assay.rewards.local.out_of_memory import unless_out_of_memory
-from assay.rewards.protocol import EXPECTS_CUDA, OUT_OF_MEMORY, ModelSpec, Remark, Request, TurnScore
+from assay.rewards.protocol import EXPECTS_CUDA, OUT_OF_MEMORY, Remark, Request, TurnScore
 from assay.rewards.rendering import PairRenderer, Pass, Renderer
+from assay.rewards.spec import LocalSpec
 from assay.rewards.tokenizer import load
 
 #: Budgeted tokens of a batch. On a CPU more than this only leaves the cache (measured, on models 128 to 448
@@ -49,7 +50,7 @@ class LocalRewardModel:
     """
 
     def __init__(
-        self, spec: ModelSpec, *, device: str = "cpu", batch_tokens: int | None = None, loaded: Any = None
+        self, spec: LocalSpec, *, device: str = "cpu", batch_tokens: int | None = None, loaded: Any = None
     ) -> None:
         """``loaded``: a model of transformers to be used in place of the one in the spec's folder."""
         self.spec = spec
@@ -80,8 +81,8 @@ class LocalRewardModel:
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
-        """One for each other way to this model that gives another number, and that nobody chose."""
-        return tuple(Remark(one.told, one.settled_by) for one in self.differences if not one.is_settled)
+        """One for each other way to read this model that gives another number, unless somebody chose."""
+        return tuple(Remark(one.text, one.settled_by) for one in self.differences if not one.is_settled)
 
     @property
     def device_name(self) -> str:
@@ -90,13 +91,13 @@ class LocalRewardModel:
 
     @property
     def busy_seconds(self) -> float:
-        """How long the device was at work for the last ``score`` of this thread."""
+        """How long the device worked for the last ``score`` of this thread."""
         seconds: float = getattr(self._call, "busy_seconds", 0.0)
         return seconds
 
     @property
     def shares_no_beginnings_because(self) -> str | None:
-        """Why sequences that begin alike are nevertheless put through whole; None where they are not."""
+        """Why sequences that begin alike are still put through whole; None where they share a beginning."""
         return self.sharing.refused_because
 
     def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
@@ -119,10 +120,10 @@ class LocalRewardModel:
     def _put_through(
         self, owned: Sequence[tuple[int, Pass]], outcomes: Sequence[dict[int, TurnScore]]
     ) -> list[tuple[int, Pass]]:
-        """Score the passes, each told with its request; what is to be tried again, shorter.
+        """Score (request, pass) pairs; return those to retry without their last turn.
 
-        Where memory does not suffice for a pass alone, that is the reason for its last turn only. What a
-        turn is worth must not depend on whether a longer conversation was read for its sake.
+        Where memory does not suffice for a pass alone, that is the reason for its last turn only. A turn's
+        score must not depend on whether a longer conversation was read for its sake.
         """
         passes = [one for _, one in owned]
         lengths = [len(one.token_ids) for one in passes]
@@ -155,9 +156,9 @@ class LocalRewardModel:
         return shorter
 
     def _forward(self, batch: Sequence[Pass]) -> tuple[torch.Tensor, ...]:
-        """Per pass float32 ``[reads, attributes]``, on the device: whoever fetched them here would wait."""
-        # Padding stands on the right, where no token of a causal model can see it: no mask is needed,
-        # and which token it is makes no difference. An encoder sees it, and is given a mask.
+        """Per pass float32 ``[reads, attributes]``, left on the device: fetching them would mean waiting."""
+        # Padding is on the right, where no token of a causal model sees it: no mask is needed, and any token
+        # will do. An encoder sees it, and gets a mask.
         token_ids = self.network.padded([one.token_ids for one in batch])
         mask = None
         if self.network.family.pair:
@@ -248,9 +249,9 @@ class LocalRewardModel:
 
     @torch.inference_mode()
     def calibrate(self, *, ceiling: int) -> None:
-        """Find the batch budget by putting batches through the model, ever smaller ones until one fits.
+        """Find the batch budget: put batches through the model, smaller and smaller, until one fits.
 
-        Tried are rows of a usual length, and rows as long as fits the budget or the model.
+        Rows of a usual length are tried, and rows as long as the budget or the model takes.
         """
 
         def fits(tokens: int) -> bool:
@@ -276,7 +277,7 @@ class LocalRewardModel:
         return unless_out_of_memory(lambda: self.network.hidden(token_ids, mask)) is not None
 
 
-def open_model(spec: ModelSpec) -> LocalRewardModel:
+def open_model(spec: LocalSpec) -> LocalRewardModel:
     """The loaded model, on this process's GPU if it sees one, on one CPU thread otherwise."""
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -298,11 +299,11 @@ def open_model(spec: ModelSpec) -> LocalRewardModel:
     return model
 
 
-def _check_unchanged(spec: ModelSpec) -> None:
+def _check_unchanged(spec: LocalSpec) -> None:
     """Raise ``ModelFault`` where the folder does not hold what ``spec`` was made from.
 
-    Asked after loading: the folder may have been written to since the run began, and on another machine
-    the same path, or the libraries, may be others.
+    Checked after loading: the folder may have been written to since the run began. On another machine the
+    same path may hold other files, and the libraries may be other versions.
     """
     found = fingerprint(
         Path(spec.folder),
@@ -324,7 +325,7 @@ def _check_unchanged(spec: ModelSpec) -> None:
         )
 
 
-def _renderer(spec: ModelSpec, family: families.Family) -> Renderer | PairRenderer:
+def _renderer(spec: LocalSpec, family: families.Family) -> Renderer | PairRenderer:
     tokenizer = load(spec.folder, whose=f"model {spec.name}", remote_code=spec.remote_code)
     if family.pair:
         return PairRenderer(tokenizer, max_tokens=spec.max_tokens, over_length=spec.over_length)
@@ -339,7 +340,7 @@ def _renderer(spec: ModelSpec, family: families.Family) -> Renderer | PairRender
 
 
 def _fetched(scores: Mapping[int, torch.Tensor]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield each with its numbers, all brought from the device in one go."""
+    """Yield each key with its numbers, all copied from the device at once."""
     if scores:
         together = unless_out_of_memory(lambda: torch.cat(tuple(scores.values())).cpu().numpy())
         if together is None:

@@ -15,13 +15,13 @@ import transformers
 from assay.core.errors import ModelFault
 from assay.rewards import families
 from assay.rewards.local import built_heads, continuing, heads, unread
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 
 
 class Network:
     """A loaded model. It knows nothing of conversations."""
 
-    def __init__(self, spec: ModelSpec, device: torch.device, *, loaded: Any = None) -> None:
+    def __init__(self, spec: LocalSpec, device: torch.device, *, loaded: Any = None) -> None:
         """``loaded``: a model of transformers to be used in place of the one in the spec's folder."""
         self.spec = spec
         self.family = families.FAMILIES[spec.family]
@@ -107,7 +107,7 @@ _MISTAKES = (
 
 
 @contextmanager
-def code_of_its_own(spec: ModelSpec) -> Iterator[None]:
+def code_of_its_own(spec: LocalSpec) -> Iterator[None]:
     """Within, what the code of the model's repository raises is a ``ModelFault``, if it may run at all."""
     try:
         yield
@@ -120,7 +120,7 @@ def code_of_its_own(spec: ModelSpec) -> Iterator[None]:
         ) from error
 
 
-def _check_places(spec: ModelSpec, places: Mapping[str, object]) -> None:
+def _check_places(spec: LocalSpec, places: Mapping[str, object]) -> None:
     """Raise ``ModelFault`` where a part of the model lies on no GPU; ``places`` are accelerate's."""
     elsewhere = {"cpu", "disk"} & {str(place) for place in places.values()}
     if elsewhere:
@@ -130,7 +130,7 @@ def _check_places(spec: ModelSpec, places: Mapping[str, object]) -> None:
         )
 
 
-def _load(spec: ModelSpec, device: torch.device) -> Any:
+def _load(spec: LocalSpec, device: torch.device) -> Any:
     """The model on its device, or laid over several where the spec has a device map."""
     kind: Any = getattr(transformers, families.FAMILIES[spec.family].auto_class)
     options: dict[str, Any] = {
@@ -154,8 +154,8 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
             "fetch them anew"
         ) from error
     except (OSError, ArithmeticError, *_MISTAKES) as error:
-        told = " ".join(str(error).split()) or type(error).__name__
-        raise ModelFault(f"model {spec.name}: {told}") from error
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise ModelFault(f"model {spec.name}: {what}") from error
     if device.type == "cuda":
         _check_places(spec, getattr(model, "hf_device_map", {}))
     missing = [*info.get("missing_keys", ()), *info.get("mismatched_keys", ())]
@@ -168,7 +168,7 @@ def _load(spec: ModelSpec, device: torch.device) -> Any:
     return model
 
 
-def _not_taken(spec: ModelSpec, info: Mapping[str, Any]) -> set[str]:
+def _not_taken(spec: LocalSpec, info: Mapping[str, Any]) -> set[str]:
     """The tensors that transformers had no layer for, without those that a built head accounts for."""
     names = set(map(str, info.get("unexpected_keys", ())))
     if families.FAMILIES[spec.family].head_from_weights:
@@ -176,7 +176,7 @@ def _not_taken(spec: ModelSpec, info: Mapping[str, Any]) -> set[str]:
     return names
 
 
-def _pads_with_no_token(spec: ModelSpec) -> bool:
+def _pads_with_no_token(spec: LocalSpec) -> bool:
     """Whether config.json names a padding token that its embedding does not hold. None is needed here."""
     config = transformers.PreTrainedConfig.get_config_dict(spec.folder, local_files_only=True)[0]
     pad, count = config.get("pad_token_id"), config.get("vocab_size")

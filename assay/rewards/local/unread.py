@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from assay.core.errors import ModelFault
 from assay.rewards import tensors
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 from assay.rewards.tensors import Shape
 
 #: The one file of weights, where there is no index. transformers looks for it first.
@@ -44,7 +44,7 @@ HARMLESS = (
 HARMLESS_FILES = {r"consolidated.*\.safetensors": "the same weights in Mistral's own naming"}
 
 
-def check_all_taken(spec: ModelSpec, not_taken: Iterable[str]) -> None:
+def check_all_taken(spec: LocalSpec, not_taken: Iterable[str]) -> None:
     """Raise ``ModelFault`` for a tensor of the folder that no layer takes and that could do harm.
 
     ``not_taken`` are those that transformers found in the files that it loads, and had no layer for.

@@ -1,7 +1,4 @@
-"""What an operator says of a reward service, and what that makes it as a model.
-
-Plain dataclasses: the settings that they are read from are in ``assay.config.options``.
-"""
+"""An operator's endpoint → what is known of the model behind it, the class that asks it, and its key."""
 
 from __future__ import annotations
 
@@ -16,13 +13,15 @@ from typing import Any
 
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import STEERLM_ATTRIBUTES
+from assay.rewards.catalog import CATALOG, Entry
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.protocol import ModelSpec
 from assay.rewards.remote.addresses import is_same_place
+from assay.rewards.scalar import check_factors
+from assay.rewards.spec import ServedSpec
 from assay.storage.regular import irregular_in
 
-#: Counted up whenever the same conversation would be put to a service in another way, or its reply be
-#: read in another way.
+#: Counted up whenever a service is sent the same conversation in another way, or its reply is read in another
+#: way.
 SERVICE_VERSION = 1
 
 #: Looks up a secret block by its name.
@@ -36,13 +35,13 @@ class Kind:
     backend: str
     """``module:class``, imported when a service is opened."""
     needs_tokenizer: bool = False
-    """It takes text, not messages, so the chat template is applied here."""
+    """It takes text, not messages: the chat template is applied here."""
     truncates: bool = False
-    """It cuts what is too long without a word, so a limit has to be known here."""
+    """It cuts what is too long and does not say so: a limit has to be known here."""
     outputs: tuple[str, ...] = ()
-    """What the numbers it gives mean, in their order, where the protocol fixes that."""
+    """What its numbers mean, in their order, where the protocol fixes that."""
     names_no_model: bool = False
-    """Every server of this kind goes by one name, so ``model`` does not say which model answers."""
+    """Every server of this kind has the same name: ``model`` does not show which model answers."""
 
 
 KINDS: dict[str, Kind] = {
@@ -61,7 +60,7 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
-#: Of a tokenizer's folder, what decides how a conversation is written and how long it is.
+#: The files of a tokenizer's folder that decide how a conversation is written, and how long it is.
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -70,38 +69,56 @@ _TOKENIZER_FILES = (
 )
 
 
-def spec_of(endpoint: Endpoint, *, over_length: str = "quarantine") -> ModelSpec:
-    """The service as a reward model. UserMistake where a run asks what no service can do.
+def served_spec(
+    endpoint: Endpoint,
+    *,
+    listed: Mapping[str, Endpoint] | None = None,
+    factors: Mapping[str, float] | None = None,
+) -> ServedSpec:
+    """The service as a reward model. ``listed`` are all endpoints of the operator, by name.
 
-    Its fingerprint says which model answers and how it is asked: kind, the model's name, the revision that
+    Its fingerprint covers which model answers and how it is asked: kind, the model's name, the revision that
     the operator states, attributes, limits of length, tokenizer and template. Not the address, the key or
     the rate: a service that moves, or whose key is changed, rates nothing anew. Where neither the model's
-    name nor a revision says which model answers, the endpoint's own name does.
+    name nor a revision shows which model answers, the endpoint's own name is in it.
+
+    A service of a model in the catalog has that model's languages, and its factors where it rates all that
+    they name, unless other ``factors`` are given.
     """
-    if over_length != "quarantine":
-        raise UserMistake(
-            f"--over-length {over_length}: {endpoint.name} is a service, which is shown conversations "
-            "whole or not at all; leave --over-length at quarantine"
-        )
     notes = []
     if not endpoint.revision:
         notes.append(
             f"{endpoint.name} is a service whose operator states no revision: scores from before and "
             "after its model was exchanged would not be told apart."
         )
-    return ModelSpec(
+    if others := _sharers(endpoint, listed or {}):
+        notes.append(
+            f"{endpoint.name} shares its scores with {', '.join(others)}: the list of endpoints says that "
+            "they serve the same model. State another revision for one that does not."
+        )
+    entry = _in_catalog(endpoint)
+    if factors is None:
+        factors = entry.factors if set(entry.factors) <= set(endpoint.attributes) else {}
+    if factors:
+        check_factors(endpoint.attributes, factors)
+    return ServedSpec(
         name=endpoint.name,
-        folder=endpoint.tokenizer or "",
-        family=endpoint.kind,
         attributes=endpoint.attributes,
-        max_tokens=endpoint.max_tokens or 0,
-        over_length=over_length,
-        dtype="as served",
-        opener="assay.rewards.remote.service:open_service",
         fingerprint=_fingerprint(endpoint),
         notes=tuple(notes),
+        languages=entry.languages,
+        factors=tuple(factors.items()),
         endpoint=endpoint,
+        nameless_fingerprint=_nameless_fingerprint(endpoint),
     )
+
+
+def _in_catalog(endpoint: Endpoint) -> Entry:
+    """What the catalog knows of the model that is served there; an empty entry where it knows nothing."""
+    for name, entry in CATALOG.items():
+        if name.casefold() == endpoint.model.casefold():
+            return entry
+    return Entry(source=endpoint.model)
 
 
 def _fingerprint(endpoint: Endpoint, *, with_name: bool = True) -> str:
@@ -125,19 +142,19 @@ def _goes_by_its_own_name(endpoint: Endpoint) -> bool:
     return KINDS[endpoint.kind].names_no_model and not endpoint.revision
 
 
-def nameless_fingerprint(endpoint: Endpoint) -> str | None:
-    """The fingerprint of before the endpoint's own name was in it; None where it is not in it.
+def _nameless_fingerprint(endpoint: Endpoint) -> str | None:
+    """The fingerprint of before the endpoint's own name was in it; None where the name is not in it.
 
     Scores that are kept under it may be of any service of that kind.
     """
     return _fingerprint(endpoint, with_name=False) if _goes_by_its_own_name(endpoint) else None
 
 
-def sharers(endpoint: Endpoint, listed: Mapping[str, Endpoint]) -> tuple[str, ...]:
+def _sharers(endpoint: Endpoint, listed: Mapping[str, Endpoint]) -> tuple[str, ...]:
     """Names of the other ``listed`` endpoints that share their scores with this one, as the list asks for.
 
-    They are one service under several names, or state one revision for all. UserMistake where neither is so,
-    and yet their fingerprints are equal: one would be given scores of the other's.
+    They are one service under several names, or state the same revision. ``UserMistake`` where neither is so
+    and their fingerprints are equal all the same: one would be given the other's scores.
     """
     own = _fingerprint(endpoint)
     names = []
@@ -148,7 +165,7 @@ def sharers(endpoint: Endpoint, listed: Mapping[str, Endpoint]) -> tuple[str, ..
         try:
             equal = _fingerprint(other) == own
         except UserMistake:
-            # Its tokenizer is not here. That is for whoever names it, unless scores could go astray.
+            # Its tokenizer is not here. Only a run that names it must know, unless scores could be mixed up.
             if not asked_for:
                 raise
             continue

@@ -14,27 +14,28 @@ from assay.core.errors import ModelFault, Resumable
 from assay.core.progress import SILENT, Progress
 from assay.core.schema import Message, turn_positions
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.protocol import ModelSpec, Request, TurnScore
+from assay.rewards.protocol import Request, TurnScore
 from assay.rewards.remote.endpoints import ReadBlock, backend_class, key_of
 from assay.rewards.remote.replies import FAILED, REFUSED, UNREADABLE, Reply, Unreadable
 from assay.rewards.remote.transport import Caller, GivenUp, Traffic, Unanswered, http_client, status_text
 from assay.rewards.remote.wording import Unfit, Wording
+from assay.rewards.spec import ServedSpec
 
 T = TypeVar("T")
 
-#: What a service is asked before anything is spent on it, and to see whether it still answers.
+#: What a service is asked first, before anything is spent on it, and later to see whether it still answers.
 PROBE = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
-#: The other one, for telling a raw score from one that went through a sigmoid.
+#: A wrong answer, to see whether scores went through a sigmoid.
 WRONG_PROBE = (Message("user", "What is 1+1?"), Message("assistant", "bananas bananas 77 no"))
 
 _EXCERPT_CHARACTERS = 200
 
-#: So many turns one after the other without a score, and it is no longer the turns.
+#: After so many turns in a row without a score, the service is at fault, not the turns.
 MOST_WITHOUT_SCORES = 50
 
 
 class Backend(Protocol):
-    """One protocol: how a conversation is put, and how a reply is read."""
+    """One protocol: how a conversation is sent, and how a reply is read."""
 
     def __init__(self, endpoint: Endpoint, http: httpx2.AsyncClient, key: str | None) -> None: ...
 
@@ -56,16 +57,14 @@ class Service:
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: ServedSpec,
         *,
         read_block: ReadBlock | None = None,
         progress: Progress = SILENT,
     ) -> None:
-        if spec.endpoint is None:
-            raise ModelFault(f"model {spec.name} is no service")
         self.attributes = spec.attributes
         self.fingerprint = spec.fingerprint
-        self.endpoint: Endpoint = spec.endpoint
+        self.endpoint = spec.endpoint
         self.tokens_seen = 0
         """Tokens sent with success so far, counted or estimated."""
         self._without_scores = 0
@@ -109,7 +108,7 @@ class Service:
         return TurnScore(values)
 
     def _unscored(self, reason: str) -> TurnScore:
-        """The outcome of a turn that another day may have a score for; ``Resumable`` where all are so."""
+        """The outcome of a turn that may get a score another day; ``Resumable`` after too many in a row."""
         self._without_scores += 1
         if self._without_scores > MOST_WITHOUT_SCORES:
             raise Resumable(
@@ -120,10 +119,10 @@ class Service:
         return TurnScore(None, reason)
 
     async def probe(self) -> None:
-        """See that the service keeps its contract, with one short conversation. ModelFault if it does not.
+        """Check with one short conversation that the service gives scores; ``ModelFault`` where it does not.
 
-        Where every score of a scalar service lies between 0 and 1, it is asked for the very sigmoid that it
-        is otherwise told to leave out: if that changes nothing, it does not listen.
+        Every other request asks for scores without a sigmoid. Where all scores of a scalar service lie
+        between 0 and 1, it is asked for the sigmoid once: if that changes nothing, it ignores what is asked.
         """
         scores = await self._probed(PROBE)
         what_to_do = getattr(self._backend, "what_to_do_if_squashed", None)
@@ -187,9 +186,9 @@ class Service:
 
 
 class ServiceModel:
-    """A service behind the interface of a local model: for verifying it, and for a single score."""
+    """A service as a ``RewardModel``: opened, probed and closed by each ``score``."""
 
-    def __init__(self, spec: ModelSpec, *, read_block: ReadBlock | None = None) -> None:
+    def __init__(self, spec: ServedSpec, *, read_block: ReadBlock | None = None) -> None:
         self.attributes = spec.attributes
         self.fingerprint = spec.fingerprint
         self.tokens_seen = 0
@@ -218,11 +217,6 @@ class ServiceModel:
             outcomes = await gathered(all_of(request) for request in requests)
             self.tokens_seen += service.tokens_seen
             return outcomes
-
-
-def open_service(spec: ModelSpec) -> ServiceModel:
-    """The service, its key out of the environment."""
-    return ServiceModel(spec)
 
 
 async def gathered(work: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from assay.core.errors import ClusterFault, DeviceLost, StoreFault
-from assay.rewards.protocol import ModelSpec
+from assay.rewards.spec import LocalSpec
 from assay.score.shard import Fatal, Shard, ShardWork, score_shard
 from assay.storage.home import Home
 from assay.storage.stage import RunContext
@@ -46,7 +46,7 @@ class _Unwanted(Exception):
     """The run that asked for a shard has gone; there is nobody left to read this."""
 
 
-def score_or_leave(shard: Shard, model: ModelSpec, home: Home) -> ShardWork:
+def score_or_leave(shard: Shard, model: LocalSpec, home: Home) -> ShardWork:
     """``score_shard``, in a worker; left between two batches once the run that asked for it has gone.
 
     Dask cannot interrupt a thread: it only notes that a task under way was given up, by its run or by the
@@ -82,7 +82,7 @@ def score_or_leave(shard: Shard, model: ModelSpec, home: Home) -> ShardWork:
 def dispatch(
     client: Client,
     shards: Iterable[Shard],
-    model: ModelSpec,
+    model: LocalSpec,
     context: RunContext,
     *,
     done: Callable[[ShardWork | Fatal], None],

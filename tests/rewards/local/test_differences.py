@@ -13,10 +13,11 @@ import transformers
 
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import Conversation, Message, turn_positions
-from assay.rewards.catalog import catalog_model
+from assay.rewards.catalog import CATALOG, Entry
 from assay.rewards.local.model import LocalRewardModel
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request, TurnScore
-from assay.rewards.published import CATALOG, Entry
 from assay.rewards.rendering import Read, Renderer
 
 EXAMPLE = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
@@ -71,7 +72,7 @@ def assert_theirs(folder: str, outcomes: list[TurnScore], *, calls_tokenizer: bo
 
 
 def test_a_template_that_ends_in_padding_is_said_with_both_numbers(padded: str) -> None:
-    model = LocalRewardModel(catalog_model(padded))
+    model = LocalRewardModel(local_spec(padded))
     ((remark, settled_by),) = map(astuple, model.remarks)
     assert settled_by == "read_at"
     (ours,) = all_turns(model, EXAMPLE)
@@ -82,11 +83,11 @@ def test_a_template_that_ends_in_padding_is_said_with_both_numbers(padded: str) 
 
 
 def test_a_model_may_be_read_where_transformers_reads_it(padded: str) -> None:
-    model = LocalRewardModel(catalog_model(padded, read_at="transformers"))
+    model = LocalRewardModel(local_spec(padded, ModelOptions(read_at="transformers")))
     assert model.remarks == ()
     outcomes = all_turns(model, TALK)
     assert_theirs(padded, outcomes)
-    before = all_turns(LocalRewardModel(catalog_model(padded)), TALK)
+    before = all_turns(LocalRewardModel(local_spec(padded)), TALK)
     assert [one.tokens for one in outcomes] == [one.tokens for one in before]
     assert [one.values for one in outcomes] != [one.values for one in before]
 
@@ -97,11 +98,11 @@ def test_an_engine_that_reads_elsewhere_than_transformers_is_refused(
     at_the_last = lambda self, turn, shown, gate: Read(turn, len(shown) - 1, gate)  # noqa: E731
     monkeypatch.setattr(Renderer, "_read", at_the_last)
     with pytest.raises(ModelFault, match="--read-at transformers: this engine reads"):
-        LocalRewardModel(catalog_model(padded, read_at="transformers"))
+        LocalRewardModel(local_spec(padded, ModelOptions(read_at="transformers")))
 
 
 def test_a_tokenizer_that_begins_a_text_is_said_with_both_numbers(begun: str) -> None:
-    model = LocalRewardModel(catalog_model(begun))
+    model = LocalRewardModel(local_spec(begun))
     ((remark, settled_by),) = map(astuple, model.remarks)
     assert settled_by == "add_bos"
     assert "puts '<|begin|>' before a text" in remark
@@ -111,7 +112,7 @@ def test_a_tokenizer_that_begins_a_text_is_said_with_both_numbers(begun: str) ->
 
 
 def test_a_conversation_may_begin_as_its_tokenizer_begins_a_text(begun: str) -> None:
-    model = LocalRewardModel(catalog_model(begun, add_bos=True))
+    model = LocalRewardModel(local_spec(begun, ModelOptions(add_bos=True)))
     assert model.remarks == ()
     assert_theirs(begun, all_turns(model, TALK), calls_tokenizer=True)
     # A token of control that a message imitates is found as before.
@@ -123,10 +124,10 @@ def test_a_conversation_may_begin_as_its_tokenizer_begins_a_text(begun: str) -> 
 
 def test_what_the_template_begins_with_is_not_doubled(tmp_path: Path) -> None:
     folder = Path(families.classifier(tmp_path / "model", "llama3").spec.folder)
-    before = all_turns(LocalRewardModel(catalog_model(str(folder))), TALK)
+    before = all_turns(LocalRewardModel(local_spec(str(folder))), TALK)
     families.with_second_bos(folder)
     for add_bos in (None, True):
-        model = LocalRewardModel(catalog_model(str(folder), add_bos=add_bos))
+        model = LocalRewardModel(local_spec(str(folder), ModelOptions(add_bos=add_bos)))
         assert model.remarks == ()
         assert [one.values for one in all_turns(model, TALK)] == [one.values for one in before]
 
@@ -140,9 +141,11 @@ def test_every_family_with_a_template_may_begin_so(
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     spec = families.FAMILIES[family](tmp_path / "model", "chatml").spec
     families.with_second_bos(Path(spec.folder))
-    options = {"family": family} if spec.family_named else {}
+    named = family if spec.family_named else None
     plain, with_bos = (
-        LocalRewardModel(catalog_model(spec.folder, loading=families.TRUSTED, add_bos=add_bos, **options))  # type: ignore[arg-type]
+        LocalRewardModel(
+            local_spec(spec.folder, ModelOptions(add_bos=add_bos, family=named), families.TRUSTED)
+        )
         for add_bos in (None, True)
     )
     assert len(plain.remarks) == 1
@@ -156,21 +159,21 @@ def test_every_family_with_a_template_may_begin_so(
 
 def test_what_is_chosen_is_in_the_fingerprint_where_it_changes_what_is_read(padded: str, begun: str) -> None:
     for folder in (padded, begun):
-        plain = catalog_model(folder).fingerprint
-        assert catalog_model(folder, read_at="last-token", add_bos=False).fingerprint == plain
-        assert catalog_model(folder, read_at="transformers").fingerprint != plain
-        assert catalog_model(folder, add_bos=True).fingerprint != plain
-    assert LocalRewardModel(catalog_model(padded, read_at="last-token")).remarks == ()
-    assert LocalRewardModel(catalog_model(begun, add_bos=False)).remarks == ()
+        plain = local_spec(folder).fingerprint
+        assert local_spec(folder, ModelOptions(read_at="last-token", add_bos=False)).fingerprint == plain
+        assert local_spec(folder, ModelOptions(read_at="transformers")).fingerprint != plain
+        assert local_spec(folder, ModelOptions(add_bos=True)).fingerprint != plain
+    assert LocalRewardModel(local_spec(padded, ModelOptions(read_at="last-token"))).remarks == ()
+    assert LocalRewardModel(local_spec(begun, ModelOptions(add_bos=False))).remarks == ()
 
 
 def test_what_a_published_model_is_read_by_can_be_overridden(
     begun: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CATALOG, "published", Entry(begun, add_bos=True))
-    assert catalog_model("published").add_bos is True
-    assert catalog_model("published").fingerprint == catalog_model(begun, add_bos=True).fingerprint
-    assert catalog_model("published", add_bos=False).add_bos is False
+    assert local_spec("published").add_bos is True
+    assert local_spec("published").fingerprint == local_spec(begun, ModelOptions(add_bos=True)).fingerprint
+    assert local_spec("published", ModelOptions(add_bos=False)).add_bos is False
 
 
 def test_cards_that_call_their_tokenizer_are_read_so() -> None:
@@ -184,8 +187,8 @@ def test_cards_that_call_their_tokenizer_are_read_so() -> None:
 def test_ways_that_a_family_does_not_have_are_refused(tmp_path: Path) -> None:
     pair = families.pair(tmp_path / "pair").spec.folder
     with pytest.raises(UserMistake, match="--add-bos: is for models that a chat template renders for"):
-        catalog_model(pair, add_bos=True)
+        local_spec(pair, ModelOptions(add_bos=True))
     with pytest.raises(UserMistake, match="--read-at transformers: is for the family sequence-class"):
-        catalog_model(pair, read_at="transformers")
+        local_spec(pair, ModelOptions(read_at="transformers"))
     with pytest.raises(UserMistake, match="--read-at first: choose one of last-token, transformers"):
-        catalog_model(pair, read_at="first")
+        local_spec(pair, ModelOptions(read_at="first"))

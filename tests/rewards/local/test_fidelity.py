@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from assay.core.schema import Conversation, Message, turn_positions
 from assay.rewards.local.model import LocalRewardModel
+from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request, TurnScore
 
 pytestmark = pytest.mark.slow
@@ -92,7 +93,7 @@ def model_and_card(
         stripping=stripping,
     )
     torch.set_num_threads(1)
-    return LocalRewardModel(tiny.spec(folder, family=family)), Card(str(folder), family)
+    return LocalRewardModel(tiny.spec(folder, ModelOptions(family=family))), Card(str(folder), family)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

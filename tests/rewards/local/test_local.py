@@ -17,9 +17,10 @@ from planted import Bomb
 
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import Conversation, Message, turn_positions
-from assay.rewards.catalog import catalog_model
 from assay.rewards.local.model import LocalRewardModel, open_model
 from assay.rewards.local.network import Network
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request, TurnScore
 
 
@@ -101,7 +102,7 @@ def test_turns_before_the_limit_are_scored_though_later_ones_are_too_long(model:
 
 
 def test_left_truncation_keeps_the_last_tokens_and_tells_how_many_are_gone(folder: Path) -> None:
-    spec = tiny.spec(folder, over_length="left-truncate")
+    spec = tiny.spec(folder, ModelOptions(over_length="left-truncate"))
     model = LocalRewardModel(spec)
     assert spec.fingerprint != tiny.spec(folder).fingerprint
     conversation = talk("Hi", "Hello", "Tell me all", "word " * 200)
@@ -241,7 +242,7 @@ def test_an_unknown_model_is_refused_with_a_way_on(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserMistake, match=words):
-        catalog_model(name)
+        local_spec(name)
 
 
 def test_a_pickle_is_never_loaded(folder: Path, tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_a_pickle_is_never_loaded(folder: Path, tmp_path: Path) -> None:
     bomb = b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR."
     (target / "pytorch_model.bin").write_bytes(bomb)
     with pytest.raises(UserMistake, match=r"no \*\.safetensors"):
-        catalog_model(str(target))
+        local_spec(str(target))
     assert not (tmp_path / "ran").exists()
 
 
@@ -274,7 +275,7 @@ def test_pickles_beside_the_weights_are_not_looked_at(
     ):
         (planted / name).write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
     asked = [whole(talk("a question", "an answer"))]
-    assert LocalRewardModel(catalog_model(str(planted))).score(asked) == model.score(asked)
+    assert LocalRewardModel(local_spec(str(planted))).score(asked) == model.score(asked)
     assert not (tmp_path / "ran").exists()
 
 
@@ -291,7 +292,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused(folder: Path, tmp_path: Pat
         index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(tensors, "pytorch_model.bin")}
         (planted / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises((ModelFault, UserMistake), match=r"no whole safetensors|names 'pytorch_model\.bin'"):
-        LocalRewardModel(catalog_model(str(planted)))
+        LocalRewardModel(local_spec(str(planted)))
     assert not (tmp_path / "ran").exists()
 
 
@@ -301,7 +302,7 @@ def test_an_index_names_weights_beside_it_and_nowhere_else(folder: Path, tmp_pat
     index = {"metadata": {}, "weight_map": {"score.weight": named}}
     (planted / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserMistake, match=r"none but \*\.safetensors beside it are loaded"):
-        catalog_model(str(planted))
+        local_spec(str(planted))
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -314,7 +315,7 @@ def test_code_that_a_tokenizer_brings_does_not_run(folder: Path, tmp_path: Path,
         config["tokenizer_class"] = "Mine"
     (planted / "tokenizer_config.json").write_text(json.dumps(config))
     with nullcontext() if known else suppress(ModelFault):
-        LocalRewardModel(catalog_model(str(planted)))
+        LocalRewardModel(local_spec(str(planted)))
     assert not (tmp_path / "ran").exists()
 
 
@@ -324,7 +325,7 @@ def test_a_chat_template_cannot_leave_its_sandbox(folder: Path, tmp_path: Path) 
     reach = f"{{{{ cycler.__init__.__globals__.os.system('touch {tmp_path / 'ran'}') }}}}"
     (planted / "chat_template.jinja").write_text(reach + template)
     with pytest.raises(UserMistake, match=r"its chat template refuses .*'__init__' .* is unsafe"):
-        catalog_model(str(planted))
+        local_spec(str(planted))
     assert not (tmp_path / "ran").exists()
 
 
@@ -333,19 +334,19 @@ def test_the_fingerprint_changes_with_whatever_changes_a_score(
     folder: Path, tmp_path: Path, changed: str
 ) -> None:
     copy = copied(folder, tmp_path / "copy")
-    assert catalog_model(str(copy)).fingerprint == catalog_model(str(folder)).fingerprint, "not of its place"
+    assert local_spec(str(copy)).fingerprint == local_spec(str(folder)).fingerprint, "not of its place"
     content = (copy / changed).read_bytes()
     (copy / changed).write_bytes(content.replace(b"\n", b"\n ", 1) if b"\n" in content else content + b" ")
-    assert catalog_model(str(copy)).fingerprint != catalog_model(str(folder)).fingerprint
+    assert local_spec(str(copy)).fingerprint != local_spec(str(folder)).fingerprint
 
 
 def test_digests_of_weights_are_kept_by_size_and_time(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "digests.json"
-    first = catalog_model(str(folder), digest_cache=cache)
+    first = local_spec(str(folder), digest_cache=cache)
     (stamp,) = json.loads(cache.read_text())["digests of weights"]
     assert "model.safetensors" in stamp
     cache.write_text("not json")
-    assert catalog_model(str(folder), digest_cache=cache).fingerprint == first.fingerprint
+    assert local_spec(str(folder), digest_cache=cache).fingerprint == first.fingerprint
 
 
 def test_outputs_without_names_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -354,7 +355,7 @@ def test_outputs_without_names_are_refused(folder: Path, tmp_path: Path) -> None
     config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1"}
     (target / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserMistake, match="names them LABEL_0, LABEL_1"):
-        catalog_model(str(target))
+        local_spec(str(target))
 
 
 def test_a_tokenizer_saved_padding_and_cutting_does_neither_here(folder: Path, tmp_path: Path) -> None:
@@ -457,7 +458,7 @@ def test_a_position_embedding_that_changes_with_the_length_is_refused_beyond_it(
     (target / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelFault, match="--max-tokens 64 keeps below that"):
         LocalRewardModel(tiny.spec(target))
-    below = LocalRewardModel(catalog_model(str(target), max_tokens=64))
+    below = LocalRewardModel(local_spec(str(target), ModelOptions(max_tokens=64)))
     short, long = whole(talk("Hi", "Hello")), whole(talk("Tell me", "word " * 5))
     ((alone,),) = below.score([short])
     assert alone.values == pytest.approx(below.score([short, long])[0][0].values, rel=1e-5, abs=1e-5)

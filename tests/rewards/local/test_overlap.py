@@ -22,7 +22,8 @@ from handmade import Record
 from assay.core.schema import Message
 from assay.rewards.local import continuing
 from assay.rewards.local.model import LocalRewardModel
-from assay.rewards.protocol import ModelSpec, Request
+from assay.rewards.protocol import Request
+from assay.rewards.spec import LocalSpec
 from assay.score import plan, scoring
 from assay.score.shard import score_shard
 from assay.score.store import ScoreStore
@@ -160,7 +161,7 @@ class Counted(fakes.Fake):
     most = 0
     made = 0
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: LocalSpec) -> None:
         super().__init__(spec)
         gc.collect()
         Counted.open.add(self)

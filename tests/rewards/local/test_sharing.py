@@ -22,6 +22,7 @@ from assay.rewards.local.batching import Outcome, TokenBudget
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.local.opening import Sharing
 from assay.rewards.local.sharing import Shared
+from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request, TurnScore
 
 TOLERANCE = 1e-5
@@ -163,7 +164,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tiny.reward_model(
         tmp_path_factory.mktemp("model"), template=template, family=family, max_tokens=4096
     )
-    return LocalRewardModel(tiny.spec(folder, family=family))
+    return LocalRewardModel(tiny.spec(folder, ModelOptions(family=family)))
 
 
 def assert_as_whole(

@@ -13,8 +13,9 @@ import torch
 
 from assay.core.errors import ModelFault
 from assay.core.schema import Message
-from assay.rewards.catalog import catalog_model
 from assay.rewards.local.model import LocalRewardModel
+from assay.rewards.local_spec import local_spec
+from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request
 
 TALK = Request((Message("user", "Hi"), Message("assistant", "Hello.")), (0,))
@@ -36,8 +37,8 @@ def with_tensors(folder: Path, **more: torch.Tensor) -> None:
     )
 
 
-def opened(folder: Path, **options: str) -> LocalRewardModel:
-    return LocalRewardModel(catalog_model(str(folder), loading=families.TRUSTED, **options))  # type: ignore[arg-type]
+def opened(folder: Path, family: str | None = None) -> LocalRewardModel:
+    return LocalRewardModel(local_spec(str(folder), ModelOptions(family=family), families.TRUSTED))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import TurnScore
 from assay.rewards.remote import service as service_module
 from assay.rewards.remote.addresses import why_refused, why_url_refused
-from assay.rewards.remote.endpoints import spec_of
+from assay.rewards.remote.endpoints import served_spec
 from assay.rewards.remote.pacing import Pace, Slots
 from assay.rewards.remote.replies import Reply
 from assay.rewards.remote.service import Service
@@ -42,7 +42,7 @@ def server() -> Iterator[Server]:
 def rate(endpoint: Endpoint, said: list[str] | None = None) -> TurnScore:
     async def rated_once() -> TurnScore:
         async with Service(
-            spec_of(endpoint), progress=Heard((said if said is not None else []).append)
+            served_spec(endpoint), progress=Heard((said if said is not None else []).append)
         ) as service:
             return await service.rate(TALK)
 
@@ -164,7 +164,7 @@ def test_a_limit_holds_up_every_turn_and_not_the_limited_one_alone(server: Serve
     server.answer = answer
 
     async def some() -> None:
-        async with Service(spec_of(services.endpoint(server.url, in_flight=4))) as service:
+        async with Service(served_spec(services.endpoint(server.url, in_flight=4))) as service:
             await service.rate(TALK)
             await asyncio.gather(*[service.rate((*TALK, Message("assistant", str(n)))) for n in range(4)])
 
@@ -331,7 +331,7 @@ def test_a_redirect_is_told_and_not_followed(server: Server, kind: str, status: 
 
 def test_the_probe_is_what_is_sent_first_and_holds_nothing_of_the_data(server: Server) -> None:
     async def probed() -> None:
-        async with Service(spec_of(services.endpoint(server.url))) as service:
+        async with Service(served_spec(services.endpoint(server.url))) as service:
             await service.probe()
 
     asyncio.run(probed())
@@ -346,7 +346,7 @@ def test_a_probe_that_fails_says_what_came_back_and_what_to_do(
     server.answer = lambda asked: as_json({"detail": "no such model for CANARY-KEY"}, 422)
 
     async def probed() -> None:
-        async with Service(spec_of(services.endpoint(server.url, key_variable="A_KEY"))) as service:
+        async with Service(served_spec(services.endpoint(server.url, key_variable="A_KEY"))) as service:
             await service.probe()
 
     with pytest.raises(ModelFault) as refused:

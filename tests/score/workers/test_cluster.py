@@ -17,6 +17,7 @@ import transformers
 from stages import Heard
 
 from assay.core.errors import ClusterFault
+from assay.rewards.options import ModelOptions
 from assay.rewards.weights import weights_bytes
 from assay.score.workers import cluster
 from assay.score.workers.cluster import ClusterOptions, connected
@@ -170,7 +171,7 @@ def test_a_models_size_is_told_in_the_precision_that_it_is_computed_in(tmp_path:
     loaded = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
     values = sum(parameter.numel() for parameter in loaded.parameters())
     assert weights_bytes(tiny.spec(folder)) == 4 * values
-    assert weights_bytes(tiny.spec(folder, dtype="bfloat16")) == 2 * values
+    assert weights_bytes(tiny.spec(folder, ModelOptions(dtype="bfloat16"))) == 2 * values
 
 
 def test_weights_of_several_files_are_added_up_and_what_is_none_counts_nothing(tmp_path: Path) -> None:

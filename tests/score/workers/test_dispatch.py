@@ -16,7 +16,8 @@ import tiny
 from distributed import Client, LocalCluster
 from handmade import Record
 
-from assay.rewards.protocol import EXPECTS_CUDA, ModelSpec
+from assay.rewards.protocol import EXPECTS_CUDA
+from assay.rewards.spec import LocalSpec
 from assay.score import plan
 from assay.score.scoring import ScoringWork
 from assay.score.shard import Shard, score_shard
@@ -76,7 +77,7 @@ class Enough(Exception):
 
 
 def score(
-    records: Converted, model: ModelSpec, home: Home, address: str, **options: object
+    records: Converted, model: LocalSpec, home: Home, address: str, **options: object
 ) -> tuple[Scored, ScoringWork]:
     cluster = ClusterOptions(scheduler_address=address)
     return stages.score(records, model, home=home, cluster=cluster, **options)  # type: ignore[arg-type]
@@ -88,7 +89,7 @@ def started(function: Callable[..., object], *arguments: object) -> multiprocess
     return child
 
 
-def segments(home: Home, model: ModelSpec) -> list[Path]:
+def segments(home: Home, model: LocalSpec) -> list[Path]:
     """What that model's part of the store holds besides its lock, temporary files and all."""
     return [path for path in (home.scores / model.fingerprint).iterdir() if path.name != ".lock"]
 
@@ -132,7 +133,7 @@ def test_two_runs_on_one_scheduler_get_each_its_own_scores(
         assert len(fakes.calls(Path(model.folder))) == 12
 
 
-def _scored_in_shards(records: Converted, model: ModelSpec, home: Home, address: str) -> None:
+def _scored_in_shards(records: Converted, model: LocalSpec, home: Home, address: str) -> None:
     _, work = score(records, model, home, address, shard_tokens=30)
     # A shard of the other run, taken for one of this run, would be counted here and scored by nobody.
     assert work.turns_scored == 12

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from stages import Heard
 
 from assay.core.errors import ClusterFault, DeviceLost, UserMistake
-from assay.rewards.protocol import EXPECTS_CUDA, ModelSpec, Request, TurnScore
+from assay.rewards.protocol import EXPECTS_CUDA, Request, TurnScore
+from assay.rewards.spec import LocalSpec
 from assay.score.workers import cluster, gpus
 from assay.score.workers.cluster import ClusterOptions, connected
 from assay.score.workers.environment import usable_cores
@@ -232,7 +233,7 @@ def test_gpus_without_the_packages_for_them_are_told(monkeypatch: pytest.MonkeyP
 class Breaking(fakes.Fake):
     """Loses its device at a text that says so, once, or every time where that says ``always``."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: LocalSpec) -> None:
         super().__init__(spec)
         self._broken = Path(spec.folder) / "broken"
         self._lost = False
@@ -247,7 +248,7 @@ class Breaking(fakes.Fake):
         return super().score(requests)
 
 
-def broken_model(folder: Path) -> ModelSpec:
+def broken_model(folder: Path) -> LocalSpec:
     import dataclasses
 
     return dataclasses.replace(fakes.spec(folder), opener="test_gpus:Breaking")
