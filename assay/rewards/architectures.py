@@ -1,4 +1,4 @@
-"""How a model is read, told from the name of its architecture, or by a person where that does not tell."""
+"""How a model is read: its architecture's name shows it, or else a person says it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from assay.rewards.families import (
     WITHOUT_TRANSFORM,
 )
 
-#: What the scale of HelpSteer's five is documented for.
+#: The models for which the scale of HelpSteer's five is documented.
 _ARMORM = "ForRewardModelWithGating"
 
 #: How an architecture's name ends → its family; the first that fits.
@@ -46,25 +46,25 @@ def architectures_of(config: Mapping[str, Any]) -> list[str]:
 def family_of(
     name: str, folder: Path, config: Mapping[str, Any], published: str | None, named: str | None
 ) -> tuple[str, bool]:
-    """How the model is read, and whether it is so because a person ``named`` it.
+    """The family of the model, and whether it is known only because a person ``named`` it.
 
-    ``published`` is what the catalog knows of it. ``UserMistake`` where nobody says how, or two disagree.
+    ``published`` is the catalog's. ``UserMistake`` where nobody says which it is, or two disagree.
     """
     architectures = architectures_of(config)
-    told = published or _told_by(architectures)
-    if told is not None and named in (None, told):
-        return told, False
-    if told is not None:
+    known = published or _shown_by(architectures)
+    if known is not None and named in (None, known):
+        return known, False
+    if known is not None:
         source = "as the catalog has it" if published else f"as its architecture says ({architectures[0]})"
-        raise UserMistake(f"--family {named}: model {name} is of the family {told}, {source}; leave it out")
+        raise UserMistake(f"--family {named}: model {name} is of the family {known}, {source}; leave it out")
     is_causal = any(one.endswith("ForCausalLM") for one in architectures)
     if named == FIRST_TOKEN_LOGIT and is_causal and not not_read.has_value_head(folder):
         return FIRST_TOKEN_LOGIT, True
     raise not_read.why_not(name, folder, architectures, named=named)
 
 
-def _told_by(architectures: Sequence[str]) -> str | None:
-    """The family that the architecture's name tells; None where it tells none."""
+def _shown_by(architectures: Sequence[str]) -> str | None:
+    """The family that the architecture's name shows; None where it shows none."""
     for ending, family in _FAMILY_BY_ENDING:
         if any(architecture.endswith(ending) for architecture in architectures):
             return family

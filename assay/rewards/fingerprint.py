@@ -1,8 +1,8 @@
 """The fingerprint of a model in a folder: it changes with whatever could change a score.
 
 It covers the weights, the tokenizer, the template and the settings as files, how the model is read, and
-the versions of the libraries that render and tokenize (major and minor: a patch mends, and to pay for every
-score again after each would be worse). It covers no secret, no address, and not where the folder lies.
+the versions of the libraries that render and tokenize (major and minor: a patch only mends, and paying for
+every score again after each would be worse). It covers no secret, no address, and not where the folder lies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from assay.rewards.families import AS_TRANSFORMERS
 from assay.storage.private import make_private, opener
 from assay.storage.sealed import Altered, sealed_json, unsealed
 
-#: Counted up whenever the engine would give the same conversation another score, or tell more of it.
+#: Counted up whenever the engine would give the same conversation another score, or report more of it.
 ENGINE_VERSION = 3
 
 #: Files that a score depends on. Weights are safetensors alone: a pickle could run anything.
@@ -58,8 +58,8 @@ def fingerprint(
 ) -> str:
     """32 hex digits for the model that is in ``folder`` now, read in this way.
 
-    ``read_at`` and ``add_bos`` are in it only where they change what is read, so that all other models keep
-    the fingerprint that they had before there was a choice.
+    ``read_at`` and ``add_bos`` are in it only where they change what is read: all other models keep the
+    fingerprint that they had before there was a choice.
     ``digest_cache``: a JSON file in which digests of weights are kept by place, size and time.
     """
     versions = (metadata.version(name).split(".")[:2] for name in _RENDERING_LIBRARIES)

@@ -1,4 +1,4 @@
-"""Models that are not read here: what each is, told from the files in its folder, and the way on."""
+"""Models that are not read here: what each is, as its files show, and what to do instead."""
 
 from __future__ import annotations
 
@@ -93,22 +93,22 @@ def check_head(name: str, folder: Path, family: str) -> None:
 def why_not(
     name: str, folder: Path, architectures: Sequence[str], *, named: str | None = None
 ) -> UserMistake:
-    """What to say of a model whose architecture does not tell how a score is read.
+    """The refusal of a model whose architecture does not show how a score is read.
 
-    ``named``: the family that was asked for in vain.
+    ``named``: the family that was asked for, and does not fit.
     """
-    told = ", ".join(architectures) or "not named"
+    shown = ", ".join(architectures) or "not named"
     asked = f"--family {named}: " if named else ""
     value_head = _value_head(folder)
     if value_head is not None:
         return UserMistake(
             f"{asked}model {name}: {value_head} is the value head of a reward model that LLaMA-Factory or "
-            f"TRL trained (its architecture is {told}), and such heads are not read here yet. Where its bias "
-            "is 0, save the model as a *ForSequenceClassification with that head as its score.weight"
+            f"TRL trained (its architecture is {shown}), and such heads are not read here yet. Where its "
+            "bias is 0, save the model as a *ForSequenceClassification with that head as its score.weight"
         )
     if any(one.endswith("ForCausalLM") for one in architectures):
         return UserMistake(
-            f"{asked}model {name}: its architecture is {told}, and no head in its folder gives a score. "
+            f"{asked}model {name}: its architecture is {shown}, and no head in its folder gives a score. "
             "Mostly that is a chat model, a generative reward model (a judge, which writes its verdict) or a "
             "process reward model (which marks steps by tokens), and none of them is read here. If its card "
             "reads the logit of vocabulary id 0, as those of Llama-3.x-Nemotron-70B-Reward do, say "
@@ -116,9 +116,9 @@ def why_not(
         )
     for kind in _KINDS:
         if any(one.endswith(kind.ending) for one in architectures):
-            return UserMistake(f"{asked}model {name}: its architecture is {told}: {kind.what}")
+            return UserMistake(f"{asked}model {name}: its architecture is {shown}: {kind.what}")
     return UserMistake(
-        f"{asked}model {name}: its architecture is {told}; a reward model here is a "
+        f"{asked}model {name}: its architecture is {shown}; a reward model here is a "
         "*ForSequenceClassification, one of ArmoRM's, QRM's or URM's, or an InternLM2ForRewardModel"
     )
 

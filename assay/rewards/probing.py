@@ -1,9 +1,9 @@
-"""Which messages a chat template shows, seen by having it write conversations of which every word is known.
+"""Which messages a chat template shows: it writes conversations of which every word is known.
 
 A score of a text that the model never saw is a number about something else. A template that leaves out what
-a user or the assistant says is no template of a reward model for such rows. One that leaves out system
-messages, tool results, or messages in unusual places scores all other conversations rightly: the former are
-marked (``schema.UNSEEN_TEXT``).
+a user or the assistant says is refused. One that leaves out system messages, tool results, or messages in
+unusual places is right for all other conversations; those that hold such messages are marked
+(``schema.UNSEEN_TEXT``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from assay.core.errors import UserMistake
 from assay.core.schema import Message
 from assay.rewards.templates import ChatTemplate, Refused, template_in
 
-#: Words of a message: 8,000 characters, so that a template which cuts texts below that is seen.
+#: Words of a message. They make 8,000 characters: a template that cuts shorter texts is found out.
 _WORDS = 1000
 _WORD = re.compile(r"q[a-z]\d{4}z")
 
@@ -40,7 +40,7 @@ class _Kind:
     """Messages that a template may leave out though it shows the others."""
 
     name: str
-    """In the plural, as a person is told."""
+    """In the plural, as a person reads it."""
     roles: tuple[str, ...]
     """A conversation with one."""
     is_at: Callable[[Sequence[str], int], bool]

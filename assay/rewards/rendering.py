@@ -91,10 +91,10 @@ class TemplateRefusal(Exception):
 class Renderer:
     """Renders requests for one tokenizer and its chat template.
 
-    With ``appended_token_id`` that token follows every turn and the score is read there; as no longer
-    conversation holds it, each turn then has a pass of its own. With ``gated``, a read also tells where
-    the turn's header is: the tokens that the template writes between a question and its answer, found
-    at their last occurrence, as ArmoRM's and QRM's own code looks for them.
+    With ``appended_token_id`` that token follows every turn and the score is read there. No longer
+    conversation holds it, so each turn then has a pass of its own. With ``gated``, a read also has the place
+    of the turn's header: the tokens that the template writes between a question and its answer, at their last
+    occurrence, where ArmoRM's and QRM's own code looks for them.
     """
 
     def __init__(
@@ -118,9 +118,10 @@ class Renderer:
         self._tokenizer = tokenizer
         self._backend = _unhindered(tokenizer)
         self.vocabulary: int | None = None
-        """Token ids that the model has states for; where it is known, a turn with another one is refused."""
+        """How many token ids the model has states for, where that is known: a turn with a larger id is
+        refused."""
         self.passed_over: int | None = None
-        """A token at which no turn is read that ends in it: the last one before is read."""
+        """A token at which no turn is read: one that ends in it is read at the last other token before."""
         self.tokenizers_bos, self._put_behind = _put_around(self._backend)
         self.adds_bos = False
         """Whether every conversation begins with that, because its template writes none."""
@@ -257,8 +258,8 @@ class Renderer:
     def _certified_cut(self, prefix: str, whole: str, encoding: Any) -> int | None:
         """How many tokens of ``whole`` are exactly the tokens of ``prefix``; None if that is not certain.
 
-        Added tokens split a text before anything else looks at it, so a cut on the edge of one divides
-        the work of the tokenizer into two parts that know nothing of each other.
+        A tokenizer splits a text at added tokens first. So at a cut on the edge of one, the tokens before do
+        not depend on the text behind.
         """
         if not whole.startswith(prefix):
             return None
@@ -479,5 +480,5 @@ def _as_pair(messages: Conversation, turn: int) -> tuple[str, str]:
     before = messages[:position]
     if len(before) == 1:
         return before[0].content, messages[position].content
-    told = "\n".join(f"{message.role.capitalize()}: {message.content}" for message in before)
-    return told, messages[position].content
+    dialogue = "\n".join(f"{message.role.capitalize()}: {message.content}" for message in before)
+    return dialogue, messages[position].content

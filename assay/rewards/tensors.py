@@ -1,4 +1,4 @@
-"""The tensors that lie in a model's folder, told from the headers of its files without loading one."""
+"""The tensors that lie in a model's folder, read from the headers of its files without loading one."""
 
 from __future__ import annotations
 

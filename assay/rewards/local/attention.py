@@ -6,7 +6,7 @@ import torch
 
 
 def use_cudnn(use: bool) -> None:
-    """Let torch choose cuDNN's attention in this process, or keep it from it.
+    """Let torch choose cuDNN's attention in this process, or forbid it.
 
     On Hopper and later torch prefers it (aten/src/ATen/native/transformers/cuda/sdp_utils.cpp). It makes a
     plan for every new shape, which others measured at 23 to 37 ms of the host's time, keeps each for as

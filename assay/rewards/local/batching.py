@@ -55,13 +55,13 @@ def budgeted(
 
 
 class TokenBudget:
-    """How many budgeted tokens a batch may hold; shrinks when the device says no, and stays small."""
+    """How many budgeted tokens a batch may hold; shrinks when memory runs out, and stays small."""
 
     def __init__(self, max_tokens: int, busy_tokens: int | None = None) -> None:
         self.max_tokens = max_tokens
         self.busy_tokens = busy_tokens
-        """Tokens that keep the device busy for longer than a pass takes to be launched; a pass with fewer is
-        rather padded than left as it is. None for a device on which that takes no time: there no pass is too
+        """Tokens that keep the device busy for longer than a pass takes to launch; a pass with fewer is
+        padded to have more rows. None for a device that launches a pass in no time: there no pass is too
         small, and batches, which are small anyway, are filled up to their budget."""
 
     @property

@@ -1,4 +1,4 @@
-"""Hidden states of sequences that continue a beginning whose keys and values are at hand."""
+"""Hidden states of sequences that continue a beginning whose keys and values are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers.cache_utils import Cache, DynamicLayer
 
-#: Attention that takes the additive mask which tells a row's own beginning from padding.
+#: Attention that takes an additive mask, which hides the padding behind a row's own beginning.
 _MASKED_ATTENTION = frozenset({"sdpa", "eager"})
 
 #: Rotary embeddings whose angles depend on how long the whole sequence is: a beginning alone gets others.
@@ -17,9 +17,9 @@ _LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 
 
 def why_not(backbone: Any) -> str | None:
-    """The reason why a beginning cannot be continued in this model, None if nothing speaks against it.
+    """The reason why a beginning cannot be continued in this model; None where there is none.
 
-    Whether the states then come out right is for the caller to try.
+    The caller still has to try whether the states come out right.
     """
     config = backbone.config.get_text_config()
     if getattr(config, "_attn_implementation", None) not in _MASKED_ATTENTION:

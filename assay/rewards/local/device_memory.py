@@ -1,4 +1,4 @@
-"""Memory of a device that a model had, for other processes."""
+"""Memory of a device that torch keeps after a model is gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def give_back() -> None:
-    """Leave to others what models that nobody holds any more had: torch would keep it for the next one."""
+    """Free the device memory of models that nobody holds any more: torch would keep it for the next one."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

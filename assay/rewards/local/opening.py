@@ -1,4 +1,4 @@
-"""What a loaded model must stand before any of its scores is believed."""
+"""Checks that a loaded model must pass before any of its scores is used."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Sharing(NamedTuple):
 
 
 def check_positions(network: Network) -> None:
-    """Raise ``ModelFault`` where a longer neighbour, or a later turn, would move a turn's positions.
+    """Raise ``ModelFault`` where a longer neighbour, or a later turn, would change a turn's positions.
 
-    Such an embedding keeps its angles up to the length that it was stretched from.
+    Such an embedding keeps its angles up to the length that it was trained at, before it was stretched.
     """
     config = network.text_config
     rope = continuing.length_dependent_rope(config)
@@ -45,11 +45,11 @@ def check_positions(network: Network) -> None:
 
 @torch.inference_mode()
 def check_against_transformers(network: Network) -> None:
-    """Compare with the model's own forward pass, and see that no score depends on what stands after it.
+    """Raise ``ModelFault`` where this engine would not give the numbers that the model's card means.
 
-    Raises ``ModelFault`` where this engine would not give the numbers that the model's card means. A
-    model whose head is built from weights has no forward pass of its own that may run; tests hold the head
-    to its card.
+    It is compared with the model's own forward pass, and no score may depend on what follows its turn. A
+    model whose head is built from weights has no forward pass of its own that may run; tests compare that
+    head with its card.
     """
     ids = _ids_to_check_with(network)
     half = ids.shape[1] // 2
@@ -57,12 +57,12 @@ def check_against_transformers(network: Network) -> None:
     hidden = network.hidden(ids, network.all_seen(ids))
     ours = network.read(hidden[:, position], hidden[:, half])
     if ours.shape[1] != len(network.spec.attributes):
-        raise _not_as_told(network, ours)
+        raise _unexpected_outputs(network, ours)
     theirs = heads.own_call(network.spec.family, network.model, ids)
     if theirs is not None:
         theirs = theirs.float()
         if ours.shape != theirs.shape:
-            raise _not_as_told(network, theirs)
+            raise _unexpected_outputs(network, theirs)
         if not agree(network, ours, theirs):
             raise ModelFault(
                 f"model {network.spec.name}: this engine reads {ours.tolist()} where transformers itself "
@@ -82,7 +82,7 @@ def check_against_transformers(network: Network) -> None:
 
 @torch.inference_mode()
 def sharing(network: Network) -> Sharing:
-    """Whether beginnings are shared: not by every kind of model, and not where scores come out otherwise.
+    """Whether beginnings are shared: not with every kind of model, and not where that changes scores.
 
     Tries two beginnings of unequal length in one batch, and rests of unequal length behind them.
     """
@@ -120,7 +120,7 @@ def _ids_to_check_with(network: Network) -> torch.Tensor:
     return network.on_device(ids[None])
 
 
-def _not_as_told(network: Network, numbers: torch.Tensor) -> ModelFault:
+def _unexpected_outputs(network: Network, numbers: torch.Tensor) -> ModelFault:
     spec = network.spec
     return ModelFault(
         f"model {spec.name}: it gives {numbers.shape[-1]} numbers, {len(spec.attributes)} are "
@@ -133,6 +133,6 @@ def agree(network: Network, ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     # A model that is spread over devices brings the output of its own forward pass back to the first.
     theirs = theirs.to(ours.device)
     if not (ours.isfinite().all() and theirs.isfinite().all()):
-        return True  # told turn by turn, as `not_finite`
+        return True  # reported turn by turn, as `not_finite`
     tolerance = _TOLERANCE[network.spec.dtype]
     return bool(((ours - theirs).abs() <= tolerance * theirs.abs().clamp(min=1)).all())

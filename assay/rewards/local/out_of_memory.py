@@ -1,4 +1,4 @@
-"""Which of the failures of a device mean that memory did not suffice, and which that it is lost."""
+"""Which failures of a device mean that memory ran out, and which that the device is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Worked = TypeVar("Worked")
 
 
 def unless_out_of_memory(work: Callable[[], Worked]) -> Worked | None:
-    """What ``work`` gives, None where memory did not suffice for it. It may be called twice.
+    """What ``work`` gives; None where memory did not suffice for it. It may be called twice.
 
     Raises ``DeviceLost`` for any other error of CUDA: it is sticky, every later call would raise it too.
     """

@@ -1,4 +1,4 @@
-"""How other tools feed such models, to be compared with: padding on the left, and a mask."""
+"""Scores as other tools compute them, to compare with: padded on the left, with a mask."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tensors of a model's files that no layer takes: a refusal, unless it is known why they do no harm.
+"""Tensors of a model's files that no layer takes: the model is refused, unless they are known to do no harm.
 
-Whatever such a tensor was trained to do to the score would be left out without a word.
+What such a tensor was trained to do to the score would be left out in silence.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a service may be: not among the addresses at which clouds hand out credentials.
+"""Where a service may be: at no address where a cloud hands out credentials.
 
 Loopback and private networks are allowed: a reward model is often served on the next machine. The list
 of endpoints is the operator's, so this guards against a name that was made to point elsewhere.

@@ -1,7 +1,7 @@
 """Chat completions that answer with scores, as NVIDIA's API catalog and NIM serve reward models.
 
-The scores come as log probabilities that are none (``token`` is an attribute, ``logprob`` its score), and
-as text, ``helpfulness:1.6171875,correctness:1.6484375,…``. Scalar models answer text alone.
+The scores come in the place of log probabilities (``token`` is an attribute, ``logprob`` its score), and as
+text, ``helpfulness:1.6171875,correctness:1.6484375,…``. Scalar models answer with text alone.
 """
 
 from __future__ import annotations

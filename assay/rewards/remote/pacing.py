@@ -1,4 +1,4 @@
-"""When the next request may leave: so many a minute, so many tokens a minute, one after the other."""
+"""When the next request may leave, so that neither requests nor tokens a minute exceed their limits."""
 
 from __future__ import annotations
 

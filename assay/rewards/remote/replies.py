@@ -1,4 +1,4 @@
-"""What every protocol's reply has in common: bytes that may be anything, and numbers that go by name."""
+"""Reading replies of any protocol: bytes that may be anything → numbers by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 UNREADABLE = "service_reply"
 #: The service failed on this turn, and on no other.
 FAILED = "service_failed"
-#: The service will not have this turn: too long for it, a role that it does not know.
+#: The service refuses this turn: it is too long, or has a role that the service does not know.
 REFUSED = "service_refused"
 
-#: What another day may bring; such an outcome is not stored.
+#: Outcomes that another day may change; they are not stored.
 PASSING = frozenset({UNREADABLE, FAILED})
 
 
@@ -29,7 +29,7 @@ class Reply(NamedTuple):
 
 
 class Unreadable(Exception):
-    """A reply without the scores that were asked for. Says what it is instead, never what was asked."""
+    """A reply without the scores that were asked for. The text is what it is instead, not what was asked."""
 
 
 def parsed(reply: Reply) -> Any:

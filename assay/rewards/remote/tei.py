@@ -29,7 +29,7 @@ class Predict:
         return self._scribe.rendered(messages)
 
     async def send(self, messages: Sequence[Message], wording: Wording, *, squashed: bool = False) -> Reply:
-        """The reply to one attempt. ``squashed`` asks for the sigmoid, to see whether it is asked at all."""
+        """The reply to one attempt. ``squashed`` asks for the sigmoid, to see whether the server heeds it."""
         body = {"inputs": self._inputs(messages, wording), "raw_scores": not squashed, "truncate": False}
         return await sent(self._http, "POST", self._endpoint.url + "/predict", json=body)
 

@@ -1,4 +1,4 @@
-"""HTTP to a reward service: connections that are kept, addresses that are checked, one owner of retries."""
+"""HTTP to a reward service: it keeps connections, checks addresses, and is the only one that retries."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _TALKATIVE = ("openai", "httpx2", "httpcore2")
 
 
 class Unanswered(Exception):
-    """No reply came. Says why, in words without what was asked."""
+    """No reply came. The text is why, and quotes nothing of what was sent."""
 
 
 class GivenUp(Exception):
-    """One turn that the service fails on, while it answers others."""
+    """The service fails on one turn and answers others."""
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Traffic:
 
 
 class _CheckedAddresses(httpcore2.AsyncNetworkBackend):
-    """Connects to no address that ``addresses`` refuses, whatever a name is made to point at."""
+    """Refuses to connect to the addresses that ``addresses`` refuses, whatever name leads there."""
 
     def __init__(self, endpoint_name: str, inner: httpcore2.AsyncNetworkBackend) -> None:
         self._endpoint_name = endpoint_name
@@ -219,19 +219,20 @@ def retry_after_seconds(value: str | None, *, now: float) -> float | None:
 def patience_asked_for(reply: Reply) -> float | None:
     """Seconds that the reply asks to be left alone for; None where it asks for none.
 
-    A date in it is by the clock of whoever replied, which it tells as a rule; ours may be a day off.
+    A date in ``Retry-After`` is by the service's clock, which its ``Date`` header shows. Ours may be a day
+    off.
     """
     now = time.time()
     try:
-        told = email.utils.parsedate_tz(reply.headers.get("date", ""))
-        now = email.utils.mktime_tz(told) if told else now
+        date = email.utils.parsedate_tz(reply.headers.get("date", ""))
+        now = email.utils.mktime_tz(date) if date else now
     except (ValueError, OverflowError):
         pass
     return retry_after_seconds(reply.headers.get("retry-after"), now=now)
 
 
 class Caller:
-    """Sends one turn after the other and owns every retry: no client below it has retries of its own."""
+    """Sends turns, and does all retrying: the clients below it never try again."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ class Classify:
         return Wording("", self._scribe.tokens_of_messages(messages))
 
     async def send(self, messages: Sequence[Message], wording: Wording, *, squashed: bool = False) -> Reply:
-        """The reply to one attempt. ``squashed`` asks for the sigmoid, to see whether it is asked at all."""
+        """The reply to one attempt. ``squashed`` asks for the sigmoid, to see whether the server heeds it."""
         body = {"model": self._endpoint.model, "messages": as_dicts(messages), "use_activation": squashed}
         return await sent(self._http, "POST", self._endpoint.url + self.path, json=body | self._details())
 

@@ -1,4 +1,4 @@
-"""How a conversation is put to a service: as messages, as the text of a chat template, or in NeMo's words."""
+"""How a conversation is sent to a service: as messages, or as text that a chat template or NeMo's writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NO_LIMIT = 1 << 30
 
 
 class Unfit(Exception):
-    """A conversation that this service cannot be shown. Its text is the reason, ``code: detail``."""
+    """This service cannot be shown the conversation. The text is the reason, ``code: detail``."""
 
 
 class Wording(NamedTuple):
@@ -37,7 +37,7 @@ def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
 
 
 class Scribe:
-    """Writes conversations down for one endpoint, and holds them to the limits that its operator stated."""
+    """Writes conversations for one endpoint, and refuses those beyond the limits that its operator stated."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -72,8 +72,8 @@ class Scribe:
     def rendered(self, messages: Sequence[Message]) -> Wording:
         """The conversation in its chat template, for a server that puts special tokens around what it gets.
 
-        A template writes the token at the beginning that such a server adds as well. What is sent is the
-        text from which the server's tokenizer makes just the tokens that the template means.
+        The template may write the first token that such a server adds as well. What is sent is the text from
+        which the server's tokenizer makes exactly the tokens that the template means.
         """
         if self._renderer is None:
             raise ModelFault(
