@@ -166,13 +166,14 @@ class ByRequests:
 
 @contextmanager
 def _reported_when_stopped(finished: Sequence[ShardWork], turns: int, context: RunContext) -> Iterator[None]:
-    """Within, a signal that ends the run has it say how many of so many turns are stored by then.
+    """Within, a line says how many of so many turns are stored by then, where anything ends the run.
 
-    At least those of ``finished`` shards: workers store a shard before they report it.
+    At least those of ``finished`` shards: workers store a shard before they report it. A signal can come out
+    of a library's call as any exception.
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
+    except BaseException:
         stored = sum(shard.turns for shard in finished)
         context.say(f"score: at least {stored:,} of {counted(turns, 'turns')} are stored")
         raise

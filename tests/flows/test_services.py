@@ -279,7 +279,7 @@ def test_the_key_turns_up_nowhere_and_a_stopped_run_keeps_what_it_paid_for(
     assert not (tmp_path / "out").exists()
     stored = sum(pl.read_parquet(one).height for one in home.glob("scores/*/*.parquet"))
     assert stored >= 9, "the finished turns of an unfinished shard are in the store"
-    before = len(server.paid)
+    before = _settled(server)
 
     server.answer = rated
     process = _run_apart(tmp_path, server.url, home)
@@ -308,6 +308,14 @@ def test_a_key_out_of_a_secret_block_turns_up_nowhere(
     _check_that_nothing_tells(tmp_path, said + titles)
     assert any(path.name == "prefect.db" for path in prefect_folder.rglob("*"))
     _check_that_nothing_tells(prefect_folder, "")
+
+
+def _settled(server: Server) -> int:
+    """How many answers were paid for, once the last that was under way is among them."""
+    paid = -1
+    while paid != (paid := len(server.paid)):
+        time.sleep(0.5)
+    return paid
 
 
 def _titles_until(process: subprocess.Popen[str], true: Callable[[], bool]) -> str:
