@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from assay.config.yaml_text import NotYAML, parsed_yaml
 from assay.core.errors import UserMistake
-from assay.core.schema import REWARD, STEERLM_ATTRIBUTES
+from assay.core.schema import ATTRIBUTES, REWARD
 from assay.core.text import did_you_mean
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.addresses import why_url_refused
@@ -40,7 +40,7 @@ def _known_kind(kind: str) -> str:
 
 
 def _known_attributes(names: list[str]) -> list[str]:
-    known = (*STEERLM_ATTRIBUTES, REWARD)
+    known = (*ATTRIBUTES, REWARD)
     if len(set(names)) < len(names):
         raise ValueError("holds a name twice")
     if set(names) - set(known):

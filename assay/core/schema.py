@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 ROLES = ("system", "user", "assistant", "tool")
 
-# NeMo-Aligner's order, in which every label string is written (nemo_aligner/data/nlp, ALL_ATTRIBUTES).
-STEERLM_ATTRIBUTES = (
+#: What HelpSteer and OpenAssistant rate from 0 to 4, in NeMo-Aligner's order, in which every label is written
+#: (nemo_aligner/data/nlp, ALL_ATTRIBUTES).
+ATTRIBUTES = (
     "quality",
     "toxicity",
     "humor",

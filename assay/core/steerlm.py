@@ -1,4 +1,4 @@
-"""SteerLM rows as NeMo-Aligner reads and writes them. The only place that clamps and rounds.
+"""SteerLM rows as NeMo-Aligner reads and writes them.
 
 Checked against NVIDIA/NeMo-Aligner, examples/nlp/data/steerlm (common.py, preprocess_openassistant_data.py,
 preprocess_helpsteer2_data.py, attribute_annotate.py, process_to_regression_format.py).
@@ -7,12 +7,11 @@ preprocess_helpsteer2_data.py, attribute_annotate.py, process_to_regression_form
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from assay.core.schema import STEERLM_ATTRIBUTES, Message
+from assay.core.labels import parse_label
+from assay.core.schema import ATTRIBUTES, Message
 
 #: The system sentence of every NeMo-Aligner script (common.py, SYSTEM_PROMPT).
 NEMO_SYSTEM = (
@@ -22,14 +21,10 @@ NEMO_SYSTEM = (
 MASK = "User"
 TYPE = "VALUE_TO_TEXT"
 
-#: The attributes that NeMo-Aligner labels OpenAssistant messages with (common.py).
-OASST_ATTRIBUTES = STEERLM_ATTRIBUTES[:4]
 #: What stands in a regression row for an attribute that the label lacks (process_to_regression_format.py).
 NO_VALUE = -100.0
 
-_LOWEST, _HIGHEST = 0, 4
 _SPEAKERS = {"user": "User", "assistant": "Assistant"}
-_ENTRY = re.compile(r"([a-z]+):(-?\d+)")
 
 
 def gap(messages: Sequence[Message]) -> str | None:
@@ -76,52 +71,6 @@ def to_line(messages: Sequence[Message], labels: Sequence[str | None] | None) ->
     return json.dumps(to_row(messages, labels), ensure_ascii=False).encode() + b"\n"
 
 
-def label_from_scores(attributes: Sequence[str], values: Sequence[float]) -> str:
-    """The label of one turn: values clamped to 0–4, then rounded half to even, in NeMo's order.
-
-    Attributes go by name; one that SteerLM does not know is left out. ValueError for a value that is
-    not a number, a name given twice, or where no attribute is SteerLM's.
-    """
-    by_name = dict(zip(attributes, values, strict=True))
-    if len(by_name) < len(attributes):
-        raise ValueError(f"an attribute is given twice: {', '.join(attributes)}")
-    entries: list[str] = []
-    for name in STEERLM_ATTRIBUTES:
-        if name in by_name:
-            value = float(by_name[name])
-            if math.isnan(value):
-                raise ValueError(f"{name} is not a number")
-            entries.append(f"{name}:{round(min(float(_HIGHEST), max(float(_LOWEST), value)))}")
-    if not entries:
-        raise ValueError(f"none of {', '.join(attributes)} is a SteerLM attribute")
-    return ",".join(entries)
-
-
-def label_from_oasst(values: Mapping[str, float]) -> str:
-    """The label of an OpenAssistant message: its values from 0 to 1, times four, rounded half to even.
-
-    Only quality, toxicity, humor and creativity, where present; empty where none is. Never clamped:
-    NeMo-Aligner does not either.
-    """
-    return ",".join(f"{name}:{round(values[name] * 4)}" for name in OASST_ATTRIBUTES if name in values)
-
-
-def label_from_ratings(ratings: Mapping[str, int]) -> str:
-    """The label of whole-number ratings, as of HelpSteer: those that SteerLM knows, in NeMo's order."""
-    return ",".join(f"{name}:{ratings[name]}" for name in STEERLM_ATTRIBUTES if name in ratings)
-
-
-def parse_label(label: str) -> dict[str, int]:
-    """Whole numbers by attribute. ValueError where the string is no label."""
-    values: dict[str, int] = {}
-    for entry in label.split(","):
-        found = _ENTRY.fullmatch(entry)
-        if found is None or found[1] not in STEERLM_ATTRIBUTES or found[1] in values:
-            raise ValueError(f"{label!r} is no SteerLM label: see {entry!r}")
-        values[found[1]] = int(found[2])
-    return values
-
-
 def nemo_text(messages: Sequence[Message]) -> str:
     """The messages in NeMo-Aligner's template, through ``<extra_id_2>``, which its labels follow.
 
@@ -159,5 +108,5 @@ def regression_rows(
             values = parse_label(label)
             yield {
                 "text": nemo_text(messages[:number]),
-                "label": [float(values.get(name, NO_VALUE)) for name in STEERLM_ATTRIBUTES],
+                "label": [float(values.get(name, NO_VALUE)) for name in ATTRIBUTES],
             }

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from assay.core import steerlm
-from assay.core.schema import STEERLM_ATTRIBUTES, Message
+from assay.core.labels import label_from_scores
+from assay.core.schema import ATTRIBUTES, Message
 from assay.export.kept import KeptRecords, Lines
 
 _DECODE = msgspec.json.Decoder(list[Message]).decode
@@ -27,17 +28,17 @@ def lines(kept: KeptRecords) -> Lines:
             scored_row, values = next(scores)
             if scored_row != row:
                 raise ValueError(f"the scores run out of step with the records at row {row}")
-            labels.append(steerlm.label_from_scores(kept.attributes, values))
+            labels.append(label_from_scores(kept.attributes, values))
         parts.append(steerlm.to_line(messages, labels))
     return Lines(b"".join(parts), len(parts))
 
 
 def refusal(attributes: Sequence[str]) -> str | None:
     """Why a model of these attributes cannot label SteerLM rows; None where it can."""
-    if any(attribute in STEERLM_ATTRIBUTES for attribute in attributes):
+    if any(attribute in ATTRIBUTES for attribute in attributes):
         return None
     return (
         f"it writes labels such as helpfulness:3, and this model rates {', '.join(attributes)}, which is "
-        f"none of SteerLM's attributes ({', '.join(STEERLM_ATTRIBUTES)}). Write the raw scores with "
+        f"none of SteerLM's attributes ({', '.join(ATTRIBUTES)}). Write the raw scores with "
         "`--export messages`, or rate with an attribute model"
     )

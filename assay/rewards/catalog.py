@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from assay.core.schema import REWARD, STEERLM_ATTRIBUTES, Conversation, Message
+from assay.core.schema import ATTRIBUTES, REWARD, Conversation, Message
 from assay.rewards.families import (
     APPENDED_TOKEN,
     ATTRIBUTE_MIXTURE,
@@ -179,7 +179,7 @@ _ENTRIES = (
     ),
     Entry(
         "nvidia/Nemotron-4-340B-Reward",
-        attributes=STEERLM_ATTRIBUTES,
+        attributes=ATTRIBUTES,
         max_tokens=4096,
         languages=("en",),
         factors=NEMOTRON_4_340B_FACTORS,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.core.errors import UserMistake
-from assay.core.schema import FLAGS, REWARD, SCORE, STEERLM_ATTRIBUTES, WEIGHTED_REWARD
+from assay.core.schema import ATTRIBUTES, FLAGS, REWARD, SCORE, WEIGHTED_REWARD
 from assay.rewards import not_read
 from assay.rewards.architectures import architectures_of, check_reading, family_of, is_armorm
 from assay.rewards.catalog import CATALOG, HELPSTEER, Entry
@@ -279,7 +279,7 @@ def _attributes(name: str, family: str, config: Mapping[str, Any]) -> tuple[str,
     names = _output_names(config)
     if len(names) == 1:
         return (REWARD,)
-    if set(names) - {*STEERLM_ATTRIBUTES, REWARD} or len(set(names)) != len(names):
+    if set(names) - {*ATTRIBUTES, REWARD} or len(set(names)) != len(names):
         raise UserMistake(
             f"model {name}: it has {len(names)} outputs and its config.json "
             f"{'names them ' + ', '.join(names) if config.get('id2label') else 'names none of them'}; "

@@ -14,7 +14,7 @@ from assay.config import endpoints as endpoint_settings
 from assay.config.resolve import models_of
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
-from assay.core.schema import STEERLM_ATTRIBUTES
+from assay.core.schema import ATTRIBUTES
 from assay.rewards.find import find_model
 from assay.rewards.protocol import TurnScore
 from assay.rewards.remote.endpoints import KINDS, backend_class, served_spec
@@ -259,7 +259,7 @@ def test_every_kind_has_its_backend(tmp_path: Path) -> None:
         told = {"tokenizer": "t", "max_characters": 10} if kind != "openai" else {}
         endpoint = settings(tmp_path, {"any": GOOD | {"kind": kind} | told}).endpoints()["any"]
         assert backend_class(endpoint)
-    assert endpoint.outputs == STEERLM_ATTRIBUTES
+    assert endpoint.outputs == ATTRIBUTES
 
 
 def test_an_operators_name_goes_before_the_catalogs(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import tiny_families as families
 from huggingface_hub import errors as hub_errors
 
 from assay.core.errors import ModelFault, UserMistake
-from assay.core.schema import FLAGS, STEERLM_ATTRIBUTES
+from assay.core.schema import ATTRIBUTES, FLAGS
 from assay.rewards.catalog import CATALOG
 from assay.rewards.local_spec import local_spec
 from assay.rewards.options import LoadOptions, ModelOptions
@@ -143,7 +143,7 @@ def test_weights_make_a_column_and_change_no_fingerprint(folder: Path) -> None:
 def test_a_model_that_is_only_served_says_so() -> None:
     with pytest.raises(UserMistake, match="configure an endpoint"):
         local_spec("nvidia/Nemotron-4-340B-Reward")
-    assert CATALOG["nvidia/Nemotron-4-340B-Reward"].attributes == STEERLM_ATTRIBUTES
+    assert CATALOG["nvidia/Nemotron-4-340B-Reward"].attributes == ATTRIBUTES
 
 
 def test_a_model_without_a_chat_template_is_refused_unless_it_needs_none(

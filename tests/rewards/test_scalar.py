@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from assay.core.errors import UserMistake
-from assay.core.schema import STEERLM_ATTRIBUTES
+from assay.core.schema import ATTRIBUTES
 from assay.rewards.scalar import NEMOTRON_4_340B_FACTORS, weighted_scalar
 
 SEED_EXAMPLE = {
@@ -23,7 +23,7 @@ def test_the_published_seed_example_gives_the_published_scalar() -> None:
 
 
 def test_values_are_matched_by_name_and_unweighted_ones_count_nothing() -> None:
-    names = tuple(reversed(STEERLM_ATTRIBUTES))
+    names = tuple(reversed(ATTRIBUTES))
     values = [SEED_EXAMPLE.get(name, 99.0) for name in names]
     assert weighted_scalar(names, values, NEMOTRON_4_340B_FACTORS) == pytest.approx(3.315625, abs=1e-12)
 

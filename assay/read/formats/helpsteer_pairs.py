@@ -14,7 +14,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from assay.core import steerlm
+from assay.core.labels import label_from_ratings
 from assay.read.formats.prompts import prompt_field, prompt_of, said
 from assay.read.formats.reading import Format, MissingField, Reading, Row, Unreadable, decoded, rest_of
 
@@ -41,7 +41,7 @@ def read(row: Row) -> list[Reading]:
     if len(answers) != 2:
         raise MissingField(next(name for name in _ANSWERS if name not in row))
     used = prompt.used | {strength_field, *answers}
-    label = steerlm.label_from_ratings({"quality": strength})
+    label = label_from_ratings({"quality": strength})
     readings: list[Reading] = []
     for field, is_chosen in zip(answers, (strength < 0, strength > 0), strict=True):
         side = Raw(b'"chosen"' if is_chosen else b'"rejected"')

@@ -6,7 +6,7 @@ hold a list of messages instead of a text. Alpaca's ``input`` or Dolly's ``conte
 question that is a text, after an empty line; LLaMA-Factory's ``history`` goes before an ``instruction``.
 ``system`` or ``system_prompt``, if not blank, is the system message.
 
-Whole numbers under SteerLM's attribute names are the answer's label, in NeMo-Aligner's order, be it
+Whole numbers under the names of ``ATTRIBUTES`` are the answer's label, in NeMo-Aligner's order, be it
 all of HelpSteer's five or helpfulness alone; other values under these names are carried along.
 HelpSteer2's prompts of several turns keep their ``<extra_id_1>`` inside one message, as NeMo-Aligner
 leaves them.
@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import re
 
-from assay.core import steerlm
-from assay.core.schema import STEERLM_ATTRIBUTES
+from assay.core.labels import label_from_ratings
+from assay.core.schema import ATTRIBUTES
 from assay.read.formats.prompts import prompt_of, said
 from assay.read.formats.reading import Format, MissingField, Reading, Row, kind_of, rest_of
 
@@ -32,10 +32,10 @@ _WHOLE_NUMBER = re.compile(rb"-?[0-9]{1,3}")
 
 
 def ratings_of(row: Row) -> dict[str, int]:
-    """Whole numbers under SteerLM's attribute names."""
+    """Whole numbers under the names of ``ATTRIBUTES``."""
     return {
         name: int(value)
-        for name in STEERLM_ATTRIBUTES
+        for name in ATTRIBUTES
         if name in row and _WHOLE_NUMBER.fullmatch(value := bytes(row[name]))
     }
 
@@ -54,7 +54,7 @@ def read(row: Row) -> list[Reading]:
     ratings = ratings_of(row)
     if ratings and messages[-1].role == "assistant":
         used |= ratings.keys()
-        labels = [*[None] * (len(messages) - 1), steerlm.label_from_ratings(ratings)]
+        labels = [*[None] * (len(messages) - 1), label_from_ratings(ratings)]
     return [Reading(messages, labels, rest_of(row, used))]
 
 

@@ -2,7 +2,7 @@
 
 ``{"message_tree_id", "prompt": {"text", "role", "labels", "replies": [{…}]}}``, or the root itself
 without ``prompt`` around it. Paths come in the tree's order, as ``part`` 0, 1, …. Human labels from 0 to
-1 become SteerLM labels of the assistant's messages (quality, toxicity, humor, creativity; times four,
+1 become labels of the assistant's messages (quality, toxicity, humor, creativity; times four,
 rounded half to even). ``rest`` holds the row's other fields, and the leaf's ``message_id``.
 
 Policy: a path of one message is dropped (``single_message_path``). There are no system messages. An
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from assay.core import steerlm
+from assay.core.labels import OASST_ATTRIBUTES, label_from_oasst
 from assay.core.schema import Message
 from assay.read.formats.reading import SPEAKERS, Format, MissingField, Reading, Row, decoded, kind_of, rest_of
 
@@ -51,7 +51,7 @@ _DECODE_LISTS = msgspec.json.Decoder(LabelLists).decode
 
 
 def label_of(labels: dict[str, Raw] | UnsetType | None) -> str | None:
-    """The SteerLM label of a message's labels, as of a tree or of a flat file; None where it has none."""
+    """The label made of a message's human labels, as of a tree or of a flat file; None where it has none."""
     if not isinstance(labels, dict):
         return None
     if "name" in labels and "value" in labels:
@@ -60,10 +60,10 @@ def label_of(labels: dict[str, Raw] | UnsetType | None) -> str | None:
         values = {name: value for name, value in pairs if value is not None}
     else:
         values = {}
-        for name in steerlm.OASST_ATTRIBUTES:
+        for name in OASST_ATTRIBUTES:
             if name in labels and (value := _DECODE_VALUE(labels[name]).value) is not None:
                 values[name] = value
-    return steerlm.label_from_oasst(values)
+    return label_from_oasst(values)
 
 
 def path_reading(steps: list[tuple[str, str | None, str | None]], rest: bytes | None) -> Reading:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.core.errors import ModelFault, UserMistake
-from assay.core.schema import STEERLM_ATTRIBUTES
+from assay.core.schema import ATTRIBUTES
 from assay.rewards.catalog import CATALOG, Entry
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.addresses import is_same_place
@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
     "nemo-triton": Kind(
         "assay.rewards.remote.triton:NemoAligner",
         truncates=True,
-        outputs=STEERLM_ATTRIBUTES,
+        outputs=ATTRIBUTES,
         names_no_model=True,
     ),
 }

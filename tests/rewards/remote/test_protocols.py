@@ -15,7 +15,7 @@ from planted import Bomb
 from services import HELPSTEER, SEED_SCORES, Answer, Asked, Server, as_json, completion
 
 from assay.core.errors import ModelFault
-from assay.core.schema import REWARD, STEERLM_ATTRIBUTES, Message
+from assay.core.schema import ATTRIBUTES, REWARD, Message
 from assay.core.steerlm import regression_rows
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import Request, TurnScore
@@ -402,4 +402,4 @@ def test_triton_a_reply_of_pickled_objects_runs_nothing(server: Server, tmp_path
 
 def test_the_nine_are_named_in_nemos_order() -> None:
     assert checked_text(PROBE).count("<extra_id_1>") == 2
-    assert services.endpoint("http://x", "nemo-triton").outputs == STEERLM_ATTRIBUTES
+    assert services.endpoint("http://x", "nemo-triton").outputs == ATTRIBUTES

@@ -1,0 +1,65 @@
+"""Labels as NeMo-Aligner writes them: ``helpfulness:4,correctness:3``. The only place that clamps and rounds.
+
+Checked against NVIDIA/NeMo-Aligner's common.py, preprocess_openassistant_data.py,
+preprocess_helpsteer2_data.py and attribute_annotate.py.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from assay.core.schema import ATTRIBUTES
+
+#: The attributes that NeMo-Aligner labels OpenAssistant messages with (common.py).
+OASST_ATTRIBUTES = ATTRIBUTES[:4]
+
+_LOWEST, _HIGHEST = 0, 4
+_ENTRY = re.compile(r"([a-z]+):(-?\d+)")
+
+
+def label_from_scores(attributes: Sequence[str], values: Sequence[float]) -> str:
+    """The label of one turn: values clamped to 0–4, then rounded half to even, in NeMo's order.
+
+    Attributes go by name; one that labels do not have is left out. ValueError for a value that is
+    not a number, a name given twice, or where labels have none of the attributes.
+    """
+    by_name = dict(zip(attributes, values, strict=True))
+    if len(by_name) < len(attributes):
+        raise ValueError(f"an attribute is given twice: {', '.join(attributes)}")
+    entries: list[str] = []
+    for name in ATTRIBUTES:
+        if name in by_name:
+            value = float(by_name[name])
+            if math.isnan(value):
+                raise ValueError(f"{name} is not a number")
+            entries.append(f"{name}:{round(min(float(_HIGHEST), max(float(_LOWEST), value)))}")
+    if not entries:
+        raise ValueError(f"none of {', '.join(attributes)} stands in a label")
+    return ",".join(entries)
+
+
+def label_from_oasst(values: Mapping[str, float]) -> str:
+    """The label of an OpenAssistant message: its values from 0 to 1, times four, rounded half to even.
+
+    Only quality, toxicity, humor and creativity, where present; empty where none is. Never clamped:
+    NeMo-Aligner does not either.
+    """
+    return ",".join(f"{name}:{round(values[name] * 4)}" for name in OASST_ATTRIBUTES if name in values)
+
+
+def label_from_ratings(ratings: Mapping[str, int]) -> str:
+    """The label of whole-number ratings, as of HelpSteer: those that labels have, in NeMo's order."""
+    return ",".join(f"{name}:{ratings[name]}" for name in ATTRIBUTES if name in ratings)
+
+
+def parse_label(label: str) -> dict[str, int]:
+    """Whole numbers by attribute. ValueError where the string is no label."""
+    values: dict[str, int] = {}
+    for entry in label.split(","):
+        found = _ENTRY.fullmatch(entry)
+        if found is None or found[1] not in ATTRIBUTES or found[1] in values:
+            raise ValueError(f"{label!r} is no label: see {entry!r}")
+        values[found[1]] = int(found[2])
+    return values
