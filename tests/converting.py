@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-from stages import convert, decide, take_inventory
+from stages import build, convert, decide, take_inventory
 
-from assay.export.results import CONVERTED, write_converted
 from assay.select.rules import Rules
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
@@ -28,9 +27,9 @@ def steerlm_rows(folder: Path, converted: Converted) -> list[dict[str, Any]]:
     home = Home(folder / "home")
     staging = folder / "staging"
     staging.mkdir()
-    filtered = decide(converted, None, rules=Rules(), exports=["steerlm"], home=home)
-    write_converted(converted, filtered, home=home, staging=staging)
-    return [json.loads(each) for each in (staging / CONVERTED).read_bytes().splitlines()]
+    filtered = decide(converted, None, rules=Rules(), home=home)
+    build(converted, None, filtered, home=home, staging=staging, exports=(), stop_after="convert")
+    return [json.loads(each) for each in (staging / "converted.jsonl").read_bytes().splitlines()]
 
 
 def line(*contents: str, **fields: Any) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from assay.core.schema import Message, turn_keys
+from assay.core.schema import Message, roles_of, turn_keys
 from assay.storage.home import Artifact, Home, digest_of_bytes, digest_of_file
 from assay.storage.manifests import (
     Converted,
@@ -48,7 +48,6 @@ class Record:
     length: int = 0
     labels: tuple[str | None, ...] | None = None
     rest: str | None = None
-    gap: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
             "labels": [None if r.labels is None else msgspec.json.encode(r.labels).decode() for r in records],
             "prompt_key": [_prompt_key(r) for r in records],
             "rest": [r.rest for r in records],
-            "steerlm_gap": [r.gap for r in records],
+            "roles": [roles_of(Message(*m) for m in r.messages or ()) or None for r in records],
         },
         schema={
             "row": pl.UInt32,
@@ -153,7 +152,7 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
             "labels": pl.String,
             "prompt_key": pl.Binary,
             "rest": pl.String,
-            "steerlm_gap": pl.String,
+            "roles": pl.String,
         },
     )
     turns = [

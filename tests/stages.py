@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from assay.core.progress import SILENT, Progress, Silent
-from assay.export import EXPORT, ExportedFile, ToExport
+from assay.export import EXPORT, Exported, ToExport
 from assay.export.folder import OutputFolder
 from assay.read.convert import CONVERT, ToConvert
 from assay.read.inventory import INGEST, SHARD_BYTES, Inputs, Inventory
@@ -90,10 +90,8 @@ def scores_are_current(converted: Converted, model: ModelSpec, scored: Scored, h
     return SCORE.is_current(ToScore(converted, model), scored, home)
 
 
-def decide(
-    converted: Converted, scored: Scored | None, *, rules: Rules, exports: Sequence[str] = (), home: Home
-) -> Filtered:
-    return DECIDE.run(ToDecide(converted, scored, rules, tuple(exports)), RunContext(home))
+def decide(converted: Converted, scored: Scored | None, *, rules: Rules, home: Home) -> Filtered:
+    return DECIDE.run(ToDecide(converted, scored, rules), RunContext(home))
 
 
 def build(
@@ -105,7 +103,7 @@ def build(
     staging: Path,
     exports: Sequence[str],
     stop_after: str | None = None,
-) -> dict[str, ExportedFile]:
+) -> Exported:
     folder = OutputFolder(staging.with_name("published"))
     given = ToExport(converted, scored, filtered, tuple(exports), folder, staging, stop_after)  # type: ignore[arg-type]
     return EXPORT.run(given, RunContext(home))

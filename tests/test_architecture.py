@@ -120,6 +120,21 @@ def test_every_package_that_is_imported_is_declared() -> None:
     assert missing == set()
 
 
+#: What may know SteerLM: its exports, its codec, its reader (and the list of readers), NeMo-Aligner's server.
+KNOW_STEERLM = {
+    "assay.core.steerlm",
+    "assay.read.formats",
+    "assay.read.formats.steerlm_rows",
+    "assay.rewards.remote.triton",
+}
+
+
+def test_no_stage_between_read_and_export_knows_a_trainer() -> None:
+    knowing = {module for module, path in MODULES.items() if "steerlm" in path.read_text().lower()}
+    strangers = {name for name in knowing - KNOW_STEERLM if name.startswith(("assay", "tasks"))}
+    assert {name for name in strangers if not f"{name}.".startswith("assay.export.")} == set()
+
+
 def test_local_models_need_few_packages() -> None:
     allowed = {"assay", "torch", "transformers", "numpy", "safetensors", "accelerate", "peft", "tokenizers"}
     local = [path for module, path in MODULES.items() if module.startswith("assay.rewards.local")]

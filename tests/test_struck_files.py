@@ -94,9 +94,10 @@ def run(root: Path, chats: str = "chats") -> Run:
     scored, work = stages.score(
         converted, model, home=home, cluster=ClusterOptions(), shard_tokens=20, progress=heard
     )
-    filtered = decide(converted, scored, rules=Rules(), exports=["messages"], home=home)
+    filtered = decide(converted, scored, rules=Rules(), home=home)
     staging = root / "staging"
     shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
     build(converted, scored, filtered, home=home, staging=staging, exports=["messages"])
     results = {path.name: path.read_bytes() for path in staging.iterdir()}
     return Run(converted, scored, filtered, results, work.turns_scored, heard.lines)

@@ -80,6 +80,17 @@ def _export_names() -> list[str]:
     return list(EXPORTS)
 
 
+def _default_exports() -> list[str]:
+    from assay.export import DEFAULT_EXPORTS
+
+    return list(DEFAULT_EXPORTS)
+
+
+def _with_default_exports(schema: dict[str, Any]) -> None:
+    """Name the default in Prefect's form, which a factory leaves out."""
+    schema["default"] = _default_exports()
+
+
 def family_names() -> list[str]:
     """The names of the families, for ``--family``."""
     from assay.rewards.families import FAMILIES
@@ -309,11 +320,13 @@ class _DataChoice(Choice):
         Listed,
         Field(
             title="Exports",
-            description="Files to write: steerlm is labeled.jsonl, messages is messages.jsonl.",
+            description="Files to write, each for the trainers that load it; docs/results.md describes them.",
             min_length=1,
+            default_factory=_default_exports,
+            json_schema_extra=_with_default_exports,
         ),
         CommandLine(_DATA),
-    ] = ["steerlm"]
+    ]
 
 
 # Fields come in the order of the bases from the right: data, then the model, then the rest.

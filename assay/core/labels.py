@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from assay.core.schema import ATTRIBUTES
 
 #: The attributes that NeMo-Aligner labels OpenAssistant messages with (common.py).
 OASST_ATTRIBUTES = ATTRIBUTES[:4]
 
-_LOWEST, _HIGHEST = 0, 4
+_LOWEST, _HIGHEST = 0.0, 4.0
 _ENTRY = re.compile(r"([a-z]+):(-?\d+)")
 
 
@@ -25,19 +26,26 @@ def label_from_scores(attributes: Sequence[str], values: Sequence[float]) -> str
     Attributes go by name; one that labels do not have is left out. ValueError for a value that is
     not a number, a name given twice, or where labels have none of the attributes.
     """
-    by_name = dict(zip(attributes, values, strict=True))
-    if len(by_name) < len(attributes):
-        raise ValueError(f"an attribute is given twice: {', '.join(attributes)}")
+    if len(values) != len(attributes):
+        raise ValueError(f"{len(values)} values of {len(attributes)} attributes")
     entries: list[str] = []
-    for name in ATTRIBUTES:
-        if name in by_name:
-            value = float(by_name[name])
-            if math.isnan(value):
-                raise ValueError(f"{name} is not a number")
-            entries.append(f"{name}:{round(min(float(_HIGHEST), max(float(_LOWEST), value)))}")
-    if not entries:
-        raise ValueError(f"none of {', '.join(attributes)} stands in a label")
+    for name, place in _places(tuple(attributes)):
+        value = values[place]
+        if math.isnan(value):
+            raise ValueError(f"{name} is not a number")
+        entries.append(f"{name}:{round(_LOWEST if value < _LOWEST else min(value, _HIGHEST))}")
     return ",".join(entries)
+
+
+@lru_cache
+def _places(attributes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """What of these stands in a label, in NeMo's order, and where it stands among them."""
+    if len(set(attributes)) < len(attributes):
+        raise ValueError(f"an attribute is given twice: {', '.join(attributes)}")
+    places = tuple((name, attributes.index(name)) for name in ATTRIBUTES if name in attributes)
+    if not places:
+        raise ValueError(f"none of {', '.join(attributes)} stands in a label")
+    return places
 
 
 def label_from_oasst(values: Mapping[str, float]) -> str:

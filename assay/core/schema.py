@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+#: Their first letters differ, and are what a ``roles`` string is made of.
 ROLES = ("system", "user", "assistant", "tool")
 
 #: What HelpSteer and OpenAssistant rate from 0 to 4, in NeMo-Aligner's order, in which every label is written
@@ -48,6 +49,15 @@ class Message:
 
 
 Conversation = tuple[Message, ...]
+
+
+def roles_of(messages: Iterable[Message]) -> str:
+    """A letter a message, its role's first: ``suaua`` of a system's, a user's, an assistant's and so on.
+
+    >>> roles_of([Message("user", "Hi"), Message("assistant", "Hello")])
+    'ua'
+    """
+    return "".join([message.role[0] for message in messages])
 
 
 def turn_positions(messages: Sequence[Message]) -> list[int]:

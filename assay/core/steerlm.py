@@ -7,11 +7,12 @@ preprocess_helpsteer2_data.py, attribute_annotate.py, process_to_regression_form
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from assay.core.labels import parse_label
-from assay.core.schema import ATTRIBUTES, Message
+from assay.core.schema import ATTRIBUTES, Message, roles_of
 
 #: The system sentence of every NeMo-Aligner script (common.py, SYSTEM_PROMPT).
 NEMO_SYSTEM = (
@@ -24,22 +25,29 @@ TYPE = "VALUE_TO_TEXT"
 #: What stands in a regression row for an attribute that the label lacks (process_to_regression_format.py).
 NO_VALUE = -100.0
 
+#: A system message that is not the first message, or a tool's.
+_INEXPRESSIBLE = re.compile("(?!^)s|t")
 _SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
 
-def gap(messages: Sequence[Message]) -> str | None:
-    """Why a SteerLM row cannot express the messages; None where it can.
+def gap(roles: str) -> str | None:
+    """Why a SteerLM row cannot express messages of these ``roles``; None where it can.
 
     A row has one system message, in front, and the turns of a user and an assistant.
+
+    >>> gap("suaua")
+    >>> gap("uas")
+    'late_system_message: message 3 is a system message'
     """
-    for number, message in enumerate(messages, 1):
-        if message.role == "system" and number > 1:
-            if messages[0].role == "system":
-                return f"several_system_messages: message {number} is another one"
-            return f"late_system_message: message {number} is a system message"
-        if message.role == "tool":
-            return f"tool_message: message {number} is a tool's"
-    return None
+    found = _INEXPRESSIBLE.search(roles)
+    if found is None:
+        return None
+    number = found.end()
+    if found[0] == "t":
+        return f"tool_message: message {number} is a tool's"
+    if roles[0] == "s":
+        return f"several_system_messages: message {number} is another one"
+    return f"late_system_message: message {number} is a system message"
 
 
 def to_row(messages: Sequence[Message], labels: Sequence[str | None] | None) -> dict[str, Any]:
@@ -48,7 +56,7 @@ def to_row(messages: Sequence[Message], labels: Sequence[str | None] | None) -> 
     ``labels`` has an entry a message. A user's label is null. An assistant's turn has its label, the
     empty one too, and no ``label`` key where the entry is None.
     """
-    problem = gap(messages)
+    problem = gap(roles_of(messages))
     if problem is not None:
         raise ValueError(f"no SteerLM row can express these messages: {problem}")
     system = NEMO_SYSTEM
@@ -66,9 +74,9 @@ def to_row(messages: Sequence[Message], labels: Sequence[str | None] | None) -> 
     return {"conversations": turns, "system": system, "mask": MASK, "type": TYPE}
 
 
-def to_line(messages: Sequence[Message], labels: Sequence[str | None] | None) -> bytes:
-    """The SteerLM row as a line of UTF-8 JSON with its line end, to the byte as NeMo-Aligner writes it."""
-    return json.dumps(to_row(messages, labels), ensure_ascii=False).encode() + b"\n"
+def to_json(messages: Sequence[Message], labels: Sequence[str | None] | None) -> bytes:
+    """The SteerLM row as UTF-8 JSON on one line, to the byte as NeMo-Aligner writes it."""
+    return json.dumps(to_row(messages, labels), ensure_ascii=False).encode()
 
 
 def nemo_text(messages: Sequence[Message]) -> str:
@@ -80,7 +88,7 @@ def nemo_text(messages: Sequence[Message]) -> str:
     >>> nemo_text([Message("user", "Hi"), Message("assistant", "Hello")]).splitlines()[2:]
     ['<extra_id_1>User', 'Hi', '<extra_id_1>Assistant', 'Hello', '<extra_id_2>']
     """
-    problem = gap(messages)
+    problem = gap(roles_of(messages))
     if problem is not None:
         raise ValueError(f"no SteerLM row can express these messages: {problem}")
     turns = (
@@ -98,7 +106,7 @@ def regression_rows(
 
     The text runs from the first message through the turn, as ``nemo_text`` writes it.
     """
-    problem = gap(messages)
+    problem = gap(roles_of(messages))
     if problem is not None:
         raise ValueError(f"no SteerLM row can express these messages: {problem}")
     for number, (message, label) in enumerate(

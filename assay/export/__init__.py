@@ -3,64 +3,57 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
-from assay.export import messages, steerlm
-from assay.export.files import ExportedFile
+from assay.export.contract import Export
+from assay.export.files import Exported
 from assay.export.folder import OutputFolder
-from assay.export.kept import KeptRecords, Lines
-from assay.export.results import Writer, write_converted, write_results
+from assay.export.messages import MESSAGES
+from assay.export.results import write_results
+from assay.export.steerlm import CONVERTED, STEERLM
 from assay.storage.home import Home, digest_of_bytes
 from assay.storage.manifests import Converted, Filtered, Scored, to_json
 from assay.storage.private import FOLDER
 from assay.storage.stage import RunContext, Stage
 
-__all__ = ["EXPORTS", "Export", "ExportedFile", "build", "check_exports"]
+__all__ = [
+    "DEFAULT_EXPORTS",
+    "EXPORT",
+    "EXPORTS",
+    "Export",
+    "Exported",
+    "ToExport",
+    "build",
+    "check_exports",
+    "wanted",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """A format that trainers load."""
+#: By name. One more trainer is a module and a line here.
+EXPORTS: dict[str, Export] = {export.name: export for export in (STEERLM, MESSAGES)}
 
-    file: str
-    """Its name in the output folder."""
-    description: str
-    """One line for a person who chooses."""
-    lines: Callable[[KeptRecords], Lines]
-    refusal: Callable[[Sequence[str]], str | None]
-    """Why scores of these attributes cannot be written so; None where they can."""
+#: What is written unless ``--export`` is given.
+DEFAULT_EXPORTS = (STEERLM.name,)
 
 
-EXPORTS: dict[str, Export] = {
-    "steerlm": Export(
-        "labeled.jsonl",
-        "SteerLM rows, every assistant turn labelled 0-4 (NeMo-Aligner)",
-        steerlm.lines,
-        steerlm.refusal,
-    ),
-    "messages": Export(
-        "messages.jsonl",
-        "messages with raw scores (TRL, Axolotl, OpenAI fine-tuning)",
-        messages.lines,
-        messages.refusal,
-    ),
-}
-
-
-def check_exports(exports: Sequence[str], attributes: Sequence[str]) -> None:
-    """Nothing, or UserMistake where an export is unknown, or cannot be made of these attributes."""
+def check_exports(exports: Sequence[str], columns: Sequence[str]) -> None:
+    """Nothing, or UserMistake where an export is unknown, or has none of the columns that it needs."""
     for name in exports:
         if name not in EXPORTS:
             choices = "; ".join(f"{known} ({export.description})" for known, export in EXPORTS.items())
             raise UserMistake(f"unknown export {name!r}{did_you_mean(name, EXPORTS)} (there are: {choices})")
-        refusal = EXPORTS[name].refusal(attributes)
-        if refusal is not None:
-            raise UserMistake(f"Export {name} is refused: {refusal}.")
+        needs = EXPORTS[name].needs
+        if needs and not needs.intersection(columns):
+            others = " or ".join(other for other, export in EXPORTS.items() if not export.needs)
+            raise UserMistake(
+                f"Export {name} is refused: it needs one of {', '.join(sorted(needs))}, and this model rates "
+                f"{', '.join(columns)}. Write `--export {others}`, or rate with a model that has one of them."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +84,34 @@ def _key(given: ToExport) -> str:
     )
 
 
-def _is_current(given: ToExport, files: dict[str, ExportedFile], home: Home) -> bool:
+def _is_current(given: ToExport, exported: Exported, home: Home) -> bool:
     """Whether the output folder holds these very files."""
-    return given.folder.holds(files)
+    return given.folder.holds(exported.files)
 
 
-def build(given: ToExport, context: RunContext) -> dict[str, ExportedFile]:
-    """Every result file but ``manifest.json``, by name, made in ``staging``."""
-    converted, scored, filtered, home = given.converted, given.scored, given.filtered, context.home
-    staging, stop_after = given.staging, given.stop_after
-    if any(staging.iterdir()):  # An attempt before this one failed.
-        shutil.rmtree(staging)
-        staging.mkdir(mode=FOLDER)
+def wanted(exports: Sequence[str], stop_after: Literal["convert", "score"] | None) -> tuple[Export, ...]:
+    """The exports that a run writes, each once. One that stops early writes none of those it names."""
     if stop_after == "convert":
-        return write_converted(converted, filtered, home=home, staging=staging)
-    if scored is None:
+        return (CONVERTED,)
+    return () if stop_after else tuple(EXPORTS[name] for name in dict.fromkeys(exports))
+
+
+def build(given: ToExport, context: RunContext) -> Exported:
+    """Every result file but ``manifest.json``, made in ``staging``."""
+    if given.scored is None and given.stop_after != "convert":
         raise TypeError("build needs scores unless the run stops after convert")
-    writers = []
-    if stop_after is None:
-        writers = [Writer(EXPORTS[name].file, EXPORTS[name].lines) for name in dict.fromkeys(given.exports)]
-    return write_results(converted, scored, filtered, writers, home=home, staging=staging)
+    if any(given.staging.iterdir()):  # An attempt before this one failed.
+        shutil.rmtree(given.staging)
+        given.staging.mkdir(mode=FOLDER)
+    return write_results(
+        given.converted,
+        given.scored,
+        given.filtered,
+        wanted(given.exports, given.stop_after),
+        home=context.home,
+        staging=given.staging,
+    )
 
 
 #: Files that are not in this folder are no loss: another run may have put them into another.
-EXPORT = Stage("export", 3, dict[str, ExportedFile], _key, _is_current, build, says_when_stale=False)
+EXPORT = Stage("export", 4, Exported, _key, _is_current, build, says_when_stale=False)

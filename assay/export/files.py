@@ -12,7 +12,8 @@ from typing import Self
 
 import polars as pl
 
-from assay.storage.home import digest_of_file
+from assay.export.contract import Written
+from assay.storage.home import digest_of_bytes, digest_of_file
 
 #: Frames are gathered to about this many rows before they go to disk.
 _PART_ROWS = 500_000
@@ -28,8 +29,18 @@ class ExportedFile:
     """BLAKE2b-128 of its bytes, as ``home.digest_of_file`` computes it."""
     size: int
     """Bytes."""
-    rows: int
-    """Lines, or rows of a table."""
+    rows: int | None
+    """Lines, or rows of a table; None for a file that has neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The export stage's manifest."""
+
+    files: dict[str, ExportedFile]
+    """Every result file but ``manifest.json``, by name."""
+    exports: dict[str, Written]
+    """What each export wrote, by the export's name."""
 
 
 class LinesFile:
@@ -47,6 +58,11 @@ class LinesFile:
         self._running.update(lines)
         self._size += len(lines)
         self._rows += rows
+
+    @property
+    def rows(self) -> int:
+        """Lines written so far."""
+        return self._rows
 
     @property
     def exported(self) -> ExportedFile:
@@ -102,3 +118,10 @@ class TableFile:
         taken = pl.concat([pl.DataFrame(schema=self._schema), *self._waiting])
         self._waiting, self._waiting_rows = [], 0
         return taken
+
+
+def write_file(path: Path, data: bytes) -> ExportedFile:
+    """A file of these bytes, which has no rows. FileExistsError where there is one of its name."""
+    with path.open("xb") as file:
+        file.write(data)
+    return ExportedFile(digest_of_bytes(data), len(data), None)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
 from assay.core.errors import AssayError
 from assay.core.text import printable
+from assay.export.contract import Export, refusals
+from assay.export.results import kept_records
 from assay.read.parquet_footer import DamagedParquet
 from assay.read.remote_inputs import local_path
 from assay.read.sources import DAMAGED_ROW_GROUP, read_originals
 from assay.storage.disk import read_artifact
 from assay.storage.home import Home
-from assay.storage.manifests import Converted, ConvertedPiece, Filtered, FilteredPiece, reason_code
+from assay.storage.manifests import Converted, ConvertedPiece, Filtered, Scored, reason_code
 
 #: Rows that are shown.
 _MOST = 3
@@ -22,16 +24,24 @@ _CHARACTERS = 100
 _BYTES = 4 * _CHARACTERS + 3
 
 
-def first_rows(converted: Converted, filtered: Filtered | None, home: Home) -> Iterator[str]:
+def first_rows(
+    converted: Converted,
+    filtered: Filtered | None,
+    home: Home,
+    *,
+    scored: Scored | None = None,
+    exports: Sequence[Export] = (),
+) -> Iterator[str]:
     """Yield a printable line for each of the first rows: where it is, why it was not used, its beginning.
 
-    Without decisions the reasons are those of convert. Several records of one row count once.
+    Without decisions the reasons are those of convert. What was kept has the reason of the first of the
+    exports. Several records of one row count once.
     """
     shown = 0
-    decided = filtered.pieces if filtered else (None,) * len(converted.pieces)
     inputs = {file.path: file for file in converted.inputs}
-    for piece, decisions in zip(converted.pieces, decided, strict=True):
-        rows = _rows(piece, decisions, home).head(_MOST - shown)
+    for number, piece in enumerate(converted.pieces):
+        reasons = _reasons(number, piece, filtered, scored, exports, home)
+        rows = _rows(piece, reasons, home).head(_MOST - shown)
         places = rows.select("line", "offset", "length", "reason").rows()
         spans = [
             (offset, min(length, _BYTES)) for _, offset, length, reason in places if not _is_lost(reason)
@@ -59,13 +69,36 @@ def _is_lost(reason: str | None) -> bool:
     return reason_code(reason or "") == DAMAGED_ROW_GROUP
 
 
-def _rows(piece: ConvertedPiece, decisions: FilteredPiece | None, home: Home) -> pl.DataFrame:
+def _rows(piece: ConvertedPiece, reasons: pl.DataFrame, home: Home) -> pl.DataFrame:
     """The piece's rows: line, offset, length, reason; ascending."""
-    records = read_artifact(piece.records, home, ["row", "line", "offset", "length", "reason"])
-    if decisions is not None:
-        reasons = read_artifact(decisions.decisions, home, ["row", "reason"])
-        records = records.drop("reason").join(reasons, on="row", how="left", maintain_order="left")
+    records = read_artifact(piece.records, home, ["row", "line", "offset", "length"])
+    records = records.join(reasons, on="row", how="left", maintain_order="left")
     return records.unique("line", keep="first", maintain_order=True).sort("line")
+
+
+def _reasons(
+    number: int,
+    piece: ConvertedPiece,
+    filtered: Filtered | None,
+    scored: Scored | None,
+    exports: Sequence[Export],
+    home: Home,
+) -> pl.DataFrame:
+    """Why the records of the piece of this number are in no file: row, reason."""
+    if filtered is None:
+        return read_artifact(piece.records, home, ["row", "reason"])
+    decided = read_artifact(filtered.pieces[number].decisions, home, ["row", "reason"])
+    if not exports:
+        return decided
+    scores, attributes = (scored.pieces[number], scored.attributes) if scored else (None, ())
+    left_out = [
+        kept.records.select("row", pl.Series("left_out", refusals(exports[0], kept), pl.String))
+        for kept in kept_records(piece, scores, filtered.pieces[number], attributes, home)
+    ]
+    if not left_out:
+        return decided
+    joined = decided.join(pl.concat(left_out), on="row", how="left", maintain_order="left")
+    return joined.select("row", pl.coalesce("reason", "left_out").alias("reason"))
 
 
 def _beginning(original: bytes) -> str:

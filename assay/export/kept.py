@@ -1,25 +1,71 @@
-"""What a trainer's format is given: kept records, with the scores of their turns."""
+"""What an export is given: kept records with the scores of their turns, a block or an item at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
+import msgspec
 import polars as pl
+
+from assay.core.schema import Message
+
+_DECODE_MESSAGES = msgspec.json.Decoder(list[Message]).decode
+_DECODE_LABELS = msgspec.json.Decoder(list[str | None]).decode
 
 
 class KeptRecords(NamedTuple):
-    """A bounded run of kept records of one file, in input order. Every turn has its scores."""
+    """A bounded block of kept records of one file, in input order. Every turn has its scores."""
 
     file: str
     attributes: tuple[str, ...]
+    """None where the run stops before scoring."""
     records: pl.DataFrame
-    """``row``, ``line``, ``part``, ``messages`` (a JSON array), ``rest`` (a JSON object, or null)."""
+    """``row``, ``line``, ``part``, ``roles``, ``messages`` (a JSON array), ``labels`` (a JSON array, or
+    null), ``rest`` (a JSON object, or null): as ``ConvertedPiece`` has them."""
     scores: pl.DataFrame
     """``row``, ``turn`` and a Float32 column an attribute; the records' turns, ordered."""
 
 
-class Lines(NamedTuple):
-    """Whole JSON lines, line ends included, and how many they are."""
+class Item(NamedTuple):
+    """A kept record."""
 
-    data: bytes
-    rows: int
+    file: str
+    line: int
+    part: int
+    roles: str
+    """A letter a message: ``suaua``."""
+    messages: list[Message]
+    labels: list[str | None] | None
+    """Those that it came with, one a message; None where it came with none."""
+    attributes: tuple[str, ...]
+    scores: list[tuple[float, ...]]
+    """Of each turn a number an attribute. Empty where the run stops before scoring."""
+    rest: str | None
+    """The other fields of the input row as one JSON object, to the digit as they were written."""
+
+
+def items_of(kept: KeptRecords) -> Iterator[Item]:
+    """Yield the records of a block one by one; ValueError where its scores are not of its turns."""
+    if kept.attributes and kept.scores["row"].to_list() != _rows_of_turns(kept.records):
+        raise ValueError(f"{kept.file}: the scores run out of step with the records")
+    scores = kept.scores.select(kept.attributes).iter_rows()
+    columns = kept.records.select("line", "part", "roles", "messages", "labels", "rest")
+    for line, part, roles, messages, labels, rest in columns.iter_rows():
+        yield Item(
+            kept.file,
+            line,
+            part,
+            roles,
+            _DECODE_MESSAGES(messages),
+            None if labels is None else _DECODE_LABELS(labels),
+            kept.attributes,
+            list(islice(scores, roles.count("a"))),
+            rest,
+        )
+
+
+def _rows_of_turns(records: pl.DataFrame) -> list[int]:
+    turns = zip(records["row"], records["roles"], strict=True)
+    return [row for row, roles in turns for _ in range(roles.count("a"))]

@@ -12,25 +12,24 @@ import msgspec
 import polars as pl
 
 from assay.core.schema import SCORE
-from assay.export.kept import KeptRecords, Lines
+from assay.export.contract import AtOnce, Export
+from assay.export.kept import KeptRecords
 from assay.rewards.scalar import scalar_among
 
 
-def lines(kept: KeptRecords) -> Lines:
+def lines(kept: KeptRecords) -> bytes:
     """A line a record: ``messages``, ``score``, ``scores``, ``source`` and, from the input, ``extra``.
 
     ``score`` is the last turn's one number; lines of a model that has none have no such field. A score
     has the fewest digits that give the same float32. ``extra`` is what else the input row held, to the
     digit as it was written, or null.
     """
-    if not kept.records.height:
-        return Lines(b"", 0)
     scalar = scalar_among(kept.attributes)
     last = pl.lit("") if scalar is None else pl.format(f'"{SCORE}":{{}},', _number(scalar).last())
     scores = kept.scores.group_by("row", maintain_order=True).agg(
         _score_of_turn(kept.attributes).str.join(",").alias("scores"), last.alias("score")
     )
-    written = (
+    written: str = (
         kept.records.join(scores, on="row", how="left", maintain_order="left")
         .select(
             pl.concat_str(
@@ -51,7 +50,7 @@ def lines(kept: KeptRecords) -> Lines:
         )
         .item()
     )
-    return Lines(written.encode(), kept.records.height)
+    return written.encode()
 
 
 def _score_of_turn(attributes: Sequence[str]) -> pl.Expr:
@@ -75,6 +74,9 @@ def _quoted(text: str) -> str:
     return msgspec.json.encode(text).decode()
 
 
-def refusal(attributes: Sequence[str]) -> str | None:
-    """None: raw scores of any model can be written."""
-    return None
+MESSAGES = Export(
+    name="messages",
+    file="messages.jsonl",
+    description="messages with raw scores (TRL, Axolotl, OpenAI fine-tuning)",
+    row=AtOnce(lines),
+)

@@ -6,31 +6,38 @@ Whatever a run stops after, ``decisions.parquet`` names every record once with w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
 import polars as pl
 
-from assay.core import steerlm
 from assay.core.errors import AssayError
-from assay.core.schema import SCORE, Message
-from assay.export.files import ExportedFile, LinesFile, TableFile
-from assay.export.kept import KeptRecords, Lines
+from assay.core.schema import SCORE
+from assay.export.contract import Export, Written, lines_of
+from assay.export.files import Exported, ExportedFile, LinesFile, TableFile, write_file
+from assay.export.kept import KeptRecords
 from assay.export.quarantine import quarantine_lines
 from assay.rewards.scalar import scalar_among
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Home
-from assay.storage.manifests import Converted, Filtered, FilteredPiece, InputFile, Scored
+from assay.storage.manifests import (
+    RUN_MANIFEST,
+    Converted,
+    ConvertedPiece,
+    Filtered,
+    FilteredPiece,
+    InputFile,
+    Scored,
+    ScoredPiece,
+)
 
-CONVERTED = "converted.jsonl"
 QUARANTINE = "quarantine.jsonl"
 DECISIONS = "decisions.parquet"
 SCORES = "scores.parquet"
 
-#: Kept records are given to the formats so many at a time.
+#: Exports are given so many kept records at a time.
 _KEPT_AT_A_TIME = 2048
 #: Lines are gathered to about this many bytes before they are written.
 _WRITE_BYTES = 1 << 20
@@ -38,101 +45,127 @@ _WRITE_BYTES = 1 << 20
 _PLACE: dict[str, type[pl.DataType]] = {"file": pl.String, "line": pl.UInt64, "part": pl.UInt32}
 _DECISION_COLUMNS = _PLACE | {"outcome": pl.String, "reason": pl.String}
 _PLACE_IN_FILE = ["row", "line", "part", "offset", "length"]
-_CONTENTS = ["messages", "rest"]
-
-
-class Writer(NamedTuple):
-    """A file of lines, and what makes them of kept records."""
-
-    file: str
-    lines: Callable[[KeptRecords], Lines]
+_CONTENTS = ["roles", "messages", "labels", "rest"]
 
 
 def write_results(
     converted: Converted,
-    scored: Scored,
+    scored: Scored | None,
     filtered: Filtered,
-    writers: Sequence[Writer],
+    exports: Sequence[Export],
     *,
     home: Home,
     staging: Path,
-) -> dict[str, ExportedFile]:
-    """The files of a run that scored, by name."""
-    attributes = scored.attributes
-    scalar = scalar_among(attributes)
+) -> Exported:
+    """Every result file but ``manifest.json``; without scores there is no ``scores.parquet``."""
+    attributes = scored.attributes if scored else ()
     inputs = {file.path: file for file in converted.inputs}
     with full_disk_named(staging), ExitStack() as stack:
-        trained = [stack.enter_context(LinesFile(staging / writer.file)) for writer in writers]
+        trained = [
+            _Trained(export, stack.enter_context(LinesFile(staging / export.file))) for export in exports
+        ]
         quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
-        scores = TableFile(
-            staging / SCORES,
-            _PLACE
-            | {"turn": pl.UInt32}
-            | dict.fromkeys(attributes, pl.Float32)
-            | ({} if scalar is None else {SCORE: pl.Float32})
-            | {"reason": pl.String, "tokens_cut": pl.UInt32},
-        )
-        pieces = zip(converted.pieces, scored.pieces, filtered.pieces, strict=True)
+        scores = TableFile(staging / SCORES, _score_columns(attributes)) if scored else None
+        scored_pieces = scored.pieces if scored else (None,) * len(converted.pieces)
+        pieces = zip(converted.pieces, scored_pieces, filtered.pieces, strict=True)
         for piece, scored_piece, filtered_piece in pieces:
-            turns = read_artifact(
-                scored_piece.scores, home, ["row", "turn", *attributes, "reason", "tokens_cut"]
-            )
-            records = read_artifact(piece.records, home, _PLACE_IN_FILE + (_CONTENTS if writers else []))
-            if turns.height != piece.turn_count:
-                raise AssayError(
-                    f"{home.artifacts / scored_piece.scores.path}: scores of {turns.height} turns where the "
-                    f"piece has {piece.turn_count}. Remove it and run again: it is made anew."
-                )
-            judged = _judged(records, filtered_piece, home)
+            columns = _PLACE_IN_FILE + (_CONTENTS if trained else [])
+            judged = _judged(read_artifact(piece.records, home, columns), filtered_piece, home)
+            turns = _turns(piece, scored_piece, attributes, home)
             decisions.add(_placed(piece.file, judged))
-            places = records.select("row", "line", "part")
-            named = turns if scalar is None else turns.with_columns(pl.col(scalar).alias(SCORE))
-            scores.add(_placed(piece.file, named.join(places, on="row", how="left", maintain_order="left")))
+            if scores is not None:
+                scores.add(_placed(piece.file, _named(turns, judged, attributes)))
             quarantine.add(inputs[piece.file], judged)
-            if writers:
+            if trained:
                 for kept in _kept(piece.file, judged, turns, attributes):
-                    for writer, file in zip(writers, trained, strict=True):
-                        file.write(*writer.lines(kept))
+                    for one in trained:
+                        one.add(kept)
         quarantine.finish()
-        files = {writer.file: file.exported for writer, file in zip(writers, trained, strict=True)}
-        return files | {
-            QUARANTINE: quarantine.file.exported,
-            DECISIONS: decisions.finish(),
-            SCORES: scores.finish(),
-        }
+        files = {one.export.file: one.file.exported for one in trained}
+        files |= {QUARANTINE: quarantine.file.exported, DECISIONS: decisions.finish()}
+        if scores is not None:
+            files[SCORES] = scores.finish()
+        written = {one.export.name: one.written for one in trained}
+        for one in trained:
+            files |= _companions(one.export, one.written, staging, taken=files.keys())
+    return Exported(files, written)
 
 
-def write_converted(
-    converted: Converted, filtered: Filtered, *, home: Home, staging: Path
+def kept_records(
+    piece: ConvertedPiece,
+    scored: ScoredPiece | None,
+    filtered: FilteredPiece,
+    attributes: tuple[str, ...],
+    home: Home,
+) -> Iterator[KeptRecords]:
+    """Yield a piece's kept records, a bounded number at a time, as exports are given them."""
+    judged = _judged(read_artifact(piece.records, home, _PLACE_IN_FILE + _CONTENTS), filtered, home)
+    return _kept(piece.file, judged, _turns(piece, scored, attributes, home), attributes)
+
+
+class _Trained:
+    """An export's file while it is written."""
+
+    def __init__(self, export: Export, file: LinesFile) -> None:
+        self.export = export
+        self.file = file
+        self._left_out: Counter[str] = Counter()
+
+    def add(self, kept: KeptRecords) -> None:
+        """Write what the export takes of a block."""
+        lines = lines_of(self.export, kept)
+        self.file.write(lines.data, lines.rows)
+        self._left_out.update(lines.left_out)
+
+    @property
+    def written(self) -> Written:
+        """What was written so far."""
+        return Written(self.export.file, self.file.rows, dict(sorted(self._left_out.items())))
+
+
+def _companions(
+    export: Export, written: Written, staging: Path, *, taken: Collection[str]
 ) -> dict[str, ExportedFile]:
-    """The files of a run that stops after convert, by name."""
-    inputs = {file.path: file for file in converted.inputs}
-    with full_disk_named(staging), ExitStack() as stack:
-        lines = stack.enter_context(LinesFile(staging / CONVERTED))
-        quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
-        decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
-        for piece, filtered_piece in zip(converted.pieces, filtered.pieces, strict=True):
-            records = read_artifact(piece.records, home, [*_PLACE_IN_FILE, "messages", "labels"])
-            judged = _judged(records, filtered_piece, home)
-            decisions.add(_placed(piece.file, judged))
-            quarantine.add(inputs[piece.file], judged)
-            for block in _blocks(_as_converted(judged.filter(pl.col("outcome") == "kept"))):
-                lines.write(*block)
-        quarantine.finish()
-        return {
-            CONVERTED: lines.exported,
-            QUARANTINE: quarantine.file.exported,
-            DECISIONS: decisions.finish(),
-        }
+    """The files beside an export's data, written; AssayError where one has no name of its own."""
+    files: dict[str, ExportedFile] = {}
+    for name, data in export.companion(written).items():
+        if name in {*taken, RUN_MANIFEST, ""} or Path(name).name != name:
+            raise AssayError(f"export {export.name}: {name!r} is no name for a file beside {export.file}")
+        files[name] = write_file(staging / name, data)
+    return files
 
 
-def _as_converted(kept: pl.DataFrame) -> Iterator[bytes]:
-    """Yield the records as SteerLM lines with the labels they came with."""
-    decode_messages = msgspec.json.Decoder(list[Message]).decode
-    decode_labels = msgspec.json.Decoder(list[str | None]).decode
-    for messages, labels in kept.select("messages", "labels").iter_rows():
-        yield steerlm.to_line(decode_messages(messages), decode_labels(labels) if labels else None)
+def _score_columns(attributes: Sequence[str]) -> dict[str, type[pl.DataType]]:
+    return (
+        _PLACE
+        | {"turn": pl.UInt32}
+        | dict.fromkeys(attributes, pl.Float32)
+        | ({} if scalar_among(attributes) is None else {SCORE: pl.Float32})
+        | {"reason": pl.String, "tokens_cut": pl.UInt32}
+    )
+
+
+def _turns(
+    piece: ConvertedPiece, scored: ScoredPiece | None, attributes: Sequence[str], home: Home
+) -> pl.DataFrame:
+    """A piece's turns with their scores; none where nothing was scored."""
+    if scored is None:
+        return pl.DataFrame(schema={"row": pl.UInt32, "turn": pl.UInt32})
+    turns = read_artifact(scored.scores, home, ["row", "turn", *attributes, "reason", "tokens_cut"])
+    if turns.height != piece.turn_count:
+        raise AssayError(
+            f"{home.artifacts / scored.scores.path}: scores of {turns.height} turns where the piece has "
+            f"{piece.turn_count}. Remove it and run again: it is made anew."
+        )
+    return turns
+
+
+def _named(turns: pl.DataFrame, records: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
+    """The turns with their record's place, and with ``score`` where the model has one number."""
+    scalar = scalar_among(attributes)
+    named = turns if scalar is None else turns.with_columns(pl.col(scalar).alias(SCORE))
+    return named.join(records.select("row", "line", "part"), on="row", how="left", maintain_order="left")
 
 
 def _judged(records: pl.DataFrame, filtered: FilteredPiece, home: Home) -> pl.DataFrame:
@@ -190,15 +223,15 @@ class _Quarantine:
             self._gathered = []
 
 
-def _blocks(lines: Iterable[bytes]) -> Iterator[Lines]:
-    """Join lines to blocks of about a megabyte."""
+def _blocks(lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield the lines in blocks of about a megabyte, each with how many they are."""
     block: list[bytes] = []
     size = 0
     for line in lines:
         block.append(line)
         size += len(line)
         if size >= _WRITE_BYTES:
-            yield Lines(b"".join(block), len(block))
+            yield b"".join(block), len(block)
             block, size = [], 0
     if block:
-        yield Lines(b"".join(block), len(block))
+        yield b"".join(block), len(block)

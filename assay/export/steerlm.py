@@ -1,44 +1,55 @@
-"""``labeled.jsonl``: SteerLM rows, every assistant turn labelled by its scores. NeMo-Aligner loads it."""
+"""SteerLM rows, every assistant turn labelled; NeMo-Aligner loads them.
+
+``labeled.jsonl`` has labels made of the scores, ``converted.jsonl`` the labels that the records came with.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
+from msgspec import Raw
 
 from assay.core import steerlm
 from assay.core.labels import label_from_scores
-from assay.core.schema import ATTRIBUTES, Message
-from assay.export.kept import KeptRecords, Lines
-
-_DECODE = msgspec.json.Decoder(list[Message]).decode
-
-
-def lines(kept: KeptRecords) -> Lines:
-    """A SteerLM row a record; scores become whole numbers 0-4 in ``assay.core.steerlm`` alone."""
-    scores = zip(kept.scores["row"], kept.scores.select(kept.attributes).iter_rows(), strict=True)
-    parts: list[bytes] = []
-    for row, messages_json in kept.records.select("row", "messages").iter_rows():
-        messages = _DECODE(messages_json)
-        labels: list[str | None] = []
-        for message in messages:
-            if message.role != "assistant":
-                labels.append(None)
-                continue
-            scored_row, values = next(scores)
-            if scored_row != row:
-                raise ValueError(f"the scores run out of step with the records at row {row}")
-            labels.append(label_from_scores(kept.attributes, values))
-        parts.append(steerlm.to_line(messages, labels))
-    return Lines(b"".join(parts), len(parts))
+from assay.core.schema import ATTRIBUTES
+from assay.export.contract import Export
+from assay.export.kept import Item
 
 
-def refusal(attributes: Sequence[str]) -> str | None:
-    """Why a model of these attributes cannot label SteerLM rows; None where it can."""
-    if any(attribute in ATTRIBUTES for attribute in attributes):
-        return None
-    return (
-        f"it writes labels such as helpfulness:3, and this model rates {', '.join(attributes)}, which is "
-        f"none of SteerLM's attributes ({', '.join(ATTRIBUTES)}). Write the raw scores with "
-        "`--export messages`, or rate with an attribute model"
-    )
+def refuses(item: Item) -> str | None:
+    """Why no SteerLM row can express the messages; None where one can."""
+    return steerlm.gap(item.roles)
+
+
+def labelled(item: Item) -> Raw:
+    """The row with labels made of the scores, which ``assay.core.labels`` alone rounds."""
+    labels = iter([label_from_scores(item.attributes, values) for values in item.scores])
+    return _row(item, [next(labels) if message.role == "assistant" else None for message in item.messages])
+
+
+def as_it_came(item: Item) -> Raw:
+    """The row with the labels that the record came with."""
+    return _row(item, item.labels)
+
+
+def _row(item: Item, labels: Sequence[str | None] | None) -> Raw:
+    return Raw(steerlm.to_json(item.messages, labels))
+
+
+STEERLM = Export(
+    name="steerlm",
+    file="labeled.jsonl",
+    description="SteerLM rows, every assistant turn labelled 0-4 (NeMo-Aligner)",
+    needs=frozenset(ATTRIBUTES),
+    refuses=refuses,
+    row=labelled,
+)
+
+#: What a run writes that stops after convert. It is nobody's choice, so it is not in ``EXPORTS``.
+CONVERTED = Export(
+    name="converted",
+    file="converted.jsonl",
+    description="SteerLM rows with the labels that the records came with",
+    refuses=refuses,
+    row=as_it_came,
+)

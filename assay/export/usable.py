@@ -1,6 +1,6 @@
-"""Whether a run could use anything of what it read: what its counts say, and what is told of them.
+"""Whether a run could use anything of what it read: what its counts say, and the sentence about them.
 
-A record was of use where it was kept, or where a rule judged it.
+A record was of use where a file holds it, or where a rule judged it and nothing was kept.
 """
 
 from __future__ import annotations
@@ -8,38 +8,70 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
+from assay.export.contract import Written
+from assay.storage.manifests import Counts
+
 _RULE = "rule: "
 
 
-def nothing_usable(read: int, dropped: Mapping[str, int], quarantined: Mapping[str, int]) -> str | None:
-    """What to tell where none of the records ``read`` came as far as being kept or judged by a rule."""
-    unused = [*dropped.items(), *quarantined.items()]
-    if sum(count for _, count in unused) < read or _judged(dropped):
+def nothing_usable(counts: Counts, exports: Mapping[str, Written]) -> str | None:
+    """Why no record was of use; None where one was. ``exports`` is what each export wrote.
+
+    A run that writes no exports uses what it keeps.
+    """
+    if counts.ok:
+        return _all_left_out(counts.ok, exports)
+    if _judged(counts.dropped):
         return None
-    if not read:
+    if not counts.read:
         return "No record could be used: the inputs hold none. Are these chat files?"
-    reason, count = min(unused, key=lambda item: (-item[1], item[0]))
-    most = f"No record could be used: {reason} ({count:,} of {read:,})."
+    reason, count = _most({**counts.dropped, **counts.quarantined})
+    most = f"No record could be used: {reason} ({count:,} of {counts.read:,})."
     return f"{most} Are these chat files? docs/formats.md says what is read."
 
 
-def all_ruled_out(read: int, kept: int, dropped: Mapping[str, int]) -> str | None:
-    """What to tell where records could be used, and the rules keep none."""
-    judged = _judged(dropped)
-    if kept or not judged:
+def _all_left_out(kept: int, exports: Mapping[str, Written]) -> str | None:
+    if not exports or any(written.rows for written in exports.values()):
         return None
-    rule, count = min(judged.items(), key=lambda item: (-item[1], item[0]))
-    return f"The rules keep no record: {rule.removeprefix(_RULE)} drops {count:,} of {read:,}."
+    name, written = next(iter(exports.items()))
+    reason, count = _most(written.left_out)
+    most = f"No record could be used: no export can hold one that was kept; {name}: {reason}"
+    return f"{most} ({count:,} of {kept:,}). docs/results.md says what a file can hold."
+
+
+def all_ruled_out(counts: Counts) -> str | None:
+    """What to say where records could be used, and the rules keep none."""
+    judged = _judged(counts.dropped)
+    if counts.ok or not judged:
+        return None
+    rule, count = _most(judged)
+    return f"The rules keep no record: {rule.removeprefix(_RULE)} drops {count:,} of {counts.read:,}."
+
+
+def _most(reasons: Mapping[str, int]) -> tuple[str, int]:
+    """The most frequent reason, of equally frequent ones the first by name."""
+    return min(reasons.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _judged(dropped: Mapping[str, int]) -> dict[str, int]:
     return {reason: count for reason, count in dropped.items() if reason.startswith(_RULE)}
 
 
+def counts_in(manifest: Mapping[str, Any]) -> Counts:
+    """The counts of a run, as its manifest has them."""
+    return Counts(int(manifest["rows"]["kept"]), manifest["dropped"], manifest["quarantined"])
+
+
+def exports_in(manifest: Mapping[str, Any]) -> dict[str, Written]:
+    """What each export of a run wrote; nothing of a run that an earlier version made."""
+    return msgspec.convert(manifest.get("exports", {}), dict[str, Written])
+
+
 def holds_records(manifest: Mapping[str, Any]) -> bool:
     """Whether results with this manifest are of records that could be used; true where it does not say."""
     try:
-        read = int(manifest["rows"]["read"])
-        return nothing_usable(read, manifest["dropped"], manifest["quarantined"]) is None
-    except (KeyError, TypeError, ValueError, AttributeError):
+        return nothing_usable(counts_in(manifest), exports_in(manifest)) is None
+    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError):
         return True

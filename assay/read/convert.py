@@ -15,10 +15,9 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from assay.core import steerlm
 from assay.core.errors import AssayError, InputFault
 from assay.core.progress import Progress
-from assay.core.schema import TurnKey, turn_keys
+from assay.core.schema import TurnKey, roles_of, turn_keys
 from assay.read.formats import (
     FORMATS,
     Format,
@@ -55,7 +54,7 @@ from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext, Stage
 
 #: Part of every shard's key: raise it when the same input gives other records.
-VERSION = 4
+VERSION = 5
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20
@@ -287,7 +286,7 @@ class _Judged(NamedTuple):
     outcome: str
     reason: str | None = None
     messages: bytes | None = None
-    steerlm_gap: str | None = None
+    roles: str | None = None
     turns: Sequence[TurnKey] = ()
 
 
@@ -306,8 +305,8 @@ def _judged(reading: Reading) -> _Judged:
         turns = turn_keys(messages)
         if not turns:
             drop = "no_assistant_turn" if messages else "no_messages"
-    encoded, gap = _ENCODE(messages), steerlm.gap(messages)
-    return _Judged("ok" if drop is None else "dropped", drop, encoded, gap, turns)
+    outcome = "ok" if drop is None else "dropped"
+    return _Judged(outcome, drop, _ENCODE(messages), roles_of(messages) or None, turns)
 
 
 class _Piece:
@@ -323,7 +322,7 @@ class _Piece:
         self._labels: list[bytes | None] = []
         self._prompt_keys: list[bytes | None] = []
         self._rests: list[bytes | None] = []
-        self._gaps: list[str | None] = []
+        self._roles: list[str | None] = []
         self._turn_rows: list[int] = []
         self._turn_numbers: list[int] = []
         self._turn_keys: list[bytes] = []
@@ -335,7 +334,7 @@ class _Piece:
 
     def add(self, raw: RawRecord, part: int, reading: Reading) -> str | None:
         """Add a record as the next row; the reason if it is quarantined."""
-        outcome, reason, messages, gap, turns = _judged(reading)
+        outcome, reason, messages, roles, turns = _judged(reading)
         labels = reading.labels if messages is not None else None
         self._places.append((raw.line, part, raw.offset, raw.length))
         self._outcomes.append(outcome)
@@ -344,7 +343,7 @@ class _Piece:
         self._labels.append(_ENCODE(labels) if labels is not None else None)
         self._prompt_keys.append(turns[-1].prompt_key if turns else None)
         self._rests.append(reading.rest)
-        self._gaps.append(gap)
+        self._roles.append(roles)
         for number, turn in enumerate(turns):
             self._turn_rows.append(self.size)
             self._turn_numbers.append(number)
@@ -370,7 +369,7 @@ class _Piece:
                 _text_column("labels", self._labels),
                 pl.Series("prompt_key", self._prompt_keys, pl.Binary),
                 _text_column("rest", self._rests),
-                pl.Series("steerlm_gap", self._gaps, pl.String),
+                pl.Series("roles", self._roles, pl.String),
             ]
         )
         turns = pl.DataFrame(

@@ -15,8 +15,8 @@ from rich.text import Text
 from assay import __version__
 from assay.core.text import columns, counted, printable
 from assay.core.versions import installed
-from assay.export.files import ExportedFile
-from assay.export.usable import all_ruled_out, nothing_usable
+from assay.export.files import Exported
+from assay.export.usable import all_ruled_out, counts_in, exports_in, nothing_usable
 from assay.rewards.spec import ModelSpec
 from assay.score import card_warnings
 from assay.score.languages import DETECTOR
@@ -35,7 +35,7 @@ def run_manifest(
     converted: Converted,
     scored: Scored | None,
     filtered: Filtered,
-    files: Mapping[str, ExportedFile],
+    exported: Exported,
     work: ScoringWork | None,
     seconds: Mapping[str, float],
     output: str | None = None,
@@ -46,8 +46,9 @@ def run_manifest(
     ``quarantined`` take apart by reason. In ``turns``, ``scored`` are distinct turns that the model
     rated in this run (0 where ``work`` is None: the stage was cached), ``failed`` are turns without a
     score, and ``reused`` is every other turn of the records: rated before, or a repetition of one that
-    was. Without scores there is no ``model``. ``output`` is where the results are, where that is not what
-    the options name.
+    was. Without scores there is no ``model``. ``exports`` says of each export how many of the kept records
+    its file holds and, by reason, how many it does not. ``output`` is where the results are, where that is
+    not what the options name.
     """
     counts = filtered.counts
     rows = {
@@ -60,7 +61,7 @@ def run_manifest(
         "assay": __version__,
         "complete": converted.complete,
         "shortfalls": [asdict(one) for one in converted.shortfalls],
-        "unusable": nothing_usable(counts.read, counts.dropped, counts.quarantined) if counts.read else None,
+        "unusable": nothing_usable(counts, exported.exports) if counts.read else None,
         "output": output if output is not None else options.get("output", ""),
         "rows": rows,
         "dropped": dict(counts.dropped),
@@ -78,10 +79,8 @@ def run_manifest(
             {"path": file.path, "digest": file.digest, "size": file.size, "format": file.format}
             for file in converted.inputs
         ],
-        "files": {
-            name: {"digest": file.digest, "size": file.size, "rows": file.rows}
-            for name, file in sorted(files.items())
-        },
+        "files": {name: asdict(file) for name, file in sorted(exported.files.items())},
+        "exports": {name: asdict(written) for name, written in exported.exports.items()},
         "options": dict(options),
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "versions": installed(*_PACKAGES),
@@ -167,24 +166,15 @@ def _sections(manifest: Mapping[str, Any]) -> Iterator[_Section]:
     if manifest["files"]:
         yield _Section(
             "Results",
-            [
-                _Line(name, _count(file["rows"]), f"row{'s' * (file['rows'] != 1)}, {_bytes(file['size'])}")
-                for name, file in manifest["files"].items()
-            ],
+            [line for name, file in manifest["files"].items() for line in _file(name, file, manifest)],
         )
 
 
 def _remarks(manifest: Mapping[str, Any]) -> list[str]:
     """Sentences that a person should not miss."""
     remarks = list(manifest["model"]["notes"]) if manifest["model"] is not None else []
-    rows, dropped = manifest["rows"], manifest["dropped"]
-    remarks += filter(
-        None,
-        [
-            nothing_usable(rows["read"], dropped, manifest["quarantined"]),
-            all_ruled_out(rows["read"], rows["kept"], dropped),
-        ],
-    )
+    counts = counts_in(manifest)
+    remarks += filter(None, [nothing_usable(counts, exports_in(manifest)), all_ruled_out(counts)])
     remarks += [
         f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {told}."
         for told, count in manifest.get("warnings", {}).items()
@@ -206,6 +196,19 @@ def _reasons(counts: Mapping[str, int]) -> Iterator[_Line]:
     """Yield a line a reason, the most frequent first."""
     for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         yield _Line(reason, _count(count), depth=1)
+
+
+def _file(name: str, file: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[_Line]:
+    """Yield a line for a result file, and one for each reason why it lacks kept records."""
+    size = _bytes(file["size"])
+    if file["rows"] is None:
+        yield _Line(name, "", size)
+    else:
+        yield _Line(name, _count(file["rows"]), f"row{'s' * (file['rows'] != 1)}, {size}")
+    for written in exports_in(manifest).values():
+        if written.file == name:
+            for line in _reasons(written.left_out):
+                yield line._replace(name=f"left out: {line.name}")
 
 
 def _inputs(manifest: Mapping[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """What becomes of every record: kept, or dropped or quarantined with a reason.
 
-In this order, the first that applies: what convert said; a turn without a score (quarantined); no
-SteerLM row where one is asked for (dropped); a rule that does not hold for the last turn (dropped).
-Rules are looked at only where every turn has its scores, so a missing score neither passes nor fails
-one. Of a run that stops before scoring no turn is looked at.
+In this order, the first that applies: what convert said; a turn without a score (quarantined); a rule
+that does not hold for the last turn (dropped). Rules are looked at only where every turn has its scores,
+so a missing score neither passes nor fails one. A run that stops before scoring looks at no turn. What
+the exports can hold changes no decision.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from assay.storage.manifests import (
 )
 from assay.storage.stage import RunContext, Stage
 
-#: Reason code of a record that a SteerLM row cannot express, where one is to be written.
-NOT_STEERLM = "not_steerlm"
 #: Reason code of a score that is NaN or infinite and came without a reason.
 NOT_A_NUMBER = "not_a_number"
 #: Reason code of a score that is missing and came without a reason.
@@ -37,7 +35,6 @@ NO_SCORE = "no_score"
 NO_TURN = "no_turn"
 
 _RULE = "rule"
-_STEERLM_EXPORT = "steerlm"
 
 
 def counted_as(reason: str) -> str:
@@ -58,7 +55,6 @@ class ToDecide:
     scored: Scored | None
     """None for a run that stops before scoring; then there are no rules."""
     rules: Rules
-    exports: tuple[str, ...] = ()
 
 
 def _key(given: ToDecide) -> str:
@@ -71,7 +67,6 @@ def _key(given: ToDecide) -> str:
         "\n".join(piece.scores.digest for piece in (scored.pieces if scored else ())).encode(),
         "\n".join(rules.canonical).encode(),
         "\n".join(rules.texts).encode(),
-        b"steerlm" if _STEERLM_EXPORT in given.exports else b"",
     )
 
 
@@ -91,12 +86,12 @@ def decide(given: ToDecide, context: RunContext) -> Filtered:
     with full_disk_named(folder):
         sweep(folder)
         for number, piece in enumerate(converted.pieces):
-            records = read_artifact(piece.records, home, ["row", "outcome", "reason", "steerlm_gap"])
+            records = read_artifact(piece.records, home, ["row", "outcome", "reason"])
             if scored is None:
                 judged = _unjudged(records)
             else:
                 judged = _judged(records, piece, number, scored, rules, home)
-            decisions = _decisions(judged, steerlm_wanted=_STEERLM_EXPORT in given.exports)
+            decisions = _decisions(judged)
             path = folder / f"decisions-{number:06d}.parquet"
             with written_whole(path) as temporary:
                 decisions.write_parquet(temporary)
@@ -158,9 +153,8 @@ def _judged(
     )
 
 
-def _decisions(judged: pl.DataFrame, *, steerlm_wanted: bool) -> pl.DataFrame:
+def _decisions(judged: pl.DataFrame) -> pl.DataFrame:
     """``row``, ``outcome``, ``reason`` of every record of a piece."""
-    gap = pl.col("steerlm_gap") if steerlm_wanted else pl.lit(None, dtype=pl.String)
     ok = pl.col("outcome") == "ok"
     fault = pl.coalesce(
         "unscored",
@@ -172,14 +166,11 @@ def _decisions(judged: pl.DataFrame, *, steerlm_wanted: bool) -> pl.DataFrame:
         .then("outcome")
         .when(fault.is_not_null())
         .then(pl.lit("quarantined"))
-        .when(gap.is_not_null() | pl.col("broken").is_not_null())
+        .when(pl.col("broken").is_not_null())
         .then(pl.lit("dropped"))
         .otherwise(pl.lit("kept"))
         .alias("outcome"),
-        pl.when(~ok)
-        .then("reason")
-        .otherwise(pl.coalesce(fault, pl.lit(f"{NOT_STEERLM}: ") + gap, "broken"))
-        .alias("reason"),
+        pl.when(~ok).then("reason").otherwise(pl.coalesce(fault, "broken")).alias("reason"),
     )
 
 
@@ -217,4 +208,4 @@ def _first_broken_rule(rules: Rules) -> pl.Expr:
     )
 
 
-DECIDE = Stage("filter", 1, Filtered, _key, _is_current, decide)
+DECIDE = Stage("filter", 2, Filtered, _key, _is_current, decide)

@@ -94,7 +94,7 @@ class ConvertedPiece:
     labels     String   JSON array, one entry a message: the label it came with, or null; null if none
     prompt_key Binary   128-bit hash of everything before the last turn; null unless ok
     rest       String   the row's other keys as one JSON object, untouched; null if none
-    steerlm_gap String  why a SteerLM row cannot express this record; null where it can
+    roles      String   a letter a message, such as ``suaua``: system, user, assistant, tool; null if none
     ========== ======== =======================================================================
 
     ``turns`` is a Parquet file, one row a turn of an ``ok`` record, ordered by (row, turn):

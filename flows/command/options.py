@@ -178,7 +178,8 @@ def _help(field: FieldInfo) -> str:
         text += f" One of: {', '.join(choices)}."
     if get_origin(field.annotation) is list:
         text += " May be repeated."
-    if field.default not in (PydanticUndefined, None, False, []):
-        default = " ".join(field.default) if isinstance(field.default, list) else field.default
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if default not in (PydanticUndefined, None, False, []):
+        default = " ".join(default) if isinstance(default, list) else default
         text += f" Default: {default}."
     return text.replace("%", "%%")

@@ -5,6 +5,7 @@ read (ingest, convert) → score → filter → export → report, one Prefect t
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 from prefect import State, flow, runtime
@@ -14,7 +15,7 @@ from assay.config.options import RunOptions
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, OutputRefused
 from assay.core.text import counted
-from assay.export import EXPORT, ToExport
+from assay.export import EXPORT, ToExport, wanted
 from assay.export.first_rows import first_rows
 from assay.export.usable import nothing_usable
 from assay.read.convert import CONVERT, ToConvert
@@ -123,16 +124,17 @@ def _carried_out(
     if options.stop_after != "convert":
         scored = _scored(converted, options, prepared, console, context)
     filtered = _filtered(converted, scored, options, prepared, console, context)
-    with unusable.destination(filtered.counts, options, prepared) as folder:
-        output = unusable.name_of(folder, options, prepared)
-        staging = folder.staging()
-        to_export = ToExport(
-            converted, scored, filtered, tuple(options.export), folder, staging, options.stop_after
-        )
+    staging = prepared.output.staging()
+    to_export = ToExport(
+        converted, scored, filtered, tuple(options.export), prepared.output, staging, options.stop_after
+    )
+    with ExitStack() as stack:
         with console.stage("export") as stage:
             exported = run_stage(EXPORT, to_export, context)
+            folder = stack.enter_context(unusable.destination(filtered.counts, exported, options, prepared))
+            output = unusable.name_of(folder, options, prepared)
             stage.cached = exported.cached
-            stage.note = f"{counted(len(exported.manifest), 'files')} in {output}"
+            stage.note = f"{counted(len(exported.manifest.files), 'files')} in {output}"
         manifest = run_manifest(
             options=options.model_dump(mode="json"),
             model=prepared.model,
@@ -140,7 +142,7 @@ def _carried_out(
             scored=scored,
             work=console.work_of(ScoringWork),
             filtered=filtered,
-            files=exported.manifest,
+            exported=exported.manifest,
             seconds=console.seconds,
             output=output,
         )
@@ -149,7 +151,10 @@ def _carried_out(
             folder.refresh(manifest)
         else:
             folder.publish(staging, manifest)
-    return manifest, list(first_rows(converted, filtered, prepared.home)) if manifest["unusable"] else []
+    if not manifest["unusable"]:
+        return manifest, []
+    exports = wanted(options.export, options.stop_after)
+    return manifest, list(first_rows(converted, filtered, prepared.home, scored=scored, exports=exports))
 
 
 def _converted(options: RunOptions, prepared: Prepared, console: Console, context: RunContext) -> Converted:
@@ -197,10 +202,9 @@ def _filtered(
     console: Console,
     context: RunContext,
 ) -> Filtered:
-    """Decisions. A run that stops early has no rules, and writes SteerLM rows only after convert."""
-    exports = {None: tuple(options.export), "convert": ("steerlm",), "score": ()}[options.stop_after]
+    """Decisions. A run that stops early has no rules."""
     with console.stage("filter") as stage:
-        finished = run_stage(DECIDE, ToDecide(converted, scored, prepared.rules, exports), context)
+        finished = run_stage(DECIDE, ToDecide(converted, scored, prepared.rules), context)
         stage.cached = finished.cached
         stage.note = _counted(finished.manifest.counts, "kept")
     if options.strict:
@@ -218,7 +222,7 @@ def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dic
         console.say(former)
     counts = converted.counts
     console.show(preview_table(converted, prepared.model, found))
-    told = nothing_usable(counts.read, counts.dropped, counts.quarantined)
+    told = nothing_usable(counts, {})
     fault = told is not None and counts.read > 0
     if told is not None:
         unusable.show(told, first_rows(converted, None, prepared.home), console.say, fault=fault)

@@ -13,7 +13,7 @@ from assay.config.options import RunOptions
 from assay.config.resolve import cluster_of, models_of
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
-from assay.export import check_exports
+from assay.export import DEFAULT_EXPORTS, check_exports
 from assay.export.folder import OutputFolder
 from assay.read.releases import next_release
 from assay.rewards.find import find_model
@@ -88,9 +88,8 @@ def _check_stop(options: RunOptions) -> None:
     """A run that stops early neither judges by rules nor writes exports, and must not seem to have."""
     if options.stop_after is None:
         return
-    exports = RunOptions.model_fields["export"].default
     unused = [f"--keep {rule!r}" for rule in options.keep]
-    if options.export != exports:
+    if options.export != list(DEFAULT_EXPORTS):
         unused.append(f"--export {' '.join(options.export)}")
     if unused:
         raise UserMistake(

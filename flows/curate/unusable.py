@@ -8,22 +8,28 @@ from typing import Any
 
 from assay.config.options import RunOptions
 from assay.core.errors import AssayError, OutputRefused
+from assay.export.files import Exported
 from assay.export.folder import OutputFolder
-from assay.export.usable import nothing_usable
+from assay.export.usable import counts_in, exports_in, nothing_usable
 from assay.storage.manifests import Counts
 from flows.curate.prepare import Prepared
+from tasks.stage import Finished
 
 
 @contextmanager
-def destination(counts: Counts, options: RunOptions, prepared: Prepared) -> Iterator[OutputFolder]:
+def destination(
+    counts: Counts, exported: Finished[Exported], options: RunOptions, prepared: Prepared
+) -> Iterator[OutputFolder]:
     """Yield the folder for the files of a run with these counts, held.
 
-    It is the output, held already, unless nothing was of use and the output holds records. Neither is it a
-    release then, whose inputs no later run would look at. AssayError where the folder beside cannot be had.
+    It is the output, held already, unless nothing was of use and the output holds other records. A release
+    of nothing is none, or no later run would look at its inputs. AssayError where the folder beside cannot be
+    had.
     """
     output = prepared.output
-    told = nothing_usable(counts.read, counts.dropped, counts.quarantined)
-    if told is None or not (output.holds_records() or (options.release and counts.read)):
+    told = nothing_usable(counts, exported.manifest.exports)
+    must_stay = output.holds_records() or (options.release and counts.read)
+    if told is None or exported.cached or not must_stay:
         yield output
         return
     beside = output.unusable()
@@ -61,8 +67,7 @@ def is_beside(manifest: Mapping[str, Any]) -> bool:
 
 def sentence(manifest: Mapping[str, Any]) -> str | None:
     """What to say of a run that could use nothing, and where its files are; None of any other."""
-    rows = manifest["rows"]
-    told = nothing_usable(rows["read"], manifest["dropped"], manifest["quarantined"])
+    told = nothing_usable(counts_in(manifest), exports_in(manifest))
     if told is None or not is_beside(manifest):
         return told
     asked = manifest["options"]["output"]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.core import steerlm
-from assay.core.schema import Message
+from assay.core.schema import ROLES, Message
 
 USER = Message("user", "Name a colour.")
 RED = Message("assistant", "Red — “rouge”.")
@@ -20,16 +20,16 @@ def test_a_row_has_nemos_keys_in_nemos_order() -> None:
     assert (row["mask"], row["type"]) == ("User", "VALUE_TO_TEXT")
 
 
-def test_a_line_is_what_nemo_writes_to_the_byte() -> None:
-    # Written out from the rules: keys in order, ", " and ": " between, no ASCII escapes, one line end.
+def test_a_rows_json_is_what_nemo_writes_to_the_byte() -> None:
+    # Written out from the rules: keys in order, ", " and ": " between, no ASCII escapes.
     expected = (
         '{"conversations": [{"value": "Name a colour.", "from": "User", "label": null}, '
         '{"value": "Red — “rouge”.", "from": "Assistant", "label": "quality:3,humor:0"}], '
         '"system": "A chat between a curious user and an artificial intelligence assistant. The assistant '
         "gives helpful, detailed, and polite answers to the user's questions.\", "
-        '"mask": "User", "type": "VALUE_TO_TEXT"}\n'
+        '"mask": "User", "type": "VALUE_TO_TEXT"}'
     )
-    assert steerlm.to_line([USER, RED], [None, "quality:3,humor:0"]) == expected.encode()
+    assert steerlm.to_json([USER, RED], [None, "quality:3,humor:0"]) == expected.encode()
 
 
 def test_a_missing_label_is_no_key_and_an_empty_one_is_kept() -> None:
@@ -52,22 +52,25 @@ def test_a_system_message_of_the_row_replaces_the_fixed_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    ("roles", "code"),
+    ("roles", "reason"),
     [
-        (["user", "assistant"], None),
-        (["system", "user", "assistant"], None),
-        (["assistant", "assistant"], None),
-        (["user", "system", "assistant"], "late_system_message"),
-        (["system", "user", "system", "assistant"], "several_system_messages"),
-        (["user", "tool", "assistant"], "tool_message"),
+        ("", None),
+        ("ua", None),
+        ("sua", None),
+        ("aa", None),
+        ("usa", "late_system_message: message 2 is a system message"),
+        ("susa", "several_system_messages: message 3 is another one"),
+        ("ssua", "several_system_messages: message 2 is another one"),
+        ("uta", "tool_message: message 2 is a tool's"),
+        ("ta", "tool_message: message 1 is a tool's"),
+        ("suatsa", "tool_message: message 4 is a tool's"),
     ],
 )
-def test_what_a_row_cannot_express_is_named(roles: list[str], code: str | None) -> None:
-    messages = [Message(role, "x") for role in roles]
-    reason = steerlm.gap(messages)
-    assert (reason and reason.partition(":")[0]) == code
-    if code is not None:
-        with pytest.raises(ValueError, match=code):
+def test_what_a_row_cannot_express_is_named(roles: str, reason: str | None) -> None:
+    assert steerlm.gap(roles) == reason
+    if reason is not None:
+        messages = [Message({role[0]: role for role in ROLES}[letter], "x") for letter in roles]
+        with pytest.raises(ValueError, match=reason):
             steerlm.to_row(messages, None)
 
 
@@ -103,6 +106,6 @@ def test_the_regression_formats_system_sentence_is_nemos() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["user", "assistant"]), st.text())))
-def test_any_text_round_trips_through_a_line(turns: list[tuple[str, str]]) -> None:
-    row = json.loads(steerlm.to_line([Message(*turn) for turn in turns], None))
+def test_any_text_round_trips_through_json(turns: list[tuple[str, str]]) -> None:
+    row = json.loads(steerlm.to_json([Message(*turn) for turn in turns], None))
     assert [(turn["from"].lower(), turn["value"]) for turn in row["conversations"]] == turns

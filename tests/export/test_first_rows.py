@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import polars as pl
 import pytest
-from converting import converted_file, converted_paths
+from converting import PAIR_LINE, converted_file, converted_paths
+from stages import decide
 
+from assay.export import EXPORTS
 from assay.export.first_rows import first_rows
+from assay.select.rules import Rules
 from assay.storage.home import Home
 
 
 def shown(folder: Path, converted: object) -> list[str]:
     return list(first_rows(converted, None, Home(folder / "home")))  # type: ignore[arg-type]
+
+
+def test_a_kept_row_has_the_reason_why_the_first_export_leaves_it_out(tmp_path: Path) -> None:
+    messages = [{"role": role, "content": "x"} for role in ("user", "tool", "assistant")]
+    data = [b"torn", json.dumps({"messages": messages}).encode(), PAIR_LINE]
+    converted = converted_file(tmp_path, b"\n".join(data)).converted
+    home = Home(tmp_path / "home")
+    filtered = decide(converted, None, rules=Rules(), home=home)
+    found = list(first_rows(converted, filtered, home, exports=[EXPORTS["steerlm"]]))
+    assert [row.partition("): ")[0].rpartition(":")[2] for row in found] == [
+        "1 (not_json",
+        "2 (tool_message",
+        "3 (",
+    ]
+    assert "2 (): " in list(first_rows(converted, filtered, home))[1]
 
 
 def test_the_first_rows_are_shown_by_place_reason_and_beginning(tmp_path: Path) -> None:

@@ -201,10 +201,10 @@ def test_a_link_in_the_place_of_the_folder_beside_is_not_followed(out, tmp_path)
 @pytest.mark.parametrize(
     ("counts", "holds"),
     [
-        ({"rows": {"read": 2}, "dropped": {}, "quarantined": {"not_json": 1}}, True),
-        ({"rows": {"read": 2}, "dropped": {"rule: quality > 3": 1}, "quarantined": {"not_json": 1}}, True),
-        ({"rows": {"read": 2}, "dropped": {"no_answer": 1}, "quarantined": {"not_json": 1}}, False),
-        ({"rows": {"read": 0}, "dropped": {}, "quarantined": {}}, False),
+        ({"rows": {"kept": 1}, "dropped": {}, "quarantined": {"not_json": 1}}, True),
+        ({"rows": {"kept": 0}, "dropped": {"rule: quality > 3": 1}, "quarantined": {"not_json": 1}}, True),
+        ({"rows": {"kept": 0}, "dropped": {"no_answer": 1}, "quarantined": {"not_json": 1}}, False),
+        ({"rows": {"kept": 0}, "dropped": {}, "quarantined": {}}, False),
         ({"rows": "many"}, True),
         ({}, True),
     ],

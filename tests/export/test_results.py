@@ -30,6 +30,7 @@ TWO_TURNS = (
     ("user", "Thanks"),
     ("assistant", 'He said "\x00no".'),
 )
+TOOL = (("user", "Weather?"), ("tool", "3 °C"), ("assistant", "Cold."))
 
 
 def rated(*values):
@@ -49,10 +50,9 @@ def built(made, *rules, exports=("steerlm", "messages"), stop_after=None, name="
         made.converted,
         scored,
         rules=parse_rules(rules, attributes=made.scored.attributes, allow_cross_prompt=True),
-        exports=exports,
         home=made.home,
     )
-    files = build(
+    exported = build(
         made.converted,
         scored,
         filtered,
@@ -61,8 +61,8 @@ def built(made, *rules, exports=("steerlm", "messages"), stop_after=None, name="
         exports=exports,
         stop_after=stop_after,
     )
-    assert {path.name for path in staging.iterdir()} == set(files)
-    for name, file in files.items():
+    assert {path.name for path in staging.iterdir()} == set(exported.files)
+    for name, file in exported.files.items():
         path = staging / name
         assert (file.digest, file.size) == (digest_of_file(path), path.stat().st_size)
         if name.endswith(".jsonl"):
@@ -213,7 +213,7 @@ def test_every_record_is_in_decisions_once_and_in_order(home, tmp_path):
         Record(2, outcome="dropped", reason="one_message: x", part=0, **place[1]),
         Record(2, part=1, turns=(rated(3, 0, 0, 0, 0),), **place[1]),
         Record(2, part=2, turns=(rated(1, 0, 0, 0, 0),), **place[1]),
-        Record(2, part=3, turns=(rated(3, 0, 0, 0, 0),), gap="tool_message: 1", **place[1]),
+        Record(2, TOOL, part=3, turns=(rated(3, 0, 0, 0, 0),), **place[1]),
         Record(2, part=4, turns=(Turn(None, "too_long: 9"),), **place[1]),
     ]
     staging = built(make(home, {path: [records[:2], records[2:]]}), "helpfulness >= 2")
@@ -230,7 +230,7 @@ def test_every_record_is_in_decisions_once_and_in_order(home, tmp_path):
         (path, 2, 0, "dropped", "one_message: x"),
         (path, 2, 1, "kept", None),
         (path, 2, 2, "dropped", "rule: helpfulness >= 2"),
-        (path, 2, 3, "dropped", "not_steerlm: tool_message: 1"),
+        (path, 2, 3, "kept", None),
         (path, 2, 4, "quarantined", "too_long: turn 0: 9"),
     ]
     quarantined = [(row["line"], row["part"]) for row in rows(staging / "quarantine.jsonl")]
@@ -385,9 +385,9 @@ def test_no_records_at_all_give_empty_files_with_their_columns(home):
 def test_a_run_that_stops_after_convert_writes_rows_with_the_labels_they_came_with(home, tmp_path):
     path, ((offset, length),) = original_file(tmp_path, b"{torn")
     record = Record(2, labels=(None, "quality:4,toxicity:0"))
-    gap = Record(3, gap="tool_message: message 2 is a tool's")
+    tool = Record(3, TOOL)
     bad = Record(1, None, outcome="quarantined", reason="x", offset=offset, length=length)
-    staging = built(make(home, {path: [[bad, record, gap]]}), stop_after="convert")
+    staging = built(make(home, {path: [[bad, record, tool]]}), stop_after="convert")
     assert {file.name for file in staging.iterdir()} == {
         "converted.jsonl",
         "quarantine.jsonl",
@@ -398,7 +398,7 @@ def test_a_run_that_stops_after_convert_writes_rows_with_the_labels_they_came_wi
     assert pl.read_parquet(staging / "decisions.parquet").select("line", "outcome", "reason").rows() == [
         (1, "quarantined", "x"),
         (2, "kept", None),
-        (3, "dropped", "not_steerlm: tool_message: message 2 is a tool's"),
+        (3, "kept", None),
     ]
 
 
@@ -417,7 +417,7 @@ def test_pieces_that_do_not_belong_together_are_refused(home):
     other = make(
         Home(home.root / "other"), {"a.jsonl": [[Record(1, turns=(rated(),)), Record(2, turns=(rated(),))]]}
     )
-    mixed = decide(other.converted, other.scored, rules=Rules(), exports=(), home=other.home)
+    mixed = decide(other.converted, other.scored, rules=Rules(), home=other.home)
     target = home.artifacts / mixed.pieces[0].decisions.path
     target.parent.mkdir(parents=True)
     target.write_bytes((other.home.artifacts / mixed.pieces[0].decisions.path).read_bytes())
@@ -454,11 +454,11 @@ def test_quarantine_agrees_with_what_convert_found(home, tmp_path, packing):
     converted = convert(take_inventory([str(path)], format="messages"), home=home)
     staging = tmp_path / "staging"
     staging.mkdir()
-    filtered = decide(converted, None, rules=Rules(), exports=(), home=home)
-    files = build(converted, None, filtered, home=home, staging=staging, exports=(), stop_after="convert")
+    filtered = decide(converted, None, rules=Rules(), home=home)
+    exported = build(converted, None, filtered, home=home, staging=staging, exports=(), stop_after="convert")
     found = rows(staging / "quarantine.jsonl")
     assert len(found) == sum(converted.counts.quarantined.values()) > 1
-    assert files["decisions.parquet"].rows == converted.counts.read
+    assert exported.files["decisions.parquet"].rows == converted.counts.read
     for row in found:
         original = row["original"].encode() if "original" in row else base64.b64decode(row["original_base64"])
         assert original
@@ -486,7 +486,7 @@ def test_a_disk_that_is_full_is_named_whoever_writes(home):
         for line in range(1, 4000)
     ]
     made = make(home, {"a.jsonl": [records]}, attributes=HELPSTEER)
-    filtered = decide(made.converted, made.scored, rules=Rules(), exports=(), home=home)
+    filtered = decide(made.converted, made.scored, rules=Rules(), home=home)
 
     def limited(limit, act):
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -517,7 +517,7 @@ def test_a_disk_that_is_full_is_named_whoever_writes(home):
         assert caught.value.exit_code == 1
     rules = parse_rules(["helpfulness > 1"], attributes=HELPSTEER)
     with pytest.raises(AssayError, match=r"File too large|the disk is full"):
-        limited(100, partial(decide, made.converted, made.scored, rules=rules, exports=(), home=home))
+        limited(100, partial(decide, made.converted, made.scored, rules=rules, home=home))
     assert not list(home.artifacts.rglob("*.tmp"))
 
 

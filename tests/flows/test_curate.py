@@ -388,6 +388,31 @@ def test_turns_that_no_score_was_found_for_replace_nothing(
     assert ran.files() == good
 
 
+def test_a_run_whose_files_can_hold_nothing_that_was_kept_replaces_nothing(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path
+) -> None:
+    good = curate("--input", chats).files()
+    tools = tmp_path / "tools.jsonl"
+    roles = ("user", "tool", "assistant")
+    tools.write_text(json.dumps({"messages": [{"role": role, "content": role} for role in roles]}) + "\n")
+    for arguments in ([], ["--stop-after", "convert"]):
+        ran = curate("--input", tools, *arguments)
+        assert ran.code == 1, ran.err
+        assert "tool_message (1 of 1)" in ran.err
+        assert "tools.jsonl:1 (tool_message): " in ran.err
+        assert ran.files() == good
+        beside = json.loads((tmp_path / "out.unusable/manifest.json").read_bytes())
+        assert beside["rows"]["kept"] == 1
+        assert [written["left_out"] for written in beside["exports"].values()] == [{"tool_message": 1}]
+    mixed = curate("--input", tools, "--input", chats)
+    assert mixed.code == 0, mixed.err
+    assert "left out: tool_message" in mixed.out
+    assert mixed.manifest["rows"]["kept"] == mixed.manifest["exports"]["steerlm"]["rows"] + 1
+    whole = curate("--input", tools, "--export", "steerlm", "messages")
+    assert whole.code == 0, whole.err
+    assert whole.manifest["exports"]["messages"] == {"file": "messages.jsonl", "rows": 1, "left_out": {}}
+
+
 def test_rules_that_keep_nothing_replace_what_was_there_and_are_warned_of(
     curate: Callable[..., Ran], chats: Path, tmp_path: Path
 ) -> None:

@@ -63,7 +63,7 @@ def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
         "labels": pl.String,
         "prompt_key": pl.Binary,
         "rest": pl.String,
-        "steerlm_gap": pl.String,
+        "roles": pl.String,
     }
     assert dict(pl.read_parquet_schema(home.artifacts / piece.turns.path)) == {
         "row": pl.UInt32,
@@ -545,6 +545,17 @@ def test_the_digest_is_that_of_the_manifest(tmp_path: Path) -> None:
     assert converted.digest == digest_of_bytes(to_json(replace(converted, digest="")))
 
 
+def test_roles_are_a_letter_a_message_and_null_where_there_are_none(tmp_path: Path) -> None:
+    rows: list[object] = [
+        {"messages": [{"role": role, "content": "x"} for role in ("system", "user", "tool", "assistant")]},
+        {"messages": [{"role": "user", "content": "x"}]},
+        {"messages": []},
+        {"messages": [{"role": "user", "content": ""}]},
+    ]
+    outcome = converted_file(tmp_path, b"\n".join(json.dumps(row).encode() for row in rows))
+    assert [record["roles"] for record in outcome.records] == ["suta", "u", None, None]
+
+
 def test_converted_rows_are_the_ok_records_that_steerlm_can_express(tmp_path: Path) -> None:
     rows = [
         {"prompt": "q1", "response": "a", "helpfulness": 3},
@@ -553,12 +564,7 @@ def test_converted_rows_are_the_ok_records_that_steerlm_can_express(tmp_path: Pa
         {"system": "s", "prompt": "q2", "response": "a"},
     ]
     outcome = converted_file(tmp_path, b"\n".join(json.dumps(row).encode() for row in rows))
-    assert [record["steerlm_gap"] for record in outcome.records] == [
-        None,
-        None,
-        "late_system_message: message 2 is a system message",
-        None,
-    ]
+    assert [record["roles"] for record in outcome.records] == ["ua", None, "usa", "sua"]
     written = steerlm_rows(tmp_path, outcome.converted)
     assert [row["conversations"][0]["value"] for row in written] == ["q1", "q2"]
     assert written[0]["conversations"][1] == {"value": "a", "from": "Assistant", "label": "helpfulness:3"}

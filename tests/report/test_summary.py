@@ -13,7 +13,8 @@ from rich.table import Table
 
 from assay import __version__
 from assay.core.text import printable
-from assay.export.files import ExportedFile
+from assay.export.contract import Written
+from assay.export.files import Exported, ExportedFile
 from assay.report.summary import escaped, run_manifest, summary_markdown, summary_table, summary_text
 from assay.rewards.spec import LocalSpec
 from assay.score.scoring import ScoringWork
@@ -39,6 +40,7 @@ FILTERED = Filtered(
     (), Counts(7, {"one_message": 2, "rule: helpfulness >= 2": 3}, {"not_json": 3, "too_long": 2})
 )
 FILES = {"labeled.jsonl": ExportedFile("a" * 32, 2048, 7), "quarantine.jsonl": ExportedFile("b" * 32, 10, 5)}
+EXPORTED = Exported(FILES, {"steerlm": Written("labeled.jsonl", 7)})
 
 
 def manifest(**changes):
@@ -48,7 +50,7 @@ def manifest(**changes):
         "converted": CONVERTED,
         "scored": SCORED,
         "filtered": FILTERED,
-        "files": FILES,
+        "exported": EXPORTED,
         "work": ScoringWork(turns_scored=25),
         "seconds": {"ingest": 0.12345, "score": 12.0},
     }
@@ -161,6 +163,35 @@ def test_the_table_is_a_table_and_fits_80_columns():
         assert len(line) <= 80
 
 
+@pytest.mark.parametrize("summary", [rendered, summary_text, summary_markdown])
+def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary):
+    left_out = {"late_system_message": 1, "tool_message": 2}
+    exports = {"steerlm": Written("labeled.jsonl", 4, left_out), "messages": Written("messages.jsonl", 7)}
+    files = {"labeled.jsonl": ExportedFile("a" * 32, 9, 4), "messages.jsonl": ExportedFile("b" * 32, 9, 7)}
+    beside = {"info.json": ExportedFile("c" * 32, 9, None)}
+    run = manifest(exported=Exported(files | beside, exports))
+    assert run["exports"] == {
+        "steerlm": {"file": "labeled.jsonl", "rows": 4, "left_out": left_out},
+        "messages": {"file": "messages.jsonl", "rows": 7, "left_out": {}},
+    }
+    assert run["files"]["info.json"]["rows"] is None
+    text = " ".join(summary(run).replace("\\", "").replace("&emsp;", "").replace("|", " ").split())
+    assert (
+        "labeled.jsonl 4 rows, 9 bytes left out: tool_message 2 left out: late_system_message 1 "
+        "messages.jsonl 7 rows, 9 bytes"
+    ) in text
+    assert "info.json 9 bytes" in text
+    assert "No record could be used" not in text
+
+
+def test_a_run_whose_exports_hold_nothing_that_was_kept_says_so():
+    nothing = {"steerlm": Written("labeled.jsonl", 0, {"tool_message": 7})}
+    made = manifest(exported=Exported(FILES, nothing))
+    assert made["unusable"].startswith("No record could be used: no export can hold one that was kept; ")
+    assert "steerlm: tool_message (7 of 7)" in made["unusable"]
+    assert f"! {made['unusable']}" in summary_text(made)
+
+
 def test_most_frequent_reasons_come_first():
     text = summary_text(manifest())
     assert text.index("rule: helpfulness >= 2") < text.index("one_message")
@@ -206,13 +237,16 @@ HOSTILE = (
     "<script>alert(1)</script> [click](javascript:x) ![i](http://e.example/i.png) www.e.example "
     "| **b** `c` \x1b[31m\n# h"
 )
+HOSTILE_EXPORT = Exported(
+    {HOSTILE: ExportedFile("a" * 32, 1, 1)}, {HOSTILE: Written(HOSTILE, 1, {HOSTILE: 1})}
+)
 
 
 def hostile():
     return manifest(
         filtered=Filtered((), Counts(1, {f"rule: {HOSTILE}": 1}, {HOSTILE: 1})),
         options={"output": HOSTILE},
-        files={HOSTILE: ExportedFile("a" * 32, 1, 1)},
+        exported=HOSTILE_EXPORT,
     )
 
 
@@ -232,7 +266,7 @@ def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else():
         scored=replace(SCORED, failed={HOSTILE: 1}),
         model=replace(MODEL, name=HOSTILE, notes=(HOSTILE,)),
         options={"output": HOSTILE},
-        files={HOSTILE: ExportedFile("a" * 32, 1, 1)},
+        exported=HOSTILE_EXPORT,
     )
     run["warnings"] = {HOSTILE: 1}
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -252,8 +286,8 @@ def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else():
         "td",
     }
     shown = "\n".join("".join(part.content for part in block.children or ()) for block in blocks)
-    # Two remarks, a title, a rule, two reasons, the model and a file.
-    assert shown.count(printable(HOSTILE)) == 8
+    # Two remarks, a title, a rule, two reasons, the model, a file and what it lacks.
+    assert shown.count(printable(HOSTILE)) == 9
 
 
 def test_text_from_data_commands_no_terminal_and_is_no_rich_markup():

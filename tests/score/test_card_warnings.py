@@ -70,7 +70,7 @@ def test_conversations_beyond_the_trained_length_are_scored_counted_and_can_be_d
     rules = parse_rules(
         ["not beyond_trained_length"], attributes=spec.columns, flags=card_warnings.why_unknown(spec)
     )
-    filtered = decide(records, scored, rules=rules, exports=["messages"], home=home)
+    filtered = decide(records, scored, rules=rules, home=home)
     assert (filtered.counts.ok, filtered.counts.dropped) == (2, {"rule: not beyond_trained_length": 1})
 
 
@@ -92,7 +92,7 @@ def test_conversations_in_another_language_are_counted_on_every_run_and_can_be_a
         attributes=model.columns,
         flags=card_warnings.why_unknown(model),
     )
-    filtered = decide(records, scored, rules=rules, exports=["messages"], home=home)
+    filtered = decide(records, scored, rules=rules, home=home)
     assert filtered.counts.ok == 2
 
 
@@ -149,7 +149,7 @@ def test_conversations_with_text_that_the_template_leaves_out_are_counted_and_ca
     told = f"shown to the model in part only, as {spec.name}'s chat template leaves out tool messages"
     assert f"warning: {told}: 1 conversation" in heard.lines
     rules = parse_rules(["not unseen_text"], attributes=spec.columns, flags=card_warnings.why_unknown(spec))
-    filtered = decide(records, scored, rules=rules, exports=["messages"], home=home)
+    filtered = decide(records, scored, rules=rules, home=home)
     assert (filtered.counts.ok, filtered.counts.dropped) == (2, {"rule: not unseen_text": 1})
 
 

@@ -27,12 +27,11 @@ def home(tmp_path):
     return Home(tmp_path / "home")
 
 
-def filtered(made, *rules, exports=(), attributes=HELPSTEER):
+def filtered(made, *rules, attributes=HELPSTEER):
     return decide(
         made.converted,
         made.scored,
         rules=parse_rules(rules, attributes=attributes, allow_cross_prompt=True),
-        exports=exports,
         home=made.home,
     )
 
@@ -113,17 +112,13 @@ def test_a_record_without_a_turn_never_passes(home):
 
 
 def test_without_scores_only_what_convert_found_is_judged(home):
-    records = [
-        Record(1, None, outcome="quarantined", reason="not_json: x"),
-        Record(2),
-        Record(3, gap="tool_message: y"),
-    ]
+    records = [Record(1, None, outcome="quarantined", reason="not_json: x"), Record(2)]
     made = make(home, {"a.jsonl": [records]})
-    result = decide(made.converted, None, rules=Rules(), exports=["steerlm"], home=home)
-    assert result.counts == Counts(1, {"not_steerlm": 1}, {"not_json": 1})
+    result = decide(made.converted, None, rules=Rules(), home=home)
+    assert result.counts == Counts(1, {}, {"not_json": 1})
     rules = parse_rules(["helpfulness >= 2"], attributes=HELPSTEER)
     with pytest.raises(TypeError, match="rules are about scores"):
-        decide(made.converted, None, rules=rules, exports=[], home=home)
+        decide(made.converted, None, rules=rules, home=home)
 
 
 def test_the_first_record_in_quarantine_is_named_where_there_is_to_be_none(home):
@@ -161,19 +156,12 @@ def test_what_convert_decided_stands(home):
     ]
 
 
-def test_what_steerlm_cannot_say_is_dropped_only_where_a_steerlm_row_is_wanted(home):
-    record = Record(1, turns=(rated(1.0),), gap="a tool message")
-    assert one(home, record, exports=("steerlm", "messages")) == ("dropped", "not_steerlm: a tool message")
-    assert one(home, record, exports=("messages",)) == ("kept", None)
-
-
-def test_a_missing_score_comes_before_a_steerlm_gap_and_that_before_the_rules(home):
-    unscored = Record(1, turns=(Turn(None, "too_long: 9"),), gap="a tool message")
-    assert one(home, unscored, exports=("steerlm",)) == ("quarantined", "too_long: turn 0: 9")
-    scored = Record(1, turns=(rated(0.0),), gap="a tool message")
-    assert one(home, scored, "helpfulness > 2", exports=("steerlm",)) == (
+def test_no_role_of_a_message_decides_on_its_record(home):
+    odd = (("user", "a"), ("system", "b"), ("tool", "c"), ("assistant", "d"))
+    assert one(home, Record(1, odd, turns=(rated(3.0),)), "helpfulness > 2") == ("kept", None)
+    assert one(home, Record(1, odd, turns=(rated(1.0),)), "helpfulness > 2") == (
         "dropped",
-        "not_steerlm: a tool message",
+        "rule: helpfulness > 2",
     )
 
 
@@ -227,9 +215,9 @@ def test_the_key_changes_with_all_that_changes_a_decision_and_with_nothing_else(
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(1.0),))]]})
     rescored = make(Home(home.root / "other"), {"a.jsonl": [[Record(1, turns=(rated(2.0),))]]})
 
-    def key(scored=made.scored, rules=("helpfulness > 1",), exports=("messages",)):
+    def key(scored=made.scored, rules=("helpfulness > 1",)):
         rules = parse_rules(rules, attributes=HELPSTEER)
-        return DECIDE.digest(ToDecide(made.converted, scored, rules, exports))
+        return DECIDE.digest(ToDecide(made.converted, scored, rules))
 
     keys = [
         key(),
@@ -237,11 +225,9 @@ def test_the_key_changes_with_all_that_changes_a_decision_and_with_nothing_else(
         key(rules=("helpfulness > 2",)),
         key(rules=("1 < helpfulness",)),  # the same predicate, but reasons quote it otherwise
         key(rules=("helpfulness > 1", "helpfulness > 2")),
-        key(exports=("messages", "steerlm")),
         key(scored=rescored.scored),
     ]
     assert len(set(keys)) == len(keys)
-    assert key(exports=()) == key()
     assert key(rules=("  helpfulness   > 1",)) == key()
 
 
@@ -273,7 +259,7 @@ def any_record(draw):
         return Record(1, None, outcome=outcome, reason=draw(st.sampled_from(["a: b", "c"])))
     turns = draw(st.lists(any_turn, min_size=1, max_size=3))
     messages = tuple((role, "x") for _ in turns for role in ("user", "assistant"))
-    return Record(1, messages, tuple(turns), gap=draw(st.sampled_from([None, "a tool"])))
+    return Record(1, messages, tuple(turns))
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -281,8 +267,8 @@ def any_record(draw):
 def test_every_record_is_counted_once_as_what_its_decision_says(tmp_path, pieces):
     made = make(Home(tmp_path / "home"), {"a.jsonl": pieces})
     rules = ("helpfulness >= 1", "not verbosity > 2")
-    found = decisions(made, *rules, exports=("steerlm",))
-    counts = filtered(made, *rules, exports=("steerlm",)).counts
+    found = decisions(made, *rules)
+    counts = filtered(made, *rules).counts
     assert counts.read == len(found) == sum(len(piece) for piece in pieces)
     assert counts.ok == sum(outcome == "kept" for outcome, _ in found)
     assert counts.dropped == Counter(counted_as(r) for outcome, r in found if outcome == "dropped")
@@ -296,8 +282,6 @@ def test_every_record_is_counted_once_as_what_its_decision_says(tmp_path, pieces
         if not all(fits):
             assert outcome == "quarantined"
             assert f"turn {fits.index(False)}" in reason
-        elif record.gap:
-            assert (outcome, reason) == ("dropped", "not_steerlm: a tool")
         elif last[0] < 1:
             assert (outcome, reason) == ("dropped", "rule: helpfulness >= 1")
         elif last[4] > 2:
@@ -306,7 +290,7 @@ def test_every_record_is_counted_once_as_what_its_decision_says(tmp_path, pieces
             assert (outcome, reason) == ("kept", None)
 
 
-def test_no_rules_and_no_exports_keep_what_was_scored(home):
+def test_no_rules_keep_what_was_scored(home):
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(1.0),)), Record(2, turns=(Turn(None, "x"),))]]})
-    result = decide(made.converted, made.scored, rules=Rules(), exports=(), home=home)
+    result = decide(made.converted, made.scored, rules=Rules(), home=home)
     assert (result.counts.ok, result.counts.quarantined) == (1, {"x": 1})

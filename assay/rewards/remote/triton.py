@@ -15,7 +15,7 @@ import httpx2
 import numpy as np
 
 from assay.core.errors import ModelFault
-from assay.core.schema import Message
+from assay.core.schema import Message, roles_of
 from assay.core.steerlm import gap, nemo_text
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.replies import Reply, Unreadable, in_order, item, parsed
@@ -103,7 +103,7 @@ def checked_text(messages: Sequence[Message]) -> str:
 
     A content that holds one of the template's marks would pass for several messages, and is refused too.
     """
-    problem = gap(messages)
+    problem = gap(roles_of(messages))
     if problem is not None:
         raise Unfit(problem)
     for number, message in enumerate(messages, 1):

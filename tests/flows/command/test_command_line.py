@@ -45,6 +45,7 @@ def test_help_shows_every_option_with_what_the_model_says_of_it(help_text: str) 
         assert field.description is not None
         assert field.description in flat
     assert "Default: starter." in flat
+    assert "Default: steerlm." in flat
     assert "steerlm|messages" in flat
 
 

@@ -1,0 +1,193 @@
+"""Every kept record is in a file or is counted among what was left out of it, whatever the trainer."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from handmade import HELPSTEER, Made, Record, Turn, make
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec import Raw
+from stages import decide
+
+from assay.core.errors import AssayError
+from assay.core.schema import ROLES
+from assay.export import DEFAULT_EXPORTS, EXPORTS, wanted
+from assay.export.contract import AtOnce, Export, Unit, lines_of, refusals
+from assay.export.files import Exported
+from assay.export.kept import KeptRecords, items_of
+from assay.export.results import DECISIONS, kept_records, write_results
+from assay.export.steerlm import CONVERTED
+from assay.select.rules import Rules
+from assay.storage.home import Home
+from assay.storage.manifests import RUN_MANIFEST, reason_code
+
+SCORES = Turn((2.37, 3.5, 2.5, 0.5, -1.25))
+ROLE = {role[0]: role for role in ROLES}
+
+
+def record(roles: str, line: int = 1, *, rest: str | None = None) -> Record:
+    """One whose messages have these roles; each says where it is."""
+    messages = tuple((ROLE[letter], f"{line}.{at}") for at, letter in enumerate(roles))
+    return Record(line, messages, (SCORES,) * roles.count("a"), rest=rest)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def written(made: Made, *exports: Export) -> tuple[Exported, Path]:
+    """What these exports wrote of records that are all kept, and where."""
+    staging = Path(tempfile.mkdtemp(dir=made.home.root))
+    filtered = decide(made.converted, made.scored, rules=Rules(), home=made.home)
+    return write_results(
+        made.converted, made.scored, filtered, exports, home=made.home, staging=staging
+    ), staging
+
+
+def blocks(made: Made) -> list[KeptRecords]:
+    filtered = decide(made.converted, made.scored, rules=Rules(), home=made.home)
+    return [
+        kept
+        for piece, scored, decided in zip(
+            made.converted.pieces, made.scored.pieces, filtered.pieces, strict=True
+        )
+        for kept in kept_records(piece, scored, decided, made.scored.attributes, made.home)
+    ]
+
+
+def rows(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def line_of(row: dict[str, object]) -> str:
+    """The line that a record came from, as its first message says, in any of our formats."""
+    for field, text in (("messages", "content"), ("conversations", "value")):
+        if field in row:
+            messages = row[field]
+            assert isinstance(messages, list)
+            return str(messages[0][text]).partition(".")[0]
+    raise AssertionError(row)
+
+
+any_roles = st.lists(st.sampled_from("suat"), max_size=6).map(lambda letters: "u" + "".join(letters) + "a")
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=st.lists(st.lists(any_roles, max_size=5), max_size=3))
+def test_every_kept_record_is_in_each_file_or_is_counted_as_left_out(
+    tmp_path: Path, pieces: Sequence[Sequence[str]]
+) -> None:
+    home = Home(Path(tempfile.mkdtemp(dir=tmp_path)))
+    roles = [roles for piece in pieces for roles in piece]
+    numbers = iter(range(len(roles)))
+    made = make(home, {"a.jsonl": [[record(each, next(numbers)) for each in piece] for piece in pieces]})
+    exported, staging = written(made, *EXPORTS.values(), CONVERTED)
+    for export in (*EXPORTS.values(), CONVERTED):
+        reasons = [reason for kept in blocks(made) for reason in refusals(export, kept)]
+        found = [line_of(row) for row in rows(staging / export.file)]
+        told = exported.exports[export.name]
+        assert found == [str(number) for number, reason in enumerate(reasons) if reason is None]
+        assert told.left_out == Counter(reason_code(reason) for reason in reasons if reason is not None)
+        assert told.rows + sum(told.left_out.values()) == len(roles) == len(reasons)
+        assert (told.file, told.rows) == (export.file, exported.files[export.file].rows)
+    assert exported.exports["messages"].left_out == {}
+    assert set(pl.read_parquet(staging / DECISIONS)["outcome"]) <= {"kept"}
+
+
+def test_what_a_row_of_steerlm_cannot_express_is_left_out_of_that_file_alone(home: Home) -> None:
+    records = [record(roles, line) for line, roles in enumerate(("ua", "usa", "uta", "susa", "sua", "uata"))]
+    exported, staging = written(make(home, {"a.jsonl": [records]}), *EXPORTS.values())
+    assert exported.exports["steerlm"].left_out == {
+        "late_system_message": 1,
+        "several_system_messages": 1,
+        "tool_message": 2,
+    }
+    assert [line_of(row) for row in rows(staging / "labeled.jsonl")] == ["0", "4"]
+    assert [line_of(row) for row in rows(staging / "messages.jsonl")] == ["0", "1", "2", "3", "4", "5"]
+
+
+def test_an_item_is_the_record_with_the_scores_of_its_turns(home: Home) -> None:
+    first = replace(record("uaua", 3, rest='{"n":1.10}'), labels=(None, "quality:1", None, ""), part=2)
+    second = Record(4, turns=(Turn((1.0, 2.0, 3.0, 4.0, 0.0)),))
+    (kept,) = blocks(make(home, {"a.jsonl": [[first, second]]}))
+    one, other = items_of(kept)
+    assert (one.file, one.line, one.part, one.roles) == ("a.jsonl", 3, 2, "uaua")
+    assert [message.content for message in one.messages] == ["3.0", "3.1", "3.2", "3.3"]
+    assert one.labels == [None, "quality:1", None, ""]
+    assert one.attributes == HELPSTEER
+    assert [scores[1] for scores in one.scores] == [3.5, 3.5]
+    assert one.rest == '{"n":1.10}'
+    assert (other.labels, other.rest, other.scores) == (None, None, [(1.0, 2.0, 3.0, 4.0, 0.0)])
+
+
+def test_scores_of_other_turns_are_refused(home: Home) -> None:
+    (kept,) = blocks(make(home, {"a.jsonl": [[record("ua"), record("uaa", 2)]]}))
+    scores = kept.scores
+    for others in (scores.head(2), scores.sort("row", descending=True), scores.vstack(scores)):
+        with pytest.raises(ValueError, match="out of step"):
+            list(items_of(kept._replace(scores=others)))
+
+
+ROWS = Export(
+    name="rows",
+    file="rows.jsonl",
+    description="what a trainer's author writes: a function of an item",
+    refuses=lambda item: f"odd_line: {item.line}" if item.line % 2 else None,
+    row=lambda item: {"line": item.line, "extra": None if item.rest is None else Raw(item.rest.encode())},
+)
+
+
+def test_a_row_carries_raw_json_to_the_digit_on_one_line(home: Home) -> None:
+    records = [record("ua", 2, rest='{"n":1.10,\r\n "m": 12345678901234567890123}'), record("ua", 3)]
+    (kept,) = blocks(make(home, {"a.jsonl": [records]}))
+    lines = lines_of(ROWS, kept)
+    assert lines.data == b'{"line":2,"extra":{"n":1.10,   "m": 12345678901234567890123}}\n'
+    assert (lines.rows, lines.left_out) == (1, {"odd_line": 1})
+
+
+def test_rows_written_at_once_are_those_written_one_by_one(home: Home) -> None:
+    def lines(kept: KeptRecords) -> bytes:
+        assert kept.scores["row"].unique().sort().to_list() == kept.records["row"].to_list()
+        return b"".join(b'{"line":%d,"extra":null}\n' % number for number in kept.records["line"])
+
+    for number, few in enumerate((range(1), range(1, 2), range(9), range(1, 9))):
+        made = make(Home(home.root / str(number)), {"a.jsonl": [[record("uaua", line) for line in few]]})
+        (kept,) = blocks(made)
+        assert lines_of(replace(ROWS, row=AtOnce(lines)), kept) == lines_of(ROWS, kept)
+
+
+def test_a_companion_is_made_of_what_was_written_and_is_one_of_the_files(home: Home) -> None:
+    made = make(home, {"a.jsonl": [[record("ua", line) for line in (1, 2, 3)]]})
+    info = replace(
+        ROWS, companion=lambda told: {"info.json": f"{told.file} {told.rows} {told.left_out}".encode()}
+    )
+    exported, staging = written(made, info, EXPORTS["messages"])
+    assert (staging / "info.json").read_text() == "rows.jsonl 1 {'odd_line': 2}"
+    assert (exported.files["info.json"].size, exported.files["info.json"].rows) == (28, None)
+    for name in ("rows.jsonl", "messages.jsonl", DECISIONS, RUN_MANIFEST, "../info.json", "a/info.json", ""):
+        with pytest.raises(AssayError, match=r"export rows: .* is no name for a file beside rows\.jsonl"):
+            written(made, replace(ROWS, companion=lambda told, name=name: {name: b""}), EXPORTS["messages"])
+
+
+def test_the_table_names_each_export_and_each_file_once() -> None:
+    assert {name: export.name for name, export in EXPORTS.items()} == {name: name for name in EXPORTS}
+    files = [export.file for export in (*EXPORTS.values(), CONVERTED)]
+    assert len(set(files)) == len(files)
+    assert {export.unit for export in EXPORTS.values()} == {Unit.RECORD}, "pairs and groups are not made yet"
+    assert set(DEFAULT_EXPORTS) <= EXPORTS.keys()
+
+
+def test_a_run_writes_each_export_that_it_names_once_and_none_where_it_stops_early() -> None:
+    messages, steerlm = EXPORTS["messages"], EXPORTS["steerlm"]
+    assert wanted(["messages", "steerlm", "messages"], None) == (messages, steerlm)
+    assert wanted(["messages"], "convert") == (CONVERTED,)
+    assert wanted(["messages"], "score") == ()
