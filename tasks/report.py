@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from assay.report.summary import summary_markdown
+from assay.storage.run_manifest import RunManifest
 from tasks.pages import where_reachable
 
 
 @task(name="report", task_run_name="report", persist_result=False, cache_policy=NO_CACHE)
-def report(manifest: Mapping[str, Any]) -> None:
+def report(manifest: RunManifest) -> None:
     """Show what happened, in Prefect's pages."""
     with where_reachable():
         create_markdown_artifact(summary_markdown(manifest), key="summary", description="What the run did")

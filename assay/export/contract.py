@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias
 
@@ -13,6 +13,7 @@ import polars as pl
 
 from assay.export.kept import Item, KeptRecords, items_of
 from assay.storage.manifests import reason_code
+from assay.storage.run_manifest import Written
 
 Json: TypeAlias = "bool | int | float | str | msgspec.Raw | Sequence[Json] | Mapping[str, Json] | None"
 """JSON's types, and JSON that is already text, which keeps its digits."""
@@ -36,17 +37,6 @@ class AtOnce:
 
     lines: Callable[[KeptRecords], bytes]
     """JSON lines, line ends included, one a record, in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What an export wrote. ``rows`` and ``left_out`` together are all that was kept."""
-
-    file: str
-    """Its name in the output folder."""
-    rows: int = 0
-    left_out: dict[str, int] = field(default_factory=dict)
-    """Kept items that the file does not hold, by reason code."""
 
 
 def no_companion(written: Written) -> Mapping[str, bytes]:

@@ -12,25 +12,13 @@ from typing import Self
 
 import polars as pl
 
-from assay.export.contract import Written
 from assay.storage.home import digest_of_bytes, digest_of_file
+from assay.storage.run_manifest import ExportedFile, Written
 
 #: Frames are gathered to about this many rows before they go to disk.
 _PART_ROWS = 500_000
 # Set, because the default depends on how the frames were cut; part of what makes equal tables equal bytes.
 _ROW_GROUP_ROWS = 1 << 17
-
-
-@dataclass(frozen=True, slots=True)
-class ExportedFile:
-    """One file of an export."""
-
-    digest: str
-    """BLAKE2b-128 of its bytes, as ``home.digest_of_file`` computes it."""
-    size: int
-    """Bytes."""
-    rows: int | None
-    """Lines, or rows of a table; None for a file that has neither."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,19 +35,18 @@ import filelock
 import msgspec
 
 from assay.core.errors import AssayError, OutputRefused
-from assay.export.files import ExportedFile
 from assay.export.usable import holds_records
 from assay.storage.disk import full_disk_named
 from assay.storage.home import is_intact, sweep, sync, written_whole
-from assay.storage.manifests import (
+from assay.storage.private import FOLDER, make_private, usual_file_mode
+from assay.storage.run_manifest import (
     RUN_MANIFEST,
-    RUN_MANIFEST_KEY,
     UNUSABLE,
+    ExportedFile,
+    RunManifest,
     is_as_written,
     run_manifest_in,
-    with_digest,
 )
-from assay.storage.private import FOLDER, make_private, usual_file_mode
 
 # 255 bytes is what file systems take; `.`, `.discard-` and 16 digits are put around the name.
 _MAX_NAME_BYTES = 220
@@ -227,7 +226,7 @@ class OutputFolder:
         self._stagings.append(staging)
         return staging
 
-    def publish(self, staging: Path, manifest: Mapping[str, Any]) -> None:
+    def publish(self, staging: Path, manifest: RunManifest) -> None:
         """Make ``staging`` the export. Its manifest is written last, when all else is on the disk.
 
         AssayError where the folder meanwhile holds what is not ours; nothing is replaced then.
@@ -266,7 +265,7 @@ class OutputFolder:
             raise
         sync(self.path.parent)
 
-    def refresh(self, manifest: Mapping[str, Any]) -> None:
+    def refresh(self, manifest: RunManifest) -> None:
         """Replace manifest.json alone: what the folder holds is what this run would have written."""
         self._require_lock()
         with full_disk_named(self.path):
@@ -346,10 +345,8 @@ def _are_intact(folder: Path, files: Mapping[str, ExportedFile]) -> bool:
     return all(is_intact(folder / name, digest=file.digest, size=file.size) for name, file in files.items())
 
 
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    if not isinstance(manifest.get(RUN_MANIFEST_KEY), str):
-        raise AssayError(f"{folder}: a manifest without `{RUN_MANIFEST_KEY}` would not be known as ours.")
+def _write_manifest(folder: Path, manifest: RunManifest) -> None:
     sweep(folder)
     with written_whole(folder / RUN_MANIFEST, mode=usual_file_mode()) as temporary:
-        written = msgspec.json.encode(with_digest(manifest))
+        written = msgspec.json.encode(manifest.as_written())
         temporary.write_bytes(msgspec.json.format(written, indent=2) + b"\n")

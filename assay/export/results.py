@@ -15,15 +15,14 @@ import polars as pl
 
 from assay.core.errors import AssayError
 from assay.core.schema import SCORE
-from assay.export.contract import Export, Written, lines_of
-from assay.export.files import Exported, ExportedFile, LinesFile, TableFile, write_file
+from assay.export.contract import Export, lines_of
+from assay.export.files import Exported, LinesFile, TableFile, write_file
 from assay.export.kept import KeptRecords
 from assay.export.quarantine import quarantine_lines
 from assay.rewards.scalar import scalar_among
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import (
-    RUN_MANIFEST,
     Converted,
     ConvertedPiece,
     Filtered,
@@ -32,6 +31,7 @@ from assay.storage.manifests import (
     Scored,
     ScoredPiece,
 )
+from assay.storage.run_manifest import RUN_MANIFEST, ExportedFile, Written
 
 QUARANTINE = "quarantine.jsonl"
 DECISIONS = "decisions.parquet"

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from assay.export.contract import Written
 from assay.storage.manifests import Counts
+from assay.storage.run_manifest import RunManifest, Written
 
 _RULE = "rule: "
 
@@ -59,19 +59,10 @@ def _judged(dropped: Mapping[str, int]) -> dict[str, int]:
     return {reason: count for reason, count in dropped.items() if reason.startswith(_RULE)}
 
 
-def counts_in(manifest: Mapping[str, Any]) -> Counts:
-    """The counts of a run, as its manifest has them."""
-    return Counts(int(manifest["rows"]["kept"]), manifest["dropped"], manifest["quarantined"])
-
-
-def exports_in(manifest: Mapping[str, Any]) -> dict[str, Written]:
-    """What each export of a run wrote; nothing of a run that an earlier version made."""
-    return msgspec.convert(manifest.get("exports", {}), dict[str, Written])
-
-
 def holds_records(manifest: Mapping[str, Any]) -> bool:
     """Whether results with this manifest are of records that could be used; true where it does not say."""
     try:
-        return nothing_usable(counts_in(manifest), exports_in(manifest)) is None
-    except (KeyError, TypeError, ValueError, AttributeError, msgspec.ValidationError):
+        run = msgspec.convert(manifest, RunManifest)
+    except msgspec.ValidationError:
         return True
+    return nothing_usable(run.counts, run.exports) is None

@@ -19,15 +19,9 @@ from assay.read.parquet import decoder_kept
 from assay.read.remote_inputs import RemoteFile, all_copied, remote_files, sweep_copies
 from assay.read.sources import DAMAGED_ROW_GROUP, KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
 from assay.storage.home import Home, contains
-from assay.storage.manifests import (
-    RUN_MANIFEST,
-    UNUSABLE,
-    InputFile,
-    is_damaged_run_manifest,
-    reason_code,
-    run_manifest_in,
-)
+from assay.storage.manifests import InputFile, reason_code
 from assay.storage.regular import open_regular, why_not_regular
+from assay.storage.run_manifest import RUN_MANIFEST, UNUSABLE, is_damaged_run_manifest, run_manifest_in
 from assay.storage.s3 import is_remote
 from assay.storage.stage import RunContext, Stage
 

@@ -19,17 +19,9 @@ import msgspec
 
 from assay.core.errors import OutputRefused
 from assay.read.inventory import Inventory
-from assay.storage.manifests import RUN_MANIFEST, UNUSABLE, is_as_written
 from assay.storage.regular import NotRegular, read_regular
+from assay.storage.run_manifest import RUN_MANIFEST, UNUSABLE, RunManifest, is_as_written
 from assay.storage.sealed import DIGEST, Altered, decoded
-
-
-class _Input(msgspec.Struct):
-    digest: str
-
-
-class _Manifest(msgspec.Struct):
-    inputs: list[_Input]
 
 
 def next_release(folder: Path, day: date) -> Path:
@@ -48,7 +40,7 @@ def released(folder: Path) -> set[str]:
             continue
         try:
             content = decoded(read_regular(path))
-            manifest = msgspec.convert(content, _Manifest)
+            manifest = msgspec.convert(content, RunManifest)
         except (Altered, msgspec.ValidationError, NotRegular) as error:
             raise OutputRefused(
                 f"{path}: is not the manifest of a release ({error}), so what is new cannot be told; move "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from rich.console import Group
@@ -16,12 +16,13 @@ from assay import __version__
 from assay.core.text import columns, counted, printable
 from assay.core.versions import installed
 from assay.export.files import Exported
-from assay.export.usable import all_ruled_out, counts_in, exports_in, nothing_usable
+from assay.export.usable import all_ruled_out, nothing_usable
 from assay.rewards.spec import ModelSpec
 from assay.score import card_warnings
 from assay.score.languages import DETECTOR
 from assay.score.scoring import ScoringWork
 from assay.storage.manifests import Converted, Filtered, Scored, Shortfall
+from assay.storage.run_manifest import ExportedFile, Rows, RunManifest, RunModel, Turns
 
 #: What can change a result, or how it is computed.
 _PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect", *DETECTOR)
@@ -39,60 +40,52 @@ def run_manifest(
     work: ScoringWork | None,
     seconds: Mapping[str, float],
     output: str | None = None,
-) -> dict[str, Any]:
-    """The run's ``manifest.json``, of JSON's own types.
+) -> RunManifest:
+    """The run's manifest. ``output`` is where the results are, where that is not what the options name.
 
-    ``rows`` counts records: ``read`` is the sum of the other three, which ``dropped`` and
-    ``quarantined`` take apart by reason. In ``turns``, ``scored`` are distinct turns that the model
-    rated in this run (0 where ``work`` is None: the stage was cached), ``failed`` are turns without a
-    score, and ``reused`` is every other turn of the records: rated before, or a repetition of one that
-    was. Without scores there is no ``model``. ``exports`` says of each export how many of the kept records
-    its file holds and, by reason, how many it does not. ``output`` is where the results are, where that is
-    not what the options name.
+    Where the score stage was cached, ``work`` is None or empty, and no turn was scored by this run.
     """
     counts = filtered.counts
-    rows = {
-        "read": counts.read,
-        "kept": counts.ok,
-        "dropped": sum(counts.dropped.values()),
-        "quarantined": sum(counts.quarantined.values()),
-    }
-    return {
-        "assay": __version__,
-        "complete": converted.complete,
-        "shortfalls": [asdict(one) for one in converted.shortfalls],
-        "unusable": nothing_usable(counts, exported.exports) if counts.read else None,
-        "output": output if output is not None else options.get("output", ""),
-        "rows": rows,
-        "dropped": dict(counts.dropped),
-        "quarantined": dict(counts.quarantined),
-        "lines": converted.lines,
-        "turns": _turns(scored, work),
-        "devices": [
-            {**asdict(one), "tokens_per_second": round(one.tokens_per_second, 1), "busy": round(one.busy, 3)}
+    about = _model(model, work.remarks if work else ()) if scored and model else None
+    return RunManifest(
+        assay=__version__,
+        versions=installed(*_PACKAGES),
+        complete=converted.complete,
+        shortfalls=converted.shortfalls,
+        unusable=nothing_usable(counts, exported.exports) if counts.read else None,
+        output=output if output is not None else options.get("output", ""),
+        rows=Rows(
+            read=counts.read,
+            kept=counts.ok,
+            dropped=sum(counts.dropped.values()),
+            quarantined=sum(counts.quarantined.values()),
+        ),
+        dropped=dict(counts.dropped),
+        quarantined=dict(counts.quarantined),
+        lines=converted.lines,
+        turns=_turns(scored, work),
+        failed=dict(scored.failed) if scored else {},
+        warnings=_warnings(scored, model),
+        devices=tuple(
+            replace(one, tokens_per_second=round(one.tokens_per_second, 1), busy=round(one.busy, 3))
             for one in (work.devices if work else ())
-        ],
-        "warnings": _warnings(scored, model),
-        "failed": dict(scored.failed) if scored else {},
-        "model": _model(model, work.remarks if work else ()) if scored and model else None,
-        "inputs": [
-            {"path": file.path, "digest": file.digest, "size": file.size, "format": file.format}
-            for file in converted.inputs
-        ],
-        "files": {name: asdict(file) for name, file in sorted(exported.files.items())},
-        "exports": {name: asdict(written) for name, written in exported.exports.items()},
-        "options": dict(options),
-        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-        "versions": installed(*_PACKAGES),
-    }
+        ),
+        model=about,
+        models={about.name: about} if about else {},
+        inputs=converted.inputs,
+        files=dict(sorted(exported.files.items())),
+        exports=dict(exported.exports),
+        options=dict(options),
+        seconds={stage: round(value, 3) for stage, value in seconds.items()},
+    )
 
 
-def _turns(scored: Scored | None, work: ScoringWork | None) -> dict[str, int]:
+def _turns(scored: Scored | None, work: ScoringWork | None) -> Turns:
     if scored is None:
-        return {"scored": 0, "reused": 0, "failed": 0}
+        return Turns()
     rated = work.turns_scored if work else 0
     failed = sum(scored.failed.values())
-    return {"scored": rated, "reused": max(0, scored.turns - rated - failed), "failed": failed}
+    return Turns(rated, max(0, scored.turns - rated - failed), failed)
 
 
 def _warnings(scored: Scored | None, model: ModelSpec | None) -> dict[str, int]:
@@ -103,22 +96,22 @@ def _warnings(scored: Scored | None, model: ModelSpec | None) -> dict[str, int]:
     return {sentences[name]: count for name, count in scored.warnings.items() if count}
 
 
-def _model(model: ModelSpec, remarks: Sequence[str]) -> dict[str, Any]:
+def _model(model: ModelSpec, remarks: Sequence[str]) -> RunModel:
     reading = model.reading
-    return {
-        "name": model.name,
-        "fingerprint": model.fingerprint,
-        "family": reading.family,
-        "family_named": reading.family_named,
-        "read_at": reading.read_at,
-        "add_bos": reading.add_bos,
-        "attributes": list(model.attributes),
-        "weights": dict(model.factors),
-        "max_tokens": reading.max_tokens,
-        "over_length": reading.over_length,
-        "dtype": reading.dtype,
-        "notes": [*model.notes, *remarks],
-    }
+    return RunModel(
+        name=model.name,
+        fingerprint=model.fingerprint,
+        family=reading.family,
+        family_named=reading.family_named,
+        read_at=reading.read_at,
+        add_bos=reading.add_bos,
+        attributes=tuple(model.attributes),
+        weights=dict(model.factors),
+        max_tokens=reading.max_tokens,
+        over_length=reading.over_length,
+        dtype=reading.dtype,
+        notes=(*model.notes, *remarks),
+    )
 
 
 class _Line(NamedTuple):
@@ -135,52 +128,51 @@ class _Section(NamedTuple):
     lines: list[_Line]
 
 
-def _sections(manifest: Mapping[str, Any]) -> Iterator[_Section]:
+def _sections(manifest: RunManifest) -> Iterator[_Section]:
     """Yield what all three summaries say, text from data still as it came."""
-    rows, turns = manifest["rows"], manifest["turns"]
+    rows, turns = manifest.rows, manifest.turns
     yield _Section(
         "Records",
         [
-            _Line("read", _count(rows["read"]), _inputs(manifest)),
-            _Line("kept", _count(rows["kept"]), _share(rows["kept"], rows["read"])),
-            _Line("dropped", _count(rows["dropped"]), _share(rows["dropped"], rows["read"])),
-            *_reasons(manifest["dropped"]),
-            _Line("quarantined", _count(rows["quarantined"]), _share(rows["quarantined"], rows["read"])),
-            *_reasons(manifest["quarantined"]),
+            _Line("read", _count(rows.read), _inputs(manifest)),
+            _Line("kept", _count(rows.kept), _share(rows.kept, rows.read)),
+            _Line("dropped", _count(rows.dropped), _share(rows.dropped, rows.read)),
+            *_reasons(manifest.dropped),
+            _Line("quarantined", _count(rows.quarantined), _share(rows.quarantined, rows.read)),
+            *_reasons(manifest.quarantined),
         ],
     )
-    if manifest["model"] is not None:
+    if manifest.model is not None:
         yield _Section(
             "Turns",
             [
-                _Line("scored", _count(turns["scored"]), f"by {manifest['model']['name']}"),
-                _Line("reused", _count(turns["reused"]), "from the store, or repeated"),
-                _Line("failed", _count(turns["failed"])),
-                *_reasons(manifest["failed"]),
+                _Line("scored", _count(turns.scored), f"by {manifest.model.name}"),
+                _Line("reused", _count(turns.reused), "from the store, or repeated"),
+                _Line("failed", _count(turns.failed)),
+                *_reasons(manifest.failed),
             ],
         )
-    if manifest["seconds"]:
-        seconds = manifest["seconds"]
+    if manifest.seconds:
+        seconds = manifest.seconds
         stages = ", ".join(f"{stage} {value:,.1f}" for stage, value in seconds.items())
         yield _Section("Time", [_Line("seconds", f"{sum(seconds.values()):,.1f}", stages)])
-    if manifest["files"]:
+    if manifest.files:
         yield _Section(
             "Results",
-            [line for name, file in manifest["files"].items() for line in _file(name, file, manifest)],
+            [line for name, file in manifest.files.items() for line in _file(name, file, manifest)],
         )
 
 
-def _remarks(manifest: Mapping[str, Any]) -> list[str]:
+def _remarks(manifest: RunManifest) -> list[str]:
     """Sentences that a person should not miss."""
-    remarks = list(manifest["model"]["notes"]) if manifest["model"] is not None else []
-    counts = counts_in(manifest)
-    remarks += filter(None, [nothing_usable(counts, exports_in(manifest)), all_ruled_out(counts)])
+    remarks = list(manifest.model.notes) if manifest.model is not None else []
+    counts = manifest.counts
+    remarks += filter(None, [nothing_usable(counts, manifest.exports), all_ruled_out(counts)])
     remarks += [
         f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {told}."
-        for told, count in manifest.get("warnings", {}).items()
+        for told, count in manifest.warnings.items()
     ]
-    shortfalls = [Shortfall(**one) for one in manifest.get("shortfalls", ())]
-    remarks += [f"{line}." for line in shortfalls_told(shortfalls)]
+    remarks += [f"{line}." for line in shortfalls_told(manifest.shortfalls)]
     return remarks
 
 
@@ -198,21 +190,21 @@ def _reasons(counts: Mapping[str, int]) -> Iterator[_Line]:
         yield _Line(reason, _count(count), depth=1)
 
 
-def _file(name: str, file: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[_Line]:
+def _file(name: str, file: ExportedFile, manifest: RunManifest) -> Iterator[_Line]:
     """Yield a line for a result file, and one for each reason why it lacks kept records."""
-    size = _bytes(file["size"])
-    if file["rows"] is None:
+    size = _bytes(file.size)
+    if file.rows is None:
         yield _Line(name, "", size)
     else:
-        yield _Line(name, _count(file["rows"]), f"row{'s' * (file['rows'] != 1)}, {size}")
-    for written in exports_in(manifest).values():
+        yield _Line(name, _count(file.rows), f"row{'s' * (file.rows != 1)}, {size}")
+    for written in manifest.exports.values():
         if written.file == name:
             for line in _reasons(written.left_out):
                 yield line._replace(name=f"left out: {line.name}")
 
 
-def _inputs(manifest: Mapping[str, Any]) -> str:
-    files, lines = len(manifest["inputs"]), manifest["lines"]
+def _inputs(manifest: RunManifest) -> str:
+    files, lines = len(manifest.inputs), manifest.lines
     return f"from {_count(lines)} line{'s' * (lines != 1)} of {_count(files)} file{'s' * (files != 1)}"
 
 
@@ -241,11 +233,11 @@ def _bytes(size: int) -> str:
     return f"{amount:.1f} GB"
 
 
-def _output(manifest: Mapping[str, Any]) -> str:
-    return str(manifest["output"])
+def _output(manifest: RunManifest) -> str:
+    return manifest.output
 
 
-def summary_table(manifest: Mapping[str, Any]) -> Table:
+def summary_table(manifest: RunManifest) -> Table:
     """The summary for a terminal. Text from data is never markup, and cannot command the terminal."""
     rows = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     rows.add_column(overflow="fold", max_width=44)
@@ -269,7 +261,7 @@ def summary_table(manifest: Mapping[str, Any]) -> Table:
     return frame
 
 
-def summary_text(manifest: Mapping[str, Any]) -> str:
+def summary_text(manifest: RunManifest) -> str:
     """The summary as plain lines, for a log: nothing folded, nothing but text."""
     sections = list(_sections(manifest))
     names = [columns(_indented(line)) for section in sections for line in section.lines]
@@ -291,7 +283,7 @@ def _indented(line: _Line) -> str:
     return "  " * (line.depth + 1) + printable(line.name)
 
 
-def summary_markdown(manifest: Mapping[str, Any]) -> str:
+def summary_markdown(manifest: RunManifest) -> str:
     """The summary as Markdown. Text from data is escaped: it can be neither markup nor a link."""
     written = [f"> {escaped(remark)}\n" for remark in _remarks(manifest)]
     for section in _sections(manifest):

@@ -27,6 +27,7 @@ from assay.score.workers.cluster import ClusterOptions
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Artifact, Home, digest_of_bytes, sweep, written_whole
 from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
+from assay.storage.run_manifest import DeviceWork
 from assay.storage.stage import RunContext, Stage
 
 #: Reasons that another attempt, with more memory or another day, could do away with. They are in no
@@ -57,21 +58,6 @@ class Preview:
     def missing_turns(self) -> int:
         """Distinct turns that are not stored: as many requests, of a service."""
         return self.distinct_turns - self.stored_turns
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceWork:
-    """What one worker did in this run."""
-
-    worker: str
-    device: str
-    shards: int
-    turns: int
-    tokens: int
-    tokens_per_second: float
-    """Of the time in which shards were out, loading the model included."""
-    busy: float
-    """The part of that time in which the model was at work, as the worker's process sees it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,26 +6,15 @@ Every record is in exactly one piece, in input order, so that pieces one after t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from assay.storage.home import Artifact
-from assay.storage.regular import NotRegular, read_regular
-from assay.storage.sealed import DIGEST, is_as_sealed, sealed
 
 T = TypeVar("T")
-
-#: A run's own, in its output folder. A folder that has one is ours.
-RUN_MANIFEST = "manifest.json"
-#: The key that tells it from others' files of this name.
-RUN_MANIFEST_KEY = "assay"
-#: Ends the name of the folder beside an output folder, for the files of a run that could use nothing.
-UNUSABLE = ".unusable"
-_A_RUN = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,47 +191,6 @@ def to_json(manifest: object) -> bytes:
 def from_json(data: bytes | str, kind: type[T]) -> T:
     """The manifest of that kind; msgspec.ValidationError where it is not one."""
     return msgspec.json.decode(data, type=kind)
-
-
-def run_manifest_in(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the run whose results the folder holds; None where there is none of ours."""
-    try:
-        manifest = msgspec.json.decode(read_regular(folder / RUN_MANIFEST))
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        IsADirectoryError,
-        NotRegular,
-        msgspec.DecodeError,
-        UnicodeDecodeError,
-        RecursionError,
-    ):
-        return None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get(RUN_MANIFEST_KEY), str):
-        return None
-    return manifest if isinstance(manifest.get("files", {}), dict) else None
-
-
-def is_damaged_run_manifest(path: Path) -> bool:
-    """Whether the file seems to be a run's manifest that was cut or altered, so that it is no JSON now."""
-    try:
-        data = read_regular(path)
-        msgspec.json.decode(data)
-    except OSError:
-        return False
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return f'"{RUN_MANIFEST_KEY}"'.encode() in data
-    return False
-
-
-def with_digest(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's manifest as it is written: with the digest of all else in it."""
-    return sealed({name: value for name, value in manifest.items() if name != DIGEST}, about=_A_RUN)
-
-
-def is_as_written(manifest: Mapping[str, Any]) -> bool:
-    """Whether nobody altered a run's manifest; one of an earlier version has no digest, and is believed."""
-    return DIGEST not in manifest or is_as_sealed(manifest, about=_A_RUN)
 
 
 def reason_code(reason: str) -> str:

@@ -27,9 +27,9 @@ from assay.score.ways import way_of
 from assay.score.workers.cluster import ClusterOptions, connected
 from assay.score.workers.open_model import let_go, opened, using
 from assay.storage.home import written_whole
-from assay.storage.manifests import run_manifest_in
 from assay.storage.private import make_private, usual_file_mode
 from assay.storage.regular import read_regular
+from assay.storage.run_manifest import run_manifest_in
 from assay.storage.sealed import DIGEST, is_as_sealed, sealed
 
 #: How far one and the same turn's scores may be apart, times ``max(1, |score|)``. For fp32 it is what

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from assay.core.progress import Utilisation
 from assay.core.text import counted, printable
+from assay.storage.run_manifest import RunManifest
 
 Work = TypeVar("Work")
 
@@ -65,7 +66,7 @@ class Console:
         """How long each stage took, by its name, in the order they ran."""
         self.flow_run_id: UUID | None = None
         """Of the Prefect flow run that is watched."""
-        self.manifest: dict[str, object] | None = None
+        self.outcome: RunManifest | None = None
         """What the run came to, once its results are in place."""
 
     @contextmanager

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from assay.config.options import RunOptions
 from flows.command.console import current
-from flows.command.launch import Command, Elsewhere
+from flows.command.launch import Command, Elsewhere, Outcome
 from flows.command.options import DeploymentName
 from flows.curate.prepare import prepare
 
@@ -50,7 +49,7 @@ def _elsewhere(options: CommandOptions) -> Elsewhere | None:
     return Elsewhere("curate", options.deployment, {"options": asked})
 
 
-def _flow() -> Callable[[CommandOptions], Mapping[str, Any]]:
+def _flow() -> Callable[[CommandOptions], Outcome]:
     from flows.curate.flow import curate
     from flows.server.outcome import carried_out
 

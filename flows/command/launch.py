@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
 from pydantic import BaseModel
 
@@ -39,6 +39,18 @@ _REPORT_SECONDS = 5.0
 _REPORT_SECONDS_WHEN_STOPPED = 1.5
 
 
+class Outcome(Protocol):
+    """What a flow came to, as far as an exit code needs it."""
+
+    @property
+    def complete(self) -> bool:
+        """False where an input is cut short or damaged."""
+
+    @property
+    def unusable(self) -> str | None:
+        """Why nothing could be used; None where something could."""
+
+
 class Elsewhere(NamedTuple):
     """A deployment, and what it is to be asked."""
 
@@ -56,8 +68,8 @@ class Command(Generic[Options]):
     options: type[Options]
     check: Callable[[Options, Settings], object]
     """Finds the user's mistakes, without Prefect."""
-    flow: Callable[[], Callable[[Options], Mapping[str, Any]]]
-    """Imports Prefect and gives the flow, which returns a manifest."""
+    flow: Callable[[], Callable[[Options], Outcome]]
+    """Imports Prefect and gives the flow."""
     elsewhere: Callable[[Options], Elsewhere | None] = lambda options: None
     """The deployment that is to do it instead, where the options name one."""
 
@@ -138,24 +150,24 @@ def _run(
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         patience = _REPORT_SECONDS
         try:
-            manifest = flow(options)
+            outcome = flow(options)
         except (KeyboardInterrupt, SystemExit):
             patience = _REPORT_SECONDS_WHEN_STOPPED
             raise
         except (httpx.HTTPError, PrefectException) as error:
             on_server_lost(connection)
-            if console.manifest is None:
+            if console.outcome is None:
                 raise _what_ended_the_run(connection, error) from error
             console.say(
                 f"warning: the Prefect server at {connection.api_url} went away and does not know how the "
                 "run ended; the results are whole."
             )
-            manifest = console.manifest
+            outcome = console.outcome
         finally:
             console.close()
             if connection.embedded and console.flow_run_id is not None:
                 deliver_reports(console.flow_run_id, patience)
-        return 0 if manifest["complete"] and not manifest.get("unusable") else AssayError.exit_code
+        return 0 if outcome.complete and outcome.unusable is None else AssayError.exit_code
 
 
 def _what_ended_the_run(connection: Connection, error: BaseException) -> AssayError:

@@ -6,6 +6,7 @@ read (ingest, convert) → score → filter → export → report, one Prefect t
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import State, flow, runtime
@@ -28,6 +29,7 @@ from assay.score.store import nameless_scores
 from assay.select.decide import DECIDE, ToDecide, refuse_quarantine
 from assay.storage.manifests import Converted, Counts, Filtered, Scored
 from assay.storage.private import private
+from assay.storage.run_manifest import RunManifest
 from assay.storage.stage import RunContext
 from flows.command.console import Console, current, is_of_a_command
 from flows.curate import unusable
@@ -42,6 +44,27 @@ from tasks.stage import run_stage
 drop_results()
 
 
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """A run that scored and wrote nothing."""
+
+    complete: bool
+    unusable: str | None
+    """Why none of the records could be used; None where one could."""
+
+
+@dataclass(frozen=True, slots=True)
+class NothingNew:
+    """A run whose every input is in an earlier release."""
+
+    sentence: str
+    complete: bool = True
+    unusable: None = None
+
+
+Outcome = RunManifest | DryRun | NothingNew
+
+
 class _NothingNew(Exception):
     """Every input file is in an earlier release."""
 
@@ -54,8 +77,8 @@ class _NothingNew(Exception):
     on_crashed=[notify_of_resumable],
     on_cancellation=[notify_of_resumable],
 )
-def curate(options: RunOptions) -> dict[str, Any] | State[Any]:
-    """The run's manifest, as the output folder now holds it.
+def curate(options: RunOptions) -> Outcome | State[Any]:
+    """What the run came to: its manifest, as the output folder now holds it, unless it wrote none.
 
     UserMistake and OutputRefused are raised before any work; what a stage raises is raised here. Whatever
     is finished by then serves the next run. A run of a deployment has nobody to raise to: it ends in a
@@ -70,20 +93,23 @@ def curate(options: RunOptions) -> dict[str, Any] | State[Any]:
             return Failed(name=state_name(error), message=str(error))
 
 
-def _end_of(manifest: dict[str, Any]) -> State[Any]:
+def _end_of(outcome: Outcome) -> State[Any]:
     """The state that says what a run came to."""
-    if manifest.get("unusable"):
-        return Failed(message=unusable.sentence(manifest) if "rows" in manifest else manifest["unusable"])
-    if "rows" not in manifest:
-        return Completed(message=manifest.get("nothing_new", "A dry run: nothing was scored"))
-    rows = manifest["rows"]
-    message = f"{rows['kept']:,} of {rows['read']:,} records kept"
-    if not manifest["complete"]:
+    if isinstance(outcome, DryRun):
+        if outcome.unusable is not None:
+            return Failed(message=outcome.unusable)
+        return Completed(message="A dry run: nothing was scored")
+    if isinstance(outcome, NothingNew):
+        return Completed(message=outcome.sentence)
+    if outcome.unusable is not None:
+        return Failed(message=unusable.sentence(outcome))
+    message = f"{outcome.rows.kept:,} of {outcome.rows.read:,} records kept"
+    if not outcome.complete:
         return Completed(name=INCOMPLETE, message=f"{message}; an input is cut short or damaged")
     return Completed(message=message)
 
 
-def _curated(options: RunOptions, *, deployed: bool) -> dict[str, Any]:
+def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
     console = current()
     console.flow_run_id = runtime.flow_run.id
     prepared = prepare(options, Settings.read(), deployed=deployed)
@@ -99,24 +125,22 @@ def _curated(options: RunOptions, *, deployed: bool) -> dict[str, Any]:
             if options.release and prepared.output.path.exists():
                 raise OutputRefused(f"{prepared.output.path}: is there by now; start the run again")
             manifest, rows = _carried_out(options, prepared, console)
-            console.manifest = manifest
+            console.outcome = manifest
             report(manifest)
     except _NothingNew:
         nothing = f"Nothing new: every input is in an earlier release in {options.output}"
         console.say(nothing)
-        return {"complete": True, "nothing_new": nothing}
-    fault = manifest["unusable"] is not None
-    if not fault and not unusable.is_beside(manifest):
+        return NothingNew(nothing)
+    fault = manifest.unusable is not None
+    if not fault and not manifest.is_beside:
         announce_completed(manifest, output=options.output)
     console.show(summary_table(manifest), summary_text(manifest))
-    if told := unusable.sentence(manifest):
-        unusable.show(told, rows, console.say, fault=fault)
+    if why := unusable.sentence(manifest):
+        unusable.show(why, rows, console, fault=fault)
     return manifest
 
 
-def _carried_out(
-    options: RunOptions, prepared: Prepared, console: Console
-) -> tuple[dict[str, Any], list[str]]:
+def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> tuple[RunManifest, list[str]]:
     """The manifest of a run whose results are in place, and the first rows where none was of use."""
     context = RunContext(prepared.home, console)
     converted = _converted(options, prepared, console, context)
@@ -151,7 +175,7 @@ def _carried_out(
             folder.refresh(manifest)
         else:
             folder.publish(staging, manifest)
-    if not manifest["unusable"]:
+    if manifest.unusable is None:
         return manifest, []
     exports = wanted(options.export, options.stop_after)
     return manifest, list(first_rows(converted, filtered, prepared.home, scored=scored, exports=exports))
@@ -212,7 +236,7 @@ def _filtered(
     return finished.manifest
 
 
-def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dict[str, Any]:
+def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> DryRun:
     """What a run would score, shown; nothing is written but converted records, below ``ASSAY_HOME``."""
     converted = _converted(options, prepared, console, RunContext(prepared.home, console))
     found = preview(converted, prepared.model, home=prepared.home)
@@ -222,11 +246,11 @@ def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> dic
         console.say(former)
     counts = converted.counts
     console.show(preview_table(converted, prepared.model, found))
-    told = nothing_usable(counts, {})
-    fault = told is not None and counts.read > 0
-    if told is not None:
-        unusable.show(told, first_rows(converted, None, prepared.home), console.say, fault=fault)
-    return {"dry_run": True, "complete": converted.complete, "unusable": told if fault else None}
+    why = nothing_usable(counts, {})
+    fault = why is not None and counts.read > 0
+    if why is not None:
+        unusable.show(why, first_rows(converted, None, prepared.home), console, fault=fault)
+    return DryRun(converted.complete, why if fault else None)
 
 
 def _counted(counts: Counts, word: str) -> str:

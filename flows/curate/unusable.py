@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
 
 from assay.config.options import RunOptions
 from assay.core.errors import AssayError, OutputRefused
+from assay.core.progress import Progress
 from assay.export.files import Exported
 from assay.export.folder import OutputFolder
-from assay.export.usable import counts_in, exports_in, nothing_usable
+from assay.export.usable import nothing_usable
 from assay.storage.manifests import Counts
+from assay.storage.run_manifest import RunManifest
 from flows.curate.prepare import Prepared
 from tasks.stage import Finished
 
@@ -27,9 +28,9 @@ def destination(
     had.
     """
     output = prepared.output
-    told = nothing_usable(counts, exported.manifest.exports)
+    why = nothing_usable(counts, exported.manifest.exports)
     must_stay = output.holds_records() or (options.release and counts.read)
-    if told is None or exported.cached or not must_stay:
+    if why is None or exported.cached or not must_stay:
         yield output
         return
     beside = output.unusable()
@@ -40,7 +41,7 @@ def destination(
             beside.repair()
         except OutputRefused as refusal:
             raise AssayError(
-                f"{told} {output.shown} stays as it was. What this run would write has no place: {refusal}"
+                f"{why} {output.shown} stays as it was. What this run would write has no place: {refusal}"
             ) from refusal
         yield beside
 
@@ -60,24 +61,19 @@ def name_of(folder: OutputFolder, options: RunOptions, prepared: Prepared) -> st
     return folder.shown.replace(str(prepared.places.output), options.output, 1)
 
 
-def is_beside(manifest: Mapping[str, Any]) -> bool:
-    """Whether the files were put beside the output, which stays as it was."""
-    return bool(manifest["output"] != manifest["options"]["output"])
+def sentence(manifest: RunManifest) -> str | None:
+    """Why a run could use nothing, and where its files are; None of any other run."""
+    why = nothing_usable(manifest.counts, manifest.exports)
+    if why is None or not manifest.is_beside:
+        return why
+    asked = manifest.options["output"]
+    return f"{why} {asked} stays as it was; what this run wrote is in {manifest.output}."
 
 
-def sentence(manifest: Mapping[str, Any]) -> str | None:
-    """What to say of a run that could use nothing, and where its files are; None of any other."""
-    told = nothing_usable(counts_in(manifest), exports_in(manifest))
-    if told is None or not is_beside(manifest):
-        return told
-    asked = manifest["options"]["output"]
-    return f"{told} {asked} stays as it was; what this run wrote is in {manifest['output']}."
-
-
-def show(told: str, rows: Iterable[str], say: Callable[[str], None], *, fault: bool) -> None:
-    """Say why nothing could be used, and what the first rows look like."""
-    say(f"{'error' if fault else 'warning'}: {told}")
+def show(why: str, rows: Iterable[str], progress: Progress, *, fault: bool) -> None:
+    """Show why nothing could be used, and what the first rows look like."""
+    progress.say(f"{'error' if fault else 'warning'}: {why}")
     for number, row in enumerate(rows):
         if not number:
-            say("The first rows:")
-        say(f"  {row}")
+            progress.say("The first rows:")
+        progress.say(f"  {row}")

@@ -5,7 +5,8 @@ None of it is needed for the results: a server that is away is no fault.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 
 from assay.config.settings import Settings
+from assay.storage.run_manifest import RunManifest
 from tasks.pages import where_reachable
 
 COMPLETED_EVENT = "assay.curate.completed"
@@ -33,17 +35,17 @@ def tag_run(run: UUID, *, model: str, inputs: Sequence[str]) -> None:
         client.update_flow_run(run, tags=sorted({*known, f"model:{model}", *named}))
 
 
-def announce_completed(manifest: Mapping[str, Any], *, output: str) -> None:
+def announce_completed(manifest: RunManifest, *, output: str) -> None:
     """Emit the event that automations can wait for. Its payload holds counts, and no text from data."""
     emit_event(
         event=COMPLETED_EVENT,
         resource={"prefect.resource.id": f"assay.output.{output}", "prefect.resource.name": output},
         payload={
             "output": output,
-            "complete": manifest["complete"],
-            "rows": manifest["rows"],
-            "turns": manifest["turns"],
-            "model": manifest["model"]["name"] if manifest["model"] else None,
+            "complete": manifest.complete,
+            "rows": asdict(manifest.rows),
+            "turns": asdict(manifest.turns),
+            "model": manifest.model.name if manifest.model else None,
         },
     )
 

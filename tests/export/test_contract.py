@@ -27,7 +27,8 @@ from assay.export.results import DECISIONS, kept_records, write_results
 from assay.export.steerlm import CONVERTED
 from assay.select.rules import Rules
 from assay.storage.home import Home
-from assay.storage.manifests import RUN_MANIFEST, reason_code
+from assay.storage.manifests import reason_code
+from assay.storage.run_manifest import RUN_MANIFEST
 
 SCORES = Turn((2.37, 3.5, 2.5, 0.5, -1.25))
 ROLE = {role[0]: role for role in ROLES}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import manifests
 import pytest
 
-from assay.export.contract import Written
 from assay.export.usable import all_ruled_out, holds_records, nothing_usable
 from assay.storage.manifests import Counts
+from assay.storage.run_manifest import Written
 
 HELD = Written("messages.jsonl", 5)
 EMPTY = Written("labeled.jsonl", 0, {"late_system_message": 2, "tool_message": 3})
@@ -46,19 +47,16 @@ def test_rules_that_keep_nothing_are_named_and_those_that_keep_something_are_not
     ("exports", "holds"),
     [
         ({}, True),
-        (
-            {"exports": {"a": {"file": "a.jsonl", "rows": 1, "left_out": {"tool_message": 1}}}},
-            True,
-        ),
-        (
-            {"exports": {"a": {"file": "a.jsonl", "rows": 0, "left_out": {"tool_message": 2}}}},
-            False,
-        ),
-        ({"exports": {"steerlm": {"rows": "many"}}}, True),
+        ({"a": Written("a.jsonl", 1, {"tool_message": 1})}, True),
+        ({"a": Written("a.jsonl", 0, {"tool_message": 2})}, False),
     ],
 )
 def test_results_hold_no_records_where_all_that_was_kept_was_left_out(
-    exports: dict[str, object], holds: bool
+    exports: dict[str, Written], holds: bool
 ) -> None:
-    manifest = {"rows": {"read": 2, "kept": 2}, "dropped": {}, "quarantined": {}, **exports}
-    assert holds_records(manifest) is holds
+    manifest = manifests.of_counts(Counts(2), exports=exports)
+    assert holds_records(manifest.as_written()) is holds
+
+
+def test_results_whose_manifest_cannot_be_read_are_taken_to_hold_records() -> None:
+    assert holds_records({**manifests.of_counts(Counts(0)).as_written(), "exports": {"a": {"rows": "many"}}})

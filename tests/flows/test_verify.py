@@ -15,7 +15,7 @@ from assay.config.settings import Settings
 from assay.config.verify_options import VerifyOptions
 from assay.core.errors import UserMistake
 from assay.score.workers.cluster import ClusterOptions
-from assay.storage.manifests import RUN_MANIFEST_KEY
+from assay.storage.run_manifest import RUN_MANIFEST_KEY
 from assay.verify.checks import Check
 from assay.verify.table import checks_table
 from flows.command.console import Console

@@ -7,14 +7,21 @@ from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
+import manifests
+import msgspec
 import pytest
 from stages import take_inventory
 
 from assay.core.errors import OutputRefused
 from assay.read.releases import new_only, next_release, released
-from assay.storage.manifests import with_digest
+from assay.storage.manifests import InputFile
+from assay.storage.run_manifest import RunManifest
 
 LINE = '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "%s"}]}\n'
+
+
+def of_input(digest: str) -> RunManifest:
+    return manifests.made(inputs=(InputFile("x.jsonl", digest, 3, "messages"),))
 
 
 def test_a_day_may_have_several_releases(tmp_path: Path) -> None:
@@ -46,26 +53,24 @@ def test_a_file_that_was_renamed_is_not_new_and_one_that_grew_is(tmp_path: Path)
 def test_digests_of_all_releases_count_and_unfinished_ones_do_not(tmp_path: Path) -> None:
     for name, digest in (("2026-03-01", "a"), ("2026-03-02", "b"), (".2026-03-03.staging-0", "c")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "manifest.json").write_text(
-            json.dumps({"inputs": [{"digest": digest, "path": "x"}]})
-        )
+        (tmp_path / name / "manifest.json").write_text(json.dumps(of_input(digest).as_written()))
     assert released(tmp_path) == {"a", "b"}
     assert released(tmp_path / "absent") == set()
 
 
 def test_what_could_not_be_used_is_no_release(tmp_path: Path) -> None:
     (tmp_path / "2026-03-01.unusable").mkdir()
-    (tmp_path / "2026-03-01.unusable/manifest.json").write_text('{"inputs": [{"digest": "a"}]}')
+    (tmp_path / "2026-03-01.unusable/manifest.json").write_bytes(msgspec.json.encode(of_input("a")))
     assert released(tmp_path) == set()
 
 
 def test_a_manifest_that_was_altered_is_not_believed_and_one_of_an_earlier_version_is(tmp_path: Path) -> None:
     (tmp_path / "2026-03-01").mkdir()
     path = tmp_path / "2026-03-01" / "manifest.json"
-    manifest = {"inputs": [{"digest": "a" * 32, "path": "x"}], "seconds": {"score": 1.5}}
-    path.write_text(json.dumps(manifest))
+    manifest = of_input("a" * 32)
+    path.write_bytes(msgspec.json.encode(manifest))
     assert released(tmp_path) == {"a" * 32}
-    data = json.dumps(with_digest(manifest), indent=2).encode()
+    data = json.dumps(manifest.as_written(), indent=2).encode()
     path.write_bytes(data)
     assert released(tmp_path) == {"a" * 32}
     for n in range(8 * len(data)):

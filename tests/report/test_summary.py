@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,12 +14,12 @@ from rich.table import Table
 
 from assay import __version__
 from assay.core.text import printable
-from assay.export.contract import Written
-from assay.export.files import Exported, ExportedFile
+from assay.export.files import Exported
 from assay.report.summary import escaped, run_manifest, summary_markdown, summary_table, summary_text
 from assay.rewards.spec import LocalSpec
 from assay.score.scoring import ScoringWork
 from assay.storage.manifests import Converted, Counts, Filtered, InputFile, Scored, Shortfall
+from assay.storage.run_manifest import ExportedFile, Rows, RunManifest, Turns, Written
 
 NOTE = "The starter model is here to try the pipeline, not to judge data."
 MODEL = LocalSpec(
@@ -65,55 +66,53 @@ def rendered(run, width=80, color=False):
 
 def test_every_record_is_counted_once_and_by_reason():
     run = manifest()
-    assert run["rows"] == {"read": 17, "kept": 7, "dropped": 5, "quarantined": 5}
-    assert run["dropped"] == {"one_message": 2, "rule: helpfulness >= 2": 3}
-    assert run["quarantined"] == {"not_json": 3, "too_long": 2}
-    assert run["lines"] == 18
+    assert run.rows == Rows(17, 7, 5, 5)
+    assert run.dropped == {"one_message": 2, "rule: helpfulness >= 2": 3}
+    assert run.quarantined == {"not_json": 3, "too_long": 2}
+    assert run.lines == 18
 
 
 def test_the_manifest_says_how_the_model_was_read_and_what_it_told():
     named = replace(MODEL, family="first-token-logit", family_named=True, add_bos=True)
     told = manifest(model=named, work=ScoringWork(remarks=("1 here, 2 elsewhere",)))
-    assert told["model"]["family"] == "first-token-logit"
-    assert (told["model"]["family_named"], told["model"]["read_at"], told["model"]["add_bos"]) == (
-        *(True, None, True),
-    )
-    assert told["model"]["notes"] == [NOTE, "1 here, 2 elsewhere"]
+    assert told.model.family == "first-token-logit"
+    assert (told.model.family_named, told.model.read_at, told.model.add_bos) == (*(True, None, True),)
+    assert told.model.notes == (NOTE, "1 here, 2 elsewhere")
     assert "! 1 here, 2 elsewhere" in summary_text(told)
 
 
 def test_turns_are_rated_now_rated_before_or_without_a_score():
-    assert manifest()["turns"] == {"scored": 25, "reused": 11, "failed": 4}
+    assert manifest().turns == Turns(25, 11, 4)
 
 
 def test_a_cached_score_stage_rated_nothing_in_this_run():
-    assert manifest(work=None)["turns"] == {"scored": 0, "reused": 36, "failed": 4}
+    assert manifest(work=None).turns == Turns(0, 36, 4)
 
 
 def test_reused_is_never_below_zero():
-    assert manifest(work=ScoringWork(turns_scored=100))["turns"]["reused"] == 0
+    assert manifest(work=ScoringWork(turns_scored=100)).turns.reused == 0
 
 
 def test_a_manifest_survives_json_and_names_what_made_it():
     run = manifest()
-    assert json.loads(json.dumps(run)) == run
-    assert run["assay"] == __version__
-    assert run["complete"] is True
-    assert run["model"]["fingerprint"] == "f" * 32
-    assert run["model"]["attributes"] == ["helpfulness", "verbosity"]
-    assert run["model"]["notes"] == [NOTE]
-    assert run["inputs"] == [{"path": "data/a.jsonl", "digest": "1" * 32, "size": 100, "format": "messages"}]
-    assert run["files"]["labeled.jsonl"] == {"digest": "a" * 32, "size": 2048, "rows": 7}
-    assert run["options"]["keep"] == ["helpfulness >= 2"]
-    assert run["seconds"] == {"ingest": 0.123, "score": 12.0}
-    assert {"python", "torch", "transformers", "polars"} <= run["versions"].keys()
+    assert msgspec.convert(json.loads(json.dumps(run.as_written())), RunManifest) == run
+    assert run.assay == __version__
+    assert run.complete is True
+    assert run.model.fingerprint == "f" * 32
+    assert run.model.attributes == ("helpfulness", "verbosity")
+    assert run.model.notes == (NOTE,)
+    assert run.inputs == (InputFile("data/a.jsonl", "1" * 32, 100, "messages"),)
+    assert run.files["labeled.jsonl"] == ExportedFile("a" * 32, 2048, 7)
+    assert run.options["keep"] == ["helpfulness >= 2"]
+    assert run.seconds == {"ingest": 0.123, "score": 12.0}
+    assert {"python", "torch", "transformers", "polars"} <= run.versions.keys()
 
 
 def test_a_run_that_stopped_after_convert_has_no_model_and_no_turns():
     run = manifest(scored=None, work=None)
-    assert run["rows"] == {"read": 17, "kept": 7, "dropped": 5, "quarantined": 5}
-    assert run["model"] is None
-    assert run["turns"] == {"scored": 0, "reused": 0, "failed": 0}
+    assert run.rows == Rows(17, 7, 5, 5)
+    assert run.model is None
+    assert run.turns == Turns(0, 0, 0)
     assert NOTE not in rendered(run)
     assert "Turns" not in rendered(run)
 
@@ -170,11 +169,8 @@ def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary):
     files = {"labeled.jsonl": ExportedFile("a" * 32, 9, 4), "messages.jsonl": ExportedFile("b" * 32, 9, 7)}
     beside = {"info.json": ExportedFile("c" * 32, 9, None)}
     run = manifest(exported=Exported(files | beside, exports))
-    assert run["exports"] == {
-        "steerlm": {"file": "labeled.jsonl", "rows": 4, "left_out": left_out},
-        "messages": {"file": "messages.jsonl", "rows": 7, "left_out": {}},
-    }
-    assert run["files"]["info.json"]["rows"] is None
+    assert run.exports == exports
+    assert run.files["info.json"].rows is None
     text = " ".join(summary(run).replace("\\", "").replace("&emsp;", "").replace("|", " ").split())
     assert (
         "labeled.jsonl 4 rows, 9 bytes left out: tool_message 2 left out: late_system_message 1 "
@@ -187,9 +183,9 @@ def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary):
 def test_a_run_whose_exports_hold_nothing_that_was_kept_says_so():
     nothing = {"steerlm": Written("labeled.jsonl", 0, {"tool_message": 7})}
     made = manifest(exported=Exported(FILES, nothing))
-    assert made["unusable"].startswith("No record could be used: no export can hold one that was kept; ")
-    assert "steerlm: tool_message (7 of 7)" in made["unusable"]
-    assert f"! {made['unusable']}" in summary_text(made)
+    assert made.unusable.startswith("No record could be used: no export can hold one that was kept; ")
+    assert "steerlm: tool_message (7 of 7)" in made.unusable
+    assert f"! {made.unusable}" in summary_text(made)
 
 
 def test_most_frequent_reasons_come_first():
@@ -207,17 +203,17 @@ def test_a_share_is_never_rounded_to_none_or_all():
 def test_a_run_that_could_use_nothing_says_so():
     nothing = Counts(0, {}, {"unknown_schema": 8, "not_json": 1})
     made = manifest(filtered=Filtered((), nothing))
-    assert made["unusable"].startswith("No record could be used: unknown_schema (8 of 9).")
-    assert f"! {made['unusable']}" in summary_text(made)
+    assert made.unusable.startswith("No record could be used: unknown_schema (8 of 9).")
+    assert f"! {made.unusable}" in summary_text(made)
     judged = Counts(0, {"rule: helpfulness >= 2": 1}, {"not_json": 8})
     made = manifest(filtered=Filtered((), judged))
-    assert made["unusable"] is None
+    assert made.unusable is None
     assert "No record could be used" not in summary_text(made)
 
 
 def test_records_are_counted_once_where_a_reason_both_drops_and_quarantines():
     made = manifest(filtered=Filtered((), Counts(0, {"no_turn": 3}, {"no_turn": 2})))
-    assert made["unusable"] is not None
+    assert made.unusable is not None
 
 
 def test_rules_that_keep_nothing_are_warned_of():
@@ -229,7 +225,7 @@ def test_rules_that_keep_nothing_are_warned_of():
 
 def test_a_run_without_records_is_no_fault_and_says_so():
     made = manifest(filtered=Filtered((), Counts()))
-    assert made["unusable"] is None
+    assert made.unusable is None
     assert "! No record could be used: the inputs hold none." in summary_text(made)
 
 
@@ -268,7 +264,7 @@ def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else():
         options={"output": HOSTILE},
         exported=HOSTILE_EXPORT,
     )
-    run["warnings"] = {HOSTILE: 1}
+    run = replace(run, warnings={HOSTILE: 1})
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     blocks = reader.parse(summary_markdown(run))
     parts = [part for block in blocks for part in block.children or ()]

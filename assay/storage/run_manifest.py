@@ -1,0 +1,223 @@
+"""A run's ``manifest.json``: what was done, with what, and what came out. Written last, in the output folder.
+
+``docs/results.md`` describes it field by field, from the docstrings of ``RunManifest``'s fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from assay.storage.manifests import Counts, InputFile, Shortfall
+from assay.storage.regular import NotRegular, read_regular
+from assay.storage.sealed import DIGEST, Altered, decoded, is_as_sealed, sealed
+
+#: Its name. A folder that has one is ours.
+RUN_MANIFEST = "manifest.json"
+#: The key that tells it from others' files of this name.
+RUN_MANIFEST_KEY = "assay"
+#: Ends the name of the folder beside an output folder, for the files of a run that could use nothing.
+UNUSABLE = ".unusable"
+_A_RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """One result file."""
+
+    digest: str
+    """BLAKE2b-128 of its bytes, as ``home.digest_of_file`` computes it."""
+    size: int
+    """Bytes."""
+    rows: int | None
+    """Lines, or rows of a table; None where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What an export wrote. ``rows`` and ``left_out`` together are all that was kept."""
+
+    file: str
+    """Its name in the output folder."""
+    rows: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Kept items that the file does not hold, by reason code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Records by what became of them."""
+
+    read: int
+    """The sum of the other three."""
+    kept: int
+    dropped: int
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Turns of the records that could be converted."""
+
+    scored: int = 0
+    """Distinct turns that the model rated in this run."""
+    reused: int = 0
+    """Rated before, or a repetition of one that was."""
+    failed: int = 0
+    """Without a score."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceWork:
+    """What one worker's device did in this run."""
+
+    worker: str
+    device: str
+    shards: int
+    turns: int
+    tokens: int
+    tokens_per_second: float
+    busy: float
+    """The part of the time during which its model was at work, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunModel:
+    """The model that gave the scores."""
+
+    name: str
+    fingerprint: str
+    """32 hex digits: equal ones mean that equal conversations get equal scores."""
+    family: str
+    family_named: bool
+    """Whether a person named the family, because the model's folder does not say it."""
+    read_at: str | None
+    add_bos: bool | None
+    attributes: tuple[str, ...]
+    weights: dict[str, float]
+    """The factors that make one number of the attributes, if any."""
+    max_tokens: int | None
+    over_length: str
+    dtype: str
+    notes: tuple[str, ...]
+    """What a person should know who uses these scores, what was found out at opening included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunManifest:
+    """What a run did. A manifest of an earlier version lacks the fields that have a default."""
+
+    assay: str
+    """The version of Assay."""
+    versions: dict[str, str | None]
+    """Versions of Python and of the packages that can change a result; null where one is not installed."""
+    complete: bool
+    """False where an input is cut short or damaged."""
+    shortfalls: tuple[Shortfall, ...] = ()
+    """The inputs that are not complete: `file`, `why`, and how many records are `quarantined` for it."""
+    unusable: str | None = None
+    """Why none of the records that were read could be used; null where one could."""
+    output: str = ""
+    """Where the results are: as the run named it, or the folder beside it."""
+    rows: Rows
+    """Records: `read` is the sum of `kept`, `dropped` and `quarantined`."""
+    dropped: dict[str, int]
+    """Dropped records, by reason."""
+    quarantined: dict[str, int]
+    """Quarantined records, by reason."""
+    lines: int
+    """Lines that were read: array elements and Parquet rows are lines too."""
+    turns: Turns
+    """`scored` by this run, `reused` from the store or repeated, `failed` without a score."""
+    failed: dict[str, int]
+    """Turns without a score, by reason."""
+    warnings: dict[str, int] = field(default_factory=dict)
+    """Of how many conversations something is true that the model's card does not vouch for, or that the
+    model is shown in part only."""
+    devices: tuple[DeviceWork, ...] = ()
+    """A worker each that scored in this run: shards, turns, tokens a second, and `busy`, the part of the
+    time during which its model was at work."""
+    model: RunModel | None
+    """Name, fingerprint, family (and whether a person named it), where it is read, attributes, weights,
+    limits and notes of the one model; null without scores. Notes also hold what was found out when the
+    model was opened, by this run or by the one whose scores it uses."""
+    models: dict[str, RunModel] = field(default_factory=dict)
+    """Each model by its name in this run; empty without scores."""
+    inputs: tuple[InputFile, ...]
+    """Path, digest, size and format of every file read."""
+    files: dict[str, ExportedFile]
+    """Digest, size and rows of every result file; rows are null where it has none."""
+    exports: dict[str, Written] = field(default_factory=dict)
+    """For each export by its name (`converted` after `--stop-after convert`): `file`, `rows`, and
+    `left_out`, the kept records that the file does not hold, by reason."""
+    options: dict[str, Any]
+    """What the run was asked."""
+    seconds: dict[str, float]
+    """How long each stage took, without the start-up."""
+
+    @property
+    def counts(self) -> Counts:
+        """The records by outcome and reason."""
+        return Counts(self.rows.kept, self.dropped, self.quarantined)
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether the files were put beside the output that was asked for, which stays as it was."""
+        return bool(self.output != self.options["output"])
+
+    def as_written(self) -> dict[str, Any]:
+        """What the file holds: JSON's own types, and the digest of all else."""
+        return sealed(msgspec.to_builtins(self), about=_A_RUN)
+
+
+def read_run_manifest(path: Path) -> RunManifest:
+    """The manifest in that file.
+
+    ``Altered`` where it is not as it was written; one of an earlier version has no digest, and is believed.
+    ``NotRegular``, ``OSError`` or ``msgspec.ValidationError`` where it is no manifest of a run.
+    """
+    content = decoded(read_regular(path))
+    manifest = msgspec.convert(content, RunManifest)
+    if not is_as_written(content):
+        raise Altered("its digest is not that of its content")
+    return manifest
+
+
+def run_manifest_in(folder: Path) -> dict[str, Any] | None:
+    """The manifest of the run whose results the folder holds; None where there is none of ours."""
+    try:
+        manifest = msgspec.json.decode(read_regular(folder / RUN_MANIFEST))
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        IsADirectoryError,
+        NotRegular,
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+    ):
+        return None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get(RUN_MANIFEST_KEY), str):
+        return None
+    return manifest if isinstance(manifest.get("files", {}), dict) else None
+
+
+def is_damaged_run_manifest(path: Path) -> bool:
+    """Whether the file seems to be a run's manifest that was cut or altered, so that it is no JSON now."""
+    try:
+        data = read_regular(path)
+        msgspec.json.decode(data)
+    except OSError:
+        return False
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return f'"{RUN_MANIFEST_KEY}"'.encode() in data
+    return False
+
+
+def is_as_written(manifest: Mapping[str, Any]) -> bool:
+    """Whether nobody altered a run's manifest; one of an earlier version has no digest, and is believed."""
+    return DIGEST not in manifest or is_as_sealed(manifest, about=_A_RUN)
