@@ -112,11 +112,17 @@ def _started_for(folder: Path) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             ours = process.environ().get(MARK) == str(folder) and process.status() != psutil.STATUS_ZOMBIE
+            ours = ours and not _is_tracker_of_this_process(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
         if ours:
             found.append(process)
     return found
+
+
+def _is_tracker_of_this_process(process: psutil.Process) -> bool:
+    """Whether it is what multiprocessing keeps beside this process, which spawns others; it ends with it."""
+    return process.ppid() == os.getpid() and "multiprocessing.resource_tracker" in " ".join(process.cmdline())
 
 
 def _command(process: psutil.Process) -> str:

@@ -21,12 +21,11 @@ _CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
 
 
 def sentences(model: ModelSpec) -> dict[str, str]:
-    """The warnings that there may be with this model: by their columns, what a person reads."""
-    card = "as {name}'s card has it"
+    """The warnings that there may be with this model, by column, as a person reads them."""
     words = {
-        BEYOND_TRAINED_LENGTH: f"longer than the {{limit}} tokens that it was trained on, {card}",
-        OTHER_LANGUAGE: f"in another language than those that it was made for ({{limit}}), {card}",
-        UNSEEN_TEXT: "shown to the model in part only, as {name}'s chat template leaves out {limit}",
+        BEYOND_TRAINED_LENGTH: "longer than the {limit} tokens that it was trained on (per {name}'s card)",
+        OTHER_LANGUAGE: "not in a language that the model supports ({limit}, per {name}'s card)",
+        UNSEEN_TEXT: "shown to the model only in part: {name}'s chat template leaves out {limit}",
     }
     return {flag: words[flag].format(limit=limit, name=model.name) for flag, limit in _known(model).items()}
 
@@ -46,7 +45,7 @@ def _known(model: ModelSpec) -> dict[str, str]:
 
 
 def _limits(model: ModelSpec) -> dict[str, str | Unknown]:
-    """For each warning there is, beyond what it is due."""
+    """The limit of every warning: a conversation beyond it is warned of."""
     length, unseen = model.trained_length, model.unseen_messages
     return {
         BEYOND_TRAINED_LENGTH: length if isinstance(length, Unknown) else str(length),

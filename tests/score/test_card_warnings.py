@@ -65,7 +65,7 @@ def test_conversations_beyond_the_trained_length_are_scored_counted_and_can_be_d
     scored, _ = stages.score(records, spec, home=home, cluster=ClusterOptions(workers=1), progress=heard)
     assert scored.failed == {}
     assert scored.warnings == {"beyond_trained_length": 1, "unseen_text": 0}
-    told = f"longer than the 40 tokens that it was trained on, as {spec.name}'s card has it"
+    told = f"longer than the 40 tokens that it was trained on (per {spec.name}'s card)"
     assert f"warning: {told}: 1 conversation" in heard.lines
     rules = parse_rules(
         ["not beyond_trained_length"], attributes=spec.columns, flags=card_warnings.why_unknown(spec)
@@ -85,7 +85,7 @@ def test_conversations_in_another_language_are_counted_on_every_run_and_can_be_a
         )
         assert scored.warnings == {"other_language": 2}
     assert work.turns_scored == 0, "counted, though nothing was left to be scored"
-    told = "in another language than those that it was made for (en), as fake's card has it"
+    told = "not in a language that the model supports (en, per fake's card)"
     assert heard.lines.count(f"warning: {told}: 2 conversations") == 2
     rules = parse_rules(
         ["other_language or helpfulness > 99"],
@@ -146,7 +146,7 @@ def test_conversations_with_text_that_the_template_leaves_out_are_counted_and_ca
     scored, _ = stages.score(records, spec, home=home, cluster=ClusterOptions(workers=1), progress=heard)
     assert scored.failed == {}
     assert scored.warnings == {"unseen_text": 1}
-    told = f"shown to the model in part only, as {spec.name}'s chat template leaves out tool messages"
+    told = f"shown to the model only in part: {spec.name}'s chat template leaves out tool messages"
     assert f"warning: {told}: 1 conversation" in heard.lines
     rules = parse_rules(["not unseen_text"], attributes=spec.columns, flags=card_warnings.why_unknown(spec))
     filtered = decide(records, scored, rules=rules, home=home)
