@@ -134,7 +134,7 @@ class ShownInPrefect:
         parts = [f"{self._done:,} of {self._total:,} turns", f"{self._done / seconds:,.1f} turns/s"]
         if tokens := self._sums.get("tokens"):
             parts.append(f"{tokens / seconds:,.0f} tokens/s")
-        if busy := self._utilisation.told(seconds):
+        if busy := self._utilisation.summary(seconds):
             parts.append(busy)
         if 0 < self._done < self._total:
             parts.append(f"{(self._total - self._done) * seconds / self._done:,.0f} s left")

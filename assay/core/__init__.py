@@ -1,1 +1,1 @@
-"""Words of the house: messages, errors, progress, labels, text. Imports nothing of Assay above it."""
+"""What every other package uses: messages, errors, progress, labels, text. Imports none of them."""

@@ -3,12 +3,12 @@
 AssayError                  says what is wrong, where, and what to do; printed without a traceback
 ├── UserMistake     exit 2  found before any work: an option, a path, a rule, a model's name
 │   └── OutputRefused       the output folder is not ours to replace, or is in use
-├── InputFault      exit 1  an input was changed meanwhile, or --strict met a record to quarantine
+├── InputFault      exit 1  an input changed during the run, or --strict met a record to quarantine
 ├── ModelFault      exit 1  the reward model cannot be loaded, or does not do what it says
-│   └── DeviceLost          its device gives nothing but errors until this process ends
-├── ClusterFault    exit 1  workers do not start, do not come, or are gone
+│   └── DeviceLost          every call on its GPU fails until this process ends
+├── ClusterFault    exit 1  workers do not start, do not connect, or are gone
 ├── StoreFault      exit 1  a store on S3 does not answer
-│   └── StoreRefusal        it answers with a no: no such bucket, no right to do that
+│   └── StoreRefusal        S3 refuses: no such bucket, or no right to use it
 ├── ServerFault     exit 1  Prefect's server cannot be reached or started
 └── Resumable       exit 75 stopped before the end; the same command goes on from there
 """
@@ -17,13 +17,13 @@ from __future__ import annotations
 
 
 class AssayError(Exception):
-    """An error whose message is all that its reader needs."""
+    """An error whose message says all that a user needs."""
 
     exit_code = 1
 
 
 class UserMistake(AssayError):
-    """Something asked for that cannot be done, found before any work."""
+    """The user asks for something that cannot be done; found before any work."""
 
     exit_code = 2
 
@@ -33,27 +33,27 @@ class OutputRefused(UserMistake):
 
 
 class InputFault(AssayError):
-    """An input that was changed while it was read, or a record to quarantine that a run is to stop at."""
+    """An input changed while it was read, or ``--strict`` met a record to quarantine."""
 
 
 class ModelFault(AssayError):
-    """A reward model that cannot be loaded or breaks its own contract."""
+    """A reward model cannot be loaded, or does not do what it promises."""
 
 
 class DeviceLost(ModelFault):
-    """A GPU error after which every call from this process fails; a new process gets a sound device."""
+    """After this GPU error every call from this process fails; a new process can use the GPU again."""
 
 
 class ClusterFault(AssayError):
-    """The workers are gone, never came, or could not be started."""
+    """The workers could not be started, did not connect, or are gone."""
 
 
 class StoreFault(AssayError):
-    """S3 does not answer, or breaks off."""
+    """S3 does not answer, or breaks off in the middle of an answer."""
 
 
 class StoreRefusal(StoreFault):
-    """S3 refuses: there is no such bucket, or these credentials may not use it."""
+    """S3 refuses the request: there is no such bucket, or these credentials may not use it."""
 
 
 class ServerFault(AssayError):
@@ -61,6 +61,6 @@ class ServerFault(AssayError):
 
 
 class Resumable(AssayError):
-    """The run stopped early and the same command resumes it."""
+    """The run stopped early; the same command resumes it."""
 
     exit_code = 75

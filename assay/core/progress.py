@@ -1,4 +1,4 @@
-"""How a stage reports how far it is to whoever watches."""
+"""How a stage reports its progress."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from assay.core.text import counted
 
 
 class Progress(Protocol):
-    """Listens to a stage: one ``begin``, then ``advance`` and ``say`` as often as it likes."""
+    """Shows a stage's work. The stage calls ``begin`` once, then ``advance`` and ``say`` at will."""
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        """A stage starts: ``total`` units of work, None where that is not known."""
+        """A stage starts. It has ``total`` units of work, or None where the number is not known."""
 
     def advance(self, count: int = 1, **details: object) -> None:
-        """``count`` more units are done; details such as ``tokens``, ``retries``, ``worker`` are shown."""
+        """``count`` more units are done. Details (``tokens``, ``retries``, ``worker`` …) are shown too."""
 
     def say(self, line: str) -> None:
-        """A line that a person should read: a warning, an assumption."""
+        """Show a line that a person should read, such as a warning or an assumption."""
 
     def did(self, work: object) -> None:
-        """What a stage did in this run, once it has ended. It is never cached, as the stage's result is."""
+        """Take what the ended stage did in this run. Unlike the stage's result, it is never cached."""
 
 
 class Utilisation:
-    """How much of the time since a stage began the device of each worker was at work."""
+    """The share of a stage's time in which each worker's device was busy."""
 
     def __init__(self) -> None:
         self._busy_seconds: dict[str, float] = {}
 
     def add(self, details: Mapping[str, object]) -> None:
-        """Take down what an ``advance`` tells of ``worker`` and its ``busy_seconds``."""
+        """Add the ``busy_seconds`` of a ``worker``, if the details of an ``advance`` name both."""
         worker, seconds = details.get("worker"), details.get("busy_seconds")
         if isinstance(worker, str) and isinstance(seconds, float) and seconds > 0:
             self._busy_seconds[worker] = self._busy_seconds.get(worker, 0.0) + seconds
 
-    def told(self, seconds: float) -> str:
-        """``4 devices 91–97% busy``, of so many seconds; nothing where nobody told."""
+    def summary(self, seconds: float) -> str:
+        """``4 devices 91–97% busy`` in a stage of so many seconds; empty where no worker reported."""
         if not self._busy_seconds or seconds <= 0:
             return ""
         shares = sorted(min(1.0, busy / seconds) for busy in self._busy_seconds.values())
@@ -47,19 +47,19 @@ class Utilisation:
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that shows nothing."""
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        """Nothing is shown."""
+        """Show nothing."""
 
     def advance(self, count: int = 1, **details: object) -> None:
-        """Nothing is shown."""
+        """Show nothing."""
 
     def say(self, line: str) -> None:
-        """Nothing is shown."""
+        """Show nothing."""
 
     def did(self, work: object) -> None:
-        """Nothing is shown."""
+        """Show nothing."""
 
 
 SILENT = Silent()

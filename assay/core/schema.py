@@ -26,15 +26,15 @@ ATTRIBUTES = (
 
 #: The name of a Bradley-Terry model's one number, on that model's own scale.
 REWARD = "reward"
-#: The name of a scalar made of several attributes by weights. On their scale, so thresholds mean something.
+#: The name of a sum of attributes, each times its factor. A threshold on it makes sense, as on an attribute.
 WEIGHTED_REWARD = "weighted_reward"
-#: What results call whichever of the two a model has: distilabel's name for it.
+#: Results use this name for either of the two above. It is distilabel's name.
 SCORE = "score"
 
 BEYOND_TRAINED_LENGTH = "beyond_trained_length"
 OTHER_LANGUAGE = "other_language"
 UNSEEN_TEXT = "unseen_text"
-#: Columns beside the attributes that are true or false: where a score may not be what it seems.
+#: Boolean columns beside the attributes. True means that the score may not be what it seems.
 FLAGS = (BEYOND_TRAINED_LENGTH, OTHER_LANGUAGE, UNSEEN_TEXT)
 
 TURN_KEY_BYTES = 16
@@ -66,21 +66,21 @@ def turn_positions(messages: Sequence[Message]) -> list[int]:
 
 
 class TurnKey(NamedTuple):
-    """What a turn's score is stored under, and how much text it was computed from."""
+    """The key that a turn's score is stored under, and how much text the score is computed from."""
 
     key: bytes
     """128-bit hash of the messages through the turn."""
     text_bytes: int
-    """UTF-8 bytes of all contents through the turn: an estimate of its tokens is made from it."""
+    """UTF-8 bytes of all contents through the turn; its tokens are estimated from this."""
     prompt_key: bytes
     """128-bit hash of the messages before the turn."""
 
 
 def turn_keys(messages: Iterable[Message]) -> list[TurnKey]:
-    """The key of every turn: equal for equal messages up to and including it, whatever follows.
+    """The key of every turn. Equal messages up to and including the turn give equal keys.
 
-    Roles hold no colon and every content is preceded by its length, so that no two different
-    beginnings feed the hash the same bytes.
+    No role holds a colon, and the length precedes each content. So two conversations that differ never
+    feed the hash the same bytes.
     """
     running = hashlib.blake2b(digest_size=TURN_KEY_BYTES)
     text_bytes = 0

@@ -1,4 +1,4 @@
-"""Words for people: numbers with their nouns, what a wrong name may have meant, text fit for a terminal."""
+"""Text for people: counts with their nouns, suggestions for a mistyped name, text fit for a terminal."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
-#: Of two words that resemble each other less (``difflib``'s ratio, 0 to 1), neither is meant for the other.
+#: A choice that is less like the word than this (``difflib``'s ratio, 0 to 1) is not suggested.
 _NEAR = 0.7
-#: A shorter word is part of too many names.
+#: A word shorter than this is part of too many names.
 _SHORTEST_PART = 3
-_MOST_MEANT = 4
+_MOST_NAMED = 4
 
 
 def counted(number: int, things: str) -> str:
-    """``1,002 turns``, and of one thing ``1 turn``."""
+    """``1,002 turns``, or ``1 turn`` for one."""
     return f"{number:,} {things.removesuffix('s') if number == 1 else things}"
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice that ``word`` most resembles, in whatever case it is written; None where none is near.
+    """The choice most like ``word``, whatever their case; None where none is near.
 
-    A word that is a choice is no mistake: something else was wrong with it.
+    Also None where ``word`` is one of the choices: then the word is not the mistake.
 
     >>> nearest("startr", ["starter", "other"]), nearest("temperature", ["export", "output"])
     ('starter', None)
@@ -34,7 +34,7 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest choice, or those that contain the word; or nothing.
+    """``; did you mean 'x'?`` with the nearest choice, else with those that contain ``word``; else empty.
 
     >>> did_you_mean("gemma", ["team/Gemma-2B", "team/Gemma-9B", "team/Llama-8B"])
     "; did you mean 'team/Gemma-2B' or 'team/Gemma-9B'?"
@@ -48,14 +48,14 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     meant = [repr(one) for one in choices if word.lower() in one.lower()]
     if not meant:
         return ""
-    more = len(meant) - _MOST_MEANT
+    more = len(meant) - _MOST_NAMED
     if more > 0:
-        return f"; did you mean one of these: {', '.join(meant[:_MOST_MEANT])}, or {more} more?"
+        return f"; did you mean one of these: {', '.join(meant[:_MOST_NAMED])}, or {more} more?"
     return f"; did you mean {' or '.join(meant)}?"
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, character by character: white space as a space, else U+FFFD if not printable."""
+    """``text`` on one line: each white-space character as a space, each other unprintable one as U+FFFD."""
     return "".join(
         " " if character.isspace() else character if character.isprintable() else "\ufffd"
         for character in text
@@ -63,7 +63,7 @@ def printable(text: str) -> str:
 
 
 def columns(text: str) -> int:
-    """The terminal columns that ``text`` takes: two for wide characters, none for combining ones."""
+    """How many terminal columns ``text`` takes: two per wide character, none per combining one."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text

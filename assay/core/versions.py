@@ -1,4 +1,4 @@
-"""Versions of packages, from what was installed: importing torch for its version takes seconds."""
+"""Versions of packages, read without importing them: importing torch takes seconds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import platform
 
 
 def installed(*packages: str) -> dict[str, str | None]:
-    """Versions by name, Python's first; None for a package that is not installed."""
+    """Versions by package, Python's first; None for a package that is not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in packages:
         try:

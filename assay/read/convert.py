@@ -189,7 +189,7 @@ class _ShardJob:
             content = decoded(data)
             made = msgspec.convert(content, _ConvertedShard)
             if not is_as_sealed(content, about=self.about):
-                raise Altered("its digest is not that of its content")
+                raise Altered("its digest does not match its content")
         except (Altered, msgspec.ValidationError):
             progress.say(f"{self.file.path}: a damaged manifest of its conversion; converting it again.")
             return None

@@ -1,4 +1,4 @@
-"""Faults of the disk, told as one line: which path, what is wrong with it, what to do."""
+"""Faults of the disk, each as one line: which path, what is wrong with it, what to do."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from assay.core.errors import AssayError
 from assay.storage.home import Artifact, Home, digest_of_content
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# polars 2.1 turns what the system said into text: "underlying IO error: No space left (os error 28)", or,
-# where a page header or the footer met the end of the disk, "parquet: … Invalid thrift: transport error".
+# polars 2.1 gives the system's error as text: "underlying IO error: No space left (os error 28)". Where the
+# disk is full while it writes a page header or the footer: "parquet: … Invalid thrift: transport error".
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
-# A new database of Prefect takes half of it.
+# Room that must be left. A new database of Prefect takes half of it.
 _ROOM_BYTES = 4 << 20
 _UNNUMBERED = "thrift: transport error"
 
 
 @contextmanager
 def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn "no space left" met while writing below ``path`` into an AssayError that names it."""
+    """Turn "no space left" below ``path`` into an AssayError that names the path."""
     try:
         yield
     except (OSError, pl.exceptions.ComputeError) as error:
@@ -34,15 +34,15 @@ def full_disk_named(path: Path) -> Iterator[None]:
         if what is None:
             raise
         raise AssayError(
-            f"{path}: {what}. Make room, or choose another place; what was there before is untouched, and "
+            f"{path}: {what}. Make room, or choose another place. What was there before is untouched, and "
             "the same command goes on from what is finished."
         ) from error
 
 
 def why_full(folder: Path) -> str | None:
-    """The system's words for why no more can be written below ``folder``; None where a few megabytes can.
+    """The system's reason why nothing more can be written below ``folder``; None where a few megabytes can.
 
-    For programs that die of it and cannot say so, because what they say would be written there too.
+    For programs that a full disk ends, and that cannot report it because their log is on the same disk.
     """
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -55,7 +55,7 @@ def why_full(folder: Path) -> str | None:
 
 
 def _what_is_full(error: OSError | pl.exceptions.ComputeError) -> str | None:
-    """The system's words for a disk, quota or file size that is used up; None for any other error."""
+    """The system's reason if the disk, a quota or the largest file size is reached; None for other errors."""
     number = error.errno if isinstance(error, OSError) else None
     if number is None and (found := _SYSTEM_ERROR.search(str(error))):
         number = int(found[1])
@@ -68,21 +68,21 @@ def _what_is_full(error: OSError | pl.exceptions.ComputeError) -> str | None:
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Turn what polars makes of a file below ``path`` that is gone or damaged into an AssayError."""
+    """Turn the error that polars raises for a lost or damaged file below ``path`` into an AssayError."""
     try:
         yield
-    # A flipped bit makes polars panic, which is no Exception.
+    # A flipped bit can make polars panic. PanicException is no Exception.
     except (FileNotFoundError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
 
 
 def read_artifact(artifact: Artifact, home: Home, columns: Sequence[str]) -> pl.DataFrame:
-    """These columns of a stage's Parquet file. AssayError where it is gone or not what was written."""
+    """These columns of a stage's Parquet file. AssayError where the file is gone or altered."""
     path = home.artifacts / artifact.path
     with damage_named(path):
         data = path.read_bytes()
         if digest_of_content(data) != artifact.digest:
-            raise _damaged(path, "its digest is not that of what was written")
+            raise _damaged(path, "its digest does not match its content")
         return pl.read_parquet(data, columns=list(columns))
 
 

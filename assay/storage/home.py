@@ -1,4 +1,4 @@
-"""Where things live under ``ASSAY_HOME``, and how a file gets there: whole, or not at all."""
+"""Where things lie under ``ASSAY_HOME``, and how a file gets there: whole, or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def digest_of_bytes(*parts: bytes) -> str:
 
 
 def digest_of_content(data: bytes) -> str:
-    """What ``digest_of_file`` says of a file of these bytes."""
+    """The digest that ``digest_of_file`` gives for a file with this content."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
@@ -44,17 +44,17 @@ def digest_of_file(path: Path) -> str:
 
 
 def is_intact(path: Path, *, digest: str, size: int) -> bool:
-    """Whether the file is there with the bytes that it was written with."""
+    """Whether the file is there and unaltered."""
     return path.is_file() and path.stat().st_size == size and digest_of_file(path) == digest
 
 
 def contains(folders: Sequence[str], real_path: str) -> bool:
-    """Whether the path, of which no part is a link, lies in one of the folders or is one."""
+    """Whether the path lies in one of the folders, or is one. No part of the path may be a link."""
     return any(os.path.commonpath([folder, real_path]) == folder for folder in folders)
 
 
 def sync(path: Path) -> None:
-    """Bring a file's bytes, or a folder's names, to the disk."""
+    """Flush a file's bytes, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -64,30 +64,30 @@ def sync(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The folder that serves every run: scores, plans, artifacts of stages, Prefect's results."""
+    """The folder that all runs share: scores, plans, artifacts of stages, Prefect's results."""
 
     root: Path
     score_store: str | None = None
-    """Where segments are kept that other machines write too, ``s3://BUCKET/PREFIX``; None: in ``scores``."""
+    """``s3://BUCKET/PREFIX`` for segments that several machines share; None: they lie in ``scores``."""
 
     @property
     def artifacts(self) -> Path:
-        """Results of stages, a folder a cache key."""
+        """Results of stages, one folder per cache key."""
         return self.root / "artifacts"
 
     @property
     def scores(self) -> Path:
-        """The score store: a folder a fingerprint."""
+        """The score store: one folder per fingerprint."""
         return self.root / "scores"
 
     @property
     def copies(self) -> Path:
-        """Copies of segments that are kept on S3: a folder a fingerprint."""
+        """Copies of what was read from S3: segments, one folder per fingerprint, and inputs."""
         return self.root / "copies"
 
     @property
     def plans(self) -> Path:
-        """Written plans: a folder a fingerprint."""
+        """Written plans: one folder per fingerprint."""
         return self.root / "plans"
 
     @property
@@ -97,19 +97,19 @@ class Home:
 
     @property
     def model_digests(self) -> Path:
-        """Digests of models' weights, by place, size and time."""
+        """Digests of models' weights, by path, size and time."""
         return self.root / "model-digests.json"
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All folders in here that are Assay's own, whether or not they are there."""
+        """Assay's own folders in here, whether or not they exist."""
         return (self.artifacts, self.scores, self.copies, self.plans, self.prefect)
 
     def close_to_others(self) -> None:
-        """Take from others the rights that an earlier version left them to what is Assay's own in here.
+        """Take away the rights that an earlier version gave other users on Assay's own folders in here.
 
-        The folder itself keeps its rights: its user may have made it. Below its folders nothing is looked at,
-        for nobody else gets there.
+        The home folder itself keeps its rights: its user may have made it. What lies inside Assay's folders
+        is left alone, because nobody else can get there.
         """
         for own in (*self.folders, self.model_digests):
             close_to_others(own)
@@ -124,19 +124,19 @@ class Artifact:
     size: int
 
     def is_intact(self, home: Home) -> bool:
-        """Whether the file is there with the bytes it was written with."""
+        """Whether the file is there and unaltered."""
         return is_intact(home.artifacts / self.path, digest=self.digest, size=self.size)
 
     @classmethod
     def of(cls, path: Path, home: Home) -> Artifact:
-        """The artifact that ``path``, somewhere below ``home.artifacts``, now is."""
+        """The artifact for the file at ``path``, which lies below ``home.artifacts``."""
         return cls(str(path.relative_to(home.artifacts)), digest_of_file(path), path.stat().st_size)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what ``written_whole`` left in the folder when processes of this machine were killed.
+    """Remove the temporary files that killed processes of this machine left in the folder.
 
-    Once before a folder is written to, and not with every file: it looks at every name that is there.
+    Call it once before writing to a folder, not once per file: it lists the whole folder.
     """
     mine = f".{socket.gethostname()}-"
     for leftover in folder.glob(f".*{glob.escape(mine)}*.tmp"):
@@ -147,11 +147,11 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def written_whole(path: Path, *, mode: int = FILE) -> Iterator[Path]:
-    """Yield a temporary file beside ``path``; on success it is synced and renamed to ``path``.
+    """Yield a temporary file beside ``path``; on success flush it to the disk and rename it to ``path``.
 
-    A reader sees the old file or the new one, never a part. On an error nothing is left behind; what a
-    killed process leaves, ``sweep`` removes. Folders that are missing are made for this user alone, and so
-    is the file, unless its ``mode`` says otherwise.
+    A reader sees the old file or the new one, never a part. An error leaves nothing behind. A killed
+    process leaves its temporary file, which ``sweep`` removes. The file, and each folder that is missing,
+    is for this user alone, unless ``mode`` gives the file other rights.
     """
     make_private(path.parent)
     mine = f".{path.name}.{socket.gethostname()}-{os.getpid()}.{uuid.uuid4().hex}.tmp"

@@ -1,6 +1,6 @@
-"""What a stage hands to the next: counts, paths and digests, never rows.
+"""Manifests: what a stage hands to the next. They hold counts, paths and digests, never rows.
 
-Every record is in exactly one piece, in input order, so that pieces one after the other are the input.
+Every record is in exactly one piece, in input order. The pieces one after the other are the input.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One input as the inventory saw it."""
+    """One input file, as the inventory found it."""
 
     path: str
-    """As a person would name it: relative where it was given so."""
+    """The path as the user gave it, so relative where that was."""
     digest: str
-    """BLAKE2b-128 of the file's own bytes (compressed, where it is compressed)."""
+    """BLAKE2b-128 of the file's bytes on disk, before decompression."""
     size: int
     """Bytes on disk."""
     format: str
@@ -33,11 +33,11 @@ class InputFile:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Records by outcome; ``read`` is their sum."""
+    """Numbers of records by outcome; ``read`` is their sum."""
 
     ok: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
-    """By reason code: what stands before the first colon of a reason. A rule has its whole text instead."""
+    """By reason code: the part of a reason before its first colon. For a rule, by the rule's whole text."""
     quarantined: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -47,7 +47,7 @@ class Counts:
 
     @classmethod
     def tallied(cls, counted: Iterable[tuple[str, str | None, int]]) -> Counts:
-        """The counts of (outcome, what it counts under, how many), several of which may be alike."""
+        """The sum of (outcome, reason, number) entries; the reason is None for an ok record."""
         ok = 0
         by_outcome: dict[str, Counter[str]] = {"dropped": Counter(), "quarantined": Counter()}
         for outcome, reason, count in counted:
@@ -58,7 +58,7 @@ class Counts:
         return cls(ok, *(dict(sorted(reasons.items())) for reasons in by_outcome.values()))
 
     def tallies(self) -> Iterator[tuple[str, str | None, int]]:
-        """Yield what ``tallied`` takes."""
+        """Yield the counts as the entries that ``tallied`` takes."""
         yield "ok", None, self.ok
         for outcome, reasons in (("dropped", self.dropped), ("quarantined", self.quarantined)):
             for reason, count in reasons.items():
@@ -67,26 +67,26 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedPiece:
-    """A bounded run of records of one input file.
+    """A bounded number of consecutive records of one input file.
 
-    ``records`` is a Parquet file, one row a record in input order:
+    ``records`` is a Parquet file with one row per record, in input order:
 
     ========== ======== =======================================================================
     row        UInt32   0, 1, 2, … within the piece
-    line       UInt64   from 1: the input line, array element, or Parquet row it came from
-    part       UInt32   which of the line's several records, from 0
+    line       UInt64   from 1: the input line, array element, or Parquet row that it comes from
+    part       UInt32   its number among the line's records, from 0
     offset     UInt64   decompressed byte at which the line begins
     length     UInt64   bytes of the line, without its line end
     outcome    String   ``ok``, ``dropped`` or ``quarantined``
     reason     String   null where ok; ``code`` or ``code: detail``
     messages   String   JSON array of ``{"role","content"}``; null where quarantined
-    labels     String   JSON array, one entry a message: the label it came with, or null; null if none
+    labels     String   JSON array, one entry per message: the input's label, or null; null if none
     prompt_key Binary   128-bit hash of everything before the last turn; null unless ok
     rest       String   the row's other keys as one JSON object, untouched; null if none
     roles      String   a letter a message, such as ``suaua``: system, user, assistant, tool; null if none
     ========== ======== =======================================================================
 
-    ``turns`` is a Parquet file, one row a turn of an ``ok`` record, ordered by (row, turn):
+    ``turns`` is a Parquet file with one row per turn of an ``ok`` record, ordered by (row, turn):
     ``row`` UInt32, ``turn`` UInt32 (0 is the first assistant message), ``key`` Binary (16 bytes),
     ``text_bytes`` UInt32 (UTF-8 bytes of the contents through the turn).
     """
@@ -100,16 +100,16 @@ class ConvertedPiece:
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """An input that holds less than it should."""
+    """An input that is cut short or damaged."""
 
     file: str
     why: str
     """``is cut short: the gzip data end in the middle``."""
     quarantined: int
-    """Records in quarantine for it."""
+    """How many records are in quarantine for this reason."""
 
     def __str__(self) -> str:
-        """A sentence, without its full stop."""
+        """A sentence without a full stop."""
         records = "1 record of it is" if self.quarantined == 1 else f"{self.quarantined:,} records of it are"
         return f"{self.file} {self.why}; {records} in quarantine"
 
@@ -122,13 +122,13 @@ class Converted:
     pieces: tuple[ConvertedPiece, ...]
     counts: Counts
     lines: int
-    """Input lines read (array elements, Parquet rows); blank lines are lines."""
+    """Input lines (array elements, Parquet rows) that were read, blank ones included."""
     complete: bool
-    """False where an input was cut short or damaged."""
+    """False where an input is cut short or damaged."""
     digest: str
-    """Of everything else: equal digests mean equal records."""
+    """A digest of everything else here. Equal digests mean equal records."""
     shortfalls: tuple[Shortfall, ...] = ()
-    """The inputs that are not complete, and why."""
+    """The inputs that are cut short or damaged, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,10 @@ class ScoredPiece:
     """The scores of one converted piece.
 
     ``scores`` is a Parquet file with the rows of the piece's ``turns``, in their order: ``row`` UInt32,
-    ``turn`` UInt32, a Float32 column an attribute (null where there is no score), ``reason`` String
-    (null where there is a score), ``tokens_cut`` UInt32 (tokens left out in front, by consent only),
-    ``tokens`` UInt32 (of the turn with all that precedes it; null where they were not counted), and a
-    Boolean column for each of ``Scored.warnings``.
+    ``turn`` UInt32, one Float32 column per attribute (null where there is no score), ``reason`` String
+    (null where there is a score), ``tokens_cut`` UInt32 (tokens left out at the beginning, which the user
+    must allow), ``tokens`` UInt32 (of the turn and all before it; null where they were not counted), and
+    one Boolean column for each of ``Scored.warnings``.
     """
 
     scores: Artifact
@@ -147,7 +147,7 @@ class ScoredPiece:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The score stage's manifest. ``pieces`` run parallel to those of ``Converted``."""
+    """The score stage's manifest. Piece by piece it matches ``Converted.pieces``."""
 
     fingerprint: str
     attributes: tuple[str, ...]
@@ -158,17 +158,16 @@ class Scored:
     failed: dict[str, int]
     """Turns without a score, by reason code."""
     segments: tuple[str, ...]
-    """Digests of the store's segments that the scores were read from."""
+    """Digests of the store's segments that the scores come from."""
     warnings: dict[str, int] = field(default_factory=dict)
-    """What the model's card warns of, a name of ``card_warnings`` each, and of how many conversations it
-    is true."""
+    """How many conversations each warning of the model's card applies to, by name (``card_warnings``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class FilteredPiece:
-    """What became of the records of one converted piece.
+    """The decisions on the records of one converted piece.
 
-    ``decisions`` is a Parquet file, one row a record: ``row`` UInt32, ``outcome`` String (``kept``,
+    ``decisions`` is a Parquet file with one row per record: ``row`` UInt32, ``outcome`` String (``kept``,
     ``dropped``, ``quarantined``), ``reason`` String (null where kept).
     """
 
@@ -177,22 +176,22 @@ class FilteredPiece:
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """The filter stage's manifest. ``pieces`` run parallel to those of ``Converted``; ``ok`` means kept."""
+    """The filter stage's manifest. Piece by piece it matches ``Converted.pieces``; ``ok`` means kept."""
 
     pieces: tuple[FilteredPiece, ...]
     counts: Counts
 
 
 def to_json(manifest: object) -> bytes:
-    """The manifest as one line of JSON, the same bytes for the same manifest."""
+    """The manifest as one line of JSON. Equal manifests give equal bytes."""
     return msgspec.json.encode(manifest, order="deterministic")
 
 
 def from_json(data: bytes | str, kind: type[T]) -> T:
-    """The manifest of that kind; msgspec.ValidationError where it is not one."""
+    """The manifest of type ``kind``; msgspec.ValidationError where ``data`` holds no such thing."""
     return msgspec.json.decode(data, type=kind)
 
 
 def reason_code(reason: str) -> str:
-    """What reasons are counted by: the part before the first colon."""
+    """The code that a reason is counted under: the part before its first colon."""
     return reason.partition(":")[0]

@@ -1,4 +1,4 @@
-"""Who may read what Assay makes: this user alone, whatever the umask and the folder's own rights."""
+"""Files and folders that only this user may read, whatever the umask."""
 
 from __future__ import annotations
 
@@ -13,51 +13,48 @@ FILE = 0o600
 
 _FOR_OTHERS = 0o077
 
-#: The umasks that ``private`` put away, outermost first.
-_put_away: list[int] = []
+#: The umasks that ``private`` replaced, outermost first.
+_replaced_umasks: list[int] = []
 
 
 @contextmanager
 def private() -> Iterator[None]:
-    """Within, all that this process makes is for its user alone, and so is all that its children make.
+    """Inside this context, only the user may read what this process and its children write.
 
-    This is for libraries that write below ``ASSAY_HOME`` and ask for no rights: Prefect, SQLite, Dask.
-    What Assay writes itself names its rights, because a Dask worker's umask is its operator's.
+    It is for libraries that write below ``ASSAY_HOME`` and set no rights: Prefect, SQLite, Dask. Assay
+    itself sets the rights of each file, because the operator chooses the umask of a Dask worker.
     """
-    _put_away.append(os.umask(_FOR_OTHERS))
+    _replaced_umasks.append(os.umask(_FOR_OTHERS))
     try:
         yield
     finally:
-        os.umask(_put_away.pop())
+        os.umask(_replaced_umasks.pop())
 
 
 def usual_file_mode() -> int:
-    """The rights of a new file that is not kept private, such as a result: what the user's umask leaves."""
-    if _put_away:
-        return 0o666 & ~_put_away[0]
+    """The rights of a new file that is not private, such as a result: those that the user's umask leaves."""
+    if _replaced_umasks:
+        return 0o666 & ~_replaced_umasks[0]
     umask = os.umask(_FOR_OTHERS)
     os.umask(umask)
     return 0o666 & ~umask
 
 
 def opener(name: str, flags: int) -> int:
-    """A descriptor for ``open(…, opener=opener)``: a file that this makes is for its user alone."""
+    """A descriptor for ``open(…, opener=opener)``: only the user may read a file that it makes."""
     return os.open(name, flags, FILE)
 
 
 def make_private(folder: Path) -> None:
-    """Make the folder and those above it that are missing, all for this user alone.
-
-    A folder that is there keeps its rights.
-    """
+    """Make the folder and its missing parents for this user alone. An existing folder keeps its rights."""
     if not folder.parent.exists():
         make_private(folder.parent)
-    # With parents=True the mode would be the last folder's only.
+    # With parents=True only the last folder would get the mode.
     folder.mkdir(mode=FOLDER, exist_ok=True)
 
 
 def close_to_others(path: Path) -> None:
-    """Take the rights of others from a file or folder of this user. A link, and what is not there, stay."""
+    """Take other users' rights from a file or folder of this user. Skip links and missing paths."""
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Only regular files are read: opening a FIFO waits for ever, and ``/dev/zero`` has no end."""
+"""Reading of regular files alone: opening a FIFO waits for ever, and ``/dev/zero`` has no end."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _KINDS = {
 
 
 class NotRegular(OSError):
-    """Something that is no regular file; ``strerror`` says what it is."""
+    """The path is no regular file; ``strerror`` says what it is."""
 
 
 def why_not_regular(path: str | os.PathLike[str]) -> str | None:
-    """None where ``path`` is a regular file or leads to one, else what it is. OSError where nothing is there.
+    """Why ``path`` is not read, or None where it is a regular file or a link to one. It opens nothing.
 
-    Nothing is opened.
+    OSError where nothing is there.
 
     >>> why_not_regular("/dev/null")
     'it is a character device, and only regular files are read'
@@ -32,10 +32,10 @@ def why_not_regular(path: str | os.PathLike[str]) -> str | None:
 
 
 def irregular_in(folder: Path) -> str | None:
-    """None, or which file of a model's or tokenizer's folder is no regular file, and what it is.
+    """Which file of a model's or tokenizer's folder is no regular file, and what it is; None where all are.
 
-    Which of them are read, and when, is for other libraries to say, and one FIFO would let them wait for
-    ever. A link that leads nowhere is a file that is not there, but weights that it stands for are missed.
+    Other libraries choose which of these files they read, and one FIFO would make them wait for ever. A
+    link that leads nowhere counts as a missing file, and is reported only for weights, which are needed.
     """
     for path in sorted((*folder.iterdir(), *folder.glob("additional_chat_templates/*"))):
         if path.is_dir():
@@ -50,12 +50,12 @@ def irregular_in(folder: Path) -> str | None:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """The regular file at ``path``, or that it leads to, open for reading.
+    """The regular file at ``path``, or behind the link there, open for reading.
 
-    NotRegular where it is anything else, and OSError as ``open`` raises it. It never waits, also where a
-    file is replaced by a FIFO meanwhile.
+    NotRegular where it is something else; OSError as ``open`` raises it. It never waits, not even where
+    somebody replaces the file with a FIFO meanwhile.
     """
-    # Looked at first, because opening a device can do something to it.
+    # Check before opening, because opening a device can have effects.
     _refuse(path, os.stat(path).st_mode)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

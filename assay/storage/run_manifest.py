@@ -16,11 +16,11 @@ from assay.storage.manifests import Counts, InputFile, Shortfall
 from assay.storage.regular import NotRegular, read_regular
 from assay.storage.sealed import DIGEST, Altered, decoded, is_as_sealed, sealed
 
-#: Its name. A folder that has one is ours.
+#: The run's manifest in its output folder. Assay may replace a folder that has one.
 RUN_MANIFEST = "manifest.json"
-#: The key that tells it from others' files of this name.
+#: Only a run's manifest has this key; other programs' ``manifest.json`` do not.
 RUN_MANIFEST_KEY = "assay"
-#: Ends the name of the folder beside an output folder, for the files of a run that could use nothing.
+#: Ends the name of the folder beside the output folder that takes the files of a run without usable records.
 UNUSABLE = ".unusable"
 _A_RUN = "run"
 
@@ -188,7 +188,7 @@ def read_run_manifest(path: Path) -> RunManifest:
 
 
 def run_manifest_in(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the run whose results the folder holds; None where there is none of ours."""
+    """The manifest of the run whose results the folder holds; None where it holds no run's results."""
     try:
         manifest = msgspec.json.decode(read_regular(folder / RUN_MANIFEST))
     except (
@@ -207,7 +207,7 @@ def run_manifest_in(folder: Path) -> dict[str, Any] | None:
 
 
 def is_damaged_run_manifest(path: Path) -> bool:
-    """Whether the file seems to be a run's manifest that was cut or altered, so that it is no JSON now."""
+    """Whether the file looks like a run's manifest that was cut or altered and is no longer JSON."""
     try:
         data = read_regular(path)
         msgspec.json.decode(data)
@@ -219,5 +219,5 @@ def is_damaged_run_manifest(path: Path) -> bool:
 
 
 def is_as_written(manifest: Mapping[str, Any]) -> bool:
-    """Whether nobody altered a run's manifest; one of an earlier version has no digest, and is believed."""
+    """Whether a run's manifest is unaltered. One without a digest, of an earlier version, is accepted."""
     return DIGEST not in manifest or is_as_sealed(manifest, about=_A_RUN)

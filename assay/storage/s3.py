@@ -1,7 +1,7 @@
-"""Objects on S3, below one prefix: listed, read, and put whole, also on a condition. Only this speaks to S3.
+"""Objects on S3 below one prefix: list, read, write whole, write on a condition. No other module uses S3.
 
-Credentials, region and endpoint are found where botocore looks for them: the environment
-(``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``), a profile, the machine's role. Nothing of them is kept here.
+botocore finds credentials, region and endpoint by itself: in the environment (``AWS_ACCESS_KEY_ID``,
+``AWS_ENDPOINT_URL``), a profile, or the machine's role. This module keeps none of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from assay.core.errors import StoreFault, StoreRefusal
 
-#: Requests that go out at a time, at most.
+#: The most requests at a time.
 CONNECTIONS = 16
 
 _ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?P<prefix>(?:/[^/\s]+)*)/?")
@@ -26,44 +26,44 @@ _READ_SECONDS = 60
 _READ_ATTEMPTS = 3
 _CHUNK_BYTES = 1 << 20
 
-# A condition of a PUT that was not met: the object is there, is another, is gone, or is being written.
+# S3's codes for a condition that is not met: the object exists, has changed, is gone, or is being written.
 _UNMET = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
 
 _RIGHTS = {"listed": "s3:ListBucket", "read": "s3:GetObject", "written": "s3:PutObject"}
 
 _ADVICE = {
     "NoSuchBucket": "there is no such bucket: make it, or name another",
-    "AccessDenied": "these credentials may not do that; it takes {right}",
-    "InvalidAccessKeyId": "the key of these credentials is not known there",
-    "SignatureDoesNotMatch": "the secret of these credentials is not right",
+    "AccessDenied": "these credentials may not do that; they need {right}",
+    "InvalidAccessKeyId": "S3 does not know the key of these credentials",
+    "SignatureDoesNotMatch": "the secret of these credentials is wrong",
     "ExpiredToken": "these credentials have expired",
     "PermanentRedirect": "the bucket is in another region: set AWS_DEFAULT_REGION",
 }
 
 
 def is_remote(path: str) -> bool:
-    """Whether that means to name something on S3."""
+    """Whether the path begins with ``s3://``."""
     return path.startswith(SCHEME)
 
 
 def is_address(text: str) -> bool:
-    """Whether that is ``s3://BUCKET`` or ``s3://BUCKET/PREFIX``."""
+    """Whether the text is a valid ``s3://BUCKET`` or ``s3://BUCKET/PREFIX``."""
     return _ADDRESS.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object that is there."""
+    """An object as a listing shows it."""
 
     name: str
-    """Below the prefix."""
+    """Its name below the prefix."""
     etag: str
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What an object held when it was read."""
+    """An object's content, with the ETag that it had when it was read."""
 
     data: bytes
     etag: str
@@ -72,7 +72,7 @@ class Content:
 class Objects:
     """The objects below ``s3://BUCKET/PREFIX``.
 
-    Every method raises StoreFault where S3 does not answer, StoreRefusal where it answers with a no.
+    Every method raises StoreFault where S3 does not answer, StoreRefusal where it refuses.
     """
 
     def __init__(self, address: str, *, seconds: float | None = None) -> None:
@@ -84,36 +84,36 @@ class Objects:
         self._prefix = f"{matched['prefix'].lstrip('/')}/".lstrip("/")
 
     def below(self, name: str) -> Objects:
-        """The objects below that name."""
+        """The objects below ``PREFIX/name``."""
         return Objects(f"{self.address}/{name}")
 
-    def asked_once(self, seconds: float) -> Objects:
-        """The same, but a request is given up where S3 is silent for so long, and is not repeated."""
+    def without_retries(self, seconds: float) -> Objects:
+        """The same objects, but a request fails after so many seconds of silence, and is not repeated."""
         return Objects(self.address, seconds=seconds)
 
     def check(self) -> None:
-        """Raise unless they can be listed."""
-        with self._told("listed") as client:
+        """Raise unless the objects can be listed."""
+        with self._client_for("listed") as client:
             client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def list(self) -> Iterator[Found]:
-        """Yield the objects directly below the prefix, by name."""
+        """Yield the objects directly below the prefix, in the order of their names."""
         return self._listed(self._prefix, Delimiter="/")
 
     def list_all(self, beginning: str) -> Iterator[Found]:
-        """Yield the objects whose names begin so, at any depth, by name."""
+        """Yield the objects at any depth whose names have this beginning, in the order of their names."""
         return self._listed(self._prefix + beginning)
 
     def _listed(self, prefix: str, **how: str) -> Iterator[Found]:
-        with self._told("listed") as client:
+        with self._client_for("listed") as client:
             pages = client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=prefix, **how):
                 for one in page.get("Contents", ()):
                     yield Found(one["Key"].removeprefix(self._prefix), one["ETag"], one["Size"])
 
     def read(self, name: str) -> Content | None:
-        """The object's content; None where there is none of the name. It is held in memory."""
-        with self._told("read", name) as client:
+        """The object's content, all of it in memory; None where there is no such object."""
+        with self._client_for("read", name) as client:
             from botocore.exceptions import BotoCoreError, ClientError
 
             for attempt in range(_READ_ATTEMPTS):
@@ -125,14 +125,14 @@ class Objects:
                         return None
                     raise
                 except BotoCoreError:
-                    # The request itself is botocore's to repeat; a body that breaks off is ours.
+                    # botocore repeats a request that fails. A body that breaks off is read again here.
                     if attempt + 1 == _READ_ATTEMPTS:
                         raise
         raise AssertionError
 
     def chunks(self, name: str, *, etag: str) -> Iterator[bytes]:
-        """Yield the object's content in parts; not all of it where it is not what it was under ``etag``."""
-        with self._told("read", name) as client:
+        """Yield the object's content in parts; stop early where it no longer has the ``etag``."""
+        with self._client_for("read", name) as client:
             from botocore.exceptions import BotoCoreError, ClientError
 
             size = failures = 0
@@ -157,20 +157,20 @@ class Objects:
                         raise
 
     def put(self, name: str, data: bytes) -> str:
-        """The ETag of the object that now holds the data, whatever it held before. One request."""
-        with self._told("written", name) as client:
+        """Write the object whatever it held before, in one request. Returns its new ETag."""
+        with self._client_for("written", name) as client:
             return self._put(client, name, data)
 
     def create(self, name: str, data: bytes) -> str | None:
-        """The new object's ETag; None where there is one already, which is left as it is."""
+        """The new object's ETag; None where one of that name exists, which stays as it is."""
         return self._put_if(name, data, IfNoneMatch="*")
 
     def replace(self, name: str, data: bytes, *, etag: str) -> str | None:
-        """The object's ETag now; None where it is not what it was under ``etag``, and is left as it is."""
+        """The object's new ETag; None where it no longer has the ``etag``, and then it stays as it is."""
         return self._put_if(name, data, IfMatch=etag)
 
     def _put_if(self, name: str, data: bytes, **condition: str) -> str | None:
-        with self._told("written", name) as client:
+        with self._client_for("written", name) as client:
             from botocore.exceptions import ClientError
 
             try:
@@ -185,8 +185,8 @@ class Objects:
         return str(answer["ETag"])
 
     @contextmanager
-    def _told(self, what: str, name: str = "") -> Iterator[Any]:
-        """Yield the client, and turn its errors into ours: one line, with the address and what to do."""
+    def _client_for(self, what: str, name: str = "") -> Iterator[Any]:
+        """Yield the client, and turn its errors into ours: one line with the address and what to do."""
         client = _client() if self._seconds is None else _client(self._seconds)
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
@@ -195,25 +195,25 @@ class Objects:
             yield client
         except ClientError as error:
             code = str(error.response["Error"].get("Code", "no code"))
-            said = " ".join(str(error.response["Error"].get("Message", "")).split())
-            advice = _ADVICE.get(code, "").format(right=_RIGHTS[what]) or said or "S3 gave no reason"
+            message = " ".join(str(error.response["Error"].get("Message", "")).split())
+            advice = _ADVICE.get(code, "").format(right=_RIGHTS[what]) or message or "S3 gave no reason"
             raise StoreRefusal(f"{address}: cannot be {what} ({code}): {advice}") from error
         except NoCredentialsError as error:
             raise StoreRefusal(
-                f"{address}: cannot be {what}: no credentials are found. Set AWS_PROFILE, or "
+                f"{address}: cannot be {what}: no credentials were found. Set AWS_PROFILE, or "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use a machine with a role"
             ) from error
         except BotoCoreError as error:
-            said = " ".join(str(error).split()).rstrip(".")
+            message = " ".join(str(error).split()).rstrip(".")
             raise StoreFault(
-                f"{address}: cannot be {what}: {said}. What is stored by then stays, and the same command "
-                "goes on from there"
+                f"{address}: cannot be {what}: {message}. What is stored stays, and the same command goes on "
+                "from there"
             ) from error
 
 
 @functools.cache
 def _client(seconds: float | None = None) -> Any:
-    """This process's connections to S3. botocore repeats what fails in passing, as AWS_MAX_ATTEMPTS says.
+    """This process's client for S3. botocore repeats a failed request up to AWS_MAX_ATTEMPTS times.
 
     With ``seconds`` it waits no longer than that, and repeats nothing.
     """
@@ -222,7 +222,7 @@ def _client(seconds: float | None = None) -> Any:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ModuleNotFoundError as error:
-        raise StoreRefusal(f"the package {error.name} for S3 is missing: pip install -e '.[s3]'") from error
+        raise StoreRefusal(f"S3 needs the package {error.name}: pip install -e '.[s3]'") from error
     config = Config(
         connect_timeout=seconds or _CONNECT_SECONDS,
         read_timeout=seconds or _READ_SECONDS,

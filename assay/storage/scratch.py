@@ -1,7 +1,7 @@
-"""A run's own folder among the temporary files, for what libraries put there; it goes with the run.
+"""A folder for a run's temporary files, which is removed when the run ends.
 
-torch makes a ``torchinductor_USER`` when some of its modules are imported, Dask a ``dask-scratch-space`` for
-the files of its workers. Left to themselves both stay, and are shared by all who use the machine.
+torch makes a folder ``torchinductor_USER`` when some of its modules are imported, Dask a
+``dask-scratch-space`` for its workers. By default both stay in the system's temporary folder for ever.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _TORCH = "TORCHINDUCTOR_CACHE_DIR"
 
 @contextmanager
 def own_folder() -> Iterator[Path]:
-    """Yield a private folder among the system's temporary files; those of killed runs are removed first."""
+    """Yield a private temporary folder; first remove the folders that killed runs left."""
     mine = f"assay-run-{socket.gethostname()}-"
     _sweep(mine)
     folder = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-"))
     try:
         yield folder
     finally:
-        # What a worker that was killed had open, and a network file system keeps, is left to the next sweep.
+        # A network file system keeps files that a killed worker had open. The next sweep removes them.
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep(mine: str) -> None:
-    """Remove folders of this user's processes on this machine that are no more."""
+    """Remove the folders of this user whose processes on this machine have ended."""
     for path in Path(tempfile.gettempdir()).glob(f"{glob.escape(mine)}*"):
         pid = path.name.removeprefix(mine).partition("-")[0]
         try:
@@ -46,16 +46,16 @@ def _sweep(mine: str) -> None:
 
 
 def torch_environment(folder: Path) -> Mapping[str, str]:
-    """What a process that imports torch is to be started with, so that its files go into the folder.
+    """Environment variables that make torch in a new process write its files into the folder.
 
-    Nothing, where the user named a place for them.
+    Empty where the user chose a place for them.
     """
     return {} if _TORCH in os.environ else {_TORCH: str(folder / "torchinductor")}
 
 
 @contextmanager
 def torch_in_own_folder() -> Iterator[None]:
-    """Within, what torch writes in this process goes into a folder of its own, unless the user named one."""
+    """Inside this context, torch in this process writes to a temporary folder, unless the user chose one."""
     if _TORCH in os.environ:
         yield
         return

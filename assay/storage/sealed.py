@@ -1,7 +1,7 @@
-"""Small JSON files that decide something: each carries the digest of what it says and of what it is about.
+"""Small JSON files that decide something. Each carries a digest of its content and of its subject.
 
-A file that was cut or emptied, in which a bit was flipped, or that was copied from where it is about
-something else, is told from one that is as it was written. Needs the standard library alone.
+The digest shows whether a file was cut, emptied, altered in one bit, or copied from another subject. This
+module needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ DIGEST = "digest"
 
 
 class Altered(ValueError):
-    """A file, or a part of one, is not as Assay wrote it."""
+    """A file, or part of one, is not as Assay wrote it."""
 
 
 def sealed(content: Mapping[str, Any], *, about: str) -> dict[str, Any]:
-    """The content, of JSON's own types, with its digest as one more entry.
+    """The content, which must be JSON's own types, with its digest as one more entry.
 
     >>> sealed({"lines": 3}, about="chats.jsonl")
     {'lines': 3, 'digest': 'b6ec12ea33d1d28a74168c1a1447b0e6'}
@@ -29,25 +29,25 @@ def sealed(content: Mapping[str, Any], *, about: str) -> dict[str, Any]:
 
 
 def sealed_json(content: Mapping[str, Any], *, about: str) -> bytes:
-    """The bytes of a file that holds the content and its digest, indented for a person."""
+    """The content and its digest as indented JSON, for a file."""
     return json.dumps(sealed(content, about=about), indent=1).encode()
 
 
 def is_as_sealed(content: Mapping[str, Any], *, about: str) -> bool:
-    """Whether the content has a digest, and it is the one of all else in it."""
+    """Whether the content has a digest that matches everything else in it."""
     return content.get(DIGEST) == _digest(_without_digest(content), about)
 
 
 def unsealed(data: bytes | str, *, about: str) -> dict[str, Any]:
-    """What ``sealed`` was given, of its JSON; Altered where that is not as it was written."""
+    """The content that ``sealed`` was given, read from its JSON; Altered where the digest does not match."""
     content = decoded(data)
     if not is_as_sealed(content, about=about):
-        raise Altered("its digest is not that of its content")
+        raise Altered("its digest does not match its content")
     return _without_digest(content)
 
 
 def decoded(data: bytes | str) -> dict[str, Any]:
-    """The JSON object, its digest not looked at; Altered where it is none."""
+    """The JSON object, without a check of its digest; Altered where the data hold no JSON object."""
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -62,6 +62,6 @@ def _without_digest(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _digest(content: Mapping[str, Any], about: str) -> str:
-    """BLAKE2b-128 of both, as 32 hex digits; the order of keys does not matter."""
+    """BLAKE2b-128 of content and subject, as 32 hex digits; the order of keys does not matter."""
     text = json.dumps([about, content], sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,7 +1,7 @@
-"""A stage as a value: what it is given, what it makes, and when what it made may be used again.
+"""A stage as a value: what it takes, what it makes, and when an earlier result may be used again.
 
-The stages themselves are constants beside the code that they run: ``CONVERT`` in ``assay.read.convert``,
-``SCORE`` in ``assay.score.scoring``, and so on. ``tasks.stage`` makes a Prefect task of any of them.
+Each stage is a constant beside its code: ``CONVERT`` in ``assay.read.convert``, ``SCORE`` in
+``assay.score.scoring``, and so on. ``tasks.stage`` makes a Prefect task of any of them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def _is_wanted() -> None:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What every stage of a run needs beside what it is given. No result depends on it."""
+    """What every stage needs besides its input. No result depends on it."""
 
     home: Home
     progress: Progress = SILENT
     leave_if_unwanted: Callable[[], None] = _is_wanted
-    """Returns where the run is still wanted; else raises what ends the stage. Called about every second."""
+    """Returns while the run is still wanted, else raises to end the stage. Called about every second."""
 
     def say(self, line: str) -> None:
         """Show a line that a person should read."""
@@ -41,19 +41,19 @@ class Stage(Generic[Given, Made]):
 
     name: str
     version: int
-    """Raised whenever the same ``Given`` gives another ``Made``."""
+    """Raise it when the same ``Given`` gives another ``Made`` than before."""
     made: type[Made]
-    """What a kept manifest is read back as."""
+    """The type that a kept manifest is read back as."""
     key: Callable[[Given], str] | None
-    """A digest of all that the result depends on, the version apart. None: the stage always runs."""
+    """A digest of all that the result depends on, except the version. None: the stage always runs."""
     is_current: Callable[[Given, Made, Home], bool]
-    """Whether the files that the manifest names are there, unaltered."""
+    """Whether the files that the manifest names are there and unaltered."""
     run: Callable[[Given, RunContext], Made]
     says_when_stale: bool = True
-    """Whether a line says so where a kept manifest is not current."""
+    """Whether a run reports that a kept manifest is no longer current."""
 
     def digest(self, given: Given) -> str:
-        """What the result is kept under, as 32 hex digits: of the name, the version and the key.
+        """The digest that the result is kept under: of the name, the version and the key, as 32 hex digits.
 
         >>> never = lambda given, made, home: False
         >>> count = Stage("count", 1, int, str, never, lambda given, context: len(given))
@@ -61,5 +61,5 @@ class Stage(Generic[Given, Made]):
         (True, False)
         """
         if self.key is None:
-            raise TypeError(f"the stage {self.name} always runs, so nothing is kept of it")
+            raise TypeError(f"the stage {self.name} always runs, so its result is not kept")
         return digest_of_bytes(f"{self.name} {self.version}".encode(), self.key(given).encode())

@@ -128,7 +128,7 @@ class Console:
             parts.append(f"{requests * 60 / seconds:,.0f} requests/min")
         elif tokens := self._sums.get("tokens", 0):
             parts.append(f"{tokens / seconds:,.0f} tokens/s")
-            if busy := self._utilisation.told(seconds):
+            if busy := self._utilisation.summary(seconds):
                 parts.append(busy)
         if retries := self._sums.get("retries", 0):
             parts.append(f"{retries:,.0f} retries")

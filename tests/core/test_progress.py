@@ -26,4 +26,4 @@ def test_each_worker_is_a_device(told: list[dict[str, object]], words: str) -> N
     utilisation = Utilisation()
     for details in told:
         utilisation.add(details)
-    assert utilisation.told(10.0) == words
+    assert utilisation.summary(10.0) == words

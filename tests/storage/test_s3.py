@@ -91,7 +91,7 @@ def test_without_credentials_it_is_said_how_to_give_them(
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     module._client.cache_clear()
-    assert "no credentials are found. Set AWS_PROFILE" in refusal(bucket)
+    assert "no credentials were found. Set AWS_PROFILE" in refusal(bucket)
 
 
 def test_a_profile_that_is_not_there_is_the_users_mistake(
@@ -152,10 +152,10 @@ def own_bucket(own_s3: str) -> str:
 
 
 @pytest.mark.slow
-def test_credentials_that_nobody_knows_are_told_without_the_secret(own_bucket: str, own_s3: str) -> None:
+def test_unknown_credentials_are_reported_without_the_secret(own_bucket: str, own_s3: str) -> None:
     with guarded(own_s3):
         said = refusal(own_bucket)
-    assert "cannot be listed (InvalidAccessKeyId): the key of these credentials is not known there" in said
+    assert "cannot be listed (InvalidAccessKeyId): S3 does not know the key of these credentials" in said
     assert "canary" not in said
 
 
@@ -178,11 +178,11 @@ def test_a_right_that_is_missing_is_named(
             Objects(own_bucket).put("one", b"")
     assert str(refused.value) == (
         f"{own_bucket}/one: cannot be written (AccessDenied): these credentials may not do that; "
-        "it takes s3:PutObject"
+        "they need s3:PutObject"
     )
 
 
-def test_without_the_package_the_command_that_installs_it_is_told(tmp_path: Path) -> None:
+def test_without_the_package_the_message_names_the_command_that_installs_it(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['botocore'] = None\n"
         "from flows.command.curate import COMMAND\n"

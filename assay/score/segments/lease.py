@@ -50,7 +50,7 @@ class Lease:
 
     def __init__(self, objects: Objects, name: str) -> None:
         self._objects = objects
-        self._renewing = objects.asked_once(LEASE_SECONDS * _PATIENCE)
+        self._renewing = objects.without_retries(LEASE_SECONDS * _PATIENCE)
         self._name = name
         self._mine = _Holder(socket.gethostname(), os.getpid(), uuid.uuid4().hex, LEASE_SECONDS)
         self._etag = ""
