@@ -158,7 +158,7 @@ KINDS = {
     "a plan": Kind(
         "plans/*/*/members.parquet", "the plan of an earlier run is damaged", loses="scores/*/*.parquet"
     ),
-    "a shard's manifest": Kind("artifacts/convert/*/manifest.json", "a damaged manifest of its conversion"),
+    "a shard's manifest": Kind("artifacts/convert/*/manifest.json", "manifest of its conversion is damaged"),
     "records": Kind("artifacts/convert/*/0000.records.parquet", "is gone or altered; converting it again"),
     "turns": Kind("artifacts/convert/*/0000.turns.parquet", "is gone or altered; converting it again"),
     "scores of a piece": Kind("artifacts/score/*/piece-00000.parquet", None),

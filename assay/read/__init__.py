@@ -1,1 +1,1 @@
-"""Anything → records: which files there are, how they are cut, how each row becomes messages."""
+"""Inputs → records: list the files, cut them into shards, turn each row into messages."""

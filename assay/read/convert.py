@@ -1,7 +1,7 @@
-"""Shards → records: parse, judge what can be judged without a model, write Parquet pieces.
+"""Shards → records: parse, check what needs no model, write Parquet pieces.
 
-Every shard has its folder below ``artifacts/convert``, named by all that its result depends on, and a
-``manifest.json`` written last. A shard that has one with whole files is not converted again.
+Every shard has a folder below ``artifacts/convert``, named by a digest of all that its result depends on. Its
+``manifest.json`` is written last. A shard with a manifest and unaltered files is not converted again.
 """
 
 from __future__ import annotations
@@ -66,30 +66,30 @@ _COMPRESSION_LEVEL = 1
 
 @dataclass(frozen=True, slots=True)
 class _ConvertedShard:
-    """What a shard's ``manifest.json`` says."""
+    """The content of a shard's ``manifest.json``."""
 
     pieces: tuple[ConvertedPiece, ...]
     lines: int
     why_incomplete: str | None = None
-    """Why the file holds less than it should, as ``RawRecords`` has it."""
+    """Why the file is cut short or damaged, in the words of ``RawRecords``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToConvert:
-    """What records are made of."""
+    """The input of the convert stage."""
 
     inventory: Inventory
     limit: int | None = None
-    """The first so many records are taken; None: all."""
+    """Take only the first so many records; None: all."""
     strict: bool = False
-    """InputFault at the first record that is quarantined."""
+    """Raise InputFault at the first record that is quarantined."""
     max_record_bytes: int = MAX_RECORD_BYTES
-    """A longer record is quarantined, and never held in memory."""
+    """A longer record is quarantined and never held in memory."""
 
 
 @decoder_kept()
 def convert(given: ToConvert, context: RunContext) -> Converted:
-    """The inventory's records in pieces below ``home.artifacts``, in input order."""
+    """The inventory's records as pieces below ``home.artifacts``, in input order."""
     inventory, limit, home, watcher = given.inventory, given.limit, context.home, context.progress
     watcher.begin("convert", sum(shard.length for shard in inventory.shards), "bytes")
     shards: list[_ConvertedShard] = []
@@ -132,9 +132,9 @@ def convert(given: ToConvert, context: RunContext) -> Converted:
 
 
 def _shortfall(file: str, made: _ConvertedShard, why: str, *, limited: bool) -> Shortfall:
-    """What is to be told of a shard that is incomplete. AssayError where no quarantined record says so.
+    """Why an incomplete shard is incomplete. AssayError where no record in quarantine shows it.
 
-    Where records are ``limited``, those may lie behind the last.
+    With ``limited`` that record may lie after the last one taken, so its absence is no error.
     """
     quarantined = sum(
         piece.counts.quarantined.get(reason, 0)
@@ -142,7 +142,9 @@ def _shortfall(file: str, made: _ConvertedShard, why: str, *, limited: bool) -> 
         for reason in (CUT_SHORT, DAMAGED_ROW_GROUP)
     )
     if not quarantined and not limited:
-        raise AssayError(f"{file} {why}, but no record in quarantine says so. This is a fault of Assay.")
+        raise AssayError(
+            f"{file} {why}, but no record in quarantine says so. This is a bug in Assay: report it."
+        )
     return Shortfall(file, why, quarantined)
 
 
@@ -153,7 +155,7 @@ class _ShardJob:
     file: InputFile
     source: Source
     stamp: Stamp
-    """Not part of the key: it tells that the file still is what ``file`` says."""
+    """Not part of the key. It shows whether somebody changed the file since the inventory."""
     shard: Shard
     limit: int | None
     max_record_bytes: int
@@ -180,7 +182,7 @@ class _ShardJob:
         return home.artifacts / "convert" / self.key
 
     def reused(self, home: Home, progress: Progress) -> _ConvertedShard | None:
-        """What an earlier run made of the shard, None where that is missing or no longer whole."""
+        """The shard as an earlier run converted it; None where that is missing, damaged or altered."""
         try:
             data = (self.folder(home) / "manifest.json").read_bytes()
         except FileNotFoundError:
@@ -191,7 +193,7 @@ class _ShardJob:
             if not is_as_sealed(content, about=self.about):
                 raise Altered("its digest does not match its content")
         except (Altered, msgspec.ValidationError):
-            progress.say(f"{self.file.path}: a damaged manifest of its conversion; converting it again.")
+            progress.say(f"{self.file.path}: the manifest of its conversion is damaged; converting it again.")
             return None
         for piece in made.pieces:
             for artifact in (piece.records, piece.turns):
@@ -202,7 +204,7 @@ class _ShardJob:
         return made
 
     def made(self, home: Home, *, strict: bool) -> _ConvertedShard:
-        """The shard, converted now; its manifest is written last."""
+        """The shard, converted now. Its manifest is written last."""
         folder = self.folder(home)
         sweep(folder)
         self._refuse_changed()
@@ -227,7 +229,7 @@ class _ShardJob:
                 break
         if piece.size:
             pieces.append(piece.written(folder, len(pieces), self.file.path, home))
-        # What was read must be what the key names, or the next run would take it for that.
+        # If the file changed meanwhile, the key would name other bytes than those that were read.
         self._refuse_changed()
         made = _ConvertedShard(tuple(pieces), raws.lines, raws.why_incomplete)
         with written_whole(folder / "manifest.json") as path:
@@ -235,7 +237,7 @@ class _ShardJob:
         return made
 
     def _refuse_changed(self) -> None:
-        """Raise InputFault where the file is no longer what the inventory saw, as its stamp tells."""
+        """Raise InputFault where the file's stamp shows that it changed since the inventory."""
         try:
             stamp = Stamp.of(self.source.path)
         except OSError as error:
@@ -243,7 +245,7 @@ class _ShardJob:
         if stamp != self.stamp:
             raise InputFault(
                 f"{self.file.path}: was changed while it was read ({self.stamp.size} bytes then, "
-                f"{stamp.size} now). Run again when nothing writes to it."
+                f"{stamp.size} now). Run again when no program writes to it."
             )
 
 
@@ -281,7 +283,7 @@ def _row(raw: RawRecord) -> Row | str:
 
 
 class _Judged(NamedTuple):
-    """What became of a reading."""
+    """The outcome of a reading."""
 
     outcome: str
     reason: str | None = None
@@ -291,7 +293,7 @@ class _Judged(NamedTuple):
 
 
 def _judged(reading: Reading) -> _Judged:
-    """``ok``, ``dropped`` or ``quarantined``; of an ok one its turns, one at least."""
+    """The outcome: ``ok``, ``dropped`` or ``quarantined``. An ok one has at least one turn."""
     messages, _, _, problem, drop = reading
     if problem is None:
         for number, message in enumerate(messages, 1):
@@ -310,7 +312,7 @@ def _judged(reading: Reading) -> _Judged:
 
 
 class _Piece:
-    """Columns of the records gathered so far: plain lists, which cost least a record."""
+    """Columns of the records gathered so far. Plain lists cost the least time per record."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -333,7 +335,7 @@ class _Piece:
         return self._text_bytes >= PIECE_TEXT_BYTES or self.size >= PIECE_RECORDS
 
     def add(self, raw: RawRecord, part: int, reading: Reading) -> str | None:
-        """Add a record as the next row; the reason if it is quarantined."""
+        """Add a record as the next row. Returns the reason if it is quarantined."""
         outcome, reason, messages, roles, turns = _judged(reading)
         labels = reading.labels if messages is not None else None
         self._places.append((raw.line, part, raw.offset, raw.length))
@@ -354,7 +356,7 @@ class _Piece:
         return reason if outcome == "quarantined" else None
 
     def written(self, folder: Path, number: int, file: str, home: Home) -> ConvertedPiece:
-        """The piece, once its two Parquet files are written."""
+        """Write the two Parquet files. Returns the piece."""
         line, part, offset, length = zip(*self._places, strict=True)
         records = pl.DataFrame(
             [
@@ -408,7 +410,7 @@ def _parquet(frame: pl.DataFrame, path: Path, home: Home) -> Artifact:
 
 
 def _refuse_quarantine(made: _ConvertedShard, home: Home) -> None:
-    """Raise InputFault for the first quarantined record of a shard that an earlier run converted."""
+    """Raise InputFault that names the shard's first quarantined record, if it has one."""
     for piece in made.pieces:
         if piece.counts.quarantined:
             records = read_artifact(piece.records, home, ["line", "outcome", "reason"])
@@ -417,17 +419,17 @@ def _refuse_quarantine(made: _ConvertedShard, home: Home) -> None:
 
 
 def _key(given: ToConvert) -> str:
-    """A digest of all that the records depend on. A strict run must not take what a lenient one kept."""
+    """A digest of all that the records depend on. A strict run must not use a lenient run's result."""
     inventory = given.inventory
     return digest_of_bytes(
-        # Not when the files were changed last: equal bytes give equal records.
+        # The stamps are left out: equal bytes give equal records, whenever the files changed last.
         to_json((inventory.files, inventory.sources, inventory.shards)),
         to_json((given.limit, given.strict, given.max_record_bytes)),
     )
 
 
 def _is_current(given: ToConvert, converted: Converted, home: Home) -> bool:
-    """Whether all records and turns are still as they were written."""
+    """Whether all files of records and turns are there and unaltered."""
     return all(piece.records.is_intact(home) and piece.turns.is_intact(home) for piece in converted.pieces)
 
 

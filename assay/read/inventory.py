@@ -1,4 +1,4 @@
-"""Files → an inventory: what there is to read, in which format, cut into shards of bounded size."""
+"""Inputs → an inventory: which files there are, the format of each, and its shards of bounded size."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ from assay.storage.stage import RunContext, Stage
 SHARD_BYTES = 32 << 20
 
 _READ_BYTES = 1 << 20
-# A file's format is told from its first decodable rows: this many, or as many as these bytes hold.
+# A file's format is recognised by its first decodable rows: this many, or as many as these bytes hold.
 _SAMPLE_ROWS = 32
 _SAMPLE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A run of one file's records that is converted, and found again, by itself."""
+    """A part of one file. It is converted, and reused by later runs, by itself."""
 
     file: int
     """Index into the inventory's files."""
     offset: int
     length: int
-    """Bytes; for a file that is not cut, its size on disk."""
+    """Bytes. For a file that is not cut, its size on disk."""
     first_line: int
     whole: bool
-    """The shard is the whole file."""
+    """Whether the shard is the whole file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What a run reads, in input order. ``sources`` and ``stamps`` run parallel to ``files``."""
+    """What a run reads, in input order. ``sources`` and ``stamps`` have one entry for each of ``files``."""
 
     files: tuple[InputFile, ...]
     sources: tuple[Source, ...]
     shards: tuple[Shard, ...]
     stamps: tuple[Stamp, ...]
-    """Each file's, from before its bytes were digested."""
+    """The stamp of each file, taken before its digest was computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a run is to read."""
+    """The input of the ingest stage."""
 
     names: tuple[str, ...]
     """Paths, folders, globs, and addresses on S3."""
     format: str = "auto"
-    """A key of ``FORMATS``; ``auto`` recognises each file's."""
+    """A key of ``FORMATS``, or ``auto`` to recognise the format of each file."""
     within: tuple[str, ...] | None = None
-    """Real folders, and addresses on S3, in which every file has to lie; None: anywhere."""
+    """Folders (without links) and addresses on S3. Every file must lie in one of them; None: anywhere."""
     output: Path | None = None
-    """The folder that the run replaces: none of its files is read."""
+    """The folder that the run replaces. Its files are not read."""
     shard_bytes: int = SHARD_BYTES
 
 
@@ -78,11 +78,11 @@ class Inputs:
 def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     """The inventory of the inputs: each file once, in the order given.
 
-    A folder stands for its files of known endings, at any depth, and a glob for what it matches, sorted;
-    results of runs among them are left out, and a line says so. UserMistake for what cannot be read, for an
-    unknown format, for a file in the output folder, and for a file that is outside of ``within``.
+    A folder stands for its files with known endings, at any depth; a glob stands for what it matches. Both
+    are sorted, and leave out the results of runs, which a line reports. UserMistake for a file that cannot
+    be read, lies in the output folder or lies outside of ``within``, and for an unknown format.
 
-    Objects on S3, ``s3://BUCKET/…``, are all copied to the home folder first.
+    All objects on S3 (``s3://BUCKET/…``) are copied to the home folder first.
     """
     format, shard_bytes = inputs.format, inputs.shard_bytes
     if format != "auto" and format not in FORMATS:
@@ -94,7 +94,7 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     sources: list[Source] = []
     shards: list[Shard] = []
     stamps: list[Stamp] = []
-    # All are looked at before the first is read.
+    # Check all paths before the first file is read.
     for name, path in list(_paths(inputs, context)):
         try:
             stamps.append(Stamp.of(path))
@@ -116,7 +116,7 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
 
 
 def _paths(inputs: Inputs, context: RunContext) -> Iterator[tuple[str, str]]:
-    """Yield every file once, as a person would name it, and where it is on this machine."""
+    """Yield every file once: its name as the user gave it, and its path on this machine."""
     seen: set[str] = set()
     within, output = inputs.within, inputs.output
     if not inputs.names:
@@ -136,24 +136,24 @@ def _paths(inputs: Inputs, context: RunContext) -> Iterator[tuple[str, str]]:
             real = os.path.realpath(path)
             if output is not None and contains(_replaced(output), real):
                 raise UserMistake(
-                    f"{path}: lies in the output folder, which is replaced as a whole, or in its {UNUSABLE}. "
-                    "Name another output folder, or move the file elsewhere."
+                    f"{path}: lies in the output folder or its {UNUSABLE}, which the run replaces as a "
+                    "whole. Name another output folder, or move the file elsewhere."
                 )
             if within is not None and not contains([one for one in within if not is_remote(one)], real):
-                raise UserMistake(f"{path}: leads out of the folders that may be read, by a link.")
+                raise UserMistake(f"{path}: a link leads out of the folders that may be read.")
             if real not in seen:
                 seen.add(real)
                 yield path, path
 
 
 def _replaced(output: Path) -> tuple[str, str]:
-    """The folders that a run may replace."""
+    """The folders that a run with this output may replace."""
     real = os.path.realpath(output)
     return real, f"{real}{UNUSABLE}"
 
 
 def _refuse_irregular(path: str) -> None:
-    """Raise UserMistake where the path leads to nothing, or to what is no regular file."""
+    """Raise UserMistake where the path leads to no regular file."""
     try:
         reason = why_not_regular(path)
     except OSError as error:
@@ -163,7 +163,7 @@ def _refuse_irregular(path: str) -> None:
 
 
 def _objects(given: str, within: tuple[str, ...] | None) -> list[RemoteFile]:
-    """The objects that an address stands for; UserMistake where it may not be read."""
+    """The objects that the address stands for; UserMistake where they may not be read."""
     if within is not None and not f"{given}/".startswith(
         tuple(f"{one}/" for one in within if is_remote(one))
     ):
@@ -172,23 +172,23 @@ def _objects(given: str, within: tuple[str, ...] | None) -> list[RemoteFile]:
 
 
 def _copies(given: str, found: Sequence[RemoteFile], context: RunContext) -> Iterator[tuple[str, str]]:
-    """Yield the address of every object, and where its copy is."""
+    """Yield the address of every object and the path of its copy."""
     sweep_copies(context)
     megabytes = sum(one.found.size for one in found) / 1e6
     context.say(
-        f"{given}: {counted(len(found), 'objects')}, {megabytes:,.1f} MB; what is not here is copied first"
+        f"{given}: {counted(len(found), 'objects')}, {megabytes:,.1f} MB; copying those that are not here yet"
     )
     yield from zip((one.address for one in found), all_copied(found, context.home), strict=True)
 
 
 def _expanded(given: str, progress: Progress) -> list[str]:
-    """The files that ``given`` stands for, sorted. Results of runs are files only where they are named."""
+    """The files that ``given`` stands for, sorted. A run's results count only where they are named."""
     path = Path(given)
     if not given:
         raise UserMistake("the input's name is empty. Name a file, a folder or a glob.")
     if path.is_dir():
-        if _is_of_a_run(given):
-            raise UserMistake(f"{given}: holds the results of a run. Name the file in it that is meant.")
+        if _has_run_manifest(given):
+            raise UserMistake(f"{given}: holds the results of a run. Name the file in it that you mean.")
         found = sorted(_files_below(given, progress))
         if not found:
             raise UserMistake(f"{given}: the folder holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
@@ -196,35 +196,35 @@ def _expanded(given: str, progress: Progress) -> list[str]:
     if path.exists():
         return [given]
     if glob.has_magic(given):
-        # What is neither a file nor a folder is left in: to leave it out would be to lose it without a word.
+        # Keep what is neither a file nor a folder, so that it is refused and not left out in silence.
         matched = sorted(name for name in glob.glob(given, recursive=True) if not os.path.isdir(name))
         folders = sorted({os.path.dirname(name) for name in matched})
         results = {folder for folder in folders if _holds_results(folder, progress)}
         found = [name for name in matched if os.path.dirname(name) not in results]
         if not found:
-            but = f" but results of runs: name the file in {min(results)} that is meant" if results else ""
+            but = f" but results of runs: name the file in {min(results)} that you mean" if results else ""
             raise UserMistake(f"{given}: matches no file{but}.")
         return found
     raise UserMistake(f"{given}: there is no such file or folder.")
 
 
 def _holds_results(folder: str, progress: Progress) -> bool:
-    """Whether the folder holds the results of a run; where it does, a line says so."""
-    if not _is_of_a_run(folder):
+    """Whether the folder holds the results of a run; if so, report that they are left out."""
+    if not _has_run_manifest(folder):
         return False
     progress.say(f"{folder or '.'}: holds the results of a run, which are not read")
     return True
 
 
-def _is_of_a_run(folder: str) -> bool:
-    """Whether the folder holds the results of a run; UserMistake where that cannot be told."""
+def _has_run_manifest(folder: str) -> bool:
+    """Whether the folder has a run's manifest; UserMistake where it has one that is damaged."""
     if run_manifest_in(Path(folder)) is not None:
         return True
     manifest = Path(folder) / RUN_MANIFEST
     if is_damaged_run_manifest(manifest):
         raise UserMistake(
-            f"{manifest}: looks like the manifest of a run and is damaged, so whether the files beside it "
-            "are results cannot be told. Name the files that are meant, or remove it."
+            f"{manifest}: looks like a run's manifest and is damaged, so the files beside it may be "
+            "results. Name the files that you mean, or remove the manifest."
         )
     return False
 
@@ -245,9 +245,9 @@ def _files_below(folder: str, progress: Progress) -> Iterator[str]:
 
 
 def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list[tuple[int, int]]]:
-    """The file's digest, size, and where its shards begin: (offset, line from 1), in one pass.
+    """The file's digest, its size, and the (offset, line from 1) where each shard begins, in one pass.
 
-    A shard ends at the first line end after ``shard_bytes``; None cuts nothing.
+    A shard ends at the first line end after ``shard_bytes``. None leaves the file whole.
     """
     running = hashlib.blake2b(digest_size=16)
     size = lines = 0
@@ -272,7 +272,7 @@ def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list
 
 
 def _format_of(source: Source) -> str:
-    """The format that most of the file's first rows have, else the one that they come nearest to."""
+    """The format that most of the file's first rows have; if none has any, the one they come nearest to."""
     rows = list(_first_rows(source))
     recognised = Counter(name for row in rows if (name := recognised_format(row)))
     nearest = Counter(nearest_format(row).name for row in rows)
@@ -284,7 +284,7 @@ def _format_of(source: Source) -> str:
 
 def _first_rows(source: Source) -> Iterator[Row]:
     held = 0
-    # Of a row that is lost nothing is known, and a file may begin with many.
+    # Skip rows of a damaged row group: they show nothing of the format, and a file may begin with many.
     raws = (raw for raw in RawRecords(source) if reason_code(raw.problem or "") != DAMAGED_ROW_GROUP)
     for raw in islice(raws, 4 * _SAMPLE_ROWS):
         row = row_of(raw.data)
@@ -296,7 +296,7 @@ def _first_rows(source: Source) -> Iterator[Row]:
 
 
 def _is_current(inputs: Inputs, inventory: Inventory, home: Home) -> bool:
-    """Never: only reading the inputs shows what they hold by now."""
+    """Always False: only reading the inputs shows what they hold now."""
     return False
 
 

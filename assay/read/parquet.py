@@ -1,6 +1,6 @@
-"""Rows of Parquet files, and of row groups that cannot be decoded how much is lost.
+"""Rows of Parquet files; for a row group that cannot be decoded, how many rows are lost.
 
-The decoding is done by another process (``parquet_decoder``), since damaged data may end it.
+Another process (``parquet_decoder``) decodes, because damaged data can end that process.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import NamedTuple
 from assay.core.errors import AssayError
 from assay.read.parquet_footer import DamagedParquet
 
-# Small row groups are decoded together, up to so many rows or packed bytes.
+# Small row groups are decoded together, up to this many rows or packed bytes.
 _SPAN_ROWS = 16_384
 _SPAN_BYTES = 8 << 20
-# A process that closed its output is about to end, and how is of interest.
+# A process that closed its output is about to end. Wait this long for its exit code.
 _DYING_SECONDS = 10
 
-#: Signals that what a process does brings on itself. Any other says nothing about the file.
+#: Signals that a process gets for its own actions. Any other signal says nothing about the file.
 _OWN_SIGNALS = (
     signal.SIGABRT,
     signal.SIGBUS,
@@ -41,13 +41,13 @@ _OWN_SIGNALS = (
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Rows that stand in a file and cannot be read."""
+    """Consecutive rows of a file that cannot be read."""
 
     rows: int
     offset: int
-    """Where the bytes of their row group begin."""
+    """Where their row group begins in the file."""
     length: int
-    """Bytes of their row group."""
+    """The length of their row group in bytes."""
     why: str
 
 
@@ -58,17 +58,17 @@ class _Group(NamedTuple):
 
 
 def check_parquet(path: str) -> None:
-    """Nothing, or DamagedParquet where nothing of the file can be read, as its footer is no good."""
+    """Raise DamagedParquet where the file's footer is damaged, so that nothing can be read."""
     with _decoder() as decoder:
         decoder.open(path)
 
 
 def read_rows(path: str, wanted: Sequence[int] | None = None) -> Iterator[tuple[int, list[bytes] | Lost]]:
-    """Yield the rows as JSON objects, in order, some at a time, each time with the first one's number from 0.
+    """Yield (number of the first row from 0, rows as JSON objects), in order, some rows at a time.
 
-    A ``Lost`` stands for rows that cannot be read. ``wanted``, ascending, leaves out row groups none of
-    whose rows are in it. DamagedParquet where the footer is no good, AssayError where decoding fails for
-    reasons that have nothing to do with the file.
+    A ``Lost`` stands for rows that cannot be read. ``wanted`` holds ascending row numbers; row groups
+    without any of them are skipped. DamagedParquet where the footer is damaged; AssayError where decoding
+    fails for a reason outside of the file.
     """
     with _decoder() as decoder:
         groups = decoder.open(path)
@@ -86,7 +86,7 @@ def _any_within(wanted: Sequence[int], begin: int, end: int) -> bool:
 
 
 def _spans(groups: Sequence[_Group]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last group of those that are decoded together."""
+    """Yield the first and the last group of each span that is decoded together."""
     first = rows = size = 0
     for number, group in enumerate(groups):
         if number > first and (rows + group.rows > _SPAN_ROWS or size + group.length > _SPAN_BYTES):
@@ -150,7 +150,7 @@ _guard = threading.Lock()
 
 @contextmanager
 def decoder_kept() -> Iterator[None]:
-    """Within it one process decodes one file after the other; without it each file has one of its own."""
+    """Inside this context one process decodes all files; outside, each file starts a process of its own."""
     global _scopes
     with _guard:
         _scopes += 1
@@ -178,7 +178,7 @@ def _decoder() -> Iterator[_Decoder]:
         raise
     finally:
         with _guard:
-            # One that was interrupted may have read half a reply.
+            # An interrupted decoder may have read half a reply: do not keep it.
             keep = kept and _scopes > 0 and not _idle
             if keep:
                 _idle.append(decoder)
@@ -187,28 +187,28 @@ def _decoder() -> Iterator[_Decoder]:
 
 
 class _Decoder:
-    """The parent's side. The child is started when it is needed, and again after a file has ended it."""
+    """The parent's side. It starts the child when needed, and again after a file has ended the child."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._path = ""
         self._owed = 0
-        """Replies that were asked for and not read."""
+        """How many replies were requested and not read yet."""
 
     def open(self, path: str) -> list[_Group]:
-        """The file's row groups; DamagedParquet where it cannot be read at all."""
+        """The file's row groups; DamagedParquet where nothing of it can be read."""
         self._path = path
         letter, content = self._asked({"file": os.path.abspath(path)})
         assert letter == b"G"
         return [_Group(*group) for group in json.loads(content)]
 
     def rows(self, first: int, last: int) -> Iterator[list[bytes]]:
-        """The rows of these groups, decoded now, some at a time; DamagedParquet where one cannot be."""
+        """Decode these groups now. Returns their rows, some at a time; DamagedParquet where one fails."""
         self._asked({"first": first, "last": last})
         return self._batches()
 
     def _batches(self) -> Iterator[list[bytes]]:
-        # One batch ahead: the child encodes while the parent works.
+        # Ask one batch ahead: the child encodes while the parent works.
         self._ask({"more": True})
         while True:
             letter, content = self._reply()
@@ -218,7 +218,7 @@ class _Decoder:
             yield content.split(b"\n")
 
     def _asked(self, request: dict[str, object]) -> tuple[bytes, bytes]:
-        # What an earlier reader did not wait for, be it a fault, is nothing to this one.
+        # Discard the replies, and faults, that an earlier reader did not wait for.
         with suppress(DamagedParquet, AssayError, OSError):
             while self._owed:
                 self._reply()
@@ -236,15 +236,15 @@ class _Decoder:
             _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Where polars tells of a panic; the reply says the same.
+            # polars prints its panics here; the reply says the same.
             stderr=subprocess.DEVNULL,
             env={
                 **kept,
                 "PYTHONPATH": os.pathsep.join(filter(None, [source, kept.get("PYTHONPATH")])),
-                # With more, chance says which of two faults is met first; rows are read no faster.
+                # With more threads, chance decides which of two faults is met first. Rows come no faster.
                 "POLARS_MAX_THREADS": "1",
             },
-            # Ctrl-C goes to a terminal's whole process group; when the child ends is for the parent to say.
+            # Ctrl-C goes to the terminal's whole process group. Only the parent may end the child.
             start_new_session=True,
         )
         self._owed = 0
@@ -252,7 +252,7 @@ class _Decoder:
     def _ask(self, request: dict[str, object]) -> None:
         assert self._child is not None
         assert self._child.stdin is not None
-        # Where the child has ended there will be no reply, which says so.
+        # If the child has ended, there is no reply, and _reply reports it.
         with suppress(BrokenPipeError):
             self._child.stdin.write(json.dumps(request).encode() + b"\n")
             self._child.stdin.flush()
@@ -279,13 +279,13 @@ class _Decoder:
         code = self.end(wait_seconds=_DYING_SECONDS)
         if -code in _OWN_SIGNALS:
             return DamagedParquet(f"decoding it ends in {signal.Signals(-code).name}")
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return AssayError(
-            f"{self._path}: the process that decodes it was {how}. If memory ran out, free some. Run again."
+            f"{self._path}: the process that decodes it {how}. If memory ran out, free some. Run again."
         )
 
     def end(self, wait_seconds: float = 0) -> int:
-        """The exit code of the child, which is killed unless it ends within the time; 0 if none runs."""
+        """End the child: wait for it, then kill it. Returns its exit code; 0 if none runs."""
         child, self._child, self._owed = self._child, None, 0
         if child is None:
             return 0

@@ -1,16 +1,16 @@
-"""A process of its own that decodes Parquet for ``assay.read.parquet``, run as ``python -m``.
+"""The process that decodes Parquet for ``assay.read.parquet``, which runs it as ``python -m``.
 
-A single flipped bit can make polars panic, which it tells on the console, give too few rows, or end the
-whole process (allocations of nonsense size, SIGABRT). Here that costs a row group, and nothing else.
+One flipped bit can make polars panic and print to the console, return too few rows, or end the whole process
+(an allocation of absurd size, SIGABRT). In a process of its own, that costs one row group and nothing else.
 
-Each request is a line of JSON on standard input, each reply a letter, a length (8 bytes) and so many bytes:
+A request is one line of JSON on standard input. A reply is a letter, a length (8 bytes) and so many bytes:
 
-``{"file": PATH}``              the file from now on   → ``G`` groups as JSON, ``F`` why it cannot be read
-``{"first": N, "last": N}``     decode these groups    → ``S`` nothing, ``F`` why they cannot be read
-``{"more": true}``              rows of what is decoded → ``R`` rows, a line each, ``E`` there are no more
+``{"file": PATH}``              use this file           → ``G`` groups as JSON, ``F`` why it cannot be read
+``{"first": N, "last": N}``     decode these groups     → ``S`` nothing, ``F`` why they cannot be read
+``{"more": true}``              send decoded rows       → ``R`` one row per line, ``E`` no more rows
 
-A row is JSON, or ``!`` and why it cannot be given. ``O``, in reply to anything, is a number of ``errno``:
-the system, and not the file, is at fault.
+A row is JSON, or ``!`` and why the row cannot be read. Any reply can be ``O`` with a number of ``errno``:
+then the system is at fault, not the file.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 _PANIC = re.compile(r'JoinError::Panic\(Id\(\d+\), "(.*?)"')
 _MOST_WORDS = 200
 
-# A group may take so much address space and CPU time, and some for each byte of it. More is nonsense that
-# damaged data asked for. Decoding takes about a nanosecond and two bytes for each byte that is unpacked.
+# Limits of address space and CPU time: a fixed part, and a part per byte of the group. Only damaged data ask
+# for more. Decoding takes about one nanosecond and two bytes per unpacked byte.
 _ADDRESS_BYTES = 8 << 30
 _ADDRESS_BYTES_PER_BYTE = 32
 _CPU_SECONDS = 60
@@ -58,7 +58,7 @@ _UNDECODABLE = (
 
 
 class _Decoder:
-    """One file, its groups, and the rows that are decoded and not yet given."""
+    """One file, its groups, and the rows that are decoded and not yet sent."""
 
     def __init__(self) -> None:
         self._path = ""
@@ -66,7 +66,7 @@ class _Decoder:
         self._rows: Iterator[bytes] = iter(())
 
     def answered(self, request: dict[str, Any]) -> tuple[bytes, bytes]:
-        """The letter and the content of the reply."""
+        """The reply's letter and content."""
         try:
             if "file" in request:
                 return b"G", self._opened(request["file"])
@@ -90,7 +90,7 @@ class _Decoder:
         return msgspec.json.encode([(group.rows, group.offset, group.length) for group in self._groups])
 
     def _decode(self, first: int, last: int) -> None:
-        """Decode groups ``first`` to ``last``, whole, and hold them against the footer."""
+        """Decode groups ``first`` to ``last`` and compare them with the footer."""
         self._rows = iter(())
         chosen = self._groups[first : last + 1]
         rows = sum(group.rows for group in chosen)
@@ -99,7 +99,7 @@ class _Decoder:
             for group in chosen:
                 check_sums(file, group)
         before = sum(group.rows for group in self._groups[:first])
-        # Not collect_batches: of polars 2.1 it ends where decoding panics, as though the file did.
+        # Not collect_batches: in polars 2.1 it stops where decoding panics, as if the file ended there.
         frame = pl.scan_parquet(self._path, glob=False).slice(before, rows).collect()
         if len(frame) != rows:
             raise DamagedParquet(f"{len(frame)} rows came out, where the footer states {rows}")
@@ -118,7 +118,7 @@ class _Decoder:
 
 
 def _encoded(frame: pl.DataFrame) -> Iterator[bytes]:
-    """Yield each row as JSON; one that polars or msgspec cannot turn into it as ``!`` and why."""
+    """Yield each row as JSON, or as ``!`` and the reason where polars or msgspec cannot encode it."""
     encode = msgspec.json.Encoder().encode
     for start in range(0, len(frame), _BATCH_ROWS):
         batch = frame.slice(start, _BATCH_ROWS)
@@ -139,11 +139,11 @@ def _one_encoded(batch: pl.DataFrame, number: int) -> bytes:
 def _check_counts(frame: pl.DataFrame, groups: tuple[Group, ...]) -> None:
     """Raise DamagedParquet where a column holds more or fewer values, or bytes, than the footer states.
 
-    Wrong levels of nulls do not change how many rows there are: they move values to other rows.
+    Damaged levels of nulls leave the number of rows as it is, but move values to other rows.
     """
     found = [leaf for column in frame for leaf in _leaves(column)]
     if any(len(group.columns) != len(found) for group in groups):
-        return  # polars shows a type in a way of its own
+        return  # polars lays out this type otherwise, so the columns cannot be compared
     for number, leaf in enumerate(found):
         columns = [group.columns[number] for group in groups]
         _compare(columns, "values", len(leaf) - leaf.null_count())
@@ -162,7 +162,7 @@ def _compare(columns: list[Column], what: str, found: int) -> None:
 
 
 def _leaves(column: pl.Series) -> Iterator[pl.Series]:
-    """Yield the columns within ``column`` that hold values, in the order of the schema."""
+    """Yield the columns inside ``column`` that hold values, in the order of the schema."""
     if isinstance(column.dtype, pl.Struct):
         present = column.drop_nulls()
         for field in column.dtype.fields:
@@ -174,7 +174,7 @@ def _leaves(column: pl.Series) -> Iterator[pl.Series]:
 
 
 def _words(error: BaseException) -> str:
-    """What the error says, the same each time: a panic of a task comes with the task's number around it."""
+    """The error's first line. For a panic without the task's number, so that it is the same each time."""
     text = str(error)
     if panic := _PANIC.search(text):
         text = panic[1]
@@ -182,16 +182,16 @@ def _words(error: BaseException) -> str:
 
 
 def _limit_itself(size: int) -> None:
-    """Let this process take no more than decoding so many bytes can need; it is ended where it does."""
+    """Limit this process to what decoding so many bytes can need. The system ends it beyond that."""
     taken = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
     _limit(resource.RLIMIT_CPU, int(taken) + _CPU_SECONDS + size // _BYTES_PER_CPU_SECOND)
-    with suppress(FileNotFoundError):  # Linux alone has it
+    with suppress(FileNotFoundError):  # only Linux has /proc
         pages = int(Path("/proc/self/statm").read_bytes().split()[0])
         held = pages * resource.getpagesize()
         _limit(resource.RLIMIT_AS, held + _ADDRESS_BYTES + size * _ADDRESS_BYTES_PER_BYTE)
 
 
-#: What whoever started the run allows it.
+#: The limits that the run was started with.
 _ALLOWED = {what: resource.getrlimit(what) for what in (resource.RLIMIT_CPU, resource.RLIMIT_AS)}
 
 
@@ -216,11 +216,11 @@ def _serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 def main() -> None:
-    """Serve until standard input ends, or the process that asks."""
+    """Serve until standard input or the parent process ends."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     replies = os.fdopen(os.dup(1), "wb")
-    # Whatever a library prints is no reply.
+    # What a library prints to standard output must not mix with the replies.
     os.dup2(2, 1)
     _serve(sys.stdin.buffer, replies)
 

@@ -1,8 +1,7 @@
-"""What the footer of a Parquet file says is in it: row groups, where they lie, how many values they hold.
+"""The footer of a Parquet file: its row groups, where they lie, how many values they hold.
 
-Read here and not by polars, which gives no counts by row group and believes a footer that contradicts
-itself. Numbers of fields are those of ``parquet.thrift`` (apache/parquet-format), in Thrift's compact
-protocol.
+Read here because polars gives no counts per row group and accepts a footer that contradicts itself. The
+numbers of fields are those of ``parquet.thrift`` (apache/parquet-format), in Thrift's compact protocol.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ _MAGIC = b"PAR1"
 _ENCRYPTED_MAGIC = b"PARE"
 _MOST_NESTED = 64
 _REPEATED = 2
-# A page's header; statistics of long texts may be in it.
+# The most that a page's header takes; it may hold statistics of long texts.
 _PAGE_HEADER_BYTES = 1 << 16
 
-#: Writers whose counts of nulls and of bytes were found to be right, also in nested columns.
+#: Writers whose counts of nulls and bytes proved right, in nested columns too.
 _COUNTING_WRITERS = ("parquet-cpp-arrow", "parquet-rs", "Polars")
 
 
 class DamagedParquet(Exception):
-    """The footer, or a page, is not what a Parquet file has there; says what."""
+    """The footer or a page of a Parquet file is damaged; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +35,14 @@ class Column:
     offset: int
     length: int
     values: int | None
-    """How many of its values are not null; None where the file does not say so reliably."""
+    """How many of its values are not null; None where the file has no reliable count."""
     text_bytes: int | None
-    """Bytes of all its texts; None where the file does not say."""
+    """Bytes of all its texts; None where the file has no count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A row group: its rows, and the bytes of the file from the first of its columns to the last."""
+    """A row group: its rows, and its place in the file from its first column to its last."""
 
     rows: int
     offset: int
@@ -53,10 +52,7 @@ class Group:
 
 
 def read_groups(file: BinaryIO) -> tuple[Group, ...]:
-    """The row groups of an open Parquet file.
-
-    DamagedParquet where its footer is none, or contradicts itself.
-    """
+    """The row groups of an open Parquet file; DamagedParquet where its footer is damaged."""
     size = file.seek(0, 2)
     if size < 12:
         raise DamagedParquet("it is too short")
@@ -66,7 +62,7 @@ def read_groups(file: BinaryIO) -> tuple[Group, ...]:
         raise DamagedParquet("it is encrypted")
     file.seek(0)
     if tail[4:] != _MAGIC or file.read(4) != _MAGIC:
-        raise DamagedParquet("it does not begin and end as one does")
+        raise DamagedParquet("it does not begin and end as a Parquet file does")
     end = size - 8 - int.from_bytes(tail[:4], "little")
     if end < 4:
         raise DamagedParquet("its footer is longer than the file")
@@ -99,7 +95,7 @@ def _groups(footer: Mapping[int, Any], end: int) -> tuple[Group, ...]:
 
 def _leaves(schema: Sequence[Mapping[int, Any]]) -> Iterator[tuple[str, bool]]:
     """Yield the path of each leaf column, and whether a row can hold several of its values."""
-    # Above the next element: its path, whether it is repeated, how many children are still to come.
+    # The elements above the next one: path, whether it is repeated, how many children are still to come.
     above: list[tuple[str, bool, int]] = [("", False, schema[0].get(5, 0))]
     for element in schema[1:]:
         while above and not above[-1][2]:
@@ -156,9 +152,9 @@ def _group(group: Mapping[int, Any], leaves: Sequence[tuple[str, bool]], writer:
 
 
 def check_sums(file: BinaryIO, group: Group) -> None:
-    """Nothing, or DamagedParquet where a page of the group is not what its checksum says.
+    """Raise DamagedParquet where a page of the group does not match its checksum.
 
-    Checksums are optional; Spark's files have them. A column whose first page has none is passed over.
+    Checksums are optional; Spark's files have them. A column whose first page has none is skipped.
     """
     for column in group.columns:
         at, end = column.offset, column.offset + column.length
@@ -169,7 +165,7 @@ def check_sums(file: BinaryIO, group: Group) -> None:
                 header = reader.struct()
                 length, stated = header[3], header.get(4)
             except (KeyError, TypeError, AttributeError, DamagedParquet):
-                break  # not for us to say: polars finds no page there either
+                break  # polars finds no page there either, and reports it
             if stated is None or length < 0:
                 break
             at += reader.position
@@ -184,14 +180,14 @@ def check_sums(file: BinaryIO, group: Group) -> None:
 
 
 class _Thrift:
-    """Thrift's compact protocol: a struct becomes a dict by field number, everything else what it is."""
+    """Thrift's compact protocol. A struct becomes a dict by field number; other values stay as they are."""
 
     def __init__(self, data: bytes) -> None:
         self.position = 0
         self._data = data
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """The struct that begins at ``position``; DamagedParquet where there is none."""
+        """The struct that begins at ``position``; DamagedParquet where it cannot be read."""
         if depth > _MOST_NESTED:
             raise DamagedParquet("its footer is nested too deeply")
         found: dict[int, Any] = {}
@@ -199,7 +195,7 @@ class _Thrift:
         while header := self._byte():
             kind = header & 0x0F
             field = field + (header >> 4) if header >> 4 else self._signed()
-            # A field's truth is in its type; an element's of a list is a byte.
+            # A Boolean field has its value in its type. A Boolean in a list is a byte.
             found[field] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
         return found
 
@@ -213,7 +209,7 @@ class _Thrift:
         if kind in (9, 10):
             header = self._byte()
             count = header >> 4 if header >> 4 < 15 else self._unsigned()
-            self._hold(count)
+            self._require(count)
             return [self._value(header & 0x0F, depth + 1) for _ in range(count)]
         if kind in (1, 2, 3):
             return self._byte()
@@ -222,25 +218,25 @@ class _Thrift:
         if kind == 11:
             count = self._unsigned()
             kinds = self._byte() if count else 0
-            self._hold(count)
+            self._require(count)
             return [
                 (self._value(kinds >> 4, depth + 1), self._value(kinds & 0x0F, depth + 1))
                 for _ in range(count)
             ]
         raise DamagedParquet("its footer cannot be understood")
 
-    def _hold(self, count: int) -> None:
-        """Raise where so many bytes, or things of a byte at least, cannot follow."""
+    def _require(self, count: int) -> None:
+        """Raise DamagedParquet where fewer than ``count`` bytes are left."""
         if count > len(self._data) - self.position:
             raise DamagedParquet("its footer is cut short")
 
     def _byte(self) -> int:
-        self._hold(1)
+        self._require(1)
         self.position += 1
         return self._data[self.position - 1]
 
     def _bytes(self, count: int) -> bytes:
-        self._hold(count)
+        self._require(count)
         self.position += count
         return self._data[self.position - count : self.position]
 

@@ -1,11 +1,11 @@
-"""Releases: what is new since the last run, in a dated folder of its own beside the earlier ones.
+"""Releases: each holds what is new since the earlier ones, in a dated folder beside them.
 
     results/nightly/2026-03-01/    a whole export with its manifest
-    results/nightly/2026-03-02/    of the files that no earlier release holds
+    results/nightly/2026-03-02/    the files that no earlier release holds
 
-A file is known by its content: the digests of the inputs of every release below the folder. One that has
-grown is new as a whole; its turns that were scored before are not scored again. What a run could use nothing
-of (``2026-03-01.unusable``) is no release: its inputs are new to the next run.
+A file is known by the digest of its content, which the manifest of a release holds. A file that has grown is
+new as a whole, but its turns that have scores are not scored again. A run without usable records
+(``2026-03-01.unusable``) makes no release: its inputs are new to the next run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from assay.storage.sealed import DIGEST, Altered, decoded
 
 
 def next_release(folder: Path, day: date) -> Path:
-    """Where a release of that day goes: ``2026-03-01``, then ``2026-03-01-2`` and so on."""
+    """The folder for a release of that day: ``2026-03-01``, then ``2026-03-01-2`` and so on."""
     number = 1
     while (path := folder / (f"{day}-{number}" if number > 1 else f"{day}")).exists():
         number += 1
@@ -33,7 +33,7 @@ def next_release(folder: Path, day: date) -> Path:
 
 
 def released(folder: Path) -> set[str]:
-    """Digests of all inputs of the releases in ``folder``; OutputRefused for a manifest that is none."""
+    """Digests of all inputs of the releases in ``folder``; OutputRefused for a manifest that was altered."""
     digests: set[str] = set()
     for path in sorted(folder.glob(f"[!.]*/{RUN_MANIFEST}")):
         if path.parent.name.endswith(UNUSABLE):
@@ -43,20 +43,21 @@ def released(folder: Path) -> set[str]:
             manifest = msgspec.convert(content, RunManifest)
         except (Altered, msgspec.ValidationError, NotRegular) as error:
             raise OutputRefused(
-                f"{path}: is not the manifest of a release ({error}), so what is new cannot be told; move "
-                "that folder away"
+                f"{path}: is not the manifest of a release ({error}), so Assay cannot know which inputs are "
+                "new. Move that folder away"
             ) from error
         if not is_as_written(content):
             raise OutputRefused(
-                f"{path}: was altered after the release was written, so what is new cannot be told. Put "
-                f"it back, or move that folder away. If you changed it on purpose, remove its {DIGEST}"
+                f"{path}: was altered after the release was written, so Assay cannot know which inputs "
+                "are new. Restore it, or move that folder away. If you changed it on purpose, remove "
+                f"its {DIGEST}"
             )
         digests.update(one.digest for one in manifest.inputs)
     return digests
 
 
 def new_only(inventory: Inventory, known: Collection[str]) -> Inventory:
-    """The inventory without the files whose content is known."""
+    """The inventory without the files whose digests are known."""
     kept = [number for number, file in enumerate(inventory.files) if file.digest not in known]
     place = {number: new for new, number in enumerate(kept)}
     return dataclasses.replace(

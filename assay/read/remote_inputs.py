@@ -1,7 +1,7 @@
-"""Inputs on S3: listed, copied whole to this machine before anything is read, and read there.
+"""Inputs on S3: list them, copy them whole to this machine, then read the copies.
 
-A copy is kept under the digest of its content, and a link named after the object's address and ETag leads
-to it, so an object is fetched once and one that was replaced is fetched anew.
+A copy is named by the digest of its content. A link to it is named by the object's address and ETag. So an
+object is fetched once, and fetched again when somebody replaces it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.core.errors import InputFault, StoreRefusal, UserMistake
+from assay.core.text import counted
 from assay.read.sources import KNOWN_ENDINGS
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home, digest_of_bytes, is_intact
@@ -28,29 +29,29 @@ from assay.storage.private import make_private, opener
 from assay.storage.s3 import CONNECTIONS, SCHEME, Found, Objects, is_address, is_remote
 from assay.storage.stage import RunContext
 
-#: A copy that no run has asked for in so long is removed.
+#: A copy that no run has used for this long is removed.
 KEPT_SECONDS = 7 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """An object to be read."""
+    """An object to read."""
 
     address: str
     found: Found
 
 
 def _ending(address: str) -> str:
-    """The ending that tells a file's format and compression."""
+    """The known ending of the address, which shows format and compression; empty where it has none."""
     known = (ending for ending in KNOWN_ENDINGS if address.lower().endswith(ending))
     return max(known, key=len, default="")
 
 
 def local_path(file: InputFile, home: Home) -> str:
-    """Where the file's bytes are on this machine.
+    """The path of the file's bytes on this machine.
 
-    A copy that was removed since the file was read is made again. Where the object is another by now, or is
-    gone, there is no file.
+    For an object, that is its copy. A copy that was removed meanwhile is made again. Where the object has
+    changed or is gone, nothing lies at the path.
     """
     if not is_remote(file.path):
         return file.path
@@ -64,13 +65,13 @@ def local_path(file: InputFile, home: Home) -> str:
 
 
 def remote_files(given: str) -> list[RemoteFile]:
-    """The objects that an address stands for, by name: one, those below it, or those that a glob matches.
+    """The objects that an address stands for, sorted: one, those below it, or those that a glob matches.
 
-    UserMistake where there are none, or where S3 refuses to tell.
+    UserMistake where there are none, or where S3 refuses to list them.
     """
     bucket, _, key = given.removeprefix(SCHEME).partition("/")
     if not is_address(f"{SCHEME}{bucket}"):
-        raise UserMistake(f"{given}: is no s3://BUCKET/NAME.")
+        raise UserMistake(f"{given}: is not of the form s3://BUCKET/NAME.")
     literal = key[: next((place for place, sign in enumerate(key) if sign in "*?["), len(key))]
     objects = Objects(f"{SCHEME}{bucket}")
     try:
@@ -94,14 +95,14 @@ def remote_files(given: str) -> list[RemoteFile]:
         if below and not chosen:
             raise UserMistake(f"{given}: holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
     if not chosen:
-        raise UserMistake(f"{given}: there is no such object, nor any that it matches.")
+        raise UserMistake(f"{given}: there is no such object, and none that matches.")
     return [
         RemoteFile(f"{SCHEME}{bucket}/{one.name}", one) for one in sorted(chosen, key=lambda one: one.name)
     ]
 
 
 def _matches(pattern: Sequence[str], name: Sequence[str]) -> bool:
-    """As ``glob`` has it: ``*`` stays within a folder, ``**`` is any number of them, neither hidden."""
+    """As ``glob`` matches: ``*`` within a folder, ``**`` over any number of folders, no hidden names."""
     if not pattern or not name:
         return not pattern and not name
     if pattern[0] == "**":
@@ -115,9 +116,9 @@ def _matches(pattern: Sequence[str], name: Sequence[str]) -> bool:
 
 
 def all_copied(files: Sequence[RemoteFile], home: Home) -> list[str]:
-    """Where the copies of the objects are, in their order; several are fetched at a time.
+    """The paths of the objects' copies, in the order of the objects. Several are fetched at a time.
 
-    Raises what ``copied`` raises for the first that fails; the others are then given up.
+    Where one fails, it stops the others and raises what ``copied`` raises.
     """
     stop = threading.Event()
     with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -129,16 +130,16 @@ def all_copied(files: Sequence[RemoteFile], home: Home) -> list[str]:
 
 
 def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) -> str:
-    """Where a copy of the object is, made now if there is none; whole, with the object's bytes.
+    """The path of a whole copy of the object. The copy is made now if there is none.
 
-    InputFault where the object has changed, or is gone, since it was listed, and once ``stop`` is set.
+    InputFault where the object has changed or is gone since it was listed, and once ``stop`` is set.
     """
     folder = _folder(home)
     link = folder / digest_of_bytes(file.address.encode(), file.found.etag.encode())
     with suppress(OSError):
         copy = folder / os.readlink(link)
         if _is_intact(copy, file.found.size):
-            # Of its times one tells the last use, and the other, which is looked at, stays.
+            # Touch atime (last use); keep mtime, which ``Stamp`` compares.
             os.utime(copy, ns=(time.time_ns(), copy.stat().st_mtime_ns))
             return str(copy)
     make_private(folder)
@@ -155,11 +156,11 @@ def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) ->
                     running.update(chunk)
                     size += len(chunk)
                     if stop is not None and stop.is_set():
-                        raise InputFault(f"{file.address}: was given up.")
+                        raise InputFault(f"{file.address}: the download was stopped.")
             if size != file.found.size:
                 raise InputFault(f"{file.address}: was changed or removed since it was listed. Run again.")
             copy = _copy(home, running.hexdigest(), _ending(file.address))
-            # One of the same content may be read by now, and is to stay the file that it is.
+            # Another run may be reading a copy with the same content: do not replace that file.
             if not _is_intact(copy, size):
                 temporary.replace(copy)
             pointing = folder / f".{mine}.link.tmp"
@@ -171,7 +172,7 @@ def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) ->
 
 
 def sweep_copies(context: RunContext) -> None:
-    """Remove the copies that no run has asked for in a week, and what killed runs left."""
+    """Remove the copies that no run has used for a week, and what killed runs left."""
     folder = _folder(context.home)
     if not folder.is_dir():
         return
@@ -184,13 +185,13 @@ def sweep_copies(context: RunContext) -> None:
                 continue
             unused = time.time() - path.stat().st_atime
             if unused < -KEPT_SECONDS:
-                # The clock was set back: it would be kept for as long as that and a week. It counts from now.
+                # The clock was set back, so the last use lies in the future. Count the week from now.
                 os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
             elif unused > KEPT_SECONDS:
                 path.unlink()
                 removed += 1
     if removed:
-        context.say(f"{folder}: {removed} copies of inputs were removed that no run has read for a week")
+        context.say(f"{folder}: removed copies of {counted(removed, 'inputs')} that no run read for a week")
 
 
 def _is_intact(copy: Path, size: int) -> bool:

@@ -1,6 +1,6 @@
-"""Raw records out of files: decompress, split into lines, array elements or Parquet rows, hold nothing long.
+"""Files → raw records: decompress, split into lines, array elements or Parquet rows, hold nothing long.
 
-Nothing here knows what a record means; ``formats`` does. Offsets count decompressed bytes.
+What a record means is for ``formats``. Offsets count decompressed bytes.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MAX_RECORD_BYTES = 32 << 20
 
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
-# A zstd block of 4 bytes can stand for 128 KiB: small bites bound what one call gives back.
+# A zstd block of 4 bytes can unpack to 128 KiB: small reads bound what one call returns.
 _ZSTD_BITE_BYTES = 1 << 12
-# The most that zstd's own tool makes (--ultra --long=31). A run holds as much for a frame that needs it.
+# The largest window of zstd's own tool (--ultra --long=31). A frame that needs it takes as much memory.
 _ZSTD_WINDOW_BYTES = 2 << 30
 
 BOM = b"\xef\xbb\xbf"
@@ -47,27 +47,27 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 _PARQUET_MAGIC = b"PAR1"
 
-#: Reason code of where a file is cut short; of what is behind it there is no more to show.
+#: Reason code for the place where a file is cut short. What follows is lost.
 CUT_SHORT = "cut_short"
-#: Reason code of a Parquet row that cannot be read. Its place is that of its row group.
+#: Reason code for a Parquet row that cannot be read. Its place is that of its row group.
 DAMAGED_ROW_GROUP = "damaged_row_group"
 # RFC 8878, 3.1.1: magic, descriptor, window, dictionary, content size.
 _ZSTD_HEADER_BYTES = 4 + 1 + 1 + 4 + 8
-# libzstd's name for a window above its own limit, which is 2 GiB where pointers have 64 bits.
+# libzstd's words for a window above its own limit, which is 2 GiB where pointers have 64 bits.
 _ZSTD_WINDOW_WORDS = "requires too much memory"
 _FOREIGN_MAGIC = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7-Zip"}
 
 
 class RawRecord(NamedTuple):
-    """One nonblank line, array element or Parquet row, as it lies in its file."""
+    """One nonblank line, array element or Parquet row, as it stands in its file."""
 
     line: int
-    """From 1: line, element or row."""
+    """The line, element or row, from 1."""
     offset: int
     length: int
-    """Bytes, without line end or comma."""
+    """Bytes without the line end or comma."""
     data: bytes
-    """Empty where ``problem`` says why it cannot be held."""
+    """The bytes; empty where ``problem`` says why they are not held."""
     problem: str | None = None
 
 
@@ -84,7 +84,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What tells, without reading a file again, that nobody has changed it meanwhile."""
+    """A file's size, time and inode. An equal stamp later means that nobody changed the file meanwhile."""
 
     size: int
     modified_ns: int
@@ -92,19 +92,19 @@ class Stamp:
 
     @classmethod
     def of(cls, path: str) -> Stamp:
-        """The stamp that the file has now; OSError where there is none."""
+        """The file's present stamp; OSError where there is no file."""
         found = os.stat(path)
         return cls(found.st_size, found.st_mtime_ns, found.st_ino)
 
 
 class CutShortError(Exception):
-    """A stream ended before its format says it may; the bytes before were given."""
+    """A compressed stream ended too early. The bytes before were yielded."""
 
 
 def sniff(path: str) -> Source:
-    """How records are packed in the file at ``path``; its magic bytes count for more than its name.
+    """How records are packed in the file at ``path``. Its magic bytes count for more than its name.
 
-    UserMistake where nothing of it can be read, OSError where it is no regular file, too.
+    UserMistake where nothing of it can be read; OSError as ``open_regular`` raises it.
     """
     with open_regular(path) as file:
         start = file.read(16)
@@ -133,12 +133,12 @@ def sniff(path: str) -> Source:
         raise UserMistake(f"{path}: not a Parquet file, though its name says so.")
     head = _head(path, compression)
     if compression == "none" and path.lower().endswith(COMPRESSION_ENDINGS) and not _is_text(head):
-        raise UserMistake(f"{path}: neither compressed, though its name says so, nor text.")
+        raise UserMistake(f"{path}: is not compressed, though its name says so, and is not text.")
     return Source(path, _container(name, head), compression)
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether a file that begins so may be UTF-8 text; a letter may be cut at the end."""
+    """Whether a file with this beginning may be UTF-8 text. Its last character may be cut."""
     try:
         head.decode()
     except UnicodeDecodeError as error:
@@ -147,24 +147,24 @@ def _is_text(head: bytes) -> bool:
 
 
 def _why_zstd_is_not_read(path: str) -> str | None:
-    """What the first frame that carries data needs and is not given, None where it needs nothing."""
+    """Why the first frame that holds data cannot be unpacked; None where it can."""
     with open_regular(path) as file:
         while _ZSTD_SKIPPABLE.match(start := file.read(_ZSTD_HEADER_BYTES)):
             file.seek(int.from_bytes(start[4:8], "little") + 8 - len(start), os.SEEK_CUR)
     try:
         header = zstandard.get_frame_parameters(start)
     except zstandard.ZstdError as error:
-        # Of a frame that is cut short or damaged, reading will say so.
+        # A frame that is cut short or damaged is reported when it is read.
         if _ZSTD_WINDOW_WORDS not in str(error):
             return None
         return (
-            f"its zstd frames have a window of more than {_ZSTD_WINDOW_BYTES >> 30} GiB, which must be held "
-            "in memory. Compress it again with `zstd --long=31` or less."
+            f"its zstd frames need a window of more than {_ZSTD_WINDOW_BYTES >> 30} GiB in memory. "
+            "Compress it again with `zstd --long=31` or less."
         )
     if header.dict_id:
         return (
-            f"was compressed with zstd dictionary {header.dict_id}, without which it cannot be read. "
-            "Compress it again without one."
+            f"it needs zstd dictionary {header.dict_id}, which Assay does not have. "
+            "Compress it again without a dictionary."
         )
     return None
 
@@ -185,13 +185,13 @@ def _container(name: str, head: bytes) -> str:
     text = head.removeprefix(BOM).lstrip()
     first_line, newline, following = text.partition(b"\n")
     if name.endswith((".jsonl", ".ndjson")):
-        # Some such files are one array. One that is a line of its own, with others after it, is a bad line.
+        # Some such files are one array. An array on a line of its own, with lines after it, is a bad line.
         goes_on = first_line.rstrip().endswith((b"[", b"{", b",", b":"))
         goes_on = goes_on or following.lstrip().startswith((b",", b"]")) or not following.strip()
         return "array" if text.startswith(b"[") and goes_on else "lines"
     if text.startswith(b"["):
         return "array"
-    # An object spread over lines breaks off behind an opening bracket or a comma; a JSON line does not.
+    # Where an object spans lines, its first line ends in an opening bracket or a comma; a JSON line does not.
     if newline and first_line.rstrip().endswith((b"{", b"[", b",", b":")):
         return "values"
     return "lines"
@@ -218,7 +218,7 @@ def _plain(path: str, offset: int, length: int | None) -> Iterator[bytes]:
 
 
 def _gunzipped(path: str) -> Iterator[bytes]:
-    """Yield the content of a gzip file of any number of members, at most 1 MiB at a time."""
+    """Yield the content of a gzip file, of any number of members, at most 1 MiB at a time."""
     with open_regular(path) as file:
         unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         packed = file.read(_READ_BYTES)
@@ -248,16 +248,16 @@ def _gunzipped(path: str) -> Iterator[bytes]:
                 packed = unpacker.unconsumed_tail
             else:
                 packed = file.read(_READ_BYTES)
-                # At the end of the file zlib may still hold output that did not fit the last answer.
+                # At the end of the file zlib may still hold output that did not fit the last call.
                 if not packed and len(unpacked) < _READ_BYTES:
                     raise CutShortError("the gzip data end in the middle")
 
 
 def _up_to_the_fault(unpack: Callable[[bytes], bytes], packed: bytes) -> Iterator[bytes]:
-    """Yield what comes out of ``packed`` before the byte at which unpacking fails, in pieces of some size.
+    """Yield what unpacks from ``packed`` before the byte that makes unpacking fail, some bytes at a time.
 
-    Of a call that fails, libraries give nothing: neither what came before, nor, where it is the checksum at
-    the end that is wrong, all that there is.
+    A library's call that fails returns nothing: not what comes before the fault, and not even the whole
+    content where only the checksum at the end is wrong.
     """
     held = bytearray()
     with suppress(zlib.error, zstandard.ZstdError):
@@ -275,10 +275,10 @@ def _zstd_unpacker() -> zstandard.ZstdDecompressionObj:
 
 
 def _unzstd(path: str) -> Iterator[bytes]:
-    """Yield the content of a zstd file of any number of frames, a bounded amount at a time."""
+    """Yield the content of a zstd file, of any number of frames, a bounded amount at a time."""
     with open_regular(path) as file:
         unpacker = _zstd_unpacker()
-        # Where the frame begins, and where what is unpacked next does.
+        # Where the frame begins, and where ``packed`` begins.
         frame = at = 0
         packed = file.read(_ZSTD_BITE_BYTES)
         while packed:
@@ -308,9 +308,9 @@ def _unzstd(path: str) -> Iterator[bytes]:
 
 
 class RawRecords:
-    """The raw records of one shard, in order; after iteration, ``lines`` and ``complete`` are known.
+    """The raw records of one shard, in order. After iteration, ``lines`` and ``complete`` are known.
 
-    ``length`` None reads to the end. Only plain lines can begin elsewhere than at 0.
+    With ``length`` None it reads to the end. Only uncompressed lines may begin at another ``offset`` than 0.
     """
 
     def __init__(
@@ -323,20 +323,20 @@ class RawRecords:
         max_record_bytes: int = MAX_RECORD_BYTES,
     ):
         self.lines = 0
-        """Lines, elements or rows read so far; blank lines are lines."""
+        """Lines, elements or rows read so far, blank lines included."""
         self.why_incomplete: str | None = None
-        """Why there is less than there should be, once that was found; a record says so too."""
+        """Why the file is cut short or damaged, once that is found. A record reports it too."""
         self._source = source
         self._offset = offset
         self._length = length
         self._first_line = first_line
         self._limit = max_record_bytes
         self._cut: str | None = None
-        """How the stream was found to be cut short, once it was."""
+        """Why the stream is cut short, once that is found."""
 
     @property
     def complete(self) -> bool:
-        """False once less was found than there should be."""
+        """False once the file is found to be cut short or damaged."""
         return self.why_incomplete is None
 
     def __iter__(self) -> Iterator[RawRecord]:
@@ -351,7 +351,7 @@ class RawRecords:
         return self._split_values(chunks, bracketed=self._source.container == "array")
 
     def _until_cut(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        """The chunks that are whole; how they were cut short, if they were, is in ``_cut`` after the last."""
+        """Yield the chunks. Where they are cut short, put the reason into ``_cut`` after the last one."""
         try:
             yield from chunks
         except CutShortError as error:
@@ -363,7 +363,7 @@ class RawRecords:
     def _split_lines(self, chunks: Iterator[bytes]) -> Iterator[RawRecord]:
         line, start, limit = self._first_line, self._offset, self._limit
         held: list[bytes] = []
-        # Bytes of the line begun; more than are in ``held`` once the line has become too long.
+        # Bytes of the line so far; more than ``held`` has once the line is too long.
         begun = 0
         if start == 0:
             chunks, bom_bytes = _without_bom(chunks)
@@ -379,7 +379,7 @@ class RawRecords:
                         data = b"".join((*held, data))
                     held.clear()
                     begun = 0
-                # Before the record is given: who asks for no more after it has read its line.
+                # Count before the yield: a caller that stops after this record has read its line.
                 self.lines += 1
                 if size > limit:
                     yield RawRecord(line, start, size, b"", self._too_long(size))
@@ -412,7 +412,7 @@ class RawRecords:
             yield self._cut_record(line, start + begun, 0, cut)
 
     def _cut_record(self, line: int, offset: int, length: int, why: str) -> RawRecord:
-        """What says that the file is cut short here: the record it is cut in, or nothing, of length 0."""
+        """The record that reports that the file is cut short here; its length is 0 where nothing is left."""
         self.why_incomplete = f"is cut short: {why}"
         return RawRecord(line, offset, length, b"", f"{CUT_SHORT}: {why}")
 
@@ -470,7 +470,7 @@ class RawRecords:
 
 
 def _without_bom(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], int]:
-    """The chunks without a leading byte order mark, and how many bytes that took away."""
+    """The chunks without a leading byte order mark, and the length of that mark in bytes."""
     first = b""
     try:
         while len(first) < len(BOM) and (chunk := next(chunks, b"")):
@@ -490,7 +490,7 @@ _DECODE_ANY: Callable[[bytes], object] = msgspec.json.Decoder(msgspec.Raw).decod
 
 
 def _is_json(data: bytes) -> bool:
-    """Whether ``data`` is one whole JSON value, and no number, whose end nothing marks."""
+    """Whether ``data`` is one whole JSON object or array. The end of a number would not be certain."""
     try:
         _DECODE_ANY(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -498,7 +498,7 @@ def _is_json(data: bytes) -> bool:
     return data.rstrip().endswith((b"}", b"]"))
 
 
-# Possessive quantifiers keep these linear: what one part took is never given back.
+# Possessive quantifiers keep these patterns linear: they never backtrack.
 _STRING = rb'"(?:[^"\\]++|\\[\s\S])*+"'
 _IN_STRING = re.compile(rb'(?:[^"\\]++|\\[\s\S])*+')
 _NESTED = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+")
@@ -507,31 +507,31 @@ _BETWEEN_LINES = re.compile(rb'(?:[^"\[\]{}\n]++|' + _STRING + rb")*+")
 
 
 class _ValueSplitter:
-    """Finds where the values of a JSON array begin and end, without understanding them.
+    """Finds where the values of a JSON array begin and end, without parsing them.
 
-    A value lasts until a comma or bracket of the array itself, so one that is broken but balanced
-    costs only itself. Without brackets around all, a value lasts until its own bracket closes.
+    A value ends at a comma or bracket of the array itself, so a broken value with balanced brackets costs
+    only itself. In a file without an array (``bracketed`` False), a value ends where its own bracket closes.
     """
 
     def __init__(self, offset: int, *, bracketed: bool, limit: int):
         self.closed = False
-        """The array's closing bracket was seen."""
+        """Whether the array's closing bracket was seen."""
         self._opened = not bracketed
         self._bracketed = bracketed
         self._at_top = _BETWEEN_COMMAS if bracketed else _BETWEEN_LINES
         self._limit = limit
         self._buffer = b""
         self._buffer_offset = offset
-        # The value begun lies from _start on; _dropped bytes of it are no longer held.
+        # The present value begins at _start; _dropped bytes of it are no longer held.
         self._start = 0
         self._dropped = 0
-        # Everything before _position has been looked at.
+        # Everything before _position has been scanned.
         self._position = 0
         self._depth = 0
         self._in_string = False
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield (offset, length, data) of each value that ends in ``chunk``; data b"" where too long."""
+        """Yield (offset, length, data) of each value that ends in ``chunk``; data is b"" for one too long."""
         self._buffer += chunk
         if not self._opened:
             at = self._buffer.find(b"[")
@@ -563,7 +563,7 @@ class _ValueSplitter:
                 self.closed = mark == b"]"
                 yield from self._value(self._position - 1)
                 self._start = self._position
-            # Any other closing bracket is astray: part of a broken value.
+            # Any other closing bracket is part of a broken value.
         if self.closed:
             self._position = len(self._buffer)
         keep_from = self._start
@@ -577,11 +577,11 @@ class _ValueSplitter:
 
     @property
     def end(self) -> int:
-        """Where what was fed ends."""
+        """The offset at which the input so far ends."""
         return self._buffer_offset + len(self._buffer)
 
     def unfinished(self) -> tuple[int, int, bytes] | None:
-        """What follows the last whole value: (offset, length, data), or None where nothing does."""
+        """The (offset, length, data) of what follows the last whole value; None where nothing does."""
         return next(self._value(len(self._buffer)), None)
 
     def _mark(self) -> bytes:
@@ -604,11 +604,11 @@ class _ValueSplitter:
 
 
 def read_originals(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-    """Yield the bytes of each (offset, length) of the decompressed file, ascending and not overlapping.
+    """Yield the bytes of each (offset, length) of the decompressed file. Spans ascend and do not overlap.
 
-    A span may be part of a record: ask for a long one in pieces. In a Parquet file the offset is the
-    row, from 0, and the bytes are the row as JSON. A Parquet file that has become shorter ends it early.
-    Of what is ``DAMAGED_ROW_GROUP`` there is no original.
+    A span may be part of a record, so a long record can be read in pieces. In a Parquet file the offset is
+    the row, from 0, and the bytes are the row as JSON. A Parquet file that has become shorter ends the
+    iteration early. Rows of a ``DAMAGED_ROW_GROUP`` have no original.
     """
     with decoder_kept():
         yield from _read_originals(sniff(path), spans)

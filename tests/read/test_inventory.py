@@ -89,7 +89,7 @@ def test_a_relative_path_stays_relative(tmp_path: Path, monkeypatch: pytest.Monk
         ("*.nothing", "matches no file"),
         ("empty", "holds no file"),
         ("results", "holds the results of a run"),
-        ("results/*.jsonl", "matches no file but results of runs: name the file in .*results that is meant"),
+        ("results/*.jsonl", "matches no file but results of runs: name the file in .*results that you mean"),
         ("pipe", r"pipe: cannot be read: it is a FIFO \(named pipe\), and only regular files are read\.$"),
         ("old.jsonl.bz2", "bzip2 is not read"),
         ("fake.parquet", "not a Parquet file"),
@@ -161,7 +161,7 @@ def test_results_of_runs_are_no_input_unless_they_are_named(tmp_path: Path) -> N
     manifest = tmp_path / "data/out/manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:-3])
     for where in ("data", "data/**/*.jsonl", "data/out"):
-        with pytest.raises(UserMistake, match=r"out/manifest\.json: looks like the manifest of a run and is"):
+        with pytest.raises(UserMistake, match=r"out/manifest\.json: looks like a run's manifest and is"):
             take_inventory([str(tmp_path / where)])
     assert [file.path for file in take_inventory([results]).files] == [results]
     # Somebody else's file of that name makes no results.
@@ -173,13 +173,15 @@ def test_no_file_is_read_that_lies_where_the_output_goes(tmp_path: Path) -> None
     results = write_results(tmp_path / "out")
     (tmp_path / "link.jsonl").symlink_to(results)
     for where in (results, str(tmp_path / "link.jsonl")):
-        with pytest.raises(UserMistake, match=r"\.jsonl: lies in the output folder, which is replaced"):
+        with pytest.raises(
+            UserMistake, match=r"\.jsonl: lies in the output folder or its \.unusable, which the run replaces"
+        ):
             take_inventory([where], output=tmp_path / "out")
 
 
 def test_no_file_is_read_that_lies_where_what_could_not_be_used_goes(tmp_path: Path) -> None:
     results = write_results(tmp_path / "out.unusable")
-    with pytest.raises(UserMistake, match=r"lies in the output folder, .* or in its \.unusable"):
+    with pytest.raises(UserMistake, match=r"lies in the output folder or its \.unusable"):
         take_inventory([results], output=tmp_path / "out")
 
 
@@ -316,7 +318,7 @@ def test_the_limit_itself_is_not_too_long(tmp_path: Path, size: int) -> None:
         assert (problem is None) == (size <= 10)
 
 
-def test_compression_is_told_by_magic_bytes(tmp_path: Path) -> None:
+def test_compression_is_known_by_magic_bytes(tmp_path: Path) -> None:
     packed = write(tmp_path / "a.jsonl", gzip.compress(PAIR))
     unpacked = write(tmp_path / "b.jsonl.gz", PAIR)
     zstd = write(tmp_path / "c.jsonl", zstandard.compress(PAIR))
@@ -386,7 +388,7 @@ def test_zstd_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     for data, said in (
         (beyond, "window of more than 2 GiB"),
         (skippable + beyond, "window of more than 2 GiB"),
-        (with_dictionary, "compressed with zstd dictionary 7"),
+        (with_dictionary, "it needs zstd dictionary 7"),
     ):
         with pytest.raises(UserMistake, match=said):
             take_inventory([write(tmp_path / "a.jsonl.zst", data)])
@@ -395,7 +397,7 @@ def test_zstd_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_file_that_is_packed_by_name_and_neither_packed_nor_text_is_refused(tmp_path: Path) -> None:
     for name, data in (("a.jsonl.gz", gzip.compress(PAIR)), ("a.jsonl.zst", zstandard.compress(PAIR))):
         flipped = bytes([data[0] ^ 1]) + data[1:]
-        with pytest.raises(UserMistake, match="neither compressed, though its name says so, nor text"):
+        with pytest.raises(UserMistake, match="is not compressed, though its name says so, and is not text"):
             take_inventory([write(tmp_path / name, flipped)])
 
 
@@ -636,7 +638,7 @@ def test_originals_of_a_cut_file_end_where_it_ends(tmp_path: Path) -> None:
         ({"message_id": "a", "parent_id": None, "text": "", "role": "prompter"}, "oasst_messages"),
     ],
 )
-def test_a_format_is_told_by_content(tmp_path: Path, row: dict[str, object], format: str) -> None:
+def test_a_format_is_recognised_by_content(tmp_path: Path, row: dict[str, object], format: str) -> None:
     data = b"not JSON\n\n" + json.dumps(row).encode() + b"\n"
     assert take_inventory([write(tmp_path / "a.jsonl", data)]).files[0].format == format
 

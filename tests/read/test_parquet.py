@@ -91,7 +91,7 @@ def test_originals_before_and_behind_a_damaged_group_are_found(damaged: Path) ->
     assert [json.loads(each)["response"] for each in found] == [f"a{row % 5}" for row in wanted]
 
 
-def test_the_format_is_told_from_the_first_rows_that_can_be_read(tmp_path: Path) -> None:
+def test_the_format_is_recognised_by_the_first_rows_that_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     chats(400, nested=False).write_parquet(path, row_group_size=200)
     data = bytearray(path.read_bytes())
@@ -153,7 +153,7 @@ def varint(number: int) -> bytes:
     ("tail", "said"),
     [
         (b"PARE", "it is encrypted"),
-        (b"PAR2", "does not begin and end as one does"),
+        (b"PAR2", "does not begin and end as a Parquet file does"),
         (b"\xff\xff\xff\x7fPAR1", "its footer is longer than the file"),
         (b"\x09\0\0\0PAR1", "its footer cannot be understood|does not add up|is cut short"),
     ],

@@ -81,7 +81,7 @@ def test_a_manifest_that_was_altered_is_not_believed_and_one_of_an_earlier_versi
             assert released(tmp_path) == {"a" * 32}
     for cut in range(len(data)):
         path.write_bytes(data[:cut])
-        with pytest.raises(OutputRefused, match="what is new cannot be told"):
+        with pytest.raises(OutputRefused, match="Assay cannot know which inputs are new"):
             released(tmp_path)
 
 

@@ -76,8 +76,8 @@ def test_a_bucket_stands_for_all_of_it(team: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("chats/2027", "there is no such object, nor any that it matches"),
-        ("chats/*.jsonl", "there is no such object, nor any that it matches"),
+        ("chats/2027", "there is no such object, and none that matches"),
+        ("chats/*.jsonl", "there is no such object, and none that matches"),
         ("chats/2026/a", "there is no such object"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_bucket_that_is_not_there_is_the_users_mistake(s3: str) -> None:
 
 
 def test_what_is_no_address_is_the_users_mistake() -> None:
-    with pytest.raises(UserMistake, match=r"s3://Team/a: is no s3://BUCKET/NAME"):
+    with pytest.raises(UserMistake, match=r"s3://Team/a: is not of the form s3://BUCKET/NAME"):
         remote_files("s3://Team/a")
 
 
@@ -223,7 +223,7 @@ def _remove(team: str) -> None:
 
 
 @pytest.mark.parametrize("meddle", [_remove, lambda team: Objects(team).put("chats/2026/a.jsonl", OTHER)])
-def test_an_object_that_changes_after_it_was_listed_is_told(
+def test_an_object_that_changes_after_it_was_listed_is_reported(
     team: str, home: Home, meddle: Callable[[str], object]
 ) -> None:
     (file,) = remote_files(f"{team}/chats/2026/a.jsonl")
@@ -249,7 +249,7 @@ def test_copies_that_nobody_asked_for_in_a_week_are_removed(team: str, home: Hom
     assert [path.exists() for path in paths] == [True, False]
     assert len(list((home.copies / "inputs").iterdir())) == 2
     (line,) = said
-    assert "1 copies of inputs were removed" in line
+    assert "removed copies of 1 input that no run read for a week" in line
 
 
 def test_a_copy_from_before_the_clock_was_set_back_is_kept_a_week_and_no_longer(home: Home) -> None:
@@ -297,7 +297,7 @@ def test_two_objects_of_one_content_are_two_files_and_neither_seems_changed(team
         assert Stamp.of(source.path) == stamp
 
 
-def test_what_cannot_be_read_is_told_by_the_objects_name(team: str, home: Home) -> None:
+def test_what_cannot_be_read_is_reported_by_the_objects_name(team: str, home: Home) -> None:
     Objects(team).put("chats/top.parquet", b"PAR1 and no more")
     with pytest.raises(UserMistake, match=r"s3://.*/chats/top\.parquet: ") as refused:
         take_inventory([f"{team}/chats/top.parquet"], home=home)

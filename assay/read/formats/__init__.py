@@ -1,4 +1,4 @@
-"""Chat formats: a row in, records out. ``FORMATS`` lists them all, and ``docs/formats.md`` explains them."""
+"""Chat formats: each turns a row into records. ``FORMATS`` lists them; ``docs/formats.md`` explains them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
     "row_of",
 ]
 
-#: By name, in the order in which a row is tried: what is more special comes first.
+#: All formats by name. A row is tried in this order, so the more specific formats come first.
 FORMATS: dict[str, Format] = {
     format.name: format
     for format in (
@@ -58,7 +58,7 @@ FORMATS: dict[str, Format] = {
 
 
 def recognised_format(row: Row) -> str | None:
-    """The name of the format that the row has, None if it has none."""
+    """The name of the format that the row has; None if it has none."""
     for format in FORMATS.values():
         if any(keys <= row.keys() for keys in format.keys) and format.fits(row):
             return format.name
@@ -66,15 +66,16 @@ def recognised_format(row: Row) -> str | None:
 
 
 def nearest_format(row: Row) -> Format:
-    """The format of which the row has most, for one that has none whole."""
+    """The format that the row comes nearest to."""
     return _nearest(frozenset(row))[0]
 
 
 @lru_cache(maxsize=1024)
 def _nearest(names: frozenset[str]) -> tuple[Format, frozenset[str]]:
-    """The format whose fields come nearest to ``names``, and those of its fields that are missing.
+    """The format whose fields are nearest to ``names``, and its fields that are missing.
 
-    Most fields in common, then fewest missing, then most misspelt, then the plainest format.
+    The nearest has the largest share of its fields present, then the fewest missing, then the most
+    misspelt, then is the plainest format.
     """
 
     def likeness(pair: tuple[Format, frozenset[str]]) -> tuple[float, int, int]:
@@ -88,7 +89,7 @@ def _nearest(names: frozenset[str]) -> tuple[Format, frozenset[str]]:
 
 
 def misfit(row: Row, *, read_as: str, missing: str) -> str:
-    """The reason why a row cannot be read as the file's format, naming what would come nearest."""
+    """The reason why a row cannot be read as the file's format; it names the nearest format."""
     recognised = recognised_format(row)
     if recognised is not None and recognised != read_as:
         return f"mixed_formats: {missing!r} is missing: a row of {recognised} in a file of {read_as}"

@@ -1,7 +1,8 @@
-"""``conversation``: messages under that name, as distilabel, WildChat and LMSYS-Chat write them.
+"""``conversation``: messages in a field of that name, as distilabel, WildChat and LMSYS-Chat write them.
 
-``{"conversation": [{"role", "content"}, …]}``, and otherwise as ``messages``. A row that has ``messages``
-too, or an answer in a field of its own, is about these, as it is for distilabel's RewardModelScore.
+``{"conversation": [{"role", "content"}, …]}``; the rest is as in ``messages``. A row that also has
+``messages``, or an answer in a field of its own, is not of this format: those fields count, as they do for
+distilabel's RewardModelScore.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def read(row: Row) -> list[Reading]:
 
 
 def fits(row: Row) -> bool:
-    """Whether it is a list of messages, with no answer beside it."""
+    """Whether ``conversation`` is a list of messages, with no answer beside it."""
     if kind_of(row, _FIELD) != "[" or MESSAGES.fits(row):
         return False
     if any(keys <= row.keys() for format in (RESPONSES, INSTRUCTION) for keys in format.keys):

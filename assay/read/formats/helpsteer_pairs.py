@@ -1,12 +1,12 @@
-"""``helpsteer_pairs``: HelpSteer2's and HelpSteer3's preferences, two records a row.
+"""``helpsteer_pairs``: HelpSteer2's and HelpSteer3's preferences, two records per row.
 
 ``prompt`` or ``context`` with ``response_1``, ``response_2`` and ``preference_strength`` (or
-``overall_preference``): a whole number, negative where the first is better. Both records carry the label
-``quality:{strength}``, as NeMo-Aligner's two adjacent rows do, and ``rest`` says
-``"assay_side": "chosen"`` or ``"rejected"``, or nothing for a tie.
+``overall_preference``): a whole number, negative where the first response is better. Both records have the
+label ``quality:{strength}``, as NeMo-Aligner's two adjacent rows do. ``rest`` holds ``"assay_side"``, either
+``"chosen"`` or ``"rejected"``; for a tie it is missing.
 
-Policy: a prompt that is a list of messages is kept as given: system in the middle, assistant first, the
-same role twice. Empty or null content quarantines the record of that answer alone.
+Policy: a prompt that is a list of messages is kept as given, also with a system message in the middle, an
+assistant first, or the same role twice. Empty or null content quarantines only the record of that answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from assay.core.labels import label_from_ratings
-from assay.read.formats.prompts import prompt_field, prompt_of, said
+from assay.read.formats.prompts import messages_in, prompt_field, prompt_of
 from assay.read.formats.reading import Format, MissingField, Reading, Row, Unreadable, decoded, rest_of
 
 _ANSWERS = ("response_1", "response_2", "response1", "response2")
@@ -30,7 +30,7 @@ _DECODE_STRENGTH = msgspec.json.Decoder(int).decode
 
 
 def read(row: Row) -> list[Reading]:
-    """Two readings, the first response's first."""
+    """Two readings, in the order of the responses."""
     strength_field = next((name for name in _STRENGTHS if name in row), _STRENGTHS[0])
     strength = decoded(row, strength_field, _DECODE_STRENGTH)
     asked = prompt_field(row)
@@ -47,7 +47,7 @@ def read(row: Row) -> list[Reading]:
         side = Raw(b'"chosen"' if is_chosen else b'"rejected"')
         added = {"assay_side": side} if strength else {}
         try:
-            messages = prompt.messages + said(row, field, "assistant")
+            messages = prompt.messages + messages_in(row, field, "assistant")
         except Unreadable as error:
             readings.append(Reading([], problem=str(error)))
             continue
@@ -57,7 +57,7 @@ def read(row: Row) -> list[Reading]:
 
 
 def fits(row: Row) -> bool:
-    """Always: the fields' names are enough."""
+    """Always True: the names of the fields are enough."""
     return True
 
 

@@ -1,9 +1,9 @@
 """``instruction``: one question and one answer in two fields.
 
 ``instruction``, ``prompt``, ``question``, ``query`` or ``input`` with ``response``, ``output``,
-``completion``, ``answer`` or ``generation``: Alpaca, Dolly, HelpSteer, distilabel and their like. A field may
+``completion``, ``answer`` or ``generation``: Alpaca, Dolly, HelpSteer, distilabel and similar. A field may
 hold a list of messages instead of a text. Alpaca's ``input`` or Dolly's ``context``, if not blank, follows a
-question that is a text, after an empty line; LLaMA-Factory's ``history`` goes before an ``instruction``.
+question that is a text, after an empty line. LLaMA-Factory's ``history`` goes before an ``instruction``.
 ``system`` or ``system_prompt``, if not blank, is the system message.
 
 Whole numbers under the names of ``ATTRIBUTES`` are the answer's label, in NeMo-Aligner's order, be it
@@ -11,8 +11,8 @@ all of HelpSteer's five or helpfulness alone; other values under these names are
 HelpSteer2's prompts of several turns keep their ``<extra_id_1>`` inside one message, as NeMo-Aligner
 leaves them.
 
-Policy: prompts and answers that are lists of messages are kept as given: system in the middle,
-assistant first, the same role twice. Empty or null content is quarantined.
+Policy: prompts and answers that are lists of messages are kept as given, also with a system message in the
+middle, an assistant first, or the same role twice. Empty or null content is quarantined.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import re
 
 from assay.core.labels import label_from_ratings
 from assay.core.schema import ATTRIBUTES
-from assay.read.formats.prompts import prompt_of, said
+from assay.read.formats.prompts import messages_in, prompt_of
 from assay.read.formats.reading import Format, MissingField, Reading, Row, kind_of, rest_of
 
 _ASKED = ("instruction", "prompt", "question", "query", "input")
@@ -48,7 +48,7 @@ def read(row: Row) -> list[Reading]:
     else:
         raise MissingField(next((answered for asked, answered in _FIELDS if asked in row), "instruction"))
     prompt = prompt_of(row, asked)
-    messages = prompt.messages + said(row, answered, "assistant")
+    messages = prompt.messages + messages_in(row, answered, "assistant")
     used = prompt.used | {answered}
     labels: list[str | None] | None = None
     ratings = ratings_of(row)
@@ -59,7 +59,7 @@ def read(row: Row) -> list[Reading]:
 
 
 def fits(row: Row) -> bool:
-    """Whether question and answer are texts, messages, or null."""
+    """Whether question and answer are texts, messages or null."""
     return any(
         kind_of(row, asked) in _TEXT_KINDS and kind_of(row, answered) in _TEXT_KINDS
         for asked, answered in _FIELDS

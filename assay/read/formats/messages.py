@@ -1,12 +1,12 @@
 """``messages``: OpenAI's and Hugging Face's chat format.
 
-``{"messages": [{"role", "content"}, …]}``. Roles in any case; ``developer`` is a system message,
-``function`` a tool's. A list of text parts is joined without anything between; a part that is not text
-and an assistant's call of a tool quarantine the record. A message's other fields (``name``, ``weight``)
-are not carried along.
+``{"messages": [{"role", "content"}, …]}``. A role may be in any case; ``developer`` counts as system,
+``function`` as tool. A list of text parts is joined with nothing in between. A part that is not text, or an
+assistant's call of a tool, quarantines the record. A message's other fields (``name``, ``weight``) are not
+carried along.
 
-Policy: a system message, also in the middle, an assistant first and the same role twice are kept as
-given. Empty or null content is quarantined.
+Policy: messages are kept as given, also with a system message in the middle, an assistant first, or the same
+role twice. Empty or null content is quarantined.
 """
 
 from __future__ import annotations

@@ -1,17 +1,15 @@
-"""``oasst_messages``: OpenAssistant's flat messages; a record for every path from a root to a leaf.
+"""``oasst_messages``: OpenAssistant's flat messages; one record for every path from a root to a leaf.
 
-``{"message_id", "parent_id", "text", "role", "labels": {"name", "value"}}`` a line, in any order, a tree
-never reaching beyond its file, which is why such a file is read whole and not cut. A path has the line
-of its leaf, and ``rest`` holds the leaf's other fields. Labels are made as in ``oasst_trees``.
+``{"message_id", "parent_id", "text", "role", "labels": {"name", "value"}}``, one per line, in any order. A
+tree lies in one file, but anywhere in it, so the file is read whole and not cut. A path has the line of its
+leaf, and ``rest`` holds the leaf's other fields. Labels are made as in ``oasst_trees``.
 
-Nothing is lost: a message whose parent is not in the file is quarantined as a record of its own
-(``parent_missing``), and so is everything beneath it; the same goes for messages that are each other's
-ancestors (``parent_cycle``) and for a second message with an id that was there before
-(``duplicate_message_id``).
+Nothing is lost. A message whose parent is not in the file is quarantined as a record of its own
+(``parent_missing``), and so is each message below it. So are messages that are their own ancestors
+(``parent_cycle``), and a second message with the same id (``duplicate_message_id``).
 
-Policy: a path of one message is dropped (``single_message_path``). There are no system messages. An
-assistant first and the same role twice are kept as given. Empty or null content quarantines the paths
-through it.
+Policy: a path of one message is dropped (``single_message_path``). There are no system messages. An assistant
+first and the same role twice are kept as given. Empty or null content quarantines the paths through it.
 """
 
 from __future__ import annotations
@@ -76,7 +74,7 @@ def _node(raw: RawRecord, row: Row) -> tuple[_Id, _Node]:
 def read_file(
     rows: Iterable[tuple[RawRecord, Row | str]], misfit: Callable[[Row, str], str]
 ) -> Iterator[PlacedReading]:
-    """Yield a reading for every path and for every message that is on none, in order of lines."""
+    """Yield a reading for every path and for every message on no path, in the order of the lines."""
     nodes: dict[_Id, _Node] = {}
     placed: list[PlacedReading] = []
 
@@ -116,7 +114,7 @@ def read_file(
 
 
 def _rooted(nodes: dict[_Id, _Node]) -> set[_Id]:
-    """Messages whose ancestors are all there, up to one without a parent; marks who has replies."""
+    """The messages whose ancestors are all there, up to one without a parent. Sets ``has_replies`` too."""
     rooted: set[_Id] = set()
     refused: set[_Id] = set()
     for identity, node in nodes.items():
@@ -145,7 +143,7 @@ def _why_not_rooted(identity: _Id, nodes: dict[_Id, _Node]) -> str:
 
 
 def fits(row: Row) -> bool:
-    """Always: the fields' names are enough."""
+    """Always True: the names of the fields are enough."""
     return True
 
 

@@ -1,13 +1,12 @@
-"""``oasst_trees``: OpenAssistant's trees, one a row; a record for every path from the root to a leaf.
+"""``oasst_trees``: OpenAssistant's trees, one per row; one record for every path from the root to a leaf.
 
 ``{"message_tree_id", "prompt": {"text", "role", "labels", "replies": [{…}]}}``, or the root itself
 without ``prompt`` around it. Paths come in the tree's order, as ``part`` 0, 1, …. Human labels from 0 to
 1 become labels of the assistant's messages (quality, toxicity, humor, creativity; times four,
 rounded half to even). ``rest`` holds the row's other fields, and the leaf's ``message_id``.
 
-Policy: a path of one message is dropped (``single_message_path``). There are no system messages. An
-assistant first and the same role twice are kept as given. Empty or null content quarantines the paths
-through it.
+Policy: a path of one message is dropped (``single_message_path``). There are no system messages. An assistant
+first and the same role twice are kept as given. Empty or null content quarantines the paths through it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class _Value(msgspec.Struct):
 
 
 class LabelLists(msgspec.Struct):
-    """Labels as the flat files of Hugging Face hold them."""
+    """Labels as in Hugging Face's flat files."""
 
     name: list[str]
     value: list[float | None]
@@ -67,7 +66,7 @@ def label_of(labels: dict[str, Raw] | UnsetType | None) -> str | None:
 
 
 def path_reading(steps: list[tuple[str, str | None, str | None]], rest: bytes | None) -> Reading:
-    """The reading of a path: (role as OpenAssistant names it, text, label) from the root to a leaf."""
+    """The reading of a path, given as (OpenAssistant's role, text, label) from the root to a leaf."""
     messages: list[Message] = []
     labels: list[str | None] = []
     for number, (name, text, label) in enumerate(steps, 1):
@@ -82,7 +81,7 @@ def path_reading(steps: list[tuple[str, str | None, str | None]], rest: bytes | 
 
 
 def read(row: Row) -> list[Reading]:
-    """A reading a path."""
+    """One reading per path."""
     if kind_of(row, "prompt") == "{":
         root, used = decoded(row, "prompt", _DECODE_NODE), frozenset({"prompt"})
     elif "replies" in row:
@@ -103,7 +102,7 @@ def read(row: Row) -> list[Reading]:
 
 
 def _paths(root: _Node) -> Iterator[list[_Node]]:
-    """Yield every path to a leaf, depth first, replies in their order."""
+    """Yield every path to a leaf, depth first, in the order of the replies."""
     path: list[_Node] = []
     waiting = [(root, 0)]
     while waiting:

@@ -1,14 +1,19 @@
-"""``preference``: ``chosen`` and ``rejected`` answers, a record each.
+"""``preference``: ``chosen`` and ``rejected`` answers, one record each.
 
-A side is a list of messages (with the prompt in front, or only the answer to a ``prompt``, ``messages``
-or ``conversations`` field), one message, an answer's text beside a prompt, or an HH transcript
-(``\\n\\nHuman: …\\n\\nAssistant: …``), which every text is that begins and ends as one. A list of texts
-is several answers, as in RM-Bench. The chosen ones come first. ``rest`` says ``"assay_side": "chosen"`` or
-``"rejected"``. Of sides that hold the prompt, a ``prompt`` field is carried along. The system message is as
-in ``instruction``.
+A side is one of these:
 
-Policy: messages are kept as given: system in the middle, assistant first, the same role twice. Empty
-or null content quarantines the record of that side alone.
+- a list of messages, which begins with the prompt, or is only the answer to a ``prompt``, ``messages`` or
+  ``conversations`` field;
+- one message;
+- an answer's text beside a prompt;
+- an HH transcript (``\\n\\nHuman: …\\n\\nAssistant: …``): a text that begins and ends as one;
+- a list of texts: several answers, as in RM-Bench.
+
+The chosen answers come first. ``rest`` holds ``"assay_side": "chosen"`` or ``"rejected"``. Where a side holds
+the prompt itself, a ``prompt`` field is carried along. The system message is as in ``instruction``.
+
+Policy: messages are kept as given, also with a system message in the middle, an assistant first, or the same
+role twice. Empty or null content quarantines only the record of that side.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ _DECODE_SIDE = msgspec.json.Decoder(str | WireMessage | list[str | WireMessage] 
 
 
 def read(row: Row) -> list[Reading]:
-    """A reading an answer, the chosen ones first."""
+    """One reading per answer, the chosen ones first."""
     field = prompt_field(row)
     prompt = prompt_of(row, field) if field is not None else None
     readings: list[Reading] = []
@@ -52,7 +57,7 @@ def read(row: Row) -> list[Reading]:
 
 
 def _answers(row: Row, side: str, prompt: Prompt | None) -> Iterator[tuple[list[Message], frozenset[str]]]:
-    """Yield the conversation of every answer of a side, and the fields that it was made of."""
+    """Yield the conversation of every answer of a side, and the fields that it is made of."""
     value = decoded(row, side, _DECODE_SIDE)
     if value is None:
         raise Unreadable(f"empty_content: {side!r} is null")
@@ -63,7 +68,7 @@ def _answers(row: Row, side: str, prompt: Prompt | None) -> Iterator[tuple[list[
             raise Unreadable(f"wrong_type: in {side!r}: texts and messages in one list")
         for text in texts:
             messages = transcript(text) if prompt is None or is_transcript(text) else []
-            # An answer may begin with such a word too, but a transcript to be rated ends with an answer.
+            # An answer may begin with "Human:" too. A transcript also ends with an answer.
             if prompt is not None and (not messages or messages[-1].role != "assistant"):
                 messages = [Message("assistant", text)]
             yield _after(prompt, messages)
@@ -72,14 +77,14 @@ def _answers(row: Row, side: str, prompt: Prompt | None) -> Iterator[tuple[list[
 
 
 def _after(prompt: Prompt | None, side: list[Message]) -> tuple[list[Message], frozenset[str]]:
-    """A side's conversation: the prompt goes before an answer, and is carried along beside the whole."""
+    """A side's conversation, and the fields used. A prompt goes before an answer, not before a whole side."""
     if prompt is not None and (not side or side[0].role == "assistant"):
         return prompt.messages + side, _KEYS | prompt.used
     return side, _KEYS
 
 
 def fits(row: Row) -> bool:
-    """Always: the fields' names are enough."""
+    """Always True: the names of the fields are enough."""
     return True
 
 

@@ -1,4 +1,4 @@
-"""What several formats have in common in front of an answer: prompt, system sentence, history, transcript."""
+"""What several formats read in front of an answer: prompt, system message, history, transcript."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from assay.core.schema import Message
 from assay.read.formats.reading import Row, Unreadable, WireMessage, decoded, kind_of, messages_of, text_of
 
-#: Fields that a prompt is found in, the likeliest first.
+#: Fields that may hold the prompt, the likeliest first.
 PROMPT_FIELDS = (
     "prompt",
     "instruction",
@@ -21,12 +21,12 @@ PROMPT_FIELDS = (
     "context",
     "input",
 )
-#: Fields that hold the system message.
+#: Fields that may hold the system message.
 SYSTEM_FIELDS = ("system", "system_prompt")
-#: Fields that a question is asked about: Alpaca's and Dolly's.
+#: Fields with the text that a question is about: Alpaca's and Dolly's.
 CONTEXT_FIELDS = ("input", "context")
 
-_DECODE_SAID = msgspec.json.Decoder(str | WireMessage | list[WireMessage] | None).decode
+_DECODE_CONTENT = msgspec.json.Decoder(str | WireMessage | list[WireMessage] | None).decode
 _DECODE_CONTEXT = msgspec.json.Decoder(str | list[str] | None).decode
 _DECODE_HISTORY = msgspec.json.Decoder(list[tuple[str, str]] | None).decode
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -34,15 +34,15 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 class Prompt(NamedTuple):
-    """The messages before an answer, and the fields that they were made of."""
+    """The messages before an answer, and the fields that they are made of."""
 
     messages: list[Message]
     used: frozenset[str]
 
 
-def said(row: Row, field: str, role: str) -> list[Message]:
-    """What ``field`` holds: a text by ``role``, one message, or a list of messages."""
-    value = decoded(row, field, _DECODE_SAID)
+def messages_in(row: Row, field: str, role: str) -> list[Message]:
+    """The messages in ``field``: a text by ``role``, one message, or a list of messages."""
+    value = decoded(row, field, _DECODE_CONTENT)
     if value is None:
         raise Unreadable(f"empty_content: {field!r} is null")
     if isinstance(value, str):
@@ -51,7 +51,7 @@ def said(row: Row, field: str, role: str) -> list[Message]:
 
 
 def prompt_of(row: Row, field: str) -> Prompt:
-    """The prompt in ``field``, after the row's system message and history, and with its context."""
+    """The prompt in ``field`` with its context, after the row's system message and history."""
     used = {field}
     messages: list[Message] = []
     for name in SYSTEM_FIELDS:
@@ -64,7 +64,7 @@ def prompt_of(row: Row, field: str) -> Prompt:
         used.add("history")
         for question, answer in decoded(row, "history", _DECODE_HISTORY) or ():
             messages += (Message("user", question), Message("assistant", answer))
-    asked = said(row, field, "user")
+    asked = messages_in(row, field, "user")
     if kind_of(row, field) == '"' and field != "instruction" and is_transcript(asked[0].content):
         asked = transcript(asked[0].content)
         if asked[-1] == Message("assistant", ""):
@@ -74,7 +74,7 @@ def prompt_of(row: Row, field: str) -> Prompt:
         for name in CONTEXT_FIELDS:
             if name != field and name in row:
                 context = _context(row, name)
-                # Alpaca's two fields are put together whatever they say.
+                # Alpaca's two fields are always joined, even where one repeats the other.
                 if field == "instruction" or not context or context not in text:
                     used.add(name)
                     text = f"{text}\n\n{context}" if context else text
@@ -83,14 +83,14 @@ def prompt_of(row: Row, field: str) -> Prompt:
 
 
 def _context(row: Row, field: str) -> str:
-    """The text, or texts with an empty line between, in ``field``; empty where that is blank or null."""
+    """The text in ``field``, or its texts joined by empty lines; empty where it is blank or null."""
     value = decoded(row, field, _DECODE_CONTEXT) or ""
     context = value if isinstance(value, str) else "\n\n".join(value)
     return "" if context.isspace() else context
 
 
 def prompt_field(row: Row) -> str | None:
-    """The field that holds the prompt, None where none does."""
+    """The field that holds the prompt; None where none does."""
     return next((name for name in PROMPT_FIELDS if name in row), None)
 
 
@@ -102,7 +102,7 @@ def is_transcript(text: str) -> bool:
 def transcript(text: str) -> list[Message]:
     """The messages of ``\\n\\nHuman: …\\n\\nAssistant: …``; one space after the colon is not content.
 
-    Such a text cannot tell a speaker from the same words inside a message.
+    The same words at the beginning of a paragraph inside a message count as a speaker too.
     """
     marks = list(_TURN.finditer(text))
     if not marks or text[: marks[0].start()].strip():

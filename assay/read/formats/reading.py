@@ -1,4 +1,4 @@
-"""What every format is, and what it makes of a row. The parts that several formats share."""
+"""The type of a format, the type of what it makes of a row, and functions that several formats share."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from assay.read.sources import RawRecord
 
 T = TypeVar("T")
 
-#: A JSON object whose values are still bytes: what is carried along stays exact to the digit.
+#: A JSON object whose values are still bytes, so that fields that are carried along stay exact.
 Row = dict[str, Raw]
 
 _DECODE_ROW = msgspec.json.Decoder(Row).decode
 _ENCODE = msgspec.json.Encoder().encode
 
-#: Every name that a speaker has been seen under, in lower case.
+#: Every known name of a speaker, in lower case, with its role.
 SPEAKERS: Mapping[str, str] = {
     "system": "system",
     "developer": "system",
@@ -51,34 +51,34 @@ SPEAKERS: Mapping[str, str] = {
     "ipython": "tool",
 }
 
-#: Speakers whose messages are calls, which a message of text cannot hold.
+#: Speakers whose messages are calls of tools, not text.
 CALLERS = frozenset({"function_call", "function-call", "tool_call", "tool_calls"})
 
 
 class Unreadable(Exception):
-    """A row that cannot become records; its text is the reason."""
+    """A row cannot become records; the message is the reason."""
 
 
 class MissingField(Exception):
-    """A row lacks a field of its file's format; its text is the field's name."""
+    """A row lacks a field of its file's format; the message is the field's name."""
 
 
 class Reading(NamedTuple):
-    """One record made of a row: its messages, or why there are none."""
+    """One record of a row: its messages, or why it has none."""
 
     messages: list[Message]
     labels: list[str | None] | None = None
-    """The label that each message came with."""
+    """The label of each message in the input."""
     rest: bytes | None = None
     """The row's other fields as one JSON object."""
     problem: str | None = None
     """Why the record is quarantined."""
     drop: str | None = None
-    """Why the record is not wanted."""
+    """Why the record is dropped."""
 
 
 class PlacedReading(NamedTuple):
-    """A reading and the raw record that it came from."""
+    """A reading and the raw record that it comes from."""
 
     raw: RawRecord
     part: int
@@ -87,28 +87,29 @@ class PlacedReading(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How rows of one kind become records: each by itself, or all of a file together."""
+    """How rows of one format become records: each row by itself, or all rows of a file together."""
 
     name: str
     keys: tuple[frozenset[str], ...]
-    """Each set of fields makes a row of this format."""
+    """A row of this format has all fields of at least one of these sets."""
     fits: Callable[[Row], bool]
-    """Whether a row that has such fields is meant: a look at the values, not a check."""
+    """Whether a row with such fields is of this format: a quick look at its values, not a full check."""
     read: Callable[[Row], list[Reading]] | None
-    """At least one reading, or Unreadable or MissingField."""
+    """Makes at least one reading of a row, or raises Unreadable or MissingField."""
     read_file: FileReader | None = None
-    """In place of ``read``, where a record is made of several lines."""
+    """Replaces ``read`` where several lines make a record."""
 
 
 class FileReader(Protocol):
-    """Makes the records of a whole file."""
+    """Reads a whole file."""
 
     def __call__(
         self, rows: Iterable[tuple[RawRecord, Row | str]], misfit: Callable[[Row, str], str]
     ) -> Iterator[PlacedReading]:
-        """Yield all readings in order of lines.
+        """Yield all readings in the order of the lines.
 
-        In place of a row may stand a line's problem; ``misfit`` words that a row lacks a field.
+        A line that holds no row comes as a string with the reason. ``misfit`` gives the reason for a row
+        that lacks a field.
         """
 
 
@@ -116,7 +117,7 @@ def row_of(data: bytes) -> Row | str:
     """The row that ``data`` holds, or the reason why it holds none."""
     try:
         if not data.isascii():
-            # Fields that are carried along are not decoded, hence not checked, by the decoder.
+            # The decoder does not decode, and so does not check, fields that are carried along.
             str(data, "utf-8")
         return _DECODE_ROW(data)
     except UnicodeDecodeError as error:
@@ -130,7 +131,7 @@ def row_of(data: bytes) -> Row | str:
 
 
 def _lone_surrogate(data: bytes) -> str | None:
-    """A reason, if half a surrogate pair is all that is wrong with the JSON in ``data``."""
+    """The reason, if the only fault of the JSON in ``data`` is half a surrogate pair; else None."""
     if b"\\u" not in data:
         return None
     try:
@@ -145,7 +146,7 @@ def _lone_surrogate(data: bytes) -> str | None:
 
 
 def decoded(row: Row, field: str, decode: Callable[[Any], T]) -> T:
-    """The value of ``field``; MissingField or Unreadable where it is missing or of another type."""
+    """The value of ``field``; MissingField where it is missing, Unreadable where it has another type."""
     raw = row.get(field)
     if raw is None:
         raise MissingField(field)
@@ -161,7 +162,7 @@ _DECODE_TEXT = msgspec.json.Decoder(str | None).decode
 
 
 def text_of(row: Row, field: str) -> str | None:
-    """The string in ``field``, None where it is missing or null."""
+    """The string in ``field``; None where it is missing or null."""
     return decoded(row, field, _DECODE_TEXT) if field in row else None
 
 
@@ -172,7 +173,7 @@ def kind_of(row: Row, field: str) -> str:
 
 
 def rest_of(row: Row, used: Collection[str], **added: Raw) -> bytes | None:
-    """The row's other fields, and what is ``added``, as one JSON object on one line; None if none."""
+    """The row's unused fields and the ``added`` ones as one JSON object on one line; None if none."""
     others = {name: value for name, value in row.items() if name not in used}
     if added:
         others |= added
@@ -180,12 +181,12 @@ def rest_of(row: Row, used: Collection[str], **added: Raw) -> bytes | None:
         return None
     rest = _ENCODE(others)
     if b"\n" in rest or b"\r" in rest:
-        # Only whitespace between tokens can hold a line end.
+        # A line end can stand only in whitespace between tokens.
         rest = msgspec.json.format(rest, indent=-1)
     return rest
 
 
-# One object, so that a message without calls is told by identity.
+# One object as the default, so that ``is`` shows whether a message has a call.
 _NO_CALL = Raw(b"null")
 
 
@@ -195,7 +196,7 @@ class _Part(msgspec.Struct, gc=False):
 
 
 class WireMessage(msgspec.Struct, gc=False):
-    """A message as any of the chat formats writes it."""
+    """A message as chat formats write it."""
 
     role: str | None = None
     speaker: str | None = msgspec.field(name="from", default=None)
@@ -215,7 +216,7 @@ def wire_messages(row: Row, field: str) -> list[WireMessage]:
 
 
 def messages_of(wires: Iterable[WireMessage]) -> list[Message]:
-    """The messages as given, speakers by their role; Unreadable where one is no message of text."""
+    """The messages as given, with the role for each speaker; Unreadable where one is not plain text."""
     messages: list[Message] = []
     for wire in wires:
         name = wire.role or wire.speaker
@@ -232,7 +233,7 @@ _EMPTY_CALLS = (b"null", b"[]", b"{}", b'""')
 
 
 def _unusual(wire: WireMessage, name: str | None, content: object, number: int) -> tuple[str, str]:
-    """Role and content of a message that is not simply a known speaker's text."""
+    """Role and content of a message that is not a known speaker's plain text; Unreadable for no text."""
     if not name:
         raise Unreadable(f"missing_field: message {number} has neither 'role' nor 'from'")
     plain_name = name.strip().lower()

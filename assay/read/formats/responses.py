@@ -1,13 +1,13 @@
-"""``responses``: one prompt and several answers to it, a record each, in their order.
+"""``responses``: one prompt and several answers, one record per answer, in their order.
 
 ``prompt`` (or ``instruction``, ``question``, ``query``, ``context``) with a list under ``responses``,
-``completions``, ``generations`` or ``outputs``. An answer is a text, a list of messages, or an object
-that holds one of these under ``response``, ``completion``, ``content``, ``text``, ``output`` or
-``generation``, whose other fields are carried along as ``assay_response``. The system message is as in
+``completions``, ``generations`` or ``outputs``. An answer is a text, a list of messages, or an object that
+holds one of these under ``response``, ``completion``, ``content``, ``text``, ``output`` or ``generation``;
+the object's other fields are carried along as ``assay_response``. The system message is as in
 ``instruction``. A row without answers is dropped.
 
-Policy: the prompt is kept as given: system in the middle, assistant first, the same role twice. Empty
-or null content quarantines the record of that answer alone.
+Policy: the prompt is kept as given, also with a system message in the middle, an assistant first, or the same
+role twice. Empty or null content quarantines only the record of that answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw
 
-from assay.read.formats.prompts import prompt_field, prompt_of, said
+from assay.read.formats.prompts import messages_in, prompt_field, prompt_of
 from assay.read.formats.reading import (
     Format,
     MissingField,
@@ -38,7 +38,7 @@ _ENCODE = msgspec.json.Encoder().encode
 
 
 def read(row: Row) -> list[Reading]:
-    """A reading an answer, or one without messages."""
+    """One reading per answer; for a row without answers, one reading without messages."""
     answered = next((name for name in _LISTS if name in row), None)
     if answered is None:
         raise MissingField("responses")
@@ -57,7 +57,7 @@ def read(row: Row) -> list[Reading]:
                 others = {name: holder[name] for name in holder if name != field and name not in _ROLE_FIELDS}
                 if others:
                     added["assay_response"] = Raw(_ENCODE(others))
-            messages = prompt.messages + said(holder, field, "assistant")
+            messages = prompt.messages + messages_in(holder, field, "assistant")
             readings.append(Reading(messages, None, rest_of(row, used, **added)))
         except Unreadable as error:
             readings.append(Reading([], problem=str(error)))

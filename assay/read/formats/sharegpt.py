@@ -1,11 +1,11 @@
 """``sharegpt``: ``{"conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, …]}``.
 
-Messages may as well have ``role`` and ``content``. A speaker goes by any of the names in
-``reading.SPEAKERS``, in any case; another one quarantines the record, and so does a call of a function.
-A ``system`` field beside the conversation that is not blank becomes the system message in front of it.
+A message may have ``role`` and ``content`` instead. A speaker has one of the names in ``reading.SPEAKERS``,
+in any case. Another name, or a call of a function, quarantines the record. A ``system`` field beside the
+conversation, if not blank, becomes the system message in front of it.
 
-Policy: a system message, also in the middle, an assistant first (common here: long conversations were
-split) and the same role twice are kept as given. Empty or null content is quarantined.
+Policy: messages are kept as given, also with a system message in the middle, an assistant first (common here:
+long conversations were split), or the same role twice. Empty or null content is quarantined.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""``steerlm``: NeMo-Aligner's rows, told from ShareGPT by ``mask``, ``type`` or a turn's ``label``.
+"""``steerlm``: NeMo-Aligner's rows. Unlike ShareGPT's they have ``mask``, ``type``, or a turn's ``label``.
 
 ``{"conversations": [{"value", "from", "label"}], "system", "mask", "type"}``. The speaker that ``mask``
 names is the user. ``system`` becomes a system message unless it is blank or NeMo-Aligner's own fixed
-sentence, which stands in every row. Labels of assistant turns are kept as they are; a null label is as
-none. ``type`` is carried along where it is not ``VALUE_TO_TEXT``.
+sentence, which stands in every row. Labels of assistant turns are kept; a null label counts as none. A
+``type`` other than ``VALUE_TO_TEXT`` is carried along.
 
-Policy: an assistant first and the same role twice are kept as given; so is a turn of the system in the
-middle, which no SteerLM row can be written of again. Empty or null content is quarantined.
+Policy: turns are kept as given, also with an assistant first or the same role twice. A system turn in the
+middle is kept too, though Assay cannot write it as a SteerLM row again. Empty or null content is quarantined.
 """
 
 from __future__ import annotations

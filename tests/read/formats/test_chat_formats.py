@@ -117,7 +117,7 @@ def test_a_conversation_is_read_where_the_row_has_no_answer_of_its_own(
         ([{"input": "q", "output": "a"}], "missing_field: message 1 has neither 'role' nor 'from'"),
     ],
 )
-def test_a_conversation_of_something_else_is_no_format_and_is_told(
+def test_a_conversation_of_something_else_is_no_format_and_is_reported(
     tmp_path: Path, elements: list[object], reason: str
 ) -> None:
     assert recognised_format(row({"conversation": elements})) is None
