@@ -172,9 +172,7 @@ def test_a_killed_run_is_taken_over_when_its_lease_is_up_and_only_what_is_missin
     # What a worker sent before it died may have arrived after they were counted.
     assert 0 < work.turns_scored <= 40 - finished
     assert len(fakes.calls(Path(model.folder))) - before == work.turns_scored
-    assert any(
-        f"pid {child.pid}) was not heard of for {SHORT:.0f} s; going on" in line for line in heard.lines
-    )
+    assert any(f"pid {child.pid}) was silent for {SHORT:.0f} s; taking over" in line for line in heard.lines)
     expected, segments = in_a_folder(tmp_path, model, conversations)
     assert (scored, stored(home, model)) == (expected, segments)
 
@@ -195,7 +193,7 @@ def test_a_run_that_lost_its_lease_ends_resumably_and_harms_nothing(
     other = Home(home.root.parent / "other", home.score_store)
     heard = Heard()
     scored, _ = score(convert(other, conversations), model, other, heard=heard)
-    assert any("was not heard of" in line for line in heard.lines)
+    assert any("was silent for" in line for line in heard.lines)
     assert values(scored, other)["helpfulness"].null_count() == 0
     os.kill(child.pid, signal.SIGCONT)
     assert "the same command goes on from there" in told.get(timeout=60)

@@ -1,7 +1,7 @@
-"""Where a score store's segments are kept: in a folder, or on S3.
+"""The segments of a score store: in a folder, or on S3.
 
-A segment is named by the digest of its bytes and never changed, so that it is whole or not there, and
-whoever reads it can tell.
+A segment is named by the digest of its bytes and never changes. So it is whole or not there, and every
+reader can check it.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ class Segments(Protocol):
     """The segments of one fingerprint."""
 
     place: str
-    """Where they are, as a person would look for them."""
+    """Their folder or address, for messages."""
 
     def holds_any(self) -> bool:
-        """Whether there is a segment, intact or not."""
+        """Whether there is any segment, intact or not."""
 
     def intact(self, progress: Progress | None) -> list[Path]:
-        """Files with every segment that matches its name, ordered by name. A line names each of the others.
+        """The files of all segments that match their names, in the order of the names.
 
-        Without ``progress`` a damaged one is only left out.
+        ``progress`` reports each damaged segment. Without ``progress`` they are only left out.
         """
 
     def hold(self, digests: Iterable[str]) -> bool:
-        """Whether all of these are there and match their names."""
+        """Whether all these segments are there and match their names."""
 
     def keep(self, data: bytes) -> str:
-        """The digest of the data, under which it is a segment from now on."""
+        """Store the data as a segment. Returns its digest, which is its name."""
 
     def planning(self, context: RunContext) -> AbstractContextManager[RunContext]:
-        """Hold the one lock of this fingerprint; a line says where that takes waiting.
+        """Hold the lock of this fingerprint, which one run can have at a time; report if that takes waiting.
 
-        A run that is no longer wanted stops waiting. In the context that is yielded, ``leave_if_unwanted``
-        also raises Resumable where the lock was lost meanwhile.
+        A run that is no longer wanted stops waiting. In the context that this yields, ``leave_if_unwanted``
+        also raises Resumable where another run has taken the lock.
         """
 
 
 def segments_of(home: Home, fingerprint: str) -> Segments:
-    """The segments of that fingerprint, where this home's are kept."""
+    """The segments of that fingerprint, in the folder or bucket that this home uses."""
     if home.score_store is None:
         from assay.score.segments.folder import SegmentFolder
 
@@ -59,7 +59,7 @@ def segments_of(home: Home, fingerprint: str) -> Segments:
 
 
 def check_store(home: Home) -> None:
-    """Raise UserMistake where the score store is on S3 and refuses, StoreFault where nobody answers."""
+    """Check a score store on S3: raise UserMistake where S3 refuses, StoreFault where it does not answer."""
     if home.score_store is None:
         return
     from assay.storage.s3 import Objects

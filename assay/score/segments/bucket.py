@@ -1,8 +1,8 @@
-"""Segments as objects on S3, each written with one PUT under its digest; nothing but S3 need be shared.
+"""Segments as objects on S3. One PUT writes a segment under its digest. Machines share nothing but S3.
 
-What is read is copied to a folder of this machine's first and trusted by its digest alone, so a segment is
-fetched once a machine. An object that does not match its name is left where it is and not looked into: the
-plan that made it puts it there again, whole.
+A segment is copied to a folder of this machine before it is read, and the copy must match the digest. So each
+machine fetches a segment once. An object that does not match its name stays in place and is not read: the
+plan that made it writes it again, whole.
 """
 
 from __future__ import annotations
@@ -32,42 +32,42 @@ class SegmentBucket:
         self._damaged: set[Found] = set()
 
     def holds_any(self) -> bool:
-        """Whether there is a segment, intact or not."""
+        """Whether there is any segment, intact or not."""
         return any(one.name.endswith(_ENDING) for one in self._objects.list())
 
     def intact(self, progress: Progress | None) -> list[Path]:
-        """A copy of every segment that matches its name; a line names each that does not, once."""
+        """A copy of every segment that matches its name. ``progress`` reports each other one, once."""
         found = [one for one in self._objects.list() if one.name.endswith(_ENDING)]
         known = set(self._damaged)
         paths = self._copied(found)
         if progress is not None:
             for one in sorted(self._damaged - known, key=lambda one: one.name):
                 progress.say(
-                    f"score store: segment {self._objects.address}/{one.name} is damaged and not looked "
-                    "into; its turns are scored again. It may be deleted"
+                    f"score store: segment {self._objects.address}/{one.name} is damaged and is not read; "
+                    "its turns are scored again. You may delete it"
                 )
         return paths
 
     def hold(self, digests: Iterable[str]) -> bool:
-        """Whether all of these are there and match their names."""
+        """Whether all these segments are there and match their names."""
         wanted = {f"{digest}{_ENDING}" for digest in digests}
         found = [one for one in self._objects.list() if one.name in wanted]
         return len(found) == len(wanted) == len(self._copied(found))
 
     def keep(self, data: bytes) -> str:
-        """The digest of the data, under which it is a segment from now on. One PUT."""
+        """Store the data as a segment, with one PUT. Returns its digest, which is its name."""
         digest = digest_of_content(data)
         self._objects.put(f"{digest}{_ENDING}", data)
         return digest
 
     @contextmanager
     def planning(self, context: RunContext) -> Iterator[RunContext]:
-        """Hold the one lock of this fingerprint: an object, renewed while this process lives."""
+        """Hold the lock of this fingerprint: an object that this process renews while it lives."""
         with Lease(self._objects, _LOCK).held(context) as holding:
             yield holding
 
     def _copied(self, found: Iterable[Found]) -> list[Path]:
-        """A verified copy of each, but of those that are damaged or gone, ordered by name."""
+        """A verified copy of each segment that is neither damaged nor gone, in the order of the names."""
         if self._copies.exists():
             sweep(self._copies)
         wanted = sorted((one for one in found if one not in self._damaged), key=lambda one: one.name)

@@ -1,6 +1,6 @@
-"""Segments as files of one folder, on a file system that everybody who writes them shares.
+"""Segments as files of one folder. All machines that write them share its file system.
 
-A segment is written to a temporary name and renamed. One that does not match its name any more is set aside.
+A segment is written to a temporary name and renamed. One that no longer matches its name is set aside.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class SegmentFolder:
         self._folder = folder
 
     def holds_any(self) -> bool:
-        """Whether there is a segment, intact or not."""
+        """Whether there is any segment, intact or not."""
         return any(self._folder.glob("*.parquet"))
 
     def intact(self, progress: Progress | None) -> list[Path]:
-        """Every segment that matches its name; with ``progress`` a damaged one is set aside."""
+        """Every segment that matches its name. With ``progress``, set damaged ones aside and report them."""
         found = []
         for path in sorted(self._folder.glob("*.parquet")):
             if digest_of_file(path) == path.stem:
@@ -47,17 +47,17 @@ class SegmentFolder:
             make_private(aside.parent)
             path.replace(aside)
             progress.say(
-                f"score store: segment {path} is damaged; set aside as {aside}, its turns are scored again"
+                f"score store: segment {path} is damaged; moved to {aside}, its turns are scored again"
             )
         return found
 
     def hold(self, digests: Iterable[str]) -> bool:
-        """Whether all of these are there and match their names."""
+        """Whether all these segments are there and match their names."""
         paths = {digest: self._folder / f"{digest}.parquet" for digest in digests}
         return all(path.is_file() and digest_of_file(path) == digest for digest, path in paths.items())
 
     def keep(self, data: bytes) -> str:
-        """The digest of the data, under which it is a segment from now on."""
+        """Store the data as a segment. Returns its digest, which is its name."""
         make_private(self._folder)
         digest = digest_of_content(data)
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
@@ -73,21 +73,20 @@ class SegmentFolder:
 
     @contextmanager
     def planning(self, context: RunContext) -> Iterator[RunContext]:
-        """Hold the one lock of this fingerprint.
+        """Hold the lock of this fingerprint, and remove temporary files that killed writers left.
 
-        It is the kernel's, which goes with its process, however that ends. Temporary files that
-        killed writers left are removed.
+        The kernel holds the lock, and releases it when the process ends, however that happens.
         """
         make_private(self._folder)
         lock = filelock.FileLock(self._folder / ".lock", mode=FILE)
-        told = False
+        reported = False
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=_WAIT_NOTICE_SECONDS)
             except filelock.Timeout:
-                if not told:
+                if not reported:
                     context.say(_WAITING)
-                told = True
+                reported = True
                 context.leave_if_unwanted()
         try:
             for leftover in self._folder.glob(".*.tmp"):

@@ -1,9 +1,9 @@
-"""A lock that is an object on S3: taken on a condition, renewed while its holder lives, else taken over.
+"""A lock as an object on S3. Its holder renews it; another run takes over a lock that nobody renews.
 
-No clocks are compared. Whoever waits watches the object's ETag, which every renewal changes; once it has
-stood still for as long as its holder promised to renew it, it may be replaced, on the condition that it
-still has that ETag. Two can hold it for a moment (a holder that was suspended and does not know yet), so it
-guards against work done twice and not against anything that would do harm.
+No clocks are compared. A waiting run watches the object's ETag, which every renewal changes. If the ETag
+stays the same for as long as the lease lasts, the waiting run replaces the object, on the condition that it
+still has that ETag. Two runs can hold the lock for a moment: a holder that was suspended does not know yet
+that it lost the lock. So the lock only keeps work from being done twice; nothing may depend on it for safety.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from assay.core.errors import Resumable, StoreFault
 from assay.storage.s3 import Objects
 from assay.storage.stage import RunContext
 
-#: A holder that has not renewed its lease for so long is taken to be dead.
+#: A holder that has not renewed its lease for this long counts as dead.
 LEASE_SECONDS = 30.0
 
 _BEATS_A_LEASE = 6
 _LOOKS_A_LEASE = 15
-# Of a lease: a renewal that hangs, in connecting too, leaves the time for another.
+# The share of a lease after which a renewal that hangs is given up, so that there is time for another.
 _PATIENCE = 1 / 4
 
 
@@ -38,7 +38,7 @@ class _Holder(msgspec.Struct, frozen=True):
     token: str
     lease_seconds: float
     beat: int = 0
-    """Makes every renewal another content, and so another ETag."""
+    """Counts the renewals. It changes the content, and so the ETag, with each."""
     released: bool = False
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class _Holder(msgspec.Struct, frozen=True):
 
 
 class Lease:
-    """A lease on the object of that name; for one ``with`` statement."""
+    """A lease on the object of that name, for one ``with`` statement."""
 
     def __init__(self, objects: Objects, name: str) -> None:
         self._objects = objects
@@ -59,9 +59,9 @@ class Lease:
 
     @contextmanager
     def held(self, context: RunContext) -> Iterator[RunContext]:
-        """Yield, with the lease, a context that also ends the run where another run has the lease by now.
+        """Take the lease, and yield a context whose ``leave_if_unwanted`` raises Resumable once it is lost.
 
-        That is Resumable. A run that is no longer wanted stops waiting for the lease.
+        A run that is no longer wanted stops waiting for the lease.
         """
 
         def leave_if_unwanted_or_lost() -> None:
@@ -76,21 +76,21 @@ class Lease:
         finally:
             self._ending.set()
             renewing.join(self._mine.lease_seconds)
-            # What another took is not touched; a lease that cannot be given back runs out.
+            # The condition leaves another run's lease alone. A lease that cannot be given back runs out.
             with suppress(StoreFault):
                 self._renewing.replace(self._name, self._body(released=True), etag=self._etag)
 
     def _check(self) -> None:
         if self._lost_to is not None:
             raise Resumable(
-                f"{self._objects.address}: another run ({self._lost_to}) scores with this model now. It took "
-                f"this one for dead, as it was not heard of for {self._mine.lease_seconds:.0f} s. What is "
-                "scored is stored, and the same command goes on from there"
+                f"{self._objects.address}: another run ({self._lost_to}) scores with this model now, as this "
+                f"one was silent for {self._mine.lease_seconds:.0f} s. What is scored is stored, and the "
+                "same command goes on from there"
             )
 
     def _taken(self, context: RunContext) -> str:
-        """The ETag of the object that says that the lease is ours, once it is."""
-        told = watched = ""
+        """Wait until the lease is ours. Returns the ETag of the object that says so."""
+        reported = watched = ""
         since = time.monotonic()
         while True:
             etag = None
@@ -107,11 +107,11 @@ class Lease:
                     etag = self._objects.replace(self._name, self._body(), etag=content.etag)
                 elif time.monotonic() - since >= holder.lease_seconds:
                     context.say(
-                        f"that run ({holder}) was not heard of for {holder.lease_seconds:.0f} s; going on"
+                        f"that run ({holder}) was silent for {holder.lease_seconds:.0f} s; taking over"
                     )
                     etag = self._objects.replace(self._name, self._body(), etag=content.etag)
-                elif told != holder.token:
-                    told = holder.token
+                elif reported != holder.token:
+                    reported = holder.token
                     context.say(
                         f"another run ({holder}) is scoring with this model; waiting for it to finish, then "
                         "taking its scores"
@@ -125,7 +125,7 @@ class Lease:
         beat = 0
         while self._lost_to is None and not self._ending.wait(self._mine.lease_seconds / _BEATS_A_LEASE):
             beat += 1
-            # Where S3 is away, the next beat tells whether the lease is still ours.
+            # While S3 does not answer, try again: the next beat shows whether the lease is still ours.
             with suppress(StoreFault):
                 self._renew(beat)
 
@@ -136,7 +136,7 @@ class Lease:
             if content is None:
                 etag = self._renewing.create(self._name, self._body(beat=beat))
             elif (holder := _decoded(content.data)).token == self._mine.token:
-                # The answer to a renewal was lost, and botocore sent it again.
+                # The reply to a renewal was lost, and botocore sent the renewal again.
                 etag = content.etag
             else:
                 self._lost_to = str(holder)
@@ -147,7 +147,7 @@ class Lease:
 
 
 def _decoded(data: bytes) -> _Holder:
-    """Who holds it; somebody unknown, where another program wrote the object."""
+    """The holder of the lease; an unknown one where another program wrote the object."""
     try:
         return msgspec.json.decode(data, type=_Holder)
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,1 +1,1 @@
-"""Dask workers: where they run, and how shards reach them."""
+"""Dask workers: starting them, reaching them, handing shards to them."""

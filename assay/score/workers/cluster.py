@@ -1,4 +1,4 @@
-"""Where Dask runs: processes on this machine, its GPUs, or a scheduler's address."""
+"""The Dask cluster of a run: on this machine's cores, on its GPUs, or behind a scheduler's address."""
 
 from __future__ import annotations
 
@@ -21,53 +21,53 @@ from assay.core.text import counted
 from assay.rewards.protocol import EXPECTS_CUDA
 from assay.score.workers.environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
 from assay.score.workers.gpus import (
+    cuda_visible_devices,
+    gpu_cluster,
     gpu_groups,
-    named_as_the_driver_does,
-    one_worker_a_group,
     packages_are_here,
     visible_devices,
 )
 from assay.score.workers.startup import started
-from assay.score.workers.steady_clock import PRELOAD, certificates_of_a_run, keep_from_jumping
+from assay.score.workers.steady_clock import PRELOAD, temporary_certificates, use_steady_clock
 from assay.storage.scratch import own_folder, torch_environment
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
 
 _SETTINGS = {
-    # Deaths of a worker that a shard survives before it is suspected of killing them.
+    # How many deaths of workers a shard may cause before it is suspected of killing them.
     "distributed.scheduler.allowed-failures": 1,
-    # A worker that says nothing for so long (stopped, swapping, unplugged) is given up.
+    # A worker that is silent for this long (stopped, swapping, unplugged) is given up.
     "distributed.scheduler.worker-ttl": "60s",
-    # A worker of a cluster that is started here and is away at 15 s after its last death would be given up
-    # for ever, though its nanny is about to bring it back.
+    # By default, a worker of a cluster started here that is still away 15 s after its death is given up for
+    # ever, though its nanny is about to start it again.
     "distributed.deploy.lost-worker-timeout": "365 days",
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.admin.tick.limit": "60s",
-    # A look at every event loop fifty times a second, at every thread's stack a hundred times, and at memory
-    # ten times: for shards of seconds that is work for nobody.
+    # By default Dask looks at each event loop 50 times a second, at each thread's stack 100 times, and at
+    # memory 10 times. Shards take seconds, so that is wasted work.
     "distributed.admin.tick.interval": "1s",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.monitor-interval": "1s",
     "distributed.admin.system-monitor.interval": "5s",
     "distributed.comm.timeouts.connect": "30s",
-    # A shard that carries its records is larger than a task is thought to be.
+    # A shard that carries its records is larger than Dask expects of a task.
     "distributed.admin.large-graph-warning-threshold": "1GB",
     "distributed.nanny.environ": WORKER_ENVIRONMENT,
 }
 
 _ARRIVAL_SECONDS = 60
 
-#: A worker's process that is not up after so long hangs, however many start at once.
+#: A worker that has not started after this long hangs, however many start at once.
 _START_SECONDS = 300
 
-#: How long a scheduler that runs elsewhere is given to answer.
+#: How long a scheduler that runs elsewhere may take to answer.
 _ANSWER_SECONDS = 5
 
-#: So many workers of a scheduler are asked what they compute on: they are meant to be all of one kind.
-_ASKED_WORKERS = 4
+#: How many of a scheduler's workers are asked whether they have a GPU: all should be of one kind.
+_SAMPLED_WORKERS = 4
 
-#: A worker's process beside its model: Python, torch, and a batch at work (0.6 GB were seen).
+#: What a worker's process takes besides its model: Python, torch, a batch (0.6 GB were measured).
 _PROCESS_BYTES = 1_000_000_000
 
 
@@ -76,19 +76,19 @@ class ClusterOptions:
     """Which workers score."""
 
     workers: int | None = None
-    """Processes on this machine; None: one a CPU core, or one a GPU where there are any."""
+    """Processes on this machine; None: one per GPU, or one per CPU core where there is no GPU."""
     scheduler_address: str | None = None
-    """A running Dask scheduler; then nothing else is looked at: its workers see what they were given."""
+    """A running Dask scheduler. The options below do not change its workers."""
     gpus_per_model: int = 1
-    """GPUs that one worker sees, and spreads its model over."""
+    """How many GPUs one worker sees and spreads its model over."""
     model_bytes: int = 0
-    """What each of them holds of the model, in the machine's memory where there is no GPU."""
+    """What the model takes in the memory of each worker that has no GPU."""
     show_dashboard: Callable[[str], object] | None = None
-    """Is told the address of Dask's dashboard, where there is one."""
+    """Called with the address of Dask's dashboard, if there is one."""
 
 
 def check_options(options: ClusterOptions) -> None:
-    """Raise ``UserMistake`` for what can be told of them before any work, without starting anything."""
+    """Raise ``UserMistake`` for options that cannot work. Starts nothing."""
     if options.scheduler_address:
         _check_address(options.scheduler_address)
     elif options.gpus_per_model > 1 and packages_are_here() and (devices := visible_devices()):
@@ -97,16 +97,15 @@ def check_options(options: ClusterOptions) -> None:
 
 @contextmanager
 def connected(options: ClusterOptions, progress: Progress = SILENT) -> Iterator[Client]:
-    """Yield a client whose workers have arrived; what was started here is stopped at the end.
+    """Yield a client whose workers have connected; at the end stop what was started here.
 
-    Raises ``ClusterFault`` where no worker arrives within a minute, ``UserMistake`` for an address that is
-    none.
+    Raises ``ClusterFault`` where no worker connects within a minute, ``UserMistake`` for an invalid address.
     """
     import dask
     from distributed import Client
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    keep_from_jumping()
+    use_steady_clock()
     with dask.config.set(_SETTINGS):
         if options.scheduler_address:
             _check_address(options.scheduler_address)
@@ -127,11 +126,11 @@ def connected(options: ClusterOptions, progress: Progress = SILENT) -> Iterator[
 
 
 def on_gpus(options: ClusterOptions) -> bool:
-    """Whether those workers compute on GPUs. A scheduler's are asked. Raises what ``connected`` does."""
+    """Whether the workers compute on GPUs; asks a scheduler's workers. Raises what ``connected`` raises."""
     if not options.scheduler_address:
         return bool(visible_devices()) and packages_are_here()
     with connected(dataclasses.replace(options, show_dashboard=None)) as client:
-        some = sorted(client.scheduler_info(n_workers=_ASKED_WORKERS)["workers"])
+        some = sorted(client.scheduler_info(n_workers=_SAMPLED_WORKERS)["workers"])
         return any(client.run(_has_gpu, workers=some, on_error="ignore").values())
 
 
@@ -149,28 +148,28 @@ def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecC
     devices = visible_devices()
     if devices and not packages_are_here():
         progress.say(
-            f"{len(devices)} GPUs are here, but not the packages to use them: scoring on the CPU. "
+            f"{len(devices)} GPUs are here, but the packages for them are missing: scoring on the CPU. "
             "Install them with pip install -e '.[gpu]'"
         )
         devices = []
-    # Certificates that exist for this run alone: loopback is open to every user of the machine, and
-    # Dask's protocol runs what it is sent.
-    security = certificates_of_a_run()
+    # Certificates for this run alone: every user of the machine can reach loopback, and Dask runs any code
+    # that it is sent.
+    security = temporary_certificates()
     if devices:
         groups = gpu_groups(devices, options.gpus_per_model)[: options.workers]
         with (
             own_folder() as folder,
-            dask.config.set(_of_workers(folder)),
-            named_as_the_driver_does(devices),
+            dask.config.set(_worker_settings(folder)),
+            cuda_visible_devices(devices),
             started(
-                lambda: one_worker_a_group(groups, security, torch_environment(folder)), progress=progress
+                lambda: gpu_cluster(groups, security, torch_environment(folder)), progress=progress
             ) as cluster,
         ):
             yield cluster
         return
-    count = options.workers or _as_many_as_fit(options.model_bytes, progress)
+    count = options.workers or _worker_count(options.model_bytes, progress)
 
-    def one_worker_a_core(folder: Path) -> SpecCluster:
+    def cpu_cluster(folder: Path) -> SpecCluster:
         return LocalCluster(
             n_workers=count,
             threads_per_worker=1,
@@ -178,7 +177,7 @@ def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecC
             memory_limit=NO_MEMORY_LIMIT,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            # Without GPUs of their own: several processes would fight for the first one.
+            # Hide GPUs: several processes would fight for the first one.
             env={**WORKER_ENVIRONMENT, **torch_environment(folder), "CUDA_VISIBLE_DEVICES": ""},
             security=security,
             silence_logs=logging.CRITICAL,
@@ -187,16 +186,16 @@ def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecC
 
     with (
         own_folder() as folder,
-        dask.config.set(_of_workers(folder)),
-        # A driver that is broken is no reason not to score on the CPU.
+        dask.config.set(_worker_settings(folder)),
+        # A broken driver of a GPU must not stop scoring on the CPU.
         dask.config.set({"distributed.diagnostics.nvml": False}),
-        started(lambda: one_worker_a_core(folder), progress=progress) as cluster,
+        started(lambda: cpu_cluster(folder), progress=progress) as cluster,
     ):
         yield cluster
 
 
-def _of_workers(folder: Path) -> dict[str, object]:
-    """Dask's settings for workers that are started here: their files go into the folder."""
+def _worker_settings(folder: Path) -> dict[str, object]:
+    """Dask's settings for workers that are started here. Their files go into the folder."""
     import dask
 
     loaded = dask.config.get("distributed.worker.preload", [])
@@ -206,8 +205,8 @@ def _of_workers(folder: Path) -> dict[str, object]:
     }
 
 
-def _as_many_as_fit(model_bytes: int, progress: Progress) -> int:
-    """How many workers this machine's cores get: one each, or fewer where memory holds no more models."""
+def _worker_count(model_bytes: int, progress: Progress) -> int:
+    """How many workers to start: one per core, or fewer where memory holds fewer models."""
     from distributed.system import MEMORY_LIMIT
 
     cores = usable_cores()
@@ -227,7 +226,7 @@ def _show_dashboard(client: Client, options: ClusterOptions) -> None:
 
 
 def _check_address(address: str) -> None:
-    """Raise ``UserMistake`` for a scheduler's address that Dask could not even try."""
+    """Raise ``UserMistake`` for a scheduler's address that Dask cannot connect to with these settings."""
     from distributed.comm.addressing import parse_address
     from distributed.comm.registry import get_backend
     from distributed.security import Security
@@ -244,16 +243,16 @@ def _check_address(address: str) -> None:
         what = f"the certificates cannot be read: {error}" if isinstance(error, OSError) else str(error)
         raise UserMistake(
             f"ASSAY_SCHEDULER_ADDRESS is {address}, which Dask cannot connect to: "
-            f"{' '.join(what.split())}. It is to look like tcp://host:8786, or like tls://host:8786 "
-            "where Dask's own settings (distributed.comm.tls) name the certificates"
+            f"{' '.join(what.split())}. Write tcp://host:8786, or tls://host:8786 with certificates in "
+            "Dask's own settings (distributed.comm.tls)"
         ) from error
 
 
 def _shake_hands(address: str) -> None:
-    """Raise OSError where no scheduler answers there.
+    """Raise OSError where no scheduler answers at the address.
 
-    A client of Dask's waits for ever on one that takes a connection and says nothing: a scheduler that is
-    stopped, or another program.
+    Dask's client waits for ever where something takes the connection and stays silent: a stopped scheduler,
+    or another program.
     """
     from distributed import Security
     from distributed.comm.core import connect
@@ -263,28 +262,27 @@ def _shake_hands(address: str) -> None:
         comm = await connect(address, timeout=_ANSWER_SECONDS, **arguments)
         comm.abort()
 
-    # In a thread of its own: this one may have a loop, as a notebook's has.
+    # In a thread of its own: this thread may run an event loop, as a notebook's does.
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, asyncio.wait_for(shake_hands(), 2 * _ANSWER_SECONDS)).result()
 
 
 def _why_no_scheduler(address: str, error: BaseException) -> str:
-    """What to tell of a scheduler that could not be reached."""
+    """The message for a scheduler that cannot be reached."""
     if isinstance(error, ImportError):
-        return f"the Dask scheduler at {address} has other versions: {' '.join(str(error).split())}"
+        return f"the Dask scheduler at {address} runs other versions: {' '.join(str(error).split())}"
     on_this_machine = "or leave ASSAY_SCHEDULER_ADDRESS empty to score on this machine"
     if not address.startswith("tls://"):
         return (
-            f"no Dask scheduler answers at {address}: start one with `dask scheduler`, use tls:// where it "
-            f"has certificates, {on_this_machine}"
+            f"no Dask scheduler answers at {address}: start one with `dask scheduler`, use tls:// if it has "
+            f"certificates, {on_this_machine}"
         )
     while error.__cause__ is not None:
         error = error.__cause__
     return (
-        f"no Dask scheduler at {address} takes these certificates, or has ones to be believed "
-        f"({' '.join(str(error).split()) or type(error).__name__}): see that it runs and that both sides' "
-        "certificates are of one authority (distributed.comm.tls in Dask's own settings), "
-        f"{on_this_machine}"
+        f"TLS with the Dask scheduler at {address} failed "
+        f"({' '.join(str(error).split()) or type(error).__name__}): check that it runs and that both "
+        f"certificates have one CA (distributed.comm.tls in Dask's own settings), {on_this_machine}"
     )
 
 
@@ -293,5 +291,5 @@ def _await_workers(client: Client, count: int) -> None:
         client.wait_for_workers(count, timeout=_ARRIVAL_SECONDS)
     except TimeoutError as error:
         raise ClusterFault(
-            f"{count} Dask workers were expected and did not arrive within {_ARRIVAL_SECONDS} s"
+            f"{counted(count, 'Dask workers')} did not connect within {_ARRIVAL_SECONDS} s: see their logs"
         ) from error

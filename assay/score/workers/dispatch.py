@@ -1,4 +1,4 @@
-"""Shards over workers: heaviest first, a bounded number in flight, and no row that stops the rest."""
+"""Hand shards to workers: the heaviest first, a bounded number at a time. No row stops the others."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from assay.storage.stage import RunContext
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-#: So many shards a worker are handed out at a time: one to work on, one to go on with.
+#: How many shards a worker has at a time: one in work, one waiting.
 _IN_FLIGHT_PER_WORKER = 2
 
-#: How often the scheduler is asked how many workers there are.
+#: How often the run asks the scheduler how many workers there are.
 _COUNT_SECONDS = 1.0
 
-#: With no worker at all for so long, the run ends instead of waiting for ever.
+#: With no worker at all for this long, the run ends instead of waiting for ever.
 NO_WORKERS_SECONDS = 60.0
 
 
@@ -38,24 +38,23 @@ class _Attempt(NamedTuple):
     alone: bool
 
 
-#: What a worker ends with whose GPU is lost; its nanny then starts another.
+#: The exit code of a worker whose GPU is lost. Its nanny then starts another worker.
 DEVICE_LOST_EXIT = 71
 
 
 class _Unwanted(Exception):
-    """The run that asked for a shard has gone; there is nobody left to read this."""
+    """The run that wants this shard is gone. Nobody reads this message."""
 
 
 def score_or_leave(shard: Shard, model: LocalSpec, home: Home) -> ShardWork:
-    """``score_shard``, in a worker; left between two batches once the run that asked for it has gone.
+    """``score_shard`` in a worker; it stops between two batches once the run is gone.
 
-    Dask cannot interrupt a thread: it only notes that a task under way was given up, by its run or by the
-    scheduler that the run no longer answers. That note is in the worker's own memory, and looking at it costs
-    nothing.
+    Dask cannot interrupt a thread. It only notes in the worker's memory that a running task was cancelled, by
+    the run or by a scheduler that lost the run. Reading that note costs nothing.
 
-    The worker's process ends where its device is lost. An error of CUDA stays with the process, so every
-    later shard would fail here too. The nanny starts a new worker, the scheduler gives the shard out again,
-    and one that does it twice is a suspect.
+    Where the GPU is lost, the worker's process ends: a CUDA error stays with the process, so every later
+    shard would fail too. The nanny starts a new worker, and the scheduler hands out the shard again. A shard
+    that does this twice is a suspect.
     """
     from distributed import get_worker
 
@@ -75,7 +74,7 @@ def score_or_leave(shard: Shard, model: LocalSpec, home: Home) -> ShardWork:
         print(f"worker {os.getpid()}: {error}; it is replaced", file=sys.stderr, flush=True)
         os._exit(DEVICE_LOST_EXIT)
     except StoreFault as error:
-        # Of many workers, one may have no way to S3, or lack its credentials or a package.
+        # Name the worker: one of many may not reach S3, or lack its credentials or a package.
         raise type(error)(f"worker on {socket.gethostname()}: {error}") from None
 
 
@@ -88,10 +87,10 @@ def dispatch(
     done: Callable[[ShardWork | Fatal], None],
     no_workers_seconds: float = NO_WORKERS_SECONDS,
 ) -> None:
-    """Score every shard; ``done`` hears of each as it ends. Raises what a shard raises.
+    """Score every shard. Calls ``done`` with the result of each as it ends. Raises what a shard raises.
 
-    A shard whose workers die is a suspect: the others finish first, then it runs alone, so that no
-    innocent one is blamed; if it kills again it is halved, down to the turn that does it.
+    A shard whose workers die is a suspect. The other shards finish first. Then the suspect runs alone, so
+    that no innocent shard is blamed. If it kills again it is halved, down to the turn that does it.
     """
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
@@ -103,7 +102,7 @@ def dispatch(
     in_flight: dict[str, _Attempt] = {}
     finished: queue.SimpleQueue[str] = queue.SimpleQueue()
     submitted = 0
-    # A scheduler may serve several runs, and to it what has one key is one task.
+    # A scheduler may serve several runs, and it takes equal keys for one task.
     run = secrets.token_hex(4)
     last_seen_workers = time.monotonic()
     worker_count, counted = 0, -math.inf
@@ -120,7 +119,7 @@ def dispatch(
     while waiting or suspects or in_flight:
         context.leave_if_unwanted()
         if time.monotonic() - counted >= _COUNT_SECONDS:
-            # Their number alone: a list of 1,000 costs both sides more than a shard does.
+            # Ask for their number only: a list of 1,000 workers costs both sides more than a shard does.
             worker_count, counted = client.scheduler_info(n_workers=0)["n_workers"], time.monotonic()
         while waiting and len(in_flight) < _IN_FLIGHT_PER_WORKER * max(1, worker_count):
             submit(waiting.popleft())
@@ -143,10 +142,12 @@ def dispatch(
             done(future.result())
         except KilledWorker:
             if not alone:
-                context.say(f"shard {shard.number}: its worker died more than once; it is tried again, alone")
+                context.say(
+                    f"shard {shard.number}: its worker died more than once; trying the shard again, alone"
+                )
                 suspects.append(shard)
             elif shard.members.height > 1:
-                context.say(f"shard {shard.number}: kills its worker; looking for the turn that does it")
+                context.say(f"shard {shard.number}: it kills its worker; looking for the turn that does it")
                 suspects.extendleft(reversed(shard.halves()))
             else:
                 done(Fatal(shard))

@@ -1,11 +1,11 @@
-"""What every Dask worker that a run starts on this machine is given, on CPUs and on GPUs."""
+"""The environment of every Dask worker that a run starts on this machine, on CPUs and on GPUs."""
 
 from __future__ import annotations
 
 import os
 
-#: One computing thread a worker: how a matrix product is split over threads changes its last bits, and
-#: scores must not depend on how many workers there are.
+#: One computing thread per worker: the number of threads changes the last bits of a matrix product, and
+#: scores must not depend on the number of workers.
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -15,9 +15,9 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
-#: Dask would give each worker a part of the machine's memory, kill it near that, and give it no work before.
-#: A model's weights count towards it while they are read, though they are mapped and shared: a worker
-#: would die of loading, or be paused for ever. The system's own limits hold.
+#: By default Dask gives each worker a share of the machine's memory, pauses it near that limit, and kills it
+#: beyond. It counts a model's weights while they are read, though they are mapped and shared: loading would
+#: kill a worker, or pause it for ever. The system's own limits hold.
 NO_MEMORY_LIMIT = None
 
 

@@ -1,4 +1,4 @@
-"""Dask workers on this machine's GPUs: one a GPU, or one a group of GPUs that share a model."""
+"""Dask workers on this machine's GPUs: one per GPU, or one per group of GPUs that share a model."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from assay.score.workers.steady_clock import PRELOAD
 if TYPE_CHECKING:
     from distributed import Security, SpecCluster
 
-#: While one shard is on the GPU, the next is rendered and tokenized.
+#: Two threads: while one shard is on the GPU, the next is rendered and tokenized.
 GPU_WORKER_THREADS = 2
 
-#: A driver that hangs is one that answers nothing.
+#: A driver that takes longer than this to answer hangs.
 _LISTING_SECONDS = 60
 
 _CHOSEN = "CUDA_VISIBLE_DEVICES"
@@ -34,15 +34,15 @@ _LISTED = re.compile(r"^GPU (\d+): .*\(UUID: (GPU-[^)]+)\)", re.MULTILINE)
 
 
 def packages_are_here() -> bool:
-    """Whether what the extra ``gpu`` installs is."""
+    """Whether the packages of the extra ``gpu`` are installed."""
     return importlib.util.find_spec("dask_cuda") is not None
 
 
 def visible_devices() -> list[str]:
-    """NVIDIA GPUs of this machine that may be used, by ``nvidia-smi``'s numbers (or MIG devices' names).
+    """The NVIDIA GPUs that this process may use, by ``nvidia-smi``'s numbers (or MIG devices' names).
 
-    ``CUDA_VISIBLE_DEVICES`` chooses among them, by number, by UUID or by the beginning of one; as CUDA does,
-    what follows a name that is none is not looked at. Raises ``ClusterFault`` where the driver hangs.
+    ``CUDA_VISIBLE_DEVICES`` chooses among them by number, by UUID, or by the beginning of a UUID. As in CUDA,
+    an unknown name ends the list. Raises ``ClusterFault`` where the driver hangs.
     """
     chosen = os.environ.get(_CHOSEN)
     none_chosen = chosen is not None and chosen.split(",")[0].strip() in ("", "-1")
@@ -58,16 +58,16 @@ def visible_devices() -> list[str]:
         )
     except subprocess.TimeoutExpired as error:
         raise ClusterFault(
-            f"`nvidia-smi --list-gpus` has not answered within {_LISTING_SECONDS} s: the driver hangs. "
-            "CUDA_VISIBLE_DEVICES= scores on the CPU without asking it"
+            f"`nvidia-smi --list-gpus` did not answer within {_LISTING_SECONDS} s: the driver hangs. "
+            "Set CUDA_VISIBLE_DEVICES= to score on the CPU without the driver"
         ) from error
     if listed.returncode != 0:
         return []
     by_uuid = {uuid: number for number, uuid in _LISTED.findall(listed.stdout)}
-    return list(by_uuid.values()) if chosen is None else _chosen_of(chosen, by_uuid, listed.stdout)
+    return list(by_uuid.values()) if chosen is None else _chosen_devices(chosen, by_uuid, listed.stdout)
 
 
-def _chosen_of(chosen: str, by_uuid: dict[str, str], listing: str) -> list[str]:
+def _chosen_devices(chosen: str, by_uuid: dict[str, str], listing: str) -> list[str]:
     found: list[str] = []
     for name in map(str.strip, chosen.split(",")):
         if name in by_uuid.values() or (name.startswith("MIG-") and f"UUID: {name})" in listing):
@@ -77,7 +77,7 @@ def _chosen_of(chosen: str, by_uuid: dict[str, str], listing: str) -> list[str]:
             if len(like) != 1:
                 break
             (device,) = like
-        # CUDA takes whole GPUs or parts of them, not both.
+        # CUDA takes whole GPUs or MIG devices, not both.
         if found and device.startswith("MIG-") != found[0].startswith("MIG-"):
             break
         if device not in found:
@@ -86,11 +86,11 @@ def _chosen_of(chosen: str, by_uuid: dict[str, str], listing: str) -> list[str]:
 
 
 @contextmanager
-def named_as_the_driver_does(devices: Sequence[str]) -> Iterator[None]:
-    """Within, this process's ``CUDA_VISIBLE_DEVICES`` is ``devices``.
+def cuda_visible_devices(devices: Sequence[str]) -> Iterator[None]:
+    """Inside this context, ``CUDA_VISIBLE_DEVICES`` names ``devices``.
 
-    Dask's monitor of the scheduler, which lives here, looks its devices up by it, and knows fewer ways to
-    write it than CUDA does.
+    Dask's monitor, which runs in this process with the scheduler, reads the variable. It understands fewer
+    ways to write it than CUDA does.
     """
     before = os.environ.get(_CHOSEN)
     os.environ[_CHOSEN] = ",".join(devices)
@@ -104,42 +104,42 @@ def named_as_the_driver_does(devices: Sequence[str]) -> Iterator[None]:
 
 
 def gpu_groups(devices: Sequence[str], gpus_per_model: int) -> list[tuple[str, ...]]:
-    """Neighbouring devices in groups of that size; what is left over is in none.
+    """Groups of neighbouring devices, each of ``gpus_per_model``. Devices that are left over are in none.
 
-    Neighbours, for a machine numbers its GPUs so that those are best connected. ``UserMistake`` where
-    there are too few for one model.
+    Machines number their GPUs so that neighbours have the fastest connection. ``UserMistake`` where there are
+    too few for one model.
     """
     if len(devices) < gpus_per_model:
         raise UserMistake(
-            f"ASSAY_GPUS_PER_MODEL is {gpus_per_model}, and this machine shows {len(devices)} GPUs"
+            f"ASSAY_GPUS_PER_MODEL is {gpus_per_model}, but this machine shows {len(devices)} GPUs: lower it"
         )
     starts = range(0, len(devices) - gpus_per_model + 1, gpus_per_model)
     return [tuple(devices[start : start + gpus_per_model]) for start in starts]
 
 
-def one_worker_a_group(
+def gpu_cluster(
     groups: Sequence[Sequence[str]], security: Security, environment: Mapping[str, str] = MappingProxyType({})
 ) -> SpecCluster:
-    """A cluster of one worker a group, each seeing its group's GPUs and no other, with this environment too.
+    """A cluster with one worker per group. A worker sees only its group's GPUs, and gets ``environment`` too.
 
-    dask-cuda's, which also pins a worker to the cores beside its GPU, where groups are of one; it has no
-    larger ones.
+    Groups of one GPU use dask-cuda, which also pins a worker to the cores beside its GPU. It cannot build
+    larger groups.
     """
     if all(len(group) == 1 for group in groups):
-        return _of_dask_cuda([device for (device,) in groups], security, environment)
-    return _of_groups(groups, security, environment)
+        return _dask_cuda_cluster([device for (device,) in groups], security, environment)
+    return _grouped_cluster(groups, security, environment)
 
 
-def _of_dask_cuda(devices: Sequence[str], security: Security, more: Mapping[str, str]) -> SpecCluster:
-    """dask-cuda's cluster of a worker a device, each seeing its own device and no other."""
+def _dask_cuda_cluster(devices: Sequence[str], security: Security, more: Mapping[str, str]) -> SpecCluster:
+    """dask-cuda's cluster with one worker per device. A worker sees only its own device."""
     from dask_cuda import LocalCUDACluster
 
     environment = {**gpu_worker_environment(len(devices)), **more}
 
     class Cluster(LocalCUDACluster):  # type: ignore[misc]  # dask-cuda has no types
-        """One whose workers have our environment: what Dask's settings name yields to the shell's.
+        """A cluster whose workers get our environment. In Dask's settings the shell's would override it.
 
-        By itself dask-cuda lets a worker see every device, its own first: for those who exchange data.
+        By default dask-cuda shows a worker every device, its own first, for programs that exchange data.
         """
 
         def new_worker_spec(self) -> dict[Any, Any]:
@@ -164,7 +164,9 @@ def _of_dask_cuda(devices: Sequence[str], security: Security, more: Mapping[str,
     )
 
 
-def _of_groups(groups: Sequence[Sequence[str]], security: Security, more: Mapping[str, str]) -> SpecCluster:
+def _grouped_cluster(
+    groups: Sequence[Sequence[str]], security: Security, more: Mapping[str, str]
+) -> SpecCluster:
     from distributed import Nanny, Scheduler, SpecCluster
 
     common = {"host": "127.0.0.1", "security": security, "protocol": "tls"}
@@ -187,15 +189,15 @@ def _of_groups(groups: Sequence[Sequence[str]], security: Security, more: Mappin
 
 
 def gpu_worker_environment(workers: int) -> dict[str, str]:
-    """What a worker that has a GPU is started with: its share of the cores is there to tokenize."""
+    """The environment of a worker with a GPU. Its share of the cores tokenizes."""
     cores = max(1, usable_cores() // max(1, workers))
     return {
         **WORKER_ENVIRONMENT,
         "TOKENIZERS_PARALLELISM": "true",
         "RAYON_NUM_THREADS": str(cores),
-        # Devices are numbered as nvidia-smi does, also where GPUs of several kinds are in one machine.
+        # Number devices as nvidia-smi does, also in a machine with GPUs of several kinds.
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        # Batches come in hundreds of shapes: segments that can grow do not fall to pieces over them.
+        # Batches have hundreds of shapes. Memory segments that can grow do not fragment.
         "PYTORCH_ALLOC_CONF": "expandable_segments:True",
         EXPECTS_CUDA: "1",
     }

@@ -52,8 +52,8 @@ def let_go() -> None:
 
 def _taken(spec: LocalSpec) -> RewardModel:
     global _users
-    # A model whose reading somebody chose has the fingerprint of one that is read so by itself, but makes no
-    # remark on it.
+    # Two specs can share a fingerprint: one whose reading the user chose, and one that is read so by default.
+    # Only the second makes a remark, so they are two models here.
     key = (spec.fingerprint, spec.read_at, spec.add_bos)
     with _changed:
         _changed.wait_for(lambda: key in _open or not _users)

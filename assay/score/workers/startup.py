@@ -1,7 +1,7 @@
-"""Workers of our own that come up, or a sentence that says why they did not.
+"""Start workers of our own, or say in one sentence why they did not start.
 
-Dask tells of a failed start with a chain of exceptions whose last says least. Why it failed is at the chain's
-other end, or in what its nannies log: they look after a worker's process, and see it die.
+Dask reports a failed start with a chain of exceptions. The last one says the least: the reason is the first
+one, or stands in the log of the nannies, which watch the workers' processes and see them die.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from assay.core.progress import Progress
 
 Started = TypeVar("Started")
 
-#: So often workers are started whose processes end before they are up: what killed them may not come again.
+#: How often to start workers whose processes end while they start. What killed them may not happen again.
 _ATTEMPTS = 2
 
 _NANNY_LOG = "distributed.nanny"
 
-#: What a nanny logs of its worker's process.
+#: What a nanny logs when its worker's process ends.
 _DEATH = re.compile(r"was killed by signal \d+|exited with status \d+")
 
-#: What the kernel does to a process for which there is no memory.
+#: The kernel does this to a process when memory runs out.
 _KILLED = "was killed by signal 9"
 
 _FEWER = "--workers N starts fewer"
@@ -34,29 +34,29 @@ _FEWER = "--workers N starts fewer"
 _REMEDIES = {
     errno.ENOSPC: "make room on that disk",
     errno.EDQUOT: "make room on that disk",
-    errno.EACCES: "see that this user may write there",
-    errno.EROFS: "see that this user may write there",
+    errno.EACCES: "make sure that this user may write there",
+    errno.EROFS: "make sure that this user may write there",
     errno.ENOMEM: f"memory is short: {_FEWER}",
-    errno.EAGAIN: f"this user has as many processes as they may have (`ulimit -u`): {_FEWER}",
+    errno.EAGAIN: f"this user has reached the limit of processes (`ulimit -u`): {_FEWER}",
     errno.EMFILE: f"raise `ulimit -n`; {_FEWER}",
     errno.ENFILE: _FEWER,
 }
 
 
 def started(start: Callable[[], Started], *, progress: Progress) -> Started:
-    """What ``start`` gives, which starts workers; once more where a worker's process died meanwhile.
+    """What ``start``, which starts workers, returns. It runs again where a worker's process died meanwhile.
 
-    Raises ``ClusterFault`` with the reason where they do not come up.
+    Raises ``ClusterFault`` with the reason where the workers do not start.
     """
     for attempt in range(1, _ATTEMPTS + 1):
-        with _heard_of_nannies() as heard:
+        with _nanny_records() as records:
             try:
                 return start()
             except AssayError:
                 raise
             except (RuntimeError, OSError, ValueError, ImportError) as error:
-                first = _first_cause(error, heard)
-                death = _death(heard)
+                first = _first_cause(error, records)
+                death = _death(records)
                 if isinstance(first, RuntimeError) and attempt < _ATTEMPTS:
                     progress.say(
                         f"a worker's process {death} while it started; starting the workers once more"
@@ -67,16 +67,16 @@ def started(start: Callable[[], Started], *, progress: Progress) -> Started:
 
 
 def _why(first: BaseException, death: str) -> str:
-    """What to tell of it, and what to do."""
+    """Why the workers did not start, and what to do."""
     if isinstance(first, RuntimeError):
         remedy = (
-            f"most likely for want of memory: {_FEWER}"
+            f"most likely memory ran out: {_FEWER}"
             if death == _KILLED
-            else "what it printed, if anything, stands above"
+            else "anything that it printed stands above"
         )
         return f"a worker's process {death} while it started, {_ATTEMPTS} times; {remedy}"
     if isinstance(first, TimeoutError):
-        return f"a worker was not up in time: the machine is too busy, or the process hangs; {_FEWER}"
+        return f"a worker did not start in time: the machine is too busy, or the process hangs; {_FEWER}"
     if isinstance(first, OSError) and first.strerror:
         place = f"{first.filename}: " if first.filename is not None else ""
         remedy = _REMEDIES.get(first.errno or 0, "")
@@ -84,37 +84,37 @@ def _why(first: BaseException, death: str) -> str:
     return f"{type(first).__name__}: {' '.join(str(first).split())}"
 
 
-def _first_cause(error: BaseException, heard: list[logging.LogRecord]) -> BaseException:
-    """What the failure began with: at the end of the chain, or logged by a nanny where that is no process."""
+def _first_cause(error: BaseException, records: list[logging.LogRecord]) -> BaseException:
+    """The failure's first cause: the first of the chain, or an OSError that a nanny logged."""
     while error.__cause__ is not None:
         error = error.__cause__
-    logged = [record.exc_info[1] for record in heard if record.exc_info]
+    logged = [record.exc_info[1] for record in records if record.exc_info]
     if not isinstance(error, OSError):
-        # A process that could not be made at all is logged, and fails at another place.
+        # Where a process could not be made at all, the nanny logs why, and the chain has another cause.
         return next((one for one in logged if isinstance(one, OSError)), error)
     return error
 
 
-def _death(heard: list[logging.LogRecord]) -> str:
-    """``was killed by signal 9`` or ``exited with status 1``, of the first process that did."""
-    return next((found[0] for record in heard if (found := _DEATH.search(record.getMessage()))), "ended")
+def _death(records: list[logging.LogRecord]) -> str:
+    """How the first process that ended did so: ``was killed by signal 9`` or ``exited with status 1``."""
+    return next((found[0] for record in records if (found := _DEATH.search(record.getMessage()))), "ended")
 
 
 class _Kept(logging.Handler):
-    """Keeps what is logged."""
+    """Keeps the records that are logged."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
+        """Keep the record."""
         self.records.append(record)
 
 
 @contextmanager
-def _heard_of_nannies() -> Iterator[list[logging.LogRecord]]:
-    """Within, what Dask's nannies log goes into the list, and nowhere else."""
+def _nanny_records() -> Iterator[list[logging.LogRecord]]:
+    """Yield a list that takes all that Dask's nannies log in this context, and keeps it from the console."""
     log, kept = logging.getLogger(_NANNY_LOG), _Kept()
     level, propagate = log.level, log.propagate
     log.addHandler(kept)

@@ -1,8 +1,8 @@
-"""Dask's clock, kept from jumping while a run works, and certificates for which no clock matters.
+"""A clock for Dask that never jumps, and certificates that are valid at any time.
 
-Dask and tornado reckon by the time of day: they sleep until a time, and take a worker for dead that was not
-heard of since one. A clock that is set back by a day, as by a time server, has them sleep for that day, and a
-run hangs; one that is set ahead can have all workers taken for dead at once.
+Dask and tornado use the time of day: they sleep until a time, and count a worker as dead that has been silent
+since a time. If a time server sets the clock back by a day, they sleep for that day and the run hangs. If it
+sets the clock ahead, all workers can count as dead at once.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distributed import Security
 
-#: This module, as Dask is to load it into the workers that it starts.
+#: The name of this module. Dask loads it into the workers that it starts.
 PRELOAD = __name__
 
-_AHEAD = time.time() - time.monotonic()
+_OFFSET = time.time() - time.monotonic()
 
-# Before and after any clock (RFC 5280, 4.1.2.5, for what has no end).
+# From before any clock to after any clock (RFC 5280, 4.1.2.5, names this end for a certificate without one).
 _ALWAYS = (datetime.datetime(1950, 1, 1), datetime.datetime(9999, 12, 31, 23, 59, 59))
 
 
 def now() -> float:
-    """The time of day when this module was imported, and the seconds since then: it never jumps."""
-    return time.monotonic() + _AHEAD
+    """The time of day at import plus the seconds since then: it never jumps."""
+    return time.monotonic() + _OFFSET
 
 
-def keep_from_jumping() -> None:
-    """Have Dask and tornado go by ``now`` in this process. They agree with each other: both or neither."""
+def use_steady_clock() -> None:
+    """Make Dask and tornado use ``now`` in this process. They compare their times, so both must."""
     importlib.import_module("distributed")
     from tornado.ioloop import IOLoop
 
     IOLoop.time = lambda self: now()  # type: ignore[method-assign]
     for name, module in list(sys.modules.items()):
-        # Each has the function by its own name, from ``distributed.metrics`` or from ``time``.
+        # Each module has its own name for the function, from ``distributed.metrics`` or from ``time``.
         if name.startswith("distributed.") and getattr(module, "time", None) is time.time:
             module.time = now  # type: ignore[attr-defined]
 
 
 def dask_setup(worker: Any) -> None:
-    """What Dask calls in a worker that it starts with this module."""
-    keep_from_jumping()
+    """Use the steady clock in a worker. Dask calls this when it loads the module into one."""
+    use_steady_clock()
 
 
-def certificates_of_a_run() -> Security:
-    """TLS for both sides of one run, as ``Security.temporary`` makes it, but valid whatever the clock says.
+def temporary_certificates() -> Security:
+    """TLS for both sides of one run, like ``Security.temporary``, but valid at any time.
 
-    Its certificates begin when they are made: a clock that is set back finds them not valid yet. A key that
-    exists for one run alone needs no dates.
+    The certificates of ``Security.temporary`` are valid from the moment that they are made: when the clock is
+    set back, they are not valid yet. A key for one run needs no dates.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

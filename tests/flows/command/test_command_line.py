@@ -125,7 +125,7 @@ def test_help_and_mistakes_are_answered_before_anything_heavy_is_imported(
     [
         ({"ASSAY_SCHEDULER_ADDRESS": "localhost"}, [], "ASSAY_SCHEDULER_ADDRESS is localhost"),
         ({"ASSAY_SCHEDULER_ADDRESS": "localhost"}, ["--dry-run"], "ASSAY_SCHEDULER_ADDRESS is localhost"),
-        ({"ASSAY_GPUS_PER_MODEL": "4"}, [], "ASSAY_GPUS_PER_MODEL is 4, and this machine shows 2 GPUs"),
+        ({"ASSAY_GPUS_PER_MODEL": "4"}, [], "ASSAY_GPUS_PER_MODEL is 4, but this machine shows 2 GPUs"),
     ],
 )
 def test_workers_that_cannot_be_had_are_a_mistake_found_before_any_work(

@@ -70,7 +70,7 @@ def test_a_copy_that_is_damaged_is_fetched_again_and_nobody_is_bothered(segments
     assert [path.read_bytes() for path in segments.intact(Heard(pytest.fail))] == [b"whole"]
 
 
-def test_a_damaged_object_is_told_once_and_whole_again_when_it_is_kept_again(
+def test_a_damaged_object_is_reported_once_and_whole_again_when_it_is_kept_again(
     segments: Segments, bucket: str, requests: Counter[str]
 ) -> None:
     digest = segments.keep(b"whole")

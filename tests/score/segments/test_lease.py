@@ -1,4 +1,4 @@
-"""One planner at a time: it is told who that is, and a dead one does not hold it for ever."""
+"""One planner at a time: a waiting run reports who that is, and a dead one does not hold it for ever."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def objects(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Objects:
 
 
 class Waiting(threading.Thread):
-    """Somebody who wants the lease too, and keeps it until told otherwise."""
+    """Somebody who wants the lease too, and keeps it until asked to leave."""
 
     def __init__(self, objects: Objects) -> None:
         super().__init__(daemon=True)
@@ -48,7 +48,7 @@ class Waiting(threading.Thread):
             self.may_end.wait(60)
 
 
-def test_who_waits_is_told_for_whom_and_goes_on_when_it_is_given_back(objects: Objects) -> None:
+def test_who_waits_reports_for_whom_and_goes_on_when_it_is_given_back(objects: Objects) -> None:
     with ExitStack() as held:
         holding = held.enter_context(Lease(objects, "lock").held(context(say=pytest.fail)))
         other = Waiting(objects)
@@ -66,7 +66,7 @@ def test_who_waits_is_told_for_whom_and_goes_on_when_it_is_given_back(objects: O
     assert len(other.said) == 1
 
 
-def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_is_told(
+def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_is_reported(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     renew = Lease._renew
@@ -77,7 +77,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_is_told(
         other = Waiting(objects)
         assert other.has_it.wait(30)
         assert time.monotonic() - began >= SHORT
-        assert other.said[-1].endswith(f"was not heard of for {SHORT:.0f} s; going on")
+        assert other.said[-1].endswith(f"was silent for {SHORT:.0f} s; taking over")
         holding.leave_if_unwanted()
         renew(suspended, 9)
         with pytest.raises(Resumable, match=f"another run .*pid {os.getpid()}.* scores with this model now"):
@@ -115,7 +115,7 @@ def test_of_two_who_wait_for_a_dead_run_one_takes_over(objects: Objects) -> None
     other.may_end.set()
     for one in (first, second):
         one.join(30)
-        assert one.said[0] == "that run (host dead, pid 1) was not heard of for 0 s; going on"
+        assert one.said[0] == "that run (host dead, pid 1) was silent for 0 s; taking over"
 
 
 def test_a_takeover_that_s3_does_not_let_through_is_tried_now_and_then_and_may_be_given_up(

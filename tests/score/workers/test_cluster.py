@@ -1,4 +1,4 @@
-"""How many workers there are by default, what is told of those that do not start, and a model's size."""
+"""How many workers there are by default, the message for those that do not start, and a model's size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from assay.score.workers.startup import started
 
 
 @pytest.mark.parametrize(
-    ("free", "model", "workers", "told"),
+    ("free", "model", "workers", "line"),
     [
         (64e9, 0, 8, None),
         (64e9, 7e9, 8, None),
@@ -40,16 +40,16 @@ from assay.score.workers.startup import started
     ],
 )
 def test_there_are_no_more_workers_than_models_fit_into_memory(
-    monkeypatch: pytest.MonkeyPatch, free: float, model: float, workers: int, told: str | None
+    monkeypatch: pytest.MonkeyPatch, free: float, model: float, workers: int, line: str | None
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(cluster, "usable_cores", lambda: 8)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 1 << 50)
     monkeypatch.setattr(cluster.psutil, "virtual_memory", lambda: SimpleNamespace(available=int(free)))
-    assert cluster._as_many_as_fit(int(model), Heard(said.append)) == workers
-    assert len(said) == (told is not None)
-    if told is not None:
-        assert said[0].startswith(told)
+    assert cluster._worker_count(int(model), Heard(said.append)) == workers
+    assert len(said) == (line is not None)
+    if line is not None:
+        assert said[0].startswith(line)
 
 
 @pytest.mark.slow
@@ -97,7 +97,10 @@ def test_workers_of_whom_one_died_while_it_started_are_started_once_more(
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        (DIES, "a worker's process was killed by signal 9 while it started, 2 times; most likely for want"),
+        (
+            DIES,
+            "a worker's process was killed by signal 9 while it started, 2 times; most likely memory ran out",
+        ),
         (LEAVES, "a worker's process exited with status 3 while it started, 2 times"),
         (LACKS, "ModuleNotFoundError: No module named 'a_package_that_nobody_has'"),
     ],
@@ -117,7 +120,7 @@ def test_workers_that_cannot_start_are_one_line_that_says_why(
 
 
 @pytest.mark.slow
-def test_a_process_that_cannot_be_made_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_be_made_is_reported_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
@@ -136,11 +139,11 @@ def test_a_process_that_cannot_be_made_is_told_with_what_to_do(monkeypatch: pyte
         (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), "/tmp/x: No space left on device (make"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files (raise `ulimit -n`"),
         (OSError(errno.EADDRINUSE, "Address already in use"), "Address already in use"),
-        (TimeoutError("Nanny start timed out after 300s."), "a worker was not up in time"),
+        (TimeoutError("Nanny start timed out after 300s."), "a worker did not start in time"),
         (ValueError("Could not start Nanny"), "ValueError: Could not start Nanny"),
     ],
 )
-def test_why_workers_did_not_start_is_told_in_a_line(error: Exception, line: str) -> None:
+def test_why_workers_did_not_start_is_reported_in_a_line(error: Exception, line: str) -> None:
     def start() -> object:
         try:
             raise error
@@ -153,7 +156,7 @@ def test_why_workers_did_not_start_is_told_in_a_line(error: Exception, line: str
     assert said == []
 
 
-def test_a_scheduler_that_takes_a_connection_and_says_nothing_is_told(
+def test_a_scheduler_that_takes_a_connection_and_says_nothing_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cluster, "_ANSWER_SECONDS", 0.5)
@@ -166,7 +169,7 @@ def test_a_scheduler_that_takes_a_connection_and_says_nothing_is_told(
             pass
 
 
-def test_a_models_size_is_told_in_the_precision_that_it_is_computed_in(tmp_path: Path) -> None:
+def test_a_models_size_is_known_in_the_precision_that_it_is_computed_in(tmp_path: Path) -> None:
     folder = tiny.reward_model(tmp_path / "model")
     loaded = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
     values = sum(parameter.numel() for parameter in loaded.parameters())

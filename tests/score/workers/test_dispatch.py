@@ -73,7 +73,7 @@ def converted(home: Home, count: int, mark: str = fakes.SLOW) -> Converted:
 
 
 class Enough(Exception):
-    """The run is told to stop."""
+    """The run gets the order to stop."""
 
 
 def score(
@@ -94,7 +94,7 @@ def segments(home: Home, model: LocalSpec) -> list[Path]:
     return [path for path in (home.scores / model.fingerprint).iterdir() if path.name != ".lock"]
 
 
-@pytest.mark.parametrize("ending", ["told to stop", "killed"])
+@pytest.mark.parametrize("ending", ["asked to stop", "killed"])
 @pytest.mark.faults
 def test_a_worker_that_outlives_its_run_leaves_the_shard_within_a_batch(
     ending: str, home: Home, tmp_path: Path, scheduler: Client
@@ -107,7 +107,7 @@ def test_a_worker_that_outlives_its_run_leaves_the_shard_within_a_batch(
         if computing(scheduler):
             raise Enough
 
-    if ending == "told to stop":
+    if ending == "asked to stop":
         with pytest.raises(Enough):
             score(records, model, home, address, leave_if_unwanted=leave)
     else:
@@ -151,7 +151,7 @@ def test_a_schedulers_workers_are_asked_what_they_compute_on(scheduler: Client) 
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["whole", "behind a shared beginning"])
-def test_a_real_model_asks_before_every_batch_and_writes_nothing_once_told_to_leave(
+def test_a_real_model_asks_before_every_batch_and_writes_nothing_once_asked_to_leave(
     shared: bool, home: Home, tmp_path: Path
 ) -> None:
     spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))

@@ -25,7 +25,7 @@ from assay.rewards.spec import LocalSpec
 from assay.score.workers import cluster, gpus
 from assay.score.workers.cluster import ClusterOptions, connected
 from assay.score.workers.environment import usable_cores
-from assay.score.workers.gpus import gpu_groups, one_worker_a_group, visible_devices
+from assay.score.workers.gpus import gpu_cluster, gpu_groups, visible_devices
 from assay.storage.home import Home
 
 BREAKS = "breaks the device"
@@ -105,12 +105,12 @@ def test_what_no_driver_lists_is_not_there(
     assert visible_devices() == []
 
 
-def test_a_driver_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_hangs_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver(tmp_path, monkeypatch, "exec sleep 60")
     monkeypatch.setattr(gpus, "_LISTING_SECONDS", 0.2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(
-        ClusterFault, match=r"has not answered within .* CUDA_VISIBLE_DEVICES= scores on the CPU"
+        ClusterFault, match=r"did not answer within .* Set CUDA_VISIBLE_DEVICES= to score on the CPU"
     ):
         visible_devices()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -149,7 +149,7 @@ def test_each_worker_of_a_group_sees_its_group_alone(monkeypatch: pytest.MonkeyP
 
     hostile_shell(monkeypatch)
     with (
-        one_worker_a_group([("0", "1"), ("2", "3")], Security.temporary()) as cluster,
+        gpu_cluster([("0", "1"), ("2", "3")], Security.temporary()) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.wait_for_workers(2, timeout=60)
@@ -217,7 +217,7 @@ def test_workers_on_cpus_have_no_limit_that_weights_would_count_towards(
 
 
 @pytest.mark.slow
-def test_gpus_without_the_packages_for_them_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_without_the_packages_for_them_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(cluster, "packages_are_here", lambda: False)
     monkeypatch.setattr(cluster, "visible_devices", lambda: ["0", "1"])
@@ -225,7 +225,7 @@ def test_gpus_without_the_packages_for_them_are_told(monkeypatch: pytest.MonkeyP
         (worker,) = client.run(seen).values()
     assert worker["environment"]["CUDA_VISIBLE_DEVICES"] == ""
     assert said == [
-        "2 GPUs are here, but not the packages to use them: scoring on the CPU. "
+        "2 GPUs are here, but the packages for them are missing: scoring on the CPU. "
         "Install them with pip install -e '.[gpu]'"
     ]
 

@@ -15,7 +15,7 @@ from cryptography import x509
 from places import ROOT
 
 from assay.score.workers import steady_clock
-from assay.score.workers.steady_clock import certificates_of_a_run
+from assay.score.workers.steady_clock import temporary_certificates
 
 # libfaketime cannot do this: with monotonic clocks left alone, time.sleep fails in it.
 SHIM = r"""
@@ -136,14 +136,14 @@ def test_tasks_go_on_and_workers_come_back_whatever_the_clock_does(tmp_path: Pat
 
 
 def test_a_runs_certificates_are_valid_whatever_the_clock_says() -> None:
-    security = certificates_of_a_run()
+    security = temporary_certificates()
     certificate = x509.load_pem_x509_certificate(security.tls_ca_file.encode())
     assert certificate.not_valid_before_utc.year < 1970
     assert certificate.not_valid_after_utc.year == 9999
     assert security.require_encryption
     keys = {getattr(security, f"tls_{side}_key") for side in ("client", "scheduler", "worker")}
     assert len(keys) == 1
-    assert keys != {certificates_of_a_run().tls_client_key}
+    assert keys != {temporary_certificates().tls_client_key}
 
 
 def test_the_clock_is_the_time_of_day_until_that_jumps() -> None:
