@@ -1,1 +1,1 @@
-"""A run's options, and an operator's settings."""
+"""The options of a run, and the settings of an operator."""

@@ -1,10 +1,10 @@
-"""What a run may name that was started from a deployment, by whoever may open Prefect's pages.
+"""The paths and models that a run of a deployment may name: whoever opens Prefect's pages can start one.
 
 Its paths begin with the name of a folder that the operator opened, and stay inside it: ``chats/2026/*.jsonl``
-with ``ASSAY_DATA_ROOTS=chats=/srv/chats``. Its model is one that the operator listed or the catalog knows.
-On the command line, where a user has a user's own rights, paths are paths unless roots are set.
+with ``ASSAY_DATA_ROOTS=chats=/srv/chats``. Its model is one of the operator's lists or of the catalog. On the
+command line, users have their own rights: there a path is a path, unless roots are set.
 
-Whoever can change the folders while a run reads them can do more than a run can, and is not looked for here.
+This does not guard against somebody who changes the folders during a run: who can do that can do more anyway.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ class Places(NamedTuple):
     """Paths and globs."""
     output: str
     within: tuple[str, ...] | None
-    """Real folders, and addresses on S3, that every input file has to lie in; None: anywhere."""
+    """Folders (without links) and addresses on S3. Every input must lie in one of them; None: anywhere."""
 
 
 class GoldenPlaces(NamedTuple):
-    """Where a verification writes golden rows, or reads them."""
+    """The files of golden rows that ``verify`` writes or reads."""
 
     record: str | None
     check: str | None
 
 
 def places(inputs: list[str], output: str, settings: Settings, *, deployed: bool) -> Places:
-    """The inputs and the output, inside the operator's roots where there are any.
+    """The inputs and the output, inside the operator's roots if there are any.
 
-    UserMistake for what leads out of them, and where a deployed run finds none set.
+    UserMistake for a path that leads out of the roots, and for a run of a deployment without roots.
     """
     if deployed:
-        _demand(settings.data_roots, "ASSAY_DATA_ROOTS")
-        _demand(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
+        _require(settings.data_roots, "ASSAY_DATA_ROOTS")
+        _require(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
     within = None
     if settings.data_roots:
         inputs = [_inside(given, settings.data_roots, "input", "ASSAY_DATA_ROOTS") for given in inputs]
@@ -61,16 +61,16 @@ def places(inputs: list[str], output: str, settings: Settings, *, deployed: bool
 def golden_places(
     record: str | None, check: str | None, settings: Settings, *, deployed: bool
 ) -> GoldenPlaces:
-    """The files of golden rows, inside the operator's roots where there are any.
+    """The files of golden rows, inside the operator's roots if there are any.
 
-    They are written where results are, and read from there or from where inputs are: of two folders of one
-    name, from where they are written. UserMistake for what leads out of the roots, and where a deployed run
-    that names a file finds none set.
+    They are written below an output root, and read from an output root or a data root. If two roots have the
+    same name, the output root counts. UserMistake for a path that leads out of the roots, and for a run of a
+    deployment that names a file without roots.
     """
     if deployed and record is not None:
-        _demand(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
+        _require(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
     if deployed and check is not None:
-        _demand({**settings.data_roots, **settings.output_roots}, "ASSAY_DATA_ROOTS")
+        _require({**settings.data_roots, **settings.output_roots}, "ASSAY_DATA_ROOTS")
     readable: dict[str, Path | str] = dict(settings.output_roots)
     for name, root in settings.data_roots.items():
         if isinstance(root, Path):
@@ -80,37 +80,37 @@ def golden_places(
     if check is not None and (settings.data_roots or settings.output_roots):
         if not readable:
             raise UserMistake(
-                f"check {check!r}: golden rows are read from folders of this machine, and not from S3; an "
-                "operator names one, such as ASSAY_OUTPUT_ROOTS=results=/srv/results"
+                f"check {check!r}: golden rows are read from folders of this machine, not from S3; the "
+                "operator must name one, such as ASSAY_OUTPUT_ROOTS=results=/srv/results"
             )
         check = _inside(check, readable, "check", "ASSAY_DATA_ROOTS, ASSAY_OUTPUT_ROOTS")
     return GoldenPlaces(record, check)
 
 
-def _demand(roots: Mapping[str, Path | str], variable: str) -> None:
+def _require(roots: Mapping[str, Path | str], variable: str) -> None:
     if not roots:
         raise UserMistake(
             f"{variable} is not set where this run was started, and a run of a deployment reads and "
-            f"writes in named folders alone; an operator sets it, such as {variable}=chats=/srv/chats"
+            f"writes only in named folders; the operator must set it, such as {variable}=chats=/srv/chats"
         )
 
 
 def _inside(
     given: str, roots: Mapping[str, Path | str], option: str, variable: str, *, below: bool = False
 ) -> str:
-    """The path that ``given`` means; ``below`` refuses the root itself, which others share."""
+    """The path that ``given`` stands for. ``below`` refuses the root itself, because runs share it."""
     parts = PurePosixPath(given).parts
     what = f"{option} {given!r}"
     if "\0" in given:
-        raise UserMistake(f"{what}: holds a NUL, which no path does")
+        raise UserMistake(f"{what}: holds a NUL, which no path may hold")
     if not parts or given.startswith(("/", "~")):
-        raise UserMistake(f"{what}: begins with the name of a folder here: {_choices(roots)} ({variable})")
+        raise UserMistake(f"{what}: a path here begins with {_choices(roots)} ({variable})")
     if ".." in parts:
         raise UserMistake(f"{what}: '..' is not followed here; begin with {_choices(roots)}")
     name, rest = parts[0], parts[1:]
     if name not in roots:
         raise UserMistake(
-            f"{what}: there is no folder of the name {name!r} here{did_you_mean(name, roots)}; "
+            f"{what}: no folder here has the name {name!r}{did_you_mean(name, roots)}; "
             f"there are {_choices(roots)} ({variable})"
         )
     if below and not rest:
@@ -120,7 +120,7 @@ def _inside(
     root = str(roots[name])
     path = os.path.join(glob.escape(root) if glob.has_magic("/".join(rest)) else root, *rest)
     if not contains([os.path.realpath(root)], os.path.realpath(os.path.join(root, *rest))):
-        raise UserMistake(f"{what}: leads out of {name} by a link, which is not followed here")
+        raise UserMistake(f"{what}: a link in it leads out of {name}, which is not allowed")
     return path
 
 
@@ -129,15 +129,15 @@ def _choices(names: Mapping[str, object]) -> str:
 
 
 def model_named(name: str, settings: Settings) -> str:
-    """The name, where it is one that the operator or the catalog gives a model.
+    """The name, if it is in the operator's lists of models or in the catalog.
 
-    UserMistake for any other: a path, an address, a repository that nobody has chosen.
+    UserMistake for any other name: a path, an address, a repository that the operator has not listed.
     """
     known = [*settings.model_folders, *settings.endpoints(), *CATALOG]
     if name not in known:
         raise UserMistake(
             f"model {name[:100]!r}: a run of a deployment takes a model by its name"
-            f"{did_you_mean(name, known)}; an operator names folders in ASSAY_MODEL_FOLDERS and "
+            f"{did_you_mean(name, known)}; the operator names folders in ASSAY_MODEL_FOLDERS, and "
             "services in the file that ASSAY_ENDPOINTS_FILE names"
         )
     return name

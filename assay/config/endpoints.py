@@ -1,4 +1,4 @@
-"""The operator's list of reward services: a YAML file, name by name.
+"""The operator's list of reward services: a YAML file with one entry per name.
 
     nemotron-340b:
       kind: openai
@@ -7,7 +7,7 @@
       attributes: [helpfulness, correctness, coherence, complexity, verbosity]
       key_variable: NVIDIA_API_KEY
 
-No message of this module repeats a value from the file: somebody may have put a key into it.
+No message of this module repeats a value from the file, because somebody may have put a key into it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from assay.storage.regular import read_regular
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: Fields that people write where a key itself would stand.
+#: Names of fields that people use for the key itself.
 _KEYS_THEMSELVES = ("key", "api_key", "apikey", "token", "secret", "password", "authorization", "bearer")
 
 
@@ -49,7 +49,7 @@ def _known_attributes(names: list[str]) -> list[str]:
 
 
 class EndpointSettings(BaseModel):
-    """One endpoint as the file has it."""
+    """One endpoint, as in the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -83,26 +83,26 @@ class EndpointSettings(BaseModel):
         if self.key_variable is not None and self.key_block is not None:
             raise ValueError("key_variable and key_block: state one of them")
         if self.key_variable is not None and not _VARIABLE.fullmatch(self.key_variable):
-            raise ValueError("key_variable: is to be the name of an environment variable, not a key")
+            raise ValueError("key_variable: must be the name of an environment variable, not a key")
         if kind.needs_tokenizer and self.tokenizer is None:
             raise ValueError(f"tokenizer: is needed, because kind {self.kind} takes rendered text")
         if self.max_tokens is not None and self.tokenizer is None:
-            raise ValueError("max_tokens: needs tokenizer to count with; or state max_characters")
+            raise ValueError("max_tokens: needs a tokenizer to count with; or state max_characters")
         if kind.truncates and self.max_tokens is None and self.max_characters is None:
             raise ValueError(
-                f"max_characters: is needed, or tokenizer and max_tokens, because kind {self.kind} cuts what "
-                "is too long without a word"
+                f"max_characters: is needed, or tokenizer and max_tokens, because kind {self.kind} cuts long "
+                "texts and does not report it"
             )
         missing = set(self.attributes) - set(self._outputs())
         if missing:
-            raise ValueError(f"attributes: {', '.join(sorted(missing))} not among outputs")
+            raise ValueError(f"attributes: {', '.join(sorted(missing))} must be among outputs")
         return self
 
     def _outputs(self) -> tuple[str, ...]:
         return tuple(self.outputs or KINDS[self.kind].outputs or self.attributes)
 
     def to_endpoint(self, name: str, folder: Path) -> Endpoint:
-        """The endpoint of that name; ``folder`` is what a relative tokenizer's path starts from."""
+        """The endpoint of that name. A tokenizer's relative path counts from ``folder``."""
         given = self.model_dump()
         given.update(
             name=name,
@@ -127,15 +127,15 @@ def read_endpoints(path: Path) -> dict[str, Endpoint]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserMistake(f"{path}: a list of endpoints by name is expected; see docs/services.md")
+        raise UserMistake(f"{path}: must be a list of endpoints by name; see docs/services.md")
     endpoints: dict[str, Endpoint] = {}
     for name, fields in content.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UserMistake(f"{path}: an endpoint's name is made of letters, digits and . _ / -")
         if not isinstance(fields, dict):
-            raise UserMistake(f"{path}: {name}: kind, url, model and attributes are expected below it")
+            raise UserMistake(f"{path}: {name}: must hold kind, url, model and attributes")
         if not all(isinstance(field, str) for field in fields):
-            raise UserMistake(f"{path}: {name}: a field is named by a word")
+            raise UserMistake(f"{path}: {name}: the name of a field must be a word")
         endpoints[name] = _read(path, name, fields)
     return endpoints
 
@@ -144,7 +144,7 @@ def _read(path: Path, name: str, fields: dict[str, Any]) -> Endpoint:
     for field in fields:
         if field.lower().replace("-", "_") in _KEYS_THEMSELVES:
             raise UserMistake(
-                f"{path}: {name}: a key is named here, never given: put it into an environment variable and "
+                f"{path}: {name}: the file must not hold a key: put it into an environment variable and "
                 "state key_variable, or into a Prefect Secret block and state key_block"
             )
         if field not in EndpointSettings.model_fields:
@@ -158,5 +158,5 @@ def _read(path: Path, name: str, fields: dict[str, Any]) -> Endpoint:
         said = found["msg"].removeprefix("Value error, ")
         if found["type"] == "missing":
             said = "is required"
-    # Outside the handler: the refused value is not to hang on the mistake as its cause.
+    # Raised outside the handler, so that the refused value does not become the mistake's cause.
     raise UserMistake(f"{path}: {name}: {field + ': ' if field else ''}{said[:1].lower()}{said[1:]}")

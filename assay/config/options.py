@@ -1,8 +1,8 @@
-"""What a run may choose.
+"""The options of a run.
 
-``RunOptions`` is the one definition of a run's options: the command line, a ``--config`` file and the form
-in Prefect's UI are made from its fields. What every command may choose of its model is defined once, in
-``ModelChoice`` and ``ScoringChoice``.
+``RunOptions`` defines them once. The command line, a ``--config`` file and the form in Prefect's UI are made
+from its fields. The options for a model, which several commands share, are in ``ModelChoice`` and
+``ScoringChoice``.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from assay.storage.regular import read_regular
 Options = TypeVar("Options", bound=BaseModel)
 
 
-#: No number of an option is larger.
+#: The largest number that an option takes.
 MOST = 10**12
 
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """How an option looks on the command line; part of a field's annotation, in no schema."""
+    """How an option looks on the command line. It is part of a field's annotation, but of no schema."""
 
     group: str
     metavar: str | None = None
@@ -47,18 +47,18 @@ class CommandLine:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """One of the names that a table holds, which is imported when it is asked for and not before."""
+    """Allows the names in a table. ``names`` imports the table only when it is needed."""
 
     names: Callable[[], Sequence[str]]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Refuse every other name, with the nearest one."""
+        """Refuse every other name, and suggest the nearest one."""
         return core_schema.no_info_after_validator_function(self._known, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """The names as an ``enum``, of which Prefect's form makes a list to choose from."""
+        """The names as an ``enum``, which Prefect's form shows as a list to choose from."""
         return {**handler(schema), "enum": list(self.names())}
 
     def _known(self, name: str) -> str:
@@ -99,7 +99,7 @@ def family_names() -> list[str]:
 
 
 def _listed(value: object) -> object:
-    """One value where a list is due, as in ``input: chats.jsonl``, is a list of one."""
+    """A list of one for a single string, as in ``input: chats.jsonl``."""
     return [value] if isinstance(value, str) else value
 
 
@@ -111,20 +111,20 @@ _CHOICE = "what is kept"
 _WORK = "how the run works"
 
 
-def in_this_order(schema: dict[str, Any]) -> None:
-    """Number the fields, which Prefect's form goes by: PostgreSQL gives a schema's keys back by length."""
+def numbered_fields(schema: dict[str, Any]) -> None:
+    """Number the fields. Prefect's form sorts by these numbers, as PostgreSQL returns keys by length."""
     for position, field in enumerate(schema["properties"].values()):
         field["position"] = position
 
 
 def in_form(description: str) -> dict[str, Any]:
-    """What a field of Prefect's form says in place of the command line's help: there, all goes by names."""
+    """A field's description for Prefect's form, where it differs from the command line's help."""
     return {"description": description}
 
 
-#: What a deployment takes for a model.
+#: The description of ``model`` for a deployment.
 MODEL_IN_FORM = "A model by its name in the catalog, or in the operator's lists of folders and of services."
-#: What --model takes, on a machine where paths may be named.
+#: The description of ``--model`` on the command line, where a path may be named.
 MODEL = (
     "A model of the catalog by name, a Hugging Face id (owner/name), the folder of one on this machine, or a "
     "service of the operator's list."
@@ -143,20 +143,20 @@ ModelName = Annotated[
 
 
 class Choice(BaseModel):
-    """Options that somebody chooses. What is unknown is refused."""
+    """Options that a user chooses. An unknown option is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=in_this_order)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=numbered_fields)
 
 
 class ModelChoice(Choice):
-    """Which model, and how it is read: of every command that uses one."""
+    """Which model, and how to read it: for every command that uses one."""
 
     model: ModelName
     revision: Annotated[
         str | None,
         Field(
             title="Revision",
-            description="Branch, tag or commit of a model on the Hub; unless given, its main branch.",
+            description="Branch, tag or commit of a model on the Hub. Default: its main branch.",
         ),
         CommandLine(_MODEL, "COMMIT"),
     ] = None
@@ -164,7 +164,7 @@ class ModelChoice(Choice):
         Dtype | None,
         Field(
             title="Number format",
-            description="What the model computes in; unless given, what its card says, or float32.",
+            description="The numbers that the model computes with. Default: its card's, or else float32.",
         ),
         CommandLine(_MODEL),
     ] = None
@@ -172,8 +172,8 @@ class ModelChoice(Choice):
         Annotated[str, Chosen(family_names)] | None,
         Field(
             title="Family",
-            description="How the model is read where neither the catalog nor its architecture says so: a "
-            "*ForCausalLM whose score is the logit of vocabulary id 0 is of the family first-token-logit.",
+            description="How to read the model, where neither the catalog nor its architecture says it. "
+            "first-token-logit is for a *ForCausalLM whose score is the logit of vocabulary id 0.",
         ),
         CommandLine(_MODEL, "NAME"),
     ] = None
@@ -181,9 +181,9 @@ class ModelChoice(Choice):
         ReadAt | None,
         Field(
             title="Read at",
-            description="Where a *ForSequenceClassification is read whose template ends in its padding "
-            "token: at the last token, or where transformers' own head reads it, before the padding; unless "
-            "given, at the last token, and the run says so.",
+            description="Where to read a *ForSequenceClassification whose template ends in its padding "
+            "token: at the last token, or before the padding, as transformers' own head does. Default: at "
+            "the last token, and the run reports it.",
         ),
         CommandLine(_MODEL),
     ] = None
@@ -191,9 +191,9 @@ class ModelChoice(Choice):
         bool | None,
         Field(
             title="Begin with BOS",
-            description="Begin a conversation with the token that the tokenizer puts before a text, as "
-            "tokenizer(text) does, where the template writes none; unless given, as the model's card does, "
-            "or not, and the run says so.",
+            description="Begin a conversation with the tokenizer's BOS token, as tokenizer(text) does, where "
+            "the template writes none. Default: as the model's card does; without a card, no BOS, and the "
+            "run reports it.",
         ),
         CommandLine(_MODEL),
     ] = None
@@ -202,14 +202,14 @@ class ModelChoice(Choice):
         Listed,
         Field(
             title="Names of the outputs",
-            description="What each output of the model rates, in their order, where its config.json does not "
-            "say.",
+            description="What each output of the model rates, in order, where its config.json does not say "
+            "it.",
         ),
         CommandLine(_MODEL, "NAME"),
     ] = []
 
     def of_the_model(self) -> ModelOptions:
-        """What is chosen of the model. ``UserMistake`` where that is no option's value."""
+        """The choices as the model's options. ``UserMistake`` for a value that no option takes."""
         return ModelOptions(
             dtype=self.dtype,
             revision=self.revision,
@@ -221,15 +221,15 @@ class ModelChoice(Choice):
 
 
 class ScoringChoice(ModelChoice):
-    """What is chosen of a model that scores data: of every command that does more than to look at it."""
+    """Options for a model that scores data: for every command that does so."""
 
     weights: Annotated[
         list[str],
         Listed,
         Field(
             title="Weights",
-            description="Make weighted_reward of the attributes, by weights such as helpfulness=0.65; unless "
-            "given, the published ones, where there are any.",
+            description="Compute weighted_reward from the attributes, with weights such as helpfulness=0.65. "
+            "Default: the published weights, where there are any.",
         ),
         CommandLine(_MODEL, "NAME=NUMBER"),
     ] = []
@@ -237,7 +237,7 @@ class ScoringChoice(ModelChoice):
         int | None,
         Field(
             title="Longest turn",
-            description="Tokens through a turn that the model is shown at most; unless given, its own limit.",
+            description="The most tokens through a turn that the model is shown. Default: its own limit.",
             ge=1,
             le=MOST,
         ),
@@ -247,14 +247,14 @@ class ScoringChoice(ModelChoice):
         OverLength,
         Field(
             title="Over-length turns",
-            description="What becomes of a turn beyond the model's token limit: set aside, or scored "
+            description="What to do with a turn beyond the model's token limit: quarantine it, or score it "
             "without its oldest tokens.",
         ),
         CommandLine(_MODEL),
     ] = "quarantine"
 
     def of_the_model(self) -> ModelOptions:
-        """What is chosen of the model. ``UserMistake`` for weights that are not written as they should be."""
+        """The choices as the model's options. ``UserMistake`` for weights that are not NAME=NUMBER."""
         return replace(
             super().of_the_model(),
             factors=parse_factors(self.weights) if self.weights else None,
@@ -264,7 +264,7 @@ class ScoringChoice(ModelChoice):
 
 
 class _DataChoice(Choice):
-    """What goes in and comes out of a run."""
+    """The inputs and the output of a run."""
 
     input: Annotated[
         list[str],
@@ -286,10 +286,11 @@ class _DataChoice(Choice):
         str,
         Field(
             title="Output folder",
-            description="Folder for the results. It is replaced as a whole, and only by a run that ends.",
+            description="Folder for the results. Only a run that finishes replaces it, and it replaces all "
+            "of it.",
             json_schema_extra=in_form(
-                "Folder for the results, below one that the operator opened, such as results/first. It is "
-                "replaced as a whole, and only by a run that ends."
+                "Folder for the results, below one that the operator opened, such as results/first. Only a "
+                "run that finishes replaces it, and it replaces all of it."
             ),
             min_length=1,
         ),
@@ -299,15 +300,15 @@ class _DataChoice(Choice):
         bool,
         Field(
             title="Release what is new",
-            description="Write a dated release into a folder of its own below the output folder, of the "
-            "input files that no earlier release there holds; with nothing new, write nothing.",
+            description="Write a release of the input files that no earlier release holds, into a dated "
+            "folder below the output folder. With nothing new, write nothing.",
         ),
         CommandLine(_DATA),
     ] = False
     format: Annotated[
         str,
         Chosen(_format_names),
-        Field(title="Input format", description="Format of the inputs; auto looks at their content."),
+        Field(title="Input format", description="Format of the inputs; auto recognises it by their content."),
         CommandLine(_DATA, "NAME"),
     ] = "auto"
     limit: Annotated[
@@ -329,9 +330,9 @@ class _DataChoice(Choice):
     ]
 
 
-# Fields come in the order of the bases from the right: data, then the model, then the rest.
+# Pydantic orders the fields by the bases from right to left: data, then the model, then the rest.
 class RunOptions(ScoringChoice, _DataChoice):
-    """What one run of ``flows.curate`` is asked to do."""
+    """The options of one run of ``flows.curate``."""
 
     model: ModelName = "starter"
     keep: Annotated[
@@ -339,8 +340,8 @@ class RunOptions(ScoringChoice, _DataChoice):
         Listed,
         Field(
             title="Rules",
-            description="Keep a record whose last turn satisfies this, such as 'helpfulness >= 2 and "
-            "toxicity < 1'. Of several rules all must hold.",
+            description="Keep a record whose last turn satisfies this rule, such as 'helpfulness >= 2 and "
+            "toxicity < 1'. If there are several, all must hold.",
         ),
         CommandLine(_CHOICE, "RULE"),
     ] = []
@@ -348,8 +349,8 @@ class RunOptions(ScoringChoice, _DataChoice):
         bool,
         Field(
             title="Compare across prompts",
-            description="Allow a threshold on a scalar reward, although such rewards compare answers to "
-            "one prompt only.",
+            description="Allow a threshold on a scalar reward, although such a reward only compares answers "
+            "to the same prompt.",
         ),
         CommandLine(_CHOICE),
     ] = False
@@ -357,8 +358,8 @@ class RunOptions(ScoringChoice, _DataChoice):
         bool,
         Field(
             title="Strict",
-            description="Stop at the first record that would be quarantined: before scoring "
-            "where it cannot be read, before anything is written where a turn of it could not be scored.",
+            description="Stop at the first record that would be quarantined: before scoring if it cannot be "
+            "read, before anything is written if one of its turns could not be scored.",
         ),
         CommandLine(_CHOICE),
     ] = False
@@ -366,8 +367,8 @@ class RunOptions(ScoringChoice, _DataChoice):
         int | None,
         Field(
             title="Workers",
-            description="Processes that score; unless given, one a GPU, or one a CPU core as far as memory "
-            "holds so many models.",
+            description="Processes that score. Default: one per GPU, or one per CPU core as far as memory "
+            "holds the models.",
             ge=1,
             le=MOST,
         ),
@@ -377,8 +378,8 @@ class RunOptions(ScoringChoice, _DataChoice):
         int | None,
         Field(
             title="Shard size",
-            description="Estimated tokens a score shard holds; unless given, work for 20 s to 2 min, "
-            "estimated from the model's size.",
+            description="Estimated tokens per score shard. Default: work for 20 s to 2 min, estimated from "
+            "the model's size.",
             ge=1,
             le=MOST,
         ),
@@ -388,7 +389,7 @@ class RunOptions(ScoringChoice, _DataChoice):
         Literal["convert", "score"] | None,
         Field(
             title="Stop after",
-            description="End after this stage and write what there is by then; no rules, no exports.",
+            description="End after this stage and write what there is so far: no rules, no exports.",
         ),
         CommandLine(_WORK),
     ] = None
@@ -396,21 +397,21 @@ class RunOptions(ScoringChoice, _DataChoice):
         bool,
         Field(
             title="Dry run",
-            description="Convert, say what would be scored, and write nothing to the output folder.",
+            description="Convert, report what would be scored, and write nothing to the output folder.",
         ),
         CommandLine(_WORK),
     ] = False
 
 
 def option_name(field: str) -> str:
-    """The option of that field as it is typed: ``--shard-tokens``."""
+    """The field's option as it is typed: ``--shard-tokens``."""
     return "--" + field.replace("_", "-")
 
 
 def read_config_file(path: str, kind: type[BaseModel]) -> dict[str, object]:
-    """The options a YAML file gives, by field; UserMistake names the file, and the line where it can.
+    """The options in a YAML file, by field; UserMistake names the file, and the line if it is known.
 
-    Keys are written as the options are, with ``-`` or ``_``.
+    A key is an option's name with ``-`` or ``_``.
     """
     try:
         text = read_regular(path).decode("utf-8")
@@ -426,7 +427,7 @@ def read_config_file(path: str, kind: type[BaseModel]) -> dict[str, object]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise UserMistake(f"{path}: the config file holds no options; write lines such as 'model: starter'")
+        raise UserMistake(f"{path}: the config file has no options; write lines such as 'model: starter'")
     given: dict[str, object] = {}
     for key, value in data.items():
         field = key.replace("-", "_") if isinstance(key, str) else ""
@@ -448,18 +449,18 @@ def options_from(
     filed: Mapping[str, object] | None = None,
     config_file: str | None = None,
 ) -> Options:
-    """The options, where what was ``typed`` overrides what a file gave; UserMistake names the source."""
+    """The options. What was ``typed`` overrides what the file gives; UserMistake names the source."""
     given = {**(filed or {}), **typed}
     for name, value in given.items():
         where = option_name(name) if name in typed else f"{config_file}: {name}"
         for word in value if isinstance(value, list) else [value]:
             if not isinstance(word, str):
                 continue
-            # Bytes of a command line that are no text come as halves of surrogate pairs, as YAML escapes.
+            # Bytes of a command line that are not UTF-8 come as half surrogate pairs, as YAML's escapes can.
             if not word.isascii() and word != word.encode(errors="ignore").decode():
-                raise UserMistake(f"{where} {shown(word)}: is not UTF-8. Rename what it names")
+                raise UserMistake(f"{where} {shown(word)}: is not UTF-8. Rename the file")
             if "\0" in word:
-                raise UserMistake(f"{where} {shown(word)}: holds a NUL, which no name does")
+                raise UserMistake(f"{where} {shown(word)}: holds a NUL, which no name may hold")
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -473,6 +474,6 @@ def options_from(
 
 
 def complaint(message: str) -> str:
-    """Pydantic's sentence as part of ours."""
+    """Pydantic's message, shortened to follow the option's name."""
     message = message.removeprefix("Value error, ").removeprefix("Input ")
     return (message[:1].lower() + message[1:]).replace(", unable to parse string as an integer", "")

@@ -1,4 +1,4 @@
-"""An operator's settings → what the library takes."""
+"""An operator's settings → arguments for the library."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from assay.score.workers.cluster import ClusterOptions
 
 
 def models_of(settings: Settings) -> KnownModels:
-    """The models that the operator names, and how models are loaded.
+    """The models that the operator names, and how to load models.
 
-    A model that is given several GPUs is spread over them, where the operator names no map.
+    A model with several GPUs is spread over them automatically, unless the operator names a map.
     """
     spread = "auto" if settings.gpus_per_model > 1 else None
     return KnownModels(
@@ -27,7 +27,7 @@ def models_of(settings: Settings) -> KnownModels:
 
 
 def cluster_of(settings: Settings, workers: int | None) -> ClusterOptions:
-    """The operator's workers, as many of them as a run asks for."""
+    """The operator's cluster, with as many workers as the run asks for."""
     return ClusterOptions(
         workers=workers,
         scheduler_address=settings.scheduler_address,

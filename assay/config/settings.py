@@ -1,4 +1,4 @@
-"""What only an operator may set: the environment, or a settings file, and never a run."""
+"""Settings that only an operator may make, in the environment or a settings file. No run can change them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _by_name(value: str, *, on_s3: bool) -> dict[str, Path | str]:
         if not equals or not _FOLDER_NAME.fullmatch(name) or not (os.path.isabs(path) or remote):
             meant = "NAME=/FOLDER or NAME=s3://BUCKET/PREFIX" if on_s3 else "NAME=/FOLDER"
             raise ValueError(
-                f"{one!r} is no {meant}; several are written as NAME=/FOLDER{os.pathsep}NAME=/FOLDER"
+                f"{one!r} is not of the form {meant}; write several as NAME=/FOLDER{os.pathsep}NAME=/FOLDER"
             )
         if name in folders:
             raise ValueError(f"names {name} twice")
@@ -74,7 +74,7 @@ def _families_by_name(value: object) -> object:
         name, equals, family = one.partition("=")
         if not equals or family not in family_names():
             raise ValueError(
-                f"{one!r} is no NAME=FAMILY; a family is one of {', '.join(family_names())}"
+                f"{one!r} is not of the form NAME=FAMILY; a family is one of {', '.join(family_names())}"
                 f"{did_you_mean(family, family_names())}"
             )
         if name in families:
@@ -83,64 +83,64 @@ def _families_by_name(value: object) -> object:
     return families
 
 
-def _of_folders(families: dict[str, str], about: ValidationInfo) -> dict[str, str]:
-    """The same, once every name is one of a folder."""
+def _check_folders(families: dict[str, str], about: ValidationInfo) -> dict[str, str]:
+    """The families unchanged; ValueError for a name that is no model folder's."""
     folders = about.data.get("model_folders", {})
     for name in families:
         if name not in folders:
             raise ValueError(
-                f"names {name!r}, and ASSAY_MODEL_FOLDERS names no folder so{did_you_mean(name, folders)}"
+                f"names {name!r}, but ASSAY_MODEL_FOLDERS has no such folder{did_you_mean(name, folders)}"
             )
     return families
 
 
 def _address_on_s3(value: str) -> str:
     if not is_address(value):
-        raise ValueError("is no s3://BUCKET/PREFIX")
+        raise ValueError("is not of the form s3://BUCKET/PREFIX")
     return value
 
 
 NamedFolders = Annotated[dict[str, Path], NoDecode, BeforeValidator(_folders_by_name)]
 NamedPlaces = Annotated[dict[str, Path | str], NoDecode, BeforeValidator(_places_by_name)]
 NamedFamilies = Annotated[
-    dict[str, str], NoDecode, BeforeValidator(_families_by_name), AfterValidator(_of_folders)
+    dict[str, str], NoDecode, BeforeValidator(_families_by_name), AfterValidator(_check_folders)
 ]
 
 
 class Settings(BaseSettings):
-    """What only an operator may set: environment variables, or lines of ``ASSAY_SETTINGS_FILE``."""
+    """An operator's settings: environment variables, or lines of ``ASSAY_SETTINGS_FILE``."""
 
     model_config = SettingsConfigDict(env_prefix="ASSAY_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=_default_home)
-    """``ASSAY_HOME``: scores, plans, artifacts and Prefect's database; they serve every run."""
+    """``ASSAY_HOME``: scores, plans, artifacts and Prefect's database, which all runs share."""
     score_store: Annotated[str, AfterValidator(_address_on_s3)] | None = None
     """``ASSAY_SCORE_STORE``: ``s3://BUCKET/PREFIX``, where scores are kept instead of in ``ASSAY_HOME``."""
     scheduler_address: str | None = None
     """``ASSAY_SCHEDULER_ADDRESS``: a running Dask scheduler, such as ``tls://host:8786``."""
     trust_remote_code: bool = False
-    """``ASSAY_TRUST_REMOTE_CODE``: let a model's repository run its own code, from a commit that is given."""
+    """``ASSAY_TRUST_REMOTE_CODE``: let a model's repository run its own code, from a stated commit."""
     hub_token_variable: str | None = None
     """``ASSAY_HUB_TOKEN_VARIABLE``: the name of the environment variable that holds the Hub's token."""
     gpus_per_model: int = Field(default=1, ge=1)
     """``ASSAY_GPUS_PER_MODEL``: GPUs that one worker sees and spreads its model over."""
     device_map: str | None = None
-    """``ASSAY_DEVICE_MAP``: how it is spread, as transformers takes it; ``auto`` over several GPUs."""
+    """``ASSAY_DEVICE_MAP``: how a model is spread, in transformers' terms; ``auto`` for several GPUs."""
     endpoints_file: Path | None = None
     """``ASSAY_ENDPOINTS_FILE``: a YAML file of reward services that ``--model`` may name."""
     data_roots: NamedPlaces = {}
-    """``ASSAY_DATA_ROOTS``: ``NAME=/FOLDER:…``, all that runs may read; inputs then begin with a name.
+    """``ASSAY_DATA_ROOTS``: ``NAME=/FOLDER:NAME=s3://BUCKET/PREFIX:…``, the only places that runs may read.
 
-    Also ``NAME=s3://BUCKET/PREFIX``.
+    An input then begins with a name.
     """
     output_roots: NamedFolders = {}
-    """``ASSAY_OUTPUT_ROOTS``: ``NAME=/FOLDER:…``, all that runs may write results to."""
+    """``ASSAY_OUTPUT_ROOTS``: ``NAME=/FOLDER:…``, the only folders that runs may write results to."""
     model_folders: NamedFolders = {}
-    """``ASSAY_MODEL_FOLDERS``: ``NAME=/FOLDER:…``, reward models of this machine by a name."""
+    """``ASSAY_MODEL_FOLDERS``: ``NAME=/FOLDER:…``, reward models of this machine by name."""
     model_families: NamedFamilies = {}
-    """``ASSAY_MODEL_FAMILIES``: ``NAME=FAMILY:…``, how those are read whose folders do not say it."""
+    """``ASSAY_MODEL_FAMILIES``: ``NAME=FAMILY:…``, the families of models whose folders do not say it."""
     notification_block: str | None = None
-    """``ASSAY_NOTIFICATION_BLOCK``: a notification block of Prefect, told of deployed runs that fail."""
+    """``ASSAY_NOTIFICATION_BLOCK``: a Prefect notification block to report failed runs of deployments."""
     server_start_seconds: float = Field(default=120.0, gt=0)
     """``ASSAY_SERVER_START_SECONDS``: how long the embedded Prefect server may take to start."""
     server_answer_seconds: float = Field(default=4.0, gt=0)
@@ -148,7 +148,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def read(cls) -> Self:
-        """The settings in force now; UserMistake names the variable that is wrong."""
+        """The present settings; UserMistake names the variable that is wrong."""
         file = os.environ.get("ASSAY_SETTINGS_FILE")
         if file:
             try:
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
         return read_endpoints(self.endpoints_file.expanduser())
 
     def opened_home(self) -> Home:
-        """``ASSAY_HOME``, made private where it is new; UserMistake where it cannot be used."""
+        """``ASSAY_HOME``; a new folder is made private. UserMistake where it cannot be used."""
         try:
             make_private(self.home)
             home = Home(self.home, self.score_store)
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
         for folder in home.folders:
             if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
                 raise UserMistake(
-                    f"ASSAY_HOME: {folder} is another user's, who alone may use it. Set ASSAY_HOME to a "
-                    "folder of your own; to share scores, keep them on S3 (ASSAY_SCORE_STORE)"
+                    f"ASSAY_HOME: {folder} belongs to another user, and only that user may use it. Set "
+                    "ASSAY_HOME to a folder of your own; to share scores, keep them on S3 (ASSAY_SCORE_STORE)"
                 )
         return home

@@ -1,4 +1,4 @@
-"""What a run of ``verify`` may choose: the one definition for its command line, its form and its flow."""
+"""The options of ``verify``: the one definition for its command line, its form and its flow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORK = "what is done"
 
 
 class VerifyOptions(ModelChoice):
-    """What a run of ``flows.verify`` is asked to do."""
+    """The options of one run of ``flows.verify``."""
 
     model: Annotated[
         str,
@@ -29,9 +29,9 @@ class VerifyOptions(ModelChoice):
         str | None,
         Field(
             title="Compare with",
-            description="Of a service: the same model on this machine, whose scores are compared.",
+            description="For a service: the same model on this machine, to compare the scores.",
             json_schema_extra=in_form(
-                "Of a service: the same model on the worker's machine, by name, whose scores are compared."
+                "For a service: the name of the same model on the worker's machine, to compare the scores."
             ),
         ),
         CommandLine(_MODEL, "MODEL"),
@@ -40,7 +40,7 @@ class VerifyOptions(ModelChoice):
         int,
         Field(
             title="Workers",
-            description="Dask workers whose scores are compared: started here, or the operator's.",
+            description="How many Dask workers to compare: started here, or the operator's.",
             ge=1,
         ),
         CommandLine(_WORK, "N"),
@@ -49,8 +49,8 @@ class VerifyOptions(ModelChoice):
         str | None,
         Field(
             title="Record golden rows",
-            description="Do only this: write golden rows to a file, which are conversations, their scores, "
-            "and what made them.",
+            description="Do only this: write golden rows (conversations, their scores, and what made them) "
+            "to a file.",
             json_schema_extra=in_form(
                 "Do only this: write golden rows (conversations, their scores, and what made them) to a file "
                 "below a folder that the operator opened for results, such as results/golden.json."
@@ -63,9 +63,9 @@ class VerifyOptions(ModelChoice):
         str | None,
         Field(
             title="Check golden rows",
-            description="Do only this: compare with golden rows that were recorded before, or elsewhere.",
+            description="Do only this: compare with golden rows that were recorded earlier or elsewhere.",
             json_schema_extra=in_form(
-                "Do only this: compare with golden rows that were recorded before, or elsewhere: a file "
+                "Do only this: compare with golden rows that were recorded earlier or elsewhere, in a file "
                 "below a folder that the operator opened."
             ),
             min_length=1,

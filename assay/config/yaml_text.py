@@ -1,7 +1,7 @@
-"""YAML that a person wrote → plain values; what is wrong with it is one exception with a line.
+"""YAML that a person wrote → plain values. Whatever is wrong with it, it raises one exception with a line.
 
-PyYAML raises whatever the functions raise that it makes values with: ValueError for a month of 13,
-KeyError for ``!!bool maybe``, RecursionError for brackets without end.
+PyYAML lets through what its own functions raise: ValueError for a month of 13, KeyError for ``!!bool maybe``,
+RecursionError for brackets without end.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from typing import Any
 
 import yaml
 
-# What other programs, JSON's readers among them, take for a whole number.
+# The largest whole number that other programs, such as readers of JSON, accept.
 _MOST_BITS = 63
 
 
 class NotYAML(ValueError):
-    """Text that is no YAML. Its message may repeat some of the text."""
+    """The text is not YAML. The message may repeat some of the text."""
 
     def __init__(self, reason: str, line: int | None) -> None:
         self.line = line
-        """Where, from 1; None where that is not known."""
+        """The line, from 1; None where it is not known."""
         super().__init__(reason)
 
 
 class _Loader(yaml.SafeLoader):
     def close(self) -> None:
-        """Let go of the text."""
+        """Release the text."""
         self.dispose()
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """The node's value; a YAMLError with its place where it has none."""
+        """The node's value; a YAMLError with the node's place where the value cannot be made."""
         try:
             value = super().construct_object(node, deep)
             if isinstance(value, int) and value.bit_length() > _MOST_BITS:
@@ -39,12 +39,12 @@ class _Loader(yaml.SafeLoader):
             return value
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             why = f": {error}" if isinstance(error, ValueError) else ""
-            reason = f"no value of the kind {node.tag.rpartition(':')[2]!r}{why}"
+            reason = f"not a valid {node.tag.rpartition(':')[2]!r}{why}"
             raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
 
 
 def parsed_yaml(text: str) -> object:
-    """What the YAML says; ``NotYAML`` where it says nothing that can be read."""
+    """The YAML's content as plain values; ``NotYAML`` where it cannot be read."""
     try:
         with closing(_Loader(text)) as loader:
             return loader.get_single_data()
@@ -63,10 +63,10 @@ class _Shown(reprlib.Repr):
         self.maxlevel = 3
 
     def repr_int(self, x: int, level: int) -> str:
-        """The number in digits, which Python refuses to write of one that is very long."""
+        """The number in digits, or its size: Python refuses to write a very long number."""
         return repr(x) if x.bit_length() <= 256 else f"a number of {x.bit_length():,} bits"
 
 
 def shown(value: object) -> str:
-    """The value as Python writes it, short, whatever it is: aliases can make one that never ends."""
+    """The value as Python writes it, shortened: YAML's aliases can make a value without end."""
     return _Shown().repr(value)

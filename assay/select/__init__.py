@@ -1,1 +1,1 @@
-"""Scores → decisions: rules are parsed, and every record gets a decision."""
+"""Scores → decisions: parse the rules, then decide on every record."""

@@ -10,13 +10,12 @@ The grammar, keywords in any case::
     operand    = NUMBER | ATTRIBUTE
     operator   = "<" | "<=" | ">" | ">=" | "==" | "!="
 
-Of two neighbouring operands one is a number and the other an attribute; ``1 <= helpfulness <= 3`` is
-``1 <= helpfulness and helpfulness <= 3``. A flag is true or false of a conversation by itself. Nothing else
-is evaluated.
+Each operator compares a number with an attribute; ``1 <= helpfulness <= 3`` means ``1 <= helpfulness and
+helpfulness <= 3``. A flag is true or false of a conversation, and stands alone. Nothing else is evaluated.
 
-A score is a float32, so a threshold is rounded to the nearest float32 before it is compared. A score
-that is printed as 0.1 is then ``== 0.1`` and ``<= 0.1``, as it is when numpy or polars compares the
-column, and rounding never turns ``>=`` round: it keeps order.
+A score is a float32, so a threshold is rounded to the nearest float32 before the comparison. Then a score
+that is printed as 0.1 is ``== 0.1`` and ``<= 0.1``, as in numpy and polars. Rounding keeps the order, so no
+comparison is turned round.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from assay.core.schema import REWARD
 from assay.core.text import columns, nearest, printable
 
 MAX_RULE_CHARACTERS = 4096
-#: ``not`` and parentheses inside each other; far below what Python's stack or polars takes.
+#: The deepest nesting of ``not`` and parentheses; Python's stack and polars take far more.
 MAX_DEPTH = 50
 
 Operator = Literal["<", "<=", ">", ">=", "==", "!="]
@@ -91,7 +90,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Something that is true of a conversation or is not."""
+    """A Boolean column: something that is true or false of a conversation."""
 
     name: str
 
@@ -105,7 +104,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """True where its operand is not."""
+    """True where its operand is false."""
 
     operand: Predicate
 
@@ -121,7 +120,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """True where all of its two or more operands are; none of them is a ``Both``."""
+    """True where all operands are true. It has two or more; none is a ``Both``."""
 
     operands: tuple[Predicate, ...]
 
@@ -137,7 +136,7 @@ class Both:
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """True where one of its two or more operands is; none of them is an ``Either``."""
+    """True where an operand is true. It has two or more; none is an ``Either``."""
 
     operands: tuple[Predicate, ...]
 
@@ -154,10 +153,10 @@ Predicate = Comparison | Flag | Not | Both | Either
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule: what it says, and how its user wrote it."""
+    """One rule: its predicate, and the text that the user wrote."""
 
     text: str
-    """As written, runs of white space as one space. Reasons name a rule by it."""
+    """The user's text, with each run of white space as one space. Reasons name the rule by it."""
     predicate: Predicate
 
     @property
@@ -168,18 +167,18 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Rules that must all hold; without any, everything passes."""
+    """Rules that must all hold. Without rules everything passes."""
 
     rules: tuple[Rule, ...] = ()
 
     @property
     def canonical(self) -> tuple[str, ...]:
-        """Each rule in one spelling: equal texts mean equal predicates, and parse to them."""
+        """Each rule in one spelling. Equal spellings mean equal predicates; each parses to its predicate."""
         return tuple(str(rule.predicate) for rule in self.rules)
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """Each rule as it was written."""
+        """Each rule as the user wrote it."""
         return tuple(rule.text for rule in self.rules)
 
 
@@ -190,12 +189,12 @@ def parse_rules(
     flags: Mapping[str, str | None] = MappingProxyType({}),
     allow_cross_prompt: bool = False,
 ) -> Rules:
-    """The rules that ``texts`` say about scores of ``attributes``, and about ``flags``.
+    """The rules in ``texts``, about scores of ``attributes`` and about ``flags``.
 
-    A flag that cannot be told here comes with the reason why.
+    ``flags`` gives None for a flag that may be used, and for any other the reason why it may not.
 
-    UserMistake, with the place in the text and what was expected there, for anything else; also for a
-    threshold on ``reward``, which says nothing across prompts, unless ``allow_cross_prompt``.
+    UserMistake, with the place in the text and what was expected there, for a rule that cannot be parsed.
+    Also for a threshold on ``reward``, which says nothing across prompts, unless ``allow_cross_prompt``.
     """
     return Rules(
         tuple(
@@ -305,7 +304,7 @@ class _Parser:
         token = self._take()
         reason = self._flags[token.text]
         if reason is not None:
-            raise self._mistake(token, reason, found="cannot be told:")
+            raise self._mistake(token, reason, found="not known for this model:")
         if self._peek().kind == "operator":
             raise self._mistake(self._peek(), _ALONE.format(token.text))
         return Flag(token.text)
@@ -323,7 +322,7 @@ class _Parser:
         return _all_of(comparisons)
 
     def _compared(self, left: _Operand, operator: _Token, right: _Operand) -> Comparison:
-        # The tokenizer yields no other operators than the keys of _MIRRORED.
+        # The tokenizer yields only operators that are keys of _MIRRORED.
         mirrored = _MIRRORED[operator.text]
         if left.number is None and right.number is not None:
             return Comparison(left.token.text, _MIRRORED[mirrored], right.number)
@@ -366,9 +365,9 @@ class _Parser:
             raise self._mistake(
                 token,
                 "`reward` compares answers to the same prompt (a Bradley-Terry model was trained on such "
-                "pairs alone); across prompts it says nothing, so a threshold would keep easy prompts, not "
-                "good answers. Rate with an attribute model (helpfulness, correctness, …), which may be "
-                "thresholded, or say --allow-cross-prompt if you know that your prompts are comparable",
+                "pairs alone). Across prompts it says nothing, so a threshold would keep easy prompts, not "
+                "good answers. Rate with an attribute model (helpfulness, correctness, …), whose scores may "
+                "have a threshold, or add --allow-cross-prompt if your prompts are comparable",
                 found="a threshold on",
             )
 
@@ -397,7 +396,7 @@ def _all_of(operands: Sequence[Predicate]) -> Predicate:
 
 
 def _tokens(text: str) -> list[_Token]:
-    """The tokens of a rule, ``end`` last. Every character belongs to one: what is unknown is ``foreign``."""
+    """The tokens of a rule, ``end`` last. A character that is part of no other token is ``foreign``."""
     tokens = []
     for match in _TOKEN.finditer(text):
         kind = str(match.lastgroup)
@@ -416,7 +415,7 @@ def _nearest_float32(value: float) -> float:
 
 
 def _shortest(value: float) -> str:
-    """The fewest digits that parse to this float32; nine always do."""
+    """The shortest decimal that parses to this float32. Nine digits are always enough."""
     for digits in range(1, 9):
         text = f"{value:.{digits}g}"
         if _reads_as(text, value):
@@ -425,7 +424,7 @@ def _shortest(value: float) -> str:
 
 
 def _reads_as(text: str, value: float) -> bool:
-    # 3.402823e+38 is the largest float32; fewer digits can round beyond it.
+    # The largest float32 is 3.402823e+38. Fewer digits can round to a larger number.
     try:
         return _nearest_float32(float(text)) == value
     except OverflowError:
@@ -433,7 +432,7 @@ def _reads_as(text: str, value: float) -> bool:
 
 
 def _pointed_at(text: str, token: _Token) -> str:
-    """Two lines: the rule, or the part of a long one that matters, and carets under the token."""
+    """Two lines: the rule, or a part of a long one around the token, and carets under the token."""
     start = max(0, token.position - _EXCERPT_CHARACTERS // 2)
     if len(text) <= _EXCERPT_CHARACTERS:
         start = 0

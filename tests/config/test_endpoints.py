@@ -77,9 +77,9 @@ def test_without_a_file_there_are_none(tmp_path: Path) -> None:
         ({"attributes": []}, "attributes: list should have at least 1 item"),
         ({"attributes": ["CANARY"]}, "attributes: should be some of"),
         ({"attributes": ["quality", "quality"]}, "holds a name twice"),
-        ({"api_key": "CANARY"}, "a key is named here, never given"),
-        ({"Authorization": "Bearer CANARY"}, "a key is named here, never given"),
-        ({"key_variable": "sk-CANARY"}, "is to be the name of an environment variable, not a key"),
+        ({"api_key": "CANARY"}, "the file must not hold a key"),
+        ({"Authorization": "Bearer CANARY"}, "the file must not hold a key"),
+        ({"key_variable": "sk-CANARY"}, "must be the name of an environment variable, not a key"),
         ({"key_variable": "A", "key_block": "b"}, "state one of them"),
         ({"key_variable": "A", "url": "http://host/v1"}, "travel unencrypted"),
         ({"request_per_minute": 5}, "did you mean 'requests_per_minute'?"),
@@ -88,11 +88,11 @@ def test_without_a_file_there_are_none(tmp_path: Path) -> None:
         ({"kind": "tei"}, "tokenizer: is needed"),
         ({"kind": "sglang"}, "tokenizer: is needed"),
         ({"kind": "nemo-triton"}, "max_characters: is needed"),
-        ({"max_tokens": 100}, "max_tokens: needs tokenizer"),
-        ({"kind": "vllm-classify", "outputs": ["quality"]}, "correctness, helpfulness not among outputs"),
+        ({"max_tokens": 100}, "max_tokens: needs a tokenizer"),
+        ({"kind": "vllm-classify", "outputs": ["quality"]}, "correctness, helpfulness must be among outputs"),
     ],
 )
-def test_a_wrong_endpoint_is_told_by_file_name_and_field_and_never_by_value(
+def test_a_wrong_endpoint_is_reported_by_file_name_and_field_and_never_by_value(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     told = refusal(tmp_path, {"nemotron": GOOD | changes})
@@ -104,8 +104,8 @@ def test_a_wrong_endpoint_is_told_by_file_name_and_field_and_never_by_value(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("- a\n- b\n", "by name is expected"),
-        ("nemotron: CANARY\n", "are expected below it"),
+        ("- a\n- b\n", "must be a list of endpoints by name"),
+        ("nemotron: CANARY\n", "must hold kind, url, model and attributes"),
         ("a b c: {}\n", "an endpoint's name"),
         ("nemotron: {kind: [CANARY\n", "not YAML"),
         ("nemotron: !!python/object/apply:os.system [CANARY]\n", "not YAML"),
@@ -113,7 +113,7 @@ def test_a_wrong_endpoint_is_told_by_file_name_and_field_and_never_by_value(
         pytest.param("nemotron:\n " + "- " * 50_000 + "CANARY", "not YAML", id="50,000 dashes"),
         pytest.param("a: b\nnemotron: {in_flight: 1" + "1" * 5000 + "}", ":2: not YAML", id="5,000 digits"),
         ("nemotron: {revision: !!bool CANARY}", ":1: not YAML"),
-        ("nemotron: {3: CANARY}", "a field is named by a word"),
+        ("nemotron: {3: CANARY}", "the name of a field must be a word"),
     ],
 )
 def test_a_file_that_is_no_list_of_endpoints_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -65,7 +65,7 @@ def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(oper
 def test_a_mistake_in_the_form_ends_the_run_with_a_sentence(operated: Operation) -> None:
     wrong: dict[str, dict[str, object]] = {
         "input '../outside': '..' is not followed here; begin with data/…": {"input": ["../outside"]},
-        "begins with the name of a folder here: results/…": {"output": "/tmp/elsewhere"},
+        "a path here begins with results/…": {"output": "/tmp/elsewhere"},
         "takes a model by its name": {"model": "http://169.254.169.254/"},
     }
     asked: dict[str, object] = {"input": ["data"], "output": "results/wrong"}
@@ -91,7 +91,7 @@ def test_the_command_line_triggers_a_deployment_and_exits_by_its_end(operated: O
     assert operated.manifest("typed")["rows"]["kept"] == 2
     refused = operated.command("--input", "/etc/passwd", *typed, "curate/fake")
     assert refused.returncode == 2
-    assert "begins with the name of a folder here: data/…" in refused.stderr
+    assert "a path here begins with data/…" in refused.stderr
     unknown = operated.command("--input", "data", *typed, "fakee")
     assert unknown.returncode == 2
     assert "has no deployment 'curate/fakee'; did you mean 'curate/fake'?" in unknown.stderr

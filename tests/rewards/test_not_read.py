@@ -139,9 +139,12 @@ def test_an_operator_names_the_family_of_a_folder(
 @pytest.mark.parametrize(
     ("families", "words"),
     [
-        ("nemo=first-token", r"ASSAY_MODEL_FAMILIES .* is no NAME=FAMILY.*did you mean 'first-token-logit'"),
-        ("nemo", "is no NAME=FAMILY"),
-        ("nmo=first-token-logit", r"names no folder so.*did you mean 'nemo'"),
+        (
+            "nemo=first-token",
+            r"ASSAY_MODEL_FAMILIES .* is not of the form NAME=FAMILY.*did you mean 'first-token-logit'",
+        ),
+        ("nemo", "is not of the form NAME=FAMILY"),
+        ("nmo=first-token-logit", r"has no such folder.*did you mean 'nemo'"),
         ("nemo=first-token-logit:nemo=first-token-logit", "names nemo twice"),
     ],
 )
