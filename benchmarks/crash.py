@@ -2,7 +2,7 @@
 
 1,500 ShareGPT conversations are curated on two workers. One run is left alone. Another one's driver is
 killed after its third segment, started again, killed again some segments later, and then run to the end.
-Printed: whether every file of the two exports is the same to the byte (``manifest.json``, which tells of
+Printed: whether every file of the two exports is the same to the byte (``manifest.json``, which reports
 the run, excepted), how many turns of finished segments were scored again, and which processes were left.
 """
 

@@ -1,7 +1,7 @@
 """``python -m deployments.child prefect …``: a Prefect command that ends when its parent does.
 
 Standard input is a pipe that only the parent holds. When it closes, however the parent ended, the command
-and what it started get SIGTERM, so that runs let go of their locks and tell the server; what has not ended
+and what it started get SIGTERM, so that runs release their locks and report to the server; what has not ended
 a few seconds later is killed. (Prefect's worker by itself would wait for its runs to finish.)
 """
 

@@ -99,8 +99,8 @@ def told_to_this_user(login: str, file: Path) -> Iterator[Path]:
     It is not printed: what a terminal shows ends up in logs, and in the sight of others.
     """
     file.unlink(missing_ok=True)
-    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as told:
-        told.write(f"{login}\n")
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(f"{login}\n")
     try:
         yield file
     finally:
@@ -160,7 +160,7 @@ def stop(worker: subprocess.Popen[bytes]) -> None:
 
 
 def say(line: str) -> None:
-    """Tell whoever started this."""
+    """Print a line for whoever started this."""
     print(line, file=sys.stderr, flush=True)
 
 

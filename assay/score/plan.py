@@ -120,7 +120,7 @@ def in_shards(turns: pl.DataFrame, beginnings: pl.Series | None = None, *, shard
     """The turns with their shard, each closed once it holds ``shard_tokens``, estimated.
 
     A shard may go on from one piece into the next, or ten thousand small files would be as many shards.
-    ``beginnings`` (one a record) tell which records begin alike; None where that is not to be looked at.
+    ``beginnings`` (one per record) are equal where records begin alike; None ignores how they begin.
     """
     records = turns.group_by("piece", "row", maintain_order=True).agg(pl.col("record_tokens").first())
     tokens = records["record_tokens"].to_list()

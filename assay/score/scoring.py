@@ -62,7 +62,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class ScoringWork:
-    """What this run did for its scores, and what is to be told of them. In no cache."""
+    """What this run did for its scores, and what a person should know of them. Never cached."""
 
     turns_scored: int = 0
     """Distinct turns that the model rated in this run."""

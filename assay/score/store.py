@@ -120,7 +120,7 @@ def nameless_scores(model: ModelSpec, home: Home) -> str | None:
     if own.holds_any() or not kept.holds_any():
         return None
     return (
-        f"{kept.place} holds scores from before endpoints of this kind were told apart by name, and they are "
+        f"{kept.place} holds scores from before endpoints of this kind had scores of their own, and they are "
         f"not used. If {model.name} alone gave them, move that folder to {own.place}, and nothing is rated "
         "twice"
     )

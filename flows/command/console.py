@@ -118,7 +118,7 @@ class Console:
             self.say(f"{self._name}: {self._about()}")
 
     def _about(self) -> str:
-        """How far it is; the tokens a second where tokens are told; what is asked of a service, and paid."""
+        """How far it is; tokens a second where they are counted; a service's requests and their cost."""
         parts = [_amount(self._done, self._unit, self._total)]
         seconds = time.monotonic() - self._began
         if seconds <= 0:

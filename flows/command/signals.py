@@ -1,6 +1,6 @@
 """Ctrl-C and SIGTERM: how a run is stopped, and by when it has stopped.
 
-The first signal unwinds the run, so that locks are let go, workers ended and Prefect told. Python calls a
+The first signal unwinds the run, which releases locks, ends workers and reports to Prefect. Python calls a
 signal's handler between two bytecodes of the main thread only, which may be inside a long call of polars;
 so a thread hears of the signal too, through the wake-up pipe that the interpreter writes at once, and ends
 the process where unwinding takes too long or a second Ctrl-C says that it does.
@@ -32,13 +32,13 @@ _UNWIND_SECONDS = 8.0
 def stopping_on_signals() -> Iterator[None]:
     """Within, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143), and both are final."""
     _terminated.clear()
-    heard, told = os.pipe()
-    os.set_blocking(told, False)
+    heard, sent = os.pipe()
+    os.set_blocking(sent, False)
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate),
     }
-    wakeup_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    wakeup_before = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(heard,), daemon=True, name="signals")
     watch.start()
     try:
@@ -47,7 +47,7 @@ def stopping_on_signals() -> Iterator[None]:
         signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():
             signal.signal(number, handler)
-        os.close(told)
+        os.close(sent)
         watch.join()
         os.close(heard)
 

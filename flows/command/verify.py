@@ -59,10 +59,10 @@ def command(arguments: Sequence[str], program: str = "assay verify") -> int:
                 if options.deployment is not None:
                     return _carried_out_there(options, options.deployment, settings, console)
                 checks = checked(options, settings, console)
-                told = verdict(checks)
+                said = verdict(checks)
                 console.show(
-                    Group(checks_table(options.model, checks), *([Text(told)] if told else [])),
-                    checks_text(checks) + (f"{told}\n" if told else ""),
+                    Group(checks_table(options.model, checks), *([Text(said)] if said else [])),
+                    checks_text(checks) + (f"{said}\n" if said else ""),
                 )
         except AssayError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)

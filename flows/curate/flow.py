@@ -23,7 +23,7 @@ from assay.read.convert import CONVERT, ToConvert
 from assay.read.inventory import INGEST, Inputs
 from assay.read.releases import new_only, released
 from assay.report.dry_run import preview_table
-from assay.report.summary import run_manifest, shortfalls_told, summary_table, summary_text
+from assay.report.summary import lines_on_shortfalls, run_manifest, summary_table, summary_text
 from assay.score.scoring import ScoringWork, ToScore, former_remarks, preview
 from assay.score.store import nameless_scores
 from assay.select.decide import DECIDE, ToDecide, refuse_quarantine
@@ -197,7 +197,7 @@ def _converted(options: RunOptions, prepared: Prepared, console: Console, contex
         finished = run_stage(CONVERT, ToConvert(inventory, options.limit, options.strict), context)
         stage.cached = finished.cached
         stage.note = _counted(finished.manifest.counts, "ok")
-    for line in shortfalls_told(finished.manifest.shortfalls):
+    for line in lines_on_shortfalls(finished.manifest.shortfalls):
         console.say(f"warning: {line}, and this run exits with 1")
     return finished.manifest
 

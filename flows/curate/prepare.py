@@ -99,7 +99,7 @@ def _check_stop(options: RunOptions) -> None:
 
 
 def _check_inputs(inputs: list[str]) -> None:
-    """What can be told without reading a file; the ingest stage looks again, and into the files."""
+    """Refuse what is wrong with an input's name. The ingest stage checks again, and reads the files."""
     for given in inputs:
         if not given:
             raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")

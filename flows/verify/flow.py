@@ -67,13 +67,13 @@ def _end_of(checks: list[Check]) -> State[Any]:
     """The state that says what the checks came to, naming those that failed."""
     failed = [check for check in checks if check.passed is False]
     if failed:
-        told = "; ".join(
+        named = "; ".join(
             f"{check.name}: {check.measured}" + (f" (allowed: {check.allowed})" if check.allowed else "")
             for check in failed
         )
         return Failed(
             name=UNVERIFIED,
-            message=printable(f"{len(failed)} of {counted(len(checks), 'checks')} failed: {told}"),
+            message=printable(f"{len(failed)} of {counted(len(checks), 'checks')} failed: {named}"),
         )
     passed = sum(check.passed is True for check in checks)
     if passed:
