@@ -37,8 +37,12 @@ def set_aside(database: Path) -> Path:
     """Where the database is now, with what SQLite keeps beside it."""
     day = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
     aside = database.with_name(f"{database.name}.damaged-{day}")
-    for ending in ("", *_BESIDE):
-        part = database.with_name(database.name + ending)
+    for part in parts_of(database):
         if part.exists():
-            part.rename(aside.with_name(aside.name + ending))
+            part.rename(aside.with_name(aside.name + part.name.removeprefix(database.name)))
     return aside
+
+
+def parts_of(database: Path) -> list[Path]:
+    """The database's files: itself, and what SQLite may keep beside it."""
+    return [database.with_name(database.name + ending) for ending in ("", *_BESIDE)]
