@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import httpx
+from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 
 @contextmanager
@@ -17,8 +17,18 @@ def where_reachable() -> Iterator[None]:
     Prefect's client retries once, a few seconds. By itself it would retry for a minute, each time, and then
     fail a stage whose work is done.
     """
-    with (
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
-        suppress(httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound),
-    ):
+    with retrying(1), suppress(httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound):
+        yield
+
+
+@contextmanager
+def retrying(times: int) -> Iterator[None]:
+    """Within, Prefect's clients send a request that failed so many times again.
+
+    Prefect's ``temporary_settings`` would read all settings anew, which takes longer than a request.
+    """
+    context = get_settings_context()
+    client = context.settings.client.model_copy(update={"max_retries": times})
+    settings = context.settings.model_copy(update={"client": client})
+    with SettingsContext(profile=context.profile, settings=settings):
         yield

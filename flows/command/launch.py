@@ -6,11 +6,12 @@ Exit codes: 0 finished; 1 a fault, an input cut short or damaged, or no record o
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 
@@ -30,7 +31,7 @@ from flows.command.signals import (
     stopping_on_signals,
     was_terminated,
 )
-from flows.server.connection import Connection, deliver_reports, prefect_server
+from flows.server.connection import Connection, connected, deliver_reports, server_of_the_run
 
 Options = TypeVar("Options", bound=BaseModel)
 
@@ -76,14 +77,15 @@ class Command(Generic[Options]):
 
 def main(command: Command[Any], arguments: Sequence[str], *, program: str) -> NoReturn:
     """Carry out the command, and end the process with its exit code."""
-    lost: list[Connection] = []
-    code = launch(command, arguments, program=program, on_server_lost=lost.append)
-    if lost:
-        # Prefect would try for minutes, at exit, to send what its server cannot take.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    ended: list[Connection] = []
+    code = launch(command, arguments, program=program, on_reported=ended.append)
+    if not ended:
+        sys.exit(code)
+    # Python would take half a second to take itself apart, and Prefect minutes to reach a lost server.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def launch(
@@ -91,9 +93,13 @@ def launch(
     arguments: Sequence[str],
     *,
     program: str = "assay",
-    on_server_lost: Callable[[Connection], object] = lambda lost: None,
+    on_reported: Callable[[Connection], object] = lambda connection: None,
 ) -> int:
-    """The exit code of the command. Whatever ends it, no process is left."""
+    """The exit code of the command. Whatever ends it, no process is left.
+
+    ``on_reported`` is called where this process has nothing more to send to its server: all is there, or the
+    server is lost.
+    """
     with stopping_on_signals(), private():
         try:
             options = parse(
@@ -107,9 +113,10 @@ def launch(
             if elsewhere := command.elsewhere(options):
                 from flows.server.remote_runs import run_there
 
+                _collect_garbage()
                 return run_there(*elsewhere, settings, Console().say)
             command.check(options, settings)
-            return _run(command, options, settings, on_server_lost)
+            return _run(command, options, settings, on_reported)
         except AssayError as error:
             _complain(f"error: {error}")
             return error.exit_code
@@ -134,12 +141,14 @@ def _run(
     command: Command[Options],
     options: Options,
     settings: Settings,
-    on_server_lost: Callable[[Connection], object],
+    on_reported: Callable[[Connection], object],
 ) -> int:
     with opened(Console()) as console, ExitStack() as stack:
+        embedded = stack.enter_context(server_of_the_run(settings.opened_home()))
         with console.waiting("connecting to a Prefect server"):
-            connection = stack.enter_context(prefect_server(settings.opened_home(), settings, console.say))
+            # While the server starts.
             flow = command.flow()
+            connection = stack.enter_context(connected(embedded, settings, console.say))
         import httpx
         from prefect.exceptions import PrefectException
 
@@ -149,13 +158,14 @@ def _run(
         for noisy in ("distributed", "asyncio", "prefect.events", "httpx"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         patience = _REPORT_SECONDS
+        _collect_garbage()
         try:
             outcome = flow(options)
         except (KeyboardInterrupt, SystemExit):
             patience = _REPORT_SECONDS_WHEN_STOPPED
             raise
         except (httpx.HTTPError, PrefectException) as error:
-            on_server_lost(connection)
+            on_reported(connection)
             if console.outcome is None:
                 raise _what_ended_the_run(connection, error) from error
             console.say(
@@ -167,7 +177,14 @@ def _run(
             console.close()
             if connection.embedded and console.flow_run_id is not None:
                 deliver_reports(console.flow_run_id, patience)
+                on_reported(connection)
         return 0 if outcome.complete and outcome.unusable is None else AssayError.exit_code
+
+
+def _collect_garbage() -> None:
+    """Look for garbage from now on, though not in what was imported so far, which stays."""
+    gc.freeze()
+    gc.enable()
 
 
 def _what_ended_the_run(connection: Connection, error: BaseException) -> AssayError:

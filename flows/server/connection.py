@@ -6,17 +6,25 @@ Prefect's settings are changed for this process and for as long as the run lasts
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar
 from uuid import UUID
 
 from assay.config.settings import Settings
 from assay.core.errors import ServerFault, UserMistake
 from assay.storage.home import Home
 from flows.server.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from prefect.settings.legacy import Setting
 
 #: Read by Prefect when it is imported. What the operator has set stays as it is.
 _DEFAULTS = {
@@ -29,6 +37,32 @@ _DEFAULTS = {
     "PREFECT_CLIENT_MAX_RETRIES": "3",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
+
+
+#: What Prefect imports with everything else, and a command never uses. It takes a tenth of all of it.
+_UNUSED = ("prefect.blocks.notifications", "prefect.blocks.webhook")
+
+
+class _PutOff(PathFinder):
+    """Finds modules whose code runs once something is asked of them."""
+
+    names: ClassVar[set[str]] = set()
+
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        spec = super().find_spec(fullname, path, target) if fullname in cls.names else None
+        if spec is not None and spec.loader is not None:
+            spec.loader = LazyLoader(spec.loader)
+        return spec
+
+
+def _put_off(*names: str) -> None:
+    """Have the modules imported only in name until they are used."""
+    _PutOff.names |= {*names}
+    if _PutOff not in sys.meta_path:
+        sys.meta_path.insert(0, _PutOff)
 
 
 def _defaults(home: Home) -> dict[str, str]:
@@ -50,51 +84,73 @@ class Connection:
 
 
 @contextmanager
-def prefect_server(home: Home, settings: Settings, say: Callable[[str], None]) -> Iterator[Connection]:
-    """Yield the server this process now reports to; an embedded one is stopped on leaving.
+def server_of_the_run(home: Home) -> Iterator[EmbeddedServer | None]:
+    """Yield a server of the run's own that starts meanwhile; None where Prefect's settings name one.
 
-    ServerFault where a configured one does not answer or an embedded one does not start.
+    On leaving it is stopped. Prefect is imported, with the run's settings of it.
     """
     with ExitStack() as stack:
         stack.enter_context(
             _environment({name: os.environ.get(name, value) for name, value in _defaults(home).items()})
         )
-        embedded = EmbeddedServer(home.prefect)
-        stack.callback(embedded.stop)
-        # The child needs two seconds, importing Prefect's settings half a one: both at once. Where the
-        # active profile turns out to name a server, the child was for nothing.
-        if "PREFECT_API_URL" not in os.environ:
-            embedded.start()
-        from prefect.settings import (
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-            get_current_settings,
-            temporary_settings,
-        )
+        _put_off(*_UNUSED)
+        from prefect.settings import get_current_settings
 
-        configured = get_current_settings().api.url
-        if configured:
-            embedded.stop()
-            _check_that_it_answers(configured, settings.server_answer_seconds)
-            yield Connection(configured, embedded=False)
+        if get_current_settings().api.url:
+            yield None
             return
-        if "PREFECT_API_URL" in os.environ:
-            embedded.start()
-        embedded.wait(settings.server_start_seconds, say)
-        # For processes that are started from here. Without it, one that imports Prefect starts a server. They
-        # get no login: none of them has anything to say to this one.
-        stack.enter_context(_environment({"PREFECT_API_URL": embedded.api_url}))
-        # Heartbeats tell a server which runs are dead. This one dies with its run, and they cost a second.
-        stack.enter_context(temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}))
-        stack.enter_context(speaking_to(embedded))
+        # What a run and a server both import of Prefect. The server is a fork that need not do so again.
+        import prefect.client.orchestration
+        import prefect.flows  # noqa: F401
+
+        embedded = EmbeddedServer(home.prefect, may_fork=True)
+        stack.callback(embedded.stop)
+        embedded.start()
+        yield embedded
+
+
+@contextmanager
+def connected(
+    embedded: EmbeddedServer | None, settings: Settings, say: Callable[[str], None]
+) -> Iterator[Connection]:
+    """Yield the server that this process now reports to: the embedded one once it serves, or the configured.
+
+    ServerFault where the configured one does not answer or the embedded one does not start.
+    """
+    from prefect.settings import (
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        get_current_settings,
+    )
+
+    if embedded is None:
+        configured = str(get_current_settings().api.url)
+        _check_that_it_answers(configured, settings.server_answer_seconds)
+        yield Connection(configured, embedded=False)
+        return
+    embedded.wait(settings.server_start_seconds, say)
+    # The environment is for processes that are started from here. Without it, one that imports Prefect starts
+    # a server. They get no login: none of them has anything to say to this one.
+    # Heartbeats show a server which runs are dead: this one dies with its run. Tokens against forged requests
+    # are for browsers.
+    superfluous: dict[Setting, float | None] = {
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
+    }
+    with _environment({"PREFECT_API_URL": embedded.api_url}), speaking_to(embedded, superfluous):
         yield Connection(embedded.api_url, embedded=True)
 
 
 @contextmanager
-def speaking_to(server: EmbeddedServer) -> Iterator[None]:
-    """Within, Prefect's clients in this process speak to that server, and log in."""
+def speaking_to(
+    server: EmbeddedServer, others: Mapping[Setting, str | float | None] | None = None
+) -> Iterator[None]:
+    """Within, Prefect's clients in this process speak to that server and log in; ``others`` are set too."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.login}):
+    login = {PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.login}
+    # All at once: each time, Prefect reads all of its settings anew.
+    with temporary_settings({**login, **(others or {})}):
         yield
 
 
@@ -170,7 +226,8 @@ def deliver_reports(flow_run_id: UUID, timeout_seconds: float) -> None:
     from prefect.events.worker import EventsWorker
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.logging.handlers import APILogWorker
-    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    from tasks.pages import retrying
 
     deadline = time.monotonic() + timeout_seconds
     EventsWorker.drain_all(timeout=timeout_seconds)
@@ -178,7 +235,7 @@ def deliver_reports(flow_run_id: UUID, timeout_seconds: float) -> None:
     ours = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id]))
     with (
         suppress(httpx.HTTPError, PrefectHTTPStatusError),
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        retrying(0),
         get_client(sync_client=True) as client,
     ):
         known = -1

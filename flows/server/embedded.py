@@ -11,27 +11,36 @@ at its old address, where Prefect's client looks for it.
 All users of a machine can reach its loopback, so who calls the API has to log in. The login is random, made
 for this server alone, and handed to the child in its environment, which other users cannot read.
 
-This module is both sides: ``EmbeddedServer`` for the parent, ``python -m flows.server.embedded`` for the
-child. Neither imports Prefect on import.
+This module is both sides: ``EmbeddedServer`` for the parent, and what the child does. The child is a program
+of its own, ``python -m flows.server.embedded``, or a fork of a parent that has imported of Prefect what a
+server imports too: that halves what the server's start costs. Nothing of Prefect is imported on import.
 """
 
 from __future__ import annotations
 
+import contextvars
+import ctypes
+import gc
 import json
+import logging
 import os
 import queue
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from assay.core.errors import ServerFault
 from assay.storage.private import FILE, make_private, opener
+from flows.server.new_history import empty_history
 from flows.server.run_history import DATABASE, damage_of, set_aside
 
 _NOTICE_AFTER_SECONDS = 8.0
@@ -41,6 +50,13 @@ _LOG_LINES_SHOWN = 3
 _MOST_RESTARTS = 3
 _USER = "assay"
 _PASSWORD_BYTES = 32
+
+#: Threads that may run while a server is forked off: they wait in the system and hold no lock, which a fork
+#: would copy and nobody would let go of.
+_QUIET_THREADS = frozenset({"MainThread", "signals"})
+#: What a forked server is called in lists of processes. Its command line is that of its parent.
+FORKED_NAME = "assay-prefect"
+_PR_SET_NAME = 15
 
 #: The services of Prefect that schedule, expire or watch deployed work. A server that lives as long as
 #: one run has none to look after, and each is one more thing to start.
@@ -55,6 +71,14 @@ _IDLE_SERVICES = (
     "TRIGGERS",
 )
 
+#: What begins the paths that a run asks for.
+_USED_BY_A_RUN = frozenset(
+    {"/admin", "/artifacts", "/csrf-token", "/events", "/flow_runs", "/flows", "/logs", "/task_runs"}
+)
+
+#: From this size on a server clears the database of old events. Looking for them is a twentieth of a start.
+_CLEARED_FROM_BYTES = 1 << 24
+
 
 def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str, str]:
     """The child's environment: the parent's without its Prefect settings, and the server's own.
@@ -63,12 +87,16 @@ def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     source = str(Path(__file__).resolve().parents[2])
+    database = folder / DATABASE
+    is_large = database.is_file() and database.stat().st_size >= _CLEARED_FROM_BYTES
     return {
         **kept,
         "PYTHONPATH": os.pathsep.join(filter(None, [source, kept.get("PYTHONPATH")])),
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(folder),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / DATABASE}",
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        # Done here, and only where there is something to migrate.
+        "PREFECT_API_DATABASE_MIGRATE_ON_START": "false",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
         "PREFECT_SERVER_API_AUTH_STRING": login,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -76,8 +104,10 @@ def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
-        "PREFECT__SERVER_FINAL": "1",
         **({} if for_deployments else _without(_IDLE_SERVICES)),
+        **({} if for_deployments or is_large else {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": ","}),
+        # Prefect imports a library that checks its own types whenever it is called.
+        "PY_KEY_VALUE_DISABLE_BEARTYPE": "true",
     }
 
 
@@ -88,12 +118,17 @@ def _without(services: Sequence[str]) -> dict[str, str]:
 class EmbeddedServer:
     """The parent's side: starts the child, waits for it, and stops it."""
 
-    def __init__(self, folder: Path, *, port: int = 0, for_deployments: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, port: int = 0, for_deployments: bool = False, may_fork: bool = False
+    ) -> None:
         """A server whose database and log lie in ``folder``; nothing happens until ``start``.
 
         Port 0 is any that is free. ``for_deployments`` runs what schedules and watches deployed work too.
+        ``may_fork`` is for a process that has imported Prefect: the server is then a fork of it, where that
+        is safe, and does not import Prefect again.
         """
         self._folder = folder
+        self._may_fork = may_fork
         self._port = port
         self._for_deployments = for_deployments
         self._child: subprocess.Popen[str] | None = None
@@ -126,19 +161,23 @@ class EmbeddedServer:
         """Start the child and return at once, so that the parent can do its own starting meanwhile."""
         make_private(self._folder)
         self._began = time.monotonic()
-        self._child = self._spawn(port=self._port)
+        self._child = self._spawn(self._port, forked=self._may_fork and _forks_safely())
         # A fork without exec would hold the pipe open too, and with it the server.
         os.register_at_fork(after_in_child=self._let_go)
         threading.Thread(target=self._watch, daemon=True, name="embedded-server").start()
 
-    def _spawn(self, port: int) -> subprocess.Popen[str]:
+    def _spawn(self, port: int, *, forked: bool) -> subprocess.Popen[str]:
+        environment = _environment(self._folder, self.login, for_deployments=self._for_deployments)
+        if forked:
+            # What is not written out by now would be written by both.
+            sys.stdout.flush()
         with open(self.log, "ab", opener=opener) as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.server.embedded", str(port)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(self._folder, self.login, for_deployments=self._for_deployments),
+                env=environment,
                 # Prefect would read a prefect.toml or .env that lies where the run was started.
                 cwd=self._folder,
                 # Ctrl-C goes to a terminal's whole process group; when the server stops is for us to say.
@@ -146,6 +185,8 @@ class EmbeddedServer:
                 # What Prefect and SQLite make is for this user alone.
                 umask=0o077,
                 text=True,
+                # It never returns, so that no program is started: the fork itself is the server.
+                preexec_fn=partial(_serve_as_fork, port, environment) if forked else None,
             )
 
     def _let_go(self) -> None:
@@ -168,7 +209,8 @@ class EmbeddedServer:
                 if self._stopped or not answer:
                     return
                 child.stdin.close()
-                self._child = self._spawn(port=int(json.loads(answer)["port"]))
+                # By now this process has threads and connections, which a fork would take with it.
+                self._child = self._spawn(int(json.loads(answer)["port"]), forked=False)
 
     def wait(self, timeout_seconds: float, say: Callable[[str], None]) -> None:
         """Return when the server serves; ServerFault when it ended or took too long, and it is stopped."""
@@ -243,8 +285,46 @@ def end(child: subprocess.Popen[Any], seconds: float) -> None:
         child.wait()
 
 
-def _serve(port: int) -> None:
-    """The child's side: serve until standard input ends. Port 0 is any that is free."""
+def _forks_safely() -> bool:
+    """Whether a fork of this process can go on as a server. Elsewhere than on Linux, libraries forbid it."""
+    return sys.platform == "linux" and {thread.name for thread in threading.enumerate()} <= _QUIET_THREADS
+
+
+def _serve_as_fork(port: int, environment: Mapping[str, str]) -> NoReturn:
+    """The child's side in a fork: let go of what is the parent's, and serve.
+
+    Descriptors 0, 1 and 2, the folder, the umask and the session are the child's own by now.
+    """
+    try:
+        # With them goes the pipe by which the parent knows that the child has started.
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_IGN)  # as Python has it; it was undone for another program
+        os.environ.clear()
+        os.environ.update(environment)
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, FORKED_NAME.encode(), 0, 0, 0)
+        from prefect.context import refresh_global_settings_context
+        from prefect.logging import configuration
+
+        refresh_global_settings_context()
+        # The log is set up already. What a run keeps from its console is what a server's log is for.
+        setattr(configuration, "setup_logging", lambda: None)  # noqa: B010 - mypy allows no other way
+        for handler in logging.getLogger("prefect").handlers:
+            handler.setLevel(logging.WARNING)
+        # Settings that the parent has changed for a while are in its context.
+        contextvars.Context().run(_serve, port)
+    except BaseException:  # noqa: BLE001 - beyond this lie the parent's frames
+        traceback.print_exc()
+    os._exit(1)
+
+
+def _serve(port: int) -> NoReturn:
+    """The child's side: serve until standard input ends, and end the process. Port 0 is any that is free."""
+    # What is made while starting stays. Looking through it for garbage takes a quarter of a start.
+    gc.disable()
     # Bound before Prefect is imported, because Prefect's pages are told the address when they are made.
     # The protocol is named because asyncio sends small answers at once (TCP_NODELAY) only where it is.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -276,9 +356,11 @@ def _serve(port: int) -> None:
     looking = threading.Thread(target=lambda: damage.append(damage_of(database)), name="history")
     looking.start()
 
+    import prefect.server.api.server as api
+    import prefect.settings
     import uvicorn
     from filelock import FileLock
-    from prefect.server.api.server import create_app
+    from prefect.server.database import provide_database_interface
 
     # Two servers that meet an empty folder must not both create the database.
     starting = FileLock(Path(os.environ["PREFECT_HOME"]) / "starting.lock", mode=FILE)
@@ -288,19 +370,33 @@ def _serve(port: int) -> None:
     looking.join()
     if any(damage) and (what := damage_of(database)) is not None:
         told = f"{set_aside(database)} ({what})"
+    migrated = empty_history()
+    if migrated is not None:
+        migrated.begin(database)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            if migrated is None or not migrated.is_in(database):
+                await provide_database_interface().create_db()
             await super().startup(sockets=sockets)
             starting.release()
             if self.started:
                 answers.write(json.dumps({"port": port, "set_aside": told}) + "\n")
                 answers.flush()
+                gc.freeze()
+                gc.enable()
 
-    config = uvicorn.Config(create_app(), log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
+    # FastAPI works out a router's routes once a request comes by. Those of a run never come by the last ones.
+    routers = sorted(api.API_ROUTERS, key=lambda router: router.prefix not in _USED_BY_A_RUN)
+    setattr(api, "API_ROUTERS", tuple(routers))  # noqa: B010 - mypy allows no other way
+    # Prefect finds an app again by a hash of all settings, which takes a tenth of a second. There is one app.
+    setattr(prefect.settings.Settings, "hash_key", lambda settings: "of the only app")  # noqa: B010
+    config = uvicorn.Config(api.create_app(), log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
     running.append(Server(config))
     if not stopping.is_set():
         running[0].run(sockets=[listener])
+    # Events are written down and the database is closed. What Python still does at its end takes a second.
+    os._exit(0)
 
 
 if __name__ == "__main__":

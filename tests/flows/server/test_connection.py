@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from assay.config.settings import Settings
 from assay.core.errors import ServerFault, UserMistake
 from assay.storage.home import Home
 from flows.server import connection as prefect_connection
-from flows.server.connection import prefect_server
+from flows.server.connection import Connection, connected, server_of_the_run
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(home=tmp_path, server_answer_seconds=1.0)
+
+
+@contextmanager
+def prefect_server(home: Home, settings: Settings) -> Iterator[Connection]:
+    with server_of_the_run(home) as embedded, connected(embedded, settings, print) as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -44,7 +54,7 @@ def connected_to(url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PREFECT_API_URL", url)
     with (
         temporary_settings({PREFECT_API_URL: url}),
-        prefect_server(Home(settings.home), settings, print),
+        prefect_server(Home(settings.home), settings),
     ):
         pass
 
@@ -72,7 +82,7 @@ def test_a_server_that_asks_for_a_login_is_told_before_any_work(prefect_api: str
     with (
         temporary_settings({PREFECT_API_AUTH_STRING: "assay:wrong"}),
         pytest.raises(UserMistake, match=r"asks for a login.* Set PREFECT_API_AUTH_STRING=user:password"),
-        prefect_server(Home(settings.home), settings, print),
+        prefect_server(Home(settings.home), settings),
     ):
         pass
 
@@ -84,7 +94,7 @@ def test_a_configured_server_is_used_and_no_other_started(
         raise AssertionError("a server was started")
 
     monkeypatch.setattr(prefect_connection.EmbeddedServer, "start", refused)
-    with prefect_server(Home(settings.home), settings, print) as connection:
+    with prefect_server(Home(settings.home), settings) as connection:
         assert connection.api_url == prefect_api
         assert not connection.embedded
 
@@ -102,8 +112,27 @@ def test_settings_of_a_run_are_gone_after_it(
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         # The folder of the tests' own server: its database need not be made again.
         home = Home(prefect_folder)
-        with prefect_server(home, settings, print) as connection:
+        with prefect_server(home, settings) as connection:
             assert connection.embedded
             assert get_current_settings().api.url == os.environ["PREFECT_API_URL"] == connection.api_url
         assert get_current_settings().api.url is None
     assert dict(os.environ) == before
+
+
+PUT_OFF = """
+import sys
+from flows.server.connection import _UNUSED, _put_off
+_put_off(*_UNUSED)
+import prefect.flows
+print([name for name in _UNUSED if "Field" in object.__getattribute__(sys.modules[name], "__dict__")])
+from prefect.blocks import notifications, webhook
+print(notifications.SlackWebhook.__name__, webhook.Webhook.__name__)
+"""
+
+
+@pytest.mark.slow
+def test_modules_that_are_put_off_are_there_once_they_are_used() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PUT_OFF], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines() == ["[]", "SlackWebhook Webhook"]

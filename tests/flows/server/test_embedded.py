@@ -6,12 +6,15 @@ import json
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -24,19 +27,23 @@ from websockets.sync.client import connect
 
 from assay.core.errors import ServerFault
 from flows.server import embedded as embedded_server
-from flows.server.embedded import EmbeddedServer
+from flows.server.embedded import FORKED_NAME, EmbeddedServer, _forks_safely
+from flows.server.run_history import damage_of
 
 pytestmark = pytest.mark.slow
 
 STARTED = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from flows.server.embedded import EmbeddedServer
-server = EmbeddedServer(Path(sys.argv[1]))
+if sys.argv[3] == "forked":
+    import prefect.client.orchestration, prefect.flows
+ours = open(sys.argv[1] + "/ours", "w")
+server = EmbeddedServer(Path(sys.argv[1]), may_fork=sys.argv[3] == "forked")
 server.start()
 if sys.argv[2] == "serving":
     server.wait(120, lambda line: None)
-print(server.process_id, flush=True)
+print(server.process_id, server.address, server.login, flush=True)
 time.sleep(600)
 """
 
@@ -173,22 +180,126 @@ def test_a_forked_child_does_not_keep_the_server_alive(folder: Path) -> None:
         child.join()
 
 
-@pytest.mark.parametrize("when", ["starting", "serving"])
-@pytest.mark.faults
-def test_the_server_dies_with_a_parent_that_is_killed(folder: Path, when: str) -> None:
+@contextmanager
+def parent_of_a_server(
+    folder: Path, when: str, how: str
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Yield a process that started a server, and what it says of it: process, address and login."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", STARTED, str(folder), when],
+        [sys.executable, "-c", STARTED, str(folder), when, how],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
     )
     assert parent.stdout is not None
-    server = int(parent.stdout.readline())
-    assert is_alive(server)
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    assert until(lambda: not is_alive(server), 10)
+    with parent.stdout:
+        try:
+            yield parent, parent.stdout.readline().split(" ")
+        finally:
+            parent.kill()
+            parent.wait()
+
+
+@pytest.mark.parametrize("how", ["forked", "on its own"])
+@pytest.mark.parametrize("when", ["starting", "serving"])
+@pytest.mark.faults
+def test_the_server_dies_with_a_parent_that_is_killed(folder: Path, when: str, how: str) -> None:
+    with parent_of_a_server(folder, when, how) as (_, (process, *_rest)):
+        assert is_alive(int(process))
+    assert until(lambda: not is_alive(int(process)), 10)
+    assert damage_of(folder / "prefect.db") is None
+
+
+def test_a_fork_serves_like_a_program_of_its_own_and_has_nothing_of_its_parent(tmp_path: Path) -> None:
+    with parent_of_a_server(tmp_path, "serving", "forked") as (parent, (process_id, address, login)):
+        server = psutil.Process(int(process_id))
+        # A command line of its own it has not: lists of processes name it.
+        assert server.cmdline() == psutil.Process(parent.pid).cmdline()
+        assert Path(f"/proc/{server.pid}/comm").read_text().strip() == FORKED_NAME
+        assert os.getsid(server.pid) == server.pid
+        assert server.cwd() == str(tmp_path)
+        assert {file.path for file in server.open_files()} & {str(tmp_path / "ours")} == set()
+        listening = [one.laddr for one in server.net_connections() if one.status == psutil.CONN_LISTEN]
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+        url = f"{address}/api/flow_runs/filter"
+        assert httpx.post(url, json={}, timeout=30).status_code == 401
+        auth = httpx.BasicAuth(*login.strip().split(":"))
+        assert httpx.post(url, json={}, auth=auth, timeout=30).status_code == 200
+        assert in_the_open(login.strip(), [server, psutil.Process(parent.pid)], tmp_path) == set()
+        assert login.strip() not in server.environ().values()
+        made = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.rglob("prefect.db*")}
+        assert set(made.values()) == {0}, made
+        server.terminate()
+        assert until(lambda: not is_alive(server.pid), 10)
+
+
+def test_a_process_with_threads_of_its_own_is_not_forked() -> None:
+    waiting = threading.Event()
+    thread = threading.Thread(target=waiting.wait)
+    thread.start()
+    try:
+        assert not _forks_safely()
+    finally:
+        waiting.set()
+        thread.join()
+
+
+REPORTED = """
+import sys
+from pathlib import Path
+from uuid import UUID
+from assay.config.settings import Settings
+from assay.storage.home import Home
+from flows.server.connection import connected, deliver_reports, server_of_the_run
+with server_of_the_run(Home(Path(sys.argv[1]))) as embedded:
+    from prefect import flow, get_run_logger, runtime, task
+    from prefect.artifacts import create_markdown_artifact
+
+    @task
+    def double(number): return 2 * number
+
+    @flow
+    def reported():
+        get_run_logger().info("under way")
+        create_markdown_artifact("done", key="summary")
+        return [double(number) for number in range(20)], runtime.flow_run.id
+
+    with connected(embedded, Settings(home=Path(sys.argv[1])), print):
+        _, run = reported()
+        deliver_reports(UUID(str(run)), 30)
+"""
+
+
+def test_all_that_a_server_was_given_is_in_its_database_once_it_has_ended(tmp_path: Path) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    command = [sys.executable, "-c", REPORTED, str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, env={**kept, "PREFECT_HOME": str(tmp_path / "own")})
+    database = tmp_path / "prefect" / "prefect.db"
+    # Written down in the database itself: nothing waits beside it.
+    assert sorted(path.name for path in database.parent.glob("prefect.db*")) == ["prefect.db"]
+    assert damage_of(database) is None
+    with closing(sqlite3.connect(database)) as opened:
+
+        def asked(query: str) -> list[tuple[object, ...]]:
+            return opened.execute(query).fetchall()
+
+        assert asked("SELECT state_type FROM flow_run") == [("COMPLETED",)]
+        assert asked("SELECT type FROM flow_run_state ORDER BY timestamp") == [
+            ("PENDING",),
+            ("RUNNING",),
+            ("COMPLETED",),
+        ]
+        assert asked("SELECT state_type, count(*) FROM task_run GROUP BY 1") == [("COMPLETED", 20)]
+        states = "SELECT type, count(DISTINCT task_run_id) FROM task_run_state GROUP BY 1 ORDER BY 1"
+        assert asked(states) == [("COMPLETED", 20), ("PENDING", 20), ("RUNNING", 20)]
+        events = "SELECT event, count(*) FROM events WHERE event LIKE 'prefect.task-run.%' GROUP BY 1"
+        assert dict(asked(events)) == {
+            "prefect.task-run.Completed": 20,
+            "prefect.task-run.Pending": 20,
+            "prefect.task-run.Running": 20,
+        }
+        assert asked("SELECT key FROM artifact") == [("summary",)]
+        assert ("under way",) in asked("SELECT message FROM log")
 
 
 def test_a_slow_start_is_told_and_ends_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +315,8 @@ def test_a_slow_start_is_told_and_ends_at_its_limit(tmp_path: Path, monkeypatch:
 
 
 def test_a_full_disk_is_named_though_the_servers_log_is_on_it(small_disk: Path) -> None:
+    with (small_disk / "filler").open("wb", buffering=0) as filler:
+        filler.write(bytes(1 << 20))
     server = EmbeddedServer(small_disk / "prefect")
     server.start()
     with pytest.raises(ServerFault, match=r"No space left on device, so .* Make room") as refused:
