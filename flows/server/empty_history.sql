@@ -1,4 +1,5 @@
 -- {"migrations":"f6265762d5d389720586a467929c86af","revision":"27d8f4e1a6c9"}
+-- Made by `python -m flows.server.new_history` from the migrations of Prefect (PrefectHQ/prefect, Apache-2.0).
 BEGIN TRANSACTION;
 CREATE TABLE agent (
 	id CHAR(36) DEFAULT (

@@ -29,6 +29,10 @@ from flows.server.run_history import DATABASE, parts_of
 
 FILE = Path(__file__).with_name("empty_history.sql")
 _COMMENT = "-- "
+_SOURCE = (
+    "Made by `python -m flows.server.new_history` from the migrations of Prefect "
+    "(PrefectHQ/prefect, Apache-2.0)."
+)
 _MIGRATIONS = Path("server", "database", "_migrations", "versions", "sqlite")
 
 
@@ -103,7 +107,7 @@ def _write() -> None:
             ((revision,),) = opened.execute("SELECT version_num FROM alembic_version").fetchall()
             statements = "\n".join(opened.iterdump())
     head = msgspec.json.encode(_Head(_digest_of_migrations(), revision)).decode()
-    FILE.write_text(f"{_COMMENT}{head}\n{statements}\n", encoding="utf-8")
+    FILE.write_text(f"{_COMMENT}{head}\n{_COMMENT}{_SOURCE}\n{statements}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
