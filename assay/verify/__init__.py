@@ -1,1 +1,1 @@
-"""Does this set-up give the scores that it should?"""
+"""Checks whether this set-up gives the scores that it should."""

@@ -1,7 +1,7 @@
-"""Does this set-up give the scores that a model's card publishes, and the same ones whatever goes with them?
+"""Does this set-up give the scores on a model's card, and the same scores in every batch and process?
 
-Every check measures a deviation and compares it with a tolerance. What it means that a published number does
-not come out is for a person to decide.
+Every check measures a deviation and compares it with a tolerance. If a published number does not come out, a
+person must decide what that means.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from assay.storage.regular import read_regular
 from assay.storage.run_manifest import run_manifest_in
 from assay.storage.sealed import DIGEST, is_as_sealed, sealed
 
-#: How far one and the same turn's scores may be apart, times ``max(1, |score|)``. For fp32 it is what
-#: Assay promises; the others are what rounding to 11 and 8 bits of mantissa was seen to do.
+#: How far two scores of the same turn may differ, times ``max(1, |score|)``. For fp32 Assay promises it; the
+#: others were measured, with rounding to 11 and 8 bits of mantissa.
 TOLERANCE = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
 
 _SERVED_DTYPE = "bfloat16"
 
-#: How far a score may be from the one that its authors print, as a share of it. They ran other hardware
-#: and other kernels. A share of at least 0.1, or a score near zero could not be met.
+#: How far a score may differ from the one that its authors print, as a share of the printed one. They used
+#: other hardware and kernels. The share is of at least 0.1: else a score near zero could not be met.
 PUBLISHED_SHARE = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
 _SMALLEST_SCALE = 0.1
 
-#: A list a conversation, in it the values of every turn.
+#: One list per conversation, with the values of every turn.
 Scores = list[list[tuple[float, ...]]]
 
-#: Tokens of a batch: every sequence by itself, a few together, most of them.
+#: Tokens per batch: one sequence, a few, most of them.
 _BUDGETS = (1, 64, 1024)
 
 _GOLDEN_VERSION = 1
@@ -56,18 +56,18 @@ _PACKAGES = ("torch", "transformers", "tokenizers")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one check measured."""
+    """The result of one check."""
 
     name: str
     passed: bool | None
-    """None where it does not apply to this model."""
+    """None where the check does not apply to this model, or only informs."""
     measured: str
     allowed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Scores that were recorded, to be compared with later or elsewhere."""
+    """Recorded scores, to compare with later or elsewhere."""
 
     model: str
     fingerprint: str
@@ -75,13 +75,13 @@ class Golden:
     dtype: str
     versions: dict[str, str | None]
     rows: tuple[tuple[Conversation, tuple[tuple[float, ...], ...]], ...]
-    """Conversations and, for every turn, its values."""
+    """Conversations, each with the values of every turn."""
     weights: dict[str, str] | None = None
-    """The digest of every file of weights; None of a service, and where none were recorded."""
+    """The digest of every file of weights; None for a service, and where none were recorded."""
 
 
 def probe_conversations() -> list[Conversation]:
-    """Conversations of many lengths, of one turn and several, in several scripts, always the same."""
+    """The conversations that every check uses: many lengths, one turn or several, several scripts."""
     talks: list[tuple[tuple[str, str], ...]] = [
         (("user", "What is 1+1?"), ("assistant", "1+1=2")),
         (("user", "What is 1+1?"), ("assistant", "1+1=3")),
@@ -113,8 +113,8 @@ def probe_conversations() -> list[Conversation]:
 def verify(spec: LocalSpec, *, cluster: ClusterOptions, progress: Progress) -> list[Check]:
     """Every check of the model, in the order they ran. Loads it in this process, then in the workers.
 
-    Of a scheduler's workers so many are asked as ``cluster`` says. By then this process has let go of the
-    model: workers that are started here get its GPUs.
+    It asks as many of a scheduler's workers as ``cluster`` says. Before that, this process lets go of the
+    model, so that workers that are started here get its GPUs.
     """
     from assay.rewards.local.device_memory import give_back
 
@@ -132,7 +132,7 @@ def _checked_here(spec: LocalSpec, progress: Progress) -> tuple[list[Conversatio
     conversations, alone = _scored_alone(model, spec.name)
     left_out = len(probe_conversations()) - len(conversations)
     if left_out:
-        progress.say(f"{left_out} probe conversations are left out, which the model does not take whole")
+        progress.say(f"{left_out} probe conversations are left out: the model does not take them whole")
     progress.say(f"scoring {len(conversations)} conversations in every way")
     checks = [
         *_published(model, spec.name, spec.attributes, spec.dtype),
@@ -155,8 +155,8 @@ def verify_service(
 ) -> list[Check]:
     """Every check that applies to a service; ``local`` is the same model on this machine, if it is there.
 
-    Which numbers a service computes in is not known: it is held to the tolerance of bfloat16, in which
-    big reward models are served. ``read_block`` looks up the secret block that holds its key.
+    The number format that a service computes in is unknown, so the tolerance is that of bfloat16, the usual
+    one for big reward models. ``read_block`` looks up the secret block that holds the service's key.
     """
     progress.say(f"asking {spec.name} ({spec.endpoint.kind})")
     model = way_of(spec, read_block=read_block).opened()
@@ -172,7 +172,7 @@ def verify_service(
 def _as_local(
     spec: ServedSpec, local: LocalSpec | None, conversations: list[Conversation], served: Scores
 ) -> Check:
-    """Whether the local model gives the scores that the service gives, attribute by attribute."""
+    """Whether the local model gives the service's scores, attribute by attribute."""
     name = "the same model on this machine"
     if local is None:
         return Check(name, None, "none was named")
@@ -193,7 +193,7 @@ def _as_local(
 
 
 def _scored_alone(model: RewardModel, name: str) -> tuple[list[Conversation], Scores]:
-    """The probe conversations that this model takes whole, and their scores, one conversation at a time."""
+    """The probe conversations that the model takes whole, and their scores, one conversation at a time."""
     conversations, scores = [], []
     reasons = []
     for conversation in probe_conversations():
@@ -210,9 +210,9 @@ def _scored_alone(model: RewardModel, name: str) -> tuple[list[Conversation], Sc
 
 
 def _template(model: RewardModel, spec: LocalSpec) -> list[Check]:
-    """What the model's chat template shows, and whether the tokenizer knows what it writes in between.
+    """Whether the chat template shows all texts, and whether the tokenizer knows the template's marks.
 
-    A template that shows no question or no answer was refused when the model was opened.
+    A template that shows no question or no answer is refused when the model is opened.
     """
     from assay.rewards.local.model import LocalRewardModel
     from assay.rewards.rendering import Renderer
@@ -221,7 +221,7 @@ def _template(model: RewardModel, spec: LocalSpec) -> list[Check]:
     renderer = model.renderer if isinstance(model, LocalRewardModel) else None
     if not isinstance(renderer, Renderer):
         return [
-            Check(name, None, "it is shown conversations without a chat template") for name in (seen, known)
+            Check(name, None, "the model takes conversations without a template") for name in (seen, known)
         ]
     unseen = ", ".join(renderer.unseen)
     if spec.unseen is not None and renderer.unseen != spec.unseen:
@@ -230,14 +230,14 @@ def _template(model: RewardModel, spec: LocalSpec) -> list[Check]:
         shown = Check(seen, None, f"its template leaves out {unseen}: such conversations are `{UNSEEN_TEXT}`")
     else:
         shown = Check(seen, True, "messages of every role, wherever its template takes them")
-    # Tulu's models, and Zephyr's, were trained with such marks: a person must know which these are.
+    # Tulu's and Zephyr's models were trained with such marks, so a person must decide whether this is right.
     pieces = [f"{mark} is {count} tokens" for mark, count in renderer.marks_in_pieces().items()]
     fit = Check(known, None, f"{', '.join(pieces)}: is this the template that the model was trained with?")
     return [shown, fit if pieces else Check(known, True, "each that it writes is one token")]
 
 
 def _published(model: RewardModel, name: str, attributes: tuple[str, ...], dtype: str) -> Iterator[Check]:
-    """Yield for each number on the card of the model ``name`` whether it comes out."""
+    """Yield a check for each score on the card of the model ``name``."""
     entry = CATALOG.get(name)
     if entry is None or not entry.published:
         yield Check("published score", None, "none is known for this model")
@@ -266,7 +266,7 @@ def _as_published(model: RewardModel, attributes: tuple[str, ...], dtype: str, e
 
 
 def _differences(model: RewardModel) -> list[Check]:
-    """A check for each other way to read this model that gives another number: failed until one is chosen."""
+    """One check per other way to read the model that gives another number; failed until one is chosen."""
     found = getattr(model, "differences", ())
     return [Check(one.name, None if one.is_settled else False, one.text) for one in found]
 
@@ -317,7 +317,7 @@ def _batch_budget(model: Any, spec: LocalSpec, conversations: list[Conversation]
 def _single_pass(
     model: RewardModel, spec: LocalSpec, conversations: list[Conversation], alone: Scores
 ) -> Check:
-    """Each turn by itself, the conversation cut off behind it, as the cards' loops do."""
+    """Score each turn from a conversation that ends with it, as the loops on models' cards do."""
     prefixes = [
         [
             model.score([Request(conversation[: position + 1], (turn,))])[0][0]
@@ -331,7 +331,7 @@ def _single_pass(
 def _workers(
     spec: LocalSpec, conversations: list[Conversation], alone: Scores, cluster: ClusterOptions
 ) -> Check:
-    """Each of the workers is given some of the conversations, in batches other than this process's."""
+    """Score some conversations in each worker, in other batches than this process used."""
     requests = [_whole(conversation) for conversation in conversations]
     with connected(cluster) as client:
         addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[: cluster.workers]
@@ -348,7 +348,7 @@ def _workers(
 
 
 def score_here(spec: LocalSpec, requests: Sequence[Request]) -> list[list[TurnScore]]:
-    """The outcomes that the model gives in the process that runs this."""
+    """The model's outcomes in the process that runs this."""
     return using(spec, lambda model: model.score(requests))
 
 
@@ -362,7 +362,7 @@ def _compared(
     expected: Iterable[Sequence[tuple[float, ...]]],
     dtype: str,
 ) -> Check:
-    """The largest deviation between two ways, in units of ``max(1, |score|)``."""
+    """The check of the largest deviation from the expected values, in units of ``max(1, |score|)``."""
     tolerance = TOLERANCE.get(dtype, TOLERANCE["float32"])
     largest = 0.0
     turns = equal = 0
@@ -384,10 +384,10 @@ def _deviation(ours: Sequence[float], theirs: Sequence[float]) -> float:
 def record(
     spec: ModelSpec, path: Path, *, shown: str | None = None, read_block: ReadBlock | None = None
 ) -> int:
-    """How many turns were recorded in ``path``: the probe conversations, their scores, what made them.
+    """Record the probe conversations, their scores, and what made them in ``path``. Returns how many turns.
 
-    ``UserMistake``, which calls the file as it is ``shown``, where it cannot be written, or something else
-    would be lost by it.
+    ``UserMistake`` where the file cannot be written, or would replace something else. Messages name the file
+    by ``shown``.
     """
     shown = shown or str(path)
     _check_that_nothing_is_lost(path, shown)
@@ -420,30 +420,30 @@ def record(
 
 
 def _check_that_nothing_is_lost(path: Path, shown: str) -> None:
-    """Raise ``UserMistake`` where golden rows would replace something else, or be replaced with results."""
+    """Raise ``UserMistake`` where the golden rows would replace another file, or lie in a run's results."""
     if path.exists():
         try:
             read_golden(path, shown=shown)
         except UserMistake as error:
-            raise UserMistake(f"{shown}: is there, and is no file of golden rows. Name another") from error
+            raise UserMistake(f"{shown}: exists and holds no golden rows. Name another file") from error
     folder = path.parent.resolve()
     if any(run_manifest_in(above) is not None for above in (folder, *folder.parents)):
         raise UserMistake(
-            f"{shown}: lies among a run's results, which are replaced as a whole. Name another folder"
+            f"{shown}: lies in a run's results, which the next run replaces as a whole. Name another folder"
         )
 
 
 def read_golden(path: Path, *, shown: str | None = None) -> Golden:
-    """What ``record`` wrote to ``path``; ``UserMistake`` where it did not, or somebody edited it."""
+    """The golden rows that ``record`` wrote to ``path``; ``UserMistake`` where it did not, or for changes."""
     shown = shown or str(path)
     try:
         data = json.loads(read_regular(path))
     except OSError as error:
         raise UserMistake(f"{shown}: the golden rows cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserMistake(f"{shown}: not JSON, so no golden rows: {error}") from error
+        raise UserMistake(f"{shown}: holds no golden rows, because it is not JSON: {error}") from error
     if not isinstance(data, dict) or data.get("golden") != _GOLDEN_VERSION:
-        raise UserMistake(f"{shown}: no golden rows of this version; record them with --record")
+        raise UserMistake(f"{shown}: holds no golden rows of this version; record them with --record")
     try:
         golden = Golden(
             model=str(data["model"]),
@@ -461,7 +461,9 @@ def read_golden(path: Path, *, shown: str | None = None) -> Golden:
             weights=None if data.get("weights") is None else dict(data["weights"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserMistake(f"{shown}: golden rows with something missing or altered: {error!r}") from error
+        raise UserMistake(
+            f"{shown}: something in the golden rows is missing or altered: {error!r}"
+        ) from error
     whole = all(
         len(scores) == len(turn_positions(messages)) > 0
         and all(
@@ -470,21 +472,21 @@ def read_golden(path: Path, *, shown: str | None = None) -> Golden:
         for messages, scores in golden.rows
     )
     if not whole or not golden.rows:
-        raise UserMistake(f"{shown}: golden rows whose scores do not fit their turns")
+        raise UserMistake(f"{shown}: the scores of the golden rows do not match their turns")
     # Rows of an earlier version have no digest.
     if DIGEST in data and not is_as_sealed(data, about=_GOLDEN):
         raise UserMistake(
-            f"{shown}: golden rows that were altered since they were recorded; take them from where they "
-            "were recorded, or record them again"
+            f"{shown}: the golden rows were altered after they were recorded; copy the file again from where "
+            "it was recorded, or record them again"
         )
     return golden
 
 
 def check_golden(spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | None = None) -> list[Check]:
-    """Whether the model gives the recorded scores here, and whether it is the very same model."""
+    """Whether the model gives the recorded scores here, and whether it is the same model."""
     if golden.attributes != spec.attributes:
         raise UserMistake(
-            f"the golden rows hold {', '.join(golden.attributes)}, model {spec.name} rates "
+            f"the golden rows hold {', '.join(golden.attributes)}, but model {spec.name} rates "
             f"{', '.join(spec.attributes)}"
         )
     same = spec.fingerprint == golden.fingerprint
@@ -507,7 +509,7 @@ def check_golden(spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | Non
 
 
 def _as_recorded(ours: dict[str, str] | None, recorded: dict[str, str] | None) -> list[Check]:
-    """Whether the weights are the recorded ones to the bit: a few scores would not show every change."""
+    """Whether the weights are the recorded ones to the bit. A few scores would not show every change."""
     if ours is None or recorded is None:
         return []
     names = sorted(name for name in {*ours, *recorded} if ours.get(name) != recorded.get(name))

@@ -1,4 +1,4 @@
-"""Checks for people: a table for a terminal, lines for a log, rows for Prefect's pages, a verdict."""
+"""The results of checks for people: a table, lines for a log, rows for Prefect's pages, a verdict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _outcome(check: Check) -> str:
 
 
 def checks_table(model: str, checks: Sequence[Check]) -> Table:
-    """A row a check: what it is, what was measured, what is allowed, how it came out."""
+    """One row per check: its name, what it measured, what is allowed, its outcome."""
     table = Table(title=f"Verified: {printable(model)}", title_justify="left")
     for heading in ("check", "measured", "allowed", ""):
         table.add_column(heading, overflow="fold")
@@ -27,7 +27,7 @@ def checks_table(model: str, checks: Sequence[Check]) -> Table:
 
 
 def checks_text(checks: Sequence[Check]) -> str:
-    """The same as lines, for a log."""
+    """The checks as lines for a log."""
     return "".join(
         printable(f"{_outcome(check):<5}{check.name}: {check.measured}")
         + (f" (allowed: {check.allowed})\n" if check.allowed else "\n")
@@ -36,7 +36,7 @@ def checks_text(checks: Sequence[Check]) -> str:
 
 
 def checks_rows(checks: Sequence[Check]) -> list[dict[str, str]]:
-    """The same for a table in Prefect's pages."""
+    """The checks as rows for a table in Prefect's pages."""
     return [
         {
             "check": printable(check.name),
@@ -49,7 +49,7 @@ def checks_rows(checks: Sequence[Check]) -> list[dict[str, str]]:
 
 
 def verdict(checks: Sequence[Check]) -> str:
-    """What they come to, in a line; nothing where nothing was checked."""
+    """One line on all checks; empty where none applied."""
     failed = [check.name for check in checks if check.passed is False]
     if failed:
         return printable(f"failed: {'; '.join(failed)}")

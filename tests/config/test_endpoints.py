@@ -40,11 +40,11 @@ def refusal(folder: Path, content: object) -> str:
     with pytest.raises(UserMistake) as refused:
         settings(folder, content).endpoints()
     error: BaseException | None = refused.value
-    told = ""
+    message = ""
     while error is not None:
-        told += str(error)
+        message += str(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return told
+    return message
 
 
 def test_an_endpoint_is_read_and_found_by_its_name(tmp_path: Path) -> None:
@@ -95,10 +95,10 @@ def test_without_a_file_there_are_none(tmp_path: Path) -> None:
 def test_a_wrong_endpoint_is_reported_by_file_name_and_field_and_never_by_value(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    told = refusal(tmp_path, {"nemotron": GOOD | changes})
-    assert f"{tmp_path / 'endpoints.yaml'}: nemotron: " in told
-    assert said in told
-    assert "CANARY" not in told
+    message = refusal(tmp_path, {"nemotron": GOOD | changes})
+    assert f"{tmp_path / 'endpoints.yaml'}: nemotron: " in message
+    assert said in message
+    assert "CANARY" not in message
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_a_wrong_endpoint_is_reported_by_file_name_and_field_and_never_by_value(
     ],
 )
 def test_a_file_that_is_no_list_of_endpoints_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    told = refusal(tmp_path, text)
-    assert said in told
-    assert "CANARY" not in told
+    message = refusal(tmp_path, text)
+    assert said in message
+    assert "CANARY" not in message
 
 
 def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,10 +167,10 @@ NAMELESS["nemo-triton"] |= {"model": "reward_model", "max_characters": 9000}
 def two(folder: Path, kind: str, **changes: Any) -> Settings:
     """An operator with two services of that kind and one model's name, at two addresses."""
     tiny.tokenizer(tiny.CHATML).save_pretrained(folder / "t")
-    told = NAMELESS[kind] | changes
+    given = NAMELESS[kind] | changes
     return settings(
         folder,
-        {"a": told | {"url": "http://127.0.0.1:8001"}, "b": told | {"url": "http://127.0.0.1:8002"}},
+        {"a": given | {"url": "http://127.0.0.1:8001"}, "b": given | {"url": "http://127.0.0.1:8002"}},
     )
 
 
@@ -229,17 +229,17 @@ def test_a_service_whose_models_name_says_nothing_goes_by_its_own_until_it_has_a
     assert served_spec(endpoint).former_fingerprint == NAMELESS_FINGERPRINT
 
 
-def test_scores_from_before_names_counted_are_told_of_and_can_be_claimed(tmp_path: Path) -> None:
+def test_scores_from_before_names_counted_are_reported_and_can_be_claimed(tmp_path: Path) -> None:
     operator = settings(tmp_path, {"a": NAMELESS["nemo-triton"]})
     model = find_model("a", models_of(operator))
     home = Home(tmp_path / "home")
     assert nameless_scores(model, home) is None
     score = TurnScore((1.0, 2.0))
     ScoreStore(home, NAMELESS_FINGERPRINT, model.attributes).write({b"k" * 16: score})
-    told = nameless_scores(model, home)
-    assert told is not None
+    message = nameless_scores(model, home)
+    assert message is not None
     own = ScoreStore(home, model.fingerprint, model.attributes)
-    assert f"move that folder to {own.place}" in told
+    assert f"move that folder to {own.place}" in message
     (home.scores / NAMELESS_FINGERPRINT).rename(own.place)
     assert nameless_scores(model, home) is None
     assert own.open().look_up(pl.Series([b"k" * 16])).height == 1
@@ -248,16 +248,16 @@ def test_scores_from_before_names_counted_are_told_of_and_can_be_claimed(tmp_pat
 def test_a_template_that_changes_changes_the_fingerprint(tmp_path: Path) -> None:
     def fingerprint(template: str) -> str:
         tiny.tokenizer(template).save_pretrained(tmp_path / "tokenizer")
-        told = GOOD | {"kind": "tei", "tokenizer": "tokenizer", "max_tokens": 100}
-        return served_spec(settings(tmp_path, {"any": told}).endpoints()["any"]).fingerprint
+        given = GOOD | {"kind": "tei", "tokenizer": "tokenizer", "max_tokens": 100}
+        return served_spec(settings(tmp_path, {"any": given}).endpoints()["any"]).fingerprint
 
     assert fingerprint(tiny.CHATML) == fingerprint(tiny.CHATML) != fingerprint(tiny.LLAMA3)
 
 
 def test_every_kind_has_its_backend(tmp_path: Path) -> None:
     for kind in KINDS:
-        told = {"tokenizer": "t", "max_characters": 10} if kind != "openai" else {}
-        endpoint = settings(tmp_path, {"any": GOOD | {"kind": kind} | told}).endpoints()["any"]
+        given = {"tokenizer": "t", "max_characters": 10} if kind != "openai" else {}
+        endpoint = settings(tmp_path, {"any": GOOD | {"kind": kind} | given}).endpoints()["any"]
         assert backend_class(endpoint)
     assert endpoint.outputs == ATTRIBUTES
 

@@ -1,4 +1,4 @@
-"""A run's options have one definition, and what is wrong with them is told with its place."""
+"""A run's options have one definition, and a message names what is wrong and where."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_yaml_tag_runs_nothing(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
-def test_a_wrong_value_is_told_with_its_option() -> None:
+def test_a_wrong_value_is_reported_with_its_option() -> None:
     assert refusal(limit="0") == "--limit '0': should be greater than or equal to 1"
     assert refusal(workers="many") == "--workers 'many': should be a valid integer"
     assert refusal(stop_after="filter") == "--stop-after 'filter': should be 'convert' or 'score'"
@@ -108,12 +108,12 @@ def test_bytes_that_are_no_text_are_refused(given: dict[str, Any]) -> None:
     assert refusal(**given) == f"--{option} 'caf\\udce9': is not UTF-8. Rename the file"
 
 
-def test_a_wrong_value_in_a_file_is_told_with_the_file() -> None:
+def test_a_wrong_value_in_a_file_is_reported_with_the_file() -> None:
     with pytest.raises(UserMistake, match=r"^run\.yaml: limit 'x': should be a valid integer$"):
         options_from(RunOptions, typed=REQUIRED, filed={"limit": "x"}, config_file="run.yaml")
 
 
-def test_a_value_that_would_fill_the_screen_is_told_in_short(tmp_path: Path) -> None:
+def test_a_value_that_would_fill_the_screen_is_reported_in_short(tmp_path: Path) -> None:
     aliases = "".join(
         f"{name}: &{name} [{','.join(['*' + before] * 9)}]\n"
         for before, name in zip("abcdefghij", "bcdefghijk", strict=True)
@@ -135,9 +135,9 @@ def test_a_name_that_no_file_can_have_is_refused_in_a_file_too(tmp_path: Path, t
 
 def test_a_number_that_counts_nothing_is_refused() -> None:
     assert refusal(limit="9" * 30).endswith("should be less than or equal to 1000000000000")
-    told = refusal(limit="9" * 5000)
-    assert "exceeded maximum size" in told
-    assert len(told) < 500
+    message = refusal(limit="9" * 5000)
+    assert "exceeded maximum size" in message
+    assert len(message) < 500
 
 
 def test_a_missing_option_is_named() -> None:
@@ -247,7 +247,7 @@ def test_settings_come_from_a_file_that_the_environment_overrides(
         ("ASSAY_SETTINGS_FILE", "/absent", "ASSAY_SETTINGS_FILE: there is no file /absent"),
     ],
 )
-def test_a_wrong_setting_is_told_with_its_variable(
+def test_a_wrong_setting_is_reported_with_its_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
 ) -> None:
     monkeypatch.setenv(variable, value)

@@ -8,7 +8,7 @@ from assay.core.progress import Utilisation
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("advances", "words"),
     [
         ([], ""),
         ([{"tokens": 4}], ""),
@@ -22,8 +22,8 @@ from assay.core.progress import Utilisation
         ([{"worker": "a", "busy_seconds": 10.2}], "1 device 100% busy"),
     ],
 )
-def test_each_worker_is_a_device(told: list[dict[str, object]], words: str) -> None:
+def test_each_worker_is_a_device(advances: list[dict[str, object]], words: str) -> None:
     utilisation = Utilisation()
-    for details in told:
+    for details in advances:
         utilisation.add(details)
     assert utilisation.summary(10.0) == words

@@ -29,5 +29,5 @@ def test_a_name_that_is_among_the_choices_suggests_neither_itself_nor_another() 
 def test_part_of_a_name_lists_the_names_that_contain_it() -> None:
     names = [f"Sky/Reward-{n}" for n in range(6)]
     assert did_you_mean("sky", names[:2]) == "; did you mean 'Sky/Reward-0' or 'Sky/Reward-1'?"
-    told = did_you_mean("sky", names)
-    assert told.endswith("'Sky/Reward-3', or 2 more?")
+    suggestion = did_you_mean("sky", names)
+    assert suggestion.endswith("'Sky/Reward-3', or 2 more?")

@@ -128,14 +128,14 @@ def test_golden_rows_replace_golden_rows_and_nothing_else(
     other = tmp_path / "labeled.jsonl"
     other.write_text("{}\n")
     assert command([str(folder), "--record", str(other)]) == 2
-    assert "is there, and is no file of golden rows" in capsys.readouterr().err
+    assert "exists and holds no golden rows" in capsys.readouterr().err
     assert other.read_text() == "{}\n"
     results = tmp_path / "results"
     results.mkdir()
     (results / "manifest.json").write_text(json.dumps({RUN_MANIFEST_KEY: "0.1.0", "files": {}}))
     for among in (results / "golden.json", results / "sub" / "deeper" / "golden.json"):
         assert command([str(folder), "--record", str(among)]) == 2
-        assert "lies among a run's results" in capsys.readouterr().err
+        assert "lies in a run's results" in capsys.readouterr().err
     assert [path.name for path in results.iterdir()] == ["manifest.json"]
 
 

@@ -1,4 +1,4 @@
-"""A full disk is told from other troubles, also for a program that could not say so."""
+"""A full disk is recognised, also for a program that cannot report it."""
 
 from __future__ import annotations
 

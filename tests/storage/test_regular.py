@@ -32,7 +32,7 @@ IRREGULAR: list[tuple[Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("make", "said"), IRREGULAR)
-def test_what_is_no_regular_file_is_told_and_not_opened(
+def test_what_is_no_regular_file_is_reported_and_not_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], object], said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path is to be short

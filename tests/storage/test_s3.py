@@ -102,7 +102,7 @@ def test_a_profile_that_is_not_there_is_the_users_mistake(
     assert "the settings for S3 are wrong" in refusal(bucket)
 
 
-def test_a_server_that_is_not_there_is_a_fault_and_told_in_a_line(
+def test_a_server_that_is_not_there_is_a_fault_and_reported_in_a_line(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

@@ -204,8 +204,8 @@ def test_a_file_that_is_no_golden_rows_is_refused_in_a_line(tmp_path: Path, text
         read_golden(path)
 
 
-def test_a_template_that_leaves_out_messages_or_writes_unknown_marks_is_told(tmp_path: Path) -> None:
-    def told(template: str) -> list[Check]:
+def test_a_template_that_leaves_out_messages_or_writes_unknown_marks_is_reported(tmp_path: Path) -> None:
+    def checks(template: str) -> list[Check]:
         folder = tiny.reward_model(tmp_path / str(len(template)), template=template, max_tokens=4096)
         return [
             check
@@ -213,9 +213,9 @@ def test_a_template_that_leaves_out_messages_or_writes_unknown_marks_is_told(tmp
             if "template" in check.name or "text is" in check.name
         ]
 
-    seen, marks = told(tiny.CHATML)
+    seen, marks = checks(tiny.CHATML)
     assert (seen.passed, marks.passed) == (True, True)
-    seen, marks = told(tiny.MOVING_SYSTEM.replace("<|eos|>", "<|end_of_turn|>"))
+    seen, marks = checks(tiny.MOVING_SYSTEM.replace("<|eos|>", "<|end_of_turn|>"))
     assert (seen.passed, marks.passed) == (None, None)
     assert "leaves out later system messages, tool messages" in seen.measured
     assert "<|end_of_turn|> is " in marks.measured
@@ -253,13 +253,13 @@ def test_golden_rows_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda data: data.pop("rows"), "something missing"),
+        (lambda data: data.pop("rows"), "is missing or altered"),
         (lambda data: data.update(golden=99), "no golden rows of this version"),
-        (lambda data: data["rows"][0].update(scores=[]), "do not fit their turns"),
-        (lambda data: data["rows"][0].update(scores=[[float("nan")] * 2]), "do not fit their turns"),
-        (lambda data: data["rows"][0].update(scores="much"), "something missing or altered"),
-        (lambda data: data.update(fingerprint="0" * 32), "altered since they were recorded"),
-        (lambda data: data["rows"][0]["scores"][0].__setitem__(0, 1.5), "altered since they were recorded"),
+        (lambda data: data["rows"][0].update(scores=[]), "do not match their turns"),
+        (lambda data: data["rows"][0].update(scores=[[float("nan")] * 2]), "do not match their turns"),
+        (lambda data: data["rows"][0].update(scores="much"), "missing or altered"),
+        (lambda data: data.update(fingerprint="0" * 32), "altered after they were recorded"),
+        (lambda data: data["rows"][0]["scores"][0].__setitem__(0, 1.5), "altered after they were recorded"),
     ],
 )
 def test_golden_rows_that_are_none_are_refused(tmp_path: Path, change, words: str) -> None:  # type: ignore[no-untyped-def]
