@@ -1,4 +1,4 @@
-"""Labels as NeMo-Aligner writes them: ``helpfulness:4,correctness:3``. The only place that clamps and rounds.
+"""Labels as NeMo-Aligner writes them: ``helpfulness:4,correctness:3``. Only this module clamps and rounds.
 
 Checked against NVIDIA/NeMo-Aligner's common.py, preprocess_openassistant_data.py,
 preprocess_helpsteer2_data.py and attribute_annotate.py.
@@ -23,8 +23,8 @@ _ENTRY = re.compile(r"([a-z]+):(-?\d+)")
 def label_from_scores(attributes: Sequence[str], values: Sequence[float]) -> str:
     """The label of one turn: values clamped to 0–4, then rounded half to even, in NeMo's order.
 
-    Attributes go by name; one that labels do not have is left out. ValueError for a value that is
-    not a number, a name given twice, or where labels have none of the attributes.
+    An attribute that labels do not have is left out. ValueError for a value that is not a number, a name
+    that is given twice, or attributes of which labels have none.
     """
     if len(values) != len(attributes):
         raise ValueError(f"{len(values)} values of {len(attributes)} attributes")
@@ -39,31 +39,31 @@ def label_from_scores(attributes: Sequence[str], values: Sequence[float]) -> str
 
 @lru_cache
 def _places(attributes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    """What of these stands in a label, in NeMo's order, and where it stands among them."""
+    """The attributes that labels have, in NeMo's order, each with its index in ``attributes``."""
     if len(set(attributes)) < len(attributes):
         raise ValueError(f"an attribute is given twice: {', '.join(attributes)}")
     places = tuple((name, attributes.index(name)) for name in ATTRIBUTES if name in attributes)
     if not places:
-        raise ValueError(f"none of {', '.join(attributes)} stands in a label")
+        raise ValueError(f"labels have none of {', '.join(attributes)}")
     return places
 
 
 def label_from_oasst(values: Mapping[str, float]) -> str:
     """The label of an OpenAssistant message: its values from 0 to 1, times four, rounded half to even.
 
-    Only quality, toxicity, humor and creativity, where present; empty where none is. Never clamped:
-    NeMo-Aligner does not either.
+    Only quality, toxicity, humor and creativity, where present; empty where none is. Not clamped, as in
+    NeMo-Aligner.
     """
     return ",".join(f"{name}:{round(values[name] * 4)}" for name in OASST_ATTRIBUTES if name in values)
 
 
 def label_from_ratings(ratings: Mapping[str, int]) -> str:
-    """The label of whole-number ratings, as of HelpSteer: those that labels have, in NeMo's order."""
+    """The label of whole-number ratings, such as HelpSteer's: those that labels have, in NeMo's order."""
     return ",".join(f"{name}:{ratings[name]}" for name in ATTRIBUTES if name in ratings)
 
 
 def parse_label(label: str) -> dict[str, int]:
-    """Whole numbers by attribute. ValueError where the string is no label."""
+    """The label's whole numbers by attribute. ValueError where the string is no label."""
     values: dict[str, int] = {}
     for entry in label.split(","):
         found = _ENTRY.fullmatch(entry)

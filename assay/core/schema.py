@@ -1,4 +1,4 @@
-"""Messages, conversations and attributes: the words every other module uses."""
+"""Messages, conversations, attributes and keys: the types that every other module uses."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-#: Their first letters differ, and are what a ``roles`` string is made of.
+#: Their first letters differ. A ``roles`` string is made of these letters.
 ROLES = ("system", "user", "assistant", "tool")
 
-#: What HelpSteer and OpenAssistant rate from 0 to 4, in NeMo-Aligner's order, in which every label is written
-#: (nemo_aligner/data/nlp, ALL_ATTRIBUTES).
+#: The attributes of HelpSteer and OpenAssistant, rated from 0 to 4. Labels list them in this order, which is
+#: NeMo-Aligner's (nemo_aligner/data/nlp, ALL_ATTRIBUTES).
 ATTRIBUTES = (
     "quality",
     "toxicity",
@@ -52,7 +52,7 @@ Conversation = tuple[Message, ...]
 
 
 def roles_of(messages: Iterable[Message]) -> str:
-    """A letter a message, its role's first: ``suaua`` of a system's, a user's, an assistant's and so on.
+    """The first letter of each message's role: ``suaua`` for system, user, assistant, user, assistant.
 
     >>> roles_of([Message("user", "Hi"), Message("assistant", "Hello")])
     'ua'
@@ -88,11 +88,11 @@ def turn_keys(messages: Iterable[Message]) -> list[TurnKey]:
     for message in messages:
         content = message.content.encode()
         text_bytes += len(content)
-        said = b"%s:%d:%s" % (message.role.encode(), len(content), content)
+        entry = b"%s:%d:%s" % (message.role.encode(), len(content), content)
         if message.role == "assistant":
             prompt_key = running.digest()
-            running.update(said)
+            running.update(entry)
             keys.append(TurnKey(running.digest(), text_bytes, prompt_key))
         else:
-            running.update(said)
+            running.update(entry)
     return keys

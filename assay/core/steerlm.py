@@ -22,10 +22,10 @@ NEMO_SYSTEM = (
 MASK = "User"
 TYPE = "VALUE_TO_TEXT"
 
-#: What stands in a regression row for an attribute that the label lacks (process_to_regression_format.py).
+#: A regression row's value for an attribute that the label lacks (process_to_regression_format.py).
 NO_VALUE = -100.0
 
-#: A system message that is not the first message, or a tool's.
+#: Matches a system message that is not the first message, or a tool's message.
 _INEXPRESSIBLE = re.compile("(?!^)s|t")
 _SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
@@ -33,7 +33,7 @@ _SPEAKERS = {"user": "User", "assistant": "Assistant"}
 def gap(roles: str) -> str | None:
     """Why a SteerLM row cannot express messages of these ``roles``; None where it can.
 
-    A row has one system message, in front, and the turns of a user and an assistant.
+    A row holds one system message, in front, and messages of a user and an assistant.
 
     >>> gap("suaua")
     >>> gap("uas")
@@ -53,8 +53,8 @@ def gap(roles: str) -> str | None:
 def to_row(messages: Sequence[Message], labels: Sequence[str | None] | None) -> dict[str, Any]:
     """The SteerLM row of messages that have no ``gap``.
 
-    ``labels`` has an entry a message. A user's label is null. An assistant's turn has its label, the
-    empty one too, and no ``label`` key where the entry is None.
+    ``labels`` has one entry per message. In the row a user's label is null. An assistant's turn has its
+    label, even an empty one; it has no ``label`` key where the entry is None.
     """
     problem = gap(roles_of(messages))
     if problem is not None:
@@ -75,15 +75,15 @@ def to_row(messages: Sequence[Message], labels: Sequence[str | None] | None) -> 
 
 
 def to_json(messages: Sequence[Message], labels: Sequence[str | None] | None) -> bytes:
-    """The SteerLM row as UTF-8 JSON on one line, to the byte as NeMo-Aligner writes it."""
+    """The SteerLM row as one line of UTF-8 JSON, with the same bytes as NeMo-Aligner's."""
     return json.dumps(to_row(messages, labels), ensure_ascii=False).encode()
 
 
 def nemo_text(messages: Sequence[Message]) -> str:
     """The messages in NeMo-Aligner's template, through ``<extra_id_2>``, which its labels follow.
 
-    The system sentence is NeMo's, whatever the record's is (attribute_annotate.py). ``ValueError`` for
-    messages that have a ``gap``.
+    The system sentence is always NeMo's, as in attribute_annotate.py. ``ValueError`` for messages that have
+    a ``gap``.
 
     >>> nemo_text([Message("user", "Hi"), Message("assistant", "Hello")]).splitlines()[2:]
     ['<extra_id_1>User', 'Hi', '<extra_id_1>Assistant', 'Hello', '<extra_id_2>']
@@ -102,7 +102,7 @@ def nemo_text(messages: Sequence[Message]) -> str:
 def regression_rows(
     messages: Sequence[Message], labels: Sequence[str | None] | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield ``{"text", "label"}`` for each turn that has a label, as NeMo-Aligner's regression format.
+    """Yield ``{"text", "label"}`` for each turn that has a label: NeMo-Aligner's regression format.
 
     The text runs from the first message through the turn, as ``nemo_text`` writes it.
     """

@@ -1,9 +1,9 @@
-"""What becomes of every record: kept, or dropped or quarantined with a reason.
+"""The decision on every record: kept, or dropped or quarantined with a reason.
 
-In this order, the first that applies: what convert said; a turn without a score (quarantined); a rule
-that does not hold for the last turn (dropped). Rules are looked at only where every turn has its scores,
-so a missing score neither passes nor fails one. A run that stops before scoring looks at no turn. What
-the exports can hold changes no decision.
+The first of these that applies decides: convert's outcome, if it is not ok; a turn without a score
+(quarantined); a rule that does not hold for the last turn (dropped). Rules apply only where every turn has
+its scores, so a missing score neither passes nor fails a rule. A run that stops before scoring looks at no
+turn. What an export can hold changes no decision.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from assay.storage.manifests import (
 )
 from assay.storage.stage import RunContext, Stage
 
-#: Reason code of a score that is NaN or infinite and came without a reason.
+#: Reason code for a score that is NaN or infinite and has no reason of its own.
 NOT_A_NUMBER = "not_a_number"
-#: Reason code of a score that is missing and came without a reason.
+#: Reason code for a score that is missing and has no reason of its own.
 NO_SCORE = "no_score"
-#: Reason code of a record without any turn.
+#: Reason code for a record without any turn.
 NO_TURN = "no_turn"
 
 _RULE = "rule"
 
 
 def counted_as(reason: str) -> str:
-    """The key of ``Counts`` that a reason counts under: its code; for a rule, the whole text.
+    """The key of ``Counts`` that a reason is counted under: its code, or for a rule the whole reason.
 
-    Rules are few and every record that one drops has the same reason, so it is the rule a person
-    wants to see beside the number, not that it was one.
+    There are few rules, and all records that one rule drops have the same reason. So the rule itself can
+    stand beside the number.
     """
     code = reason_code(reason)
     return reason if code == _RULE else code
@@ -49,7 +49,7 @@ def counted_as(reason: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ToDecide:
-    """What decisions are made of."""
+    """The input of the filter stage."""
 
     converted: Converted
     scored: Scored | None
@@ -58,7 +58,7 @@ class ToDecide:
 
 
 def _key(given: ToDecide) -> str:
-    """A digest of all that the decisions depend on, also how the rules are spelled: reasons quote them."""
+    """A digest of all that the decisions depend on. It has the rules' spelling too, which reasons quote."""
     converted, scored, rules = given.converted, given.scored, given.rules
     return digest_of_bytes(
         converted.digest.encode(),
@@ -71,15 +71,15 @@ def _key(given: ToDecide) -> str:
 
 
 def _is_current(given: ToDecide, filtered: Filtered, home: Home) -> bool:
-    """Whether all decisions are still as they were written."""
+    """Whether all files of decisions are there and unaltered."""
     return all(piece.decisions.is_intact(home) for piece in filtered.pieces)
 
 
 def decide(given: ToDecide, context: RunContext) -> Filtered:
-    """A decision a record, written below ``home.artifacts/filter``, one piece in memory at a time."""
+    """Write one decision per record below ``home.artifacts/filter``, one piece in memory at a time."""
     converted, scored, rules, home = given.converted, given.scored, given.rules, context.home
     if scored is None and rules.rules:
-        raise TypeError("rules are about scores, and there are none")
+        raise TypeError("there are rules but no scores")
     folder = home.artifacts / "filter" / DECIDE.digest(given)
     tallies: list[tuple[str, str | None, int]] = []
     pieces = []
@@ -104,7 +104,7 @@ def decide(given: ToDecide, context: RunContext) -> Filtered:
 
 
 def refuse_quarantine(converted: Converted, filtered: Filtered, home: Home) -> None:
-    """Nothing, or InputFault that names the first record that is quarantined, where there is one."""
+    """Raise InputFault that names the first quarantined record, if there is one."""
     if not filtered.counts.quarantined:
         return
     for piece, decided in zip(converted.pieces, filtered.pieces, strict=True):
@@ -117,7 +117,7 @@ def refuse_quarantine(converted: Converted, filtered: Filtered, home: Home) -> N
 
 
 def _unjudged(records: pl.DataFrame) -> pl.DataFrame:
-    """The records as though every turn had its scores."""
+    """The records with the columns of ``_judged``, as if every turn had its scores."""
     no_reason = pl.lit(None, pl.String)
     return records.with_columns(
         no_reason.alias("unscored"), pl.lit(True).alias("has_turn"), no_reason.alias("broken")
@@ -132,7 +132,7 @@ def _judged(
     rules: Rules,
     home: Home,
 ) -> pl.DataFrame:
-    """The records with ``unscored`` and ``broken``, reasons or null, and ``has_turn``, true or null."""
+    """The records with ``unscored`` and ``broken`` (a reason or null) and ``has_turn`` (true or null)."""
     attributes, scores = scored.attributes, scored.pieces[number].scores
     turns = read_artifact(scores, home, ["row", "turn", *attributes, *scored.warnings, "reason"])
     if turns.height != piece.turn_count:
@@ -154,7 +154,7 @@ def _judged(
 
 
 def _decisions(judged: pl.DataFrame) -> pl.DataFrame:
-    """``row``, ``outcome``, ``reason`` of every record of a piece."""
+    """The ``row``, ``outcome`` and ``reason`` of every record of a piece."""
     ok = pl.col("outcome") == "ok"
     fault = pl.coalesce(
         "unscored",
@@ -175,7 +175,7 @@ def _decisions(judged: pl.DataFrame) -> pl.DataFrame:
 
 
 def _is_unscored(attributes: tuple[str, ...]) -> pl.Expr:
-    """True for a turn that lacks a finite number for one of the attributes, or has a reason for none."""
+    """True for a turn with a reason, or without a finite number for one of the attributes."""
     return pl.any_horizontal(
         [pl.col("reason").is_not_null()]
         + [pl.col(attribute).is_null() | ~pl.col(attribute).is_finite() for attribute in attributes]
@@ -183,7 +183,7 @@ def _is_unscored(attributes: tuple[str, ...]) -> pl.Expr:
 
 
 def _reason_of_turn(attributes: tuple[str, ...]) -> pl.Expr:
-    """The turn's reason with the turn named behind its code: ``too_long: turn 2: 5000 tokens``."""
+    """The turn's reason with the turn's number after its code: ``too_long: turn 2: 5000 tokens``."""
     any_null = pl.any_horizontal([pl.col(attribute).is_null() for attribute in attributes])
     reason = pl.coalesce("reason", pl.when(any_null).then(pl.lit(NO_SCORE)).otherwise(pl.lit(NOT_A_NUMBER)))
     code_and_detail = reason.str.splitn(":", 2)
@@ -200,7 +200,7 @@ def _first_broken_rule(rules: Rules) -> pl.Expr:
     """The reason of the first rule that does not hold; null where all hold."""
     return pl.coalesce(
         [
-            # A null would be a turn without scores; it is quarantined, and breaks the rule if it is not.
+            # Null means a turn without scores. Such a turn is quarantined; if not, it must fail the rule.
             pl.when(rule.predicate.expression().fill_null(False)).then(None).otherwise(pl.lit(rule.reason))
             for rule in rules.rules
         ]

@@ -83,7 +83,7 @@ class ConvertedPiece:
     labels     String   JSON array, one entry per message: the input's label, or null; null if none
     prompt_key Binary   128-bit hash of everything before the last turn; null unless ok
     rest       String   the row's other keys as one JSON object, untouched; null if none
-    roles      String   a letter a message, such as ``suaua``: system, user, assistant, tool; null if none
+    roles      String   each role's first letter: ``suaua`` for system, user, assistant, …; null if none
     ========== ======== =======================================================================
 
     ``turns`` is a Parquet file with one row per turn of an ``ok`` record, ordered by (row, turn):

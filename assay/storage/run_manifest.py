@@ -1,4 +1,4 @@
-"""A run's ``manifest.json``: what was done, with what, and what came out. Written last, in the output folder.
+"""A run's ``manifest.json`` in its output folder: what it did, with what, and the results. Written last.
 
 ``docs/results.md`` describes it field by field, from the docstrings of ``RunManifest``'s fields.
 """
@@ -39,7 +39,7 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What an export wrote. ``rows`` and ``left_out`` together are all that was kept."""
+    """What an export wrote. ``rows`` and ``left_out`` add up to all that was kept."""
 
     file: str
     """Its name in the output folder."""
@@ -50,7 +50,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Records by what became of them."""
+    """Numbers of records by outcome."""
 
     read: int
     """The sum of the other three."""
@@ -66,7 +66,7 @@ class Turns:
     scored: int = 0
     """Distinct turns that the model rated in this run."""
     reused: int = 0
-    """Rated before, or a repetition of one that was."""
+    """Rated by an earlier run, or equal to another turn of this run."""
     failed: int = 0
     """Without a score."""
 
@@ -82,7 +82,7 @@ class DeviceWork:
     tokens: int
     tokens_per_second: float
     busy: float
-    """The part of the time during which its model was at work, 0 to 1."""
+    """The share of the time in which its model was at work, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +91,20 @@ class RunModel:
 
     name: str
     fingerprint: str
-    """32 hex digits: equal ones mean that equal conversations get equal scores."""
+    """32 hex digits. With equal fingerprints, equal conversations get equal scores."""
     family: str
     family_named: bool
-    """Whether a person named the family, because the model's folder does not say it."""
+    """Whether a person named the family because the model's folder does not say it."""
     read_at: str | None
     add_bos: bool | None
     attributes: tuple[str, ...]
     weights: dict[str, float]
-    """The factors that make one number of the attributes, if any."""
+    """The factors that make one number of the attributes, if there are any."""
     max_tokens: int | None
     over_length: str
     dtype: str
     notes: tuple[str, ...]
-    """What a person should know who uses these scores, what was found out at opening included."""
+    """What users of these scores should know, also what was found when the model was opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,9 +120,9 @@ class RunManifest:
     shortfalls: tuple[Shortfall, ...] = ()
     """The inputs that are not complete: `file`, `why`, and how many records are `quarantined` for it."""
     unusable: str | None = None
-    """Why none of the records that were read could be used; null where one could."""
+    """Why no record could be used; null where one could."""
     output: str = ""
-    """Where the results are: as the run named it, or the folder beside it."""
+    """The folder of the results: the one that the run named, or the one beside it."""
     rows: Rows
     """Records: `read` is the sum of `kept`, `dropped` and `quarantined`."""
     dropped: dict[str, int]
@@ -136,15 +136,15 @@ class RunManifest:
     failed: dict[str, int]
     """Turns without a score, by reason."""
     warnings: dict[str, int] = field(default_factory=dict)
-    """Of how many conversations something is true that the model's card does not vouch for, or that the
-    model is shown in part only."""
+    """By warning, how many conversations it applies to: the model's card does not vouch for them, or the
+    model sees only a part of them."""
     devices: tuple[DeviceWork, ...] = ()
-    """A worker each that scored in this run: shards, turns, tokens a second, and `busy`, the part of the
-    time during which its model was at work."""
+    """One entry for each worker that scored in this run: shards, turns, tokens a second, and `busy`, the share
+    of the time in which its model was at work."""
     model: RunModel | None
     """Name, fingerprint, family (and whether a person named it), where it is read, attributes, weights,
-    limits and notes of the one model; null without scores. Notes also hold what was found out when the
-    model was opened, by this run or by the one whose scores it uses."""
+    limits and notes of the one model; null without scores. Notes also hold what was found when the model
+    was opened, by this run or by the one whose scores it uses."""
     models: dict[str, RunModel] = field(default_factory=dict)
     """Each model by its name in this run; empty without scores."""
     inputs: tuple[InputFile, ...]
@@ -155,7 +155,7 @@ class RunManifest:
     """For each export by its name (`converted` after `--stop-after convert`): `file`, `rows`, and
     `left_out`, the kept records that the file does not hold, by reason."""
     options: dict[str, Any]
-    """What the run was asked."""
+    """The options of the run."""
     seconds: dict[str, float]
     """How long each stage took, without the start-up."""
 
@@ -166,24 +166,24 @@ class RunManifest:
 
     @property
     def is_beside(self) -> bool:
-        """Whether the files were put beside the output that was asked for, which stays as it was."""
+        """Whether the files lie beside the output folder that was asked for, which stays as it was."""
         return bool(self.output != self.options["output"])
 
     def as_written(self) -> dict[str, Any]:
-        """What the file holds: JSON's own types, and the digest of all else."""
+        """The content of the file: JSON's own types, with a digest of everything else."""
         return sealed(msgspec.to_builtins(self), about=_A_RUN)
 
 
 def read_run_manifest(path: Path) -> RunManifest:
     """The manifest in that file.
 
-    ``Altered`` where it is not as it was written; one of an earlier version has no digest, and is believed.
-    ``NotRegular``, ``OSError`` or ``msgspec.ValidationError`` where it is no manifest of a run.
+    ``Altered`` where it was altered; one without a digest, of an earlier version, is accepted.
+    ``NotRegular``, ``OSError`` or ``msgspec.ValidationError`` where it is no run's manifest.
     """
     content = decoded(read_regular(path))
     manifest = msgspec.convert(content, RunManifest)
     if not is_as_written(content):
-        raise Altered("its digest is not that of its content")
+        raise Altered("its digest does not match its content")
     return manifest
 
 

@@ -117,7 +117,7 @@ def test_without_scores_only_what_convert_found_is_judged(home):
     result = decide(made.converted, None, rules=Rules(), home=home)
     assert result.counts == Counts(1, {}, {"not_json": 1})
     rules = parse_rules(["helpfulness >= 2"], attributes=HELPSTEER)
-    with pytest.raises(TypeError, match="rules are about scores"):
+    with pytest.raises(TypeError, match="there are rules but no scores"):
         decide(made.converted, None, rules=rules, home=home)
 
 
