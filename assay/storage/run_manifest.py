@@ -139,8 +139,8 @@ class RunManifest:
     """By warning, how many conversations it applies to: the model's card does not vouch for them, or the
     model sees only a part of them."""
     devices: tuple[DeviceWork, ...] = ()
-    """One entry for each worker that scored in this run: shards, turns, tokens a second, and `busy`, the share
-    of the time in which its model was at work."""
+    """One entry for each worker that scored in this run: shards, turns, tokens a second, and `busy`, the
+    share of the time in which its model was at work."""
     model: RunModel | None
     """Name, fingerprint, family (and whether a person named it), where it is read, attributes, weights,
     limits and notes of the one model; null without scores. Notes also hold what was found when the model
