@@ -1,8 +1,9 @@
-"""The paths and models that a run of a deployment may name: whoever opens Prefect's pages can start one.
+"""The paths and models that a run of a deployment may name.
 
-Its paths begin with the name of a folder that the operator opened, and stay inside it: ``chats/2026/*.jsonl``
-with ``ASSAY_DATA_ROOTS=chats=/srv/chats``. Its model is one of the operator's lists or of the catalog. On the
-command line, users have their own rights: there a path is a path, unless roots are set.
+Anybody who can open Prefect's pages can start such a run. Its paths begin with the name of a folder that the
+operator opened, and stay inside it: ``chats/2026/*.jsonl`` with ``ASSAY_DATA_ROOTS=chats=/srv/chats``. Its
+model is one of the operator's lists or of the catalog. On the command line, users have their own rights:
+there a path is a path, unless roots are set.
 
 This does not guard against somebody who changes the folders during a run: who can do that can do more anyway.
 """

@@ -23,8 +23,8 @@ _ENTRY = re.compile(r"([a-z]+):(-?\d+)")
 def label_from_scores(attributes: Sequence[str], values: Sequence[float]) -> str:
     """The label of one turn: values clamped to 0–4, then rounded half to even, in NeMo's order.
 
-    An attribute that labels do not have is left out. ValueError for a value that is not a number, a name
-    that is given twice, or attributes of which labels have none.
+    An attribute that labels do not have is left out. ValueError for a value that is not a number, for a
+    name that is given twice, and where labels have none of the attributes.
     """
     if len(values) != len(attributes):
         raise ValueError(f"{len(values)} values of {len(attributes)} attributes")
