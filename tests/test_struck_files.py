@@ -150,7 +150,7 @@ class Kind:
 
 KINDS = {
     "digests of weights": Kind("model-digests.json", "model-digests.json: is damaged"),
-    "a segment": Kind("scores/*/*.parquet", "is damaged; set aside"),
+    "a segment": Kind("scores/*/*.parquet", "is damaged; moved to"),
     "a lock": Kind("scores/*/.lock", None),
     "a plan's seal": Kind(
         "plans/*/*/plan.json", "the plan of an earlier run is damaged", loses="scores/*/*.parquet"
