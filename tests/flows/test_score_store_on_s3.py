@@ -30,9 +30,8 @@ SECRET = b"canary-secret-of-s3"
 DRIVER = """
 from assay.score.segments import lease
 lease.LEASE_SECONDS = 5.0
-from flows.command.curate import COMMAND
-from flows.command.launch import main
-main(COMMAND)
+from flows.command.main import run_module
+run_module("curate")
 """
 
 pytestmark = [
