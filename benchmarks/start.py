@@ -4,10 +4,10 @@
 
 A rerun with nothing to do is nearly all start, and so is a first run of one turn. Both are taken as CPU
 seconds of the whole tree of processes, orphans included, and divided by what ``python -c "import
-prefect.flows, prefect.client.orchestration"`` takes. Each figure is the least of all rounds: what else a
-machine does makes CPU time longer and never shorter. ``--against`` measures another checkout (with a
-``.venv`` of its own) in the same rounds, turn about, so that before and after can be compared; ``over_other``
-is then a figure of this one over the other's.
+prefect.flows, prefect.client.orchestration"`` takes. Each is the least of all rounds: what else a machine
+does makes CPU time longer and never shorter. ``--against`` measures another checkout (with a ``.venv`` of its
+own, and the same Prefect in it) in the same rounds, turn about, so that before and after can be compared;
+``over_other`` is then a figure of this one over the other's.
 """
 
 from __future__ import annotations
@@ -133,12 +133,14 @@ def main() -> None:
                     ("first", checkout.first(number)),
                 ):
                     rounds[checkout.name].setdefault(name, []).append(found)
+        # One unit for both, as they import the same.
+        unit = min(one.cpu_seconds for found in rounds.values() for one in found["import_prefect"])
         for checkout in checkouts:
             found = rounds[checkout.name]
             cpu = {name: min(one.cpu_seconds for one in runs) for name, runs in found.items()}
             wall = {name: min(one.wall_seconds for one in runs) for name, runs in found.items()}
             figures[checkout.name] = {
-                **{name: cpu[of] / cpu["import_prefect"] for name, of in RATIOS.items()},
+                **{name: cpu[of] / unit for name, of in RATIOS.items()},
                 "cpu_seconds": cpu,
                 "wall_seconds": wall,
             }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import httpx
 from prefect.context import SettingsContext, get_settings_context
@@ -21,14 +21,23 @@ def where_reachable() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def retrying(times: int) -> Iterator[None]:
-    """Within, Prefect's clients send a request that failed so many times again.
+def retrying(times: int) -> AbstractContextManager[None]:
+    """Within, Prefect's clients send a request that failed so many times again."""
+    return changed_settings({"client": {"max_retries": times}})
 
-    Prefect's ``temporary_settings`` would read all settings anew, which takes longer than a request.
+
+@contextmanager
+def changed_settings(changes: Mapping[str, Mapping[str, object]]) -> Iterator[None]:
+    """Within, these of Prefect's settings are others, by their group and name.
+
+    Nothing is derived from them or checked. Prefect's ``temporary_settings`` does that, for which it reads
+    all settings anew; it takes longer than a request.
     """
     context = get_settings_context()
-    client = context.settings.client.model_copy(update={"max_retries": times})
-    settings = context.settings.model_copy(update={"client": client})
+    groups = {
+        group: getattr(context.settings, group).model_copy(update=dict(named))
+        for group, named in changes.items()
+    }
+    settings = context.settings.model_copy(update=groups)
     with SettingsContext(profile=context.profile, settings=settings):
         yield

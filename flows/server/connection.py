@@ -15,16 +15,13 @@ from http import HTTPStatus
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 from uuid import UUID
 
 from assay.config.settings import Settings
 from assay.core.errors import ServerFault, UserMistake
 from assay.storage.home import Home
 from flows.server.embedded import EmbeddedServer
-
-if TYPE_CHECKING:
-    from prefect.settings.legacy import Setting
 
 #: Read by Prefect when it is imported. What the operator has set stays as it is.
 _DEFAULTS = {
@@ -117,11 +114,10 @@ def connected(
 
     ServerFault where the configured one does not answer or the embedded one does not start.
     """
-    from prefect.settings import (
-        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        get_current_settings,
-    )
+    from prefect.settings import get_current_settings
+    from pydantic import SecretStr
+
+    from tasks.pages import changed_settings
 
     if embedded is None:
         configured = str(get_current_settings().api.url)
@@ -132,25 +128,22 @@ def connected(
     # The environment is for processes that are started from here. Without it, one that imports Prefect starts
     # a server. They get no login: none of them has anything to say to this one.
     # Heartbeats show a server which runs are dead: this one dies with its run. Tokens against forged requests
-    # are for browsers.
-    superfluous: dict[Setting, float | None] = {
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
+    # are for browsers. The server is of the client's own version.
+    changes: dict[str, dict[str, object]] = {
+        "api": {"url": embedded.api_url, "auth_string": SecretStr(embedded.login)},
+        "client": {"csrf_support_enabled": False, "server_version_check_enabled": False},
+        "flows": {"heartbeat_frequency": None},
     }
-    with _environment({"PREFECT_API_URL": embedded.api_url}), speaking_to(embedded, superfluous):
+    with _environment({"PREFECT_API_URL": embedded.api_url}), changed_settings(changes):
         yield Connection(embedded.api_url, embedded=True)
 
 
 @contextmanager
-def speaking_to(
-    server: EmbeddedServer, others: Mapping[Setting, str | float | None] | None = None
-) -> Iterator[None]:
-    """Within, Prefect's clients in this process speak to that server and log in; ``others`` are set too."""
+def speaking_to(server: EmbeddedServer) -> Iterator[None]:
+    """Within, Prefect's clients in this process speak to that server, and log in."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-    login = {PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.login}
-    # All at once: each time, Prefect reads all of its settings anew.
-    with temporary_settings({**login, **(others or {})}):
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.login}):
         yield
 
 

@@ -54,6 +54,8 @@ _PASSWORD_BYTES = 32
 #: Threads that may run while a server is forked off: they wait in the system and hold no lock, which a fork
 #: would copy and nobody would let go of.
 _QUIET_THREADS = frozenset({"MainThread", "signals"})
+#: New objects after which a server looks for garbage. A short run makes fewer.
+_GARBAGE_THRESHOLD = 50_000
 #: What a forked server is called in lists of processes. Its command line is that of its parent.
 FORKED_NAME = "assay-prefect"
 _PR_SET_NAME = 15
@@ -384,6 +386,7 @@ def _serve(port: int) -> NoReturn:
                 answers.write(json.dumps({"port": port, "set_aside": told}) + "\n")
                 answers.flush()
                 gc.freeze()
+                gc.set_threshold(_GARBAGE_THRESHOLD)
                 gc.enable()
 
     # FastAPI works out a router's routes once a request comes by. Those of a run never come by the last ones.

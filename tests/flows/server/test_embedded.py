@@ -233,6 +233,27 @@ def test_a_fork_serves_like_a_program_of_its_own_and_has_nothing_of_its_parent(t
         assert until(lambda: not is_alive(server.pid), 10)
 
 
+def test_settings_of_the_user_are_not_those_of_a_runs_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = tmp_path / "user"
+    user.mkdir()
+    (user / "profiles.toml").write_text('active = "own"\n[profiles.own]\nPREFECT_API_DEFAULT_LIMIT = "7"\n')
+    (user / "prefect.toml").write_text("[server.api]\ndefault_limit = 8\n")
+    monkeypatch.setenv("PREFECT_HOME", str(user))
+    monkeypatch.setenv("PREFECT_SERVER_API_DEFAULT_LIMIT", "9")
+    monkeypatch.chdir(user)
+    folder = tmp_path / "prefect"
+    folder.mkdir()
+    for variable in ("set", "unset"):
+        if variable == "unset":
+            monkeypatch.delenv("PREFECT_SERVER_API_DEFAULT_LIMIT")
+        with parent_of_a_server(folder, "serving", "forked") as (_, (_process, address, login)):
+            auth = httpx.BasicAuth(*login.strip().split(":"))
+            settings = httpx.get(f"{address}/api/admin/settings", auth=auth, timeout=30).json()
+            assert settings["server"]["api"]["default_limit"] == 200
+
+
 def test_a_process_with_threads_of_its_own_is_not_forked() -> None:
     waiting = threading.Event()
     thread = threading.Thread(target=waiting.wait)
@@ -350,3 +371,12 @@ def test_a_server_whose_files_are_damaged_begins_a_new_history_and_says_so(tmp_p
     (aside,) = tmp_path.glob("prefect.db.damaged-*Z")
     assert f"is begun. The old one is {aside} (file is not a database)" in warning
     assert aside.read_bytes() == damaged
+
+
+def test_old_events_are_cleared_from_a_large_database_alone(tmp_path: Path) -> None:
+    vacuum = "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED"
+    assert vacuum in embedded_server._environment(tmp_path, "a:b", for_deployments=False)
+    assert vacuum not in embedded_server._environment(tmp_path, "a:b", for_deployments=True)
+    with (tmp_path / "prefect.db").open("wb") as file:
+        file.truncate(1 << 24)
+    assert vacuum not in embedded_server._environment(tmp_path, "a:b", for_deployments=False)
