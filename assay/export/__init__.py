@@ -78,9 +78,10 @@ def _key(given: ToExport) -> str:
     scores = [piece.scores.digest for piece in scored.pieces] if scored else None
     decisions = [piece.decisions.digest for piece in given.filtered.pieces]
     attributes = scored.attributes if scored else None
+    versions = sorted((export.name, export.version) for export in wanted(given.exports, given.stop_after))
     return digest_of_bytes(
         given.converted.digest.encode(),
-        to_json((attributes, scores, decisions, sorted(given.exports), given.stop_after)),
+        to_json((attributes, scores, decisions, versions, given.stop_after)),
     )
 
 

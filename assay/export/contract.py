@@ -57,6 +57,8 @@ class Export:
     """Its name in the output folder."""
     description: str
     """One line for a person who chooses."""
+    version: int = 1
+    """Raised whenever the same items give another file: files of an earlier version are then made again."""
     unit: Unit = Unit.RECORD
     needs: frozenset[str] = frozenset()
     """Columns of which a run needs at least one; without, the export is refused before any work."""

@@ -64,7 +64,7 @@ def kept(model: ModelSpec, context: RunContext) -> tuple[Remark, ...]:
     except (OSError, Altered, msgspec.ValidationError) as error:
         context.say(
             f"{path}: cannot be read, is damaged, or another model's ({error}). It says whether the model "
-            "could have meant other numbers; flows.verify finds that out again"
+            "could have meant other numbers; `assay verify` shows it again"
         )
         return ()
 

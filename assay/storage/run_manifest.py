@@ -85,18 +85,18 @@ class DeviceWork:
     """The share of the time in which its model was at work, 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunModel:
-    """The model that gave the scores."""
+    """The model that gave the scores. An earlier version did not write the fields that have a default."""
 
     name: str
     fingerprint: str
     """32 hex digits. With equal fingerprints, equal conversations get equal scores."""
-    family: str
-    family_named: bool
+    family: str = ""
+    family_named: bool = False
     """Whether a person named the family because the model's folder does not say it."""
-    read_at: str | None
-    add_bos: bool | None
+    read_at: str | None = None
+    add_bos: bool | None = None
     attributes: tuple[str, ...]
     weights: dict[str, float]
     """The factors that make one number of the attributes, if there are any."""

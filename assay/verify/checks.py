@@ -122,7 +122,7 @@ def verify(spec: LocalSpec, *, cluster: ClusterOptions, progress: Progress) -> l
     let_go()
     give_back()
     progress.say(f"{'asking' if cluster.scheduler_address else 'starting'} {cluster.workers} workers")
-    return [*checks, _workers(spec, conversations, alone, cluster)]
+    return [*checks, _workers(spec, conversations, alone, cluster, progress)]
 
 
 def _checked_here(spec: LocalSpec, progress: Progress) -> tuple[list[Conversation], Scores, list[Check]]:
@@ -329,11 +329,15 @@ def _single_pass(
 
 
 def _workers(
-    spec: LocalSpec, conversations: list[Conversation], alone: Scores, cluster: ClusterOptions
+    spec: LocalSpec,
+    conversations: list[Conversation],
+    alone: Scores,
+    cluster: ClusterOptions,
+    progress: Progress,
 ) -> Check:
     """Score some conversations in each worker, in other batches than this process used."""
     requests = [_whole(conversation) for conversation in conversations]
-    with connected(cluster) as client:
+    with connected(cluster, progress) as client:
         addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[: cluster.workers]
         count = len(addresses)
         futures = [

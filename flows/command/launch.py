@@ -82,8 +82,11 @@ def main(command: Command[Any], arguments: Sequence[str], *, program: str) -> No
     if not ended:
         sys.exit(code)
     # Python would take half a second to take itself apart, and Prefect minutes to reach a lost server.
+    from assay.rewards.templates import PROCESS
+
+    PROCESS.close()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):
             stream.flush()
     os._exit(code)
 

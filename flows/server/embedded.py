@@ -171,8 +171,10 @@ class EmbeddedServer:
     def _spawn(self, port: int, *, forked: bool) -> subprocess.Popen[str]:
         environment = _environment(self._folder, self.login, for_deployments=self._for_deployments)
         if forked:
-            # What is not written out by now would be written by both.
-            sys.stdout.flush()
+            # The fork would write buffered text a second time.
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
         with open(self.log, "ab", opener=opener) as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.server.embedded", str(port)],
@@ -289,7 +291,13 @@ def end(child: subprocess.Popen[Any], seconds: float) -> None:
 
 def _forks_safely() -> bool:
     """Whether a fork of this process can go on as a server. Elsewhere than on Linux, libraries forbid it."""
-    return sys.platform == "linux" and {thread.name for thread in threading.enumerate()} <= _QUIET_THREADS
+    streams = sys.stdin, sys.stdout, sys.stderr
+    return (
+        sys.platform == "linux"
+        # A process that was started with one of them closed has None, and the fork's logs need them.
+        and None not in streams
+        and {thread.name for thread in threading.enumerate()} <= _QUIET_THREADS
+    )
 
 
 def _serve_as_fork(port: int, environment: Mapping[str, str]) -> NoReturn:

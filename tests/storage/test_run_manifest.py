@@ -65,6 +65,14 @@ def test_a_manifest_of_an_earlier_version_is_read_without_what_it_lacks(tmp_path
     made = msgspec.to_builtins(manifests.made())
     for newer in ("exports", "models", "warnings", "devices", "shortfalls", "unusable", "output"):
         del made[newer]
+    # What the first runs that made releases wrote of their model.
+    made["model"] = {
+        **{"name": "starter", "fingerprint": "f" * 32, "attributes": ["reward"], "weights": {}},
+        **{"max_tokens": 10, "over_length": "quarantine", "dtype": "float32", "notes": []},
+    }
     path = tmp_path / RUN_MANIFEST
     path.write_bytes(msgspec.json.encode(made))
-    assert read_run_manifest(path).exports == {}
+    read = read_run_manifest(path)
+    assert read.exports == {}
+    assert read.model is not None
+    assert not read.model.family_named

@@ -55,7 +55,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     torch.set_num_threads(1)
 
     @contextmanager
-    def here(options: ClusterOptions) -> Iterator[_Here]:
+    def here(options: ClusterOptions, *rest: object) -> Iterator[_Here]:
         yield _Here(options.workers or 1)
 
     monkeypatch.setattr(verification, "connected", here)
@@ -90,7 +90,7 @@ def test_this_process_lets_go_of_the_model_before_workers_load_it(
         return {id(one) for one in gc.get_objects() if type(one) is LocalRewardModel}
 
     @contextmanager
-    def here(options: ClusterOptions) -> Iterator[_Here]:
+    def here(options: ClusterOptions, *rest: object) -> Iterator[_Here]:
         asked.append(options)
         left.append(loaded() - before)
         yield _Here(options.workers or 1)
