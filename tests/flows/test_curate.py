@@ -127,6 +127,8 @@ def curate(
 ) -> Callable[..., Ran]:
     """The command in this process, on the tests' Prefect server, with a model of no weights."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    # All tests share that server, and a busy machine makes it slow.
+    monkeypatch.setenv("ASSAY_SERVER_ANSWER_SECONDS", "60")
     monkeypatch.setattr(ways, "connected", in_this_process)
     # Workers of this process keep models by fingerprint: every test has its own.
     model = fakes.spec(tmp_path / "model", digest_of_bytes(os.fsencode(tmp_path)))
