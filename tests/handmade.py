@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from assay.core.digests import digest_of_bytes, digest_of_file
 from assay.core.schema import Message, roles_of, turn_keys
-from assay.storage.home import Artifact, Home, digest_of_bytes, digest_of_file
+from assay.storage.home import Artifact, Home
 from assay.storage.manifests import (
     Converted,
     ConvertedPiece,

@@ -162,3 +162,8 @@ def test_importing_does_not_drag_in_what_it_does_not_need(module: str, absent: l
 def test_the_process_that_renders_templates_imports_nothing_of_ours_and_little_else() -> None:
     roots = {name.partition(".")[0] for name in imports_of(ROOT / "assay/rewards/template_process.py")}
     assert roots <= {"__future__", "jinja2", *sys.stdlib_module_names}
+
+
+def test_digests_are_made_in_one_place() -> None:
+    places = [module for module, path in MODULES.items() if "blake2b(" in path.read_text()]
+    assert places == ["assay.core.digests"]

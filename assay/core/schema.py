@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from assay.core.digests import DIGEST_BYTES, running_digest
 
 #: Their first letters differ. A ``roles`` string is made of these letters.
 ROLES = ("system", "user", "assistant", "tool")
@@ -37,7 +38,7 @@ UNSEEN_TEXT = "unseen_text"
 #: Boolean columns beside the attributes. True means that the score may not be what it seems.
 FLAGS = (BEYOND_TRAINED_LENGTH, OTHER_LANGUAGE, UNSEEN_TEXT)
 
-TURN_KEY_BYTES = 16
+TURN_KEY_BYTES = DIGEST_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def turn_keys(messages: Iterable[Message]) -> list[TurnKey]:
     No role holds a colon, and the length precedes each content. So two conversations that differ never
     feed the hash the same bytes.
     """
-    running = hashlib.blake2b(digest_size=TURN_KEY_BYTES)
+    running = running_digest()
     text_bytes = 0
     keys: list[TurnKey] = []
     for message in messages:

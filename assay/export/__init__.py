@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from assay.core.digests import digest_of_bytes
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
 from assay.export.contract import Export
@@ -16,7 +17,7 @@ from assay.export.folder import OutputFolder
 from assay.export.messages import MESSAGES
 from assay.export.results import write_results
 from assay.export.steerlm import CONVERTED, STEERLM
-from assay.storage.home import Home, digest_of_bytes
+from assay.storage.home import Home
 from assay.storage.manifests import Converted, Filtered, Scored, to_json
 from assay.storage.private import FOLDER
 from assay.storage.stage import RunContext, Stage

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Self
 
 import polars as pl
 
-from assay.storage.home import digest_of_bytes, digest_of_file
+from assay.core.digests import digest_of_bytes, digest_of_file, running_digest
 from assay.storage.run_manifest import ExportedFile, Written
 
 #: Frames are gathered to about this many rows before they go to disk.
@@ -36,7 +35,7 @@ class LinesFile:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("xb", buffering=1 << 20)
-        self._running = hashlib.blake2b(digest_size=16)
+        self._running = running_digest()
         self._size = 0
         self._rows = 0
 

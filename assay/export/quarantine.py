@@ -9,11 +9,12 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
+from assay.core.digests import digest_of_file
 from assay.core.errors import InputFault, UserMistake
 from assay.read.parquet_footer import DamagedParquet
 from assay.read.remote_inputs import local_path
 from assay.read.sources import DAMAGED_ROW_GROUP, Stamp, read_originals
-from assay.storage.home import Home, digest_of_file
+from assay.storage.home import Home
 from assay.storage.manifests import InputFile, reason_code
 
 #: Reason codes of what cannot be held or read; its original stays where it is.

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
+from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError, InputFault
 from assay.core.progress import Progress
 from assay.core.schema import TurnKey, roles_of, turn_keys
@@ -40,7 +41,7 @@ from assay.read.sources import (
     Stamp,
 )
 from assay.storage.disk import read_artifact
-from assay.storage.home import Artifact, Home, digest_of_bytes, sweep, written_whole
+from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import (
     Converted,
     ConvertedPiece,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from assay.core.digests import running_digest
 from assay.core.errors import UserMistake
 from assay.core.progress import Progress
 from assay.core.text import counted, did_you_mean
@@ -249,7 +249,7 @@ def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list
 
     A shard ends at the first line end after ``shard_bytes``. None leaves the file whole.
     """
-    running = hashlib.blake2b(digest_size=16)
+    running = running_digest()
     size = lines = 0
     cuts = [(0, 1)]
     with open_regular(path) as file:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import glob
-import hashlib
 import os
 import threading
 import time
@@ -19,11 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from assay.core.digests import digest_of_bytes, running_digest
 from assay.core.errors import InputFault, StoreRefusal, UserMistake
 from assay.core.text import counted
 from assay.read.sources import KNOWN_ENDINGS
 from assay.storage.disk import full_disk_named
-from assay.storage.home import Home, digest_of_bytes, is_intact
+from assay.storage.home import Home, is_intact
 from assay.storage.manifests import InputFile
 from assay.storage.private import make_private, opener
 from assay.storage.s3 import CONNECTIONS, SCHEME, Found, Objects, is_address, is_remote
@@ -148,7 +148,7 @@ def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) ->
     bucket, _, key = file.address.removeprefix(SCHEME).partition("/")
     try:
         with full_disk_named(folder):
-            running = hashlib.blake2b(digest_size=16)
+            running = running_digest()
             size = 0
             with open(temporary, "xb", opener=opener) as out:
                 for chunk in Objects(f"{SCHEME}{bucket}").chunks(key, etag=file.found.etag):

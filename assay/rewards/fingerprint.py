@@ -7,16 +7,14 @@ every score again after each would be worse). It covers no secret, no address, a
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import uuid
 from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
 
+from assay.core.digests import digest_of_content, digest_of_file
 from assay.rewards.families import AS_TRANSFORMERS
-from assay.storage.private import make_private, opener
+from assay.storage.home import written_whole
 from assay.storage.sealed import Altered, sealed_json, unsealed
 
 #: Counted up whenever the engine would give the same conversation another score, or report more of it.
@@ -75,7 +73,7 @@ def fingerprint(
         *([f"read at {read_at}"] if read_at == AS_TRANSFORMERS else []),
         *(["with BOS"] if add_bos else []),
     ]
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    return digest_of_content("\n".join(parts).encode())
 
 
 def weights_digests(folder: Path, digest_cache: Path | None) -> dict[str, str]:
@@ -93,18 +91,13 @@ def _file_digests(folder: Path, cache: Path | None, *, code: bool = False) -> li
             stamp = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
             digest = known.get(stamp) if pattern == WEIGHTS else None
             if digest is None:
-                digest = _digest(path)
+                digest = digest_of_file(path)
                 if pattern == WEIGHTS:
                     fresh[stamp] = digest
             digests.append((str(path.relative_to(folder)), digest))
     if cache is not None and fresh != known:
         _write_cache(cache, fresh)
     return digests
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _read_cache(cache: Path | None) -> dict[str, str]:
@@ -124,8 +117,5 @@ def _read_cache(cache: Path | None) -> dict[str, str]:
 
 
 def _write_cache(cache: Path, digests: dict[str, str]) -> None:
-    make_private(cache.parent)
-    temporary = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.tmp")
-    with open(temporary, "xb", opener=opener) as file:
-        file.write(sealed_json({_DIGESTS: digests}, about=_DIGESTS))
-    os.replace(temporary, cache)
+    with written_whole(cache) as temporary:
+        temporary.write_bytes(sealed_json({_DIGESTS: digests}, about=_DIGESTS))

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import polars as pl
 
+from assay.core.digests import digest_of_bytes, digest_of_file
 from assay.rewards.spec import ModelSpec
 from assay.score.store import KEY, ScoreStore
 from assay.storage.disk import damage_named, read_artifact
-from assay.storage.home import Home, digest_of_bytes, digest_of_file, sweep, written_whole
+from assay.storage.home import Home, sweep, written_whole
 from assay.storage.manifests import Converted
 from assay.storage.private import make_private
 from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json

@@ -10,6 +10,7 @@ from functools import partial, reduce
 
 import polars as pl
 
+from assay.core.digests import digest_of_bytes
 from assay.core.errors import ClusterFault
 from assay.core.schema import WEIGHTED_REWARD
 from assay.core.text import counted
@@ -25,7 +26,7 @@ from assay.score.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, scor
 from assay.score.ways import KILLED, way_of
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.disk import full_disk_named, read_artifact
-from assay.storage.home import Artifact, Home, digest_of_bytes, sweep, written_whole
+from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
 from assay.storage.run_manifest import DeviceWork
 from assay.storage.stage import RunContext, Stage

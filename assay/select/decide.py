@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError, InputFault
 from assay.select.rules import Rules
 from assay.storage.disk import full_disk_named, read_artifact
-from assay.storage.home import Artifact, Home, digest_of_bytes, sweep, written_whole
+from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import (
     Converted,
     ConvertedPiece,

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
+from assay.core.digests import digest_of_content
 from assay.core.errors import AssayError
-from assay.storage.home import Artifact, Home, digest_of_content
+from assay.storage.home import Artifact, Home
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # polars 2.1 gives the system's error as text: "underlying IO error: No space left (os error 28)". Where the

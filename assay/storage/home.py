@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import socket
 import uuid
@@ -12,35 +11,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from assay.core.digests import digest_of_file
 from assay.storage.private import FILE, close_to_others, make_private
 from assay.storage.private import opener as private_opener
-
-_CHUNK_BYTES = 1 << 20
-
-
-def digest_of_bytes(*parts: bytes) -> str:
-    """128-bit BLAKE2b of the parts, each preceded by its length, as 32 hex digits."""
-    running = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        running.update(b"%d:" % len(part))
-        running.update(part)
-    return running.hexdigest()
-
-
-def digest_of_content(data: bytes) -> str:
-    """The digest that ``digest_of_file`` gives for a file with this content."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def digest_of_file(path: Path) -> str:
-    """128-bit BLAKE2b of a file's bytes, as 32 hex digits."""
-    running = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            running.update(chunk)
-    return running.hexdigest()
 
 
 def is_intact(path: Path, *, digest: str, size: int) -> bool:
@@ -138,6 +111,9 @@ def sweep(folder: Path) -> None:
 
     Call it once before writing to a folder, not once per file: it lists the whole folder.
     """
+    # Not on import: what writes files whole on a bare machine needs no psutil.
+    import psutil
+
     mine = f".{socket.gethostname()}-"
     for leftover in folder.glob(f".*{glob.escape(mine)}*.tmp"):
         pid = leftover.name.rpartition(mine)[2].partition(".")[0]

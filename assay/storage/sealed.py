@@ -6,10 +6,11 @@ module needs the standard library alone.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from assay.core.digests import digest_of_content
 
 #: The key under which a file's own digest stands.
 DIGEST = "digest"
@@ -64,4 +65,4 @@ def _without_digest(content: Mapping[str, Any]) -> dict[str, Any]:
 def _digest(content: Mapping[str, Any], about: str) -> str:
     """BLAKE2b-128 of content and subject, as 32 hex digits; the order of keys does not matter."""
     text = json.dumps([about, content], sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return digest_of_content(text.encode())

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from assay.core.digests import digest_of_bytes
 from assay.core.progress import SILENT, Progress
-from assay.storage.home import Home, digest_of_bytes
+from assay.storage.home import Home
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

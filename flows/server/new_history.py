@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from assay.storage.home import digest_of_bytes
+from assay.core.digests import digest_of_bytes
 from flows.server.run_history import DATABASE, parts_of
 
 FILE = Path(__file__).with_name("empty_history.sql")

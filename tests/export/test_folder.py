@@ -12,9 +12,9 @@ import manifests
 import msgspec
 import pytest
 
+from assay.core.digests import digest_of_file
 from assay.core.errors import AssayError, OutputRefused, UserMistake
 from assay.export.folder import OutputFolder
-from assay.storage.home import digest_of_file
 from assay.storage.manifests import Counts
 from assay.storage.private import private
 from assay.storage.run_manifest import RUN_MANIFEST as MANIFEST

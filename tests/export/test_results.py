@@ -15,13 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stages import build, convert, decide, take_inventory
 
+from assay.core.digests import digest_of_file
 from assay.core.errors import AssayError, InputFault, UserMistake
 from assay.export import EXPORTS, check_exports
 from assay.export import files as export_files
 from assay.read.sources import read_originals
 from assay.select.rules import Rules, parse_rules
 from assay.storage.disk import full_disk_named
-from assay.storage.home import Home, digest_of_file
+from assay.storage.home import Home
 
 TWO_TURNS = (
     ("system", "Be kind."),

@@ -30,12 +30,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
 )
 
+from assay.core.digests import digest_of_bytes
 from assay.core.errors import Resumable
 from assay.export.folder import OutputFolder
 from assay.score import ways
 from assay.score.scoring import SCORE
 from assay.score.workers.cluster import ClusterOptions
-from assay.storage.home import digest_of_bytes
 from flows.command import console
 from flows.command.curate import COMMAND
 from flows.command.launch import launch

@@ -22,12 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stages import convert, take_inventory
 
+from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError, InputFault
 from assay.core.progress import Silent
 from assay.core.schema import Message, turn_keys
 from assay.read import convert as convert_module
 from assay.read.sources import RawRecord, RawRecords, read_originals
-from assay.storage.home import Home, digest_of_bytes
+from assay.storage.home import Home
 from assay.storage.manifests import from_json, to_json
 
 DATA = os.environ.get("ASSAY_TEST_DATA")

@@ -15,11 +15,12 @@ from stages import context, take_inventory
 
 from assay.config.deployed import places
 from assay.config.settings import Settings
+from assay.core.digests import digest_of_file
 from assay.core.errors import InputFault, StoreFault, UserMistake
 from assay.read import remote_inputs
 from assay.read.remote_inputs import all_copied, copied, local_path, remote_files, sweep_copies
 from assay.read.sources import Stamp
-from assay.storage.home import Home, digest_of_file
+from assay.storage.home import Home
 from assay.storage.s3 import Objects, _client
 
 LINE = b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}\n'

@@ -26,6 +26,7 @@ from handmade import Record
 from places import TESTS
 from stages import Heard, context
 
+from assay.core.digests import digest_of_file
 from assay.rewards.protocol import Remark
 from assay.rewards.spec import LocalSpec
 from assay.score import remarks, scoring, ways
@@ -34,7 +35,7 @@ from assay.score.shard import Shard, score_shard
 from assay.score.store import ScoreStore
 from assay.score.workers import dispatch
 from assay.score.workers.cluster import ClusterOptions
-from assay.storage.home import Home, digest_of_file
+from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
 from assay.storage.sealed import sealed_json
 from assay.storage.stage import RunContext

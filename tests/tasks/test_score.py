@@ -18,12 +18,13 @@ from handmade import Record
 from prefect import flow
 from stages import Heard
 
+from assay.core.digests import digest_of_bytes
 from assay.core.progress import Silent
 from assay.score import ways
 from assay.score.scoring import ToScore
 from assay.score.shard import ShardWork
 from assay.score.workers.cluster import ClusterOptions
-from assay.storage.home import Home, digest_of_bytes
+from assay.storage.home import Home
 from assay.storage.manifests import Scored
 from assay.storage.stage import RunContext
 from tasks import score as task_module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import os
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assay.core.digests import digest_of_content, running_digest
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import ATTRIBUTES
 from assay.rewards.catalog import CATALOG, Entry
@@ -135,7 +135,7 @@ def _fingerprint(endpoint: Endpoint, *, with_name: bool = True) -> str:
     ]
     if with_name and _goes_by_its_own_name(endpoint):
         identity.append(endpoint.name)
-    return hashlib.blake2b(json.dumps(identity).encode(), digest_size=16).hexdigest()
+    return digest_of_content(json.dumps(identity).encode())
 
 
 def _goes_by_its_own_name(endpoint: Endpoint) -> bool:
@@ -199,7 +199,7 @@ def _tokenizer_digest(endpoint: Endpoint) -> str | None:
         raise UserMistake(f"endpoint {endpoint.name}: tokenizer: there is no tokenizer.json in {folder}")
     if found := irregular_in(folder):
         raise UserMistake(f"endpoint {endpoint.name}: tokenizer: {found}")
-    running = hashlib.blake2b(digest_size=16)
+    running = running_digest()
     for name in _TOKENIZER_FILES:
         path = folder / name
         content = path.read_bytes() if path.is_file() else b""

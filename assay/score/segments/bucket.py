@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from assay.core.digests import digest_of_content, digest_of_file
 from assay.core.progress import Progress
 from assay.score.segments.lease import Lease
-from assay.storage.home import digest_of_content, digest_of_file, sweep, written_whole
+from assay.storage.home import sweep, written_whole
 from assay.storage.s3 import CONNECTIONS, Found, Objects
 from assay.storage.stage import RunContext
 

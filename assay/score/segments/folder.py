@@ -12,9 +12,10 @@ from pathlib import Path
 
 import filelock
 
+from assay.core.digests import digest_of_content, digest_of_file
 from assay.core.progress import Progress
 from assay.storage.disk import full_disk_named
-from assay.storage.home import digest_of_content, digest_of_file, sync
+from assay.storage.home import sync
 from assay.storage.private import FILE, make_private, opener
 from assay.storage.stage import RunContext
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from stages import Heard
 
+from assay.core.digests import digest_of_content
 from assay.score.segments import Segments, segments_of
 from assay.score.segments.bucket import SegmentBucket
-from assay.storage.home import Home, digest_of_content
+from assay.storage.home import Home
 from assay.storage.s3 import Objects, _client
 
 FINGERPRINT = "cd" * 16

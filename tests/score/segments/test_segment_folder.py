@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from assay.core.digests import digest_of_file
 from assay.core.errors import AssayError
 from assay.score.segments.folder import SegmentFolder
-from assay.storage.home import digest_of_file
 
 
 def test_a_full_disk_is_named_and_leaves_no_part_of_a_segment(tmp_path: Path) -> None:
