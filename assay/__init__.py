@@ -15,7 +15,7 @@ __all__ = ["__version__", "query_reward_model", "query_reward_model_async"]
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: ``import assay`` alone stays cheap."""
     if name in ("query_reward_model", "query_reward_model_async"):
-        from assay import api as query
+        from assay import api
 
-        return getattr(query, name)
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import filelock
 import msgspec
@@ -271,10 +270,6 @@ class OutputFolder:
         with full_disk_named(self.path):
             _write_manifest(self.path, manifest)
             sync(self.path)
-
-    def manifest(self) -> dict[str, Any] | None:
-        """The manifest of the export that is there, None where there is none."""
-        return run_manifest_in(self.path)
 
     def holds(self, files: Mapping[str, ExportedFile]) -> bool:
         """Whether the folder is a whole export of exactly these files, byte for byte."""

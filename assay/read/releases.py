@@ -15,13 +15,10 @@ from collections.abc import Collection
 from datetime import date
 from pathlib import Path
 
-import msgspec
-
 from assay.core.errors import OutputRefused
 from assay.read.inventory import Inventory
-from assay.storage.regular import NotRegular, read_regular
-from assay.storage.run_manifest import RUN_MANIFEST, UNUSABLE, RunManifest, is_as_written
-from assay.storage.sealed import DIGEST, Altered, decoded
+from assay.storage.run_manifest import RUN_MANIFEST, UNUSABLE, NoManifest, read_run_manifest
+from assay.storage.sealed import DIGEST, Altered
 
 
 def next_release(folder: Path, day: date) -> Path:
@@ -39,19 +36,18 @@ def released(folder: Path) -> set[str]:
         if path.parent.name.endswith(UNUSABLE):
             continue
         try:
-            content = decoded(read_regular(path))
-            manifest = msgspec.convert(content, RunManifest)
-        except (Altered, msgspec.ValidationError, NotRegular) as error:
+            manifest = read_run_manifest(path)
+        except NoManifest as error:
             raise OutputRefused(
                 f"{path}: is not the manifest of a release ({error}), so Assay cannot know which inputs are "
                 "new. Move that folder away"
             ) from error
-        if not is_as_written(content):
+        except Altered as error:
             raise OutputRefused(
                 f"{path}: was altered after the release was written, so Assay cannot know which inputs "
                 "are new. Restore it, or move that folder away. If you changed it on purpose, remove "
                 f"its {DIGEST}"
-            )
+            ) from error
         digests.update(one.digest for one in manifest.inputs)
     return digests
 

@@ -233,10 +233,6 @@ def _bytes(size: int) -> str:
     return f"{amount:.1f} GB"
 
 
-def _output(manifest: RunManifest) -> str:
-    return manifest.output
-
-
 def summary_table(manifest: RunManifest) -> Table:
     """The summary for a terminal. Text from data is never markup, and cannot command the terminal."""
     rows = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -246,7 +242,7 @@ def summary_table(manifest: RunManifest) -> Table:
     for number, section in enumerate(_sections(manifest)):
         if number:
             rows.add_row("")
-        output = f"in {_output(manifest)}" if section.title == "Results" and _output(manifest) else ""
+        output = f"in {manifest.output}" if section.title == "Results" and manifest.output else ""
         rows.add_row(Text(section.title, style="bold"), "", Text(printable(output)))
         for line in section.lines:
             style = "dim" if line.depth else ""
@@ -269,8 +265,8 @@ def summary_text(manifest: RunManifest) -> str:
     figure_width = max((len(line.figure) for section in sections for line in section.lines), default=0)
     written = []
     for section in sections:
-        output = f" in {printable(_output(manifest))}" if section.title == "Results" else ""
-        written.append(f"{section.title}{output.rstrip() if _output(manifest) else ''}")
+        output = f" in {printable(manifest.output)}" if section.title == "Results" else ""
+        written.append(f"{section.title}{output.rstrip() if manifest.output else ''}")
         for line in section.lines:
             name = _indented(line)
             space = " " * (name_width - columns(name))
@@ -288,8 +284,8 @@ def summary_markdown(manifest: RunManifest) -> str:
     written = [f"> {escaped(remark)}\n" for remark in _remarks(manifest)]
     for section in _sections(manifest):
         title = section.title
-        if title == "Results" and _output(manifest):
-            title = f"Results in {escaped(_output(manifest))}"
+        if title == "Results" and manifest.output:
+            title = f"Results in {escaped(manifest.output)}"
         written.append(f"### {title}\n\n| | | |\n|:--|--:|:--|")
         for line in section.lines:
             name = "&emsp;" * line.depth + escaped(line.name)

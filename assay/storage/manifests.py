@@ -187,11 +187,6 @@ def to_json(manifest: object) -> bytes:
     return msgspec.json.encode(manifest, order="deterministic")
 
 
-def from_json(data: bytes | str, kind: type[T]) -> T:
-    """The manifest of type ``kind``; msgspec.ValidationError where ``data`` holds no such thing."""
-    return msgspec.json.decode(data, type=kind)
-
-
 def reason_code(reason: str) -> str:
     """The code that a reason is counted under: the part before its first colon."""
     return reason.partition(":")[0]

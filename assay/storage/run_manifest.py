@@ -174,14 +174,21 @@ class RunManifest:
         return sealed(msgspec.to_builtins(self), about=_A_RUN)
 
 
+class NoManifest(Exception):
+    """The file is not a run's manifest; the text says why."""
+
+
 def read_run_manifest(path: Path) -> RunManifest:
     """The manifest in that file.
 
     ``Altered`` where it was altered; one without a digest, of an earlier version, is accepted.
-    ``NotRegular``, ``OSError`` or ``msgspec.ValidationError`` where it is no run's manifest.
+    ``NoManifest`` where it is no run's manifest, ``OSError`` where it cannot be read.
     """
-    content = decoded(read_regular(path))
-    manifest = msgspec.convert(content, RunManifest)
+    try:
+        content = decoded(read_regular(path))
+        manifest = msgspec.convert(content, RunManifest)
+    except (Altered, msgspec.ValidationError, NotRegular) as error:
+        raise NoManifest(str(error)) from error
     if not is_as_written(content):
         raise Altered("its digest does not match its content")
     return manifest

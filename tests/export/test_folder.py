@@ -18,7 +18,7 @@ from assay.export.folder import OutputFolder
 from assay.storage.manifests import Counts
 from assay.storage.private import private
 from assay.storage.run_manifest import RUN_MANIFEST as MANIFEST
-from assay.storage.run_manifest import ExportedFile
+from assay.storage.run_manifest import ExportedFile, run_manifest_in
 
 OLD = {"labeled.jsonl": b"old\n", "dropped-since.parquet": b"older"}
 NEW = {"labeled.jsonl": b"new\n", "scores.parquet": b"newer"}
@@ -392,7 +392,7 @@ def test_refresh_replaces_the_manifest_alone(out):
     before = out.stat().st_ino
     with folder.held():
         folder.refresh(manifest(files, run="second"))
-    assert folder.manifest()["options"]["run"] == "second"
+    assert run_manifest_in(folder.path)["options"]["run"] == "second"
     assert contents_of(out) == NEW
     assert out.stat().st_ino == before
     assert sorted(path.name for path in out.iterdir()) == sorted([*NEW, MANIFEST])
@@ -455,7 +455,7 @@ def killed_at(number, act):
 def whole(path):
     """The contents of the export at ``path``, proved by its own manifest."""
     folder = OutputFolder(path)
-    found = folder.manifest()
+    found = run_manifest_in(folder.path)
     assert found is not None
     files = {name: ExportedFile(**file) for name, file in found["files"].items()}
     assert folder.holds(files)

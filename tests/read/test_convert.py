@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from converting import PAIR_LINE, Outcome, converted_file, converted_paths, line, said, steerlm_rows
@@ -29,7 +30,7 @@ from assay.core.schema import Message, turn_keys
 from assay.read import convert as convert_module
 from assay.read.sources import RawRecord, RawRecords, read_originals
 from assay.storage.home import Home
-from assay.storage.manifests import from_json, to_json
+from assay.storage.manifests import to_json
 
 DATA = os.environ.get("ASSAY_TEST_DATA")
 
@@ -319,7 +320,7 @@ def test_equal_input_gives_equal_manifests_and_no_work(tmp_path: Path) -> None:
     second = converted_file(tmp_path, PAIR_LINE + b"\noops")
     assert second.converted == first.converted
     assert artifacts(Home(tmp_path / "home")) == before
-    assert from_json(to_json(first.converted), type(first.converted)) == first.converted
+    assert msgspec.json.decode(to_json(first.converted), type=type(first.converted)) == first.converted
 
 
 def test_a_new_home_gives_the_same_bytes(tmp_path: Path) -> None:
