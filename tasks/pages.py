@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import httpx
-from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+from tasks.prefect_settings import retrying
 
 
 @contextmanager
@@ -18,26 +19,4 @@ def where_reachable() -> Iterator[None]:
     fail a stage whose work is done.
     """
     with retrying(1), suppress(httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound):
-        yield
-
-
-def retrying(times: int) -> AbstractContextManager[None]:
-    """Within, Prefect's clients send a request that failed so many times again."""
-    return changed_settings({"client": {"max_retries": times}})
-
-
-@contextmanager
-def changed_settings(changes: Mapping[str, Mapping[str, object]]) -> Iterator[None]:
-    """Within, these of Prefect's settings are others, by their group and name.
-
-    Nothing is derived from them or checked. Prefect's ``temporary_settings`` does that, for which it reads
-    all settings anew; it takes longer than a request.
-    """
-    context = get_settings_context()
-    groups = {
-        group: getattr(context.settings, group).model_copy(update=dict(named))
-        for group, named in changes.items()
-    }
-    settings = context.settings.model_copy(update=groups)
-    with SettingsContext(profile=context.profile, settings=settings):
         yield

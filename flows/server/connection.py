@@ -76,7 +76,7 @@ class Connection:
 
     @property
     def pages(self) -> str:
-        """The address of Prefect's own pages, where the API's address tells it."""
+        """The address of Prefect's own pages, where they lie beside the API."""
         return self.api_url.removesuffix("/api")
 
 
@@ -115,9 +115,6 @@ def connected(
     ServerFault where the configured one does not answer or the embedded one does not start.
     """
     from prefect.settings import get_current_settings
-    from pydantic import SecretStr
-
-    from tasks.pages import changed_settings
 
     if embedded is None:
         configured = str(get_current_settings().api.url)
@@ -129,21 +126,25 @@ def connected(
     # a server. They get no login: none of them has anything to say to this one.
     # Heartbeats show a server which runs are dead: this one dies with its run. Tokens against forged requests
     # are for browsers. The server is of the client's own version.
-    changes: dict[str, dict[str, object]] = {
-        "api": {"url": embedded.api_url, "auth_string": SecretStr(embedded.login)},
+    superfluous: dict[str, dict[str, object]] = {
         "client": {"csrf_support_enabled": False, "server_version_check_enabled": False},
         "flows": {"heartbeat_frequency": None},
     }
-    with _environment({"PREFECT_API_URL": embedded.api_url}), changed_settings(changes):
+    with _environment({"PREFECT_API_URL": embedded.api_url}), speaking_to(embedded, superfluous):
         yield Connection(embedded.api_url, embedded=True)
 
 
 @contextmanager
-def speaking_to(server: EmbeddedServer) -> Iterator[None]:
-    """Within, Prefect's clients in this process speak to that server, and log in."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+def speaking_to(
+    server: EmbeddedServer, others: Mapping[str, Mapping[str, object]] | None = None
+) -> Iterator[None]:
+    """Within, Prefect's clients in this process speak to that server and log in; ``others`` change too."""
+    from pydantic import SecretStr
 
-    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.login}):
+    from tasks.prefect_settings import changed_settings
+
+    login = {"url": server.api_url, "auth_string": SecretStr(server.login)}
+    with changed_settings({"api": login, **(others or {})}):
         yield
 
 
@@ -189,7 +190,7 @@ def _check_that_it_answers(api_url: str, timeout_seconds: float) -> None:
     with temporary_settings(impatient), get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
         if problem is None:
-            # Its health is told to anybody; the version only to who has logged in.
+            # Anybody may ask for its health; only who has logged in may ask for its version.
             try:
                 client.api_version()
             except PrefectHTTPStatusError as refusal:
@@ -220,7 +221,7 @@ def deliver_reports(flow_run_id: UUID, timeout_seconds: float) -> None:
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.logging.handlers import APILogWorker
 
-    from tasks.pages import retrying
+    from tasks.prefect_settings import retrying
 
     deadline = time.monotonic() + timeout_seconds
     EventsWorker.drain_all(timeout=timeout_seconds)

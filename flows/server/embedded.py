@@ -8,8 +8,9 @@ When the child serves, it answers with one line of JSON on its standard output. 
 goes to ``prefect/server.log`` under ``ASSAY_HOME``. A server that dies under a living run is started again
 at its old address, where Prefect's client looks for it.
 
-All users of a machine can reach its loopback, so who calls the API has to log in. The login is random, made
-for this server alone, and handed to the child in its environment, which other users cannot read.
+All users of a machine can reach its loopback, so every caller of the API must log in. The login is random and
+made for this server alone. The child gets it in its environment, or as a fork in its memory; other users can
+read neither.
 
 This module is both sides: ``EmbeddedServer`` for the parent, and what the child does. The child is a program
 of its own, ``python -m flows.server.embedded``, or a fork of a parent that has imported of Prefect what a
@@ -58,6 +59,8 @@ _QUIET_THREADS = frozenset({"MainThread", "signals"})
 _GARBAGE_THRESHOLD = 50_000
 #: What a forked server is called in lists of processes. Its command line is that of its parent.
 FORKED_NAME = "assay-prefect"
+#: A line of a forked server's log, which goes to standard error. As Prefect's, with the date.
+_LOG_FORMAT = "%(asctime)s | %(levelname)-7s | %(name)s - %(message)s"
 _PR_SET_NAME = 15
 
 #: The services of Prefect that schedule, expire or watch deployed work. A server that lives as long as
@@ -107,6 +110,7 @@ def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         **({} if for_deployments else _without(_IDLE_SERVICES)),
+        # An empty list: to Prefect `false` means events alone.
         **({} if for_deployments or is_large else {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": ","}),
         # Prefect imports a library that checks its own types whenever it is called.
         "PY_KEY_VALUE_DISABLE_BEARTYPE": "true",
@@ -150,7 +154,7 @@ class EmbeddedServer:
 
     @property
     def process_id(self) -> int:
-        """Of the child."""
+        """The process id of the child."""
         assert self._child is not None
         return self._child.pid
 
@@ -218,7 +222,7 @@ class EmbeddedServer:
 
     def wait(self, timeout_seconds: float, say: Callable[[str], None]) -> None:
         """Return when the server serves; ServerFault when it ended or took too long, and it is stopped."""
-        told = False
+        is_announced = False
         while True:
             waited = time.monotonic() - self._began
             if waited > timeout_seconds:
@@ -229,8 +233,8 @@ class EmbeddedServer:
                     f"{self._last_words()}. Give it longer with ASSAY_SERVER_START_SECONDS, or run "
                     "`prefect server start` yourself and set PREFECT_API_URL"
                 )
-            if waited > _NOTICE_AFTER_SECONDS and not told:
-                told = True
+            if waited > _NOTICE_AFTER_SECONDS and not is_announced:
+                is_announced = True
                 say(f"Waiting for the embedded Prefect server to start (up to {timeout_seconds:g} s) …")
             try:
                 answer = self._answers.get(timeout=_LOOK_SECONDS)
@@ -312,7 +316,7 @@ def _serve_as_fork(port: int, environment: Mapping[str, str]) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_IGN)  # as Python has it; it was undone for another program
+            signal.signal(number, signal.SIG_IGN)  # as in any Python; subprocess restored the default
         os.environ.clear()
         os.environ.update(environment)
         ctypes.CDLL(None).prctl(_PR_SET_NAME, FORKED_NAME.encode(), 0, 0, 0)
@@ -320,10 +324,9 @@ def _serve_as_fork(port: int, environment: Mapping[str, str]) -> NoReturn:
         from prefect.logging import configuration
 
         refresh_global_settings_context()
-        # The log is set up already. What a run keeps from its console is what a server's log is for.
+        # Prefect's own way to set up its log takes a tenth of a second.
         setattr(configuration, "setup_logging", lambda: None)  # noqa: B010 - mypy allows no other way
-        for handler in logging.getLogger("prefect").handlers:
-            handler.setLevel(logging.WARNING)
+        logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT)
         # Settings that the parent has changed for a while are in its context.
         contextvars.Context().run(_serve, port)
     except BaseException:  # noqa: BLE001 - beyond this lie the parent's frames
@@ -335,7 +338,7 @@ def _serve(port: int) -> NoReturn:
     """The child's side: serve until standard input ends, and end the process. Port 0 is any that is free."""
     # What is made while starting stays. Looking through it for garbage takes a quarter of a start.
     gc.disable()
-    # Bound before Prefect is imported, because Prefect's pages are told the address when they are made.
+    # Bound before Prefect is imported, because Prefect's pages get the address when they are made.
     # The protocol is named because asyncio sends small answers at once (TCP_NODELAY) only where it is.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -375,11 +378,11 @@ def _serve(port: int) -> NoReturn:
     # Two servers that meet an empty folder must not both create the database.
     starting = FileLock(Path(os.environ["PREFECT_HOME"]) / "starting.lock", mode=FILE)
     starting.acquire()
-    told = ""
+    moved = ""
     # Looked at again, because another server may have set it aside meanwhile.
     looking.join()
     if any(damage) and (what := damage_of(database)) is not None:
-        told = f"{set_aside(database)} ({what})"
+        moved = f"{set_aside(database)} ({what})"
     migrated = empty_history()
     if migrated is not None:
         migrated.begin(database)
@@ -391,7 +394,7 @@ def _serve(port: int) -> NoReturn:
             await super().startup(sockets=sockets)
             starting.release()
             if self.started:
-                answers.write(json.dumps({"port": port, "set_aside": told}) + "\n")
+                answers.write(json.dumps({"port": port, "set_aside": moved}) + "\n")
                 answers.flush()
                 gc.freeze()
                 gc.set_threshold(_GARBAGE_THRESHOLD)

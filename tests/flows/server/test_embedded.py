@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -229,6 +230,13 @@ def test_a_fork_serves_like_a_program_of_its_own_and_has_nothing_of_its_parent(t
         assert login.strip() not in server.environ().values()
         made = {path.name: path.stat().st_mode & 0o077 for path in tmp_path.rglob("prefect.db*")}
         assert set(made.values()) == {0}, made
+        with closing(sqlite3.connect(tmp_path / "prefect.db")) as database:
+            database.execute("DROP TABLE log")
+        assert httpx.post(f"{address}/api/logs/filter", json={}, auth=auth, timeout=30).status_code == 500
+        log = (tmp_path / "server.log").read_text()
+        assert re.search(
+            r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ \| ERROR +\| prefect\.\S+ - ", log, re.MULTILINE
+        )
         server.terminate()
         assert until(lambda: not is_alive(server.pid), 10)
 

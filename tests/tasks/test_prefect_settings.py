@@ -1,10 +1,10 @@
-"""What is shown in Prefect's pages, where they can be reached."""
+"""Prefect's settings, changed for a while."""
 
 from __future__ import annotations
 
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from tasks.pages import retrying
+from tasks.prefect_settings import retrying
 
 
 def test_requests_are_sent_again_as_often_as_is_said_and_nothing_else_changes() -> None:
