@@ -138,6 +138,9 @@ def _kill(process_id: int) -> None:
 
 
 def _prefect(folder: Path) -> str:
+    # SQLite lets one of several test processes write at a time: the others wait, and are not sent away.
+    os.environ["PREFECT_SERVER_DATABASE_TIMEOUT"] = "60"
+
     from flows.server.embedded import EmbeddedServer
 
     server = EmbeddedServer(folder / "prefect")

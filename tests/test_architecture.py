@@ -167,3 +167,13 @@ def test_the_process_that_renders_templates_imports_nothing_of_ours_and_little_e
 def test_digests_are_made_in_one_place() -> None:
     places = [module for module, path in MODULES.items() if "blake2b(" in path.read_text()]
     assert places == ["assay.core.digests"]
+
+
+def test_one_name_is_one_class() -> None:
+    """Two classes of one name are two things under one word (see the terms in the README)."""
+    places: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

@@ -29,7 +29,7 @@ from assay.read.formats import (
     misfit,
     row_of,
 )
-from assay.read.inventory import Inventory, Shard
+from assay.read.inventory import InputShard, Inventory
 from assay.read.parquet import decoder_kept
 from assay.read.sources import (
     CUT_SHORT,
@@ -157,7 +157,7 @@ class _ShardJob:
     source: Source
     stamp: Stamp
     """Not part of the key. It shows whether somebody changed the file since the inventory."""
-    shard: Shard
+    shard: InputShard
     limit: int | None
     max_record_bytes: int
 

@@ -35,7 +35,7 @@ _SAMPLE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class InputShard:
     """A part of one file. It is converted, and reused by later runs, by itself."""
 
     file: int
@@ -54,7 +54,7 @@ class Inventory:
 
     files: tuple[InputFile, ...]
     sources: tuple[Source, ...]
-    shards: tuple[Shard, ...]
+    shards: tuple[InputShard, ...]
     stamps: tuple[Stamp, ...]
     """The stamp of each file, taken before its digest was computed."""
 
@@ -92,7 +92,7 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
         )
     files: list[InputFile] = []
     sources: list[Source] = []
-    shards: list[Shard] = []
+    shards: list[InputShard] = []
     stamps: list[Stamp] = []
     # Check all paths before the first file is read.
     for name, path in list(_paths(inputs, context)):
@@ -111,7 +111,7 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
         sources.append(source)
         for cut, following in zip(cuts, [*cuts[1:], (size, 0)], strict=True):
             length = following[0] - cut[0]
-            shards.append(Shard(len(files) - 1, cut[0], length, cut[1], len(cuts) == 1))
+            shards.append(InputShard(len(files) - 1, cut[0], length, cut[1], len(cuts) == 1))
     return Inventory(tuple(files), tuple(sources), tuple(shards), tuple(stamps))
 
 
@@ -256,15 +256,15 @@ def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list
         while chunk := file.read(_READ_BYTES):
             running.update(chunk)
             if shard_bytes is not None:
-                counted = 0
+                looked = 0
                 while (due := cuts[-1][0] + shard_bytes - size) <= len(chunk):
-                    end = chunk.find(b"\n", max(due - 1, counted, 0)) + 1
+                    end = chunk.find(b"\n", max(due - 1, looked, 0)) + 1
                     if not end:
                         break
-                    lines += chunk.count(b"\n", counted, end)
-                    counted = end
+                    lines += chunk.count(b"\n", looked, end)
+                    looked = end
                     cuts.append((size + end, lines + 1))
-                lines += chunk.count(b"\n", counted)
+                lines += chunk.count(b"\n", looked)
             size += len(chunk)
     if len(cuts) > 1 and cuts[-1][0] == size:
         cuts.pop()

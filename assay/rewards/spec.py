@@ -24,7 +24,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ModelReading:
     """How a model comes to its scores, as reports and golden rows name it."""
 
     family: str
@@ -64,7 +64,7 @@ class _Spec(ABC):
 
     @property
     @abstractmethod
-    def reading(self) -> Reading:
+    def reading(self) -> ModelReading:
         """How the model comes to its scores."""
 
     @property
@@ -129,9 +129,9 @@ class LocalSpec(_Spec):
     """A JSON file in which digests of its weights are kept, so that checking them again costs nothing."""
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> ModelReading:
         """How the model comes to its scores."""
-        return Reading(
+        return ModelReading(
             family=self.family,
             dtype=self.dtype,
             over_length=self.over_length,
@@ -181,9 +181,9 @@ class ServedSpec(_Spec):
     """Its fingerprint of before the endpoint's own name was in it; None where the name is not in it."""
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> ModelReading:
         """How the model comes to its scores, as far as that is known here."""
-        return Reading(
+        return ModelReading(
             family=self.endpoint.kind,
             dtype="as served",
             over_length="quarantine",

@@ -94,7 +94,7 @@ def _conversations(texts: pl.DataFrame) -> Iterator[tuple[Message, ...]]:
     return map(_CONVERSATION.decode, texts["messages"])
 
 
-def counted(turns: pl.DataFrame, model: ModelSpec) -> dict[str, int]:
+def conversations_warned_of(turns: pl.DataFrame, model: ModelSpec) -> dict[str, int]:
     """Of how many conversations each of ``sentences`` is true, going by their last turns."""
     last = turns.unique("row", keep="last")
     return {flag: int(last[flag].sum()) for flag in sentences(model)}

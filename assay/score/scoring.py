@@ -323,7 +323,7 @@ def _gather(given: ToScore, store: ScoreStore, unscored: Mapping[bytes, str], ho
         for number in group.pieces:
             part = parts.get((number,), joined.clear())
             part = card_warnings.marked(part, model, partial(_messages, converted.pieces[number], home))
-            warnings.update(card_warnings.counted(part, model))
+            warnings.update(card_warnings.conversations_warned_of(part, model))
             part = part.select("row", "turn", *columns, *card_warnings.sentences(model))
             path = folder / f"piece-{number:05}.parquet"
             with written_whole(path) as temporary:

@@ -29,7 +29,7 @@ _STAGE_WIDTH = 8
 _NARROW = 80
 
 
-class Stage:
+class ShownStage:
     """One stage as it is shown: what to say of it at its end."""
 
     def __init__(self, name: str) -> None:
@@ -70,9 +70,9 @@ class Console:
         """What the run came to, once its results are in place."""
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Stage]:
+    def stage(self, name: str) -> Iterator[ShownStage]:
         """Yield the stage that runs now; at its end one line says what it came to and how long it took."""
-        shown = Stage(name)
+        shown = ShownStage(name)
         start = time.monotonic()
         try:
             yield shown

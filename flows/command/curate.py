@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from assay.config.options import RunOptions
 from flows.command.console import current
-from flows.command.launch import Command, Elsewhere, Outcome
+from flows.command.launch import Command, Elsewhere, Ended
 from flows.command.options import DeploymentName
 from flows.curate.prepare import prepare
 
@@ -49,7 +49,7 @@ def _elsewhere(options: CommandOptions) -> Elsewhere | None:
     return Elsewhere("curate", options.deployment, {"options": asked})
 
 
-def _flow() -> Callable[[CommandOptions], Outcome]:
+def _flow() -> Callable[[CommandOptions], Ended]:
     from flows.curate.flow import curate
     from flows.server.outcome import carried_out
 

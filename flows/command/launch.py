@@ -40,7 +40,7 @@ _REPORT_SECONDS = 5.0
 _REPORT_SECONDS_WHEN_STOPPED = 1.5
 
 
-class Outcome(Protocol):
+class Ended(Protocol):
     """What a flow came to, as far as an exit code needs it."""
 
     @property
@@ -69,7 +69,7 @@ class Command(Generic[Options]):
     options: type[Options]
     check: Callable[[Options, Settings], object]
     """Finds the user's mistakes, without Prefect."""
-    flow: Callable[[], Callable[[Options], Outcome]]
+    flow: Callable[[], Callable[[Options], Ended]]
     """Imports Prefect and gives the flow."""
     elsewhere: Callable[[Options], Elsewhere | None] = lambda options: None
     """The deployment that is to do it instead, where the options name one."""

@@ -15,7 +15,7 @@ from assay.rewards.local_spec import local_spec
 from assay.rewards.options import ModelOptions
 from assay.rewards.remote.endpoints import served_spec
 from assay.rewards.remote.service import ServiceModel
-from assay.rewards.spec import LocalSpec, Reading, ServedSpec, Unknown
+from assay.rewards.spec import LocalSpec, ModelReading, ServedSpec, Unknown
 from assay.score.ways import ByRequests, ByWorkers, way_of
 from assay.score.workers.cluster import ClusterOptions
 
@@ -63,14 +63,14 @@ def test_a_local_model_is_scored_by_workers_and_a_service_by_requests(tmp_path: 
 
 def test_reports_name_how_a_model_is_read(tmp_path: Path) -> None:
     starter = local_spec("starter", ModelOptions(dtype="bfloat16", max_tokens=512, read_at="last-token"))
-    assert starter.reading == Reading(
+    assert starter.reading == ModelReading(
         family="sequence-classification",
         dtype="bfloat16",
         over_length="quarantine",
         max_tokens=512,
         read_at="last-token",
     )
-    assert served_spec(ENDPOINT).reading == Reading("openai", "as served", "quarantine", 900)
+    assert served_spec(ENDPOINT).reading == ModelReading("openai", "as served", "quarantine", 900)
 
 
 def test_what_is_not_known_of_a_model_is_said_with_the_reason(tmp_path: Path) -> None:

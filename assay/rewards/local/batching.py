@@ -17,7 +17,7 @@ _SHORTEST_TO_LONGEST = 0.9
 SQUARE_TOKENS = 16_384
 
 
-class Outcome(Enum):
+class BatchOutcome(Enum):
     """What became of a batch."""
 
     DONE = "done"
@@ -90,8 +90,8 @@ def largest_fitting(fits: Callable[[int], bool], *, first: int, ceiling: int) ->
 
 
 def run(
-    lengths: Sequence[int], budget: TokenBudget, forward: Callable[[list[int]], Outcome]
-) -> Iterator[tuple[list[int], Outcome]]:
+    lengths: Sequence[int], budget: TokenBudget, forward: Callable[[list[int]], BatchOutcome]
+) -> Iterator[tuple[list[int], BatchOutcome]]:
     """Yield every batch as it ends; one of several rows never ends ``OUT_OF_MEMORY``: it is cut smaller.
 
     ``forward`` is given indices into ``lengths``. A single row that does not fit is yielded with
@@ -107,7 +107,7 @@ def run(
                 continue
             leave_if_unwanted()
             outcome = forward(batch)
-            if outcome is Outcome.OUT_OF_MEMORY and len(batch) > 1:
+            if outcome is BatchOutcome.OUT_OF_MEMORY and len(batch) > 1:
                 budget.shrink_below(batch_cost)
                 waiting.append(batch)
                 continue

@@ -131,15 +131,15 @@ class LocalRewardModel:
         scores: dict[int, torch.Tensor] = {}
         whole = self._score_shared(passes, lengths, scores)
 
-        def forward(batch: list[int]) -> batching.Outcome:
+        def forward(batch: list[int]) -> batching.BatchOutcome:
             values = unless_out_of_memory(lambda: self._forward([passes[whole[place]] for place in batch]))
             if values is None:
-                return batching.Outcome.OUT_OF_MEMORY
+                return batching.BatchOutcome.OUT_OF_MEMORY
             scores.update(zip((whole[place] for place in batch), values, strict=True))
-            return batching.Outcome.DONE
+            return batching.BatchOutcome.DONE
 
         for batch, outcome in batching.run([lengths[index] for index in whole], self._budget, forward):
-            if outcome is batching.Outcome.OUT_OF_MEMORY:
+            if outcome is batching.BatchOutcome.OUT_OF_MEMORY:
                 owner, unfit = owned[whole[batch[0]]]
                 *earlier, last = unfit.reads
                 outcomes[owner][last.turn] = TurnScore(None, _UNFIT.format(tokens=len(unfit.token_ids)))
@@ -187,17 +187,17 @@ class LocalRewardModel:
         groups = sharing.shared_beginnings([one.token_ids for one in passes])
         whole = set(range(len(passes))).difference(*(group.members for group in groups))
 
-        def forward(batch: list[sharing.Shared]) -> batching.Outcome:
+        def forward(batch: list[sharing.Shared]) -> batching.BatchOutcome:
             values = unless_out_of_memory(lambda: self._forward_shared(passes, lengths, batch))
             if values is None:
-                return batching.Outcome.OUT_OF_MEMORY
+                return batching.BatchOutcome.OUT_OF_MEMORY
             scores.update(values)
-            return batching.Outcome.DONE
+            return batching.BatchOutcome.DONE
 
         cost = self.sharing.cached_token_cost
         for batch, outcome in sharing.run(groups, lengths, self._budget, forward, cached_token_cost=cost):
             for group in batch:
-                if outcome is batching.Outcome.OUT_OF_MEMORY:
+                if outcome is batching.BatchOutcome.OUT_OF_MEMORY:
                     whole.update(group.members)
                 else:
                     rests = sum(lengths[member] - group.tokens for member in group.members)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from assay.rewards.leaving import leave_if_unwanted
-from assay.rewards.local.batching import SQUARE_TOKENS, Outcome, TokenBudget, cost
+from assay.rewards.local.batching import SQUARE_TOKENS, BatchOutcome, TokenBudget, cost
 
 #: A shorter beginning is not worth a forward pass of its own (a chat template's first tokens, a fixed
 #: system message).
@@ -184,10 +184,10 @@ def run(
     groups: Sequence[Shared],
     lengths: Sequence[int],
     budget: TokenBudget,
-    forward: Callable[[list[Shared]], Outcome],
+    forward: Callable[[list[Shared]], BatchOutcome],
     *,
     cached_token_cost: float,
-) -> Iterator[tuple[list[Shared], Outcome]]:
+) -> Iterator[tuple[list[Shared], BatchOutcome]]:
     """Yield every batch of groups as it ends; only one of a single group ends ``OUT_OF_MEMORY``.
 
     Its members are then best put through whole, where each may be alone.
@@ -197,7 +197,7 @@ def run(
         batch = waiting.pop()
         leave_if_unwanted()
         outcome = forward(batch)
-        if outcome is Outcome.OUT_OF_MEMORY and len(batch) > 1:
+        if outcome is BatchOutcome.OUT_OF_MEMORY and len(batch) > 1:
             budget.shrink_below(beginnings_cost(len(batch), batch[0].tokens, cached_token_cost) * 2)
             half = len(batch) // 2
             waiting += [batch[half:], batch[:half]]

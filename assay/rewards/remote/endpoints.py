@@ -46,11 +46,11 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "openai": Kind("assay.rewards.remote.openai_chat:OpenAIChat"),
-    "vllm-classify": Kind("assay.rewards.remote.vllm:Classify"),
+    "vllm-classify": Kind("assay.rewards.remote.vllm:VLLMClassify"),
     "vllm-pooling": Kind("assay.rewards.remote.vllm:Pooling"),
     "tei": Kind("assay.rewards.remote.tei:Predict", needs_tokenizer=True),
     "tei-pair": Kind("assay.rewards.remote.tei:PredictPair"),
-    "sglang": Kind("assay.rewards.remote.sglang:Classify", needs_tokenizer=True),
+    "sglang": Kind("assay.rewards.remote.sglang:SGLangClassify", needs_tokenizer=True),
     # NeMo-Aligner's serve_reward_model.py gives the nine in this order, and its model the name reward_model.
     "nemo-triton": Kind(
         "assay.rewards.remote.triton:NemoAligner",

@@ -16,7 +16,7 @@ import openai
 from assay.core.errors import AssayError
 from assay.core.schema import REWARD, Message
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.remote.replies import Reply, Unreadable, by_name, item, number, parsed
+from assay.rewards.remote.replies import Reply, UnreadableReply, by_name, item, number, parsed
 from assay.rewards.remote.transport import Unanswered, described, reply_of
 from assay.rewards.remote.wording import Scribe, Wording, as_dicts
 
@@ -65,13 +65,13 @@ class OpenAIChat:
             return reply_of(error.response)
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            if isinstance(cause, AssayError | Unreadable):
+            if isinstance(cause, AssayError | UnreadableReply):
                 raise cause from None
             raise Unanswered(described(cause)) from None
         return reply_of(response)
 
     def scores(self, reply: Reply) -> tuple[float, ...]:
-        """The scores of a reply; ``Unreadable`` where it has none."""
+        """The scores of a reply; ``UnreadableReply`` where it has none."""
         choice = item(parsed(reply), "choices", 0)
         logprobs = choice.get("logprobs") if isinstance(choice, dict) else None
         content = logprobs.get("content") if isinstance(logprobs, dict) else None
@@ -87,13 +87,13 @@ class OpenAIChat:
 def _from_text(text: object, attributes: Sequence[str]) -> tuple[float, ...]:
     """The scores that a text consists of, and of nothing else: a chat model's answer may end in a number."""
     if not isinstance(text, str):
-        raise Unreadable("no logprobs, and no text in their place")
+        raise UnreadableReply("no logprobs, and no text in their place")
     alone = _ALONE.fullmatch(text)
     if alone and len(attributes) == 1:
         return (number(float(alone[1]), attributes[0]),)
     found = [_PAIR.fullmatch(part) for part in text.strip().strip(",").split(",")]
     if any(one is None for one in found):
-        raise Unreadable("no logprobs, and text that is no list of scores: probably not a reward model")
+        raise UnreadableReply("no logprobs, and text that is no list of scores: probably not a reward model")
     pairs = [(one[1], float(one[2])) for one in found if one is not None]
     return by_name(_as_stored(pairs, attributes), attributes)
 

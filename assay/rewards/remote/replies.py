@@ -28,37 +28,37 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Unreadable(Exception):
+class UnreadableReply(Exception):
     """A reply without the scores that were asked for. The text is what it is instead, not what was asked."""
 
 
 def parsed(reply: Reply) -> Any:
-    """The reply's JSON. ``Unreadable`` for a web page, and for JSON that is cut short."""
+    """The reply's JSON. ``UnreadableReply`` for a web page, and for JSON that is cut short."""
     start = reply.body.lstrip()[:1]
     if "html" in reply.headers.get("content-type", "") or start == b"<":
-        raise Unreadable("a web page (HTML) where JSON is due")
+        raise UnreadableReply("a web page (HTML) where JSON is due")
     if not start:
-        raise Unreadable("an empty reply")
+        raise UnreadableReply("an empty reply")
     try:
         return json.loads(reply.body)
     except (ValueError, RecursionError) as error:
         whole = len(reply.body)
         at = f" at byte {error.pos} of {whole}" if isinstance(error, json.JSONDecodeError) else ""
-        raise Unreadable(f"no whole JSON: it breaks off{at}") from None
+        raise UnreadableReply(f"no whole JSON: it breaks off{at}") from None
 
 
 def item(value: Any, *path: str | int) -> Any:
-    """What lies at the path of keys and indices. ``Unreadable`` names the part that is not there."""
+    """What lies at the path of keys and indices. ``UnreadableReply`` names the part that is not there."""
     walked = ""
     for step in path:
         walked += f"[{step}]" if isinstance(step, int) else f".{step}".lstrip("." if not walked else "")
         kind = list if isinstance(step, int) else dict
         if not isinstance(value, kind):
-            raise Unreadable(f"no {walked} in it")
+            raise UnreadableReply(f"no {walked} in it")
         try:
             value = value[step]  # type: ignore[index]
         except (KeyError, IndexError):
-            raise Unreadable(f"no {walked} in it") from None
+            raise UnreadableReply(f"no {walked} in it") from None
     return value
 
 
@@ -68,13 +68,13 @@ def by_name(pairs: Iterable[tuple[object, object]], attributes: Sequence[str]) -
     counted = Counter(name for name, _ in named)
     twice = [name for name, count in counted.items() if count > 1]
     if twice:
-        raise Unreadable(f"{_listed(twice)} given twice")
+        raise UnreadableReply(f"{_listed(twice)} given twice")
     missing = [name for name in attributes if name not in counted]
     if missing:
-        raise Unreadable(f"{_listed(missing)} missing; it names {_listed(counted) or 'nothing'}")
+        raise UnreadableReply(f"{_listed(missing)} missing; it names {_listed(counted) or 'nothing'}")
     extra = [name for name in counted if name not in attributes]
     if extra:
-        raise Unreadable(f"{_listed(extra)} not expected; expected {_listed(attributes)}")
+        raise UnreadableReply(f"{_listed(extra)} not expected; expected {_listed(attributes)}")
     values = dict(named)
     return tuple(number(values[name], name) for name in attributes)
 
@@ -82,24 +82,24 @@ def by_name(pairs: Iterable[tuple[object, object]], attributes: Sequence[str]) -
 def in_order(values: object, outputs: Sequence[str], attributes: Sequence[str]) -> tuple[float, ...]:
     """The values of ``attributes``, from a list that is known to give ``outputs`` in that order."""
     if not isinstance(values, list):
-        raise Unreadable("no list of numbers in it")
+        raise UnreadableReply("no list of numbers in it")
     if len(values) != len(outputs):
-        raise Unreadable(f"{len(values)} numbers where {len(outputs)} are due ({_listed(outputs)})")
+        raise UnreadableReply(f"{len(values)} numbers where {len(outputs)} are due ({_listed(outputs)})")
     named = dict(zip(outputs, values, strict=True))
     return tuple(number(named[name], name) for name in attributes)
 
 
 def number(value: object, name: str) -> float:
-    """The value as a finite float; ``Unreadable`` where it is anything else."""
+    """The value as a finite float; ``UnreadableReply`` where it is anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unreadable(f"{name} is no number")
+        raise UnreadableReply(f"{name} is no number")
     try:
         found = float(value)
     except OverflowError:
         found = math.inf
     # Stored as float32, where more than this is infinite.
     if not math.isfinite(found) or abs(found) > 3.4028234e38:
-        raise Unreadable(f"{name} is {found}, not a finite number")
+        raise UnreadableReply(f"{name} is {found}, not a finite number")
     return found
 
 

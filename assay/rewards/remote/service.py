@@ -16,7 +16,7 @@ from assay.core.schema import Message, turn_positions
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import Request, TurnScore
 from assay.rewards.remote.endpoints import ReadBlock, backend_class, key_of
-from assay.rewards.remote.replies import FAILED, REFUSED, UNREADABLE, Reply, Unreadable
+from assay.rewards.remote.replies import FAILED, REFUSED, UNREADABLE, Reply, UnreadableReply
 from assay.rewards.remote.transport import Caller, GivenUp, Traffic, Unanswered, http_client, status_text
 from assay.rewards.remote.wording import Unfit, Wording
 from assay.rewards.spec import ServedSpec
@@ -48,7 +48,7 @@ class Backend(Protocol):
         ...
 
     def scores(self, reply: Reply) -> tuple[float, ...]:
-        """The scores of a successful reply; ``Unreadable`` where it has none."""
+        """The scores of a successful reply; ``UnreadableReply`` where it has none."""
         ...
 
 
@@ -99,7 +99,7 @@ class Service:
             if reply.status >= 400:
                 return TurnScore(None, f"{REFUSED}: {status_text(reply.status)}{self._quoted(reply)}")
             values = self._backend.scores(reply)
-        except Unreadable as unreadable:
+        except UnreadableReply as unreadable:
             return self._unscored(f"{UNREADABLE}: {unreadable}")
         except GivenUp as trouble:
             return self._unscored(f"{FAILED}: {trouble}")
@@ -150,7 +150,7 @@ class Service:
             raise ModelFault(
                 f"endpoint {self.endpoint.name}: the probe cannot be put to it: {unfit}"
             ) from None
-        except Unreadable as unreadable:
+        except UnreadableReply as unreadable:
             what, body = str(unreadable), b""
         except GivenUp as trouble:
             what, body = str(trouble), b""
@@ -169,7 +169,7 @@ class Service:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
                 reply = await self._backend.send(PROBE, self._backend.worded(PROBE))
             return reply.status == 200 and bool(self._backend.scores(reply))
-        except (Unanswered, Unreadable, Unfit, TimeoutError):
+        except (Unanswered, UnreadableReply, Unfit, TimeoutError):
             return False
 
     def _quoted(self, reply: Reply) -> str:

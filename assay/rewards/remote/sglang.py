@@ -11,12 +11,12 @@ import httpx2
 
 from assay.core.schema import Message
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.remote.replies import Reply, Unreadable, in_order, item, parsed
+from assay.rewards.remote.replies import Reply, UnreadableReply, in_order, item, parsed
 from assay.rewards.remote.transport import sent
 from assay.rewards.remote.wording import Scribe, Wording
 
 
-class Classify:
+class SGLangClassify:
     """Speaks ``POST {url}/classify`` with a rendered conversation."""
 
     def __init__(self, endpoint: Endpoint, http: httpx2.AsyncClient, key: str | None) -> None:
@@ -34,10 +34,10 @@ class Classify:
         return await sent(self._http, "POST", self._endpoint.url + "/classify", json=body)
 
     def scores(self, reply: Reply) -> tuple[float, ...]:
-        """The scores of a reply; ``Unreadable`` where it has none."""
+        """The scores of a reply; ``UnreadableReply`` where it has none."""
         found = parsed(reply)
         if isinstance(found, list):
             if len(found) != 1:
-                raise Unreadable(f"{len(found)} results for one conversation")
+                raise UnreadableReply(f"{len(found)} results for one conversation")
             found = found[0]
         return in_order(item(found, "embedding"), self._endpoint.outputs, self._endpoint.attributes)

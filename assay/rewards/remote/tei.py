@@ -9,7 +9,7 @@ import httpx2
 
 from assay.core.schema import Message
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.remote.replies import Reply, Unreadable, by_name, item, parsed
+from assay.rewards.remote.replies import Reply, UnreadableReply, by_name, item, parsed
 from assay.rewards.remote.transport import sent
 from assay.rewards.remote.wording import Scribe, Unfit, Wording
 
@@ -39,7 +39,7 @@ class Predict:
         if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
             found = found[0]  # a batch of one
         if not isinstance(found, list):
-            raise Unreadable("no list of labels and scores")
+            raise UnreadableReply("no list of labels and scores")
         pairs = [(item(entry, "label"), item(entry, "score")) for entry in found]
         if len(pairs) == len(self._endpoint.attributes) == 1:
             pairs = [(self._endpoint.attributes[0], pairs[0][1])]

@@ -22,7 +22,7 @@ from assay.core.progress import Progress
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.remote.addresses import why_refused
 from assay.rewards.remote.pacing import Pace
-from assay.rewards.remote.replies import Reply, Unreadable
+from assay.rewards.remote.replies import Reply, UnreadableReply
 
 #: A reply with scores has a few hundred bytes.
 MAX_REPLY_BYTES = 1 << 20
@@ -110,7 +110,7 @@ class _BoundedBody(httpx2.AsyncByteStream):
         async for chunk in self._inner:
             received += len(chunk)
             if received > MAX_REPLY_BYTES:
-                raise Unreadable(f"a reply of more than {MAX_REPLY_BYTES:,} bytes")
+                raise UnreadableReply(f"a reply of more than {MAX_REPLY_BYTES:,} bytes")
             yield chunk
 
     async def aclose(self) -> None:

@@ -18,7 +18,7 @@ from assay.core.errors import ModelFault
 from assay.core.schema import Message, roles_of
 from assay.core.steerlm import gap, nemo_text
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.remote.replies import Reply, Unreadable, in_order, item, parsed
+from assay.rewards.remote.replies import Reply, UnreadableReply, in_order, item, parsed
 from assay.rewards.remote.transport import sent
 from assay.rewards.remote.wording import Scribe, Unfit, Wording
 
@@ -58,19 +58,19 @@ class NemoAligner:
         return await sent(self._http, "POST", f"{address}/infer", content=bytes(body), headers=headers)
 
     def scores(self, reply: Reply) -> tuple[float, ...]:
-        """The scores of a reply; ``Unreadable`` where it has none, or says that it cut the text."""
+        """The scores of a reply; ``UnreadableReply`` where it has none, or says that it cut the text."""
         json_length = reply.headers.get(_JSON_LENGTH)
         if json_length is None:
             parsed(reply)
         result = self._result(reply, json_length)
         exceeded = self._tensor(result, "exceeded")
         if exceeded is not None and exceeded.any():
-            raise Unreadable(
+            raise UnreadableReply(
                 "the server cut the text, which is too long for it: state a lower limit of length"
             )
         rewards = self._tensor(result, "rewards")
         if rewards is None:
-            raise Unreadable("no output 'rewards' in it")
+            raise UnreadableReply("no output 'rewards' in it")
         return in_order(rewards.ravel().tolist(), self._endpoint.outputs, self._endpoint.attributes)
 
     def _tensors(self, wording: Wording) -> list[Any]:
@@ -88,13 +88,13 @@ class NemoAligner:
                 reply.body, header_length=None if json_length is None else int(json_length)
             )
         except (ValueError, KeyError, TypeError, self._triton.InferenceServerException):
-            raise Unreadable("no whole reply of Triton's protocol") from None
+            raise UnreadableReply("no whole reply of Triton's protocol") from None
 
     def _tensor(self, result: Any, name: str) -> np.ndarray | None:
         try:
             found: np.ndarray | None = result.as_numpy(name)
         except (ValueError, KeyError, TypeError, IndexError):
-            raise Unreadable(f"output {name!r} cannot be read") from None
+            raise UnreadableReply(f"output {name!r} cannot be read") from None
         return found
 
 

@@ -9,12 +9,12 @@ import httpx2
 
 from assay.core.schema import Message
 from assay.rewards.endpoint import Endpoint
-from assay.rewards.remote.replies import Reply, Unreadable, in_order, item, parsed
+from assay.rewards.remote.replies import Reply, UnreadableReply, in_order, item, parsed
 from assay.rewards.remote.transport import sent
 from assay.rewards.remote.wording import Scribe, Wording, as_dicts
 
 
-class Classify:
+class VLLMClassify:
     """Speaks ``POST {url}/classify``, with messages, so that the server applies its own chat template.
 
     With one label it would apply a sigmoid: ``use_activation`` forbids it. Servers before that field
@@ -41,7 +41,7 @@ class Classify:
         return await sent(self._http, "POST", self._endpoint.url + self.path, json=body | self._details())
 
     def scores(self, reply: Reply) -> tuple[float, ...]:
-        """The scores of a reply; ``Unreadable`` where it has none."""
+        """The scores of a reply; ``UnreadableReply`` where it has none."""
         values = self._values(_only(item(parsed(reply), "data")))
         return in_order(values, self._endpoint.outputs, self._endpoint.attributes)
 
@@ -52,7 +52,7 @@ class Classify:
         return item(entry, "probs")
 
 
-class Pooling(Classify):
+class Pooling(VLLMClassify):
     """Speaks ``POST {url}/pooling``. A model that gives a score a token is read at its last."""
 
     path = "/pooling"
@@ -69,7 +69,7 @@ class Pooling(Classify):
 
 def _only(entries: Any) -> Any:
     if not isinstance(entries, list) or len(entries) != 1:
-        raise Unreadable(
+        raise UnreadableReply(
             f"{len(entries) if isinstance(entries, list) else 'no'} results for one conversation"
         )
     return entries[0]

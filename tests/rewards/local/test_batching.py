@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.rewards.local.batching import Outcome, TokenBudget, budgeted, cost, run
+from assay.rewards.local.batching import BatchOutcome, TokenBudget, budgeted, cost, run
 
 lengths = st.lists(st.integers(1, 5000), max_size=60)
 
@@ -66,35 +66,35 @@ def test_out_of_memory_halves_until_it_fits_and_the_budget_stays_small(
     budget = TokenBudget(50_000)
     done: list[int] = []
 
-    def forward(batch: list[int]) -> Outcome:
+    def forward(batch: list[int]) -> BatchOutcome:
         if len(batch) > most_rows:
-            return Outcome.OUT_OF_MEMORY
+            return BatchOutcome.OUT_OF_MEMORY
         done.extend(batch)
-        return Outcome.DONE
+        return BatchOutcome.DONE
 
     for batch, outcome in run(lengths, budget, forward):
-        assert outcome is Outcome.DONE
+        assert outcome is BatchOutcome.DONE
         assert len(batch) <= most_rows
     assert sorted(done) == list(range(len(lengths)))
     assert budget.max_tokens <= 50_000
 
 
 def test_a_row_that_fits_nowhere_is_reported_and_the_others_go_on() -> None:
-    def forward(batch: list[int]) -> Outcome:
-        return Outcome.OUT_OF_MEMORY if 1 in batch else Outcome.DONE
+    def forward(batch: list[int]) -> BatchOutcome:
+        return BatchOutcome.OUT_OF_MEMORY if 1 in batch else BatchOutcome.DONE
 
     outcomes = {
         index: outcome for batch, outcome in run([4, 4, 4], TokenBudget(100), forward) for index in batch
     }
-    assert outcomes == {0: Outcome.DONE, 1: Outcome.OUT_OF_MEMORY, 2: Outcome.DONE}
+    assert outcomes == {0: BatchOutcome.DONE, 1: BatchOutcome.OUT_OF_MEMORY, 2: BatchOutcome.DONE}
 
 
 def test_a_budget_that_shrank_is_remembered_for_the_batches_after() -> None:
     tried: list[int] = []
 
-    def forward(batch: list[int]) -> Outcome:
+    def forward(batch: list[int]) -> BatchOutcome:
         tried.append(len(batch))
-        return Outcome.OUT_OF_MEMORY if len(batch) > 2 else Outcome.DONE
+        return BatchOutcome.OUT_OF_MEMORY if len(batch) > 2 else BatchOutcome.DONE
 
     list(run([10] * 3000, TokenBudget(40), forward))
     assert tried.count(4) + tried.count(3) <= 2, "a size that failed was tried again"

@@ -18,7 +18,7 @@ from transformers import dynamic_module_utils
 
 from assay.core.schema import Message, turn_positions
 from assay.rewards.local import continuing, sharing
-from assay.rewards.local.batching import Outcome, TokenBudget
+from assay.rewards.local.batching import BatchOutcome, TokenBudget
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.local.opening import Sharing
 from assay.rewards.local.sharing import Shared
@@ -109,12 +109,12 @@ def test_out_of_memory_parts_groups_and_is_told_of_one_group_only() -> None:
     groups = [Shared((2 * number, 2 * number + 1), 100) for number in range(4)]
     budget = TokenBudget(10_000)
 
-    def forward(batch: list[Shared]) -> Outcome:
-        return Outcome.OUT_OF_MEMORY if len(batch) > 1 or groups[2] in batch else Outcome.DONE
+    def forward(batch: list[Shared]) -> BatchOutcome:
+        return BatchOutcome.OUT_OF_MEMORY if len(batch) > 1 or groups[2] in batch else BatchOutcome.DONE
 
     ended = list(sharing.run(groups, [150] * 8, budget, forward, cached_token_cost=1))
     assert sorted(batch[0] for batch, _ in ended) == groups
-    assert [batch[0] for batch, outcome in ended if outcome is Outcome.OUT_OF_MEMORY] == [groups[2]]
+    assert [batch[0] for batch, outcome in ended if outcome is BatchOutcome.OUT_OF_MEMORY] == [groups[2]]
     assert budget.max_tokens < 10_000
 
 
