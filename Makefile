@@ -30,9 +30,10 @@ test: .venv/installed-test
 test-fast: .venv/installed-test
 	$(BIN)/pytest -n logical -m "not slow and not operated and not faults"
 
-# A server, workers, PostgreSQL and a browser; what is not installed is skipped, and named.
+# A server, workers, PostgreSQL and a browser; what is not installed is skipped, and named. Each test keeps both
+# cores of a small machine busy by itself.
 test-operated: .venv/installed-test
-	$(PYTEST) -m operated -rs
+	$(BIN)/pytest -n 2 -m operated -rs
 
 # Processes that are killed, servers that die.
 test-faults: .venv/installed-test

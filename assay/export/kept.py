@@ -20,7 +20,7 @@ class KeptRecords(NamedTuple):
 
     file: str
     attributes: tuple[str, ...]
-    """None where the run stops before scoring."""
+    """Empty where the run stops before scoring."""
     records: pl.DataFrame
     """``row``, ``line``, ``part``, ``roles``, ``messages`` (a JSON array), ``labels`` (a JSON array, or
     null), ``rest`` (a JSON object, or null): as ``ConvertedPiece`` has them."""

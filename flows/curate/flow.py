@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from prefect import State, flow, runtime
 from prefect.states import Completed, Failed
@@ -111,146 +112,148 @@ def _end_of(outcome: Outcome) -> State[Any]:
 
 def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
     console = current()
-    console.flow_run_id = runtime.flow_run.id
+    console.flow_run_id = UUID(str(runtime.flow_run.id))
     prepared = prepare(options, Settings.read(), deployed=deployed)
     tag_run(runtime.flow_run.id, model=prepared.model.name, inputs=options.input)
+    run = _Run(options, prepared, console, RunContext(prepared.home, console))
     try:
-        if options.dry_run:
-            return _previewed(options, prepared, console)
-        with prepared.output.held():
-            repaired = prepared.output.repair()
-            if repaired:
-                console.say(repaired)
-            unusable.repair_beside(prepared.output)
-            if options.release and prepared.output.path.exists():
-                raise OutputRefused(f"{prepared.output.path}: is there by now; start the run again")
-            manifest, rows = _carried_out(options, prepared, console)
-            console.outcome = manifest
-            report(manifest)
+        return run.previewed() if options.dry_run else run.written()
     except _NothingNew:
         nothing = f"Nothing new: every input is in an earlier release in {options.output}"
         console.say(nothing)
         return NothingNew(nothing)
-    fault = manifest.unusable is not None
-    if not fault and not manifest.is_beside:
-        announce_completed(manifest, output=options.output)
-    console.show(summary_table(manifest), summary_text(manifest))
-    if why := unusable.sentence(manifest):
-        unusable.show(why, rows, console, fault=fault)
-    return manifest
 
 
-def _carried_out(options: RunOptions, prepared: Prepared, console: Console) -> tuple[RunManifest, list[str]]:
-    """The manifest of a run whose results are in place, and the first rows where none was of use."""
-    context = RunContext(prepared.home, console)
-    converted = _converted(options, prepared, console, context)
-    scored = None
-    if options.stop_after != "convert":
-        scored = _scored(converted, options, prepared, console, context)
-    filtered = _filtered(converted, scored, options, prepared, console, context)
-    staging = prepared.output.staging()
-    to_export = ToExport(
-        converted, scored, filtered, tuple(options.export), prepared.output, staging, options.stop_after
-    )
-    with ExitStack() as stack:
-        with console.stage("export") as stage:
-            exported = run_stage(EXPORT, to_export, context)
-            folder = stack.enter_context(unusable.destination(filtered.counts, exported, options, prepared))
-            output = unusable.name_of(folder, options, prepared)
-            stage.cached = exported.cached
-            stage.note = f"{counted(len(exported.manifest.files), 'files')} in {output}"
-        manifest = run_manifest(
-            options=options.model_dump(mode="json"),
-            model=prepared.model,
-            converted=converted,
-            scored=scored,
-            work=console.work_of(ScoringWork),
-            filtered=filtered,
-            exported=exported.manifest,
-            seconds=console.seconds,
-            output=output,
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The stages of one run, in order."""
+
+    options: RunOptions
+    prepared: Prepared
+    console: Console
+    context: RunContext
+
+    def written(self) -> RunManifest:
+        """The manifest of the run, whose results are in place and shown."""
+        output = self.prepared.output
+        with output.held():
+            if repaired := output.repair():
+                self.console.say(repaired)
+            unusable.repair_beside(output)
+            if self.options.release and output.path.exists():
+                raise OutputRefused(f"{output.path}: is there by now; start the run again")
+            manifest, rows = self._carried_out()
+            self.console.outcome = manifest
+            report(manifest)
+        fault = manifest.unusable is not None
+        if not fault and not manifest.is_beside:
+            announce_completed(manifest, output=self.options.output)
+        self.console.show(summary_table(manifest), summary_text(manifest))
+        if why := unusable.sentence(manifest):
+            unusable.show(why, rows, self.console, fault=fault)
+        return manifest
+
+    def previewed(self) -> DryRun:
+        """What the run would score, shown; nothing is written but converted records, below ``ASSAY_HOME``."""
+        model = self.prepared.model
+        converted = self._converted()
+        found = preview(converted, model, home=self.prepared.home)
+        for note in model.notes:
+            self.console.say(note)
+        if former := nameless_scores(model, self.prepared.home):
+            self.console.say(former)
+        self.console.show(preview_table(converted, model, found))
+        why = nothing_usable(converted.counts, {})
+        fault = why is not None and converted.counts.read > 0
+        if why is not None:
+            unusable.show(why, first_rows(converted, None, self.prepared.home), self.console, fault=fault)
+        return DryRun(converted.complete, why if fault else None)
+
+    def _carried_out(self) -> tuple[RunManifest, list[str]]:
+        """The manifest of a run whose results are in place, and the first rows where none was of use."""
+        options, prepared = self.options, self.prepared
+        converted = self._converted()
+        scored = self._scored(converted) if options.stop_after != "convert" else None
+        filtered = self._filtered(converted, scored)
+        staging = prepared.output.staging()
+        to_export = ToExport(
+            converted, scored, filtered, tuple(options.export), prepared.output, staging, options.stop_after
         )
-        # Outside the cached tasks and last: a run's manifest reports that run.
-        if exported.cached:
-            folder.refresh(manifest)
-        else:
-            folder.publish(staging, manifest)
-    if manifest.unusable is None:
-        return manifest, []
-    exports = wanted(options.export, options.stop_after)
-    return manifest, list(first_rows(converted, filtered, prepared.home, scored=scored, exports=exports))
+        with ExitStack() as stack:
+            with self.console.stage("export") as stage:
+                exported = run_stage(EXPORT, to_export, self.context)
+                folder = stack.enter_context(
+                    unusable.destination(filtered.counts, exported, options, prepared)
+                )
+                output = unusable.name_of(folder, options, prepared)
+                stage.cached = exported.cached
+                stage.note = f"{counted(len(exported.manifest.files), 'files')} in {output}"
+            manifest = run_manifest(
+                options=options.model_dump(mode="json"),
+                model=prepared.model,
+                converted=converted,
+                scored=scored,
+                work=self.console.work_of(ScoringWork),
+                filtered=filtered,
+                exported=exported.manifest,
+                seconds=self.console.seconds,
+                output=output,
+            )
+            # Outside the cached tasks and last: a run's manifest reports that run.
+            if exported.cached:
+                folder.refresh(manifest)
+            else:
+                folder.publish(staging, manifest)
+        if manifest.unusable is None:
+            return manifest, []
+        exports = wanted(options.export, options.stop_after)
+        return manifest, list(first_rows(converted, filtered, prepared.home, scored=scored, exports=exports))
 
+    def _converted(self) -> Converted:
+        options, places, output = self.options, self.prepared.places, self.prepared.output.path
+        inputs = Inputs(tuple(places.inputs), options.format, places.within, output)
+        with self.console.stage("ingest") as stage:
+            inventory = run_stage(INGEST, inputs, self.context).manifest
+            stage.note = counted(len(inventory.files), "files")
+            if options.release:
+                inventory = new_only(inventory, released(output.parent))
+                stage.note += f", {len(inventory.files):,} new"
+                if not inventory.files:
+                    raise _NothingNew
+        with self.console.stage("convert") as stage:
+            finished = run_stage(CONVERT, ToConvert(inventory, options.limit, options.strict), self.context)
+            stage.cached = finished.cached
+            stage.note = _counted(finished.manifest.counts, "ok")
+        for line in lines_on_shortfalls(finished.manifest.shortfalls):
+            self.console.say(f"warning: {line}, and this run exits with 1")
+        return finished.manifest
 
-def _converted(options: RunOptions, prepared: Prepared, console: Console, context: RunContext) -> Converted:
-    inputs = Inputs(
-        tuple(prepared.places.inputs), options.format, prepared.places.within, prepared.output.path
-    )
-    with console.stage("ingest") as stage:
-        inventory = run_stage(INGEST, inputs, context).manifest
-        stage.note = counted(len(inventory.files), "files")
-        if options.release:
-            inventory = new_only(inventory, released(prepared.output.path.parent))
-            stage.note += f", {len(inventory.files):,} new"
-            if not inventory.files:
-                raise _NothingNew
-    with console.stage("convert") as stage:
-        finished = run_stage(CONVERT, ToConvert(inventory, options.limit, options.strict), context)
-        stage.cached = finished.cached
-        stage.note = _counted(finished.manifest.counts, "ok")
-    for line in lines_on_shortfalls(finished.manifest.shortfalls):
-        console.say(f"warning: {line}, and this run exits with 1")
-    return finished.manifest
+    def _scored(self, converted: Converted) -> Scored:
+        model = self.prepared.model
+        if former := nameless_scores(model, self.prepared.home):
+            self.console.say(former)
+        to_score = ToScore(converted, model, self.prepared.cluster, self.options.shard_tokens)
+        with self.console.stage("score") as stage:
+            finished = score(to_score, self.context)
+            stage.cached = finished.cached
+            if finished.cached:
+                self.console.did(ScoringWork(remarks=former_remarks(model, self.context)))
+            work = self.console.work_of(ScoringWork) or ScoringWork()
+            stage.note = (
+                f"{counted(finished.manifest.turns, 'turns')}, {work.turns_scored:,} scored by this run"
+            )
+        return finished.manifest
 
-
-def _scored(
-    converted: Converted, options: RunOptions, prepared: Prepared, console: Console, context: RunContext
-) -> Scored:
-    if former := nameless_scores(prepared.model, prepared.home):
-        console.say(former)
-    to_score = ToScore(converted, prepared.model, prepared.cluster, options.shard_tokens)
-    with console.stage("score") as stage:
-        finished = score(to_score, context)
-        stage.cached = finished.cached
-        if finished.cached:
-            console.did(ScoringWork(remarks=former_remarks(prepared.model, context)))
-        work = console.work_of(ScoringWork) or ScoringWork()
-        stage.note = f"{counted(finished.manifest.turns, 'turns')}, {work.turns_scored:,} scored by this run"
-    return finished.manifest
-
-
-def _filtered(
-    converted: Converted,
-    scored: Scored | None,
-    options: RunOptions,
-    prepared: Prepared,
-    console: Console,
-    context: RunContext,
-) -> Filtered:
-    """Decisions. A run that stops early has no rules."""
-    with console.stage("filter") as stage:
-        finished = run_stage(DECIDE, ToDecide(converted, scored, prepared.rules), context)
-        stage.cached = finished.cached
-        stage.note = _counted(finished.manifest.counts, "kept")
-    if options.strict:
-        refuse_quarantine(converted, finished.manifest, prepared.home)
-    return finished.manifest
-
-
-def _previewed(options: RunOptions, prepared: Prepared, console: Console) -> DryRun:
-    """What a run would score, shown; nothing is written but converted records, below ``ASSAY_HOME``."""
-    converted = _converted(options, prepared, console, RunContext(prepared.home, console))
-    found = preview(converted, prepared.model, home=prepared.home)
-    for note in prepared.model.notes:
-        console.say(note)
-    if former := nameless_scores(prepared.model, prepared.home):
-        console.say(former)
-    counts = converted.counts
-    console.show(preview_table(converted, prepared.model, found))
-    why = nothing_usable(counts, {})
-    fault = why is not None and counts.read > 0
-    if why is not None:
-        unusable.show(why, first_rows(converted, None, prepared.home), console, fault=fault)
-    return DryRun(converted.complete, why if fault else None)
+    def _filtered(self, converted: Converted, scored: Scored | None) -> Filtered:
+        """Decisions. A run that stops early has no rules."""
+        with self.console.stage("filter") as stage:
+            to_decide = ToDecide(converted, scored, self.prepared.rules)
+            finished = run_stage(DECIDE, to_decide, self.context)
+            stage.cached = finished.cached
+            stage.note = _counted(finished.manifest.counts, "kept")
+        if self.options.strict:
+            refuse_quarantine(converted, finished.manifest, self.prepared.home)
+        return finished.manifest
 
 
 def _counted(counts: Counts, word: str) -> str:

@@ -57,6 +57,8 @@ _PASSWORD_BYTES = 32
 _QUIET_THREADS = frozenset({"MainThread", "signals"})
 #: New objects after which a server looks for garbage. A short run makes fewer.
 _GARBAGE_THRESHOLD = 50_000
+#: A fork that does not serve by then hangs, and a program of its own takes its place.
+_FORK_SECONDS = 20.0
 #: What a forked server is called in lists of processes. Its command line is that of its parent.
 FORKED_NAME = "assay-prefect"
 #: A line of a forked server's log, which goes to standard error. As Prefect's, with the date.
@@ -138,9 +140,10 @@ class EmbeddedServer:
         self._port = port
         self._for_deployments = for_deployments
         self._child: subprocess.Popen[str] | None = None
+        self._is_fork = False
         self._guard = threading.Lock()
         self._stopped = False
-        self._answers: queue.Queue[str] = queue.Queue()
+        self._answers: queue.Queue[tuple[subprocess.Popen[str], str]] = queue.Queue()
         self._began = 0.0
         self.address = ""
         """Where it serves, such as ``http://127.0.0.1:41234``, once ``wait`` has returned."""
@@ -167,7 +170,8 @@ class EmbeddedServer:
         """Start the child and return at once, so that the parent can do its own starting meanwhile."""
         make_private(self._folder)
         self._began = time.monotonic()
-        self._child = self._spawn(self._port, forked=self._may_fork and _forks_safely())
+        self._is_fork = self._may_fork and _forks_safely()
+        self._child = self._spawn(self._port, forked=self._is_fork)
         # A fork without exec would hold the pipe open too, and with it the server.
         os.register_at_fork(after_in_child=self._let_go)
         threading.Thread(target=self._watch, daemon=True, name="embedded-server").start()
@@ -211,20 +215,42 @@ class EmbeddedServer:
             assert child.stdout is not None
             answer = child.stdout.readline()
             child.stdout.close()
-            self._answers.put(answer)
+            if not answer:
+                # How it ended is known before anybody asks.
+                child.wait()
+            self._answers.put((child, answer))
             child.wait()
             with self._guard:
-                if self._stopped or not answer:
+                if self._stopped or not answer or child is not self._child:
                     return
                 child.stdin.close()
                 # By now this process has threads and connections, which a fork would take with it.
                 self._child = self._spawn(int(json.loads(answer)["port"]), forked=False)
+
+    def _replaced_fork(self) -> bool:
+        """Whether the child was a fork, and a program of its own is starting in its place by now.
+
+        A fork has the locks that other threads held in its parent: libraries that take one may never return.
+        """
+        with self._guard:
+            child = self._child
+            if not self._is_fork or self._stopped or child is None:
+                return False
+            self._is_fork = False
+            self._child = self._spawn(self._port, forked=False)
+        child.kill()
+        assert child.stdin is not None
+        child.stdin.close()
+        threading.Thread(target=self._watch, daemon=True, name="embedded-server").start()
+        return True
 
     def wait(self, timeout_seconds: float, say: Callable[[str], None]) -> None:
         """Return when the server serves; ServerFault when it ended or took too long, and it is stopped."""
         is_announced = False
         while True:
             waited = time.monotonic() - self._began
+            if waited > _FORK_SECONDS:
+                self._replaced_fork()
             if waited > timeout_seconds:
                 self.stop()
                 self._check_disk()
@@ -237,10 +263,14 @@ class EmbeddedServer:
                 is_announced = True
                 say(f"Waiting for the embedded Prefect server to start (up to {timeout_seconds:g} s) …")
             try:
-                answer = self._answers.get(timeout=_LOOK_SECONDS)
+                child, answer = self._answers.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 continue
+            if child is not self._child:
+                continue
             if not answer:
+                if child.returncode < 0 and self._replaced_fork():
+                    continue
                 self.stop()
                 self._check_disk()
                 raise ServerFault(

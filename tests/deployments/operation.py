@@ -198,7 +198,7 @@ class Operation:
         found = self.client.read_deployment_by_name(deployment)
         return self.client.create_flow_run_from_deployment(found.id, parameters={"options": options})
 
-    def ended(self, run: UUID, seconds: float = 90) -> FlowRun:
+    def ended(self, run: UUID, seconds: float = 240) -> FlowRun:
         """The run in its final state."""
         found: list[FlowRun] = []
 

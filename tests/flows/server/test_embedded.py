@@ -48,6 +48,29 @@ print(server.process_id, server.address, server.login, flush=True)
 time.sleep(600)
 """
 
+STRUCK = """
+import os, signal, sys, time
+from pathlib import Path
+import prefect.client.orchestration, prefect.flows
+import psutil
+from flows.server import embedded
+
+def struck(port, environment):
+    os.closerange(3, 256)
+    while True:
+        exec(sys.argv[2])
+
+embedded._FORK_SECONDS = 1.0
+embedded._serve_as_fork = struck
+server = embedded.EmbeddedServer(Path(sys.argv[1]), may_fork=True)
+server.start()
+fork = server.process_id
+server.wait(120, print)
+there = psutil.Process(server.process_id).cmdline()
+print("flows.server.embedded" in there, server.process_id != fork, psutil.pid_exists(fork))
+server.stop()
+"""
+
 
 def until(true: Callable[[], bool], seconds: float = 30) -> bool:
     deadline = time.monotonic() + seconds
@@ -388,3 +411,17 @@ def test_old_events_are_cleared_from_a_large_database_alone(tmp_path: Path) -> N
     with (tmp_path / "prefect.db").open("wb") as file:
         file.truncate(1 << 24)
     assert vacuum not in embedded_server._environment(tmp_path, "a:b", for_deployments=False)
+
+
+@pytest.mark.parametrize("strike", ["time.sleep(600)", "os.kill(os.getpid(), signal.SIGSEGV)"])
+def test_a_program_of_its_own_takes_the_place_of_a_fork_that_hangs_or_crashes(
+    tmp_path: Path, strike: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STRUCK, str(tmp_path), strike],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines()[-1:] == ["True True False"], done.stderr
