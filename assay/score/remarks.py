@@ -1,7 +1,7 @@
-"""What a model remarks on other numbers that it could have meant, kept with its scores.
+"""A model's remarks, kept with its scores: other ways to read the model, which would give other scores.
 
-It is found when the model is opened. A later run that finds every score stored opens no model and publishes
-the same numbers: it reports the remarks from here.
+They are found when the model is opened. A later run that finds every score stored opens no model. It uses the
+same scores, so it reports the remarks that are kept here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 def sentences(remarks: Iterable[Remark], model: ModelSpec) -> tuple[str, ...]:
-    """The remarks as a person reads them, once each, without those whose option is given by now."""
+    """The remarks as a person reads them, once each. A remark is left out once its option is given."""
     given = {"read_at": model.reading.read_at, "add_bos": model.reading.add_bos}
     open_ones = (remark for remark in remarks if given[remark.settled_by] is None)
     return tuple(dict.fromkeys(f"{model.name}: {remark.text}" for remark in open_ones))
@@ -36,8 +36,8 @@ def sentences(remarks: Iterable[Remark], model: ModelSpec) -> tuple[str, ...]:
 def keep(remarks: Iterable[Remark], model: ModelSpec, context: RunContext) -> None:
     """Write down all remarks of this run.
 
-    A former remark stays where this run has none on the same option: an option that is given now need
-    not be given next time, and the scores are the same.
+    An earlier remark stays unless this run has one about the same option: a run that gives the option has no
+    remark about it, and the next run may not give it, with the same scores.
     """
     new = tuple(dict.fromkeys(remarks))
     settled_anew = {remark.settled_by for remark in new}
@@ -50,9 +50,9 @@ def keep(remarks: Iterable[Remark], model: ModelSpec, context: RunContext) -> No
 
 
 def kept(model: ModelSpec, context: RunContext) -> tuple[Remark, ...]:
-    """The remarks of whichever run opened the model of these scores. A line names a damaged file.
+    """The remarks that earlier runs found when they opened the model of these scores.
 
-    None where the file is missing or damaged: no score depends on it.
+    Empty where the file is missing or damaged: no score depends on it. A damaged file is reported in a line.
     """
     path = _file(model, context.home)
     try:
@@ -63,8 +63,8 @@ def kept(model: ModelSpec, context: RunContext) -> tuple[Remark, ...]:
         return ()
     except (OSError, Altered, msgspec.ValidationError) as error:
         context.say(
-            f"{path}: cannot be read, is damaged, or another model's ({error}). It says whether the model "
-            "could have meant other numbers; `assay verify` shows it again"
+            f"{path}: cannot be read, is damaged, or belongs to another model ({error}). It holds warnings "
+            "about other ways to read the model; `assay verify` shows them again"
         )
         return ()
 

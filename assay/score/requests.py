@@ -1,8 +1,8 @@
-"""Shards over a reward service: asked from this process, because its limits are one for the run.
+"""Have a reward service score shards. One process sends all requests: rate limits hold for the whole run.
 
-What Dask does for local models, one event loop does here: the same plan, the same segments, the same
-store. Turns of the next shard are asked for while the last ones of this shard are under way, so that the
-service always has as much in hand as it allows.
+One event loop does here what Dask does for local models, with the same plan, segments and store. It asks for
+turns of the next shard while the last answers of this one are still to come. So there are always as many
+requests in flight as the endpoint allows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from assay.score.store import ScoreStore
 from assay.storage.manifests import reason_code
 from assay.storage.stage import RunContext
 
-#: What is paid for is stored at least so often; a process that is killed loses no more.
+#: How often answers are stored. A process that is killed loses the answers of this time at most.
 CHECKPOINT_SECONDS = 20.0
 
 _LOOK_SECONDS = 1.0
@@ -36,7 +36,7 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(slots=True)
 class _UnderWay:
-    """A shard some of whose turns are being asked for."""
+    """A shard that has turns without an answer."""
 
     shard: Shard
     began: float
@@ -57,9 +57,9 @@ def request_scores(
     done: Callable[[ShardWork], None],
     lost: Callable[[bytes, str], None],
 ) -> None:
-    """Have every turn rated, each asked for once. Raises what stops the run; what is rated by then is stored.
+    """Have the service rate every turn once. Raises what stops the run; answers that came by then are stored.
 
-    ``done`` hears of each shard as it ends, ``lost`` of each turn whose outcome is not to be stored.
+    Calls ``done`` with each shard that ends, and ``lost`` with each turn whose outcome is not stored.
     """
     in_a_loop(_Requests(model, context, done, lost).all_of(shards, read_block))
 
@@ -81,8 +81,8 @@ class _Requests:
         self._store = ScoreStore(context.home, model.fingerprint, model.attributes)
         self._under_way: dict[int, _UnderWay] = {}
         self._writing = asyncio.Lock()
-        self._told = Traffic()
-        self._tokens_told = 0
+        self._reported = Traffic()
+        self._tokens_reported = 0
         self._tokens_of_shards = 0
 
     async def all_of(self, shards: Iterable[Shard], read_block: ReadBlock | None) -> None:
@@ -101,7 +101,7 @@ class _Requests:
             self._write_the_rest()
 
     async def _ask(self, shards: Iterable[Shard], service: Service) -> None:
-        """Start a turn whenever there is room for one; return when all have ended."""
+        """Ask for a turn whenever one more request may be in flight; return when all are answered."""
         room = asyncio.Semaphore(service.endpoint.in_flight)
 
         async def ask(number: int, key: bytes, messages: Sequence[Message]) -> None:
@@ -124,7 +124,7 @@ class _Requests:
                         group.create_task(ask(number, key, request.messages[: positions[turn] + 1]))
 
     def _note(self, number: int, key: bytes, outcome: TurnScore, service: Service) -> None:
-        """Take a turn's outcome down."""
+        """Note a turn's outcome."""
         one = self._under_way[number]
         one.left -= 1
         one.turns += 1
@@ -133,28 +133,28 @@ class _Requests:
             self._lost(key, outcome.reason)
         else:
             one.unwritten[key] = outcome
-        self._tell(int(outcome.values is None), service)
+        self._report(int(outcome.values is None), service)
 
-    def _tell(self, failed: int, service: Service) -> None:
-        """Pass on what went over the wire since the last time."""
+    def _report(self, failed: int, service: Service) -> None:
+        """Report the progress, and the requests and tokens since the last report."""
         sent, endpoint = service.traffic, service.endpoint
-        requests = sent.requests - self._told.requests
-        tokens = service.tokens_seen - self._tokens_told
+        requests = sent.requests - self._reported.requests
+        tokens = service.tokens_seen - self._tokens_reported
         details: dict[str, float] = {
             "failed": failed,
             "tokens": tokens,
             "requests": requests,
-            "retries": sent.retries - self._told.retries,
+            "retries": sent.retries - self._reported.retries,
         }
         cost = endpoint.usage(requests, tokens).cost
         if cost is not None:
             details["cost"] = cost
         self._progress.advance(1, currency=endpoint.currency, **details)
-        self._told = Traffic(sent.requests, sent.retries)
-        self._tokens_told = service.tokens_seen
+        self._reported = Traffic(sent.requests, sent.retries)
+        self._tokens_reported = service.tokens_seen
 
     async def _end(self, number: int, service: Service) -> None:
-        """Write a shard all of whose turns have an outcome."""
+        """Store a shard whose last turn got its outcome, and report the shard."""
         await self._write(self._under_way[number])
         one = self._under_way.pop(number)
         tokens = service.tokens_seen - self._tokens_of_shards
@@ -178,7 +178,7 @@ class _Requests:
                 await self._write(one)
 
     async def _write(self, one: _UnderWay) -> None:
-        """A segment of the turns that are in none yet; in a thread, for replies do not wait for a store."""
+        """Write the turns that are in no segment yet. In a thread: replies are read meanwhile."""
         async with self._writing:
             if taken := dict(one.unwritten):
                 one.segment = await asyncio.to_thread(self._segment, taken)
@@ -186,11 +186,11 @@ class _Requests:
                     del one.unwritten[key]
 
     def _segment(self, scores: dict[bytes, TurnScore]) -> str:
-        """The digest of a new segment, in the order of the keys and not of the replies."""
+        """The digest of a new segment. Its rows are in the order of the keys, not of the replies."""
         return self._store.write(dict(sorted(scores.items())))
 
     def _write_the_rest(self) -> None:
-        """Write what a stop left of every shard. A failure is a line: what stopped the run is raised."""
+        """When the run stops, store the answers that are left. A failure is reported and raises nothing."""
         lost = 0
         failure: Exception | None = None
         for one in self._under_way.values():
@@ -211,7 +211,7 @@ async def _now_and_then(look: Callable[[], None]) -> None:
 
 
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one failure that the others, cancelled for it, follow from."""
+    """The failure that caused the others: an AssayError if there is one."""
     leaves: list[BaseException] = []
     for one in several.exceptions:
         leaves.append(_first(one) if isinstance(one, BaseExceptionGroup) else one)

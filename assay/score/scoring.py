@@ -1,4 +1,4 @@
-"""Plan the shards, have them scored, gather every turn's score."""
+"""Plan the shards (groups of turns), have them scored, and gather every turn's score."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPie
 from assay.storage.run_manifest import DeviceWork
 from assay.storage.stage import RunContext, Stage
 
-#: Reasons that another attempt, with more memory or another day, could do away with. They are in no
-#: segment, and a manifest that holds one is not taken from a cache.
+#: Reasons that another attempt may remove: with more memory, or on another day. They are in no segment, and
+#: a stage's manifest that holds one is not reused.
 TRANSIENT = frozenset({reason_code(KILLED), OUT_OF_MEMORY}) | PASSING
 
 _ROUNDS = 3
@@ -42,7 +42,7 @@ _UNSTORED = "unstored_reason"
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What scoring would have to do."""
+    """What a run would have to score."""
 
     records: int
     turns: int
@@ -51,19 +51,19 @@ class Preview:
     """Distinct turns that the store already has."""
     planned_records: int
     estimated_tokens: int
-    """Of the planned records, from their bytes."""
+    """Of the planned records, estimated from their bytes."""
     usage: Usage | None
-    """What a service would be asked for, each turn with all that precedes it; None where workers score."""
+    """What a service would be sent: each turn with all messages before it. None where workers score."""
 
     @property
     def missing_turns(self) -> int:
-        """Distinct turns that are not stored: as many requests, of a service."""
+        """Distinct turns that have no score. A service gets a request for each."""
         return self.distinct_turns - self.stored_turns
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringWork:
-    """What this run did for its scores, and what a person should know of them. Never cached."""
+    """What this run did to get its scores, and what a person should know about them. Never cached."""
 
     turns_scored: int = 0
     """Distinct turns that the model rated in this run."""
@@ -71,25 +71,24 @@ class ScoringWork:
     devices: tuple[DeviceWork, ...] = ()
     resumed_plan: bool = False
     remarks: tuple[str, ...] = ()
-    """Other numbers that the model of these scores could have meant, as it reported when this run or an
-    earlier one opened it."""
+    """The model's remarks: other ways to read it, found when this run or an earlier one opened it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToScore:
-    """What scores are made of, and who makes them."""
+    """What to score, with which model, and by which workers."""
 
     converted: Converted
     model: ModelSpec
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     shard_tokens: int | None = None
-    """The size of a new plan's shards; None: estimated from the model and the device."""
+    """The size of a new plan's shards. None: it is estimated from the model and the device."""
     read_block: ReadBlock | None = None
     """Looks up the secret block that holds a service's key."""
 
 
 def _key(given: ToScore) -> str:
-    """A digest of all that the scores depend on: the records and the model, and not who scores them."""
+    """A digest of all that the scores depend on: the records and the model, but not the workers."""
     model = given.model
     return digest_of_bytes(
         given.converted.digest.encode(),
@@ -100,7 +99,7 @@ def _key(given: ToScore) -> str:
 
 
 def _is_current(given: ToScore, scored: Scored, home: Home) -> bool:
-    """Whether its files and segments are intact, and none of its gaps is worth a new try."""
+    """Whether its files and segments are intact, and no turn without a score is worth another attempt."""
     return (
         not TRANSIENT & scored.failed.keys()
         and all(piece.scores.is_intact(home) for piece in scored.pieces)
@@ -133,11 +132,11 @@ def _tokens_of(turns: pl.DataFrame, missing: pl.DataFrame) -> int:
 
 
 def score(given: ToScore, context: RunContext) -> Scored:
-    """The scores of every turn. What this run did for them goes to ``progress.did``, as a ``ScoringWork``.
+    """The scores of every turn. Reports what this run did to ``progress.did``, as a ``ScoringWork``.
 
-    What the store lacks is planned, the plan written down, and its shards scored; a plan that an earlier run
-    left for the same records is finished first. Where nothing is missing, no worker is started and no model
-    loaded. What ``leave_if_unwanted`` raises ends the scoring, and what is scored by then is stored.
+    It first finishes a plan that an earlier run left for the same records. Then it plans the turns that the
+    store lacks, writes the plan to disk, and has its shards scored. Where nothing is missing, no worker is
+    started and no model loaded. If ``leave_if_unwanted`` raises, scoring ends, and what is scored is stored.
     """
     model = given.model
     store = ScoreStore(context.home, model.fingerprint, model.attributes)
@@ -154,8 +153,8 @@ def score(given: ToScore, context: RunContext) -> Scored:
             left = attempt.missing(store)
             if not left.is_empty():
                 raise ClusterFault(
-                    f"{left.height} turns still have no score after {_ROUNDS} attempts; is {store.place} "
-                    "the same place for every worker?"
+                    f"{left.height} turns still have no score after {_ROUNDS} attempts: check that "
+                    f"{store.place} is the same place for every worker"
                 )
         scored = _gather(given, store, attempt.unscored, context.home)
     for name, count in scored.warnings.items():
@@ -169,7 +168,7 @@ SCORE = Stage("score", 4, Scored, _key, _is_current, score)
 
 
 def former_remarks(model: ModelSpec, context: RunContext) -> tuple[str, ...]:
-    """What earlier runs found out about the model of the stored scores; each is a warning of this run too."""
+    """The remarks that earlier runs made about the model of the stored scores. Each is shown as a warning."""
     again = remarks.sentences(remarks.kept(model, context), model)
     for sentence in again:
         context.say(f"warning: {sentence}")
@@ -177,10 +176,10 @@ def former_remarks(model: ModelSpec, context: RunContext) -> tuple[str, ...]:
 
 
 class _Attempt:
-    """One run's work on the turns that have no score yet: shards go out, and what comes back is noted."""
+    """One run's work on the turns that have no score yet."""
 
     def __init__(self, given: ToScore, context: RunContext, former: Sequence[str]) -> None:
-        """``former`` remarks have been shown."""
+        """``former``: remarks that this run has shown already."""
         self._given = given
         self._way = way_of(given.model, cluster=given.cluster, read_block=given.read_block)
         self._context = context
@@ -190,15 +189,15 @@ class _Attempt:
         self._resumed = False
         self._seconds_at_work = 0.0
         self.unscored: dict[bytes, str] = {}
-        """By key, the reasons of turns that are to be tried another day. They are in no segment."""
+        """By key, why turns have no score though another day may give one. They are in no segment."""
 
     def missing(self, store: ScoreStore) -> pl.DataFrame:
-        """The turns that the store lacks and that this run has not given up."""
+        """The turns that the store lacks, without those that this run has given up."""
         turns = plan.unstored(self._given.converted, store, self._context.home)
         return turns.filter(~pl.col(KEY).is_in(list(self.unscored))) if self.unscored else turns
 
     def planned(self, missing: pl.DataFrame) -> tuple[Iterator[Shard], int]:
-        """The shards to score now, of an earlier plan or a new one, and how many turns they hold."""
+        """The shards to score now, from an earlier plan or a new one, and how many turns they hold."""
         converted, model, home = self._given.converted, self._given.model, self._context.home
         earlier = plan.existing(converted, model, self._context)
         if earlier is not None:
@@ -221,13 +220,13 @@ class _Attempt:
         )
 
     def _note(self, result: ShardWork) -> None:
-        """Note what a shard came to."""
+        """Note the result of a shard."""
         self._shards.append(result)
         self._note_remarks(result)
         self.unscored.update(result.unstored)
 
     def _note_remarks(self, result: ShardWork) -> None:
-        """Keep the remarks that no shard had before, and show those that nobody has seen."""
+        """Store the remarks that no earlier shard made, and show those that were not shown yet."""
         new = [remark for remark in result.remarks if remark not in self._remarks]
         if not new:
             return
@@ -253,7 +252,7 @@ class _Attempt:
 
 
 def _devices(shards: Sequence[ShardWork], seconds: float) -> tuple[DeviceWork, ...]:
-    """What each worker did in the ``seconds`` in which shards were out."""
+    """What each worker did in the ``seconds`` in which workers had shards."""
     by_worker: dict[tuple[str, str], list[ShardWork]] = {}
     for shard in shards:
         by_worker.setdefault((shard.worker, shard.device), []).append(shard)
@@ -290,7 +289,7 @@ def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
 
 
 def _gather(given: ToScore, store: ScoreStore, unscored: Mapping[bytes, str], home: Home) -> Scored:
-    """Write every piece's scores beside its turns. ``unscored``: reasons that are in no segment, by key."""
+    """Write a file of scores for every piece. ``unscored``: by key, reasons that are in no segment."""
     converted, model = given.converted, given.model
     folder = home.artifacts / "score" / SCORE.digest(given)
     columns = list(score_schema(model.columns))
@@ -348,7 +347,7 @@ def _messages(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
 
 
 def _weighted(model: ModelSpec) -> list[pl.Expr]:
-    """The scalar made of the attributes, summed in float64; null where a turn has no score."""
+    """The weighted sum of the attributes, computed in float64; null where a turn has no score."""
     if not model.factors:
         return []
     parts = [pl.col(name).cast(pl.Float64) * factor for name, factor in model.factors]

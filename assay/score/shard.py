@@ -1,4 +1,4 @@
-"""Score one shard. This is what Dask runs in a worker; it knows nothing of Prefect."""
+"""Score one shard, a group of turns that is scored and stored together. Dask runs this in a worker."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Shard:
 
     number: int
     members: pl.DataFrame
-    """A row a turn, ordered by piece, row, turn: piece, row, turn, key."""
+    """Columns piece, row, turn, key; a row for each turn, in this order."""
     record_files: dict[int, str]
-    """Where the records of each piece are: paths below ``Home.artifacts``."""
+    """For each piece, the file of its records: a path below ``Home.artifacts``."""
     estimated_tokens: int
     carried: bytes = b""
-    """The records themselves, for a worker that does not see those files: Arrow of piece, row, messages."""
+    """The records themselves, for a worker that cannot read those files: Arrow of piece, row, messages."""
 
     @property
     def records(self) -> pl.DataFrame:
@@ -56,9 +56,9 @@ class Shard:
         return self.members.select("piece", "row").unique(maintain_order=True)
 
     def halves(self) -> tuple[Shard, Shard]:
-        """Two shards with half of the records each; of a single record, with half of its turns each.
+        """Two shards with half of the records each. A shard of one record is split into halves of its turns.
 
-        The earlier turns of a record are read from a shorter text, and need not share the fate of the later.
+        The earlier turns of a record have a shorter text: they may succeed where the later ones fail.
         """
         records = self.records
         if records.height > 1:
@@ -77,7 +77,7 @@ class Shard:
         return first, second
 
     def carrying(self, home: Home) -> Shard:
-        """This shard with its records in it, for a worker that shares no file system with this process."""
+        """This shard with its records inside, for a worker that shares no file system with this process."""
         written = io.BytesIO()
         frames = [
             _texts(home.artifacts / self.record_files[int(str(piece))], members["row"]).select(
@@ -91,25 +91,25 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class ShardWork:
-    """What one shard took, and where its scores are."""
+    """How much work one shard was, and where its scores are."""
 
     shard: int
     segment: str
-    """Empty where no outcome is one to keep."""
+    """Empty where no outcome is stored."""
     turns: int
     failed: int
     tokens: int
-    """Of the conversations through their last planned turns, however often a token was computed."""
+    """Of each conversation up to and including its last planned turn; each token counts once."""
     seconds: float
     worker: str
     device: str = ""
-    """What the worker computes on."""
+    """The device that the worker computes on."""
     busy_seconds: float = 0.0
-    """How long that was at work for this shard."""
+    """How long the device worked for this shard."""
     remarks: tuple[Remark, ...] = ()
-    """What the model remarks on other numbers that it could have meant."""
+    """The model's remarks: other ways to read it, which give other scores."""
     unstored: dict[bytes, str] = field(default_factory=dict)
-    """Reasons of turns that another attempt could have a score for."""
+    """By key, why turns have no score though another attempt may give one. They are in no segment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +122,10 @@ class Fatal:
 def score_shard(
     shard: Shard, spec: LocalSpec, home: Home, *, check: Callable[[], None] = lambda: None
 ) -> ShardWork:
-    """What scoring this shard took; its scores are one new segment of the store.
+    """Score the shard, write its scores as one new segment of the store, and return what work that was.
 
-    Doing it twice does no harm: the same turns in the same order give the same segment under the same
-    name. ``check`` is called before every batch; what it raises ends the scoring, and nothing is written.
+    It may be done twice: the same turns in the same order give the same segment under the same name.
+    ``check`` is called before every batch. If it raises, scoring ends and nothing is written.
     """
     began = time.monotonic()
     scores: dict[bytes, TurnScore] = {}
@@ -175,9 +175,9 @@ def _scored(requests: Sequence[Request], model: RewardModel) -> _Scored:
 
 
 def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]]]:
-    """The conversations of the shard's records, and the keys of the turns asked of each.
+    """The conversations of the shard's records, and for each the keys of the turns to score.
 
-    AssayError where a record is not the one that was planned, for its scores would be kept as another's.
+    AssayError where a record differs from the planned one: its scores would be stored as another record's.
     """
     requests = []
     keys = []
@@ -193,8 +193,8 @@ def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]
             if _keys_of(conversations.get(row, ()), turns) != asked_keys:
                 place = home.artifacts / shard.record_files.get(int(str(piece)), "")
                 raise AssayError(
-                    f"{place}: record {row} is not the one that was planned; the file, or the plan, is "
-                    "damaged. Run again: it is made anew."
+                    f"{place}: record {row} is not the one that was planned: the file or the plan is "
+                    "damaged. Run the same command again: it makes both anew."
                 )
             requests.append(Request(conversations[row], tuple(turns)))
             keys.append(asked_keys)
@@ -202,7 +202,7 @@ def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]
 
 
 def _conversation(text: str) -> Conversation:
-    """The messages; none where the text is not what was written."""
+    """The messages; none where the text is damaged."""
     try:
         return _CONVERSATION.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -216,7 +216,7 @@ def _keys_of(conversation: Conversation, turns: Sequence[int]) -> list[bytes]:
 
 
 def _texts(path: Path, rows: pl.Series) -> pl.DataFrame:
-    """Those rows of a file of records: row, messages."""
+    """Columns row and messages of these rows of a file of records."""
     first, last = int(rows.min()), int(rows.max())  # type: ignore[arg-type]
     with damage_named(path):
         return (

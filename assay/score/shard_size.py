@@ -1,9 +1,10 @@
-"""How large a shard is, unless a run says it: by how long it takes to score.
+"""How many tokens a shard holds, unless a run's options state it: as many as a worker scores in a fair time.
 
-A run that is stopped loses the shards that are under way, and with fewer shards than workers some workers
-have nothing to do. So a shard is cut by time: 20 s where there is little to do, two minutes at most. The time
-is estimated from the model's size and the kind of device. No clock is looked at and no worker is counted, so
-the same data give the same plan. The estimate is rough: a device may be several times as fast or as slow.
+A run that is stopped loses the shards that are being scored; and if there are fewer shards than workers, some
+workers have nothing to do. So a shard takes about 20 s where there is little to score, and two minutes at
+most. The time is estimated from the model's size and the kind of device, not measured, and the number of
+workers plays no part: so the same data give the same plan. The estimate is rough: a device may be several
+times as fast or as slow.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from dataclasses import dataclass
 from assay.rewards.spec import LocalSpec
 from assay.rewards.weights import multiplied_weights
 
-#: Of a service. What it has answered is stored every 20 s, whatever the size of its shards.
+#: The size of a service's shards. Its answers are stored every 20 s, whatever this size is.
 SERVICE_TOKENS = 1 << 18
 
-#: So many shards are cut where that makes them neither too short nor too long: a few for each of 64 workers.
+#: How many shards to cut where that makes them neither too short nor too long: a few for each of 64 workers.
 _WANTED_SHARDS = 256
 
-#: So many tokens fill the passes of any device; a larger shard only makes fewer segments of a long run.
+#: This many tokens fill the passes of any device; a larger shard only makes fewer segments of a long run.
 _FULL_TOKENS = 1 << 18
 
-#: A weight is multiplied and added once a token.
+#: Each token multiplies each weight once and adds the product once.
 _OPERATIONS_A_WEIGHT = 2
 
 
@@ -33,12 +34,12 @@ class Device:
 
     operations_a_second: float
     seconds_a_token: float
-    """What a token takes that no weight is multiplied with: text, attention, starting a pass."""
+    """Time per token for what multiplies no weight: text, attention, starting a pass."""
     least_seconds: float
-    """A shorter shard would leave its passes too little to sort by length."""
+    """A shorter shard holds too few texts to be sorted into passes of one length."""
     most_seconds: float
     most_tokens: int
-    """However fast it is. A worker holds the text of a shard in memory, and may be sent it."""
+    """The limit for a fast device: a worker holds the text of a shard in memory, and may be sent it."""
 
 
 #: One core. 84 billion operations a second were seen on an AMD EPYC with AVX-512; a laptop has fewer.
@@ -49,9 +50,9 @@ GPU = Device(1e14, 1e-6, least_seconds=40, most_seconds=120, most_tokens=1 << 20
 
 
 def tokens_a_shard(total_tokens: int, model: LocalSpec, device: Device) -> int:
-    """Estimated tokens of a shard where ``total_tokens`` are to be scored, at least 1.
+    """Estimated tokens of a shard where ``total_tokens`` are to be scored; at least 1.
 
-    The total is shared out evenly: work for a shard and a half makes two of three quarters.
+    All shards get about the same size: work for one and a half full shards makes two of three quarters.
     """
     a_token = (
         _OPERATIONS_A_WEIGHT * multiplied_weights(model) / device.operations_a_second + device.seconds_a_token

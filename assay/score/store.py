@@ -1,6 +1,7 @@
-"""The score store: a folder a fingerprint, of append-only Parquet segments named by their own digest.
+"""The score store: the scores of each model, by turn key, so that no turn is scored twice.
 
-Where the segments are is ``assay.score.segments``'; what is in them is said here.
+It has a folder for each fingerprint. A folder holds segments: Parquet files that never change, each named by
+its own digest. This module defines what is in a segment; ``assay.score.segments`` defines where segments lie.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SEGMENT = "segment"
 
 
 def score_schema(attributes: Sequence[str]) -> dict[str, pl.DataType]:
-    """The columns that a score has everywhere: an attribute each, the reason if none, tokens cut, tokens."""
+    """The columns of a score: one for each attribute, the reason if there is no score, tokens cut, tokens."""
     return {
         **{name: pl.Float32() for name in attributes},
         REASON: pl.String(),
@@ -49,9 +50,9 @@ class ScoreStore:
         self._intact: list[Path] = []
 
     def open(self, progress: Progress | None = None) -> ScoreStore:
-        """This store, its segments verified. A damaged one is set aside, and a line says so.
+        """This store, with its segments verified. A damaged segment is set aside and reported in a line.
 
-        Without ``progress`` nothing is touched: a damaged segment is only not looked into.
+        Without ``progress`` nothing is moved: damaged segments are only not read.
         """
         self._intact = self._segments.intact(progress)
         return self
@@ -59,7 +60,7 @@ class ScoreStore:
     def look_up(self, keys: pl.Series) -> pl.DataFrame:
         """A row for each of the ``keys`` (unique, Binary) that is stored: key, score columns, segment.
 
-        Where two segments hold a key, the one of the smaller name is taken, whatever the order of writing.
+        Where two segments hold a key, the segment with the smaller name counts, whichever was written first.
         """
         if not self._intact or keys.is_empty():
             return pl.DataFrame(schema={**self._schema, SEGMENT: pl.String()})
@@ -69,7 +70,7 @@ class ScoreStore:
 
     def _looked_up(self, wanted: pl.LazyFrame) -> pl.DataFrame:
         return (
-            # A column that came later is null in segments that are older.
+            # Older segments lack columns that were added later: these are null.
             pl.scan_parquet(
                 self._intact,
                 schema=self._schema,
@@ -85,7 +86,7 @@ class ScoreStore:
         )
 
     def write(self, scores: Mapping[bytes, TurnScore]) -> str:
-        """The digest of the new segment that holds these scores, in the order given."""
+        """Write these scores as a new segment, in the order given. Returns the segment's digest."""
         columns: dict[str, object] = {KEY: list(scores)}
         for index, name in enumerate(self._attributes):
             columns[name] = [None if one.values is None else one.values[index] for one in scores.values()]
@@ -100,19 +101,19 @@ class ScoreStore:
         return self._segments.keep(written.getvalue())
 
     def planning(self, context: RunContext) -> AbstractContextManager[RunContext]:
-        """Hold the one lock of this fingerprint: from the look at what is missing until it is stored.
+        """Hold the one lock of this fingerprint, while missing turns are found and until they are stored.
 
-        Whoever had to wait opens the store after that, so nothing is planned twice. A run that is no longer
-        wanted stops waiting. In the context that is yielded, ``leave_if_unwanted`` also raises Resumable
-        where the lock was lost meanwhile, as one on S3 can be.
+        Open the store once the lock is held: then no two runs plan the same turn. A run that is no longer
+        wanted stops waiting. In the context that this yields, ``leave_if_unwanted`` also raises Resumable
+        where the lock was lost meanwhile, which can happen on S3.
         """
         return self._segments.planning(context)
 
 
 def nameless_scores(model: ModelSpec, home: Home) -> str | None:
-    """A line on scores that are kept under no endpoint's name and may be this one's; None without any.
+    """A line about scores that are stored without an endpoint's name and may be this one's. None without any.
 
-    They do not show which endpoint gave them: only the operator can know.
+    Only the operator can know which endpoint gave them.
     """
     if model.former_fingerprint is None:
         return None
@@ -120,7 +121,7 @@ def nameless_scores(model: ModelSpec, home: Home) -> str | None:
     if own.holds_any() or not kept.holds_any():
         return None
     return (
-        f"{kept.place} holds scores from before endpoints of this kind had scores of their own, and they are "
-        f"not used. If {model.name} alone gave them, move that folder to {own.place}, and nothing is rated "
-        "twice"
+        f"{kept.place} holds scores from a version of Assay that did not keep the scores of such endpoints "
+        f"apart. They are not used. If all of them came from {model.name}, move that folder to {own.place}, "
+        "and nothing is rated twice"
     )

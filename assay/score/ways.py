@@ -1,4 +1,4 @@
-"""The ways to a model's scores: workers load it, or its service is asked. Chosen here and nowhere else."""
+"""The two ways to score: workers load the model, or a service is asked. Only this module chooses."""
 
 from __future__ import annotations
 
@@ -22,42 +22,45 @@ from assay.score.store import KEY
 from assay.score.workers.cluster import ClusterOptions, connected, on_gpus
 from assay.storage.stage import RunContext
 
-#: The reason of a turn that kills its workers.
+#: The reason why a turn that kills its workers has no score.
 KILLED = "killed_workers: every worker that took this turn died, most likely of memory"
 
 
 #: Called with each shard that ends.
 Done = Callable[[ShardWork], None]
-#: Called with the key and the reason of each turn that another attempt may have a score for.
+#: Called with the key and the reason of each turn that has no score, but may get one in another attempt.
 Lost = Callable[[bytes, str], None]
 
 
 class Way(Protocol):
-    """One way to a model's scores."""
+    """One way to score with a model."""
 
     def opened(self) -> RewardModel:
         """The model, ready to score in this process."""
         ...
 
     async def rated(self, conversation: Conversation) -> TurnScore:
-        """The outcome for the last message of one conversation, a turn."""
+        """The outcome for the last message of one conversation, which must be a turn."""
         ...
 
     def shard_tokens(self, total_tokens: int) -> int:
-        """Estimated tokens of a shard, where so many are to be scored."""
+        """Estimated tokens of a shard, where ``total_tokens`` are to be scored."""
         ...
 
     def score(
         self, shards: Iterator[Shard], turns: int, context: RunContext, *, done: Done, lost: Lost
     ) -> float:
-        """Store the scores of the shards, which hold so many turns; how many seconds workers had them."""
+        """Score the shards, which hold ``turns`` turns, and store the scores. Returns the seconds of workers.
+
+        These are the seconds from the moment that workers were ready to the end of the last shard.
+        """
         ...
 
 
 def way_of(
     model: ModelSpec, *, cluster: ClusterOptions | None = None, read_block: ReadBlock | None = None
 ) -> Way:
-    """How this model is scored: by workers of ``cluster``, or by a service.
+    """The way to score with this model: by workers of ``cluster``, or by a service.
 
     ``read_block`` looks up the secret block that holds a service's key.
     """
@@ -70,13 +73,13 @@ def way_of(
 
 @dataclass(frozen=True, slots=True)
 class ByWorkers:
-    """Dask's workers load the model; a single conversation is rated by this process, which loads it too."""
+    """Dask workers load the model and score shards. This process loads it to rate a single conversation."""
 
     model: LocalSpec
     cluster: ClusterOptions
 
     def opened(self) -> RewardModel:
-        """The model, loaded once a process."""
+        """The model, which this process loads once."""
         from assay.score.workers.open_model import opened
 
         return opened(self.model)
@@ -98,7 +101,7 @@ class ByWorkers:
     def score(
         self, shards: Iterator[Shard], turns: int, context: RunContext, *, done: Done, lost: Lost
     ) -> float:
-        """Have workers score and store the shards; the seconds in which they had them."""
+        """Have workers score the shards and store the scores. Returns the seconds that they took for it."""
         from assay.score.workers.dispatch import dispatch
 
         progress = context.progress
@@ -109,7 +112,7 @@ class ByWorkers:
                 members = result.shard.members
                 for key in members[KEY]:
                     lost(key, KILLED)
-                progress.say(f"shard {result.shard.number}: one turn kills its workers and is left out")
+                progress.say(f"shard {result.shard.number}: one turn kills its workers; it gets no score")
                 progress.advance(members.height, failed=members.height)
                 return
             finished.append(result)
@@ -132,13 +135,13 @@ class ByWorkers:
 
 @dataclass(frozen=True, slots=True)
 class ByRequests:
-    """This process asks the service: its limits are one for the run."""
+    """This process asks the service, because the service's limits hold for the whole run."""
 
     model: ServedSpec
     read_block: ReadBlock | None
 
     def opened(self) -> RewardModel:
-        """The service, asked a short question first whenever it is used."""
+        """The service. Each use begins with a short question that checks it."""
         from assay.rewards.remote.service import ServiceModel
 
         return ServiceModel(self.model, read_block=self.read_block)
@@ -157,7 +160,7 @@ class ByRequests:
     def score(
         self, shards: Iterator[Shard], turns: int, context: RunContext, *, done: Done, lost: Lost
     ) -> float:
-        """Ask for every turn and store the answers; 0, for there are no workers."""
+        """Ask the service to rate every turn, and store the answers. Returns 0: there are no workers."""
         from assay.score.requests import request_scores
 
         request_scores(shards, self.model, context, read_block=self.read_block, done=done, lost=lost)
@@ -166,10 +169,10 @@ class ByRequests:
 
 @contextmanager
 def _reported_when_stopped(finished: Sequence[ShardWork], turns: int, context: RunContext) -> Iterator[None]:
-    """Within, a line says how many of so many turns are stored by then, where anything ends the run.
+    """If anything ends the run in this context, report in a line how many of its ``turns`` are stored.
 
-    At least those of ``finished`` shards: workers store a shard before they report it. A signal can come out
-    of a library's call as any exception.
+    The turns of ``finished`` shards are, and there may be more: workers store a shard before they report it.
+    It catches every exception, because a signal can leave a library's call as any of them.
     """
     try:
         yield
