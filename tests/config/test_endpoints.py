@@ -182,7 +182,7 @@ def test_two_services_never_share_scores_unasked(tmp_path: Path, kind: str) -> N
         assert first != second
         return
     for name in "ab":
-        with pytest.raises(UserMistake, match=r"endpoints \w and \w are at two addresses.*State a revision"):
+        with pytest.raises(UserMistake, match=r"endpoints \w and \w differ only in their address"):
             find_model(name, models_of(operator))
 
 

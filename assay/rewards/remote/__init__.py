@@ -1,1 +1,1 @@
-"""Reward models that are reached over HTTP: a module a protocol, one owner of retries and of pace."""
+"""Reward models that are reached over HTTP: a module for each protocol, one for retries and one for limits."""

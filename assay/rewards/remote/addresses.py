@@ -1,7 +1,7 @@
-"""Where a service may be: at no address where a cloud hands out credentials.
+"""Which addresses a service may have. Those where a cloud hands out credentials are refused.
 
-Loopback and private networks are allowed: a reward model is often served on the next machine. The list
-of endpoints is the operator's, so this guards against a name that was made to point elsewhere.
+Loopback and private networks are allowed: a reward model is often served on a machine nearby. The operator
+writes the list of endpoints. So this guards against a host name that somebody made point elsewhere.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _METADATA_NAMES = frozenset({"metadata", "metadata.google.internal", "instance-d
 
 
 def why_refused(address: str) -> str | None:
-    """Why no request may go to that IP address; None where one may."""
+    """Why no request may go to this IP address; None where requests may."""
     found: Address = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
         found = found.ipv4_mapped or found.sixtofour or found
     if found.is_link_local:
-        return f"{address} is link-local, as metadata services are"
+        return f"{address} is link-local, as a cloud's metadata services are"
     if found in _METADATA:
         return f"{address} is a cloud's metadata service"
     if found.is_unspecified or found.is_multicast:
-        return f"{address} is no machine's address"
+        return f"{address} is not the address of a machine"
     return None
 
 
 def is_same_place(one: str, other: str) -> bool:
-    """Whether two URLs of endpoints are one address, however they are spelled. No name is looked up."""
+    """Whether two URLs of endpoints name the same address in different spellings. Looks up no host name."""
     return _spelled_out(one) == _spelled_out(other)
 
 
@@ -46,9 +46,9 @@ def _spelled_out(url: str) -> tuple[str, str, int | None, str]:
 
 
 def why_url_refused(url: str, *, has_key: bool) -> str | None:
-    """What is wrong with an endpoint's URL, without looking up its name; None where nothing is.
+    """What is wrong with an endpoint's URL; None where nothing is. Looks up no host name.
 
-    Never repeats the URL: what stands before an @ in it may be a password.
+    The text never repeats the URL, because the part before an @ may be a password.
     """
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""An operator's endpoint → what is known of the model behind it, the class that asks it, and its key."""
+"""An operator's endpoint → a description of the model behind it, the class that asks it, and its key."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from assay.rewards.scalar import check_factors
 from assay.rewards.spec import ServedSpec
 from assay.storage.regular import irregular_in
 
-#: Counted up whenever a service is sent the same conversation in another way, or its reply is read in another
-#: way.
+#: Raised whenever the same conversation is sent in another way, or the same reply is read in another way.
 SERVICE_VERSION = 1
 
 #: Looks up a secret block by its name.
@@ -35,11 +34,11 @@ class Kind:
     backend: str
     """``module:class``, imported when a service is opened."""
     needs_tokenizer: bool = False
-    """It takes text, not messages: the chat template is applied here."""
+    """The service takes text, not messages: Assay applies the chat template."""
     truncates: bool = False
-    """It cuts what is too long and does not say so: a limit has to be known here."""
+    """The service cuts long texts without a report, so the endpoint must state a limit."""
     outputs: tuple[str, ...] = ()
-    """What its numbers mean, in their order, where the protocol fixes that."""
+    """The names of its numbers, in order, where the protocol fixes them."""
     names_no_model: bool = False
     """Every server of this kind has the same name: ``model`` does not show which model answers."""
 
@@ -51,7 +50,7 @@ KINDS: dict[str, Kind] = {
     "tei": Kind("assay.rewards.remote.tei:Predict", needs_tokenizer=True),
     "tei-pair": Kind("assay.rewards.remote.tei:PredictPair"),
     "sglang": Kind("assay.rewards.remote.sglang:SGLangClassify", needs_tokenizer=True),
-    # NeMo-Aligner's serve_reward_model.py gives the nine in this order, and its model the name reward_model.
+    # NeMo-Aligner's serve_reward_model.py returns the nine in this order, and calls its model reward_model.
     "nemo-triton": Kind(
         "assay.rewards.remote.triton:NemoAligner",
         truncates=True,
@@ -60,7 +59,7 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
-#: The files of a tokenizer's folder that decide how a conversation is written, and how long it is.
+#: The files of a tokenizer's folder that decide how a conversation is rendered, and how many tokens it has.
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -75,26 +74,26 @@ def served_spec(
     listed: Mapping[str, Endpoint] | None = None,
     factors: Mapping[str, float] | None = None,
 ) -> ServedSpec:
-    """The service as a reward model. ``listed`` are all endpoints of the operator, by name.
+    """The service as a reward model. ``listed``: all endpoints of the operator, by name.
 
-    Its fingerprint covers which model answers and how it is asked: kind, the model's name, the revision that
-    the operator states, attributes, limits of length, tokenizer and template. Not the address, the key or
-    the rate: a service that moves, or whose key is changed, rates nothing anew. Where neither the model's
-    name nor a revision shows which model answers, the endpoint's own name is in it.
+    The fingerprint covers which model answers and how it is asked: kind, the model's name, the revision that
+    the operator states, attributes, limits of length, tokenizer and template. It leaves out the address, the
+    key and the rate: a service that moves or gets a new key rates nothing again. Where neither the model's
+    name nor a revision identifies the model, the fingerprint covers the endpoint's own name too.
 
-    A service of a model in the catalog has that model's languages, and its factors where it rates all that
-    they name, unless other ``factors`` are given.
+    If the catalog holds the model, the service has that model's languages. It also has the catalog's factors
+    if it rates all the attributes that they name, unless ``factors`` are given.
     """
     notes = []
     if not endpoint.revision:
         notes.append(
-            f"{endpoint.name} is a service whose operator states no revision: scores from before and "
-            "after its model was exchanged would not be told apart."
+            f"{endpoint.name} is a service whose operator states no revision: if its model is exchanged, "
+            "old and new scores are mixed."
         )
     if others := _sharers(endpoint, listed or {}):
         notes.append(
-            f"{endpoint.name} shares its scores with {', '.join(others)}: the list of endpoints says that "
-            "they serve the same model. State another revision for one that does not."
+            f"{endpoint.name} shares its scores with {', '.join(others)}: by the list of endpoints they "
+            "serve the same model. If one does not, state another revision for it."
         )
     entry = _in_catalog(endpoint)
     if factors is None:
@@ -114,7 +113,7 @@ def served_spec(
 
 
 def _in_catalog(endpoint: Endpoint) -> Entry:
-    """What the catalog knows of the model that is served there; an empty entry where it knows nothing."""
+    """The catalog's entry of the model that the endpoint serves; an empty entry where there is none."""
     for name, entry in CATALOG.items():
         if name.casefold() == endpoint.model.casefold():
             return entry
@@ -143,18 +142,18 @@ def _goes_by_its_own_name(endpoint: Endpoint) -> bool:
 
 
 def _nameless_fingerprint(endpoint: Endpoint) -> str | None:
-    """The fingerprint of before the endpoint's own name was in it; None where the name is not in it.
+    """The fingerprint without the endpoint's name, as earlier versions made it. None where they are equal.
 
-    Scores that are kept under it may be of any service of that kind.
+    Scores that are stored under it may come from any service of this kind.
     """
     return _fingerprint(endpoint, with_name=False) if _goes_by_its_own_name(endpoint) else None
 
 
 def _sharers(endpoint: Endpoint, listed: Mapping[str, Endpoint]) -> tuple[str, ...]:
-    """Names of the other ``listed`` endpoints that share their scores with this one, as the list asks for.
+    """The names of the other ``listed`` endpoints that share their scores with this one.
 
-    They are one service under several names, or state the same revision. ``UserMistake`` where neither is so
-    and their fingerprints are equal all the same: one would be given the other's scores.
+    They have this one's address, or state the same revision. ``UserMistake`` where neither holds but the
+    fingerprints are equal: each would get the other's scores.
     """
     own = _fingerprint(endpoint)
     names = []
@@ -165,15 +164,15 @@ def _sharers(endpoint: Endpoint, listed: Mapping[str, Endpoint]) -> tuple[str, .
         try:
             equal = _fingerprint(other) == own
         except UserMistake:
-            # Its tokenizer is not here. Only a run that names it must know, unless scores could be mixed up.
+            # Its tokenizer is missing. That concerns only a run that names it, unless scores could be mixed.
             if not asked_for:
                 raise
             continue
         if equal and not asked_for:
             raise UserMistake(
-                f"endpoints {endpoint.name} and {name} are at two addresses, and nothing else in the list of "
-                "endpoints tells them apart, so one would be given the other's scores. State a revision for "
-                "each: the same one where both serve the same model, else two"
+                f"endpoints {endpoint.name} and {name} differ only in their address, so each would get the "
+                "other's scores. State a revision for each: the same one if both serve the same model, else "
+                "two different ones"
             )
         if equal:
             names.append(name)
@@ -181,7 +180,7 @@ def _sharers(endpoint: Endpoint, listed: Mapping[str, Endpoint]) -> tuple[str, .
 
 
 def _may_be_equal(one: Endpoint, other: Endpoint) -> bool:
-    """Whether their fingerprints can be equal: what costs nothing to compare, before files are read."""
+    """Whether their fingerprints can be equal. Compares only what needs no file to be read."""
     return (one.kind, one.model, one.revision, one.attributes, one.outputs) == (
         other.kind,
         other.model,
@@ -209,26 +208,26 @@ def _tokenizer_digest(endpoint: Endpoint) -> str | None:
 
 
 def backend_class(endpoint: Endpoint) -> Any:
-    """The class that speaks the endpoint's protocol; its module is imported now."""
+    """The class that speaks the endpoint's protocol. This imports its module."""
     module, _, name = KINDS[endpoint.kind].backend.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def key_of(endpoint: Endpoint, read_block: ReadBlock | None = None) -> str | None:
-    """The endpoint's key, looked up now; None where it has none. ModelFault where it cannot be had."""
+    """The endpoint's key, looked up now; None where it needs none. ModelFault where the key is missing."""
     if endpoint.key_variable is not None:
         key = os.environ.get(endpoint.key_variable, "").strip()
         if not key:
             raise ModelFault(
-                f"endpoint {endpoint.name}: its key is to be in the environment variable "
-                f"{endpoint.key_variable}, which is not set where the scores are asked for"
+                f"endpoint {endpoint.name}: its key is read from the environment variable "
+                f"{endpoint.key_variable}, which is not set in the process that asks for scores; set it there"
             )
         return key
     if endpoint.key_block is not None:
         if read_block is None:
             raise ModelFault(
                 f"endpoint {endpoint.name}: its key is in the Prefect Secret block {endpoint.key_block!r}, "
-                "which only a flow can read; state key_variable to use it elsewhere"
+                "which only a flow can read; to use this endpoint elsewhere, state key_variable"
             )
         return read_block(endpoint.key_block).strip()
     return None

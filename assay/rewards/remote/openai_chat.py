@@ -1,7 +1,7 @@
-"""Chat completions that answer with scores, as NVIDIA's API catalog and NIM serve reward models.
+"""Chat completions whose answer holds scores: NVIDIA's API catalog and NIM serve reward models in this way.
 
-The scores come in the place of log probabilities (``token`` is an attribute, ``logprob`` its score), and as
-text, ``helpfulness:1.6171875,correctness:1.6484375,…``. Scalar models answer with text alone.
+The answer has the scores in place of log probabilities (``token`` is an attribute, ``logprob`` its score),
+and again as text: ``helpfulness:1.6171875,correctness:1.6484375,…``. Scalar models answer with text only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FLOAT = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf(?:inity)?)"
 _PAIR = re.compile(rf"\s*([\w-]+)\s*[:=]\s*({_FLOAT})\s*", re.IGNORECASE)
 _ALONE = re.compile(rf"\s*({_FLOAT})\s*", re.IGNORECASE)
 
-#: What scalar models call their number.
+#: The names that scalar models give their number.
 _SCALAR_NAMES = frozenset({REWARD, "score"})
 
 
@@ -34,7 +34,7 @@ class OpenAIChat:
     def __init__(self, endpoint: Endpoint, http: httpx2.AsyncClient, key: str | None) -> None:
         self._endpoint = endpoint
         self._scribe = Scribe(endpoint)
-        # The client would take keys and account names for OpenAI itself out of the environment.
+        # Otherwise the client would send keys and account names for OpenAI that are in the environment.
         omitted: dict[str, Any] = {"OpenAI-Organization": openai.Omit(), "OpenAI-Project": openai.Omit()}
         self._headers: dict[str, Any] = {} if key else {"Authorization": openai.Omit()}
         self._client = openai.AsyncOpenAI(
@@ -47,14 +47,14 @@ class OpenAIChat:
         )
 
     def worded(self, messages: Sequence[Message]) -> Wording:
-        """What the conversation costs; it is sent as messages."""
+        """The conversation's tokens; it is sent as messages."""
         return Wording("", self._scribe.tokens_of_messages(messages))
 
     async def send(self, messages: Sequence[Message], wording: Wording) -> Reply:
         """The reply to one attempt."""
         try:
-            # By the client's own way for any path: `chat.completions.create` walks through every message
-            # for types that JSON does not know, which takes longer than all the rest.
+            # Use the client's method for any path: `chat.completions.create` searches every message for
+            # types that JSON lacks, which takes longer than all the rest.
             response = await self._client.post(
                 "/chat/completions",
                 body={"model": self._endpoint.model, "messages": as_dicts(messages)},
@@ -85,21 +85,21 @@ class OpenAIChat:
 
 
 def _from_text(text: object, attributes: Sequence[str]) -> tuple[float, ...]:
-    """The scores that a text consists of, and of nothing else: a chat model's answer may end in a number."""
+    """The scores in a text that holds nothing else: the answer of a chat model may also end in a number."""
     if not isinstance(text, str):
-        raise UnreadableReply("no logprobs, and no text in their place")
+        raise UnreadableReply("neither logprobs nor text")
     alone = _ALONE.fullmatch(text)
     if alone and len(attributes) == 1:
         return (number(float(alone[1]), attributes[0]),)
     found = [_PAIR.fullmatch(part) for part in text.strip().strip(",").split(",")]
     if any(one is None for one in found):
-        raise UnreadableReply("no logprobs, and text that is no list of scores: probably not a reward model")
+        raise UnreadableReply("no logprobs, and its text is no list of scores: probably not a reward model")
     pairs = [(one[1], float(one[2])) for one in found if one is not None]
     return by_name(_as_stored(pairs, attributes), attributes)
 
 
 def _as_stored(pairs: list[tuple[Any, Any]], attributes: Sequence[str]) -> list[tuple[Any, Any]]:
-    """A scalar that is called by another of its usual names, called as the operator calls it."""
+    """The pairs. A scalar under another usual name gets the name that the operator uses."""
     if len(attributes) == 1 and len(pairs) == 1 and {pairs[0][0], attributes[0]} <= _SCALAR_NAMES:
         return [(attributes[0], pairs[0][1])]
     return pairs

@@ -1,16 +1,16 @@
-"""When the next request may leave, so that neither requests nor tokens a minute exceed their limits."""
+"""When the next request may leave, so that requests and tokens per minute stay within their limits."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 
-#: Of the stated rate, what is used: arrivals are a little less even than departures, and no minute may
-#: see more than was allowed.
+#: The share of the stated rate that is used. Requests arrive a little less evenly than they leave, and no
+#: minute may see more of them than the limit.
 _USED_SHARE = 0.9925
 
-#: Of a minute's requests, how many may follow at once on a process that was held up. Together with the
-#: share above they stay below the rate; below 250 a minute it is none.
+#: The share of a minute's requests that may leave at once after this process was held up. With the share
+#: above, the rate stays below the limit. At less than 250 requests per minute it is none.
 _CATCH_UP_SHARE = 0.004
 
 
@@ -27,17 +27,17 @@ class Slots:
         return max(self._next, now)
 
     def left(self, at: float, amount: float = 1.0) -> None:
-        """A request left then, later than it was due or not. The next one is due so much after it.
+        """Note that a request left at this time. ``amount`` is how many slots it takes before the next one.
 
-        A little lateness is caught up with; a longer one, and time that nobody used, is lost: a pause is
-        not followed by a burst.
+        If it left a little late, the next ones catch up. If it left much later, the unused time is lost: no
+        burst follows a pause.
         """
         late = at - self._next > self._catch_up_seconds
         self._next = (at if late else self._next) + amount * self._spacing
 
 
 class Pace:
-    """The rate limits of one service, one for the whole run."""
+    """The rate limits of one service; one object serves the whole run."""
 
     def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
         self._requests = Slots(requests_per_minute) if requests_per_minute else None
@@ -46,7 +46,7 @@ class Pace:
         self._first_in_line = asyncio.Lock()
 
     async def wait(self, tokens: int) -> None:
-        """Return when a request of so many tokens may leave, in the order in which they asked."""
+        """Return when a request of so many tokens may leave. Who asks first leaves first."""
         async with self._first_in_line:
             while (due := self._due(now := time.monotonic())) > now:
                 await asyncio.sleep(due - now)
@@ -56,7 +56,7 @@ class Pace:
                 self._tokens.left(now, tokens)
 
     def hold(self, seconds: float) -> None:
-        """Let nothing leave for so long: the service asked for it."""
+        """Let no request leave for this long, because the service asked for it."""
         self._held_until = max(self._held_until, time.monotonic() + seconds)
 
     def _due(self, now: float) -> float:

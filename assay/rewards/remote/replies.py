@@ -1,4 +1,4 @@
-"""Reading replies of any protocol: bytes that may be anything → numbers by name."""
+"""Read the replies of any protocol: bytes that may be anything → numbers by name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 #: The service answered, but not with scores.
 UNREADABLE = "service_reply"
-#: The service failed on this turn, and on no other.
+#: The service failed on this turn but answers others.
 FAILED = "service_failed"
-#: The service refuses this turn: it is too long, or has a role that the service does not know.
+#: The service refuses this turn: the turn is too long, or a role is unknown to the service.
 REFUSED = "service_refused"
 
-#: Outcomes that another day may change; they are not stored.
+#: Outcomes that may be different on another day; they are not stored.
 PASSING = frozenset({UNREADABLE, FAILED})
 
 
@@ -29,7 +29,7 @@ class Reply(NamedTuple):
 
 
 class UnreadableReply(Exception):
-    """A reply without the scores that were asked for. The text is what it is instead, not what was asked."""
+    """A reply without the scores that were asked for. The text says what came instead, not what was asked."""
 
 
 def parsed(reply: Reply) -> Any:
@@ -48,7 +48,7 @@ def parsed(reply: Reply) -> Any:
 
 
 def item(value: Any, *path: str | int) -> Any:
-    """What lies at the path of keys and indices. ``UnreadableReply`` names the part that is not there."""
+    """The value at this path of keys and indices. ``UnreadableReply`` names the part that is missing."""
     walked = ""
     for step in path:
         walked += f"[{step}]" if isinstance(step, int) else f".{step}".lstrip("." if not walked else "")
@@ -63,7 +63,7 @@ def item(value: Any, *path: str | int) -> Any:
 
 
 def by_name(pairs: Iterable[tuple[object, object]], attributes: Sequence[str]) -> tuple[float, ...]:
-    """The values in the order of ``attributes``, matched by name: each exactly once, and nothing else."""
+    """The values in the order of ``attributes``, matched by name. Each must be there once, and no other."""
     named = [(str(name), value) for name, value in pairs]
     counted = Counter(name for name, _ in named)
     twice = [name for name, count in counted.items() if count > 1]
@@ -80,7 +80,7 @@ def by_name(pairs: Iterable[tuple[object, object]], attributes: Sequence[str]) -
 
 
 def in_order(values: object, outputs: Sequence[str], attributes: Sequence[str]) -> tuple[float, ...]:
-    """The values of ``attributes``, from a list that is known to give ``outputs`` in that order."""
+    """The values of ``attributes``, from a list whose numbers are ``outputs`` in that order."""
     if not isinstance(values, list):
         raise UnreadableReply("no list of numbers in it")
     if len(values) != len(outputs):
@@ -97,7 +97,7 @@ def number(value: object, name: str) -> float:
         found = float(value)
     except OverflowError:
         found = math.inf
-    # Stored as float32, where more than this is infinite.
+    # Scores are stored as float32, which holds nothing larger.
     if not math.isfinite(found) or abs(found) > 3.4028234e38:
         raise UnreadableReply(f"{name} is {found}, not a finite number")
     return found

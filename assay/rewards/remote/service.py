@@ -1,4 +1,4 @@
-"""A reward service as a reward model: one request a turn, probed before it is paid for."""
+"""A reward service as a reward model: one request per turn, after a probe that shows that it gives scores."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from assay.rewards.spec import ServedSpec
 
 T = TypeVar("T")
 
-#: What a service is asked first, before anything is spent on it, and later to see whether it still answers.
+#: The first question to a service, before data are paid for. Later it shows if the service still answers.
 PROBE = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
-#: A wrong answer, to see whether scores went through a sigmoid.
+#: A wrong answer. It helps to find whether scores went through a sigmoid.
 WRONG_PROBE = (Message("user", "What is 1+1?"), Message("assistant", "bananas bananas 77 no"))
 
 _EXCERPT_CHARACTERS = 200
@@ -40,7 +40,7 @@ class Backend(Protocol):
     def __init__(self, endpoint: Endpoint, http: httpx2.AsyncClient, key: str | None) -> None: ...
 
     def worded(self, messages: Sequence[Message]) -> Wording:
-        """What will be sent; ``Unfit`` where this service cannot be shown the conversation."""
+        """What will be sent; ``Unfit`` where the conversation cannot be sent to this service."""
         ...
 
     async def send(self, messages: Sequence[Message], wording: Wording) -> Reply:
@@ -66,7 +66,7 @@ class Service:
         self.fingerprint = spec.fingerprint
         self.endpoint = spec.endpoint
         self.tokens_seen = 0
-        """Tokens sent with success so far, counted or estimated."""
+        """Tokens of the turns that got a score so far, counted or estimated."""
         self._without_scores = 0
         self._key = key_of(spec.endpoint, read_block)
         self._http = http_client(spec.endpoint, self._key)
@@ -85,10 +85,10 @@ class Service:
         await self._http.aclose()
 
     async def rate(self, messages: Sequence[Message]) -> TurnScore:
-        """The outcome for the last message, a turn.
+        """The outcome for the last message, which must be a turn.
 
-        A reason whose code is in ``replies.PASSING`` may not hold another day. Raises what ``Caller.reply``
-        raises but ``GivenUp``.
+        A turn with a reason whose code is in ``replies.PASSING`` may get a score on another day. Raises what
+        ``Caller.reply`` raises, except ``GivenUp``.
         """
         try:
             wording = self._backend.worded(messages)
@@ -112,17 +112,17 @@ class Service:
         self._without_scores += 1
         if self._without_scores > MOST_WITHOUT_SCORES:
             raise Resumable(
-                f"endpoint {self.endpoint.name}: more than {MOST_WITHOUT_SCORES} turns in a row brought no "
-                f"score, the last because of {reason}. What is scored is stored; see what the service "
-                "answers now, and the same command goes on from there"
+                f"endpoint {self.endpoint.name}: more than {MOST_WITHOUT_SCORES} turns in a row got no "
+                f"score, the last because of {reason}. What is scored is stored. Look at what the service "
+                "answers now; then the same command goes on from there"
             )
         return TurnScore(None, reason)
 
     async def probe(self) -> None:
         """Check with one short conversation that the service gives scores; ``ModelFault`` where it does not.
 
-        Every other request asks for scores without a sigmoid. Where all scores of a scalar service lie
-        between 0 and 1, it is asked for the sigmoid once: if that changes nothing, it ignores what is asked.
+        Requests ask for scores without a sigmoid. Where the scores of a scalar service lie between 0 and 1,
+        one more request asks for the sigmoid: if the scores stay the same, the service ignores the option.
         """
         scores = await self._probed(PROBE)
         what_to_do = getattr(self._backend, "what_to_do_if_squashed", None)
@@ -133,8 +133,7 @@ class Service:
             raise ModelFault(
                 f"endpoint {self.endpoint.name}: its scores never leave 0 to 1 ({scores[0]:.4g} for a right "
                 f"answer, {wrong[0]:.4g} for a wrong one), and asking for raw scores changes nothing: it "
-                f"puts them through a sigmoid, which flattens all differences between good answers. To do: "
-                f"{what_to_do}"
+                f"puts them through a sigmoid, which makes all good answers look alike. To do: {what_to_do}"
             )
 
     async def _probed(self, messages: Sequence[Message], **options: bool) -> tuple[float, ...]:
@@ -148,7 +147,7 @@ class Service:
                 return self._backend.scores(reply)
         except Unfit as unfit:
             raise ModelFault(
-                f"endpoint {self.endpoint.name}: the probe cannot be put to it: {unfit}"
+                f"endpoint {self.endpoint.name}: the probe cannot be sent to it: {unfit}"
             ) from None
         except UnreadableReply as unreadable:
             what, body = str(unreadable), b""
@@ -156,14 +155,14 @@ class Service:
             what, body = str(trouble), b""
         shown = f" ({self._without_key(body)})" if body else ""
         raise ModelFault(
-            f"endpoint {self.endpoint.name}: a first short conversation brought no scores: {what}{shown}. "
-            f"Nothing was spent on data. See that its kind ({self.endpoint.kind}), its model "
-            f"({self.endpoint.model}) and its attributes ({', '.join(self.attributes)}) are those of a "
+            f"endpoint {self.endpoint.name}: a first short conversation got no scores: {what}{shown}. "
+            f"Nothing was spent on data. Check that its kind ({self.endpoint.kind}), its model "
+            f"({self.endpoint.model}) and its attributes ({', '.join(self.attributes)}) are those of the "
             "reward model that is served there"
         )
 
     async def _still_answers(self) -> bool:
-        """Whether one more attempt at the probe brings scores."""
+        """Whether the service answers the probe with scores, asked once."""
         self.traffic.requests += 1
         try:
             async with asyncio.timeout(self.endpoint.timeout_seconds):
@@ -173,7 +172,7 @@ class Service:
             return False
 
     def _quoted(self, reply: Reply) -> str:
-        """What the service says of a turn that it refuses. It may quote the turn: for quarantine alone."""
+        """The service's words about a refused turn. They may quote it, so only quarantine holds them."""
         said = self._without_key(reply.body)
         return f": {said}" if said else ""
 
@@ -186,7 +185,7 @@ class Service:
 
 
 class ServiceModel:
-    """A service as a ``RewardModel``: opened, probed and closed by each ``score``."""
+    """A service as a ``RewardModel``. Each call of ``score`` opens, probes and closes a connection."""
 
     def __init__(self, spec: ServedSpec, *, read_block: ReadBlock | None = None) -> None:
         self.attributes = spec.attributes
@@ -196,7 +195,7 @@ class ServiceModel:
         self._read_block = read_block
 
     def score(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
-        """An outcome a requested turn, after a probe, so many at a time as the endpoint allows."""
+        """An outcome for each requested turn, after a probe. As many are in flight as the endpoint allows."""
         return in_a_loop(self._scored(requests))
 
     async def _scored(self, requests: Sequence[Request]) -> list[list[TurnScore]]:
@@ -220,7 +219,7 @@ class ServiceModel:
 
 
 async def gathered(work: Any) -> list[Any]:
-    """The results in order; the first failure cancels the rest and is raised as it is."""
+    """The results in order. The first failure cancels the rest and is raised."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         return list(await asyncio.gather(*tasks))
@@ -232,13 +231,13 @@ async def gathered(work: Any) -> list[Any]:
 
 
 def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
-    """What the coroutine returns, from an event loop of its own; also inside a notebook's running one."""
+    """What the coroutine returns, run in an event loop of its own; also where a notebook's loop is running."""
     running = True
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         running = False
-    # Outside of the handler, or what the work raises would be shown as a consequence of there being no loop.
+    # After the handler: in it, an error of the work would be shown as a consequence of the RuntimeError.
     if not running:
         return asyncio.run(work)
     with ThreadPoolExecutor(1, thread_name_prefix="service") as thread:

@@ -1,6 +1,6 @@
 """SGLang's native route for reward models: ``python -m sglang.launch_server --is-embedding``.
 
-Not its ``/v1/classify``, which puts a softmax over the numbers: of one number it always makes 1.
+Its ``/v1/classify`` cannot be used: it applies a softmax, which turns a single number into 1.
 """
 
 from __future__ import annotations

@@ -29,12 +29,12 @@ class Predict:
         return self._scribe.rendered(messages)
 
     async def send(self, messages: Sequence[Message], wording: Wording, *, squashed: bool = False) -> Reply:
-        """The reply to one attempt. ``squashed`` asks for the sigmoid, to see whether the server heeds it."""
+        """The reply to one attempt. ``squashed`` asks for the sigmoid, to find whether the server obeys."""
         body = {"inputs": self._inputs(messages, wording), "raw_scores": not squashed, "truncate": False}
         return await sent(self._http, "POST", self._endpoint.url + "/predict", json=body)
 
     def scores(self, reply: Reply) -> tuple[float, ...]:
-        """The scores of a reply, by their labels; a single one goes by any, such as ``LABEL_0``."""
+        """The scores of a reply, by their labels. A single score may have any label, such as ``LABEL_0``."""
         found = parsed(reply)
         if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
             found = found[0]  # a batch of one
@@ -53,7 +53,7 @@ class PredictPair(Predict):
     """The same for encoders that are shown a question and an answer, such as OpenAssistant's DeBERTa."""
 
     def worded(self, messages: Sequence[Message]) -> Wording:
-        """What the pair costs. ``Unfit`` for anything but one question and its answer."""
+        """The pair's tokens. ``Unfit`` for anything but one question and its answer."""
         if [message.role for message in messages] != ["user", "assistant"]:
             raise Unfit("no_pair: this model is shown one question and its answer, and nothing before them")
         return Wording("", sum(self._scribe.tokens_of_text(message.content) for message in messages))

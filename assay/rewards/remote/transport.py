@@ -1,4 +1,4 @@
-"""HTTP to a reward service: it keeps connections, checks addresses, and is the only one that retries."""
+"""HTTP to a reward service: keep connections, check addresses, retry. Nothing else retries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from assay.rewards.remote.addresses import why_refused
 from assay.rewards.remote.pacing import Pace
 from assay.rewards.remote.replies import Reply, UnreadableReply
 
-#: A reply with scores has a few hundred bytes.
+#: A longer reply is not read. One with scores has a few hundred bytes.
 MAX_REPLY_BYTES = 1 << 20
 
 FIRST_DELAY_SECONDS = 0.5
@@ -32,28 +32,28 @@ LONGEST_DELAY_SECONDS = 30.0
 
 _NOTICE_SECONDS = 10.0
 
-#: Statuses below 500 that another attempt may not meet: a time-out, a conflict, "too early", a limit, and
-#: what TEI says of a model that failed (424).
+#: Statuses below 500 that call for another attempt: a time-out, a conflict, "too early", a rate limit, and
+#: TEI's status for a model that failed (424).
 _PASSING = frozenset({408, 409, 424, 425, 429})
 
 _WHAT_TO_DO = {
-    401: "see that its key is right and has not expired",
-    403: "see that its key may use this model",
-    404: "see that its url and model are right",
-    405: "see that its url and kind are right",
-    407: "a proxy in between wants to be asked by name",
+    401: "check that its key is right and has not expired",
+    403: "check that its key may use this model",
+    404: "check that its url and model are right",
+    405: "check that its url and kind are right",
+    407: "a proxy in between asks for a login, which is not supported; use an address without it",
 }
 
-#: Loggers that would show headers, bodies or both (``OPENAI_LOG=debug``, httpcore's trace).
+#: Loggers that can show headers and bodies (``OPENAI_LOG=debug``, httpcore's trace).
 _TALKATIVE = ("openai", "httpx2", "httpcore2")
 
 
 class Unanswered(Exception):
-    """No reply came. The text is why, and quotes nothing of what was sent."""
+    """No reply came. The text says why, and quotes nothing of what was sent."""
 
 
 class GivenUp(Exception):
-    """The service fails on one turn and answers others."""
+    """The service fails on this turn but answers others."""
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Traffic:
 
 
 class _CheckedAddresses(httpcore2.AsyncNetworkBackend):
-    """Refuses to connect to the addresses that ``addresses`` refuses, whatever name leads there."""
+    """Refuses to connect to the addresses that the module ``addresses`` refuses, by whatever host name."""
 
     def __init__(self, endpoint_name: str, inner: httpcore2.AsyncNetworkBackend) -> None:
         self._endpoint_name = endpoint_name
@@ -84,7 +84,7 @@ class _CheckedAddresses(httpcore2.AsyncNetworkBackend):
         try:
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise httpcore2.ConnectError(f"{host} is not known here: {error.strerror}") from None
+            raise httpcore2.ConnectError(f"{host} has no address here: {error.strerror}") from None
         addresses = [str(one[4][0]) for one in found]
         for address in addresses:
             if reason := why_refused(address):
@@ -125,8 +125,9 @@ class _Bounded(httpx2.AsyncHTTPTransport):
 
 
 def http_client(endpoint: Endpoint, key: str | None) -> httpx2.AsyncClient:
-    """A client with as many connections as requests may be in flight. It follows no redirect, asks no
-    proxy and reads no ``.netrc``: a request goes where the operator said, or nowhere.
+    """A client with a connection for each request that may be in flight.
+
+    It follows no redirect, uses no proxy and reads no ``.netrc``: requests go to the operator's address only.
     """
     _silence_the_talkative()
     limits = httpx2.Limits(
@@ -135,9 +136,9 @@ def http_client(endpoint: Endpoint, key: str | None) -> httpx2.AsyncClient:
         keepalive_expiry=60.0,
     )
     transport = _Bounded(limits=limits, trust_env=False)
-    pool: Any = transport._pool  # httpx2 hands no network backend through to its pool
+    pool: Any = transport._pool  # httpx2 has no option for its pool's network backend
     pool._network_backend = _CheckedAddresses(endpoint.name, pool._network_backend)
-    # Not compressed: the bound on a reply's size is one on what it unfolds to.
+    # Without compression: a small reply could unpack to more than the limit.
     headers = {"accept-encoding": "identity"}
     if key is not None:
         headers["authorization"] = f"Bearer {key}"
@@ -151,7 +152,7 @@ def http_client(endpoint: Endpoint, key: str | None) -> httpx2.AsyncClient:
 
 
 def _silence_the_talkative() -> None:
-    """Raise the libraries' loggers to warnings, those below them too, which may be configured by name."""
+    """Let the libraries' loggers show warnings only, and those below them, which have levels of their own."""
     below = tuple(f"{name}." for name in _TALKATIVE)
     for name in [*_TALKATIVE, *(one for one in logging.root.manager.loggerDict if one.startswith(below))]:
         logger = logging.getLogger(name)
@@ -169,12 +170,12 @@ async def sent(client: httpx2.AsyncClient, method: str, url: str, **content: Any
 
 
 def reply_of(response: httpx2.Response) -> Reply:
-    """An HTTP response that was read, as a ``Reply``."""
+    """An HTTP response, already read, as a ``Reply``."""
     return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, response.content)
 
 
 def described(error: BaseException) -> str:
-    """A failure of the network in a few words of our own: the library's may quote what was sent."""
+    """A few words for a failure of the network. The library's own words may quote what was sent."""
     if isinstance(error, httpx2.ConnectTimeout):
         return "no connection in time"
     if isinstance(error, httpx2.TimeoutException):
@@ -189,7 +190,7 @@ def described(error: BaseException) -> str:
 
 
 def status_text(status: int) -> str:
-    """``HTTP 503 Service Unavailable``, in the standard's words and not the service's."""
+    """``HTTP 503 Service Unavailable``, in the words of the standard, not of the service."""
     try:
         return f"HTTP {status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -197,7 +198,7 @@ def status_text(status: int) -> str:
 
 
 def retry_after_seconds(value: str | None, *, now: float) -> float | None:
-    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3); None where it is rubbish.
+    """Seconds that a ``Retry-After`` header asks for (RFC 9110, 10.2.3); None where it cannot be read.
 
     ``now`` is the time of day, in seconds since 1970.
     """
@@ -208,7 +209,7 @@ def retry_after_seconds(value: str | None, *, now: float) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            # RFC 9110 knows GMT alone; a date without a zone is read as that.
+            # RFC 9110 allows GMT only; a date without a zone counts as GMT.
             date = email.utils.parsedate_tz(value)
             return max(0.0, email.utils.mktime_tz(date) - now) if date else None
         except (ValueError, OverflowError):
@@ -217,10 +218,10 @@ def retry_after_seconds(value: str | None, *, now: float) -> float | None:
 
 
 def patience_asked_for(reply: Reply) -> float | None:
-    """Seconds that the reply asks to be left alone for; None where it asks for none.
+    """How many seconds the reply asks to wait; None where it asks for nothing.
 
-    A date in ``Retry-After`` is by the service's clock, which its ``Date`` header shows. Ours may be a day
-    off.
+    A date in ``Retry-After`` follows the service's clock, which its ``Date`` header shows. Our clock may
+    differ from it by a day.
     """
     now = time.time()
     try:
@@ -232,7 +233,7 @@ def patience_asked_for(reply: Reply) -> float | None:
 
 
 class Caller:
-    """Sends turns, and does all retrying: the clients below it never try again."""
+    """Sends turns and does all retries: the clients below it never retry."""
 
     def __init__(
         self,
@@ -251,9 +252,9 @@ class Caller:
     async def reply(self, attempt: Callable[[], Awaitable[Reply]], tokens: int) -> Reply:
         """The service's reply: a success, or a refusal of this turn (a 4xx).
 
-        ``Resumable`` where the service stays away beyond the deadline, or asks for more patience than
-        the operator allows; ``GivenUp`` where it fails on this turn only; ``ModelFault`` where no turn
-        will ever be answered.
+        ``Resumable`` where the service does not answer before the deadline, or asks for a longer wait than
+        the operator allows; ``GivenUp`` where it fails on this turn only; ``ModelFault`` where it cannot
+        answer any turn until somebody mends its set-up.
         """
         began: float | None = None
         attempts = 0
@@ -289,7 +290,7 @@ class Caller:
             await asyncio.sleep(delay)
 
     def _is_passing(self, status: int) -> bool:
-        """Whether another attempt may fare better. Raises where none will."""
+        """Whether another attempt may succeed. Raises where none can."""
         name = self._endpoint.name
         if status in _WHAT_TO_DO:
             raise ModelFault(f"endpoint {name}: {status_text(status)}: {_WHAT_TO_DO[status]}")
@@ -308,20 +309,20 @@ class Caller:
     def _delay(self, attempts: int, asked_for: float | None, trouble: str) -> float:
         if asked_for is None:
             longest = min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(attempts - 1, 16))
-            # Not all at once, or a service that comes back is thrown over again.
+            # Random, so that not all requests come at once when the service is back.
             return longest * random.uniform(0.5, 1.0)
         if asked_for > self._endpoint.longest_wait_seconds:
             raise Resumable(
-                f"endpoint {self._endpoint.name}: {trouble}, and it asks to be left alone for "
-                f"{asked_for:.0f} s, more than the {self._endpoint.longest_wait_seconds:.0f} s of its "
-                "longest_wait_seconds. What is scored is stored; the same command goes on from there"
+                f"endpoint {self._endpoint.name}: {trouble}, and it asks for a wait of {asked_for:.0f} s, "
+                f"more than its longest_wait_seconds ({self._endpoint.longest_wait_seconds:.0f}). What is "
+                "scored is stored; the same command goes on from there"
             )
         return asked_for + random.uniform(0.0, 0.1)
 
     async def _give_up(self, trouble: str, attempts: int, *, limited: bool) -> None:
         """Blame the turn if the service answers another one now, else the service."""
         if not limited and await self._still_answers():
-            raise GivenUp(f"{trouble}, {attempts} times, while the service answers others")
+            raise GivenUp(f"{trouble}, {attempts} times, while the service answers other turns")
         raise Resumable(
             f"endpoint {self._endpoint.name}: {trouble}; tried {attempts} times within its deadline_seconds "
             f"({self._endpoint.deadline_seconds:g}). What is scored is stored; the same command goes on from "
@@ -332,4 +333,4 @@ class Caller:
         now = time.monotonic()
         if now - self._spoke >= _NOTICE_SECONDS:
             self._spoke = now
-            self._progress.say(f"endpoint {self._endpoint.name}: {trouble}; tried again in {delay:.1f} s")
+            self._progress.say(f"endpoint {self._endpoint.name}: {trouble}; trying again in {delay:.1f} s")

@@ -1,8 +1,8 @@
 """NeMo-Aligner's reward model server (``serve_reward_model.py``, PyTriton), over Triton's HTTP protocol.
 
-The server adds no token of its own and reads the score at the last one, which has to be the label prefix
-``<extra_id_2>``. What is too long it cuts at the right, without a word, and that token with it: lengths
-are checked here, before anything is sent.
+The server adds no token and reads the score at the last one, which has to be the label prefix
+``<extra_id_2>``. It cuts a long text at its end without a report, and that token with it. So lengths are
+checked here before anything is sent.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from assay.rewards.remote.replies import Reply, UnreadableReply, in_order, item,
 from assay.rewards.remote.transport import sent
 from assay.rewards.remote.wording import Scribe, Unfit, Wording
 
-#: Says how many of a body's bytes are JSON; tensors follow (Triton's binary tensor data extension).
+#: The header with the number of bytes of JSON; tensors follow them (Triton's binary tensor data extension).
 _JSON_LENGTH = "inference-header-content-length"
 
 _CONTROL = re.compile(r"<extra_id_\d+>")
 
 
 class NemoAligner:
-    """Speaks ``POST {url}/v2/models/{model}/infer``, with ``tritonclient`` for what the bytes mean."""
+    """Speaks ``POST {url}/v2/models/{model}/infer``. ``tritonclient`` writes and reads the bytes."""
 
     def __init__(self, endpoint: Endpoint, http: httpx2.AsyncClient, key: str | None) -> None:
         self._endpoint = endpoint
@@ -44,7 +44,7 @@ class NemoAligner:
         return Wording(text, self._scribe.tokens_of_text(text))
 
     async def send(self, messages: Sequence[Message], wording: Wording) -> Reply:
-        """The reply to one attempt; the first asks what inputs the model takes."""
+        """The reply to one attempt. The first attempt also asks which inputs the model takes."""
         address = f"{self._endpoint.url}/v2/models/{self._endpoint.model}"
         if self._inputs is None:
             described = await sent(self._http, "GET", address)
@@ -58,7 +58,7 @@ class NemoAligner:
         return await sent(self._http, "POST", f"{address}/infer", content=bytes(body), headers=headers)
 
     def scores(self, reply: Reply) -> tuple[float, ...]:
-        """The scores of a reply; ``UnreadableReply`` where it has none, or says that it cut the text."""
+        """The scores of a reply; ``UnreadableReply`` where it has none, or reports that the text was cut."""
         json_length = reply.headers.get(_JSON_LENGTH)
         if json_length is None:
             parsed(reply)
@@ -101,7 +101,7 @@ class NemoAligner:
 def checked_text(messages: Sequence[Message]) -> str:
     """The conversation in NeMo's template; ``Unfit`` where the template has no place for a message.
 
-    A content that holds one of the template's marks would pass for several messages, and is refused too.
+    Also ``Unfit`` where a content holds one of the template's marks: the model would see several messages.
     """
     problem = gap(roles_of(messages))
     if problem is not None:

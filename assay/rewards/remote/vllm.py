@@ -15,10 +15,10 @@ from assay.rewards.remote.wording import Scribe, Wording, as_dicts
 
 
 class VLLMClassify:
-    """Speaks ``POST {url}/classify``, with messages, so that the server applies its own chat template.
+    """Speaks ``POST {url}/classify`` with messages, so that the server applies its own chat template.
 
-    With one label it would apply a sigmoid: ``use_activation`` forbids it. Servers before that field
-    ignore it.
+    For a model with one label the server would apply a sigmoid; ``use_activation`` forbids that. Older
+    servers do not know this field and ignore it.
     """
 
     path = "/classify"
@@ -32,11 +32,11 @@ class VLLMClassify:
         self._scribe = Scribe(endpoint)
 
     def worded(self, messages: Sequence[Message]) -> Wording:
-        """What the conversation costs; it is sent as messages."""
+        """The conversation's tokens; it is sent as messages."""
         return Wording("", self._scribe.tokens_of_messages(messages))
 
     async def send(self, messages: Sequence[Message], wording: Wording, *, squashed: bool = False) -> Reply:
-        """The reply to one attempt. ``squashed`` asks for the sigmoid, to see whether the server heeds it."""
+        """The reply to one attempt. ``squashed`` asks for the sigmoid, to find whether the server obeys."""
         body = {"model": self._endpoint.model, "messages": as_dicts(messages), "use_activation": squashed}
         return await sent(self._http, "POST", self._endpoint.url + self.path, json=body | self._details())
 
@@ -53,7 +53,7 @@ class VLLMClassify:
 
 
 class Pooling(VLLMClassify):
-    """Speaks ``POST {url}/pooling``. A model that gives a score a token is read at its last."""
+    """Speaks ``POST {url}/pooling``. Of a model that scores every token, the last token counts."""
 
     path = "/pooling"
 

@@ -1,4 +1,4 @@
-"""How a conversation is sent to a service: as messages, or as text that a chat template or NeMo's writes."""
+"""How a conversation is sent to a service: as messages, or as text from a chat template or NeMo's own."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from assay.rewards.protocol import Request
 from assay.rewards.rendering import Renderer
 from assay.rewards.tokenizer import load
 
-#: UTF-8 bytes that make one token, where no tokenizer is known; the same as for planning.
+#: UTF-8 bytes that make one token, where no tokenizer is known; planning uses the same number.
 BYTES_PER_TOKEN = 4
 
 _NO_LIMIT = 1 << 30
 
 
 class Unfit(Exception):
-    """This service cannot be shown the conversation. The text is the reason, ``code: detail``."""
+    """The conversation cannot be sent to this service. The text is the reason, ``code: detail``."""
 
 
 class Wording(NamedTuple):
     """A conversation as it is sent."""
 
     text: str
-    """Rendered, where that is done here; else empty."""
+    """The rendered text; empty where the service renders."""
     tokens: int
     """Counted where the tokenizer is known, else estimated."""
 
 
 def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """The messages as JSON has them."""
+    """The messages as they stand in JSON."""
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
 class Scribe:
-    """Writes conversations for one endpoint, and refuses those beyond the limits that its operator stated."""
+    """Renders conversations for one endpoint, and refuses those beyond the limits that its operator set."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -51,7 +51,7 @@ class Scribe:
             self._renderer = Renderer(self._tokenizer, max_tokens=limit, over_length="quarantine")
 
     def tokens_of_text(self, text: str) -> int:
-        """The text's tokens, without special ones around it, or an estimate. ``Unfit`` if it is too long."""
+        """How many tokens the text has without special ones, or an estimate. ``Unfit`` if it is too long."""
         self._check_characters(len(text))
         if self._tokenizer is None:
             return _estimated(len(text.encode()))
@@ -61,7 +61,7 @@ class Scribe:
         return tokens
 
     def tokens_of_messages(self, messages: Sequence[Message]) -> int:
-        """The same for messages that the service renders by itself."""
+        """How many tokens messages have that the service renders. ``Unfit`` if there are too many."""
         self._check_characters(sum(len(message.content) for message in messages))
         if self._renderer is None:
             if self._tokenizer is not None:
@@ -70,10 +70,10 @@ class Scribe:
         return len(self._token_ids(self._renderer, messages))
 
     def rendered(self, messages: Sequence[Message]) -> Wording:
-        """The conversation in its chat template, for a server that puts special tokens around what it gets.
+        """The conversation in its chat template, for a server that adds special tokens around a text.
 
-        The template may write the first token that such a server adds as well. What is sent is the text from
-        which the server's tokenizer makes exactly the tokens that the template means.
+        The template may write the same special tokens. So they are removed where needed: the server's
+        tokenizer then makes exactly the tokens that the template means.
         """
         if self._renderer is None:
             raise ModelFault(
