@@ -87,7 +87,7 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
             f"Prefect's pages: {server.address}/deployments (curate or verify, Run, Custom run). They "
             f"ask for a password: the line in {login}. From a command line: "
             f"PREFECT_API_URL={server.api_url} PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(login))}) "
-            "python -m flows.curate … --deployment curate. Ctrl-C ends it."
+            "assay curate … --deployment curate. Ctrl-C ends it."
         )
         yield worker
 

@@ -1,1 +1,1 @@
-"""What a person runs: ``python -m flows.NAME``. Parameters, the order of stages, what the console shows."""
+"""What a person runs: each flow's options, the order of its stages, and what the console shows."""

@@ -1,1 +1,1 @@
-"""The stages as Prefect tasks: retries, caching and artifacts around one function of ``assay`` each."""
+"""The stages as Prefect tasks. Each wraps one function of ``assay`` with retries, a cache and artifacts."""

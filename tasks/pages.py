@@ -1,4 +1,4 @@
-"""Artifacts in Prefect's pages: shown where the server can be reached, missed by nobody where it cannot."""
+"""Artifacts in Prefect's pages. A run needs none: without a server it goes on without them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tasks.prefect_settings import retrying
 
 @contextmanager
 def where_reachable() -> Iterator[None]:
-    """Within, it is no fault that the server is away, or that somebody deleted the run there.
+    """In this context, ignore that the server is away, or that somebody deleted the run there.
 
-    Prefect's client retries once, a few seconds. By itself it would retry for a minute, each time, and then
-    fail a stage whose work is done.
+    Prefect's client retries once, for a few seconds. By default it would retry for a minute at each call, and
+    then fail a stage whose work is done.
     """
     with retrying(1), suppress(httpx.HTTPError, PrefectHTTPStatusError, ObjectNotFound):
         yield

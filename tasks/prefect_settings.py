@@ -1,4 +1,4 @@
-"""Prefect's settings, changed for a while and in this process alone."""
+"""Prefect's settings, changed for a while and only in this process."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from prefect.context import SettingsContext, get_settings_context
 
 
 def retrying(times: int) -> AbstractContextManager[None]:
-    """Within, Prefect's clients send a request that failed so many times again."""
+    """In this context, Prefect's clients send a failed request again, at most ``times`` times."""
     return changed_settings({"client": {"max_retries": times}})
 
 
 @contextmanager
 def changed_settings(changes: Mapping[str, Mapping[str, object]]) -> Iterator[None]:
-    """Within, these of Prefect's settings are others, by their group and name.
+    """In this context, Prefect's settings have these changes, given by group and name.
 
-    Nothing is derived from them or checked. Prefect's ``temporary_settings`` does that, for which it reads
-    all settings anew; it takes longer than a request.
+    The changes are not checked, and no setting that depends on them changes. Prefect's ``temporary_settings``
+    does both, but it reads all settings again, which takes longer than a request.
     """
     context = get_settings_context()
     groups = {

@@ -13,6 +13,6 @@ from tasks.pages import where_reachable
 
 @task(name="report", task_run_name="report", persist_result=False, cache_policy=NO_CACHE)
 def report(manifest: RunManifest) -> None:
-    """Show what happened, in Prefect's pages."""
+    """Show in Prefect's pages what the run did."""
     with where_reachable():
         create_markdown_artifact(summary_markdown(manifest), key="summary", description="What the run did")

@@ -1,4 +1,7 @@
-"""Score: every turn's scores, a progress artifact while they are made and a table of shards after."""
+"""The score stage in Prefect: a progress artifact while turns are scored, then a table and plots.
+
+The table has a row for each shard, a group of turns that was scored together.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ _TABLE_ROWS = 200
 
 
 def score(given: ToScore, context: RunContext) -> Finished[Scored]:
-    """Every turn's scores; Prefect's pages show the progress, what each shard took, how scores are spread."""
+    """Every turn's scores. Prefect's pages show the progress, a table of shards and a plot of the scores."""
     in_prefect = replace(
         given,
         cluster=replace(given.cluster, show_dashboard=_show_dashboard),
@@ -54,7 +57,7 @@ def score(given: ToScore, context: RunContext) -> Finished[Scored]:
 
 @contextmanager
 def _watched(context: RunContext) -> Iterator[RunContext]:
-    """Within, Prefect's pages follow the progress, and a run that somebody ends there ends here."""
+    """In this context, Prefect's pages show the progress, and a run that somebody ends there ends here."""
     try:
         with ShownInPrefect(context.progress) as shown, Wanted() as wanted:
             yield replace(context, progress=shown, leave_if_unwanted=wanted.leave_if_unwanted)
@@ -63,10 +66,10 @@ def _watched(context: RunContext) -> Iterator[RunContext]:
 
 
 class ShownInPrefect:
-    """Passes progress on, and has a progress artifact follow it, at most one update every few seconds.
+    """Passes progress on, and shows it in a progress artifact with at most one update every few seconds.
 
-    The updates are sent by a thread of their own: a server that is away would otherwise hold up the
-    scoring for as long as Prefect's client retries.
+    A thread of its own sends the updates. Otherwise scoring would wait for a server that is away, for as long
+    as Prefect's client retries.
     """
 
     def __init__(self, watcher: Progress) -> None:
@@ -78,7 +81,7 @@ class ShownInPrefect:
         self._utilisation = Utilisation()
         self._news = threading.Event()
         self._ended = threading.Event()
-        # The thread belongs to this task's run: Prefect knows that by the context.
+        # The context makes the thread a part of this task's run for Prefect.
         self._sender = threading.Thread(
             target=contextvars.copy_context().run, args=(self._send,), daemon=True, name="progress-artifact"
         )
@@ -100,7 +103,7 @@ class ShownInPrefect:
         self._news.set()
 
     def advance(self, count: int = 1, **details: object) -> None:
-        """Pass it on, and have the artifact follow when it is due."""
+        """Pass it on; the artifact follows at its next update."""
         self._watcher.advance(count, **details)
         self._done += count
         self._utilisation.add(details)
@@ -112,7 +115,7 @@ class ShownInPrefect:
         self._watcher.say(line)
 
     def did(self, work: object) -> None:
-        """Pass it on, and show what each shard took."""
+        """Pass it on, and show the table of shards."""
         self._watcher.did(work)
         if isinstance(work, ScoringWork) and work.shards:
             _show_shards(work.shards)
@@ -163,7 +166,7 @@ def _show_dashboard(address: str) -> None:
             address,
             key="dask",
             link_text="Dask's dashboard",
-            description="What the workers do now; open while turns are scored, from the scheduler's machine",
+            description="What the workers do now; open it while turns are scored, on the scheduler's machine",
         )
 
 

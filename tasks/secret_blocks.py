@@ -1,4 +1,4 @@
-"""Keys of reward services that are kept in Prefect's Secret blocks, read where the scores are asked for."""
+"""Read the keys of reward services from Prefect's Secret blocks, in the process that asks for scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def read_secret_block(name: str) -> str:
         block: Any = Secret.load(name)
     except ValueError:
         raise ModelFault(
-            f"there is no Prefect Secret block {name!r}, which a reward service's key is to be in; make one "
+            f"there is no Prefect Secret block {name!r}, which should hold a reward service's key; make it "
             "in Prefect's pages under Blocks, or name an environment variable with key_variable"
         ) from None
     return str(block.get())

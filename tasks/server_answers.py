@@ -1,11 +1,11 @@
-"""What a Prefect server says is data: no result that a state names is ever read.
+"""Drop every result from the states that a Prefect server sends, so that none is ever read.
 
-A state may carry a result: a value, or a place and the serializer that is to read it. Prefect's engine asks
-the state that the server answered with for its result, where a run ended otherwise than by its own function.
-Then whoever may set a state chooses what this process reads, and how: by pickle, by ``__class__`` in JSON,
-which calls whatever function it names, or by a library that is imported while the answer is parsed.
+A state may carry a result: a value, or a place and the name of a serializer that reads it. If a run ends in
+another way than by its own function, Prefect's engine reads the result of the state that the server sent. So
+whoever may set a state chooses what this process reads, and how: by pickle, by ``__class__`` in JSON, which
+calls any function that it names, or by a library that is imported while the answer is parsed.
 
-Prefect has no setting for it. So the result is dropped where the answer comes in, before Prefect makes a
+Prefect has no setting against this. So results are dropped when an answer arrives, before Prefect makes a
 state of it. Assay needs none: what a run's function returns stays in its process (``flows.server.outcome``).
 """
 
@@ -21,9 +21,9 @@ _STATE_TYPES = frozenset(kind.value for kind in StateType)
 
 
 def drop_results() -> None:
-    """Have every Prefect client of this process drop the results of states that a server answers with.
+    """Have every Prefect client of this process drop the results of states that a server sends.
 
-    To be called before a server is asked for anything; once more has no effect.
+    Call it before the first request to a server. A second call has no effect.
     """
     setattr(PrefectResponse, "json", _without_results_of_states)  # noqa: B010 - it has none of its own
 
@@ -33,7 +33,7 @@ def _without_results_of_states(answer: PrefectResponse, **options: Any) -> Any:
 
 
 def without_results(value: Any) -> Any:
-    """The JSON value, and no state in it has ``data``. A state is what has the type of one."""
+    """The JSON value without the ``data`` of its states. An object counts as a state if its type is one's."""
     if isinstance(value, list):
         return [without_results(one) for one in value]
     if not isinstance(value, dict):

@@ -1,8 +1,8 @@
-"""A Prefect task of any stage, whose cached result is looked at before it is believed.
+"""Run any stage as a Prefect task, and check its cached result before it is used.
 
 Prefect keeps a stage's manifest as JSON under the stage's key, across runs. It does not check that the files
-which a manifest names are still there, so that is done here before the task runs: where they are missing or
-altered, the stage runs again (``refresh_cache``), and a line says so.
+in the manifest still exist. So this module checks them before the task runs. If files are missing or altered,
+the stage runs again (``refresh_cache``), and a line reports it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from assay.storage.stage import Given, Made, RunContext, Stage
 
 Returned = TypeVar("Returned")
 
-#: Faults of the system that another attempt may not meet: a network file system that was away, an
-#: interrupted call, too many open files. A full disk or a missing permission is not among them.
+#: Faults of the system that may be gone at the next attempt: a network file system that was away, an
+#: interrupted call, too many open files. A full disk or a missing permission is not one of them.
 _PASSING = frozenset(
     {
         errno.EAGAIN,
@@ -46,14 +46,14 @@ _PASSING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Finished(Generic[Made]):
-    """A stage's manifest, and whether it was there already."""
+    """A stage's manifest, and whether it came from the cache."""
 
     manifest: Made
     cached: bool
 
 
 def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """A stage's ``retry_condition_fn``: whether what went wrong may not happen again."""
+    """Whether the fault may be gone at the next attempt. The ``retry_condition_fn`` of every stage."""
     error = state.data
     if isinstance(error, OSError):
         return error.errno in _PASSING
@@ -61,22 +61,22 @@ def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
 
 
 def _as_json(manifest: object, key: str) -> Any:
-    """The manifest of the stage with that key, and its digest, of JSON's own types.
+    """The manifest of the stage with this key, and its digest, in plain JSON types.
 
-    Prefect's JSON serializer keeps these as they are.
+    Prefect's JSON serializer stores such types unchanged.
     """
     return sealed({"manifest": msgspec.to_builtins(manifest)}, about=key)
 
 
 def _manifest_of(result: Mapping[str, Any], kind: type[Made], key: str) -> Made:
-    """What ``_as_json`` was given; Altered where the result is not what it made for that key."""
+    """The manifest in a result of ``_as_json``. Altered where ``_as_json`` did not make it for this key."""
     if not is_as_sealed(result, about=key):
         raise Altered("its digest is not that of its content")
     return msgspec.convert(result["manifest"], kind)
 
 
 def results_folder(home: Home) -> Path:
-    """Where Prefect keeps the manifests of finished stages."""
+    """The folder in which Prefect keeps the manifests of finished stages."""
     return home.prefect / "results"
 
 
@@ -86,7 +86,7 @@ def _as_it_is(context: RunContext) -> Iterator[RunContext]:
 
 
 def _show_nothing(made: object) -> None:
-    """Prefect's pages show the stage's states, and that is enough."""
+    """Show nothing but the states that Prefect's pages show of every stage."""
 
 
 def run_stage(
@@ -98,10 +98,10 @@ def run_stage(
     within: Callable[[RunContext], AbstractContextManager[RunContext]] = _as_it_is,
     show: Callable[[Made], None] = _show_nothing,
 ) -> Finished[Made]:
-    """What the stage makes, from the cache where that is current, else by running it as a Prefect task.
+    """What the stage makes: from the cache where that is current, else by running it as a Prefect task.
 
-    ``within`` wraps the stage's context for as long as it runs; ``show`` is given what it made. Prefect
-    neither looks into what the stage is given nor keeps it. What the stage raises is raised here.
+    ``within`` wraps the stage's context while it runs; ``show`` gets what the stage made. Prefect neither
+    inspects nor stores what the stage is given. Raises what the stage raises.
     """
 
     def make(context: RunContext) -> Made:
@@ -115,7 +115,7 @@ def run_stage(
             persist_result=False, cache_policy=NO_CACHE
         )
         return Finished(always(), cached=False)
-    # Named after the stage too, so that two stages with one key (of no parts, say) stay two.
+    # The stage's name is part of the key, so that two stages with the same digest have two keys.
     key = f"{stage.name}-{stage.digest(given)}"
     kept = _trusted(stage, given, key, context)
     cached = _task(stage.name, retry_after_seconds, lambda: _as_json(make(context), key)).with_options(
@@ -142,7 +142,7 @@ def _task(name: str, retry_after_seconds: Sequence[float], run: Callable[[], Ret
 
 
 def _trusted(stage: Stage[Given, Made], given: Given, key: str, context: RunContext) -> Made | None:
-    """What is kept of the stage; None where there is nothing, or nothing that may be used again."""
+    """The manifest that is kept of the stage. None where there is none, or none that may be used again."""
     try:
         kept = _kept_manifest(key, stage.made, context.home)
     except Altered as error:
@@ -163,7 +163,7 @@ class _Metadata(msgspec.Struct):
 
 
 class _Kept(msgspec.Struct):
-    """What Prefect 3 writes for a result: ``prefect.results.ResultRecord``, as far as it is needed."""
+    """The parts that are needed of what Prefect 3 writes for a result (``prefect.results.ResultRecord``)."""
 
     metadata: _Metadata
     result: str
@@ -171,24 +171,24 @@ class _Kept(msgspec.Struct):
 
 _OUR_SERIALIZER = JSONSerializer().model_dump(mode="json")
 
-#: Keys by which Prefect's JSON names what is imported and called when it is read.
+#: Keys in Prefect's JSON that name code, which is imported and called when the JSON is read.
 _NAMES_CODE = ('"__class__"', '"__exc_type__"')
 
 
 def _kept_manifest(key: str, kind: type[Made], home: Home) -> Made | None:
-    """What Prefect keeps under the key; None where there is nothing, Altered where it is not what we wrote.
+    """The manifest that Prefect keeps under the key. None where there is none; Altered where it is not ours.
 
-    A kept result names the serializer that Prefect is to read it with, pickle among them, and JSON may
-    name classes to be imported. So the file is read here, with neither, before Prefect is let near it.
+    A kept result names the serializer that Prefect reads it with, which can be pickle, and its JSON may name
+    classes to import. So the file is first read here, without serializer and without imports.
     """
     try:
         kept = msgspec.json.decode((results_folder(home) / key).read_bytes(), type=_Kept)
         if kept.metadata.serializer != _OUR_SERIALIZER:
-            raise Altered("Prefect is to read it in another way")
+            raise Altered("it names another serializer")
         content = decoded(kept.result)
-        # Written anew, so that no letter of a key is hidden behind an escape.
+        # Write it anew first: in the file, an escape could hide a letter of a key.
         if any(name in json.dumps(content) for name in _NAMES_CODE):
-            raise Altered("it names code that Prefect is to run")
+            raise Altered("it names code that Prefect would run")
         return _manifest_of(content, kind, key)
     except FileNotFoundError:
         return None

@@ -1,7 +1,8 @@
-"""A run that somebody else ends, suspends or deletes while it scores: noticed within seconds, left as it is.
+"""Stop scoring within seconds if somebody else ends, suspends or deletes the run.
 
-Prefect's engine looks for a suspension between two tasks, and one task scores for days. So the server is
-asked here, which also finds a run that was resumed meanwhile and now belongs to another process.
+Prefect's engine looks for a suspension only between two tasks, and one task can score for days. So this
+module asks the server every two seconds. It also finds a run that was resumed meanwhile and now belongs to
+another process. It leaves the state that the run was set to.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from prefect.states import Cancelled, Suspended
 from assay.core.errors import Resumable
 from tasks.pages import where_reachable
 
-#: Emitted once a run has stopped its work: the last that is heard of it until it is resumed.
+#: The event that a run emits once it has stopped its work. Nothing more comes until the run is resumed.
 SUSPENDED_EVENT = "assay.curate.suspended"
 
 _LOOK_SECONDS = 2.0
 
 
 class NoLongerWanted(Resumable):
-    """The server no longer has this run working."""
+    """By its state on the server, this run is not to go on."""
 
     def __init__(self, state: State[Any]) -> None:
         self.state = state
@@ -37,12 +38,12 @@ class NoLongerWanted(Resumable):
 
 
 class Wanted:
-    """Looks every two seconds whether the server still has this process's run working."""
+    """Checks every two seconds, by the run's state on the server, whether the run is to go on."""
 
     def __init__(self) -> None:
         self._instead: State[Any] | None = None
         self._ended = threading.Event()
-        # The thread belongs to this task's run: Prefect knows its server by the context.
+        # The context makes the thread a part of this task's run, and names the server to Prefect.
         self._looking = threading.Thread(
             target=contextvars.copy_context().run, args=(self._look,), daemon=True, name="suspension"
         )
@@ -56,7 +57,7 @@ class Wanted:
         self._looking.join(timeout=_LOOK_SECONDS)
 
     def leave_if_unwanted(self) -> None:
-        """Nothing, or NoLongerWanted."""
+        """Raise NoLongerWanted if the run is not to go on."""
         if self._instead is not None:
             raise NoLongerWanted(self._instead)
 
@@ -83,21 +84,21 @@ class Wanted:
 
 
 def _goes_on(state: State[Any], *, deployed: bool) -> bool:
-    """Whether a run in that state goes on in this process.
+    """Whether a run in this state goes on in this process.
 
-    One of a deployment that is being cancelled gets a signal from the worker that started it. One that was
-    taken for dead while the server heard nothing of it goes on.
+    A deployment's run that is being cancelled goes on: its worker sends it a signal. So does a run that the
+    server took for dead because it got no heartbeat.
     """
     return state.is_running() or state.is_crashed() or (deployed and state.is_cancelling())
 
 
 def leave(stop: NoLongerWanted) -> NoReturn:
-    """End this task's run and this process's part in the flow run, whose state stays what it was set to.
+    """End this task's run and this process's part in the flow run, which keeps the state it was set to.
 
-    A deployment's run that is merely *Paused*, which Prefect would have wait in its process, is made
-    *Suspended*: it holds no memory and no place, and is started again when it is resumed. A command's run
-    that is being cancelled, for which no worker looks, is *Cancelled*. Of one that is *Deleted* the server
-    has nothing left to set.
+    There are two exceptions. A deployment's run that is only *Paused* becomes *Suspended*: Prefect would let
+    it wait in its process, but so it holds no memory and no worker, and starts again when it is resumed. A
+    command's run that is being cancelled becomes *Cancelled*, because no worker does that for it. A *Deleted*
+    run has no state left to set.
     """
     state = stop.state
     deployed = runtime.deployment.id is not None
@@ -120,7 +121,7 @@ def leave(stop: NoLongerWanted) -> NoReturn:
 
 
 def _end_task_run(client: SyncPrefectClient, message: str) -> None:
-    """Say that this task's run is over: the engine leaves it running, and a resumed run makes another."""
+    """End this task's run on the server: the engine leaves it running, and a resumed run makes another."""
     context = TaskRunContext.get()
     if context is not None:
         client.set_task_run_state(context.task_run.id, Cancelled(message=message), force=True)

@@ -332,7 +332,7 @@ class _DataChoice(Choice):
 
 # Pydantic orders the fields by the bases from right to left: data, then the model, then the rest.
 class RunOptions(ScoringChoice, _DataChoice):
-    """The options of one run of ``flows.curate``."""
+    """The options of one run of ``assay curate``."""
 
     model: ModelName = "starter"
     keep: Annotated[

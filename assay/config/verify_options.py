@@ -13,7 +13,7 @@ _WORK = "what is done"
 
 
 class VerifyOptions(ModelChoice):
-    """The options of one run of ``flows.verify``."""
+    """The options of one run of ``assay verify``."""
 
     model: Annotated[
         str,

@@ -1,6 +1,6 @@
-"""What a person sees of a run: bars on a terminal, plain lines in a log, and one line a finished stage.
+"""What a person sees of a run: a bar on a terminal or lines in a log, and a line for each finished stage.
 
-Progress and warnings go to standard error; what the run was for, the summary, to standard output.
+Progress and warnings go to standard error. The summary, which is the run's result, goes to standard output.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _NARROW = 80
 
 
 class ShownStage:
-    """One stage as it is shown: what to say of it at its end."""
+    """One stage as the console shows it: the line for its end."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.cached = False
-        """Whether its result was there already."""
+        """Whether its result came from the cache."""
         self.note = ""
-        """What it came to, such as ``1,002 records``."""
+        """Its result in a few words, such as ``1,002 records``."""
 
 
 class Console:
-    """Watches a run. An ``assay.core.progress.Progress``, and the clock of the stages."""
+    """Shows a run as it goes on. Implements ``assay.core.progress.Progress``, and times the stages."""
 
     def __init__(self, *, errors: TextIO | None = None, results: TextIO | None = None) -> None:
-        """A console on the process's own streams, unless others are given."""
+        """A console on the process's standard streams, unless others are given."""
         self._screen = rich.console.Console(file=errors or sys.stderr, highlight=False, soft_wrap=False)
         results = results or sys.stdout
-        # A table that is no wider than most terminals also reads well in a log or a mail.
+        # In a log or a mail, a table that is no wider than most terminals is easy to read.
         wide = rich.console.Console(file=results, highlight=False)
         self._results = wide if wide.is_terminal else rich.console.Console(file=results, width=_NARROW)
         self._bars: Progress | None = None
@@ -65,13 +65,13 @@ class Console:
         self.seconds: dict[str, float] = {}
         """How long each stage took, by its name, in the order they ran."""
         self.flow_run_id: UUID | None = None
-        """Of the Prefect flow run that is watched."""
+        """The Prefect flow run that this console shows."""
         self.outcome: RunManifest | None = None
-        """What the run came to, once its results are in place."""
+        """The run's manifest, once its results are in place."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[ShownStage]:
-        """Yield the stage that runs now; at its end one line says what it came to and how long it took."""
+        """Yield the stage that runs now. At its end, one line shows its result and how long it took."""
         shown = ShownStage(name)
         start = time.monotonic()
         try:
@@ -83,7 +83,7 @@ class Console:
         self._line(f"{name:<{_STAGE_WIDTH}} {note}", f"{self.seconds[name]:.1f} s")
 
     def begin(self, stage: str, total: int | None, unit: str) -> None:
-        """Show a bar, or say that the stage begins."""
+        """Show a bar; in a log, a line that the stage begins."""
         self._end_bar()
         self._name, self._unit, self._total = stage, unit, total
         self._done, self._sums, self._utilisation = 0, {}, Utilisation()
@@ -104,7 +104,7 @@ class Console:
             self.say(f"{stage}: {_amount(total, unit)}")
 
     def advance(self, count: int = 1, **details: object) -> None:
-        """Move the bar; in a log, say how far it is now and then."""
+        """Move the bar; in a log, print a line with the progress every few seconds."""
         self._done += count
         self._currency = str(details.get("currency", self._currency))
         self._utilisation.add(details)
@@ -118,7 +118,7 @@ class Console:
             self.say(f"{self._name}: {self._about()}")
 
     def _about(self) -> str:
-        """How far it is; tokens a second where they are counted; a service's requests and their cost."""
+        """The progress in words: how much is done, how fast, and what a service's requests cost."""
         parts = [_amount(self._done, self._unit, self._total)]
         seconds = time.monotonic() - self._began
         if seconds <= 0:
@@ -149,12 +149,12 @@ class Console:
         return next((work for work in reversed(self._works) if isinstance(work, kind)), None)
 
     def say(self, line: str) -> None:
-        """Print the line, above the bar where there is one."""
+        """Print the line, above the bar if there is one."""
         self._screen.print(Text(printable(line)), soft_wrap=not self._screen.is_terminal)
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        """Within, a terminal shows what is waited for."""
+        """In this context, a terminal shows what the command waits for."""
         if not self._screen.is_terminal:
             yield
             return
@@ -162,7 +162,7 @@ class Console:
             yield
 
     def show(self, table: RenderableType, plain: str | None = None) -> None:
-        """Print a table of results to standard output, or what stands for it where that is no terminal."""
+        """Print a table of results to standard output, or ``plain``, if given, where that is no terminal."""
         self._end_bar()
         if plain is not None and not self._results.is_terminal:
             self._results.file.write(plain)
@@ -171,7 +171,7 @@ class Console:
             self._results.print(table)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._end_bar()
 
     def _end_bar(self) -> None:
@@ -206,7 +206,7 @@ _current: Console | None = None
 
 @contextmanager
 def opened(console: Console) -> Iterator[Console]:
-    """Within, ``current()`` is that console."""
+    """In this context, ``current()`` returns this console."""
     global _current
     before, _current = _current, console
     try:
@@ -217,10 +217,10 @@ def opened(console: Console) -> Iterator[Console]:
 
 
 def is_of_a_command() -> bool:
-    """Whether a command runs in this process, and no deployment, whatever a server says."""
+    """Whether a command, and not a deployment, runs in this process. Never asks a server."""
     return _current is not None
 
 
 def current() -> Console:
-    """The console of the command that runs, or a new one where a deployment runs the flow."""
+    """The console of the running command, or a new one where a deployment runs the flow."""
     return _current if _current is not None else Console()

@@ -1,4 +1,4 @@
-"""``assay curate``: its options, its help, and how its flow is started."""
+"""``assay curate``: its options, its help, and the flow that it starts."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ examples:
 
 exit codes:
   0    finished, whether or not records were quarantined
-  1    a fault, an input that is cut short or damaged, or none of whose records
-       could be used
-  2    a mistake in what was asked for, found before any work
+  1    a fault; or an input is cut short or damaged; or no record at all could
+       be used
+  2    a mistake in the options, found before any work
   75   stopped early; the same command goes on from there
-  130  Ctrl-C, 143 SIGTERM; the same command goes on from there
+  130  Ctrl-C; the same command goes on from there
+  143  SIGTERM; the same command goes on from there
 
 ASSAY_HOME (default: the user's cache folder) keeps scores and converted
 records for later runs. PREFECT_API_URL names a Prefect server to report to;
-without one a run brings its own.
+without it, a run starts its own.
 """
 
 
 class CommandOptions(RunOptions):
-    """What the command line takes: a run's options, and who does it."""
+    """What the command line takes: the options of a run, and the deployment that does it, if any."""
 
     deployment: DeploymentName = None
 
     def of_the_run(self) -> RunOptions:
-        """The options without who does it."""
+        """The options of the run, without the deployment."""
         return RunOptions(**self.model_dump(exclude={"deployment"}))
 
 

@@ -1,7 +1,7 @@
-"""From a command line to an exit code: one sentence for what went wrong, and nothing left running.
+"""From a command line to an exit code. One sentence reports what went wrong, and no process stays behind.
 
-Exit codes: 0 finished; 1 a fault, an input cut short or damaged, or no record of use; 2 the user's mistake;
-75 stopped but resumable; 130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 finished; 1 a fault, an input that is cut short or damaged, or no usable record; 2 the user's
+mistake; 75 stopped, and the same command goes on; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from flows.server.connection import Connection, connected, deliver_reports, serv
 
 Options = TypeVar("Options", bound=BaseModel)
 
-#: How long the embedded server's last news of the run are waited for.
+#: How long a command waits until the embedded server has the last states of the run.
 _REPORT_SECONDS = 5.0
 _REPORT_SECONDS_WHEN_STOPPED = 1.5
 
 
 class Ended(Protocol):
-    """What a flow came to, as far as an exit code needs it."""
+    """The part of a flow's result that decides the exit code."""
 
     @property
     def complete(self) -> bool:
@@ -53,7 +53,7 @@ class Ended(Protocol):
 
 
 class Elsewhere(NamedTuple):
-    """A deployment, and what it is to be asked."""
+    """A deployment, and the parameters of the run that it is asked for."""
 
     flow_name: str
     deployment: str
@@ -62,17 +62,17 @@ class Elsewhere(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Command(Generic[Options]):
-    """What ``assay NAME`` is."""
+    """The parts of a command ``assay NAME``."""
 
     summary: str
     examples: str
     options: type[Options]
     check: Callable[[Options, Settings], object]
-    """Finds the user's mistakes, without Prefect."""
+    """Raises UserMistake for a mistake in the options, before Prefect is imported."""
     flow: Callable[[], Callable[[Options], Ended]]
-    """Imports Prefect and gives the flow."""
+    """Imports Prefect and returns the flow."""
     elsewhere: Callable[[Options], Elsewhere | None] = lambda options: None
-    """The deployment that is to do it instead, where the options name one."""
+    """The deployment that does the run, where the options name one."""
 
 
 def main(command: Command[Any], arguments: Sequence[str], *, program: str) -> NoReturn:
@@ -81,7 +81,7 @@ def main(command: Command[Any], arguments: Sequence[str], *, program: str) -> No
     code = launch(command, arguments, program=program, on_reported=ended.append)
     if not ended:
         sys.exit(code)
-    # Python would take half a second to take itself apart, and Prefect minutes to reach a lost server.
+    # A normal exit takes Python half a second, and Prefect minutes where it cannot reach its server.
     from assay.rewards.templates import PROCESS
 
     PROCESS.close()
@@ -98,10 +98,10 @@ def launch(
     program: str = "assay",
     on_reported: Callable[[Connection], object] = lambda connection: None,
 ) -> int:
-    """The exit code of the command. Whatever ends it, no process is left.
+    """Carry out the command and return its exit code. Whatever ends it, no process stays behind.
 
-    ``on_reported`` is called where this process has nothing more to send to its server: all is there, or the
-    server is lost.
+    Calls ``on_reported`` once this process has nothing more to send to its server: the server has all of it,
+    or is lost.
     """
     with stopping_on_signals(), private():
         try:
@@ -149,14 +149,14 @@ def _run(
     with opened(Console()) as console, ExitStack() as stack:
         embedded = stack.enter_context(server_of_the_run(settings.opened_home()))
         with console.waiting("connecting to a Prefect server"):
-            # While the server starts.
+            # Import the flow while the server starts.
             flow = command.flow()
             connection = stack.enter_context(connected(embedded, settings, console.say))
         import httpx
         from prefect.exceptions import PrefectException
 
-        # What they have to say of a run that is stopped, or whose server is gone, is said here in a line.
-        # Without raiseExceptions, Prefect's log handler does not complain on standard error either.
+        # Silence these loggers: where a run is stopped or its server is lost, the command reports it in one
+        # line. Without raiseExceptions, Prefect's log handler writes nothing to standard error either.
         logging.raiseExceptions = False
         for noisy in ("distributed", "asyncio", "prefect.events", "httpx"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -172,8 +172,8 @@ def _run(
             if console.outcome is None:
                 raise _what_ended_the_run(connection, error) from error
             console.say(
-                f"warning: the Prefect server at {connection.api_url} went away and does not know how the "
-                "run ended; the results are whole."
+                f"warning: the Prefect server at {connection.api_url} does not answer any more, so it does "
+                "not know how the run ended; the results are whole."
             )
             outcome = console.outcome
         finally:
@@ -185,13 +185,13 @@ def _run(
 
 
 def _collect_garbage() -> None:
-    """Look for garbage from now on, though not in what was imported so far, which stays."""
+    """Turn garbage collection on for objects that are made from now on. What was imported stays in use."""
     gc.freeze()
     gc.enable()
 
 
 def _what_ended_the_run(connection: Connection, error: BaseException) -> AssayError:
-    """The run's own error where it had one that could not be reported, else that the server failed."""
+    """The run's own error if it had one before Prefect's server failed, else a ServerFault."""
     before = error.__context__
     while before is not None:
         if isinstance(before, AssayError):
@@ -202,11 +202,11 @@ def _what_ended_the_run(connection: Connection, error: BaseException) -> AssayEr
 
 
 def _described(error: OSError) -> str:
-    """``path: what``, as far as the system said so."""
+    """``path: what went wrong``, as far as the system's error has them."""
     what = error.strerror or str(error)
     return f"{error.filename}: {what}" if error.filename is not None else what
 
 
 def _complain(text: str) -> None:
-    """Print to standard error. Names out of data cannot command the terminal."""
+    """Print to standard error. Control characters in names from data are escaped."""
     print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""``assay models``, ``assay formats``, ``assay exports``: what may be named."""
+"""``assay models``, ``assay formats``, ``assay exports``: lists of the names that options take."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def models(arguments: Sequence[str], program: str) -> int:
 
 
 def formats(arguments: Sequence[str], program: str) -> int:
-    """Print the formats that are read, and the fields by which a row is recognised."""
+    """Print the input formats, and the fields by which a row of each is recognised."""
     from assay.read.formats import FORMATS
 
     rows = [
@@ -42,7 +42,7 @@ def formats(arguments: Sequence[str], program: str) -> int:
 
 
 def exports(arguments: Sequence[str], program: str) -> int:
-    """Print the files that can be written."""
+    """Print the exports: the files that a run can write."""
     from assay.export import EXPORTS
 
     rows = [(name, export.file, export.description) for name, export in EXPORTS.items()]
@@ -52,7 +52,7 @@ def exports(arguments: Sequence[str], program: str) -> int:
 def _listed(
     arguments: Sequence[str], program: str, headings: Sequence[str], rows: Sequence[tuple[str, ...]]
 ) -> int:
-    """Print the rows, or those whose first column contains the word that was given; the exit code."""
+    """Print all rows, or those whose first column contains the given word. Returns the exit code."""
     parser = argparse.ArgumentParser(prog=program, add_help=True, allow_abbrev=False)
     parser.add_argument("word", nargs="?", default="", help="list only the names that contain this word")
     word = parser.parse_args(list(arguments)).word
@@ -63,7 +63,7 @@ def _listed(
         return 2
     console = Console()
     if not console.is_terminal:
-        # For a pipe: a line a name, tabs between the columns, nothing folded.
+        # For a pipe: one line per row, tabs between the columns, no folding.
         for row in found:
             print("\t".join(row))
         return 0

@@ -1,6 +1,7 @@
-"""``assay COMMAND …``, and what ``python -m flows.COMMAND`` runs: the command's name → an exit code.
+"""``assay COMMAND …`` and ``python -m flows.COMMAND``: the command's name → an exit code.
 
-Nothing heavy is imported here: Dask's workers import a run's main module again, and help is to come at once.
+This module imports nothing heavy: Dask's workers import a run's main module again, and help should come at
+once.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ usage: assay COMMAND [option …]
 commands:
   curate    rate every answer of chat data, keep what passes, write training files
   verify    check that a reward model gives the scores that it should
-  models    list the reward models that are known by name
-  formats   list the formats that are read
-  exports   list the files that can be written
+  models    list the reward models that Assay knows by name
+  formats   list the input formats
+  exports   list the training files that curate can write
 
 assay COMMAND --help lists a command's options; assay --version shows the version.
 """
 
 
 def _curate(arguments: Sequence[str], program: str) -> NoReturn:
-    # What is imported stays: looking through it for garbage takes a sixth of a start. The run has it looked
-    # for again.
+    # Without garbage collection: to search what is imported takes a sixth of the start, and it all stays in
+    # use. The run turns garbage collection on again.
     gc.disable()
     from flows.command.curate import COMMAND
     from flows.command.launch import main

@@ -1,4 +1,4 @@
-"""A command line made from the fields of an options model, so that nothing is said twice."""
+"""A command line that is made from the fields of an options model: each option is defined in one place."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from assay.core.text import did_you_mean
 
 Options = TypeVar("Options", bound=BaseModel)
 
-#: An option of every command that a deployment can carry out too.
+#: An option of each command that a deployment can carry out too.
 DeploymentName = Annotated[
     str | None,
     Field(
         title="Deployment",
-        description="Have this deployment of the server at PREFECT_API_URL do it, and follow its run. "
-        "Paths and models are then what that deployment's operator named.",
+        description="Have this deployment of the server at PREFECT_API_URL do the run, and follow it. "
+        "Paths and models are then those that the deployment's operator set up.",
     ),
     CommandLine("who does it", "NAME"),
 ]
@@ -57,10 +57,10 @@ class _HelpFormat(argparse.RawDescriptionHelpFormatter):
 def parse(
     kind: type[Options], arguments: Sequence[str], *, program: str, summary: str, examples: str
 ) -> Options:
-    """The options given by ``arguments`` and by the file that ``--config`` names.
+    """The options from ``arguments`` and from the file that ``--config`` names.
 
-    An option that is typed overrides the file's. ``--help`` and ``--version`` print and exit; everything
-    that is wrong is a UserMistake that names the option, or the file and the key.
+    A typed option overrides the file's. ``--help`` and ``--version`` print and exit. Every mistake raises
+    UserMistake, which names the option, or the file and the key.
     """
     parser = _parser(kind, program, summary, examples)
     found, unknown = parser.parse_known_args(list(arguments))
@@ -76,7 +76,7 @@ def parse(
     return options_from(kind, typed=typed, filed=filed, config_file=config_file)
 
 
-#: What other tools call the options that are here.
+#: Names of options in other tools, and the option here that does the same.
 _OTHER_NAMES = {
     "--threshold": "--keep",
     "--min-score": "--keep",
@@ -131,7 +131,7 @@ def _parser(kind: type[BaseModel], program: str, summary: str, examples: str) ->
     others.add_argument(
         "--config",
         metavar="FILE",
-        help="YAML file with these options by name, such as 'model: starter'. What is typed overrides it.",
+        help="YAML file with these options by name, such as 'model: starter'. A typed option overrides it.",
     )
     others.add_argument("--version", action="version", version=__version__, help="Show the version and exit.")
     others.add_argument("--help", "-h", action="help", help="Show this and exit.")
@@ -159,7 +159,7 @@ def _metavar(field: FieldInfo) -> str:
 
 
 def _choices(kind: Any, about: Sequence[object] = ()) -> list[str]:
-    """The words that are allowed, where they are few: of a Literal or a table, also inside a list."""
+    """The words that an option allows, where they are few: those of a Literal or a table, also in a list."""
     for one in about:
         if isinstance(one, Chosen):
             return list(one.names())

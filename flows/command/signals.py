@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM: how a run is stopped, and by when it has stopped.
+"""Ctrl-C and SIGTERM: how a run stops, and how soon.
 
-The first signal unwinds the run, which releases locks, ends workers and reports to Prefect. Python calls a
-signal's handler between two bytecodes of the main thread only, which may be inside a long call of polars;
-so a thread hears of the signal too, through the wake-up pipe that the interpreter writes at once, and ends
-the process where unwinding takes too long or a second Ctrl-C says that it does.
+The first signal raises an exception in the main thread. On its way out it releases locks, ends workers and
+reports to Prefect. Python calls a signal's handler only between two bytecodes of the main thread, which may
+be inside a long call of polars. So a thread waits for signals too, on the wake-up pipe, to which the
+interpreter writes at once. It ends the process where stopping takes too long, or at a second Ctrl-C.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ TERMINATED = 128 + signal.SIGTERM
 
 _STOPPED_BY = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM"}
 
-#: SIGTERM is to be obeyed within 10 s.
+#: A run has 10 s to stop after SIGTERM; this leaves time to kill what is left.
 _UNWIND_SECONDS = 8.0
 
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Within, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143), and both are final."""
+    """In this context, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143)."""
     _terminated.clear()
     heard, sent = os.pipe()
     os.set_blocking(sent, False)
@@ -57,12 +57,12 @@ def stopped_by(exit_code: int) -> str:
     return f"stopped by {_STOPPED_BY[exit_code]}. {GOES_ON}"
 
 
-#: Whether SIGTERM came. A library in whose call it came may make another exception of the SystemExit.
+#: Whether SIGTERM came. A library may turn the SystemExit that is raised in its call into another exception.
 _terminated = threading.Event()
 
 
 def was_terminated() -> bool:
-    """Whether SIGTERM came while ``stopping_on_signals`` was in force."""
+    """Whether SIGTERM came inside the context of ``stopping_on_signals``."""
     return _terminated.is_set()
 
 
@@ -87,7 +87,7 @@ def _watch(heard: int) -> None:
 
 
 def _end_now(exit_code: int) -> NoReturn:
-    """Kill every process that this one started, and end it without unwinding, though not without a word."""
+    """Kill every process that this one started, print the last line, and end this process at once."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
@@ -95,7 +95,7 @@ def _end_now(exit_code: int) -> NoReturn:
             child.kill()
         except psutil.NoSuchProcess:
             continue
-    # Who reads the last line may be gone, or may not read: nothing is waited for.
+    # The reader of standard error may be gone, or may not read: do not wait for it.
     with suppress(OSError, ValueError, AttributeError):
         os.set_blocking(sys.stderr.fileno(), False)
         os.write(sys.stderr.fileno(), f"{stopped_by(exit_code)}\n".encode())

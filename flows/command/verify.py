@@ -28,19 +28,19 @@ examples:
 
 exit codes:
   0    every check that applies has passed
-  1    one has not, or the model cannot be loaded
-  2    a mistake in what was asked for
+  1    a check has failed, or the model cannot be loaded
+  2    a mistake in the options
 """
 
 
 class VerifyCommandOptions(VerifyOptions):
-    """What the command line takes: a run's options, and who does it."""
+    """What the command line takes: the options of the checks, and a deployment to do them, if any."""
 
     deployment: DeploymentName = None
 
 
 def command(arguments: Sequence[str], program: str = "assay verify") -> int:
-    """The exit code of the command."""
+    """Carry out the command and return its exit code."""
     given = list(arguments)
     if given and not given[0].startswith("-"):
         given = ["--model", *given]
@@ -50,8 +50,8 @@ def command(arguments: Sequence[str], program: str = "assay verify") -> int:
                 VerifyCommandOptions,
                 given,
                 program=program,
-                summary="Check that a reward model gives the scores of its card, and the same ones whatever "
-                "goes with them.",
+                summary="Check that a reward model gives the scores of its card, and that batches and "
+                "workers do not change them.",
                 examples=_EXAMPLES,
             )
             settings = Settings.read()

@@ -1,1 +1,1 @@
-"""``python -m flows.curate``: read, score, select, export, report."""
+"""The flow of ``assay curate``: read, score, select, export, report."""

@@ -1,1 +1,1 @@
-"""Prefect's server: the one that is configured or one of our own, remote runs, announcements."""
+"""Prefect's server: find the configured one or start one, follow runs of deployments, announce results."""

@@ -1,6 +1,6 @@
-"""What a run tells Prefect besides its artifacts: tags to find it by, an event at its end, a notification.
+"""What a run sends to Prefect besides its artifacts: tags to find it by, an event at its end, a notification.
 
-None of it is needed for the results: a server that is away is no fault.
+The results need none of it: a run does not fail where the server is away.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_DATA_TAGS = 3
 
 
 def tag_run(run: UUID, *, model: str, inputs: Sequence[str]) -> None:
-    """Add the model and the inputs, as a person named them, to the run's tags."""
+    """Add the model and the inputs to the run's tags, as the person named them."""
     named = [f"data:{PurePath(given).name}" for given in inputs[:_MOST_DATA_TAGS]]
     with where_reachable(), get_client(sync_client=True) as client:
         known = client.read_flow_run(run).tags
@@ -36,7 +36,7 @@ def tag_run(run: UUID, *, model: str, inputs: Sequence[str]) -> None:
 
 
 def announce_completed(manifest: RunManifest, *, output: str) -> None:
-    """Emit the event that automations can wait for. Its payload holds counts, and no text from data."""
+    """Emit the event that automations can wait for. It holds counts, and no text from the data."""
     emit_event(
         event=COMPLETED_EVENT,
         resource={"prefect.resource.id": f"assay.output.{output}", "prefect.resource.name": output},
@@ -51,15 +51,15 @@ def announce_completed(manifest: RunManifest, *, output: str) -> None:
 
 
 def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """A state hook: tell whom the operator named that a run of a deployment did not finish.
+    """A state hook: send a notification that a run of a deployment did not finish.
 
-    ASSAY_NOTIFICATION_BLOCK names one of Prefect's notification blocks, such as ``slack-webhook/ops``.
+    ASSAY_NOTIFICATION_BLOCK names the Prefect block that sends it, such as ``slack-webhook/ops``.
     """
     _notify(flow, flow_run, state, "")
 
 
 def notify_of_resumable(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """``notify``, of a flow whose runs can be gone on with."""
+    """``notify``, for a flow whose runs can go on where they stopped."""
     _notify(flow, flow_run, state, "What is finished is kept, and a retry goes on from there.")
 
 
@@ -71,7 +71,7 @@ def _notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any], hint: st
         block: Any = Block.load(name)
         if not isinstance(block, NotificationBlock):
             raise ValueError(f"ASSAY_NOTIFICATION_BLOCK: {name} is no notification block")
-        # Prefect's own types know of the coroutine alone, which it is not outside a loop.
+        # Prefect's types name only the coroutine. Outside an event loop this is a plain function.
         send: Any = block.notify
         send(
             subject=f"{flow.name}: {(state.name or '').lower()}",

@@ -1,6 +1,6 @@
-"""Which Prefect server a run reports to: the one that is configured, or one of its own.
+"""The Prefect server that a run reports to: the one that is configured, or one that the run starts.
 
-Prefect's settings are changed for this process and for as long as the run lasts, never in a profile.
+Prefect's settings change in this process only and while the run lasts, never in a profile.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from assay.core.errors import ServerFault, UserMistake
 from assay.storage.home import Home
 from flows.server.embedded import EmbeddedServer
 
-#: Read by Prefect when it is imported. What the operator has set stays as it is.
+#: Prefect reads these when it is imported. What the operator has set stays as it is.
 _DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # Prefect's log goes to its server. On the console a user's mistake would come with a traceback.
+    # Prefect's log goes to its server. On the console it would show a user's mistake with a traceback.
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
-    # Half a minute for a server that is restarted. With Prefect's own 5 it is more than two, twice.
+    # Wait half a minute for a server that restarts. Prefect's default of 5 waits two minutes or more, twice.
     "PREFECT_CLIENT_MAX_RETRIES": "3",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
 
-#: What Prefect imports with everything else, and a command never uses. It takes a tenth of all of it.
+#: Modules that Prefect imports and a command never uses. They take a tenth of the time of Prefect's import.
 _UNUSED = ("prefect.blocks.notifications", "prefect.blocks.webhook")
 
 
 class _PutOff(PathFinder):
-    """Finds modules whose code runs once something is asked of them."""
+    """Finds modules and delays them: their code runs when one of their names is first used."""
 
     names: ClassVar[set[str]] = set()
 
@@ -56,14 +56,14 @@ class _PutOff(PathFinder):
 
 
 def _put_off(*names: str) -> None:
-    """Have the modules imported only in name until they are used."""
+    """Delay the import of these modules until they are used."""
     _PutOff.names |= {*names}
     if _PutOff not in sys.meta_path:
         sys.meta_path.insert(0, _PutOff)
 
 
 def _defaults(home: Home) -> dict[str, str]:
-    # Where Prefect would keep how a run failed: by default below the user's home folder.
+    # Prefect stores how a run failed here. By default that is below the user's home folder.
     return {**_DEFAULTS, "PREFECT_LOCAL_STORAGE_PATH": str(home.prefect / "storage")}
 
 
@@ -76,15 +76,15 @@ class Connection:
 
     @property
     def pages(self) -> str:
-        """The address of Prefect's own pages, where they lie beside the API."""
+        """The address of Prefect's pages, if the server shows them beside its API."""
         return self.api_url.removesuffix("/api")
 
 
 @contextmanager
 def server_of_the_run(home: Home) -> Iterator[EmbeddedServer | None]:
-    """Yield a server of the run's own that starts meanwhile; None where Prefect's settings name one.
+    """Yield a server for this run, which starts meanwhile. Yield None where Prefect's settings name a server.
 
-    On leaving it is stopped. Prefect is imported, with the run's settings of it.
+    The server stops at the end of the context. Prefect is imported here, with the settings for this run.
     """
     with ExitStack() as stack:
         stack.enter_context(
@@ -96,7 +96,7 @@ def server_of_the_run(home: Home) -> Iterator[EmbeddedServer | None]:
         if get_current_settings().api.url:
             yield None
             return
-        # What a run and a server both import of Prefect. The server is a fork that need not do so again.
+        # Both the run and the server need these modules. The server is a fork, so they are imported once.
         import prefect.client.orchestration
         import prefect.flows  # noqa: F401
 
@@ -110,7 +110,7 @@ def server_of_the_run(home: Home) -> Iterator[EmbeddedServer | None]:
 def connected(
     embedded: EmbeddedServer | None, settings: Settings, say: Callable[[str], None]
 ) -> Iterator[Connection]:
-    """Yield the server that this process now reports to: the embedded one once it serves, or the configured.
+    """Yield the server that this process reports to: ``embedded`` once it serves, else the configured one.
 
     ServerFault where the configured one does not answer or the embedded one does not start.
     """
@@ -122,10 +122,10 @@ def connected(
         yield Connection(configured, embedded=False)
         return
     embedded.wait(settings.server_start_seconds, say)
-    # The environment is for processes that are started from here. Without it, one that imports Prefect starts
-    # a server. They get no login: none of them has anything to say to this one.
-    # Heartbeats show a server which runs are dead: this one dies with its run. Tokens against forged requests
-    # are for browsers. The server is of the client's own version.
+    # The environment is for processes that this one starts: without it, one that imports Prefect would start
+    # a server. They get no login, because none of them needs this server.
+    # Heartbeats show a server which runs are dead, but this server ends with its run. Tokens against forged
+    # requests protect browsers only. The server has the same version as the client.
     superfluous: dict[str, dict[str, object]] = {
         "client": {"csrf_support_enabled": False, "server_version_check_enabled": False},
         "flows": {"heartbeat_frequency": None},
@@ -138,7 +138,7 @@ def connected(
 def speaking_to(
     server: EmbeddedServer, others: Mapping[str, Mapping[str, object]] | None = None
 ) -> Iterator[None]:
-    """Within, Prefect's clients in this process speak to that server and log in; ``others`` change too."""
+    """In this context, Prefect's clients in this process log in to ``server``; ``others`` are set too."""
     from pydantic import SecretStr
 
     from tasks.prefect_settings import changed_settings
@@ -149,7 +149,7 @@ def speaking_to(
 
 
 def configured_server(settings: Settings) -> Connection:
-    """The server that is configured; UserMistake where none is, ServerFault where it does not answer."""
+    """The configured server. UserMistake where none is configured, ServerFault where it does not answer."""
     os.environ.update({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()})
     from prefect.settings import get_current_settings
 
@@ -159,7 +159,7 @@ def configured_server(settings: Settings) -> Connection:
     configured = get_current_settings().api.url
     if not configured:
         raise UserMistake(
-            "--deployment: is a deployment of a Prefect server; name the server with PREFECT_API_URL, such "
+            "--deployment: this option needs a Prefect server; name the server with PREFECT_API_URL, such "
             "as PREFECT_API_URL=http://127.0.0.1:4200/api"
         )
     _check_that_it_answers(configured, settings.server_answer_seconds)
@@ -181,7 +181,7 @@ def _environment(wanted: Mapping[str, str]) -> Iterator[None]:
 
 
 def _check_that_it_answers(api_url: str, timeout_seconds: float) -> None:
-    """Return where it answers and lets us in; else UserMistake or ServerFault."""
+    """Raise UserMistake where the server asks for another login, ServerFault where it does not answer."""
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -190,7 +190,7 @@ def _check_that_it_answers(api_url: str, timeout_seconds: float) -> None:
     with temporary_settings(impatient), get_client(sync_client=True) as client:
         problem = client.api_healthcheck()
         if problem is None:
-            # Anybody may ask for its health; only who has logged in may ask for its version.
+            # Its health is open to everybody; its version is open only after a login.
             try:
                 client.api_version()
             except PrefectHTTPStatusError as refusal:
@@ -198,21 +198,21 @@ def _check_that_it_answers(api_url: str, timeout_seconds: float) -> None:
                     raise
                 raise UserMistake(
                     f"the Prefect server at {api_url} asks for a login that this command lacks. Set "
-                    "PREFECT_API_AUTH_STRING=user:password to what the server was started with"
+                    "PREFECT_API_AUTH_STRING=user:password to the login that the server was started with"
                 ) from None
     if problem is not None:
         raise ServerFault(
             f"the Prefect server at {api_url} does not answer ({str(problem) or type(problem).__name__}). "
             "Start it with `prefect server start`, correct PREFECT_API_URL, or unset PREFECT_API_URL "
-            "(`prefect config unset PREFECT_API_URL`) to run with a server of the run's own"
+            "(`prefect config unset PREFECT_API_URL`): the run then starts its own server"
         )
 
 
 def deliver_reports(flow_run_id: UUID, timeout_seconds: float) -> None:
     """Send what Prefect's client still holds, and wait until the server has every task run's last state.
 
-    Task runs are recorded from events, after the fact: a server that stops too soon would show them as
-    running for ever. Nothing is raised where the server cannot be asked: the results do not need it.
+    The server learns the states of task runs from events that arrive later. If it stopped too soon, it would
+    show them as running for ever. Raises nothing where the server does not answer: no result needs it.
     """
     import httpx
     from prefect.client.orchestration import get_client
@@ -235,7 +235,7 @@ def deliver_reports(flow_run_id: UUID, timeout_seconds: float) -> None:
         known = -1
         while time.monotonic() < deadline:
             runs = client.read_task_runs(flow_run_filter=ours)
-            # A task run whose first event has not arrived is not among them: look again after a moment.
+            # A task run is missing until its first event has arrived, so look again after a moment.
             if len(runs) == known and all(run.state is not None and run.state.is_final() for run in runs):
                 return
             known = len(runs)

@@ -1,20 +1,20 @@
-"""A Prefect server of our own, for a run that has none: on loopback, with a login, and gone with the run.
+"""A Prefect server for a run that has none: on loopback, with a login; it ends with the run.
 
-The server is a child process whose standard input is a pipe that only its parent holds. However the
-parent ends, be it by ``kill -9``, the pipe closes and the child stops. (Prefect's own embedded server
-is stopped by its parent's exit handlers and outlives a parent that has no time to run them.)
+The server is a child process. Its standard input is a pipe that only the parent holds. When the parent ends,
+even by ``kill -9``, the pipe closes and the child stops. (Prefect's own embedded server is stopped by its
+parent's exit handlers. It survives a parent that has no time to run them.)
 
-When the child serves, it answers with one line of JSON on its standard output. All else that it says
-goes to ``prefect/server.log`` under ``ASSAY_HOME``. A server that dies under a living run is started again
-at its old address, where Prefect's client looks for it.
+Once the child serves, it writes one line of JSON to its standard output. All its other output goes to
+``prefect/server.log`` under ``ASSAY_HOME``. If the server dies while its run lives, it is started again at
+its old address, where Prefect's client looks for it.
 
 All users of a machine can reach its loopback, so every caller of the API must log in. The login is random and
-made for this server alone. The child gets it in its environment, or as a fork in its memory; other users can
-read neither.
+made for this server alone. The child gets it in its environment, or in its memory if it is a fork. Other
+users can read neither.
 
-This module is both sides: ``EmbeddedServer`` for the parent, and what the child does. The child is a program
-of its own, ``python -m flows.server.embedded``, or a fork of a parent that has imported of Prefect what a
-server imports too: that halves what the server's start costs. Nothing of Prefect is imported on import.
+This module holds both sides: ``EmbeddedServer`` for the parent, and the code of the child. The child is a
+program, ``python -m flows.server.embedded``, or a fork of the parent. A fork costs half as much to start: the
+parent has already imported what the server needs of Prefect. This module itself imports nothing of Prefect.
 """
 
 from __future__ import annotations
@@ -52,21 +52,21 @@ _MOST_RESTARTS = 3
 _USER = "assay"
 _PASSWORD_BYTES = 32
 
-#: Threads that may run while a server is forked off: they wait in the system and hold no lock, which a fork
-#: would copy and nobody would let go of.
+#: Threads that may run when the server is forked. They wait in the system and hold no lock. A fork would copy
+#: a held lock, and nobody would release the copy.
 _QUIET_THREADS = frozenset({"MainThread", "signals"})
-#: New objects after which a server looks for garbage. A short run makes fewer.
+#: After how many new objects a server collects garbage. A short run makes fewer.
 _GARBAGE_THRESHOLD = 50_000
-#: A fork that does not serve by then hangs, and a program of its own takes its place.
+#: A fork that does not serve within this time hangs; a program of its own then takes its place.
 _FORK_SECONDS = 20.0
-#: What a forked server is called in lists of processes. Its command line is that of its parent.
+#: The name of a forked server in lists of processes. Its command line is that of its parent.
 FORKED_NAME = "assay-prefect"
-#: A line of a forked server's log, which goes to standard error. As Prefect's, with the date.
+#: A line of a forked server's log, on standard error: Prefect's format, plus the date.
 _LOG_FORMAT = "%(asctime)s | %(levelname)-7s | %(name)s - %(message)s"
 _PR_SET_NAME = 15
 
-#: The services of Prefect that schedule, expire or watch deployed work. A server that lives as long as
-#: one run has none to look after, and each is one more thing to start.
+#: The services of Prefect that schedule, expire or watch deployed work. A server for one run has no such
+#: work, and each service takes time to start.
 _IDLE_SERVICES = (
     "CANCELLATION_CLEANUP",
     "CLEANUP_RECONCILER",
@@ -78,19 +78,20 @@ _IDLE_SERVICES = (
     "TRIGGERS",
 )
 
-#: What begins the paths that a run asks for.
+#: The beginnings of the paths that a run requests.
 _USED_BY_A_RUN = frozenset(
     {"/admin", "/artifacts", "/csrf-token", "/events", "/flow_runs", "/flows", "/logs", "/task_runs"}
 )
 
-#: From this size on a server clears the database of old events. Looking for them is a twentieth of a start.
+#: A server removes old events from a database of at least this size. The search takes a twentieth of a start.
 _CLEARED_FROM_BYTES = 1 << 24
 
 
 def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str, str]:
-    """The child's environment: the parent's without its Prefect settings, and the server's own.
+    """The child's environment: the parent's without its Prefect settings, plus the server's settings.
 
-    Only a server for deployments has Prefect's pages: nobody knows another's login, and could open them.
+    Only a server for deployments shows Prefect's pages. Nobody knows the login of another, so nobody could
+    open its pages.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     source = str(Path(__file__).resolve().parents[2])
@@ -102,7 +103,7 @@ def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str
         "DO_NOT_TRACK": "1",
         "PREFECT_HOME": str(folder),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
-        # Done here, and only where there is something to migrate.
+        # ``_serve`` migrates the database, and only where that is needed.
         "PREFECT_API_DATABASE_MIGRATE_ON_START": "false",
         "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
         "PREFECT_SERVER_API_AUTH_STRING": login,
@@ -112,9 +113,9 @@ def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         **({} if for_deployments else _without(_IDLE_SERVICES)),
-        # An empty list: to Prefect `false` means events alone.
+        # This is an empty list. Prefect takes `false` as a list with events in it.
         **({} if for_deployments or is_large else {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": ","}),
-        # Prefect imports a library that checks its own types whenever it is called.
+        # Turn off the type checks that a library of Prefect runs at each call.
         "PY_KEY_VALUE_DISABLE_BEARTYPE": "true",
     }
 
@@ -129,11 +130,11 @@ class EmbeddedServer:
     def __init__(
         self, folder: Path, *, port: int = 0, for_deployments: bool = False, may_fork: bool = False
     ) -> None:
-        """A server whose database and log lie in ``folder``; nothing happens until ``start``.
+        """A server with its database and log in ``folder``. It starts with ``start``.
 
-        Port 0 is any that is free. ``for_deployments`` runs what schedules and watches deployed work too.
-        ``may_fork`` is for a process that has imported Prefect: the server is then a fork of it, where that
-        is safe, and does not import Prefect again.
+        Port 0 takes any free port. ``for_deployments`` also runs the services that schedule and watch
+        deployed work. ``may_fork`` is for a process that has imported Prefect: where that is safe, the server
+        is a fork of it and does not import Prefect again.
         """
         self._folder = folder
         self._may_fork = may_fork
@@ -146,13 +147,13 @@ class EmbeddedServer:
         self._answers: queue.Queue[tuple[subprocess.Popen[str], str]] = queue.Queue()
         self._began = 0.0
         self.address = ""
-        """Where it serves, such as ``http://127.0.0.1:41234``, once ``wait`` has returned."""
+        """The server's address, such as ``http://127.0.0.1:41234``; known once ``wait`` has returned."""
         self.login = f"{_USER}:{secrets.token_urlsafe(_PASSWORD_BYTES)}"
-        """What Prefect's client has to be given too, ``user:password``. It opens this server and no other."""
+        """``user:password``, which Prefect's client needs. It opens this server and no other."""
 
     @property
     def api_url(self) -> str:
-        """What Prefect's client is to be given."""
+        """The address of the API, which Prefect's client needs."""
         return f"{self.address}/api"
 
     @property
@@ -163,23 +164,23 @@ class EmbeddedServer:
 
     @property
     def log(self) -> Path:
-        """What the server had to say."""
+        """The file with the server's output."""
         return self._folder / "server.log"
 
     def start(self) -> None:
-        """Start the child and return at once, so that the parent can do its own starting meanwhile."""
+        """Start the child and return at once, so that the parent can go on starting meanwhile."""
         make_private(self._folder)
         self._began = time.monotonic()
         self._is_fork = self._may_fork and _forks_safely()
         self._child = self._spawn(self._port, forked=self._is_fork)
-        # A fork without exec would hold the pipe open too, and with it the server.
+        # Another fork without exec would hold the pipe open, and the server would not stop.
         os.register_at_fork(after_in_child=self._let_go)
         threading.Thread(target=self._watch, daemon=True, name="embedded-server").start()
 
     def _spawn(self, port: int, *, forked: bool) -> subprocess.Popen[str]:
         environment = _environment(self._folder, self.login, for_deployments=self._for_deployments)
         if forked:
-            # The fork would write buffered text a second time.
+            # Otherwise the fork would write buffered text again.
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
@@ -190,14 +191,14 @@ class EmbeddedServer:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
-                # Prefect would read a prefect.toml or .env that lies where the run was started.
+                # In the folder where the run was started, Prefect would read a prefect.toml or .env.
                 cwd=self._folder,
-                # Ctrl-C goes to a terminal's whole process group; when the server stops is for us to say.
+                # Ctrl-C goes to a terminal's whole process group, but the run decides when the server stops.
                 start_new_session=True,
-                # What Prefect and SQLite make is for this user alone.
+                # Only this user may read the files that Prefect and SQLite make.
                 umask=0o077,
                 text=True,
-                # It never returns, so that no program is started: the fork itself is the server.
+                # This function never returns, so no program is started: the fork itself is the server.
                 preexec_fn=partial(_serve_as_fork, port, environment) if forked else None,
             )
 
@@ -206,7 +207,7 @@ class EmbeddedServer:
             self._child.stdin.close()
 
     def _watch(self) -> None:
-        """Pass on what the child answers, and start it again where it dies after it had served."""
+        """Pass on the child's answer, and start the child again where it dies after it had served."""
         for _ in range(1 + _MOST_RESTARTS):
             child = self._child
             if child is None:
@@ -224,7 +225,7 @@ class EmbeddedServer:
                 if self._stopped or not answer or child is not self._child:
                     return
                 child.stdin.close()
-                # By now this process has threads and connections, which a fork would take with it.
+                # Not a fork: by now this process has threads and connections, which a fork would copy.
                 self._child = self._spawn(int(json.loads(answer)["port"]), forked=False)
 
     def _replaced_fork(self) -> bool:
@@ -245,7 +246,7 @@ class EmbeddedServer:
         return True
 
     def wait(self, timeout_seconds: float, say: Callable[[str], None]) -> None:
-        """Return when the server serves; ServerFault when it ended or took too long, and it is stopped."""
+        """Return once the server serves. Stop it and raise ServerFault where it ended or took too long."""
         is_announced = False
         while True:
             waited = time.monotonic() - self._began
@@ -275,20 +276,20 @@ class EmbeddedServer:
                 self._check_disk()
                 raise ServerFault(
                     f"the embedded Prefect server ended while starting{self._last_words()}. "
-                    f"Its log is {self.log}. If it names the database, move {self._folder / DATABASE} away: "
-                    "that is the history of runs, and no score is in it"
+                    f"Its log is {self.log}. If the log names the database, move {self._folder / DATABASE} "
+                    "away: it holds the history of runs, and no scores"
                 )
             answered = json.loads(answer)
             self.address = f"http://127.0.0.1:{answered['port']}"
             if answered["set_aside"]:
                 say(
-                    "warning: the history of earlier runs was damaged, and a new one is begun. The old one "
-                    f"is {answered['set_aside']}"
+                    "warning: the history of earlier runs is damaged, so a new one begins. The old one is "
+                    f"{answered['set_aside']}"
                 )
             return
 
     def _check_disk(self) -> None:
-        """Nothing, or ServerFault where the disk is full: the log, which would say so, lies on it too."""
+        """Raise ServerFault where the disk is full. The log cannot show that: it is on the same disk."""
         from assay.storage.disk import why_full
 
         if why := why_full(self._folder):
@@ -303,7 +304,7 @@ class EmbeddedServer:
         return f" ({'; '.join(found)})" if found else ""
 
     def stop(self) -> None:
-        """Have the server write down what it still holds and end; kill it if that takes too long."""
+        """Have the server store what it still holds and end. Kill it if that takes too long."""
         with self._guard:
             self._stopped = True
             child, self._child = self._child, None
@@ -313,7 +314,7 @@ class EmbeddedServer:
 
 
 def end(child: subprocess.Popen[Any], seconds: float) -> None:
-    """Close the pipe by which the child knows that it is wanted; kill it if it has not ended in time."""
+    """Close the pipe, which ends the child. Kill the child if it has not ended in time."""
     assert child.stdin is not None
     child.stdin.close()
     try:
@@ -324,23 +325,23 @@ def end(child: subprocess.Popen[Any], seconds: float) -> None:
 
 
 def _forks_safely() -> bool:
-    """Whether a fork of this process can go on as a server. Elsewhere than on Linux, libraries forbid it."""
+    """Whether a fork of this process can become a server. Libraries forbid it on systems other than Linux."""
     streams = sys.stdin, sys.stdout, sys.stderr
     return (
         sys.platform == "linux"
-        # A process that was started with one of them closed has None, and the fork's logs need them.
+        # None where the process was started with that stream closed. The fork's logs need all three.
         and None not in streams
         and {thread.name for thread in threading.enumerate()} <= _QUIET_THREADS
     )
 
 
 def _serve_as_fork(port: int, environment: Mapping[str, str]) -> NoReturn:
-    """The child's side in a fork: let go of what is the parent's, and serve.
+    """The child's side in a fork: release what belongs to the parent, and serve.
 
-    Descriptors 0, 1 and 2, the folder, the umask and the session are the child's own by now.
+    Descriptors 0, 1 and 2, the folder, the umask and the session already are the child's own.
     """
     try:
-        # With them goes the pipe by which the parent knows that the child has started.
+        # This also closes the pipe that shows the parent that the child has started.
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -354,22 +355,22 @@ def _serve_as_fork(port: int, environment: Mapping[str, str]) -> NoReturn:
         from prefect.logging import configuration
 
         refresh_global_settings_context()
-        # Prefect's own way to set up its log takes a tenth of a second.
+        # Skip Prefect's set-up of its log, which takes a tenth of a second.
         setattr(configuration, "setup_logging", lambda: None)  # noqa: B010 - mypy allows no other way
         logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT)
-        # Settings that the parent has changed for a while are in its context.
+        # A new context: the parent's holds settings that the parent changed for a while.
         contextvars.Context().run(_serve, port)
-    except BaseException:  # noqa: BLE001 - beyond this lie the parent's frames
+    except BaseException:  # noqa: BLE001 - the frames above belong to the parent
         traceback.print_exc()
     os._exit(1)
 
 
 def _serve(port: int) -> NoReturn:
-    """The child's side: serve until standard input ends, and end the process. Port 0 is any that is free."""
-    # What is made while starting stays. Looking through it for garbage takes a quarter of a start.
+    """The child's side: serve until standard input ends, then end the process. Port 0 takes any free port."""
+    # What the start makes stays in use. To search it for garbage would take a quarter of the start.
     gc.disable()
-    # Bound before Prefect is imported, because Prefect's pages get the address when they are made.
-    # The protocol is named because asyncio sends small answers at once (TCP_NODELAY) only where it is.
+    # Bind before Prefect is imported: Prefect's pages get the address when they are made.
+    # Name the protocol: only then does asyncio send small answers at once (TCP_NODELAY).
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))
@@ -395,7 +396,7 @@ def _serve(port: int) -> NoReturn:
 
     database = Path(os.environ["PREFECT_HOME"]) / DATABASE
     damage: list[str | None] = []
-    # Reading it takes as long as it is large, and importing Prefect takes two seconds: both at once.
+    # A large database takes long to read, and Prefect takes two seconds to import: do both at once.
     looking = threading.Thread(target=lambda: damage.append(damage_of(database)), name="history")
     looking.start()
 
@@ -405,11 +406,11 @@ def _serve(port: int) -> NoReturn:
     from filelock import FileLock
     from prefect.server.database import provide_database_interface
 
-    # Two servers that meet an empty folder must not both create the database.
+    # Two servers that find an empty folder must not both create the database.
     starting = FileLock(Path(os.environ["PREFECT_HOME"]) / "starting.lock", mode=FILE)
     starting.acquire()
     moved = ""
-    # Looked at again, because another server may have set it aside meanwhile.
+    # Look again, because another server may have set the database aside meanwhile.
     looking.join()
     if any(damage) and (what := damage_of(database)) is not None:
         moved = f"{set_aside(database)} ({what})"
@@ -430,16 +431,17 @@ def _serve(port: int) -> NoReturn:
                 gc.set_threshold(_GARBAGE_THRESHOLD)
                 gc.enable()
 
-    # FastAPI works out a router's routes once a request comes by. Those of a run never come by the last ones.
+    # FastAPI builds the routes of a router when a request first passes it. With the routers that a run uses
+    # in front, a run's requests never pass the others.
     routers = sorted(api.API_ROUTERS, key=lambda router: router.prefix not in _USED_BY_A_RUN)
     setattr(api, "API_ROUTERS", tuple(routers))  # noqa: B010 - mypy allows no other way
-    # Prefect finds an app again by a hash of all settings, which takes a tenth of a second. There is one app.
+    # Prefect keeps its apps by a hash of all settings, which takes a tenth of a second. Here is only one app.
     setattr(prefect.settings.Settings, "hash_key", lambda settings: "of the only app")  # noqa: B010
     config = uvicorn.Config(api.create_app(), log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
     running.append(Server(config))
     if not stopping.is_set():
         running[0].run(sockets=[listener])
-    # Events are written down and the database is closed. What Python still does at its end takes a second.
+    # Events are stored and the database is closed. Skip what Python does at its end, which takes a second.
     os._exit(0)
 
 

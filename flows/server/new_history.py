@@ -1,14 +1,14 @@
-"""A new database for the embedded server, made at once from what Prefect's migrations come to.
+"""A new database for the embedded server, made in one step from the result of Prefect's migrations.
 
 Prefect makes a database by more than a hundred migrations, one after the other. They take several seconds,
-and at every later start Prefect reads all of them to find that nothing is to be done. ``empty_history.sql``
-holds the tables that they make, their last revision, and a digest of their names. Where the installed Prefect
-has these migrations, a new database is made from that file, and an old one of that revision is known to be up
-to date. Where it has others, Prefect migrates as it always does.
+and at every later start Prefect reads all of them to find that there is nothing to do. ``empty_history.sql``
+holds the tables that they make, their last revision, and a digest of their names. If the installed Prefect
+has the same migrations, a new database is made from this file, and an old database of this revision is up to
+date. If it has others, Prefect runs its migrations as usual.
 
     python -m flows.server.new_history
 
-writes the file anew, for the Prefect that is installed.
+writes the file anew for the installed Prefect.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class _Head(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class EmptyHistory:
-    """What the migrations of the installed Prefect come to."""
+    """The result of the installed Prefect's migrations."""
 
     revision: str
-    """The last migration's, as a database names it."""
+    """The revision of the last migration, as a database names it."""
     statements: str
     """SQL that makes the tables in a new database."""
 
@@ -63,7 +63,7 @@ class EmptyHistory:
         unfinished.rename(database)
 
     def is_in(self, database: Path) -> bool:
-        """Whether the database had all of the migrations, and no other."""
+        """Whether the database is at this revision."""
         try:
             with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True)) as opened:
                 found = opened.execute("SELECT version_num FROM alembic_version").fetchall()
@@ -73,7 +73,7 @@ class EmptyHistory:
 
 
 def empty_history() -> EmptyHistory | None:
-    """What the migrations of the installed Prefect come to; None where the file is of others."""
+    """The result of the installed Prefect's migrations. None where the file was made from others."""
     first, _, statements = FILE.read_text(encoding="utf-8").partition("\n")
     head = msgspec.json.decode(first.removeprefix(_COMMENT), type=_Head)
     if head.migrations != _digest_of_migrations():
@@ -82,7 +82,7 @@ def empty_history() -> EmptyHistory | None:
 
 
 def _digest_of_migrations() -> str:
-    """Of the names of the migrations that are installed: Prefect adds some, and never changes one."""
+    """A digest of the names of the installed migrations. Prefect adds migrations and never changes one."""
     found = find_spec("prefect")
     assert found is not None
     assert found.origin is not None
@@ -91,7 +91,7 @@ def _digest_of_migrations() -> str:
 
 
 def migrate(database: Path) -> None:
-    """Make the database by Prefect's migrations. For a process that has not imported Prefect yet."""
+    """Make the database by Prefect's migrations. Call it in a process that has not imported Prefect yet."""
     os.environ["PREFECT_HOME"] = str(database.parent)
     os.environ["PREFECT_API_DATABASE_CONNECTION_URL"] = f"sqlite+aiosqlite:///{database}"
     from prefect.server.database import provide_database_interface

@@ -1,4 +1,4 @@
-"""What a flow's function came to, and never what a server says that it came to."""
+"""The result of a flow's function, taken from the function itself and never from a server."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class _Returned:
 
 
 def carried_out(flow: Flow[..., Any], *arguments: Any, say: Callable[[str], None]) -> Any:
-    """What the flow's function returned, once Prefect has run it; what it raised is raised.
+    """What the flow's function returned, once Prefect has run it. Raises what the function raised.
 
-    ``arguments`` are of the types that the function takes.
+    ``arguments`` have the types that the function takes.
 
-    The value comes from the function itself: Prefect's engine would ask the run's last state for it, and that
-    may be one that somebody else has set. SetFromOutside where such a state kept the function from its work;
-    where it came when the work was done, ``say`` is told.
+    The value comes from the function itself. Prefect's engine would take it from the run's last state, which
+    somebody else may have set. SetFromOutside where such a state kept the function from its work. If the
+    state came after the work was done, ``say`` gets a warning.
     """
     returned: list[_Returned] = []
     raised: list[BaseException] = []
 
     @functools.wraps(flow.fn)
     def watched(*given: Any, **named: Any) -> Any:
-        # Prefect may call it again.
+        # Prefect may call this more than once.
         returned.clear()
         raised.clear()
         try:
@@ -49,10 +49,10 @@ def carried_out(flow: Flow[..., Any], *arguments: Any, say: Callable[[str], None
         returned.append(_Returned(value))
         return value
 
-    # Prefect would look for the names of types where ``watched`` stands.
+    # Without validation: Prefect would look up the names of types in this module, not in the flow's.
     watched_flow = flow.with_options(validate_parameters=False)
     watched_flow.fn = watched
-    # Where Prefect puts how a run failed. It would ask the server where.
+    # The place where Prefect stores how a run failed. Otherwise it would ask the server for it.
     watched_flow.result_storage = get_current_settings().results.local_storage_path
     state: State[Any] | None
     try:
@@ -64,22 +64,22 @@ def carried_out(flow: Flow[..., Any], *arguments: Any, say: Callable[[str], None
             say(f"warning: this run was {_what_it_was_set_to(state)} meanwhile; the results are whole.")
         return returned[-1].value
     for error in raised:
-        raise _told(error)
+        raise _own_error(error)
     if (
         state is not None
         and isinstance(state.data, ResultRecord)
         and isinstance(state.data.result, Exception)
     ):
-        # The engine did not come as far as the function.
+        # The engine failed before it called the function.
         raise state.data.result
     raise SetFromOutside(
-        f"this run was {_what_it_was_set_to(state)} before it began, so it did nothing. The same command "
-        "starts it anew"
+        f"this run was {_what_it_was_set_to(state)} before it began, so it did nothing. Run the same command "
+        "again"
     )
 
 
 def _is_own(state: State[Any] | None) -> bool:
-    """Whether this process made the state: one of a server has no result (``tasks.server_answers``)."""
+    """Whether this process made the state. A server's states have no result (``tasks.server_answers``)."""
     return state is not None and isinstance(state.data, ResultRecord)
 
 
@@ -90,7 +90,7 @@ def _what_it_was_set_to(state: State[Any] | None) -> str:
     return f"set to {state.name} from outside{message}"
 
 
-def _told(error: BaseException) -> BaseException:
-    """The error, or what a stage had Prefect pause the run for."""
+def _own_error(error: BaseException) -> BaseException:
+    """The error. If it is Prefect's signal to pause or abort, the error of Assay that caused it."""
     reason = error.__cause__
     return reason if isinstance(error, Abort | Pause) and isinstance(reason, AssayError) else error

@@ -1,4 +1,4 @@
-"""A run that a deployment's worker does, triggered and followed from a command line."""
+"""Start a run of a deployment from a command line, and follow it. The deployment's worker does the work."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from assay.core.errors import AssayError, Resumable, ServerFault, UserMistake
 from flows.command.signals import INTERRUPTED, TERMINATED
 from flows.server.connection import configured_server
 
-#: Names of the states that a deployed run ends in; the command that follows it exits accordingly.
+#: Names of the states in which a deployed run ends. The exit code of the following command depends on them.
 MISTAKE = "Mistake"
 STOPPED = "Stopped"
 INCOMPLETE = "Incomplete"
 UNVERIFIED = "Unverified"
 
 _LOOK_SECONDS = 1.0
-_NO_LONGER = "no longer followed; the run goes on, and can be cancelled in Prefect's pages"
+_NO_LONGER = "stopped following; the run goes on. To end it, cancel it in Prefect's pages"
 _EXIT_CODES = {
     MISTAKE: UserMistake.exit_code,
     STOPPED: Resumable.exit_code,
@@ -28,7 +28,7 @@ _EXIT_CODES = {
 
 
 def state_name(error: AssayError) -> str:
-    """What the state is called that a run ends in which met this error."""
+    """The name of the state in which a run with this error ends."""
     if isinstance(error, UserMistake):
         return MISTAKE
     return STOPPED if isinstance(error, Resumable) else "Failed"
@@ -41,10 +41,10 @@ def run_there(
     settings: Settings,
     say: Callable[[str], None],
 ) -> int:
-    """The exit code of a run of that deployment, by the state that it ends in.
+    """Start a run of this deployment and follow it to its end. Returns the exit code for its last state.
 
-    UserMistake where no server is configured or it has no such deployment. Ctrl-C and SIGTERM end the
-    following, not the run.
+    UserMistake where no server is configured, or the server has no such deployment. Ctrl-C and SIGTERM end
+    this command, not the run.
     """
     connection = configured_server(settings)
     import httpx
@@ -78,8 +78,8 @@ def run_there(
         except (httpx.HTTPError, PrefectHTTPStatusError) as error:
             what = str(error).split("\n")[0] or type(error).__name__
             raise ServerFault(
-                f"the Prefect server at {connection.api_url} failed ({what}); what it was asked to "
-                "run may go on"
+                f"the Prefect server at {connection.api_url} failed ({what}); the run that this command "
+                "started may go on"
             ) from error
         except KeyboardInterrupt:
             say(_NO_LONGER)

@@ -1,6 +1,6 @@
-"""The embedded server's database: a history of runs, which no result depends on, and so no run waits for.
+"""The embedded server's database, which holds the history of runs. No result depends on it.
 
-One that is damaged is set aside and a new one is begun, because the server could not start with it.
+A damaged database is set aside and a new one begins, because the server could not start with a damaged one.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 
 DATABASE = "prefect.db"
 
-#: What SQLite keeps beside a database. To a new one it would be another's.
+#: Endings of the files that SQLite keeps beside a database. They move with it: they do not fit a new one.
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
 def damage_of(database: Path) -> str | None:
-    """What SQLite says is wrong with the file; None where there is nothing, or it cannot be looked at now."""
+    """What is wrong with the file, in SQLite's words. None where nothing is, or it cannot be checked now."""
     if not database.is_file():
         return None
     try:
@@ -26,7 +26,7 @@ def damage_of(database: Path) -> str | None:
         ) as opened:
             (found,) = opened.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError:
-        # Another server is at work on it, or the disk is full: that is no damage.
+        # Another server uses it, or the disk is full. That is no damage.
         return None
     except sqlite3.DatabaseError as error:
         return str(error)
@@ -34,7 +34,7 @@ def damage_of(database: Path) -> str | None:
 
 
 def set_aside(database: Path) -> Path:
-    """Where the database is now, with what SQLite keeps beside it."""
+    """Move the database away, with the files beside it. Returns its new path."""
     day = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
     aside = database.with_name(f"{database.name}.damaged-{day}")
     for part in parts_of(database):
@@ -44,5 +44,5 @@ def set_aside(database: Path) -> Path:
 
 
 def parts_of(database: Path) -> list[Path]:
-    """The database's files: itself, and what SQLite may keep beside it."""
+    """The paths of the database and of the files that SQLite may keep beside it."""
     return [database.with_name(database.name + ending) for ending in ("", *_BESIDE)]

@@ -1,1 +1,1 @@
-"""``python -m flows.verify``: does this set-up give the scores that it should?"""
+"""The flow of ``assay verify``: does this set-up give the scores that it should?"""

@@ -262,7 +262,7 @@ def test_who_only_follows_a_run_ends_the_following_and_says_so(operated: Operati
     following.send_signal(signal.SIGTERM)
     _, said = following.communicate(timeout=30)
     assert following.returncode == 143
-    assert said.splitlines()[-1].startswith("no longer followed; the run goes on")
+    assert said.splitlines()[-1].startswith("stopped following; the run goes on")
     operated.let_go("followed")
     assert operated.ended(run).state_type == StateType.COMPLETED
 

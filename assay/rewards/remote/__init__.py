@@ -1,1 +1,1 @@
-"""Reward models that are reached over HTTP: a module for each protocol, one for retries and one for limits."""
+"""Reward models that are reached over HTTP: a module for each protocol, one for retries, one for pace."""

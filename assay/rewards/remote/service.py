@@ -231,7 +231,7 @@ async def gathered(work: Any) -> list[Any]:
 
 
 def in_a_loop(work: Coroutine[Any, Any, T]) -> T:
-    """What the coroutine returns, run in an event loop of its own; also where a notebook's loop is running."""
+    """What the coroutine returns, run in an event loop of its own; works inside a notebook's loop too."""
     running = True
     try:
         asyncio.get_running_loop()

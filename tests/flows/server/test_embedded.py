@@ -400,7 +400,7 @@ def test_a_server_whose_files_are_damaged_begins_a_new_history_and_says_so(tmp_p
         server.stop()
     (warning,) = [line for line in said if line.startswith("warning")]
     (aside,) = tmp_path.glob("prefect.db.damaged-*Z")
-    assert f"is begun. The old one is {aside} (file is not a database)" in warning
+    assert f"begins. The old one is {aside} (file is not a database)" in warning
     assert aside.read_bytes() == damaged
 
 
