@@ -225,7 +225,7 @@ def test_a_struck_file_is_noticed_and_changes_no_result(
 
 
 @pytest.mark.parametrize("strike", STRIKES)
-def test_struck_remarks_are_told_and_stop_nothing(strike: str, tmp_path: Path) -> None:
+def test_damaged_remarks_are_reported_and_stop_nothing(strike: str, tmp_path: Path) -> None:
     home, said = Home(tmp_path / "home"), list[str]()
     model, other = fakes.spec(tmp_path / "model", "a" * 32), fakes.spec(tmp_path / "model", "b" * 32)
     remark = Remark("1 here, 2 by transformers", "read_at")

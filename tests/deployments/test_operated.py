@@ -251,7 +251,7 @@ def test_a_deleted_run_stops_its_dask_work_and_ends_its_process(operated: Operat
     assert "Traceback" not in told
 
 
-def test_who_only_follows_a_run_ends_the_following_and_says_so(operated: Operation) -> None:
+def test_sigterm_ends_the_command_that_follows_a_run_and_not_the_run(operated: Operation) -> None:
     operated.chats("followed.jsonl", 1, ["followed"])
     following = operated.started(
         *("--input", "data/followed.jsonl", "--output", "results/followed", "--deployment", "fake")

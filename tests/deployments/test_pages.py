@@ -163,7 +163,7 @@ def test_who_has_not_logged_in_is_asked_for_a_password(operated: Operation, page
     assert "nightly" not in said
 
 
-def test_a_runs_page_tells_how_it_ended_and_shows_its_artifacts(
+def test_a_runs_page_shows_how_it_ended_and_its_artifacts(
     operated: Operation, run: FlowRun, page: Look
 ) -> None:
     said = page(f"/runs/flow-run/{run.id}", "run", "Finished in state").words

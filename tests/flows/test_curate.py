@@ -426,7 +426,7 @@ def test_rules_that_keep_nothing_replace_what_was_there_and_are_warned_of(
     assert not (tmp_path / "out.unusable").exists()
 
 
-def test_a_dry_run_that_could_use_nothing_is_told_and_exits_as_the_run_would(
+def test_a_dry_run_that_could_use_nothing_says_so_and_exits_as_the_run_would(
     curate: Callable[..., Ran], table: Path, tmp_path: Path
 ) -> None:
     ran = curate("--input", table, "--dry-run")

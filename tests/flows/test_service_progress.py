@@ -9,7 +9,7 @@ import pytest
 from flows.command.console import Console
 
 
-def test_progress_tells_rate_retries_failures_money_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_shows_rate_retries_failures_money_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr("flows.command.console.time.monotonic", lambda: clock[0])
     said = io.StringIO()

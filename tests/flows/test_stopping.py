@@ -164,7 +164,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_listens_on_loopback_alone_and_stops_when_it_is_told_to(
+def test_a_run_listens_on_loopback_alone_and_stops_at_a_signal(
     place: Place, number: signal.Signals, code: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     shown = tmp_path_factory.mktemp("shown") / "login"

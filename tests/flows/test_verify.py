@@ -68,7 +68,7 @@ def test_workers_are_those_that_a_run_has(
     assert options["cluster"] == expected
 
 
-def test_an_address_of_workers_that_is_none_is_told_before_the_model_is_loaded(
+def test_a_wrong_address_of_workers_is_reported_before_the_model_is_loaded(
     folder: Path, assay_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checked, "verify", lambda *_, **__: pytest.fail("verified"))

@@ -208,7 +208,7 @@ def test_the_fingerprint_changes_with_code_that_runs(appended: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["__init__", "forward"])
-def test_code_of_a_model_that_fails_is_told_in_a_line(appended: Path, where: str) -> None:
+def test_code_of_a_model_that_fails_is_reported_in_a_line(appended: Path, where: str) -> None:
     from assay.rewards.local.model import LocalRewardModel
 
     code = appended / "modeling_standin.py"
@@ -218,7 +218,7 @@ def test_code_of_a_model_that_fails_is_told_in_a_line(appended: Path, where: str
         LocalRewardModel(local_spec(str(appended), loading=families.TRUSTED))
 
 
-def test_code_of_a_models_tokenizer_that_fails_is_told_in_a_line(appended: Path) -> None:
+def test_code_of_a_models_tokenizer_that_fails_is_reported_in_a_line(appended: Path) -> None:
     from assay.rewards.local.model import LocalRewardModel
 
     (appended / "tokenization_standin.py").write_text("import gone_since_transformers_5\n")

@@ -172,7 +172,7 @@ def test_a_template_that_raises_for_a_role_shows_the_others() -> None:
         ),
     ],
 )
-def test_a_template_without_bounds_is_refused_and_its_words_are_told(
+def test_a_template_without_bounds_is_refused_and_its_words_are_reported(
     source: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = TemplateProcess(cpu_seconds=0.3)
@@ -210,7 +210,7 @@ def test_a_model_whose_template_shows_no_text_is_refused_before_any_work_and_whe
         LocalRewardModel(spec)
 
 
-def test_a_template_that_refuses_what_stands_for_the_texts_is_told_and_no_traceback() -> None:
+def test_a_template_that_refuses_what_stands_for_the_texts_is_reported_without_a_traceback() -> None:
     picky = "{% if messages[0].content == 'x' and messages[-1].role == 'tool' or messages | length == 5 and "
     picky += "messages[0].content == 'x' %}{{ raise_exception('Not x.') }}{% endif %}" + WHOLE
     renderer = Renderer(tiny.tokenizer(picky), max_tokens=500, over_length="quarantine")

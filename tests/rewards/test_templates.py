@@ -133,7 +133,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("source", HOSTILE)
-def test_a_template_that_means_harm_is_told_in_a_line(process: TemplateProcess, source: str) -> None:
+def test_a_template_that_means_harm_is_reported_in_a_line(process: TemplateProcess, source: str) -> None:
     began = time.monotonic()
     ((refused,),) = process.render(ChatTemplate(source, ()), [Chain(said("Hi"), (1,))])
     assert isinstance(refused, Refused)

@@ -34,7 +34,7 @@ NESTED = (
 
 
 @pytest.mark.parametrize("name", NESTED)
-def test_a_file_that_is_nested_deep_is_told_in_a_line(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_nested_deep_is_reported_in_a_line(tmp_path: Path, name: str) -> None:
     folder = nested(tiny.reward_model(tmp_path / "model"), name, 100_000)
     with pytest.raises((UserMistake, ModelFault)) as caught:
         LocalRewardModel(tiny.spec(folder))
@@ -52,7 +52,7 @@ def test_a_file_that_is_nested_deep_is_told_in_a_line(tmp_path: Path, name: str)
         ("no JSON", "JSONDecodeError"),
     ],
 )
-def test_a_tokenizer_that_is_none_is_told_in_a_line(tmp_path: Path, content: str, words: str) -> None:
+def test_a_file_that_is_no_tokenizer_is_reported_in_a_line(tmp_path: Path, content: str, words: str) -> None:
     folder = tiny.reward_model(tmp_path / "model")
     (folder / "tokenizer.json").write_text(content)
     with pytest.raises(ModelFault) as caught:

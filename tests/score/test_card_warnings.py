@@ -111,7 +111,7 @@ def test_other_languages_of_one_model_are_another_result_and_no_other_scores(tmp
     assert len(fakes.calls(tmp_path / "model")) == 2, "scored once"
 
 
-def test_another_version_of_what_tells_languages_is_another_result(
+def test_another_version_of_the_language_detector_is_another_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records = converted(Home(tmp_path / "home"), [ENGLISH])
@@ -185,7 +185,7 @@ def test_marks_of_unseen_text_go_by_turn_and_cost_nothing_where_all_is_seen(tmp_
         ({"languages": ("en",)}, "other_languages > 2", "Did you mean other_language?"),
     ],
 )
-def test_a_flag_that_cannot_be_told_or_is_compared_is_refused(
+def test_a_flag_that_is_not_known_or_is_compared_is_refused(
     tmp_path: Path, change: dict[str, Any], rule: str, words: str
 ) -> None:
     model = dataclasses.replace(fakes.spec(tmp_path / "model"), **change)

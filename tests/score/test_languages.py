@@ -68,7 +68,7 @@ def talk(*said: str) -> Conversation:
 
 
 @pytest.mark.parametrize("language", SAID)
-def test_a_language_that_a_card_names_is_told_from_the_others(language: str) -> None:
+def test_a_language_that_a_card_names_is_distinguished_from_the_others(language: str) -> None:
     assert not in_other_language(talk(*SAID[language]), (language,))
     for other in SAID.keys() - {language}:
         assert in_other_language(talk(*SAID[language]), (other,))
@@ -108,13 +108,13 @@ def test_the_words_around_code_decide_and_not_the_code() -> None:
     assert in_other_language(talk("Schreibe mir die Fläche eines Kreises auf.", CODE * 30), ("en",))
 
 
-def test_what_most_of_a_conversation_is_in_decides() -> None:
+def test_the_language_of_most_of_a_conversation_decides() -> None:
     mostly_german = talk(*SAID["de"], "Danke! In English, please.", "Gern: " + SAID["de"][1] * 3)
     assert in_other_language(mostly_german, ("en",))
     assert not in_other_language(mostly_german, ("en", "de"))
 
 
-def test_telling_a_language_asks_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finding_a_language_uses_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a connection was opened")
 

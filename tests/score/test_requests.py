@@ -1,4 +1,4 @@
-"""Shards over a service: always as much in hand as it allows, each turn once, what is paid for stored."""
+"""Shards over a service: as many requests in flight as it allows, each turn once, what is paid for stored."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def late(asked: Asked) -> Answer:
     return answer
 
 
-def test_as_much_is_in_hand_as_the_service_allows_however_small_the_shards(
+def test_as_many_requests_are_in_flight_as_the_service_allows_however_small_the_shards(
     server: Server, home: Home
 ) -> None:
     server.answer = late
@@ -153,7 +153,7 @@ def test_a_stop_keeps_the_finished_turns_of_unfinished_shards(server: Server, ho
     assert len(server.paid) - before == 20 - 7
 
 
-def test_a_run_that_is_told_to_stop_keeps_what_it_has_paid_for(server: Server, home: Home) -> None:
+def test_a_run_that_is_stopped_keeps_what_it_has_paid_for(server: Server, home: Home) -> None:
     class Enough(Exception):
         pass
 

@@ -120,7 +120,7 @@ def workers_here(home: Home, model: LocalSpec, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("workers_here")
-def test_what_a_model_tells_when_it_is_opened_is_said_once_by_every_run(home: Home, model: LocalSpec) -> None:
+def test_remarks_of_a_model_that_is_opened_are_shown_once_by_every_run(home: Home, model: LocalSpec) -> None:
     (Path(model.folder) / "remarks").write_text("1 here, 2 by transformers\n")
     remark = f"{model.name}: 1 here, 2 by transformers"
     converted, grown = convert(home, records(20)), convert(home, records(20), records(5, first=100))
@@ -262,7 +262,7 @@ def test_a_turn_that_kills_every_worker_takes_no_other_with_it(home: Home, model
     assert frame["helpfulness"].null_count() == 1
 
 
-def test_what_no_memory_was_found_for_is_told_and_tried_again(home: Home, model: LocalSpec) -> None:
+def test_a_turn_that_found_no_memory_is_reported_and_tried_again(home: Home, model: LocalSpec) -> None:
     converted = convert(home, [*records(2), *records(1, mark=fakes.TOO_LARGE, first=5)])
     scored, work = score(converted, model, home)
     assert scored.failed == {"out_of_memory": 2}
@@ -465,7 +465,7 @@ def test_two_runs_on_one_store_score_nothing_twice(
     assert any("another run is scoring" in line for line in heard.lines)
 
 
-def test_a_run_that_waits_for_another_can_be_told_to_stop(home: Home, model: LocalSpec) -> None:
+def test_a_run_that_waits_for_another_can_be_stopped(home: Home, model: LocalSpec) -> None:
     class Enough(Exception):
         pass
 
@@ -540,7 +540,7 @@ def test_no_scheduler_at_the_address_is_one_clear_line(home: Home, model: LocalS
         score(convert(home, records(1)), model, home, workers=nowhere)
 
 
-def test_segments_of_before_a_column_was_added_are_read_with_those_of_after(
+def test_segments_older_than_a_column_are_read_with_newer_ones(
     home: Home, model: LocalSpec, no_cluster: Callable[[], None]
 ) -> None:
     first, more = records(3), records(5)

@@ -118,7 +118,7 @@ def in_this_process(options: ClusterOptions, *rest: object) -> Iterator[Any]:
         yield client
 
 
-def test_work_is_told_by_the_run_that_did_it_and_by_no_other(
+def test_only_the_run_that_did_the_work_reports_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: dict[str, list[Any]]
 ) -> None:
     monkeypatch.setattr(ways, "connected", in_this_process)

@@ -169,7 +169,7 @@ def _scores(folder: Path, talk: tuple[Message, ...]):  # type: ignore[no-untyped
     return LocalRewardModel(tiny.spec(folder)).score([Request(talk, (0,))])
 
 
-def test_golden_rows_tell_the_same_model_from_another(tmp_path: Path) -> None:
+def test_golden_rows_distinguish_the_same_model_from_another(tmp_path: Path) -> None:
     spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))
     golden = tmp_path / "golden.json"
     assert record(spec, golden) == 14

@@ -81,7 +81,7 @@ def test_what_a_file_turns_on_can_be_turned_off(tmp_path: Path) -> None:
     assert options.limit == 7
 
 
-def test_mistakes_are_told_with_the_nearest_option() -> None:
+def test_mistakes_are_reported_with_the_nearest_option() -> None:
     assert said_of("--input", "a", "--outptu", "o") == "unknown option '--outptu'; did you mean '--output'?"
     assert said_of("--input", "a", "--zzz") == "unknown option '--zzz'; see --help"
     assert said_of("stray", "--input", "a") == "'stray' follows no option that takes it; see --help"

@@ -25,7 +25,7 @@ CODE = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
-def test_nobody_has_to_read_the_last_line(reader: str) -> None:
+def test_a_command_ends_even_if_nobody_reads_its_last_line(reader: str) -> None:
     there, here = os.pipe()
     with subprocess.Popen(
         [sys.executable, "-c", CODE],

@@ -76,7 +76,9 @@ def test_a_configured_server_that_is_away_fails_fast_with_a_hint(
     assert not Home(settings.home).prefect.exists()
 
 
-def test_a_server_that_asks_for_a_login_is_told_before_any_work(prefect_api: str, settings: Settings) -> None:
+def test_a_server_that_asks_for_a_login_is_reported_before_any_work(
+    prefect_api: str, settings: Settings
+) -> None:
     from prefect.settings import PREFECT_API_AUTH_STRING, temporary_settings
 
     with (

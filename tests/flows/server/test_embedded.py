@@ -354,7 +354,9 @@ def test_all_that_a_server_was_given_is_in_its_database_once_it_has_ended(tmp_pa
         assert ("under way",) in asked("SELECT message FROM log")
 
 
-def test_a_slow_start_is_told_and_ends_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_start_is_reported_and_ends_at_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(embedded_server, "_NOTICE_AFTER_SECONDS", 0.1)
     said: list[str] = []
     server = EmbeddedServer(tmp_path)
@@ -377,7 +379,7 @@ def test_a_full_disk_is_named_though_the_servers_log_is_on_it(small_disk: Path) 
     assert server.log.read_bytes() == b"", "the disk was full before anything could be said"
 
 
-def test_a_server_that_cannot_start_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_is_reported_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "prefect.db").mkdir()
     server = EmbeddedServer(tmp_path)
     server.start()

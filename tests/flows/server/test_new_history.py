@@ -1,4 +1,4 @@
-"""A database that is made at once is the one that Prefect's migrations make, which still work."""
+"""A database that is made in one step equals the one that Prefect's migrations make; they still work."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_it_has_the_tables_indexes_and_rows_that_the_migrations_make(tmp_path: P
 
 
 @pytest.mark.slow
-def test_one_that_had_no_migration_yet_is_migrated_by_prefect(tmp_path: Path) -> None:
+def test_a_database_without_any_migration_is_migrated_by_prefect(tmp_path: Path) -> None:
     database = tmp_path / "prefect.db"
     database.touch()
     server = EmbeddedServer(tmp_path)
@@ -73,7 +73,7 @@ def test_one_that_had_no_migration_yet_is_migrated_by_prefect(tmp_path: Path) ->
     assert ("table", "flow_run") in tables(database)
 
 
-def test_what_is_there_stays(tmp_path: Path) -> None:
+def test_an_existing_database_stays(tmp_path: Path) -> None:
     database = tmp_path / "prefect.db"
     for name in ("prefect.db", "prefect.db-wal", "prefect.db-journal"):
         file = tmp_path / name
@@ -84,7 +84,7 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
         file.unlink()
 
 
-def test_one_that_was_begun_and_not_finished_is_begun_again(tmp_path: Path) -> None:
+def test_an_unfinished_database_is_made_again(tmp_path: Path) -> None:
     database = tmp_path / "prefect.db"
     (tmp_path / "prefect.db.new").write_bytes(b"half of it")
     history = of_the_installed_prefect()
@@ -93,7 +93,9 @@ def test_one_that_was_begun_and_not_finished_is_begun_again(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["prefect.db"]
 
 
-def test_one_of_another_revision_and_what_is_none_are_not_up_to_date(tmp_path: Path) -> None:
+def test_a_database_of_another_revision_and_a_file_that_is_no_database_are_not_up_to_date(
+    tmp_path: Path,
+) -> None:
     history = of_the_installed_prefect()
     database = tmp_path / "prefect.db"
     assert not history.is_in(database)

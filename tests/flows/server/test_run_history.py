@@ -1,4 +1,4 @@
-"""A history of runs that is damaged is told from one that is whole, and is set aside with all that is its."""
+"""A damaged history of runs is recognised, and set aside with all of its files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_whole_one_an_empty_one_and_none_are_not_damaged(database: Path, tmp_path: Path) -> None:
+def test_whole_empty_and_missing_histories_are_not_damaged(database: Path, tmp_path: Path) -> None:
     assert damage_of(database) is None
     database.write_bytes(b"")
     assert damage_of(database) is None
@@ -30,14 +30,14 @@ def test_a_whole_one_an_empty_one_and_none_are_not_damaged(database: Path, tmp_p
     assert not (tmp_path / "none.db").exists()
 
 
-def test_one_that_another_server_writes_to_is_not_damaged(database: Path) -> None:
+def test_a_history_that_another_server_writes_to_is_not_damaged(database: Path) -> None:
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert damage_of(database) is None
 
 
 @pytest.mark.parametrize("harm", ["cut", "a flipped bit of the header", "a page of zeros", "no database"])
-def test_a_damaged_one_is_noticed(database: Path, harm: str) -> None:
+def test_a_damaged_history_is_noticed(database: Path, harm: str) -> None:
     data = database.read_bytes()
     database.write_bytes(
         {
@@ -50,7 +50,7 @@ def test_a_damaged_one_is_noticed(database: Path, harm: str) -> None:
     assert damage_of(database)
 
 
-def test_it_is_set_aside_with_what_lies_beside_it(database: Path) -> None:
+def test_a_damaged_history_is_set_aside_with_the_files_beside_it(database: Path) -> None:
     for ending in ("-wal", "-shm"):
         database.with_name(database.name + ending).write_text(ending)
     aside = set_aside(database)

@@ -376,7 +376,7 @@ def test_triton_forged_tokens_and_tools_are_not_put_to_it(server: Server) -> Non
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"outputs": [', b"", b"\xff\xfe"])
-def test_triton_a_reply_that_is_none_is_told(server: Server, body: bytes) -> None:
+def test_triton_a_reply_that_cannot_be_read_is_reported(server: Server, body: bytes) -> None:
     server.answer = lambda asked: triton(NINE)(asked) if asked.method == "GET" else Answer(body)
     with pytest.raises(ModelFault, match="no scores"):
         rate(nemo(server.url))

@@ -82,7 +82,7 @@ def test_a_date_to_wait_for_is_by_the_clock_of_whoever_replied(told: str) -> Non
 
 
 @pytest.mark.parametrize("told", [None, "", "yesterday", "Wed, 99 Foo 2026 99:99:99 GMT"])
-def test_a_reply_that_tells_no_time_is_read_by_ours(told: str | None) -> None:
+def test_without_a_date_in_the_reply_our_own_clock_counts(told: str | None) -> None:
     headers = {"retry-after": email.utils.formatdate(time.time() + 60, usegmt=True)}
     found = patience_asked_for(Reply(429, headers | ({} if told is None else {"date": told}), b""))
     assert found == pytest.approx(60, abs=3)
@@ -268,7 +268,7 @@ def test_addresses_that_hand_out_credentials_are_refused(address: str) -> None:
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", "::1", "10.1.2.3", "192.168.1.5", "8.8.8.8", "2606:4700::1"]
 )
-def test_other_addresses_are_not(address: str) -> None:
+def test_other_addresses_are_allowed(address: str) -> None:
     assert why_refused(address) is None
 
 
@@ -321,7 +321,7 @@ def test_a_name_that_points_at_a_metadata_service_is_not_connected_to(
 
 @pytest.mark.parametrize("kind", ["openai", "vllm-classify"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_told_and_not_followed(server: Server, kind: str, status: int) -> None:
+def test_a_redirect_is_reported_and_not_followed(server: Server, kind: str, status: int) -> None:
     with services.serving() as elsewhere:
         server.answer = lambda asked: Answer(b"", status, {"Location": f"{elsewhere.url}{asked.path}"})
         with pytest.raises(ModelFault, match=f"HTTP {status}.*redirects are not followed"):

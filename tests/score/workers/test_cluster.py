@@ -80,7 +80,7 @@ def preloaded(folder: Path, code: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.slow
-def test_workers_of_whom_one_died_while_it_started_are_started_once_more(
+def test_if_a_worker_dies_while_it_starts_all_are_started_once_more(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cluster, "visible_devices", list)
