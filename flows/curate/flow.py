@@ -47,11 +47,11 @@ drop_results()
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """A run that scored and wrote nothing."""
+    """The result of a dry run, which scores nothing and writes no results."""
 
     complete: bool
     unusable: str | None
-    """Why none of the records could be used; None where one could."""
+    """Why no record could be used; None where at least one could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,10 @@ class _NothingNew(Exception):
     on_cancellation=[notify_of_resumable],
 )
 def curate(options: RunOptions) -> Outcome | State[Any]:
-    """What the run came to: its manifest, as the output folder now holds it, unless it wrote none.
+    """The run's manifest, as the output folder now holds it, or an outcome that writes no manifest.
 
-    UserMistake and OutputRefused are raised before any work; what a stage raises is raised here. Whatever
-    is finished by then serves the next run. A run of a deployment has nobody to raise to: it ends in a
-    state that says the same sentence.
+    Raises UserMistake and OutputRefused before any work, and what a stage raises; the next run uses what is
+    finished by then. A deployment's run raises none of these: it ends in a state with the same message.
     """
     with private():
         if is_of_a_command() or runtime.deployment.id is None:
@@ -95,7 +94,7 @@ def curate(options: RunOptions) -> Outcome | State[Any]:
 
 
 def _end_of(outcome: Outcome) -> State[Any]:
-    """The state that says what a run came to."""
+    """The state in which a deployment's run with this outcome ends."""
     if isinstance(outcome, DryRun):
         if outcome.unusable is not None:
             return Failed(message=outcome.unusable)
@@ -134,7 +133,7 @@ class _Run:
     context: RunContext
 
     def written(self) -> RunManifest:
-        """The manifest of the run, whose results are in place and shown."""
+        """Run all stages, put the results in place and show them. Returns the manifest."""
         output = self.prepared.output
         with output.held():
             if repaired := output.repair():
@@ -154,7 +153,7 @@ class _Run:
         return manifest
 
     def previewed(self) -> DryRun:
-        """What the run would score, shown; nothing is written but converted records, below ``ASSAY_HOME``."""
+        """Show what the run would score. Writes nothing but converted records, below ``ASSAY_HOME``."""
         model = self.prepared.model
         converted = self._converted()
         found = preview(converted, model, home=self.prepared.home)
@@ -170,7 +169,7 @@ class _Run:
         return DryRun(converted.complete, why if fault else None)
 
     def _carried_out(self) -> tuple[RunManifest, list[str]]:
-        """The manifest of a run whose results are in place, and the first rows where none was of use."""
+        """Run the stages. Returns the manifest, and the first rows of the inputs if no record could be used."""
         options, prepared = self.options, self.prepared
         converted = self._converted()
         scored = self._scored(converted) if options.stop_after != "convert" else None
@@ -199,7 +198,7 @@ class _Run:
                 seconds=self.console.seconds,
                 output=output,
             )
-            # Outside the cached tasks and last: a run's manifest reports that run.
+            # Not in a cached task, and last: the manifest reports this run.
             if exported.cached:
                 folder.refresh(manifest)
             else:

@@ -1,4 +1,4 @@
-"""A run's options, understood: what every stage is given, or the user's first mistake. Without Prefect."""
+"""A run's options → what each stage is given, or the user's first mistake. Needs no Prefect."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from assay.storage.s3 import is_remote
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run's options, understood."""
+    """What the stages of a run are given."""
 
     settings: Settings
     home: Home
@@ -42,9 +42,9 @@ class Prepared:
 
 
 def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) -> Prepared:
-    """The options, understood; UserMistake for the first that cannot be carried out. Cheap to repeat.
+    """What the stages are given for these options. UserMistake for the first option that cannot work.
 
-    What a ``deployed`` run may name is up to the operator.
+    Cheap to repeat. In a ``deployed`` run, options name only what the operator allows.
     """
     if is_remote(options.output):
         raise UserMistake(
@@ -58,7 +58,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     named = model_named(options.model, settings) if deployed else options.model
     cluster = cluster_of(settings, options.workers)
     if named not in settings.endpoints() and options.stop_after != "convert":
-        # Before a model is fetched from the Hub, which may take an hour.
+        # Check this before a model is fetched from the Hub, which may take an hour.
         check_options(cluster)
     with full_disk_named(home.root):
         model = find_model(
@@ -85,7 +85,7 @@ def _release(folder: str, options: RunOptions) -> Path:
 
 
 def _check_stop(options: RunOptions) -> None:
-    """A run that stops early neither judges by rules nor writes exports, and must not seem to have."""
+    """Refuse rules and exports in a run that stops before they are used."""
     if options.stop_after is None:
         return
     unused = [f"--keep {rule!r}" for rule in options.keep]
@@ -93,13 +93,13 @@ def _check_stop(options: RunOptions) -> None:
         unused.append(f"--export {' '.join(options.export)}")
     if unused:
         raise UserMistake(
-            f"--stop-after {options.stop_after} comes before {' and '.join(unused)} would be used. Leave out "
+            f"--stop-after {options.stop_after} stops before {' and '.join(unused)} would be used. Leave out "
             "the one or the other."
         )
 
 
 def _check_inputs(inputs: list[str]) -> None:
-    """Refuse what is wrong with an input's name. The ingest stage checks again, and reads the files."""
+    """Refuse inputs whose names are wrong. The ingest stage checks again, and reads the files."""
     for given in inputs:
         if not given:
             raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")

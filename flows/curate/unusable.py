@@ -1,4 +1,4 @@
-"""A run that could use nothing: where its files go, and what is said of it."""
+"""A run that could use no record: where its files go, and how it is reported."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tasks.stage import Finished
 def destination(
     counts: Counts, exported: Finished[Exported], options: RunOptions, prepared: Prepared
 ) -> Iterator[OutputFolder]:
-    """Yield the folder for the files of a run with these counts, held.
+    """Yield the folder for the files of a run with these counts, and hold it.
 
-    It is the output, held already, unless nothing was of use and the output holds other records. A release
-    of nothing is none, or no later run would look at its inputs. AssayError where the folder beside cannot be
-    had.
+    It is the output folder. If no record could be used and the output holds other records, it is a folder
+    beside the output. A release without a usable record goes there too: otherwise later runs would skip its
+    inputs. AssayError where the folder beside the output cannot be used.
     """
     output = prepared.output
     why = nothing_usable(counts, exported.manifest.exports)
@@ -47,7 +47,7 @@ def destination(
 
 
 def repair_beside(output: OutputFolder) -> None:
-    """Remove what a killed run left of the folder beside the output; that of a run that works stays."""
+    """Remove what a killed run left in the folder beside the output, unless another run works there."""
     beside = output.unusable()
     if beside.has_leftovers():
         with suppress(OutputRefused), beside.held():
@@ -55,14 +55,14 @@ def repair_beside(output: OutputFolder) -> None:
 
 
 def name_of(folder: OutputFolder, options: RunOptions, prepared: Prepared) -> str:
-    """The folder as whoever started the run would name it, who may know it by the name of a root only."""
+    """The folder's name in the words of the person who started the run: below the name of a root, if any."""
     if folder is prepared.output:
         return options.output
     return folder.shown.replace(str(prepared.places.output), options.output, 1)
 
 
 def sentence(manifest: RunManifest) -> str | None:
-    """Why a run could use nothing, and where its files are; None of any other run."""
+    """Why a run could use no record, and where its files are; None for any other run."""
     why = nothing_usable(manifest.counts, manifest.exports)
     if why is None or not manifest.is_beside:
         return why
@@ -71,7 +71,7 @@ def sentence(manifest: RunManifest) -> str | None:
 
 
 def show(why: str, rows: Iterable[str], progress: Progress, *, fault: bool) -> None:
-    """Show why nothing could be used, and what the first rows look like."""
+    """Show why no record could be used, and the beginnings of the first rows."""
     progress.say(f"{'error' if fault else 'warning'}: {why}")
     for number, row in enumerate(rows):
         if not number:

@@ -217,7 +217,7 @@ class EmbeddedServer:
             answer = child.stdout.readline()
             child.stdout.close()
             if not answer:
-                # How it ended is known before anybody asks.
+                # Wait first, so that ``wait`` finds the return code.
                 child.wait()
             self._answers.put((child, answer))
             child.wait()
@@ -229,9 +229,9 @@ class EmbeddedServer:
                 self._child = self._spawn(int(json.loads(answer)["port"]), forked=False)
 
     def _replaced_fork(self) -> bool:
-        """Whether the child was a fork, and a program of its own is starting in its place by now.
+        """If the child is a fork, replace it by a program of its own. Whether that was done.
 
-        A fork has the locks that other threads held in its parent: libraries that take one may never return.
+        A fork copies the locks that other threads of its parent hold: a library that waits for one never returns.
         """
         with self._guard:
             child = self._child

@@ -29,10 +29,10 @@ def checked(
     deployed: bool = False,
     read_block: ReadBlock | None = None,
 ) -> list[Check]:
-    """What the checks measured. With ``record`` or ``check`` nothing else is done.
+    """The results of the checks. With ``record`` or ``check``, this does only that.
 
-    What a ``deployed`` run may name is up to the operator. ``read_block`` looks up the secret block that
-    holds a service's key.
+    In a ``deployed`` run, options name only what the operator allows. ``read_block`` looks up the secret
+    block that holds a service's key.
     """
     if options.record is not None and options.check is not None:
         raise UserMistake("--record and --check: one at a time")
@@ -44,7 +44,8 @@ def checked(
     spec = _model(options, settings, deployed)
     if options.against is not None and not isinstance(spec, ServedSpec):
         raise UserMistake(
-            f"--against {options.against}: is what a service is compared with, and {spec.name} is none"
+            f"--against {options.against}: this option compares a service with a model here, and {spec.name} "
+            "is no service"
         )
     for note in spec.notes:
         console.say(note)
@@ -61,7 +62,7 @@ def checked(
 
 
 def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> LocalSpec | None:
-    """The local model that a service is compared with, where one is named."""
+    """The local model to compare a service with; None where none is named."""
     if options.against is None:
         return None
     chosen = options.of_the_model()
@@ -75,7 +76,7 @@ def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> 
 def _model(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelSpec:
     chosen = options.of_the_model()
     if options.against is not None:
-        # How it is read is about the model on this machine, with which the service is compared.
+        # The options on how to read a model hold for the model on this machine, not for the service.
         chosen = replace(chosen, family=None, read_at=None, add_bos=None)
     return _found(options.model, settings, deployed, chosen)
 

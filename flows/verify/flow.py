@@ -1,7 +1,6 @@
-"""Does this set-up give the scores that a model's card publishes, and the same ones whatever goes with them?
+"""The flow *verify* of a deployment: check a model's set-up, and show the checks in Prefect's pages.
 
-The command ``verify`` needs no Prefect server and does not come here; a deployment's run shows its checks in
-Prefect's pages.
+The command ``assay verify`` needs no Prefect server and does not use this flow.
 """
 
 from __future__ import annotations
@@ -39,10 +38,9 @@ drop_results()
     on_cancellation=[notify],
 )
 def verify(options: VerifyOptions) -> State[Any]:
-    """The state that says what the checks came to; the checks themselves are an artifact.
+    """Run the checks, show them as an artifact, and return the state in which the run ends.
 
-    What cannot be carried out is raised; a run of a deployment has nobody to raise to and ends in a state
-    that says the same sentence.
+    A mistake or a fault is raised; a deployment's run ends in a state whose message is the same sentence.
     """
     deployed = runtime.deployment.id is not None
     console = current()
@@ -64,7 +62,7 @@ def verify(options: VerifyOptions) -> State[Any]:
 
 
 def _end_of(checks: list[Check]) -> State[Any]:
-    """The state that says what the checks came to, naming those that failed."""
+    """The state for the results of the checks. Its message names those that failed."""
     failed = [check for check in checks if check.passed is False]
     if failed:
         named = "; ".join(

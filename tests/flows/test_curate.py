@@ -473,7 +473,7 @@ def test_a_run_that_stops_early_refuses_what_it_would_not_use(
         ran = curate("--input", chats, "--stop-after", stage, *asked)
         assert ran.code == 2
         assert ran.err == (
-            f"error: --stop-after {stage} comes before --keep 'helpfulness > 2' and --export messages would "
+            f"error: --stop-after {stage} stops before --keep 'helpfulness > 2' and --export messages would "
             "be used. Leave out the one or the other.\n"
         )
 

@@ -82,4 +82,4 @@ def test_a_service_that_serves_another_model_is_found_out(
     assert command(["served", "--against", "served"]) == 2
     assert "that is a service too" in capsys.readouterr().err
     assert command(["starter", "--against", "starter"]) == 2
-    assert "what a service is compared with, and starter is none" in capsys.readouterr().err
+    assert "and starter is no service" in capsys.readouterr().err
