@@ -67,7 +67,7 @@ _ANSWER_SECONDS = 5
 #: How many of a scheduler's workers are asked whether they have a GPU: all should be of one kind.
 _SAMPLED_WORKERS = 4
 
-#: What a worker's process takes besides its model: Python, torch, a batch (0.6 GB were measured).
+#: The memory of a worker's process besides its model: Python, torch, a batch (0.6 GB were measured).
 _PROCESS_BYTES = 1_000_000_000
 
 

@@ -87,7 +87,7 @@ def _chosen_devices(chosen: str, by_uuid: dict[str, str], listing: str) -> list[
 
 @contextmanager
 def cuda_visible_devices(devices: Sequence[str]) -> Iterator[None]:
-    """Inside this context, ``CUDA_VISIBLE_DEVICES`` names ``devices``.
+    """In this context, ``CUDA_VISIBLE_DEVICES`` names ``devices``.
 
     Dask's monitor, which runs in this process with the scheduler, reads the variable. It understands fewer
     ways to write it than CUDA does.

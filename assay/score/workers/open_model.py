@@ -12,7 +12,7 @@ from assay.rewards.spec import LocalSpec
 
 Done = TypeVar("Done")
 
-#: A fingerprint, and what was chosen of how the model is read.
+#: A fingerprint, and the user's choices of how the model is read.
 _Key = tuple[str, str | None, bool | None]
 
 _open: dict[_Key, RewardModel] = {}
@@ -21,17 +21,18 @@ _changed = threading.Condition()
 
 
 def using(spec: LocalSpec, work: Callable[[RewardModel], Done]) -> Done:
-    """What ``work`` returns for the model, which is loaded when this process first uses it.
+    """What ``work`` returns for the model. This process loads the model when it first uses it.
 
-    Several threads may use the same one. A thread that wants another waits until nobody uses this one, which
-    is then let go: two would share a device, and how much of it each finds would decide their batches.
+    Several threads may use the same model. A thread that needs another model waits until nobody uses this
+    one, which is then released. Two models would share a device, and their batches would depend on how much
+    memory each of them finds.
     """
     global _users
     model = _taken(spec)
     try:
         return work(model)
     finally:
-        # A reference left here would keep it in memory beside the next.
+        # A reference that stays here would keep the model in memory beside the next one.
         del model
         with _changed:
             _users -= 1
@@ -44,7 +45,7 @@ def opened(spec: LocalSpec) -> RewardModel:
 
 
 def let_go() -> None:
-    """Let go of the model, once nobody uses it."""
+    """Release the model, once nobody uses it."""
     with _changed:
         _changed.wait_for(lambda: not _users)
         _open.clear()
