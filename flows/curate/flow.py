@@ -169,7 +169,7 @@ class _Run:
         return DryRun(converted.complete, why if fault else None)
 
     def _carried_out(self) -> tuple[RunManifest, list[str]]:
-        """Run the stages. Returns the manifest, and the first rows of the inputs if no record could be used."""
+        """Run the stages. Returns the manifest, and the first rows of the inputs if none could be used."""
         options, prepared = self.options, self.prepared
         converted = self._converted()
         scored = self._scored(converted) if options.stop_after != "convert" else None

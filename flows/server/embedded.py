@@ -231,7 +231,7 @@ class EmbeddedServer:
     def _replaced_fork(self) -> bool:
         """If the child is a fork, replace it by a program of its own. Whether that was done.
 
-        A fork copies the locks that other threads of its parent hold: a library that waits for one never returns.
+        A fork copies the locks that other threads of its parent hold. A library that waits for one hangs.
         """
         with self._guard:
             child = self._child
