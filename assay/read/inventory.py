@@ -14,6 +14,7 @@ from assay.core.digests import running_digest
 from assay.core.errors import UserMistake
 from assay.core.progress import Progress
 from assay.core.text import counted, did_you_mean
+from assay.read.folders import chosen
 from assay.read.formats import FORMATS, Row, nearest_format, recognised_format, row_of
 from assay.read.parquet import decoder_kept
 from assay.read.remote_inputs import RemoteFile, all_copied, remote_files, sweep_copies
@@ -189,7 +190,7 @@ def _expanded(given: str, progress: Progress) -> list[str]:
     if path.is_dir():
         if _has_run_manifest(given):
             raise UserMistake(f"{given}: holds the results of a run. Name the file in it that you mean.")
-        found = sorted(_files_below(given, progress))
+        found = _chosen(sorted(_files_below(given, progress)), progress)
         if not found:
             raise UserMistake(f"{given}: the folder holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
         return found
@@ -201,11 +202,20 @@ def _expanded(given: str, progress: Progress) -> list[str]:
         folders = sorted({os.path.dirname(name) for name in matched})
         results = {folder for folder in folders if _holds_results(folder, progress)}
         found = [name for name in matched if os.path.dirname(name) not in results]
+        found = _chosen(found, progress)
         if not found:
             but = f" but results of runs: name the file in {min(results)} that you mean" if results else ""
             raise UserMistake(f"{given}: matches no file{but}.")
         return found
     raise UserMistake(f"{given}: there is no such file or folder.")
+
+
+def _chosen(names: Sequence[str], progress: Progress) -> list[str]:
+    """The files that hold rows; a line reports each that is left out."""
+    found = chosen(names)
+    for line in found.left_out:
+        progress.say(line)
+    return list(found.names)
 
 
 def _holds_results(folder: str, progress: Progress) -> bool:

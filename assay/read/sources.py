@@ -18,6 +18,7 @@ import msgspec
 import zstandard
 
 from assay.core.errors import InputFault, UserMistake
+from assay.read.not_chat import why_file_is_no_chat, why_no_chat
 from assay.read.parquet import Lost, check_parquet, decoder_kept, read_rows
 from assay.read.parquet_footer import DamagedParquet
 from assay.storage.regular import open_regular
@@ -55,7 +56,6 @@ DAMAGED_ROW_GROUP = "damaged_row_group"
 _ZSTD_HEADER_BYTES = 4 + 1 + 1 + 4 + 8
 # libzstd's words for a window above its own limit, which is 2 GiB where pointers have 64 bits.
 _ZSTD_WINDOW_WORDS = "requires too much memory"
-_FOREIGN_MAGIC = {b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"7z\xbc\xaf": "7-Zip"}
 
 
 class RawRecord(NamedTuple):
@@ -108,9 +108,8 @@ def sniff(path: str) -> Source:
     """
     with open_regular(path) as file:
         start = file.read(16)
-    for magic, name in _FOREIGN_MAGIC.items():
-        if start.startswith(magic):
-            raise UserMistake(f"{path}: {name} is not read. Decompress it, or use gzip or zstd.")
+    if refused := why_file_is_no_chat(path):
+        raise UserMistake(f"{path}: {refused}")
     compression = "none"
     if start.startswith(_GZIP_MAGIC):
         compression = "gzip"
@@ -132,6 +131,8 @@ def sniff(path: str) -> Source:
             return Source(path, "lines", "none")
         raise UserMistake(f"{path}: not a Parquet file, though its name says so.")
     head = _head(path, compression)
+    if compression != "none" and (refused := why_no_chat(head)):
+        raise UserMistake(f"{path}: {refused}")
     if compression == "none" and path.lower().endswith(COMPRESSION_ENDINGS) and not _is_text(head):
         raise UserMistake(f"{path}: is not compressed, though its name says so, and is not text.")
     return Source(path, _container(name, head), compression)

@@ -15,6 +15,7 @@ from assay.config.settings import Settings
 from assay.core.errors import UserMistake
 from assay.export import DEFAULT_EXPORTS, check_exports
 from assay.export.folder import OutputFolder
+from assay.read.not_chat import why_file_is_no_chat
 from assay.read.releases import next_release
 from assay.rewards.find import find_model
 from assay.rewards.spec import ModelSpec
@@ -99,11 +100,19 @@ def _check_stop(options: RunOptions) -> None:
 
 
 def _check_inputs(inputs: list[str]) -> None:
-    """Refuse inputs whose names are wrong. The ingest stage checks again, and reads the files."""
+    """Refuse what an input's name or first bytes show to be wrong. The ingest stage checks again."""
     for given in inputs:
         if not given:
             raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")
         if not is_remote(given) and not glob.has_magic(given) and not os.path.exists(given):
             raise UserMistake(f"{given}: there is no such file or folder.")
-        if os.path.exists(given) and not os.path.isdir(given) and (why := why_not_regular(given)):
+        if not os.path.exists(given) or os.path.isdir(given):
+            continue
+        if why := why_not_regular(given):
             raise UserMistake(f"{given}: {why}; only regular files are read.")
+        try:
+            refused = why_file_is_no_chat(given)
+        except OSError as error:
+            raise UserMistake(f"{given}: cannot be read: {error.strerror or error}") from error
+        if refused:
+            raise UserMistake(f"{given}: {refused}")
