@@ -19,7 +19,7 @@ import polars as pl
 from converting import converted_paths
 
 from assay.core.errors import UserMistake
-from assay.read.parquet import decoder_kept
+from assay.read.tables import decoder_kept
 
 WORDS = ["mill", "brook", "bridge", "hill", "barn", "gate", "lane", "well"]
 

@@ -271,12 +271,13 @@ class _DataChoice(Choice):
         Listed,
         Field(
             title="Inputs",
-            description="What to read: files, folders or globs, on disk or on S3 (s3://BUCKET/…). Names end "
-            "in .jsonl, .ndjson, .json (also with .gz, .zst or .zstd) or .parquet.",
+            description="What to read: files, folders or globs, on disk or on S3 (s3://BUCKET/…). "
+            "Names end in .jsonl, .ndjson, .json, .csv, .tsv (also with .gz, "
+            ".zst or .zstd), .parquet, .arrow or .feather.",
             json_schema_extra=in_form(
                 "What to read: files, folders or globs below a folder that the operator opened, such as "
-                "data/new/*.jsonl. Names end in .jsonl, .ndjson, .json (also with .gz, .zst or .zstd) or "
-                ".parquet."
+                "data/new/*.jsonl. Names end in .jsonl, .ndjson, .json, .csv, .tsv (also with .gz, .zst or "
+                ".zstd), .parquet, .arrow or .feather."
             ),
             min_length=1,
         ),

@@ -10,7 +10,7 @@ from assay.core.errors import AssayError
 from assay.core.text import printable
 from assay.export.contract import Export, refusals
 from assay.export.results import kept_records
-from assay.read.parquet_footer import DamagedParquet
+from assay.read.damage import DamagedTable
 from assay.read.remote_inputs import local_path
 from assay.read.sources import DAMAGED_ROW_GROUP, read_originals
 from assay.storage.disk import read_artifact
@@ -48,7 +48,7 @@ def first_rows(
         ]
         try:
             originals = list(read_originals(local_path(inputs[piece.file], home), spans))
-        except (AssayError, OSError, DamagedParquet):
+        except (AssayError, OSError, DamagedTable):
             # The file has changed, or is gone: where the rows were is known all the same.
             originals = []
         left = iter(originals)

@@ -11,7 +11,7 @@ import polars as pl
 
 from assay.core.digests import digest_of_file
 from assay.core.errors import InputFault, UserMistake
-from assay.read.parquet_footer import DamagedParquet
+from assay.read.damage import DamagedTable
 from assay.read.remote_inputs import local_path
 from assay.read.sources import DAMAGED_ROW_GROUP, Stamp, read_originals
 from assay.storage.home import Home
@@ -102,7 +102,7 @@ class _Originals:
         while span not in self._held:
             try:
                 data = next(self._originals)
-            except (OSError, StopIteration, UserMistake, DamagedParquet) as error:
+            except (OSError, StopIteration, UserMistake, DamagedTable) as error:
                 raise self._changed(str(error) or "it has become shorter") from error
             if len(data) != self._spans[self._next_span][1]:
                 raise self._changed("it has become shorter")

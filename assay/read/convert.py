@@ -30,7 +30,6 @@ from assay.read.formats import (
     row_of,
 )
 from assay.read.inventory import InputShard, Inventory
-from assay.read.parquet import decoder_kept
 from assay.read.sources import (
     CUT_SHORT,
     DAMAGED_ROW_GROUP,
@@ -40,6 +39,7 @@ from assay.read.sources import (
     Source,
     Stamp,
 )
+from assay.read.tables import decoder_kept
 from assay.storage.disk import read_artifact
 from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import (

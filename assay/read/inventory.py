@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from assay.core.digests import running_digest
 from assay.core.errors import UserMistake
@@ -16,12 +17,20 @@ from assay.core.progress import Progress
 from assay.core.text import counted, did_you_mean
 from assay.read.folders import chosen
 from assay.read.formats import FORMATS, Row, nearest_format, recognised_format, row_of
-from assay.read.parquet import decoder_kept
 from assay.read.remote_inputs import RemoteFile, all_copied, remote_files, sweep_copies
-from assay.read.sources import DAMAGED_ROW_GROUP, KNOWN_ENDINGS, RawRecords, Source, Stamp, sniff
+from assay.read.sources import (
+    DAMAGED_ROW_GROUP,
+    KNOWN_ENDINGS,
+    RawRecords,
+    Source,
+    Stamp,
+    column_names,
+    sniff,
+)
+from assay.read.tables import decoder_kept
 from assay.storage.home import Home, contains
 from assay.storage.manifests import InputFile, reason_code
-from assay.storage.regular import open_regular, why_not_regular
+from assay.storage.regular import open_regular, read_regular, why_not_regular
 from assay.storage.run_manifest import RUN_MANIFEST, UNUSABLE, is_damaged_run_manifest, run_manifest_in
 from assay.storage.s3 import is_remote
 from assay.storage.stage import RunContext, Stage
@@ -33,6 +42,7 @@ _READ_BYTES = 1 << 20
 # A file's format is recognised by its first decodable rows: this many, or as many as these bytes hold.
 _SAMPLE_ROWS = 32
 _SAMPLE_BYTES = 4 << 20
+_NAMED_COLUMNS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +79,7 @@ class Inputs:
     format: str = "auto"
     """A key of ``FORMATS``, or ``auto`` to recognise the format of each file."""
     within: tuple[str, ...] | None = None
-    """Folders (without links) and addresses on S3. Every file must lie in one of them; None: anywhere."""
+    """Folders (without links), and addresses. Every file must lie in one of them; None: anywhere."""
     output: Path | None = None
     """The folder that the run replaces. Its files are not read."""
     shard_bytes: int = SHARD_BYTES
@@ -96,10 +106,15 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     shards: list[InputShard] = []
     stamps: list[Stamp] = []
     # Check all paths before the first file is read.
-    for name, path in list(_paths(inputs, context)):
+    for name, path, is_named in list(_paths(inputs, context)):
         try:
-            stamps.append(Stamp.of(path))
+            stamp = Stamp.of(path)
             source = sniff(path)
+            if why := _why_columns_are_no_chat(source, format):
+                if is_named:
+                    raise UserMistake(f"{name}: {why}")
+                context.say(f"{name}: is not read, since it {why}")
+                continue
             chosen = _format_of(source) if format == "auto" else format
             is_cut = source.container == "lines" and source.compression == "none"
             is_cut = is_cut and FORMATS[chosen].read_file is None
@@ -108,16 +123,30 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
             raise UserMistake(f"{name}: cannot be read: {error.strerror or error}") from error
         except UserMistake as error:
             raise UserMistake(str(error).replace(path, name)) from error
+        stamps.append(stamp)
         files.append(InputFile(name, digest, size, chosen))
         sources.append(source)
         for cut, following in zip(cuts, [*cuts[1:], (size, 0)], strict=True):
             length = following[0] - cut[0]
             shards.append(InputShard(len(files) - 1, cut[0], length, cut[1], len(cuts) == 1))
+    if not files:
+        raise UserMistake(f"{' '.join(inputs.names)}: no file there holds rows of chats.")
     return Inventory(tuple(files), tuple(sources), tuple(shards), tuple(stamps))
 
 
-def _paths(inputs: Inputs, context: RunContext) -> Iterator[tuple[str, str]]:
-    """Yield every file once: its name as the user gave it, and its path on this machine."""
+class _Found(NamedTuple):
+    """A file to read."""
+
+    name: str
+    """As the user gave it."""
+    path: str
+    """On this machine."""
+    is_named: bool = True
+    """Whether the user named it, or a glob did; a file of a folder has a known ending and is not named."""
+
+
+def _paths(inputs: Inputs, context: RunContext) -> Iterator[_Found]:
+    """Yield every file once."""
     seen: set[str] = set()
     within, output = inputs.within, inputs.output
     if not inputs.names:
@@ -144,7 +173,7 @@ def _paths(inputs: Inputs, context: RunContext) -> Iterator[tuple[str, str]]:
                 raise UserMistake(f"{path}: a link leads out of the folders that may be read.")
             if real not in seen:
                 seen.add(real)
-                yield path, path
+                yield _Found(path, path, not os.path.isdir(given))
 
 
 def _replaced(output: Path) -> tuple[str, str]:
@@ -164,7 +193,7 @@ def _refuse_irregular(path: str) -> None:
 
 
 def _objects(given: str, within: tuple[str, ...] | None) -> list[RemoteFile]:
-    """The objects that the address stands for; UserMistake where they may not be read."""
+    """The files that the address stands for; UserMistake where they may not be read."""
     if within is not None and not f"{given}/".startswith(
         tuple(f"{one}/" for one in within if is_remote(one))
     ):
@@ -172,14 +201,16 @@ def _objects(given: str, within: tuple[str, ...] | None) -> list[RemoteFile]:
     return remote_files(given)
 
 
-def _copies(given: str, found: Sequence[RemoteFile], context: RunContext) -> Iterator[tuple[str, str]]:
-    """Yield the address of every object and the path of its copy."""
+def _copies(given: str, found: Sequence[RemoteFile], context: RunContext) -> Iterator[_Found]:
+    """Yield the address of every file and the path of its copy."""
     sweep_copies(context)
     megabytes = sum(one.found.size for one in found) / 1e6
     context.say(
         f"{given}: {counted(len(found), 'objects')}, {megabytes:,.1f} MB; copying those that are not here yet"
     )
-    yield from zip((one.address for one in found), all_copied(found, context.home), strict=True)
+    is_named = glob.has_magic(given) or (len(found) == 1 and given.endswith(f"/{found[0].found.name}"))
+    for one, path in zip(found, all_copied(found, context.home), strict=True):
+        yield _Found(one.address, path, is_named)
 
 
 def _expanded(given: str, progress: Progress) -> list[str]:
@@ -212,7 +243,7 @@ def _expanded(given: str, progress: Progress) -> list[str]:
 
 def _chosen(names: Sequence[str], progress: Progress) -> list[str]:
     """The files that hold rows; a line reports each that is left out."""
-    found = chosen(names)
+    found = chosen(names, read_regular)
     for line in found.left_out:
         progress.say(line)
     return list(found.names)
@@ -279,6 +310,28 @@ def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list
     if len(cuts) > 1 and cuts[-1][0] == size:
         cuts.pop()
     return running.hexdigest(), size, cuts
+
+
+#: Columns that hold messages in other files. In a CSV, pandas writes them as Python would, which is no JSON.
+_OF_MESSAGES = ("messages", "conversations", "conversation")
+
+
+def _why_columns_are_no_chat(source: Source, format: str) -> str | None:
+    """Why no row of a CSV or TSV can be read: its first line names other columns. None where one can."""
+    names = column_names(source)
+    if not names:
+        return None
+    rows = list(_first_rows(source))
+    keys = [keys for one in FORMATS.values() if format in ("auto", one.name) for keys in one.keys]
+    if any(map(recognised_format, rows)) or (
+        any(one <= set(names) for one in keys) and (format != "auto" or not rows)
+    ):
+        return None
+    named = ", ".join(names[:_NAMED_COLUMNS]) + (" …" if len(names) > _NAMED_COLUMNS else "")
+    why = f"has no columns of a chat: its first line names {named}. "
+    for name in set(_OF_MESSAGES) & set(names):
+        return f"{why}Its column {name} must hold JSON lists of messages, as json.dumps writes them."
+    return f"{why}Name them there, such as prompt and response, or messages (JSON lists)."
 
 
 def _format_of(source: Source) -> str:

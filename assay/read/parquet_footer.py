@@ -11,7 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-_MAGIC = b"PAR1"
+from assay.read.damage import DamagedTable
+
+#: How a Parquet file begins and ends.
+MAGIC = b"PAR1"
 _ENCRYPTED_MAGIC = b"PARE"
 _MOST_NESTED = 64
 _REPEATED = 2
@@ -20,10 +23,6 @@ _PAGE_HEADER_BYTES = 1 << 16
 
 #: Writers whose counts of nulls and bytes proved right, in nested columns too.
 _COUNTING_WRITERS = ("parquet-cpp-arrow", "parquet-rs", "Polars")
-
-
-class DamagedParquet(Exception):
-    """The footer or a page of a Parquet file is damaged; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +51,25 @@ class Group:
 
 
 def read_groups(file: BinaryIO) -> tuple[Group, ...]:
-    """The row groups of an open Parquet file; DamagedParquet where its footer is damaged."""
+    """The row groups of an open Parquet file; DamagedTable where its footer is damaged."""
     size = file.seek(0, 2)
     if size < 12:
-        raise DamagedParquet("it is too short")
+        raise DamagedTable("it is too short")
     file.seek(-8, 2)
     tail = file.read(8)
     if tail[4:] == _ENCRYPTED_MAGIC:
-        raise DamagedParquet("it is encrypted")
+        raise DamagedTable("it is encrypted")
     file.seek(0)
-    if tail[4:] != _MAGIC or file.read(4) != _MAGIC:
-        raise DamagedParquet("it does not begin and end as a Parquet file does")
+    if tail[4:] != MAGIC or file.read(4) != MAGIC:
+        raise DamagedTable("it does not begin and end as a Parquet file does")
     end = size - 8 - int.from_bytes(tail[:4], "little")
     if end < 4:
-        raise DamagedParquet("its footer is longer than the file")
+        raise DamagedTable("its footer is longer than the file")
     file.seek(end)
     try:
         return _groups(_Thrift(file.read(size - 8 - end)).struct(), end)
     except (KeyError, TypeError, AttributeError, IndexError, UnicodeDecodeError) as error:
-        raise DamagedParquet("its footer cannot be understood") from error
+        raise DamagedTable("its footer cannot be understood") from error
 
 
 def _groups(footer: Mapping[int, Any], end: int) -> tuple[Group, ...]:
@@ -79,17 +78,17 @@ def _groups(footer: Mapping[int, Any], end: int) -> tuple[Group, ...]:
     groups = tuple(_group(each, leaves, writer) for each in footer.get(4, []))
     rows = sum(group.rows for group in groups)
     if rows != footer[3]:
-        raise DamagedParquet(f"its footer states {footer[3]} rows, and {rows} in its row groups")
+        raise DamagedTable(f"its footer states {footer[3]} rows, and {rows} in its row groups")
     taken = 4
     for column in sorted(
         (column for group in groups for column in group.columns if column.length),
         key=lambda column: column.offset,
     ):
         if column.offset < taken:
-            raise DamagedParquet(f"its footer has two columns in one place, at byte {column.offset}")
+            raise DamagedTable(f"its footer has two columns in one place, at byte {column.offset}")
         taken = column.offset + column.length
     if taken > end:
-        raise DamagedParquet("its footer has a column beyond the end of the data")
+        raise DamagedTable("its footer has a column beyond the end of the data")
     return groups
 
 
@@ -108,33 +107,33 @@ def _leaves(schema: Sequence[Mapping[int, Any]]) -> Iterator[tuple[str, bool]]:
         repeated = repeated or element.get(3) == _REPEATED
         if children := element.get(5, 0):
             if len(above) > _MOST_NESTED:
-                raise DamagedParquet("its schema is nested too deeply")
+                raise DamagedTable("its schema is nested too deeply")
             above.append((path, repeated, children))
         else:
             yield path, repeated
     else:
         if not any(left for _, _, left in above):
             return
-    raise DamagedParquet("its schema does not add up")
+    raise DamagedTable("its schema does not add up")
 
 
 def _group(group: Mapping[int, Any], leaves: Sequence[tuple[str, bool]], writer: str) -> Group:
     rows, chunks = group[3], group[1]
     if rows < 0 or len(chunks) != len(leaves):
-        raise DamagedParquet("its footer has a row group that does not fit its schema")
+        raise DamagedTable("its footer has a row group that does not fit its schema")
     columns = []
     for chunk, (name, repeated) in zip(chunks, leaves, strict=True):
         if chunk.get(1):
-            raise DamagedParquet("its data lie in other files")
+            raise DamagedTable("its data lie in other files")
         about = chunk[3]
         stated = about[5]
         if stated < rows or (stated > rows and not repeated):
-            raise DamagedParquet(f"its footer states {rows} rows, and {stated} values of column {name}")
+            raise DamagedTable(f"its footer states {rows} rows, and {stated} values of column {name}")
         offset, dictionary = about[9], about.get(11, 0)
         if 0 < dictionary < offset:
             offset = dictionary
         if about[7] < 0:
-            raise DamagedParquet(f"its footer states {about[7]} bytes of column {name}")
+            raise DamagedTable(f"its footer states {about[7]} bytes of column {name}")
         counts = writer.startswith(_COUNTING_WRITERS)
         nulls = about.get(12, {}).get(3) if counts else None
         columns.append(
@@ -152,7 +151,7 @@ def _group(group: Mapping[int, Any], leaves: Sequence[tuple[str, bool]], writer:
 
 
 def check_sums(file: BinaryIO, group: Group) -> None:
-    """Raise DamagedParquet where a page of the group does not match its checksum.
+    """Raise DamagedTable where a page of the group does not match its checksum.
 
     Checksums are optional; Spark's files have them. A column whose first page has none is skipped.
     """
@@ -164,7 +163,7 @@ def check_sums(file: BinaryIO, group: Group) -> None:
             try:
                 header = reader.struct()
                 length, stated = header[3], header.get(4)
-            except (KeyError, TypeError, AttributeError, DamagedParquet):
+            except (KeyError, TypeError, AttributeError, DamagedTable):
                 break  # polars finds no page there either, and reports it
             if stated is None or length < 0:
                 break
@@ -175,7 +174,7 @@ def check_sums(file: BinaryIO, group: Group) -> None:
                 running = zlib.crc32(data, running)
                 left -= len(data)
             if left or running != stated & 0xFFFFFFFF:
-                raise DamagedParquet(f"a page of column {column.name} does not match its checksum")
+                raise DamagedTable(f"a page of column {column.name} does not match its checksum")
             at += length
 
 
@@ -187,9 +186,9 @@ class _Thrift:
         self._data = data
 
     def struct(self, depth: int = 0) -> dict[int, Any]:
-        """The struct that begins at ``position``; DamagedParquet where it cannot be read."""
+        """The struct that begins at ``position``; DamagedTable where it cannot be read."""
         if depth > _MOST_NESTED:
-            raise DamagedParquet("its footer is nested too deeply")
+            raise DamagedTable("its footer is nested too deeply")
         found: dict[int, Any] = {}
         field = 0
         while header := self._byte():
@@ -223,12 +222,12 @@ class _Thrift:
                 (self._value(kinds >> 4, depth + 1), self._value(kinds & 0x0F, depth + 1))
                 for _ in range(count)
             ]
-        raise DamagedParquet("its footer cannot be understood")
+        raise DamagedTable("its footer cannot be understood")
 
     def _require(self, count: int) -> None:
-        """Raise DamagedParquet where fewer than ``count`` bytes are left."""
+        """Raise DamagedTable where fewer than ``count`` bytes are left."""
         if count > len(self._data) - self.position:
-            raise DamagedParquet("its footer is cut short")
+            raise DamagedTable("its footer is cut short")
 
     def _byte(self) -> int:
         self._require(1)
@@ -247,7 +246,7 @@ class _Thrift:
             result |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return result
-        raise DamagedParquet("its footer cannot be understood")
+        raise DamagedTable("its footer cannot be understood")
 
     def _signed(self) -> int:
         number = self._unsigned()

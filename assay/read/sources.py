@@ -18,9 +18,24 @@ import msgspec
 import zstandard
 
 from assay.core.errors import InputFault, UserMistake
+from assay.read.arrow_messages import CONTINUATION, FILE_MAGIC
+from assay.read.csv_rows import (
+    DELIMITERS,
+    SAMPLE_BYTES,
+    SAMPLE_ROWS,
+    BadRow,
+    Columns,
+    CutRow,
+    Header,
+    RowSplitter,
+    cells_of,
+    header_of,
+    names_of,
+)
+from assay.read.damage import DamagedTable
 from assay.read.not_chat import why_file_is_no_chat, why_no_chat
-from assay.read.parquet import Lost, check_parquet, decoder_kept, read_rows
-from assay.read.parquet_footer import DamagedParquet
+from assay.read.parquet_footer import MAGIC as PARQUET_MAGIC
+from assay.read.tables import Cut, Lost, check_table, decoder_kept, read_rows
 from assay.storage.regular import open_regular
 
 #: A longer record is quarantined and never held in memory.
@@ -35,18 +50,25 @@ _ZSTD_WINDOW_BYTES = 2 << 30
 
 BOM = b"\xef\xbb\xbf"
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
+CSV_ENDINGS = (".csv", ".tsv")
+TABLE_ENDINGS = {"parquet": (".parquet",), "arrow": (".arrow", ".feather")}
 COMPRESSION_ENDINGS = (".gz", ".zst", ".zstd")
 KNOWN_ENDINGS = (
     *JSON_ENDINGS,
     *(ending + packed for ending in JSON_ENDINGS for packed in COMPRESSION_ENDINGS),
-    ".parquet",
+    *CSV_ENDINGS,
+    *(ending + packed for ending in CSV_ENDINGS for packed in COMPRESSION_ENDINGS),
+    *chain.from_iterable(TABLE_ENDINGS.values()),
 )
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # A zstd frame that carries no data (RFC 8878, 3.1.2): 0x184D2A50 to 0x184D2A5F, little-endian.
 _ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
-_PARQUET_MAGIC = b"PAR1"
+
+#: The containers of tables that are decoded by a process of its own, and how their files begin and are named.
+_TABLES = {"parquet": (PARQUET_MAGIC,), "arrow": (FILE_MAGIC, CONTINUATION)}
+_NAMES = {"parquet": "not a Parquet file", "arrow": "not an Arrow file"}
 
 #: Reason code for the place where a file is cut short. What follows is lost.
 CUT_SHORT = "cut_short"
@@ -77,7 +99,8 @@ class Source:
 
     path: str
     container: str
-    """``lines``, ``array``, ``values`` (JSON values one after the other) or ``parquet``."""
+    """``lines``, ``array``, ``values`` (JSON values one after the other), ``parquet``, ``arrow``,
+    or one of ``DELIMITERS``."""
     compression: str
     """``none``, ``gzip`` or ``zstd``."""
 
@@ -95,6 +118,16 @@ class Stamp:
         """The file's present stamp; OSError where there is no file."""
         found = os.stat(path)
         return cls(found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+class _Cells(NamedTuple):
+    """One row of a CSV, or why it has no cells."""
+
+    line: int
+    last_line: int
+    offset: int
+    length: int
+    cells: list[str] | BadRow
 
 
 class CutShortError(Exception):
@@ -117,25 +150,58 @@ def sniff(path: str) -> Source:
         compression = "zstd"
         if refused := _why_zstd_is_not_read(path):
             raise UserMistake(f"{path}: {refused}")
-    if start.startswith(_PARQUET_MAGIC) and compression == "none":
-        try:
-            check_parquet(path)
-        except DamagedParquet as error:
-            raise UserMistake(f"{path}: not a Parquet file that can be read: {error}") from error
-        return Source(path, "parquet", compression)
+    for container, magics in _TABLES.items():
+        if start.startswith(magics) and compression == "none":
+            try:
+                check_table(path)
+            except DamagedTable as error:
+                raise UserMistake(f"{path}: {_NAMES[container]} that can be read: {error}") from error
+            return Source(path, container, compression)
     name = path.lower()
     for packed in COMPRESSION_ENDINGS:
         name = name.removesuffix(packed)
-    if name.endswith(".parquet"):
-        if not start:
-            return Source(path, "lines", "none")
-        raise UserMistake(f"{path}: not a Parquet file, though its name says so.")
+    for container in _TABLES:
+        if name.endswith(TABLE_ENDINGS[container]):
+            if not start:
+                return Source(path, "lines", "none")
+            raise UserMistake(f"{path}: {_NAMES[container]}, though its name says so.")
     head = _head(path, compression)
     if compression != "none" and (refused := why_no_chat(head)):
         raise UserMistake(f"{path}: {refused}")
     if compression == "none" and path.lower().endswith(COMPRESSION_ENDINGS) and not _is_text(head):
         raise UserMistake(f"{path}: is not compressed, though its name says so, and is not text.")
+    if name.endswith(CSV_ENDINGS) and head.removeprefix(BOM).strip() and not _begins_as_json(head):
+        return Source(path, _header(Source(path, "csv", compression), head).container, compression)
     return Source(path, _container(name, head), compression)
+
+
+def _begins_as_json(head: bytes) -> bool:
+    return _JSON_BEGINNING.match(head.removeprefix(BOM)) is not None
+
+
+_JSON_BEGINNING = re.compile(rb'\s*(?:\{\s*["}\n]|\[\s*[\[{"\]\n])')
+
+
+def _header(source: Source, head: bytes) -> Header:
+    """The delimiter and the names in the first line of a CSV or TSV; UserMistake where it has none."""
+    text = head.removeprefix(BOM)
+    if b"\n" not in text and b"\r" in text.rstrip(b"\r"):
+        raise UserMistake(
+            f"{source.path}: its lines end in CR alone. Convert it: `tr '\\r' '\\n' < FILE > NEW`."
+        )
+    header = header_of(text, source.path.lower())
+    if isinstance(header, BadRow):
+        raise UserMistake(
+            f"{source.path}: its first line, which names the columns, cannot be read ({header.reason})."
+        )
+    return header
+
+
+def column_names(source: Source) -> tuple[str, ...]:
+    """The names in the first line of a CSV or TSV; empty for another file, and for one without a line."""
+    if source.container not in DELIMITERS:
+        return ()
+    return _header(source, _head(source.path, source.compression)).names
 
 
 def _is_text(head: bytes) -> bool:
@@ -332,6 +398,8 @@ class RawRecords:
         self._length = length
         self._first_line = first_line
         self._limit = max_record_bytes
+        self._last_line = 0
+        """The last line that is split off; it is counted once its row is taken."""
         self._cut: str | None = None
         """Why the stream is cut short, once that is found."""
 
@@ -341,14 +409,16 @@ class RawRecords:
         return self.why_incomplete is None
 
     def __iter__(self) -> Iterator[RawRecord]:
-        if self._source.container == "parquet":
-            return self._parquet_rows()
+        if self._source.container in _TABLES:
+            return self._table_rows()
         if self._source.compression == "none":
             chunks = _plain(self._source.path, self._offset, self._length)
         else:
             chunks = stream(self._source)
         if self._source.container == "lines":
             return self._split_lines(chunks)
+        if self._source.container in DELIMITERS:
+            return self._csv_rows(chunks, DELIMITERS[self._source.container])
         return self._split_values(chunks, bracketed=self._source.container == "array")
 
     def _until_cut(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -449,18 +519,81 @@ class RawRecords:
         if cut is not None:
             yield self._cut_record(self.lines + 1, end, 0, cut)
 
-    def _parquet_rows(self) -> Iterator[RawRecord]:
+    def _csv_rows(self, chunks: Iterator[bytes], delimiter: str) -> Iterator[RawRecord]:
+        rows = self._cells(chunks, delimiter)
+        header = next(rows, None)
+        if header is None:
+            return
+        sample: list[_Cells] = []
+        held = 0
+        while len(sample) < SAMPLE_ROWS and held < SAMPLE_BYTES and (row := next(rows, None)):
+            sample.append(row)
+            held += row.length
+        if isinstance(header.cells, BadRow):
+            sample.insert(0, header)
+            columns = Columns((), ())
+        else:
+            columns = Columns(
+                names_of(header.cells), [row.cells for row in sample if not isinstance(row.cells, BadRow)]
+            )
+        for row in chain(sample, rows):
+            self.lines = max(row.last_line, self.lines)
+            data = row.cells if isinstance(row.cells, BadRow) else columns.row(row.cells)
+            if isinstance(data, BadRow):
+                yield RawRecord(row.line, row.offset, row.length, b"", data.reason)
+            else:
+                yield RawRecord(row.line, row.offset, row.length, data)
+        self.lines = self._last_line
+
+    def _cells(self, chunks: Iterator[bytes], delimiter: str) -> Iterator[_Cells]:
+        """Yield every row that is not blank, the header too, and a last one where the file is cut short."""
+        chunks, bom_bytes = _without_bom(chunks)
+        splitter = RowSplitter(delimiter, offset=bom_bytes, limit=self._limit)
+        line = 1
+        for chunk in self._until_cut(chunks):
+            for row in splitter.feed(chunk):
+                if row.data or row.length > self._limit:
+                    yield self._placed(row, line, delimiter)
+                line += row.lines
+                self._last_line = line - 1
+        cut = self._cut
+        if cut is None and splitter.in_quotes:
+            cut = "a quote in this row is not closed and takes what follows with it"
+        end = splitter.end
+        rest = splitter.unfinished()
+        if rest is not None:
+            self._last_line = line + rest.lines - 1
+            if rest.length <= self._limit and cut is not None:
+                self.why_incomplete = f"is cut short: {cut}"
+                yield _Cells(line, self._last_line, rest.offset, rest.length, BadRow(f"{CUT_SHORT}: {cut}"))
+                return
+            if rest.data or rest.length > self._limit:
+                yield self._placed(rest, line, delimiter)
+            line += rest.lines
+        if cut is not None:
+            self.why_incomplete = f"is cut short: {cut}"
+            yield _Cells(line, self._last_line, end, 0, BadRow(f"{CUT_SHORT}: {cut}"))
+
+    def _placed(self, row: CutRow, line: int, delimiter: str) -> _Cells:
+        too_long = row.length > self._limit
+        cells = BadRow(self._too_long(row.length)) if too_long else cells_of(row.data, delimiter)
+        return _Cells(line, line + row.lines - 1, row.offset, row.length, cells)
+
+    def _table_rows(self) -> Iterator[RawRecord]:
         path = self._source.path
         try:
             for first, found in read_rows(path):
                 if isinstance(found, Lost):
                     yield from self._lost_rows(first, found)
                     continue
+                if isinstance(found, Cut):
+                    yield self._cut_record(first + 1, first, 0, found.why)
+                    continue
                 for row, data in enumerate(found, first):
                     self.lines = row + 1
                     problem = self._too_long(len(data)) if len(data) > self._limit else None
                     yield RawRecord(row + 1, row, len(data), b"" if problem else data, problem)
-        except DamagedParquet as error:
+        except DamagedTable as error:
             raise InputFault(f"{path}: can no longer be read: {error}") from error
 
     def _lost_rows(self, first: int, lost: Lost) -> Iterator[RawRecord]:
@@ -617,7 +750,7 @@ def read_originals(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[byte
 
 def _read_originals(source: Source, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
     path = source.path
-    if source.container == "parquet":
+    if source.container in _TABLES:
         yield from _original_rows(path, spans)
     elif source.compression == "none":
         with open_regular(path) as file:
@@ -629,16 +762,19 @@ def _read_originals(source: Source, spans: Sequence[tuple[int, int]]) -> Iterato
 
 
 def _original_rows(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
-    wanted = [offset for offset, _ in spans]
+    # A span of no bytes is the place where the file is cut short, behind the last row.
+    wanted = [offset for offset, length in spans if length]
     at = 0
-    for first, found in read_rows(path, wanted):
-        if isinstance(found, Lost):
+    for first, found in read_rows(path, wanted) if wanted else ():
+        if isinstance(found, Lost | Cut):
             continue
         while at < len(wanted) and wanted[at] < first + len(found):
             if wanted[at] < first:
                 return
             yield found[wanted[at] - first]
             at += 1
+    if at == len(wanted) < len(spans):
+        yield b""
 
 
 def _slices(chunks: Iterator[bytes], spans: Iterable[tuple[int, int]]) -> Iterator[bytes]:

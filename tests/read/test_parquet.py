@@ -19,14 +19,15 @@ from converting import converted_paths
 from flipping import chats, flip, sweep
 from stages import take_inventory
 
-import assay.read.parquet
+import assay.read.tables
 from assay.core.errors import AssayError, UserMistake
 from assay.export.first_rows import first_rows
 from assay.export.quarantine import quarantine_lines
-from assay.read import parquet_decoder
-from assay.read.parquet import Lost, decoder_kept, read_rows
-from assay.read.parquet_footer import Column, DamagedParquet, Group, check_sums, read_groups
+from assay.read import parquet_table, table_decoder
+from assay.read.damage import DamagedTable
+from assay.read.parquet_footer import Column, Group, check_sums, read_groups
 from assay.read.sources import read_originals
+from assay.read.tables import Lost, decoder_kept, read_rows
 from assay.storage.home import Home
 
 
@@ -187,15 +188,15 @@ def test_counts_of_values_and_bytes_are_held_against_the_footer() -> None:
 
     def check(*stated: tuple[int | None, int | None]) -> None:
         columns = tuple(Column(name, 4, 1, *each) for name, each in zip("abc", stated, strict=True))
-        parquet_decoder._check_counts(frame, (Group(3, 4, 3, 3, columns),))
+        parquet_table._check_counts(frame, (Group(3, 4, 3, 3, columns),))
 
     check((2, 4), (2, 3), (2, None))
     check((None, None), (None, None), (None, None))
-    with pytest.raises(DamagedParquet, match="column a holds 2 values, where the footer states 3"):
+    with pytest.raises(DamagedTable, match="column a holds 2 values, where the footer states 3"):
         check((3, 4), (2, 3), (2, None))
-    with pytest.raises(DamagedParquet, match="column b holds 3 text bytes, where the footer states 5"):
+    with pytest.raises(DamagedTable, match="column b holds 3 text bytes, where the footer states 5"):
         check((2, 4), (2, 5), (2, None))
-    with pytest.raises(DamagedParquet, match="column c holds 2 values"):
+    with pytest.raises(DamagedTable, match="column c holds 2 values"):
         check((2, 4), (2, 3), (1, None))
 
 
@@ -204,13 +205,13 @@ def test_what_is_decoded_is_checked_before_any_row_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str
 ) -> None:
     def refuse(*_: object) -> None:
-        raise DamagedParquet("it is not so")
+        raise DamagedTable("it is not so")
 
     path = tmp_path / "rows.parquet"
     chats(30, nested=False).write_parquet(path)
-    decoder = parquet_decoder._Decoder()
-    monkeypatch.setattr(parquet_decoder, "_limit_itself", lambda size: None)
-    monkeypatch.setattr(parquet_decoder, check, refuse)
+    decoder = table_decoder._Decoder()
+    monkeypatch.setattr(table_decoder, "_limit_itself", lambda size: None)
+    monkeypatch.setattr(parquet_table, check, refuse)
     assert decoder.answered({"file": str(path)})[0] == b"G"
     assert decoder.answered({"first": 0, "last": 0}) == (b"F", b"it is not so")
     assert decoder.answered({"more": True}) == (b"E", b"")
@@ -236,7 +237,7 @@ def test_checksums_of_pages_are_checked_where_there_are_any(tmp_path: Path) -> N
     for summed in (True, False):
         check(page(b"texts", summed=summed) + page(b"more", summed=summed))
     check(page(b"texts", summed=False).replace(b"texts", b"tests"))
-    with pytest.raises(DamagedParquet, match="a page of column a does not match its checksum"):
+    with pytest.raises(DamagedTable, match="a page of column a does not match its checksum"):
         check(page(b"texts", summed=True) + page(b"more", summed=True).replace(b"more", b"mere"))
 
 
@@ -251,20 +252,20 @@ def _signed(number: int) -> bytes:
 
 DIES_IN_THE_SECOND_GROUP = """
     import os, signal
-    from assay.read import parquet_decoder
-    real = parquet_decoder._Decoder._decode
+    from assay.read import table_decoder
+    real = table_decoder._Decoder._decode
     def decode(self, first, last):
         if first <= 1 <= last:
             os.kill(os.getpid(), signal.{})
         real(self, first, last)
-    parquet_decoder._Decoder._decode = decode
-    parquet_decoder.main()
+    table_decoder._Decoder._decode = decode
+    table_decoder.main()
 """
 
 
 def dying(monkeypatch: pytest.MonkeyPatch, signal_name: str) -> None:
     script = textwrap.dedent(DIES_IN_THE_SECOND_GROUP.format(signal_name))
-    monkeypatch.setattr(assay.read.parquet, "_COMMAND", [sys.executable, "-P", "-c", script])
+    monkeypatch.setattr(assay.read.tables, "_COMMAND", [sys.executable, "-P", "-c", script])
 
 
 def test_data_that_end_the_decoding_process_cost_their_group_alone(
@@ -313,7 +314,7 @@ def test_the_decoding_process_does_not_outlive_a_run_that_is_killed(tmp_path: Pa
     chats(30, nested=False).write_parquet(path)
     script = f"""
 import os, signal, sys, time
-from assay.read.parquet import read_rows
+from assay.read.tables import read_rows
 rows = read_rows({str(path)!r})
 next(rows)
 print("ready", flush=True)

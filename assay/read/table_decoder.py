@@ -1,11 +1,11 @@
-"""The process that decodes Parquet for ``assay.read.parquet``, which runs it as ``python -m``.
+"""The process that decodes Parquet and Arrow for ``assay.read.tables``, which runs it as ``python -m``.
 
 One flipped bit can make polars panic and print to the console, return too few rows, or end the whole process
 (an allocation of absurd size, SIGABRT). In a process of its own, that costs one row group and nothing else.
 
 A request is one line of JSON on standard input. A reply is a letter, a length (8 bytes) and so many bytes:
 
-``{"file": PATH}``              use this file           → ``G`` groups as JSON, ``F`` why it cannot be read
+``{"file": PATH}``              use this file           → ``G`` its groups, ``F`` why it cannot be read
 ``{"first": N, "last": N}``     decode these groups     → ``S`` nothing, ``F`` why they cannot be read
 ``{"more": true}``              send decoded rows       → ``R`` one row per line, ``E`` no more rows
 
@@ -22,15 +22,18 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import msgspec
 import polars as pl
 
-from assay.read.parquet_footer import Column, DamagedParquet, Group, check_sums, read_groups
+from assay.read.arrow_table import ArrowTable
+from assay.read.damage import DamagedTable
+from assay.read.parquet_footer import MAGIC as PARQUET_MAGIC
+from assay.read.parquet_table import ParquetTable
 from assay.storage.regular import open_regular
 
 _BATCH_ROWS = 1024
@@ -49,7 +52,7 @@ _BYTES_PER_CPU_SECOND = 1 << 20
 _UNDECODABLE = (
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
-    DamagedParquet,
+    DamagedTable,
     MemoryError,
     OverflowError,
     TypeError,
@@ -57,12 +60,48 @@ _UNDECODABLE = (
 )
 
 
+class TablePart(Protocol):
+    """Rows that are decoded together: a row group of Parquet, a record batch of Arrow."""
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+
+    @property
+    def offset(self) -> int:
+        """Where they begin in the file."""
+
+    @property
+    def length(self) -> int:
+        """The bytes that they take there."""
+
+
+class Table(Protocol):
+    """An open file."""
+
+    unit: str
+    """What a group is called."""
+
+    @property
+    def groups(self) -> Sequence[TablePart]:
+        """Its groups, in order."""
+
+    @property
+    def cut(self) -> str | None:
+        """Why rows behind the last group are missing."""
+
+    def bytes_of(self, first: int, last: int) -> int:
+        """How many bytes groups ``first`` to ``last`` take when they are decoded, roughly."""
+
+    def decoded(self, first: int, last: int) -> pl.DataFrame:
+        """The rows of groups ``first`` to ``last``; DamagedTable where they are not all there."""
+
+
 class _Decoder:
-    """One file, its groups, and the rows that are decoded and not yet sent."""
+    """One file, and the rows that are decoded and not yet sent."""
 
     def __init__(self) -> None:
-        self._path = ""
-        self._groups: tuple[Group, ...] = ()
+        self._table: Table | None = None
         self._rows: Iterator[bytes] = iter(())
 
     def answered(self, request: dict[str, Any]) -> tuple[bytes, bytes]:
@@ -76,35 +115,27 @@ class _Decoder:
             rows = self._batch()
             return (b"R", rows) if rows else (b"E", b"")
         except OSError as error:
-            return b"O", str(error.errno or 0).encode()
+            # polars raises one without a number for packed data that it cannot unpack.
+            return (b"F", _words(error).encode()) if error.errno is None else (b"O", b"%d" % error.errno)
         except _UNDECODABLE as error:
             if found := _SYSTEM_ERROR.search(str(error)):
                 return b"O", found[1].encode()
             return b"F", _words(error).encode()
 
     def _opened(self, path: str) -> bytes:
-        self._path, self._groups, self._rows = path, (), iter(())
+        self._table, self._rows = None, iter(())
         with open_regular(path) as file:
-            self._groups = read_groups(file)
-        pl.scan_parquet(path, glob=False).collect_schema()
-        return msgspec.json.encode([(group.rows, group.offset, group.length) for group in self._groups])
+            magic = file.read(len(PARQUET_MAGIC))
+        self._table = table = ParquetTable(path) if magic == PARQUET_MAGIC else ArrowTable(path)
+        groups = [(group.rows, group.offset, group.length) for group in table.groups]
+        return msgspec.json.encode({"unit": table.unit, "cut": table.cut, "groups": groups})
 
     def _decode(self, first: int, last: int) -> None:
-        """Decode groups ``first`` to ``last`` and compare them with the footer."""
+        """Decode groups ``first`` to ``last`` and compare them with what the file states."""
+        assert self._table is not None
         self._rows = iter(())
-        chosen = self._groups[first : last + 1]
-        rows = sum(group.rows for group in chosen)
-        _limit_itself(sum(group.unpacked_bytes + group.length for group in chosen))
-        with open_regular(self._path) as file:
-            for group in chosen:
-                check_sums(file, group)
-        before = sum(group.rows for group in self._groups[:first])
-        # Not collect_batches: in polars 2.1 it stops where decoding panics, as if the file ended there.
-        frame = pl.scan_parquet(self._path, glob=False).slice(before, rows).collect()
-        if len(frame) != rows:
-            raise DamagedParquet(f"{len(frame)} rows came out, where the footer states {rows}")
-        _check_counts(frame, chosen)
-        self._rows = _encoded(frame)
+        _limit_itself(self._table.bytes_of(first, last))
+        self._rows = _encoded(self._table.decoded(first, last))
 
     def _batch(self) -> bytes:
         batch: list[bytes] = []
@@ -134,43 +165,6 @@ def _one_encoded(batch: pl.DataFrame, number: int) -> bytes:
         return msgspec.json.encode(batch.row(number, named=True))
     except _UNDECODABLE as error:
         return b"!" + _words(error).encode()
-
-
-def _check_counts(frame: pl.DataFrame, groups: tuple[Group, ...]) -> None:
-    """Raise DamagedParquet where a column holds more or fewer values, or bytes, than the footer states.
-
-    Damaged levels of nulls leave the number of rows as it is, but move values to other rows.
-    """
-    found = [leaf for column in frame for leaf in _leaves(column)]
-    if any(len(group.columns) != len(found) for group in groups):
-        return  # polars lays out this type otherwise, so the columns cannot be compared
-    for number, leaf in enumerate(found):
-        columns = [group.columns[number] for group in groups]
-        _compare(columns, "values", len(leaf) - leaf.null_count())
-        if leaf.dtype in (pl.String, pl.Binary):
-            sizes = leaf.str.len_bytes() if leaf.dtype == pl.String else leaf.bin.size()
-            _compare(columns, "text_bytes", int(sizes.sum() or 0))
-
-
-def _compare(columns: list[Column], what: str, found: int) -> None:
-    stated = [getattr(column, what) for column in columns]
-    if None not in stated and sum(stated) != found:
-        raise DamagedParquet(
-            f"column {columns[0].name} holds {found} {what.replace('_', ' ')}, where the footer states "
-            f"{sum(stated)}"
-        )
-
-
-def _leaves(column: pl.Series) -> Iterator[pl.Series]:
-    """Yield the columns inside ``column`` that hold values, in the order of the schema."""
-    if isinstance(column.dtype, pl.Struct):
-        present = column.drop_nulls()
-        for field in column.dtype.fields:
-            yield from _leaves(present.struct.field(field.name))
-    elif isinstance(column.dtype, pl.List | pl.Array):
-        yield from _leaves(column.drop_nulls().explode())
-    else:
-        yield column
 
 
 def _words(error: BaseException) -> str:

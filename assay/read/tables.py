@@ -1,6 +1,7 @@
-"""Rows of Parquet files; for a row group that cannot be decoded, how many rows are lost.
+"""Rows of Parquet and Arrow files; where a part cannot be decoded, how many rows are lost.
 
-Another process (``parquet_decoder``) decodes, because damaged data can end that process.
+Another process (``table_decoder``) decodes, because damaged data can end that process. A group is what is
+decoded together: a row group of Parquet, a record batch of Arrow.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from assay.core.errors import AssayError
-from assay.read.parquet_footer import DamagedParquet
+from assay.read.damage import DamagedTable
 
 # Small row groups are decoded together, up to this many rows or packed bytes.
 _SPAN_ROWS = 16_384
@@ -45,9 +46,16 @@ class Lost:
 
     rows: int
     offset: int
-    """Where their row group begins in the file."""
+    """Where their group begins in the file."""
     length: int
-    """The length of their row group in bytes."""
+    """The length of their group in bytes."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The end of a file that is cut short: nobody can know how many rows are missing."""
+
     why: str
 
 
@@ -57,27 +65,40 @@ class _Group(NamedTuple):
     length: int
 
 
-def check_parquet(path: str) -> None:
-    """Raise DamagedParquet where the file's footer is damaged, so that nothing can be read."""
+class _Opened(NamedTuple):
+    """What the decoder says of a file."""
+
+    unit: str
+    """What a group is called."""
+    groups: list[_Group]
+    cut: str | None
+
+
+def check_table(path: str) -> None:
+    """Raise DamagedTable where the file's footer or schema is damaged, so that nothing can be read."""
     with _decoder() as decoder:
         decoder.open(path)
 
 
-def read_rows(path: str, wanted: Sequence[int] | None = None) -> Iterator[tuple[int, list[bytes] | Lost]]:
+def read_rows(
+    path: str, wanted: Sequence[int] | None = None
+) -> Iterator[tuple[int, list[bytes] | Lost | Cut]]:
     """Yield (number of the first row from 0, rows as JSON objects), in order, some rows at a time.
 
-    A ``Lost`` stands for rows that cannot be read. ``wanted`` holds ascending row numbers; row groups
-    without any of them are skipped. DamagedParquet where the footer is damaged; AssayError where decoding
-    fails for a reason outside of the file.
+    A ``Lost`` stands for rows that cannot be read, and a ``Cut`` at the end for rows that are missing.
+    ``wanted`` holds ascending row numbers; groups without any of them are skipped, and so is a ``Cut``.
+    DamagedTable where nothing can be read; AssayError where decoding fails for a reason outside of the file.
     """
     with _decoder() as decoder:
-        groups = decoder.open(path)
+        opened = decoder.open(path)
         first_row = 0
-        for first, last in _spans(groups):
-            rows = sum(group.rows for group in groups[first : last + 1])
+        for first, last in _spans(opened.groups):
+            rows = sum(group.rows for group in opened.groups[first : last + 1])
             if wanted is None or _any_within(wanted, first_row, first_row + rows):
-                yield from _span_rows(decoder, groups, first, last, first_row)
+                yield from _span_rows(decoder, opened, first, last, first_row)
             first_row += rows
+        if opened.cut is not None and wanted is None:
+            yield first_row, Cut(opened.cut)
 
 
 def _any_within(wanted: Sequence[int], begin: int, end: int) -> bool:
@@ -99,19 +120,20 @@ def _spans(groups: Sequence[_Group]) -> Iterator[tuple[int, int]]:
 
 
 def _span_rows(
-    decoder: _Decoder, groups: Sequence[_Group], first: int, last: int, first_row: int
+    decoder: _Decoder, opened: _Opened, first: int, last: int, first_row: int
 ) -> Iterator[tuple[int, list[bytes] | Lost]]:
+    groups = opened.groups
     try:
         batches = decoder.rows(first, last)
-    except DamagedParquet as error:
+    except DamagedTable as error:
         if first < last:
             for number in range(first, last + 1):
-                yield from _span_rows(decoder, groups, number, number, first_row)
+                yield from _span_rows(decoder, opened, number, number, first_row)
                 first_row += groups[number].rows
             return
         rows, offset, length = groups[first]
         if rows:
-            why = f"row group {first + 1} of {len(groups)} cannot be read ({error})"
+            why = f"{opened.unit} {first + 1} of {len(groups)} cannot be read ({error})"
             yield first_row, Lost(rows, offset, length, why)
         return
     for batch in batches:
@@ -141,7 +163,7 @@ def _group_of(groups: Sequence[_Group], row: int) -> _Group:
     raise IndexError(row)
 
 
-_COMMAND = [sys.executable, "-P", "-m", "assay.read.parquet_decoder"]
+_COMMAND = [sys.executable, "-P", "-m", "assay.read.table_decoder"]
 
 _scopes = 0
 _idle: list[_Decoder] = []
@@ -173,7 +195,7 @@ def _decoder() -> Iterator[_Decoder]:
     try:
         yield decoder
         kept = True
-    except (DamagedParquet, GeneratorExit):
+    except (DamagedTable, GeneratorExit):
         kept = True
         raise
     finally:
@@ -195,15 +217,16 @@ class _Decoder:
         self._owed = 0
         """How many replies were requested and not read yet."""
 
-    def open(self, path: str) -> list[_Group]:
-        """The file's row groups; DamagedParquet where nothing of it can be read."""
+    def open(self, path: str) -> _Opened:
+        """The file's groups; DamagedTable where nothing of it can be read."""
         self._path = path
         letter, content = self._asked({"file": os.path.abspath(path)})
         assert letter == b"G"
-        return [_Group(*group) for group in json.loads(content)]
+        said = json.loads(content)
+        return _Opened(said["unit"], [_Group(*group) for group in said["groups"]], said["cut"])
 
     def rows(self, first: int, last: int) -> Iterator[list[bytes]]:
-        """Decode these groups now. Returns their rows, some at a time; DamagedParquet where one fails."""
+        """Decode these groups now. Returns their rows, some at a time; DamagedTable where one fails."""
         self._asked({"first": first, "last": last})
         return self._batches()
 
@@ -219,7 +242,7 @@ class _Decoder:
 
     def _asked(self, request: dict[str, object]) -> tuple[bytes, bytes]:
         # Discard the replies, and faults, that an earlier reader did not wait for.
-        with suppress(DamagedParquet, AssayError, OSError):
+        with suppress(DamagedTable, AssayError, OSError):
             while self._owed:
                 self._reply()
         if self._child is None:
@@ -272,13 +295,13 @@ class _Decoder:
             number = int(content)
             raise OSError(number, os.strerror(number), self._path)
         if letter == b"F":
-            raise DamagedParquet(content.decode())
+            raise DamagedTable(content.decode())
         return letter, content
 
     def _how_it_ended(self) -> Exception:
         code = self.end(wait_seconds=_DYING_SECONDS)
         if -code in _OWN_SIGNALS:
-            return DamagedParquet(f"decoding it ends in {signal.Signals(-code).name}")
+            return DamagedTable(f"decoding it ends in {signal.Signals(-code).name}")
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return AssayError(
             f"{self._path}: the process that decodes it {how}. If memory ran out, free some. Run again."
