@@ -30,7 +30,7 @@ class Places(NamedTuple):
     """Paths and globs."""
     output: str
     within: tuple[str, ...] | None
-    """Folders (without links) and addresses on S3. Every input must lie in one of them; None: anywhere."""
+    """Folders (without links), and addresses. Every input must lie in one of them; None: anywhere."""
 
 
 class GoldenPlaces(NamedTuple):
@@ -81,7 +81,7 @@ def golden_places(
     if check is not None and (settings.data_roots or settings.output_roots):
         if not readable:
             raise UserMistake(
-                f"check {check!r}: golden rows are read from folders of this machine, not from S3; the "
+                f"check {check!r}: golden rows are read from folders of this machine alone; the "
                 "operator must name one, such as ASSAY_OUTPUT_ROOTS=results=/srv/results"
             )
         check = _inside(check, readable, "check", "ASSAY_DATA_ROOTS, ASSAY_OUTPUT_ROOTS")

@@ -271,8 +271,8 @@ class _DataChoice(Choice):
         Listed,
         Field(
             title="Inputs",
-            description="What to read: files, folders or globs, on disk or on S3 (s3://BUCKET/…). "
-            "Names end in .jsonl, .ndjson, .json, .csv, .tsv (also with .gz, "
+            description="What to read: files, folders or globs, on disk, on S3 (s3://BUCKET/…) or on the Hub "
+            "(hf://datasets/OWNER/NAME). Names end in .jsonl, .ndjson, .json, .csv, .tsv (also with .gz, "
             ".zst or .zstd), .parquet, .arrow or .feather.",
             json_schema_extra=in_form(
                 "What to read: files, folders or globs below a folder that the operator opened, such as "

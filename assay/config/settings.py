@@ -22,6 +22,7 @@ from assay.config.yaml_text import shown
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
 from assay.rewards.endpoint import Endpoint
+from assay.storage.addresses import is_place
 from assay.storage.home import Home
 from assay.storage.private import make_private
 from assay.storage.regular import open_regular
@@ -41,21 +42,23 @@ def _folders_by_name(value: object) -> object:
     """``chats=/srv/chats:mail=/srv/mail`` as names and folders."""
     if not isinstance(value, str):
         return value
-    return _by_name(value, on_s3=False)
+    return _by_name(value, elsewhere=False)
 
 
 def _places_by_name(value: object) -> object:
     """``chats=/srv/chats:new=s3://team/new`` as names, and folders or addresses."""
-    return _by_name(value, on_s3=True) if isinstance(value, str) else value
+    return _by_name(value, elsewhere=True) if isinstance(value, str) else value
 
 
-def _by_name(value: str, *, on_s3: bool) -> dict[str, Path | str]:
+def _by_name(value: str, *, elsewhere: bool) -> dict[str, Path | str]:
     folders: dict[str, Path | str] = {}
     for one in filter(None, re.split(rf"{os.pathsep}(?!//)", value)):
         name, equals, path = one.partition("=")
-        remote = on_s3 and is_address(path) and not glob.has_magic(path)
+        remote = elsewhere and is_place(path) and not glob.has_magic(path)
         if not equals or not _FOLDER_NAME.fullmatch(name) or not (os.path.isabs(path) or remote):
-            meant = "NAME=/FOLDER or NAME=s3://BUCKET/PREFIX" if on_s3 else "NAME=/FOLDER"
+            meant = "NAME=/FOLDER"
+            if elsewhere:
+                meant += " or NAME=s3://BUCKET/PREFIX or NAME=hf://datasets/OWNER/NAME"
             raise ValueError(
                 f"{one!r} is not of the form {meant}; write several as NAME=/FOLDER{os.pathsep}NAME=/FOLDER"
             )

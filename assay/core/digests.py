@@ -1,4 +1,7 @@
-"""Digests: 128-bit BLAKE2b everywhere. They name things and find damage; they are no secret's guard."""
+"""Digests: 128-bit BLAKE2b everywhere, but for what others state in a digest of theirs.
+
+They name things and find damage; they are no secret's guard.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,20 @@ def digest_of_content(data: bytes) -> str:
 
 def digest_of_file(path: Path) -> str:
     """The digest of a file's bytes, as 32 hex digits."""
-    running = running_digest()
+    return _fed(running_digest(), path)
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as Git LFS states it."""
+    return _fed(hashlib.sha256(), path)
+
+
+def git_blob_of_file(path: Path) -> str:
+    """The name that git gives to a file's content: SHA-1 of ``blob SIZE``, a NUL and the bytes."""
+    return _fed(hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False), path)
+
+
+def _fed(running: hashlib._Hash, path: Path) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             running.update(chunk)

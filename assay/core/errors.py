@@ -7,8 +7,8 @@ AssayError                  says what is wrong, where, and what to do; printed w
 ├── ModelFault      exit 1  the reward model cannot be loaded, or does not do what it says
 │   └── DeviceLost          every call on its GPU fails until this process ends
 ├── ClusterFault    exit 1  workers do not start, do not connect, or are gone
-├── StoreFault      exit 1  a store on S3 does not answer
-│   └── StoreRefusal        S3 refuses: no such bucket, or no right to use it
+├── StoreFault      exit 1  S3 or the Hub does not answer
+│   └── StoreRefusal        S3 or the Hub refuses: no such bucket or data set, or no right to use it
 ├── ServerFault     exit 1  Prefect's server cannot be reached or started
 └── Resumable       exit 75 stopped before the end; the same command goes on from there
 """
@@ -49,11 +49,11 @@ class ClusterFault(AssayError):
 
 
 class StoreFault(AssayError):
-    """S3 does not answer, or breaks off in the middle of an answer."""
+    """S3 or the Hub does not answer, or breaks off in the middle of an answer."""
 
 
 class StoreRefusal(StoreFault):
-    """S3 refuses the request: there is no such bucket, or these credentials may not use it."""
+    """S3 or the Hub refuses: there is no such bucket or data set, or these credentials may not use it."""
 
 
 class ServerFault(AssayError):

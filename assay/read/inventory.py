@@ -28,11 +28,11 @@ from assay.read.sources import (
     sniff,
 )
 from assay.read.tables import decoder_kept
+from assay.storage.addresses import is_remote
 from assay.storage.home import Home, contains
 from assay.storage.manifests import InputFile, reason_code
 from assay.storage.regular import open_regular, read_regular, why_not_regular
 from assay.storage.run_manifest import RUN_MANIFEST, UNUSABLE, is_damaged_run_manifest, run_manifest_in
-from assay.storage.s3 import is_remote
 from assay.storage.stage import RunContext, Stage
 
 #: Plain lines are cut into shards of about this many bytes.
@@ -75,7 +75,7 @@ class Inputs:
     """The input of the ingest stage."""
 
     names: tuple[str, ...]
-    """Paths, folders, globs, and addresses on S3."""
+    """Paths, folders, globs, and addresses on S3 and on the Hub."""
     format: str = "auto"
     """A key of ``FORMATS``, or ``auto`` to recognise the format of each file."""
     within: tuple[str, ...] | None = None
@@ -93,7 +93,7 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     are sorted, and leave out the results of runs, which a line reports. UserMistake for a file that cannot
     be read, lies in the output folder or lies outside of ``within``, and for an unknown format.
 
-    All objects on S3 (``s3://BUCKET/…``) are copied to the home folder first.
+    All files on S3 (``s3://…``) and on the Hub (``hf://datasets/…``) are copied to the home folder first.
     """
     format, shard_bytes = inputs.format, inputs.shard_bytes
     if format != "auto" and format not in FORMATS:
@@ -153,7 +153,7 @@ def _paths(inputs: Inputs, context: RunContext) -> Iterator[_Found]:
         raise UserMistake("no input given. Name a file, a folder or a glob.")
     for given in inputs.names:
         if is_remote(given):
-            found = [one for one in _objects(given, within) if one.address not in seen]
+            found = [one for one in _objects(given, within, context) if one.address not in seen]
             seen.update(one.address for one in found)
             yield from _copies(given, found, context)
             continue
@@ -192,23 +192,23 @@ def _refuse_irregular(path: str) -> None:
         raise UserMistake(f"{path}: cannot be read: {reason}.")
 
 
-def _objects(given: str, within: tuple[str, ...] | None) -> list[RemoteFile]:
+def _objects(given: str, within: tuple[str, ...] | None, context: RunContext) -> list[RemoteFile]:
     """The files that the address stands for; UserMistake where they may not be read."""
     if within is not None and not f"{given}/".startswith(
         tuple(f"{one}/" for one in within if is_remote(one))
     ):
         raise UserMistake(f"{given}: is not below an address that may be read.")
-    return remote_files(given)
+    return remote_files(given, context.say)
 
 
 def _copies(given: str, found: Sequence[RemoteFile], context: RunContext) -> Iterator[_Found]:
     """Yield the address of every file and the path of its copy."""
     sweep_copies(context)
-    megabytes = sum(one.found.size for one in found) / 1e6
+    megabytes = sum(one.size for one in found) / 1e6
     context.say(
-        f"{given}: {counted(len(found), 'objects')}, {megabytes:,.1f} MB; copying those that are not here yet"
+        f"{given}: {counted(len(found), 'files')}, {megabytes:,.1f} MB; copying those that are not here yet"
     )
-    is_named = glob.has_magic(given) or (len(found) == 1 and given.endswith(f"/{found[0].found.name}"))
+    is_named = glob.has_magic(given) or (len(found) == 1 and given.endswith(f"/{found[0].name}"))
     for one, path in zip(found, all_copied(found, context.home), strict=True):
         yield _Found(one.address, path, is_named)
 

@@ -1,7 +1,8 @@
-"""Inputs on S3: list them, copy them whole to this machine, then read the copies.
+"""Inputs on S3 and on the Hub: list them, copy them whole to this machine, then read the copies.
 
-A copy is named by the digest of its content. A link to it is named by the object's address and ETag. So an
-object is fetched once, and fetched again when somebody replaces it.
+A copy is named by the digest of its content. A link to it is named by the file's address and version. So a
+file is fetched once, and fetched again when somebody replaces it. A file of the Hub has the commit in its
+address, which manifests and outputs name.
 """
 
 from __future__ import annotations
@@ -9,24 +10,28 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
+import shutil
 import threading
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from assay.core.digests import digest_of_bytes, running_digest
+from assay.core.digests import digest_of_bytes, digest_of_file
 from assay.core.errors import InputFault, StoreRefusal, UserMistake
 from assay.core.text import counted
+from assay.read.folders import chosen
 from assay.read.sources import KNOWN_ENDINGS
+from assay.storage import hub, s3
+from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home, is_intact
 from assay.storage.manifests import InputFile
-from assay.storage.private import make_private, opener
-from assay.storage.s3 import CONNECTIONS, SCHEME, Found, Objects, is_address, is_remote
+from assay.storage.private import FILE, make_private, opener
+from assay.storage.s3 import CONNECTIONS
 from assay.storage.stage import RunContext
 
 #: A copy that no run has used for this long is removed.
@@ -35,10 +40,15 @@ KEPT_SECONDS = 7 * 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """An object to read."""
+    """A file to read that is not on this machine."""
 
     address: str
-    found: Found
+    """For a file of the Hub, with its commit."""
+    name: str
+    """Below its bucket or its data set."""
+    size: int
+    version: str
+    """Another one where the file's content is another: the object's ETag, or a digest of the content."""
 
 
 def _ending(address: str) -> str:
@@ -50,8 +60,8 @@ def _ending(address: str) -> str:
 def local_path(file: InputFile, home: Home) -> str:
     """The path of the file's bytes on this machine.
 
-    For an object, that is its copy. A copy that was removed meanwhile is made again. Where the object has
-    changed or is gone, nothing lies at the path.
+    For a file from elsewhere, that is its copy. A copy that was removed meanwhile is made again. Where the
+    file has changed or is gone, nothing lies at the path.
     """
     if not is_remote(file.path):
         return file.path
@@ -64,41 +74,87 @@ def local_path(file: InputFile, home: Home) -> str:
     return str(path)
 
 
-def remote_files(given: str) -> list[RemoteFile]:
-    """The objects that an address stands for, sorted: one, those below it, or those that a glob matches.
+def remote_files(given: str, say: Callable[[str], object] = lambda line: None) -> list[RemoteFile]:
+    """The files that an address stands for, sorted: one, those below it, or those that a glob matches.
 
-    UserMistake where there are none, or where S3 refuses to list them.
+    ``say`` hears a line for each that is left out. UserMistake where there are none, or where S3 or the Hub
+    refuses to list them.
     """
-    bucket, _, key = given.removeprefix(SCHEME).partition("/")
-    if not is_address(f"{SCHEME}{bucket}"):
-        raise UserMistake(f"{given}: is not of the form s3://BUCKET/NAME.")
-    literal = key[: next((place for place, sign in enumerate(key) if sign in "*?["), len(key))]
-    objects = Objects(f"{SCHEME}{bucket}")
     try:
-        found = [one for one in objects.list_all(literal) if not one.name.endswith("/")]
+        if given.startswith(hub.SCHEME):
+            return _of_the_hub(given, say)
+        return _of_s3(given, say)
     except StoreRefusal as error:
         raise UserMistake(str(error)) from error
-    folder = f"{key.rstrip('/')}/" if key else ""
-    if chosen := [one for one in found if one.name == key]:
-        pass
-    elif glob.has_magic(key):
-        pattern = key.split("/")
-        chosen = [one for one in found if _matches(pattern, one.name.split("/"))]
-    else:
-        below = [(one, one.name.removeprefix(folder)) for one in found if one.name.startswith(folder)]
-        chosen = [
-            one
-            for one, name in below
-            if name.lower().endswith(KNOWN_ENDINGS)
-            and not any(part.startswith(".") for part in name.split("/"))
-        ]
-        if below and not chosen:
-            raise UserMistake(f"{given}: holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
-    if not chosen:
-        raise UserMistake(f"{given}: there is no such object, and none that matches.")
-    return [
-        RemoteFile(f"{SCHEME}{bucket}/{one.name}", one) for one in sorted(chosen, key=lambda one: one.name)
+
+
+def _of_s3(given: str, say: Callable[[str], object]) -> list[RemoteFile]:
+    bucket, _, key = given.removeprefix(s3.SCHEME).partition("/")
+    address = f"{s3.SCHEME}{bucket}"
+    if not s3.is_address(address):
+        raise UserMistake(f"{given}: is not of the form s3://BUCKET/NAME.")
+    literal = key[: next((place for place, sign in enumerate(key) if sign in "*?["), len(key))]
+    objects = s3.Objects(address)
+
+    def content(name: str) -> bytes:
+        found = objects.read(name)
+        return b"" if found is None else found.data
+
+    files = [
+        RemoteFile(f"{address}/{one.name}", one.name, one.size, one.etag)
+        for one in objects.list_all(literal)
+        if not one.name.endswith("/")
     ]
+    return _selected(given, key, files, content, say)
+
+
+def _of_the_hub(given: str, say: Callable[[str], object]) -> list[RemoteFile]:
+    wanted = hub.DataSet(given)
+    commit = wanted.commit()
+    files = [
+        RemoteFile(f"{commit.address}/{one.name}", one.name, one.size, one.check) for one in commit.files
+    ]
+
+    def content(name: str) -> bytes:
+        with TemporaryDirectory() as folder:
+            (file,) = (one for one in files if one.name == name)
+            return _from_the_hub(file, Path(folder)).read_bytes()
+
+    return _selected(given, wanted.path, files, content, say)
+
+
+def _selected(
+    given: str,
+    key: str,
+    files: Sequence[RemoteFile],
+    content: Callable[[str], bytes],
+    say: Callable[[str], object],
+) -> list[RemoteFile]:
+    """Those of the files that ``key`` stands for: a name, a glob, or a folder. Sorted by name."""
+    if named := [one for one in files if one.name == key]:
+        return named
+    folder = f"{key.rstrip('/')}/" if key else ""
+    if glob.has_magic(key):
+        pattern = key.split("/")
+        chosen_files = [one for one in files if _matches(pattern, one.name.split("/"))]
+    else:
+        below = [one for one in files if one.name.startswith(folder)]
+        chosen_files = [
+            one
+            for one in below
+            if one.name.lower().endswith(KNOWN_ENDINGS)
+            and not any(part.startswith(".") for part in one.name.removeprefix(folder).split("/"))
+        ]
+        if below and not chosen_files:
+            raise UserMistake(f"{given}: holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
+    by_name = {one.name: one for one in sorted(chosen_files, key=lambda one: one.name)}
+    selection = chosen(by_name, content)
+    for line in selection.left_out:
+        say(f"{given}: {line}")
+    if not selection.names:
+        what = "object" if s3.is_remote(given) else "file"
+        raise UserMistake(f"{given}: there is no such {what}, and none that matches.")
+    return [by_name[name] for name in selection.names]
 
 
 def _matches(pattern: Sequence[str], name: Sequence[str]) -> bool:
@@ -116,7 +172,7 @@ def _matches(pattern: Sequence[str], name: Sequence[str]) -> bool:
 
 
 def all_copied(files: Sequence[RemoteFile], home: Home) -> list[str]:
-    """The paths of the objects' copies, in the order of the objects. Several are fetched at a time.
+    """The paths of the files' copies, in the order of the files. Several are fetched at a time.
 
     Where one fails, it stops the others and raises what ``copied`` raises.
     """
@@ -130,45 +186,54 @@ def all_copied(files: Sequence[RemoteFile], home: Home) -> list[str]:
 
 
 def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) -> str:
-    """The path of a whole copy of the object. The copy is made now if there is none.
+    """The path of a whole copy of the file. The copy is made now if there is none.
 
-    InputFault where the object has changed or is gone since it was listed, and once ``stop`` is set.
+    InputFault where the file has changed or is gone since it was listed, and once ``stop`` is set.
     """
     folder = _folder(home)
-    link = folder / digest_of_bytes(file.address.encode(), file.found.etag.encode())
+    link = folder / digest_of_bytes(file.address.encode(), file.version.encode())
     with suppress(OSError):
         copy = folder / os.readlink(link)
-        if _is_intact(copy, file.found.size):
+        if _is_intact(copy, file.size):
             # Touch atime (last use); keep mtime, which ``Stamp`` compares.
             os.utime(copy, ns=(time.time_ns(), copy.stat().st_mtime_ns))
             return str(copy)
     make_private(folder)
-    mine = uuid.uuid4().hex
-    temporary = folder / f".{mine}.tmp"
-    bucket, _, key = file.address.removeprefix(SCHEME).partition("/")
-    try:
-        with full_disk_named(folder):
-            running = running_digest()
-            size = 0
-            with open(temporary, "xb", opener=opener) as out:
-                for chunk in Objects(f"{SCHEME}{bucket}").chunks(key, etag=file.found.etag):
-                    out.write(chunk)
-                    running.update(chunk)
-                    size += len(chunk)
-                    if stop is not None and stop.is_set():
-                        raise InputFault(f"{file.address}: the download was stopped.")
-            if size != file.found.size:
-                raise InputFault(f"{file.address}: was changed or removed since it was listed. Run again.")
-            copy = _copy(home, running.hexdigest(), _ending(file.address))
-            # Another run may be reading a copy with the same content: do not replace that file.
-            if not _is_intact(copy, size):
-                temporary.replace(copy)
-            pointing = folder / f".{mine}.link.tmp"
-            pointing.symlink_to(copy.name)
-            pointing.replace(link)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def go_on() -> None:
+        if stop is not None and stop.is_set():
+            raise InputFault(f"{file.address}: the download was stopped.")
+
+    fetch = _from_the_hub if file.address.startswith(hub.SCHEME) else _from_s3
+    with full_disk_named(folder), TemporaryDirectory(dir=folder, prefix=".", suffix=".tmp") as place:
+        fetched = fetch(file, Path(place), go_on)
+        fetched.chmod(FILE)
+        if fetched.stat().st_size != file.size:
+            raise InputFault(f"{file.address}: was changed or removed since it was listed. Run again.")
+        copy = _copy(home, digest_of_file(fetched), _ending(file.address))
+        # Another run may be reading a copy with the same content: do not replace that file.
+        if not _is_intact(copy, file.size):
+            fetched.replace(copy)
+        pointing = Path(place) / "link"
+        pointing.symlink_to(copy.name)
+        pointing.replace(link)
     return str(copy)
+
+
+def _from_s3(file: RemoteFile, place: Path, go_on: Callable[[], None]) -> Path:
+    """The object's content in a new file below ``place``; less of it where the object is another by now."""
+    bucket, _, key = file.address.removeprefix(s3.SCHEME).partition("/")
+    path = place / "object"
+    with open(path, "xb", opener=opener) as out:
+        for chunk in s3.Objects(f"{s3.SCHEME}{bucket}").chunks(key, etag=file.version):
+            out.write(chunk)
+            go_on()
+    return path
+
+
+def _from_the_hub(file: RemoteFile, place: Path, go_on: Callable[[], None] = lambda: None) -> Path:
+    """The file's content below ``place``, compared with what the Hub states of it."""
+    return hub.DataSet(file.address).fetched(hub.HubFile(file.name, file.size, file.version), place, go_on)
 
 
 def sweep_copies(context: RunContext) -> None:
@@ -184,6 +249,10 @@ def sweep_copies(context: RunContext) -> None:
                     path.unlink()
                 continue
             unused = time.time() - path.stat().st_atime
+            if path.is_dir():
+                if unused > KEPT_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
+                continue
             if unused < -KEPT_SECONDS:
                 # The clock was set back, so the last use lies in the future. Count the week from now.
                 os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))

@@ -23,10 +23,10 @@ from assay.score.card_warnings import why_unknown
 from assay.score.segments import check_store
 from assay.score.workers.cluster import ClusterOptions, check_options
 from assay.select.rules import Rules, parse_rules
+from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.regular import why_not_regular
-from assay.storage.s3 import is_remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     if is_remote(options.output):
         raise UserMistake(
             f"--output {options.output}: results are written to a folder of this machine; name one, and copy "
-            "it to S3 once the run has ended"
+            "it elsewhere once the run has ended"
         )
     where = places(options.input, options.output, settings, deployed=deployed)
     _check_inputs(where.inputs)

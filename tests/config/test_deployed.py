@@ -187,7 +187,7 @@ def test_golden_rows_are_not_read_from_s3_and_the_operator_learns_what_to_set(
     with pytest.raises(UserMistake) as refused:
         golden_places(None, "chats/a.json", settings, deployed=deployed)
     said = str(refused.value)
-    assert "check 'chats/a.json': golden rows are read from folders of this machine, not from S3" in said
+    assert "check 'chats/a.json': golden rows are read from folders of this machine alone" in said
     assert "ASSAY_OUTPUT_ROOTS=" in said
     assert "not set" not in said
 
