@@ -1,4 +1,4 @@
-"""Files → raw records: decompress, split into lines, array elements or Parquet rows, hold nothing long.
+"""Files → raw records: lines, array elements, rows of CSV and of tables. Nothing long is held.
 
 What a record means is for ``formats``. Offsets count decompressed bytes.
 """
@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import os
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
-
-import msgspec
-import zstandard
 
 from assay.core.errors import InputFault, UserMistake
 from assay.read.arrow_messages import CONTINUATION, FILE_MAGIC
@@ -33,22 +28,25 @@ from assay.read.csv_rows import (
     names_of,
 )
 from assay.read.damage import DamagedTable
+from assay.read.json_values import ValueSplitter, is_json
 from assay.read.not_chat import why_file_is_no_chat, why_no_chat
 from assay.read.parquet_footer import MAGIC as PARQUET_MAGIC
+from assay.read.streams import (
+    BOM,
+    CutShortError,
+    compression_of,
+    plain,
+    stream,
+    why_zstd_is_not_read,
+    without_bom,
+)
 from assay.read.tables import Cut, Lost, check_table, decoder_kept, read_rows
 from assay.storage.regular import open_regular
 
 #: A longer record is quarantined and never held in memory.
 MAX_RECORD_BYTES = 32 << 20
 
-_READ_BYTES = 1 << 20
 _HEAD_BYTES = 1 << 16
-# A zstd block of 4 bytes can unpack to 128 KiB: small reads bound what one call returns.
-_ZSTD_BITE_BYTES = 1 << 12
-# The largest window of zstd's own tool (--ultra --long=31). A frame that needs it takes as much memory.
-_ZSTD_WINDOW_BYTES = 2 << 30
-
-BOM = b"\xef\xbb\xbf"
 JSON_ENDINGS = (".jsonl", ".ndjson", ".json")
 CSV_ENDINGS = (".csv", ".tsv")
 TABLE_ENDINGS = {"parquet": (".parquet",), "arrow": (".arrow", ".feather")}
@@ -61,11 +59,6 @@ KNOWN_ENDINGS = (
     *chain.from_iterable(TABLE_ENDINGS.values()),
 )
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# A zstd frame that carries no data (RFC 8878, 3.1.2): 0x184D2A50 to 0x184D2A5F, little-endian.
-_ZSTD_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
-
 #: The containers of tables that are decoded by a process of its own, and how their files begin and are named.
 _TABLES = {"parquet": (PARQUET_MAGIC,), "arrow": (FILE_MAGIC, CONTINUATION)}
 _NAMES = {"parquet": "not a Parquet file", "arrow": "not an Arrow file"}
@@ -74,10 +67,6 @@ _NAMES = {"parquet": "not a Parquet file", "arrow": "not an Arrow file"}
 CUT_SHORT = "cut_short"
 #: Reason code for a Parquet row that cannot be read. Its place is that of its row group.
 DAMAGED_ROW_GROUP = "damaged_row_group"
-# RFC 8878, 3.1.1: magic, descriptor, window, dictionary, content size.
-_ZSTD_HEADER_BYTES = 4 + 1 + 1 + 4 + 8
-# libzstd's words for a window above its own limit, which is 2 GiB where pointers have 64 bits.
-_ZSTD_WINDOW_WORDS = "requires too much memory"
 
 
 class RawRecord(NamedTuple):
@@ -130,10 +119,6 @@ class _Cells(NamedTuple):
     cells: list[str] | BadRow
 
 
-class CutShortError(Exception):
-    """A compressed stream ended too early. The bytes before were yielded."""
-
-
 def sniff(path: str) -> Source:
     """How records are packed in the file at ``path``. Its magic bytes count for more than its name.
 
@@ -143,13 +128,9 @@ def sniff(path: str) -> Source:
         start = file.read(16)
     if refused := why_file_is_no_chat(path):
         raise UserMistake(f"{path}: {refused}")
-    compression = "none"
-    if start.startswith(_GZIP_MAGIC):
-        compression = "gzip"
-    elif start.startswith(_ZSTD_MAGIC) or _ZSTD_SKIPPABLE.match(start):
-        compression = "zstd"
-        if refused := _why_zstd_is_not_read(path):
-            raise UserMistake(f"{path}: {refused}")
+    compression = compression_of(start)
+    if compression == "zstd" and (refused := why_zstd_is_not_read(path)):
+        raise UserMistake(f"{path}: {refused}")
     for container, magics in _TABLES.items():
         if start.startswith(magics) and compression == "none":
             try:
@@ -213,33 +194,10 @@ def _is_text(head: bytes) -> bool:
     return True
 
 
-def _why_zstd_is_not_read(path: str) -> str | None:
-    """Why the first frame that holds data cannot be unpacked; None where it can."""
-    with open_regular(path) as file:
-        while _ZSTD_SKIPPABLE.match(start := file.read(_ZSTD_HEADER_BYTES)):
-            file.seek(int.from_bytes(start[4:8], "little") + 8 - len(start), os.SEEK_CUR)
-    try:
-        header = zstandard.get_frame_parameters(start)
-    except zstandard.ZstdError as error:
-        # A frame that is cut short or damaged is reported when it is read.
-        if _ZSTD_WINDOW_WORDS not in str(error):
-            return None
-        return (
-            f"its zstd frames need a window of more than {_ZSTD_WINDOW_BYTES >> 30} GiB in memory. "
-            "Compress it again with `zstd --long=31` or less."
-        )
-    if header.dict_id:
-        return (
-            f"it needs zstd dictionary {header.dict_id}, which Assay does not have. "
-            "Compress it again without a dictionary."
-        )
-    return None
-
-
 def _head(path: str, compression: str) -> bytes:
     head = b""
     try:
-        for chunk in stream(Source(path, "lines", compression)):
+        for chunk in stream(path, compression):
             head += chunk
             if len(head) >= _HEAD_BYTES:
                 break
@@ -262,116 +220,6 @@ def _container(name: str, head: bytes) -> str:
     if newline and first_line.rstrip().endswith((b"{", b"[", b",", b":")):
         return "values"
     return "lines"
-
-
-def stream(source: Source) -> Iterator[bytes]:
-    """Yield the file's decompressed bytes in order; CutShortError where they end too early."""
-    if source.compression == "gzip":
-        return _gunzipped(source.path)
-    if source.compression == "zstd":
-        return _unzstd(source.path)
-    return _plain(source.path, 0, None)
-
-
-def _plain(path: str, offset: int, length: int | None) -> Iterator[bytes]:
-    """Yield the file's bytes from ``offset``, ``length`` of them or all."""
-    with open_regular(path) as file:
-        file.seek(offset)
-        left = length
-        while chunk := file.read(_READ_BYTES if left is None else min(_READ_BYTES, left)):
-            yield chunk
-            if left is not None:
-                left -= len(chunk)
-
-
-def _gunzipped(path: str) -> Iterator[bytes]:
-    """Yield the content of a gzip file, of any number of members, at most 1 MiB at a time."""
-    with open_regular(path) as file:
-        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-        packed = file.read(_READ_BYTES)
-        while True:
-            before = unpacker.copy()
-            try:
-                unpacked = unpacker.decompress(packed, _READ_BYTES)
-            except zlib.error as error:
-                yield from _up_to_the_fault(before.decompress, packed)
-                raise CutShortError(f"the gzip data are damaged ({error})") from error
-            if unpacked:
-                yield unpacked
-            if unpacker.eof:
-                packed = unpacker.unused_data or file.read(_READ_BYTES)
-                # Tape blocks are padded with zeros; gunzip ignores them too.
-                while packed and not packed.strip(b"\0"):
-                    packed = file.read(_READ_BYTES)
-                packed = packed.lstrip(b"\0")
-                if not packed:
-                    return
-                if len(packed) < len(_GZIP_MAGIC):
-                    packed += file.read(_READ_BYTES)
-                if not packed.startswith(_GZIP_MAGIC):
-                    raise CutShortError("something that is not gzip follows the gzip data")
-                unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            elif unpacker.unconsumed_tail:
-                packed = unpacker.unconsumed_tail
-            else:
-                packed = file.read(_READ_BYTES)
-                # At the end of the file zlib may still hold output that did not fit the last call.
-                if not packed and len(unpacked) < _READ_BYTES:
-                    raise CutShortError("the gzip data end in the middle")
-
-
-def _up_to_the_fault(unpack: Callable[[bytes], bytes], packed: bytes) -> Iterator[bytes]:
-    """Yield what unpacks from ``packed`` before the byte that makes unpacking fail, some bytes at a time.
-
-    A library's call that fails returns nothing: not what comes before the fault, and not even the whole
-    content where only the checksum at the end is wrong.
-    """
-    held = bytearray()
-    with suppress(zlib.error, zstandard.ZstdError):
-        for at in range(len(packed)):
-            held += unpack(packed[at : at + 1])
-            if len(held) >= _READ_BYTES:
-                yield bytes(held)
-                held.clear()
-    if held:
-        yield bytes(held)
-
-
-def _zstd_unpacker() -> zstandard.ZstdDecompressionObj:
-    return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).decompressobj()
-
-
-def _unzstd(path: str) -> Iterator[bytes]:
-    """Yield the content of a zstd file, of any number of frames, a bounded amount at a time."""
-    with open_regular(path) as file:
-        unpacker = _zstd_unpacker()
-        # Where the frame begins, and where ``packed`` begins.
-        frame = at = 0
-        packed = file.read(_ZSTD_BITE_BYTES)
-        while packed:
-            try:
-                unpacked = unpacker.decompress(packed)
-            except zstandard.ZstdError as error:
-                again = _zstd_unpacker()
-                file.seek(frame)
-                while frame < at and (passed := file.read(min(_ZSTD_BITE_BYTES, at - frame))):
-                    again.decompress(passed)
-                    frame += len(passed)
-                yield from _up_to_the_fault(again.decompress, packed)
-                raise CutShortError(f"the zstd data are damaged ({error})") from error
-            if unpacked:
-                yield unpacked
-            at += len(packed)
-            packed = unpacker.unused_data if unpacker.eof else b""
-            if unpacker.eof:
-                frame = at = at - len(packed)
-                packed = packed or file.read(_ZSTD_BITE_BYTES)
-                if not packed:
-                    return
-                unpacker = _zstd_unpacker()
-            else:
-                packed = file.read(_ZSTD_BITE_BYTES)
-        raise CutShortError("the zstd data end in the middle")
 
 
 class RawRecords:
@@ -412,9 +260,9 @@ class RawRecords:
         if self._source.container in _TABLES:
             return self._table_rows()
         if self._source.compression == "none":
-            chunks = _plain(self._source.path, self._offset, self._length)
+            chunks = plain(self._source.path, self._offset, self._length)
         else:
-            chunks = stream(self._source)
+            chunks = stream(self._source.path, self._source.compression)
         if self._source.container == "lines":
             return self._split_lines(chunks)
         if self._source.container in DELIMITERS:
@@ -437,7 +285,7 @@ class RawRecords:
         # Bytes of the line so far; more than ``held`` has once the line is too long.
         begun = 0
         if start == 0:
-            chunks, bom_bytes = _without_bom(chunks)
+            chunks, bom_bytes = without_bom(chunks)
             start += bom_bytes
         for chunk in self._until_cut(chunks):
             ended = chunk.split(b"\n")
@@ -473,7 +321,7 @@ class RawRecords:
             if begun > limit:
                 yield RawRecord(line, start, begun, b"", self._too_long(begun))
             elif not data.isspace():
-                if cut is not None and not _is_json(data):
+                if cut is not None and not is_json(data):
                     yield self._cut_record(line, start, begun, cut)
                     return
                 data = data.removesuffix(b"\r")
@@ -488,8 +336,8 @@ class RawRecords:
         return RawRecord(line, offset, length, b"", f"{CUT_SHORT}: {why}")
 
     def _split_values(self, chunks: Iterator[bytes], *, bracketed: bool) -> Iterator[RawRecord]:
-        chunks, bom_bytes = _without_bom(chunks)
-        splitter = _ValueSplitter(bom_bytes, bracketed=bracketed, limit=self._limit)
+        chunks, bom_bytes = without_bom(chunks)
+        splitter = ValueSplitter(bom_bytes, bracketed=bracketed, limit=self._limit)
         for chunk in self._until_cut(chunks):
             for offset, length, data in splitter.feed(chunk):
                 self.lines += 1
@@ -511,7 +359,7 @@ class RawRecords:
                 problem = self._too_long(length)
             elif splitter.closed:
                 problem = "trailing_data: something follows the JSON array's closing bracket"
-            elif not _is_json(data):
+            elif not is_json(data):
                 cut = cut or "the file ends in the middle of a JSON value"
                 yield self._cut_record(self.lines, offset, length, cut)
                 return
@@ -547,7 +395,7 @@ class RawRecords:
 
     def _cells(self, chunks: Iterator[bytes], delimiter: str) -> Iterator[_Cells]:
         """Yield every row that is not blank, the header too, and a last one where the file is cut short."""
-        chunks, bom_bytes = _without_bom(chunks)
+        chunks, bom_bytes = without_bom(chunks)
         splitter = RowSplitter(delimiter, offset=bom_bytes, limit=self._limit)
         line = 1
         for chunk in self._until_cut(chunks):
@@ -603,140 +451,6 @@ class RawRecords:
             yield RawRecord(row + 1, lost.offset, lost.length, b"", f"{DAMAGED_ROW_GROUP}: {lost.why}")
 
 
-def _without_bom(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], int]:
-    """The chunks without a leading byte order mark, and the length of that mark in bytes."""
-    first = b""
-    try:
-        while len(first) < len(BOM) and (chunk := next(chunks, b"")):
-            first += chunk
-    except CutShortError as error:
-        return chain((first,) if first else (), _raising(error)), 0
-    found = len(BOM) if first.startswith(BOM) else 0
-    return chain((first[found:],) if len(first) > found else (), chunks), found
-
-
-def _raising(error: CutShortError) -> Iterator[bytes]:
-    raise error
-    yield b""
-
-
-_DECODE_ANY: Callable[[bytes], object] = msgspec.json.Decoder(msgspec.Raw).decode
-
-
-def _is_json(data: bytes) -> bool:
-    """Whether ``data`` is one whole JSON object or array. The end of a number would not be certain."""
-    try:
-        _DECODE_ANY(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return data.rstrip().endswith((b"}", b"]"))
-
-
-# Possessive quantifiers keep these patterns linear: they never backtrack.
-_STRING = rb'"(?:[^"\\]++|\\[\s\S])*+"'
-_IN_STRING = re.compile(rb'(?:[^"\\]++|\\[\s\S])*+')
-_NESTED = re.compile(rb'(?:[^"\[\]{}]++|' + _STRING + rb")*+")
-_BETWEEN_COMMAS = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+")
-_BETWEEN_LINES = re.compile(rb'(?:[^"\[\]{}\n]++|' + _STRING + rb")*+")
-
-
-class _ValueSplitter:
-    """Finds where the values of a JSON array begin and end, without parsing them.
-
-    A value ends at a comma or bracket of the array itself, so a broken value with balanced brackets costs
-    only itself. In a file without an array (``bracketed`` False), a value ends where its own bracket closes.
-    """
-
-    def __init__(self, offset: int, *, bracketed: bool, limit: int):
-        self.closed = False
-        """Whether the array's closing bracket was seen."""
-        self._opened = not bracketed
-        self._bracketed = bracketed
-        self._at_top = _BETWEEN_COMMAS if bracketed else _BETWEEN_LINES
-        self._limit = limit
-        self._buffer = b""
-        self._buffer_offset = offset
-        # The present value begins at _start; _dropped bytes of it are no longer held.
-        self._start = 0
-        self._dropped = 0
-        # Everything before _position has been scanned.
-        self._position = 0
-        self._depth = 0
-        self._in_string = False
-
-    def feed(self, chunk: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield (offset, length, data) of each value that ends in ``chunk``; data is b"" for one too long."""
-        self._buffer += chunk
-        if not self._opened:
-            at = self._buffer.find(b"[")
-            if at < 0:
-                return
-            self._opened = True
-            self._start = self._position = at + 1
-        while not self.closed:
-            if self._in_string:
-                self._skip(_IN_STRING)
-                if self._mark() != b'"':
-                    break
-                self._in_string = False
-                self._position += 1
-            self._skip(_NESTED if self._depth else self._at_top)
-            mark = self._mark()
-            if not mark:
-                break
-            self._position += 1
-            if mark == b'"':
-                self._in_string = True
-            elif mark in b"[{":
-                self._depth += 1
-            elif self._depth:
-                self._depth -= 1
-                if not self._bracketed and not self._depth:
-                    yield from self._value(self._position)
-            elif mark == b"," or mark == b"\n" or (mark == b"]" and self._bracketed):
-                self.closed = mark == b"]"
-                yield from self._value(self._position - 1)
-                self._start = self._position
-            # Any other closing bracket is part of a broken value.
-        if self.closed:
-            self._position = len(self._buffer)
-        keep_from = self._start
-        if self._position - self._start + self._dropped > self._limit:
-            keep_from = self._position
-            self._dropped += self._position - self._start
-        self._buffer = self._buffer[keep_from:]
-        self._buffer_offset += keep_from
-        self._position -= keep_from
-        self._start = 0
-
-    @property
-    def end(self) -> int:
-        """The offset at which the input so far ends."""
-        return self._buffer_offset + len(self._buffer)
-
-    def unfinished(self) -> tuple[int, int, bytes] | None:
-        """The (offset, length, data) of what follows the last whole value; None where nothing does."""
-        return next(self._value(len(self._buffer)), None)
-
-    def _mark(self) -> bytes:
-        return self._buffer[self._position : self._position + 1]
-
-    def _skip(self, pattern: re.Pattern[bytes]) -> None:
-        if found := pattern.match(self._buffer, self._position):
-            self._position = found.end()
-
-    def _value(self, end: int) -> Iterator[tuple[int, int, bytes]]:
-        offset = self._buffer_offset + self._start - self._dropped
-        length = self._dropped + end - self._start
-        if length > self._limit:
-            yield offset, length, b""
-        else:
-            text = self._buffer[self._start : end]
-            if data := text.strip():
-                yield offset + len(text) - len(text.lstrip()), len(data), data
-        self._start, self._dropped = end, 0
-
-
 def read_originals(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
     """Yield the bytes of each (offset, length) of the decompressed file. Spans ascend and do not overlap.
 
@@ -758,7 +472,7 @@ def _read_originals(source: Source, spans: Sequence[tuple[int, int]]) -> Iterato
                 file.seek(offset)
                 yield file.read(length)
     else:
-        yield from _slices(stream(source), spans)
+        yield from _slices(stream(path, source.compression), spans)
 
 
 def _original_rows(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:

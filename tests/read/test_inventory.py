@@ -18,7 +18,8 @@ from stages import take_inventory
 
 from assay.core.errors import UserMistake
 from assay.export.quarantine import quarantine_lines
-from assay.read.sources import CutShortError, RawRecords, Source, read_originals, sniff, stream
+from assay.read.sources import RawRecords, Source, read_originals, sniff
+from assay.read.streams import CutShortError, stream
 from assay.storage.home import Home
 
 PAIR = line("Which way to the mill?", "Left at the bridge.")
@@ -565,7 +566,7 @@ def test_values_that_straddle_reads_are_put_together(tmp_path: Path, monkeypatch
     array = write(tmp_path / "a.json", b"[" + b" ,\n".join(rows) + b"]")
     lines = write(tmp_path / "a.jsonl", b"\n".join(rows))
     for read_bytes in (1, 2, 3, 7, 64):
-        monkeypatch.setattr("assay.read.sources._READ_BYTES", read_bytes)
+        monkeypatch.setattr("assay.read.streams._READ_BYTES", read_bytes)
         assert [raw[3] for raw in raw_records(array)] == rows
         assert [raw[3] for raw in raw_records(lines)] == rows
 
@@ -651,12 +652,12 @@ def test_a_cut_gzip_file_gives_every_byte_that_can_be_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those that zlib still holds when its input has ended."""
-    monkeypatch.setattr("assay.read.sources._READ_BYTES", 64)
+    monkeypatch.setattr("assay.read.streams._READ_BYTES", 64)
     data = gzip.compress(b"x" * 20_000)
     for cut in range(20, len(data)):
         path = write(tmp_path / "a.jsonl.gz", data[:cut])
         chunks: list[bytes] = []
         with pytest.raises(CutShortError, match="end in the middle"):
-            chunks.extend(stream(sniff(path)))
+            chunks.extend(stream(path, sniff(path).compression))
         assert max(map(len, chunks), default=0) <= 64
         assert b"".join(chunks) == zlib.decompressobj(wbits=31).decompress(data[:cut])
