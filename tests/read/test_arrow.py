@@ -6,6 +6,7 @@ import io
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,6 +177,44 @@ def test_no_flipped_bit_in_the_head_of_a_batch_loses_a_row_without_a_word(tmp_pa
         for bit in bits:
             flip(path, whole, bit)
             assert became(path, sound) in ("refused", "reported", "as it was")
+
+
+def _ends_early(whole: bytes, at: int, body: int, following: int) -> bytes:
+    """The second batch begins as the end mark does."""
+    return whole[: at + 4] + bytes(4) + whole[at + 8 :]
+
+
+def _swallows_the_next(whole: bytes, at: int, body: int, following: int) -> bytes:
+    """The second batch's body reaches to the end of the third batch."""
+    stated = body.to_bytes(8, "little")
+    place = whole.index(stated, at)
+    return whole[:place] + (body + following).to_bytes(8, "little") + whole[place + 8 :]
+
+
+def _loses_a_null(whole: bytes, at: int, body: int, following: int) -> bytes:
+    """The first column's first value, which is null, is there."""
+    place = at + 8 + int.from_bytes(whole[at + 4 : at + 8], "little")
+    assert not whole[place] & 1
+    return whole[:place] + bytes([whole[place] | 1]) + whole[place + 1 :]
+
+
+@pytest.mark.parametrize("meddle", [_ends_early, _swallows_the_next, _loses_a_null])
+def test_a_batch_that_contradicts_itself_is_reported(
+    tmp_path: Path, meddle: Callable[[bytes, int, int, int], bytes]
+) -> None:
+    """polars takes each of these files for a whole one."""
+    path = tmp_path / "rows.arrow"
+    prompts = [None if row % STEP == 0 else f"q{row}" for row in range(ROWS)]
+    frame = pl.DataFrame({"prompt": prompts, "response": ["a"] * ROWS})
+    whole = streamed(frame, compat_level=LAYOUTS[0])
+    path.write_bytes(whole)
+    sound = [raw.data for raw in RawRecords(sniff(str(path)))]
+    with path.open("rb") as file:
+        _, second, third = read_messages(file).batches
+    body = second.length - 8 - int.from_bytes(whole[second.offset + 4 : second.offset + 8], "little")
+    path.write_bytes(meddle(whole, second.offset, body, third.length))
+    pl.read_ipc_stream(path)
+    assert became(path, sound) == "reported"
 
 
 @pytest.mark.parametrize(
