@@ -48,7 +48,7 @@ def _check_counts(frame: pl.DataFrame, groups: Sequence[Group]) -> None:
 
     Damaged levels of nulls leave the number of rows as it is, but move values to other rows.
     """
-    found = [leaf for column in frame for leaf in _leaves(column)]
+    found = [leaf for column in frame for leaf in leaves(column)]
     if any(len(group.columns) != len(found) for group in groups):
         return  # polars lays out this type otherwise, so the columns cannot be compared
     for number, leaf in enumerate(found):
@@ -68,13 +68,13 @@ def _compare(columns: list[Column], what: str, found: int) -> None:
         )
 
 
-def _leaves(column: pl.Series) -> Iterator[pl.Series]:
+def leaves(column: pl.Series) -> Iterator[pl.Series]:
     """Yield the columns inside ``column`` that hold values, in the order of the schema."""
     if isinstance(column.dtype, pl.Struct):
         present = column.drop_nulls()
         for field in column.dtype.fields:
-            yield from _leaves(present.struct.field(field.name))
+            yield from leaves(present.struct.field(field.name))
     elif isinstance(column.dtype, pl.List | pl.Array):
-        yield from _leaves(column.drop_nulls().explode())
+        yield from leaves(column.drop_nulls().explode())
     else:
         yield column
