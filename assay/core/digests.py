@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Protocol
 
 DIGEST_BYTES = 16
 _CHUNK_BYTES = 1 << 20
+
+
+class _Running(Protocol):
+    """A digest that is fed piece by piece."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def hexdigest(self) -> str: ...
 
 
 def running_digest() -> hashlib.blake2b:
@@ -54,7 +63,7 @@ def git_blob_of_file(path: Path) -> str:
     return _fed(hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False), path)
 
 
-def _fed(running: hashlib._Hash, path: Path) -> str:
+def _fed(running: _Running, path: Path) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             running.update(chunk)

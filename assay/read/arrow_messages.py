@@ -178,8 +178,8 @@ def _with_footer(file: BinaryIO, size: int) -> Messages:
     if not place:
         raise DamagedTable("its footer has no schema")
     schema = _Schema(flat, place)
-    dictionary_blocks = list(flat.structs(footer, 2, _BLOCK))
-    blocks = list(flat.structs(footer, 3, _BLOCK))
+    dictionary_blocks = list(_blocks(flat, footer, 2))
+    blocks = list(_blocks(flat, footer, 3))
     _check_covered([*dictionary_blocks, *blocks], begin)
     places = [(offset, metadata + body) for offset, metadata, body in dictionary_blocks]
     batches: list[Batch] = []
@@ -194,6 +194,11 @@ def _with_footer(file: BinaryIO, size: int) -> Messages:
             batch = _unknown(offset, length, len(places), error)
         batches.append(batch)
     return Messages(_schema_message(flat.data, place), tuple(places), tuple(batches), None)
+
+
+def _blocks(flat: _Flat, footer: int, field: int) -> Iterator[tuple[int, int, int]]:
+    """(offset, bytes of metadata, bytes of body) of each message that a footer lists in a field."""
+    return ((offset, metadata, body) for offset, metadata, body in flat.structs(footer, field, _BLOCK))
 
 
 def _check_covered(blocks: Sequence[tuple[int, int, int]], end: int) -> None:
@@ -254,7 +259,7 @@ class _Schema:
             raise DamagedTable("it is no record batch")
         flat, header = message.flat, message.header()
         rows = flat.number(header, 0, "q")
-        nodes = list(flat.structs(header, 1, _NODE))
+        nodes = [(count, nulls) for count, nulls in flat.structs(header, 1, _NODE)]
         ends = [offset + length for offset, length in flat.structs(header, 2, _BUFFER)]
         length = message.end - message.offset
         if len(nodes) != sum(self._nodes):

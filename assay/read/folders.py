@@ -53,12 +53,12 @@ class _SplitNames(msgspec.Struct):
     splits: list[str]
 
 
-def chosen(names: Iterable[str], read: Callable[[str], bytes]) -> RowFiles:
+def files_of_rows(names: Iterable[str], read: Callable[[str], bytes]) -> RowFiles:
     """The files that hold rows. ``read`` gives the content of a small one.
 
     UserMistake where a saved data set lacks a file or a split, or cannot be understood.
 
-    >>> chosen(["train.jsonl", "dataset_info.json"], read=lambda name: b"")
+    >>> files_of_rows(["train.jsonl", "dataset_info.json"], read=lambda name: b"")
     RowFiles(names=('train.jsonl',), left_out=('dataset_info.json: describes data, and is not read',))
     """
     given = list(names)

@@ -15,7 +15,7 @@ from assay.core.digests import running_digest
 from assay.core.errors import UserMistake
 from assay.core.progress import Progress
 from assay.core.text import counted, did_you_mean
-from assay.read.folders import chosen
+from assay.read.folders import files_of_rows
 from assay.read.formats import FORMATS, Row, nearest_format, recognised_format, row_of
 from assay.read.remote_inputs import RemoteFile, all_copied, remote_files, sweep_copies
 from assay.read.sources import (
@@ -243,7 +243,7 @@ def _expanded(given: str, progress: Progress) -> list[str]:
 
 def _chosen(names: Sequence[str], progress: Progress) -> list[str]:
     """The files that hold rows; a line reports each that is left out."""
-    found = chosen(names, read_regular)
+    found = files_of_rows(names, read_regular)
     for line in found.left_out:
         progress.say(line)
     return list(found.names)

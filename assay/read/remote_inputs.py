@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 from assay.core.digests import digest_of_bytes, digest_of_file
 from assay.core.errors import InputFault, StoreRefusal, UserMistake
 from assay.core.text import counted
-from assay.read.folders import chosen
+from assay.read.folders import files_of_rows
 from assay.read.sources import KNOWN_ENDINGS
 from assay.storage import hub, s3
 from assay.storage.addresses import is_remote
@@ -148,7 +148,7 @@ def _selected(
         if below and not chosen_files:
             raise UserMistake(f"{given}: holds no file that ends in {', '.join(KNOWN_ENDINGS)}.")
     by_name = {one.name: one for one in sorted(chosen_files, key=lambda one: one.name)}
-    selection = chosen(by_name, content)
+    selection = files_of_rows(by_name, content)
     for line in selection.left_out:
         say(f"{given}: {line}")
     if not selection.names:

@@ -108,7 +108,7 @@ class DataSet:
                     revision=self._revision,
                     local_dir=folder,
                     endpoint=_endpoint(),
-                    tqdm_class=_silent_bar(go_on),  # type: ignore[arg-type]
+                    tqdm_class=_silent_bar(go_on),
                 )
             )
         kind, _, stated = file.check.partition(":")
