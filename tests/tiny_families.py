@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors.torch
 import tiny
 import tokenizers
 import torch
@@ -119,6 +120,89 @@ def first_token(folder: Path, template: str) -> Tiny:
         return [float(model(_ids(fast, messages)).logits[0, -1, 0])]
 
     return Tiny(local_spec(str(folder), ModelOptions(family="first-token-logit")), card)
+
+
+class ValueHead(torch.nn.Module):
+    """TRL's: one linear layer, or several with rectifiers between them, named ``summary``."""
+
+    def __init__(self, width: int, hidden: tuple[int, ...], *, outputs: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        layers: list[torch.nn.Module] = []
+        for neurons in hidden:
+            layers += [torch.nn.Linear(width, neurons, bias=bias), torch.nn.ReLU()]
+            width = neurons
+        layers.append(torch.nn.Linear(width, outputs, bias=bias))
+        self.summary = torch.nn.Sequential(*layers) if hidden else layers[0]
+        for parameter in self.parameters():
+            parameter.data.normal_(std=0.3)
+
+
+def head_in_weights(
+    folder: Path,
+    template: str,
+    *,
+    kind: str = "Llama",
+    hidden: tuple[int, ...] = (),
+    outputs: int = 1,
+    bias: bool = True,
+    prefix: str = "v_head.summary",
+    beside: str | None = "value_head.safetensors",
+    architecture: str | None = None,
+    dtype: str = "float32",
+    **settings: Any,
+) -> Tiny:
+    """A causal model and linear layers on its last state, as LLaMA-Factory saves a reward model.
+
+    ``beside``: the file of the head; None: it lies in the model's own.
+    """
+    fast = tiny.tokenizer(tiny.TEMPLATES[template])
+    torch.manual_seed(7)
+    model = getattr(transformers, f"{kind}ForCausalLM")(_config(kind, len(fast), fast.pad_token_id)).eval()
+    head = ValueHead(32, hidden, outputs=outputs, bias=bias).eval()
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    tensors = {f"{prefix}.{name}": tensor for name, tensor in head.summary.state_dict().items()}
+    file = folder / (beside or "model.safetensors")
+    held = {} if beside else safetensors.torch.load_file(file)
+    safetensors.torch.save_file({**held, **tensors}, file, metadata={"format": "pt"})
+    edit_config(folder, **{"architectures": [architecture]} if architecture else {}, **settings)
+
+    @torch.inference_mode()
+    def card(messages: Conversation) -> list[float]:
+        out = model(_ids(fast, messages), output_hidden_states=True)
+        values: list[float] = head.summary(out.hidden_states[-1])[0, -1].tolist()
+        return values
+
+    return Tiny(local_spec(str(folder), ModelOptions(dtype=dtype)), card)
+
+
+def appended_cls(folder: Path, template: str) -> Tiny:
+    """Athene's manner: a linear layer ``v_head`` on the state of an appended CLS token."""
+    fast = tiny.tokenizer(tiny.TEMPLATES[template])
+    fast.add_special_tokens({"cls_token": "<|reserved_1|>"})
+    torch.manual_seed(8)
+    model = transformers.LlamaModel(_config("Llama", len(fast), fast.pad_token_id)).eval()
+    head = torch.nn.Linear(32, 1, bias=False)
+    head.weight.data.normal_(std=0.5)
+    weights = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
+    folder.mkdir(parents=True)
+    safetensors.torch.save_file(
+        {**weights, "v_head.weight": head.weight.data},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    model.config.save_pretrained(folder)
+    edit_config(folder, architectures=["AtheneForSequenceClassification"])
+    fast.save_pretrained(folder)
+
+    @torch.inference_mode()
+    def card(messages: Conversation) -> list[float]:
+        text = fast.apply_chat_template(_dicts(messages), tokenize=False) + fast.cls_token
+        ids = fast(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        rewards = head(model(ids).last_hidden_state).squeeze(-1)
+        return [float(rewards[0, (ids[0] == fast.cls_token_id).nonzero()[-1].item()])]
+
+    return Tiny(local_spec(str(folder)), card)
 
 
 class Gating(NamedTuple):
@@ -334,8 +418,6 @@ def appended(folder: Path, template: str) -> Tiny:
     weights = {f"model.{name}": tensor.contiguous() for name, tensor in backbone.state_dict().items()}
     weights["v_head.weight"] = torch.randn(1, config.hidden_size)
     folder.mkdir(parents=True)
-    import safetensors.torch
-
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config.architectures = ["InternLM2ForRewardModel"]
     config.auto_map = {"AutoModel": "modeling_standin.InternLM2ForRewardModel"}
@@ -397,7 +479,9 @@ FAMILIES: dict[str, Callable[[Path, str], Tiny]] = {
     "first-token-logit": first_token,
     "gated-objectives": gated,
     "attribute-mixture": mixture,
+    "head-in-weights": head_in_weights,
     "appended-token": appended,
+    "appended-cls": appended_cls,
     "pair-classification": pair,
 }
 

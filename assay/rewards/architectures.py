@@ -4,20 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from assay.core.errors import UserMistake
 from assay.rewards import not_read
+from assay.rewards.adapters import Adapter, head_of
 from assay.rewards.families import (
+    APPENDED_CLS,
     APPENDED_TOKEN,
     AS_TRANSFORMERS,
     ATTRIBUTE_MIXTURE,
+    BY_TENSORS,
     FAMILIES,
     FIRST_TOKEN_LOGIT,
     GATED_OBJECTIVES,
+    HEAD_IN_WEIGHTS,
     PAIR_CLASSIFICATION,
     SEQUENCE_CLASSIFICATION,
     WITHOUT_TRANSFORM,
+)
+from assay.rewards.head_in_weights import (
+    APPENDED_HEAD,
+    SCORE,
+    VALUE_HEAD,
+    WeightsHead,
+    head_in,
+    is_a_classifiers,
 )
 
 #: The models for which the scale of HelpSteer's five is documented.
@@ -38,29 +50,150 @@ _FAMILY_BY_ENDING = (
 )
 
 
+class _KnownHead(NamedTuple):
+    """A head that is known to lie in the weights of an architecture."""
+
+    ending: str
+    """How the architecture's name ends."""
+    prefix: str
+    """What the names of its tensors begin with."""
+    family: str = HEAD_IN_WEIGHTS
+    several_layers: bool = False
+    """Whether it is known only where it has several layers."""
+    one_output: bool = False
+    """Whether it is known only where it gives one number."""
+
+
+#: How the architecture of several kinds of models ends, of which one is read.
+_REWARD_MODEL = "ForRewardModel"
+
+#: Their layers, and the rectifier between two, are those of the code that the models come with.
+_KNOWN_HEADS = (
+    # LLaMA-Factory and TRL save a value head with a causal model; others merge a classifier's into one.
+    _KnownHead("ForCausalLM", VALUE_HEAD, one_output=True),
+    _KnownHead("ForCausalLM", SCORE),
+    # GRM-*-sftreg: TRL's value head, mostly of two layers (its code is in RewardBench: models/grm.py).
+    _KnownHead("GRewardModel", VALUE_HEAD, one_output=True),
+    # Qwen2.5-Math-RM, WorldPM (vLLM: models/qwen2_rm.py). Skywork-o1-Open-PRM, which rates steps, has an
+    # architecture of this name too, and another head.
+    _KnownHead(_REWARD_MODEL, SCORE, several_layers=True, one_output=True),
+    # INF-ORM (RewardBench: models/inform.py).
+    _KnownHead("ForSequenceClassification", SCORE, several_layers=True),
+    # Athene-RM (RewardBench: models/athene.py).
+    _KnownHead("ForSequenceClassification", APPENDED_HEAD, APPENDED_CLS, one_output=True),
+    # Decision-Tree-Reward's ratings: its modeling_decision_tree_reward_model.py. The tree is for pairs.
+    _KnownHead("ForDecisionTreeRewardModel", SCORE),
+)
+
+
+class Recognised(NamedTuple):
+    """How a model is read."""
+
+    family: str
+    named: bool = False
+    """Whether the family is known only because a person named it."""
+    head: WeightsHead | None = None
+    """The head that lies in its weights, where its family builds it from there by its tensors' names."""
+
+
 def architectures_of(config: Mapping[str, Any]) -> list[str]:
     """The names in its config.json; none where it has none."""
     return [str(one) for one in config.get("architectures") or ()]
 
 
-def family_of(
-    name: str, folder: Path, config: Mapping[str, Any], published: str | None, named: str | None
-) -> tuple[str, bool]:
-    """The family of the model, and whether it is known only because a person ``named`` it.
+def reading_of(
+    name: str,
+    folder: Path,
+    config: Mapping[str, Any],
+    published: str | None,
+    named: str | None,
+    adapter: Adapter | None = None,
+) -> Recognised:
+    """How the model is read: its family is the catalog's (``published``), shown by its files, or ``named``.
 
-    ``published`` is the catalog's. ``UserMistake`` where nobody says which it is, or two disagree.
+    ``UserMistake`` where nobody says which it is, two disagree, or its head does not fit. ``adapter`` is one
+    that is merged into the model in ``folder``.
     """
     architectures = architectures_of(config)
-    known = published or _shown_by(architectures)
+    found = _adapted(name, config, adapter) if adapter is not None else _head(name, folder, config)
+    head, family = found or (None, None)
+    known = published or family or _shown_by(architectures)
+    if known in BY_TENSORS and known != family:
+        raise UserMistake(
+            f"model {name}: its weights hold no head of the family {known}, which the catalog says it is of"
+        )
     if known is not None and named in (None, known):
-        return known, False
+        return Recognised(known, head=head if known == family else None)
     if known is not None:
-        source = "as the catalog has it" if published else f"as its architecture says ({architectures[0]})"
+        source = f"as its architecture says ({architectures[0]})"
+        if head is not None:
+            source = f"as its weights show ({head.described})"
+        if published:
+            source = "as the catalog has it"
         raise UserMistake(f"--family {named}: model {name} is of the family {known}, {source}; leave it out")
     is_causal = any(one.endswith("ForCausalLM") for one in architectures)
-    if named == FIRST_TOKEN_LOGIT and is_causal and not not_read.has_value_head(folder):
-        return FIRST_TOKEN_LOGIT, True
+    if named == FIRST_TOKEN_LOGIT and is_causal:
+        return Recognised(FIRST_TOKEN_LOGIT, named=True)
     raise not_read.why_not(name, folder, architectures, named=named)
+
+
+def _adapted(name: str, config: Mapping[str, Any], adapter: Adapter) -> tuple[WeightsHead, str]:
+    """The head of an adapted model, and its family; ``UserMistake`` where its base is of another."""
+    head, family = head_of(name, adapter, _width(config))
+    architectures = architectures_of(config)
+    if any(one.endswith(("ForCausalLM", "ForSequenceClassification")) for one in architectures):
+        shown = _shown_by(architectures)
+        if shown in (None, SEQUENCE_CLASSIFICATION):
+            return head, family
+    raise UserMistake(
+        f"model {name}: its base {adapter.base} is {', '.join(architectures) or 'of no known architecture'}; "
+        "adapters are merged into a *ForCausalLM or a *ForSequenceClassification"
+    )
+
+
+def _head(name: str, folder: Path, config: Mapping[str, Any]) -> tuple[WeightsHead, str] | None:
+    """The head in its weights, and its family; None where its architecture keeps none there.
+
+    ``UserMistake`` for a head that is not known of its architecture.
+    """
+    architectures = architectures_of(config)
+    shown = _shown_by(architectures)
+    if shown not in (None, SEQUENCE_CLASSIFICATION):
+        return None
+    if shown == SEQUENCE_CLASSIFICATION and is_a_classifiers(folder):
+        return None
+    candidates = [known for known in _KNOWN_HEADS if any(one.endswith(known.ending) for one in architectures)]
+    if not candidates:
+        return None
+    is_reward_model = any(known.ending == _REWARD_MODEL for known in candidates)
+    if is_reward_model:
+        not_read.check_rates_no_steps(name, config.get("_name_or_path"), architectures)
+    head = head_in(name, folder, _width(config))
+    if head is None:
+        return None
+    for known in candidates:
+        if known.prefix == head.prefix and (len(head.layers) > 1 or not known.several_layers):
+            if known.one_output and head.outputs != 1:
+                raise UserMistake(
+                    f"model {name}: {head.layers[-1].name}.weight gives {head.outputs} numbers, where such a "
+                    "head gives one"
+                )
+            return head, known.family
+    if is_reward_model:
+        raise not_read.why_not(name, folder, architectures)
+    raise UserMistake(
+        f"model {name}: its weights hold {head.described}, which is no head that is known of "
+        f"{architectures[0]}"
+    )
+
+
+def _width(config: Mapping[str, Any]) -> int | None:
+    """Of the states of its backbone; None where config.json does not say."""
+    for settings in (config, config.get("text_config")):
+        width = settings.get("hidden_size") or settings.get("n_embd") if isinstance(settings, dict) else None
+        if isinstance(width, int):
+            return width
+    return None
 
 
 def _shown_by(architectures: Sequence[str]) -> str | None:

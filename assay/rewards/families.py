@@ -12,7 +12,9 @@ SEQUENCE_CLASSIFICATION = "sequence-classification"
 FIRST_TOKEN_LOGIT = "first-token-logit"
 GATED_OBJECTIVES = "gated-objectives"
 ATTRIBUTE_MIXTURE = "attribute-mixture"
+HEAD_IN_WEIGHTS = "head-in-weights"
 APPENDED_TOKEN = "appended-token"
+APPENDED_CLS = "appended-cls"
 PAIR_CLASSIFICATION = "pair-classification"
 
 #: Where a *ForSequenceClassification is read: at the last token of a conversation, or where the head of
@@ -52,8 +54,16 @@ FAMILIES: dict[str, Family] = {
     GATED_OBJECTIVES: Family("AutoModel", gated=True, head_from_weights=True),
     # URM: attributes' means at the last token, weighed by a network on the same state.
     ATTRIBUTE_MIXTURE: Family("AutoModel", head_from_weights=True),
+    # LLaMA-Factory, TRL, INF-ORM, WorldPM, GRM-sftreg, Decision-Tree-Reward: linear layers on the last
+    # token's state, which lie in the weights beside a backbone.
+    HEAD_IN_WEIGHTS: Family("AutoModel", head_from_weights=True),
     # InternLM2-Reward: one linear layer on the state of a token appended to the conversation.
     APPENDED_TOKEN: Family("AutoModel", appended=True),
+    # Athene-RM: such a layer on the state of the tokenizer's CLS token, appended to the conversation.
+    APPENDED_CLS: Family("AutoModel", head_from_weights=True, appended=True),
     # OpenAssistant's reward-model-deberta-v3.
     PAIR_CLASSIFICATION: Family("AutoModelForSequenceClassification", pair=True),
 }
+
+#: The families whose head is built from the tensors that ``head_in_weights`` finds.
+BY_TENSORS = frozenset({HEAD_IN_WEIGHTS, APPENDED_CLS})

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from assay.core.digests import digest_of_content, digest_of_file
+from assay.rewards.adapter_settings import settings_digest
 from assay.rewards.families import AS_TRANSFORMERS
 from assay.storage.home import written_whole
 from assay.storage.sealed import Altered, sealed_json, unsealed
@@ -53,12 +54,14 @@ def fingerprint(
     digest_cache: Path | None,
     read_at: str | None = None,
     add_bos: bool | None = None,
+    adapter: Path | None = None,
 ) -> str:
     """32 hex digits for the model that is in ``folder`` now, read in this way.
 
     ``read_at`` and ``add_bos`` are in it only where they change what is read: all other models keep the
     fingerprint that they had before there was a choice.
     ``digest_cache``: a JSON file in which digests of weights are kept by place, size and time.
+    ``adapter``: the folder of the LoRA adapter that is merged into the model.
     """
     versions = (metadata.version(name).split(".")[:2] for name in _RENDERING_LIBRARIES)
     parts = [
@@ -72,8 +75,18 @@ def fingerprint(
         *(".".join(version) for version in versions),
         *([f"read at {read_at}"] if read_at == AS_TRANSFORMERS else []),
         *(["with BOS"] if add_bos else []),
+        *(_of_adapter(adapter, digest_cache) if adapter is not None else []),
     ]
     return digest_of_content("\n".join(parts).encode())
+
+
+def _of_adapter(adapter: Path, digest_cache: Path | None) -> list[str]:
+    """What a score depends on of an adapter: its tensors, its settings, its tokenizer, and who merges it."""
+    return [
+        *(f"adapter {name} {digest}" for name, digest in _file_digests(adapter, digest_cache)),
+        f"adapter settings {settings_digest(adapter)}",
+        "peft " + ".".join(metadata.version("peft").split(".")[:2]),
+    ]
 
 
 def weights_digests(folder: Path, digest_cache: Path | None) -> dict[str, str]:

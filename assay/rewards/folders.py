@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
-from assay.rewards import not_read
+from assay.rewards.adapter_settings import CONFIG as ADAPTER_CONFIG
+from assay.rewards.adapters import Adapter, adapter_in
 from assay.rewards.catalog import CATALOG
 from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS
 from assay.rewards.options import LoadOptions
@@ -16,23 +18,51 @@ from assay.storage.regular import irregular_in
 #: Files that say which file holds which tensor.
 INDEX = "*.safetensors.index.json"
 
-_DOWNLOADED = (*SETTINGS, WEIGHTS, INDEX, not_read.ADAPTER_CONFIG)
+_DOWNLOADED = (*SETTINGS, WEIGHTS, INDEX, ADAPTER_CONFIG)
 
 _SEE = "docs/models.md lists what --model takes"
 
 
-def folder_of(name: str, source: str, revision: str | None, loading: LoadOptions) -> Path:
-    """The folder on this machine that holds the model called ``name``; ``UserMistake`` where none does.
+class Folders(NamedTuple):
+    """Where a model's files are."""
+
+    model: Path
+    """Its weights and settings; of an adapter, those of its base."""
+    adapter: Adapter | None = None
+
+    @property
+    def tokenizer(self) -> Path:
+        """Its tokenizer and chat template: an adapter's own, where it has them."""
+        own = self.adapter is not None and (self.adapter.folder / "tokenizer.json").is_file()
+        return self.adapter.folder if own and self.adapter is not None else self.model
+
+
+def folders_of(name: str, source: str, revision: str | None, loading: LoadOptions) -> Folders:
+    """The folders on this machine that hold the model called ``name``; ``UserMistake`` where none does.
 
     ``source`` is a folder, or an id on the Hub, from which the files are fetched if they are not here yet.
     """
+    folder = _folder_of(name, source, revision, loading)
+    adapter = adapter_in(name, folder)
+    if adapter is not None:
+        of_base = f"{name}: the base of this LoRA adapter ({adapter.base})"
+        base = _folder_of(of_base, adapter.base, adapter.revision, loading)
+        if (base / ADAPTER_CONFIG).is_file():
+            raise UserMistake(
+                f"model {name}: its base {adapter.base} is an adapter itself; merge that one first"
+            )
+        folder = base
+    if not (folder / "config.json").exists():
+        raise UserMistake(f"model {name}: {folder} has no config.json, so it is not a model's folder")
+    return Folders(folder, adapter)
+
+
+def _folder_of(name: str, source: str, revision: str | None, loading: LoadOptions) -> Path:
+    """The folder of what is called ``name``: a model, or an adapter."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         if found := irregular_in(folder):
             raise UserMistake(f"model {name}: {found}")
-        not_read.check_is_no_adapter(name, folder)
-        if not (folder / "config.json").exists():
-            raise UserMistake(f"model {name}: {folder} has no config.json, so it is not a model's folder")
         folder = folder.resolve()
         if revision is not None and folder.name != revision:
             raise UserMistake(
@@ -41,9 +71,7 @@ def folder_of(name: str, source: str, revision: str | None, loading: LoadOptions
         return folder
     looks_like_hub_id = source.count("/") == 1 and not source.startswith((".", "/", "~"))
     if looks_like_hub_id:
-        folder = _from_hub(name, source, revision, loading)
-        not_read.check_is_no_adapter(name, folder)
-        return folder
+        return _from_hub(name, source, revision, loading)
     raise UserMistake(_unknown(name))
 
 

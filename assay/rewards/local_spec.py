@@ -15,20 +15,30 @@ from typing import Any
 from assay.core.errors import UserMistake
 from assay.core.schema import ATTRIBUTES, FLAGS, REWARD, SCORE, WEIGHTED_REWARD
 from assay.rewards import not_read
-from assay.rewards.architectures import architectures_of, check_reading, family_of, is_armorm
+from assay.rewards.architectures import (
+    Recognised,
+    architectures_of,
+    check_reading,
+    is_armorm,
+    reading_of,
+)
 from assay.rewards.catalog import CATALOG, HELPSTEER, Entry
 from assay.rewards.families import (
+    APPENDED_CLS,
     FAMILIES,
     GATED_OBJECTIVES,
+    HEAD_IN_WEIGHTS,
     PAIR_CLASSIFICATION,
     SEQUENCE_CLASSIFICATION,
 )
 from assay.rewards.fingerprint import WEIGHTS, fingerprint
-from assay.rewards.folders import INDEX, folder_of
+from assay.rewards.folders import INDEX, folders_of
+from assay.rewards.head_in_weights import VALUE_HEAD
 from assay.rewards.options import LoadOptions, ModelOptions
 from assay.rewards.probing import unseen_in
 from assay.rewards.scalar import check_factors
 from assay.rewards.spec import LocalSpec
+from assay.rewards.templates import named_token, why_no_template
 from assay.storage.regular import read_regular
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -49,6 +59,15 @@ _RESERVED = frozenset(
     }
 )
 
+#: Families whose heads have as many outputs as they were trained with.
+_NAMED_OUTPUTS = (SEQUENCE_CLASSIFICATION, PAIR_CLASSIFICATION, HEAD_IN_WEIGHTS)
+
+#: TRL's PPO, and LLaMA-Factory's, save a policy with its value head under the very names of a reward model.
+_MAY_BE_A_CRITIC = (
+    "{name} is scored by its value head. A policy that was trained with PPO has one too, which predicts what "
+    "it will be rewarded with: make sure that this folder is of a reward model."
+)
+
 
 def local_spec(
     name: str,
@@ -67,30 +86,37 @@ def local_spec(
             "an endpoint that serves it"
         )
     dtype = options.dtype or entry.dtype or "float32"
-    folder = folder_of(name, entry.source, options.revision, loading)
+    folders = folders_of(name, entry.source, options.revision, loading)
+    folder, adapter = folders.model, folders.adapter
     config = _read_json(folder / "config.json")
     _check_weights(name, folder)
-    family, family_named = family_of(name, folder, config, entry.family, options.family)
-    not_read.check_head(name, folder, family)
+    reading = reading_of(name, folder, config, entry.family, options.family, adapter)
+    family = reading.family
+    if adapter is None:
+        not_read.check_head(name, folder, family)
     check_reading(name, family, options.read_at, options.add_bos)
     add_bos = True if options.add_bos is None and entry.add_bos else options.add_bos
-    _check_tokenizer(name, folder, pair=FAMILIES[family].pair)
+    _check_tokenizer(name, folders.tokenizer, pair=FAMILIES[family].pair)
     # An encoder is shown question and answer, and whatever stands before, without a template.
-    unseen = () if FAMILIES[family].pair else unseen_in(name, folder)
-    given = _given_attributes(name, options.attributes, entry, family, config)
-    attributes = given or entry.attributes or _attributes(name, family, config)
-    max_tokens = _limit(name, folder, config, entry, options.max_tokens)
+    unseen = () if FAMILIES[family].pair else unseen_in(name, folders.tokenizer)
+    given = _given_attributes(name, options.attributes, entry, reading, config)
+    attributes = given or entry.attributes or _attributes(name, reading, config)
+    max_tokens = _limit(name, folders.tokenizer, config, entry, options.max_tokens)
     remote_code = _needs_its_code(config, family) and _code_may_run(name, folder, config, loading)
     notes = entry.notes
-    if family_named:
+    if reading.named:
         notes = (*notes, f"{name} is read as {family} because --family, or its operator, says so.")
     if name not in CATALOG:
         notes = (
             *notes,
             f"{name} is not in the catalog; assumed: "
-            f"{'' if family_named else _described(config, family) + ', '}{', '.join(attributes)}, "
+            f"{'' if reading.named else _described(config, reading) + ', '}{', '.join(attributes)}, "
             f"at most {max_tokens} tokens, {dtype}.",
         )
+    if adapter is not None:
+        notes = (*notes, f"{name} is a LoRA adapter, merged into {adapter.base} whenever it is loaded.")
+    if reading.head is not None and reading.head.prefix == VALUE_HEAD:
+        notes = (*notes, _MAY_BE_A_CRITIC.format(name=name))
     factors = dict(entry.factors if options.factors is None else options.factors)
     if factors:
         check_factors(attributes, factors)
@@ -113,14 +139,16 @@ def local_spec(
             digest_cache=digest_cache,
             read_at=options.read_at,
             add_bos=add_bos,
+            adapter=None if adapter is None else adapter.folder,
         ),
         notes=notes,
-        appended_token_id=_appended_token(name, config) if FAMILIES[family].appended else None,
+        adapter=None if adapter is None else str(adapter.folder),
+        appended_token_id=_appended_token(name, folders.tokenizer, config, family),
         trained_tokens=entry.trained_tokens,
         languages=entry.languages,
         unseen=unseen,
         factors=tuple(factors.items()),
-        family_named=family_named,
+        family_named=reading.named,
         read_at=options.read_at,
         add_bos=add_bos,
         remote_code=remote_code,
@@ -190,14 +218,19 @@ def _check_tokenizer(name: str, folder: Path, *, pair: bool) -> None:
             f"model {name}: no tokenizer.json in {folder}; write one with "
             "`AutoTokenizer.from_pretrained(...).save_pretrained(...)`"
         )
-    if not pair and not _has_chat_template(folder):
+    if not pair and (missing := why_no_template(folder)):
         raise UserMistake(
-            f"model {name}: no chat template, so a conversation cannot be rendered for it; "
+            f"model {name}: {missing}, so a conversation cannot be rendered for it; "
             f"put the one it was trained with into {folder / 'chat_template.jinja'}"
         )
 
 
-def _appended_token(name: str, config: Mapping[str, Any]) -> int:
+def _appended_token(name: str, folder: Path, config: Mapping[str, Any], family: str) -> int | None:
+    """The token after the turn at which the score is read; None where the family appends none."""
+    if not FAMILIES[family].appended:
+        return None
+    if family == APPENDED_CLS:
+        return _cls_token(name, folder)
     token_id = config.get("reward_token_id")
     if not isinstance(token_id, int) or isinstance(token_id, bool):
         raise UserMistake(
@@ -206,21 +239,44 @@ def _appended_token(name: str, config: Mapping[str, Any]) -> int:
     return token_id
 
 
+def _cls_token(name: str, folder: Path) -> int:
+    """The id of the token that its tokenizer's settings call ``cls_token``."""
+    text = named_token(folder, "cls_token")
+    if not text:
+        raise UserMistake(
+            f"model {name}: its head is read at a CLS token behind the turn, as Athene's is, and its "
+            "tokenizer_config.json names no cls_token"
+        )
+    added = _read_json(folder / "tokenizer.json").get("added_tokens")
+    ids = [one.get("id") for one in added or () if isinstance(one, dict) and one.get("content") == text]
+    if len(ids) != 1 or not isinstance(ids[0], int):
+        raise UserMistake(
+            f"model {name}: its cls_token {text!r}, at which its head is read, is no added token of "
+            "tokenizer.json"
+        )
+    return int(ids[0])
+
+
 def _limit(name: str, folder: Path, config: Mapping[str, Any], entry: Entry, max_tokens: int | None) -> int:
     """The longest conversation it is shown: its own limit, or less where less is asked for."""
-    own = entry.max_tokens or _max_tokens(name, folder, config)
-    if max_tokens is None:
-        return own
-    if max_tokens > own:
+    own = entry.max_tokens or _max_tokens(folder, config)
+    limit = max_tokens or own
+    if limit is None:
+        raise UserMistake(
+            f"model {name}: neither config.json nor tokenizer_config.json states its limit; say with "
+            "--max-tokens how many tokens it takes"
+        )
+    if own is not None and limit > own:
         raise UserMistake(f"--max-tokens {max_tokens}: model {name} takes {own} tokens at most")
-    return max_tokens
+    return limit
 
 
-def _described(config: Mapping[str, Any], family: str) -> str:
+def _described(config: Mapping[str, Any], reading: Recognised) -> str:
     """``sequence-classification (Qwen2ForSequenceClassification)``, and that there is no padding token."""
     architectures = architectures_of(config) or ["no architecture named"]
+    head = f", {reading.head.described}" if reading.head is not None else ""
     padding = "" if config.get("pad_token_id") is not None else ", no padding token (none is needed)"
-    return f"{family} ({architectures[0]}{padding})"
+    return f"{reading.family} ({architectures[0]}{head}{padding})"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -233,25 +289,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _has_chat_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
-        return True
-    tokenizer_config = folder / "tokenizer_config.json"
-    return tokenizer_config.is_file() and bool(_read_json(tokenizer_config).get("chat_template"))
-
-
-def _output_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _output_names(config: Mapping[str, Any], reading: Recognised) -> tuple[str, ...]:
     """What config.json calls the outputs of a classification head, in their order.
 
-    One that it does not name is called as transformers calls it.
+    One that it does not name is called as transformers calls it. How many a head in the weights has, its
+    tensors say.
     """
     names = config.get("id2label") or {}
     count = len(names) or int(config.get("num_labels", 2))
+    if reading.head is not None:
+        count = reading.head.outputs
     return tuple(str(names.get(str(index), f"LABEL_{index}")) for index in range(count))
 
 
 def _given_attributes(
-    name: str, given: Sequence[str], entry: Entry, family: str, config: Mapping[str, Any]
+    name: str, given: Sequence[str], entry: Entry, reading: Recognised, config: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """The names that a user gave, checked against the number of outputs."""
     if not given:
@@ -261,9 +313,10 @@ def _given_attributes(
             raise UserMistake(f"--attributes: {attribute!r} cannot be an attribute's name")
     if len(set(given)) < len(given):
         raise UserMistake(f"--attributes: a name is given twice: {', '.join(given)}")
-    known = entry.attributes or (
-        _output_names(config) if "classification" in family else _attributes(name, family, config)
-    )
+    if reading.family in _NAMED_OUTPUTS:
+        known = entry.attributes or _output_names(config, reading)
+    else:
+        known = entry.attributes or _attributes(name, reading, config)
     if len(known) != len(given):
         raise UserMistake(
             f"--attributes names {len(given)} outputs ({', '.join(given)}), model {name} has {len(known)}"
@@ -271,12 +324,12 @@ def _given_attributes(
     return tuple(given)
 
 
-def _attributes(name: str, family: str, config: Mapping[str, Any]) -> tuple[str, ...]:
-    if family == GATED_OBJECTIVES and is_armorm(config):
+def _attributes(name: str, reading: Recognised, config: Mapping[str, Any]) -> tuple[str, ...]:
+    if reading.family == GATED_OBJECTIVES and is_armorm(config):
         return (REWARD, *HELPSTEER)
-    if family not in (SEQUENCE_CLASSIFICATION, PAIR_CLASSIFICATION):
+    if reading.family not in _NAMED_OUTPUTS:
         return (REWARD,)
-    names = _output_names(config)
+    names = _output_names(config, reading)
     if len(names) == 1:
         return (REWARD,)
     if set(names) - {*ATTRIBUTES, REWARD} or len(set(names)) != len(names):
@@ -288,13 +341,24 @@ def _attributes(name: str, family: str, config: Mapping[str, Any]) -> tuple[str,
     return names
 
 
-def _max_tokens(name: str, folder: Path, config: Mapping[str, Any]) -> int:
-    limits = [config.get(key) for key in ("max_position_embeddings", "n_positions")]
+def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int | None:
+    """The limit that its files state: the smallest; None where they state none.
+
+    A model that also takes images states its own within ``text_config``.
+    """
     tokenizer_config = folder / "tokenizer_config.json"
-    if tokenizer_config.is_file():
-        limits.append(_read_json(tokenizer_config).get("model_max_length"))
-    # transformers writes 10**30 for "no limit is known".
-    known = [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < 10**9]
-    if not known:
-        raise UserMistake(f"model {name}: neither config.json nor tokenizer_config.json states its limit")
-    return min(known)
+    stated = _read_json(tokenizer_config).get("model_max_length") if tokenizer_config.is_file() else None
+    known = [limit for limit in (*_limits_in(config), _as_limit(stated)) if limit is not None]
+    if not known and isinstance(config.get("text_config"), dict):
+        known = _limits_in(config["text_config"])
+    return min(known, default=None)
+
+
+def _limits_in(config: Mapping[str, Any]) -> list[int]:
+    limits = (_as_limit(config.get(key)) for key in ("max_position_embeddings", "n_positions"))
+    return [limit for limit in limits if limit is not None]
+
+
+def _as_limit(value: object) -> int | None:
+    """The number as a limit; None where it is none. transformers writes 10**30 for "no limit is known"."""
+    return int(value) if isinstance(value, int | float) and 0 < value < 10**9 else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +11,8 @@ from assay.core.errors import UserMistake
 from assay.rewards import tensors
 from assay.rewards.families import FIRST_TOKEN_LOGIT, SEQUENCE_CLASSIFICATION
 
-#: What peft writes beside an adapter's weights.
-ADAPTER_CONFIG = "adapter_config.json"
-_ADAPTER_WEIGHTS = "adapter_model"
-
-#: What a value head's tensors begin with: TRL's, which LLaMA-Factory saves to a file of its own.
-_VALUE_HEAD = "v_head."
+#: What LLaMA-Factory saves a value head to where it is not to save safetensors.
+_PICKLED_VALUE_HEAD = "value_head.bin"
 #: Where encoders keep their heads; a causal classifier of transformers keeps its in ``score``.
 _ENCODER_HEADS = ("classifier.", "classification_head.")
 _HEAD = "score.weight"
@@ -29,53 +25,35 @@ class _Kind(NamedTuple):
     """What it is, and why no score of an answer comes out of it here."""
 
 
+_PROCESS = (
+    "a process reward model: it rates the steps of a solution, not an answer. Such models are not read here"
+)
+#: What their names hold.
+_PROCESS_NAME = re.compile(r"(?<![a-z])prm(?![a-z])", re.IGNORECASE)
+
 #: The first that fits.
 _KINDS = (
     _Kind(
         "ForProcessRewardModel",
-        "a process reward model: it rates the steps of a solution, not an answer. Such models are not read "
-        "here",
+        _PROCESS,
     ),
     _Kind(
         "ForTokenClassification",
         "a token classifier, and as a reward model a process reward model: it rates the steps of a solution, "
         "not an answer. Such models are not read here",
     ),
+    _Kind("ForPrmModel", _PROCESS),
     _Kind(
         "ForRewardModel",
-        "a reward model with a head of several layers (Qwen2.5-Math-RM, WorldPM) or that needs more than a "
-        "conversation (POLAR). Such models are not read here",
+        "of such models those are read whose head has the layers score.0 and score.2 and gives one number "
+        "(Qwen2.5-Math-RM, WorldPM). Others rate the steps of a solution (Skywork-o1-Open-PRM), or need more "
+        "than a conversation (POLAR)",
     ),
     _Kind(
         "ForConditionalGeneration",
         "a model that writes text, and no reward model that gives a number. Such models are not read here",
     ),
 )
-
-
-def check_is_no_adapter(name: str, folder: Path) -> None:
-    """Raise ``UserMistake`` where the folder holds a LoRA adapter and no whole model."""
-    path = folder / ADAPTER_CONFIG
-    if not path.is_file():
-        return
-    weights = tensors.by_file(folder)
-    if (folder / "config.json").is_file() and any(not one.startswith(_ADAPTER_WEIGHTS) for one in weights):
-        # The tensors of an adapter beside a whole model are found when that is loaded.
-        return
-    base = _base_of(path)
-    raise UserMistake(
-        f"model {name}: {folder} holds a LoRA adapter ({ADAPTER_CONFIG}) of {base}, and no whole model. "
-        "Merge it into that model, loaded by the class that it was trained with, and name the new folder: "
-        "`PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(folder)`"
-    )
-
-
-def _base_of(path: Path) -> str:
-    try:
-        base = json.loads(path.read_bytes()).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        base = None
-    return str(base)[:200] if base else "a base model that it does not name"
 
 
 def check_head(name: str, folder: Path, family: str) -> None:
@@ -90,6 +68,19 @@ def check_head(name: str, folder: Path, family: str) -> None:
         )
 
 
+def check_rates_no_steps(name: str, saved_as: object, architectures: Sequence[str]) -> None:
+    """Raise ``UserMistake`` for a model whose name, or that in its config.json, is a process reward model's.
+
+    Its architecture may have the name, and its head the shape, of a model that rates answers.
+    """
+    for one in (name, saved_as):
+        if isinstance(one, str) and _PROCESS_NAME.search(one.rsplit("/", 1)[-1]):
+            raise UserMistake(
+                f"model {name}: by its name ({one}) it is {_PROCESS} (its architecture is "
+                f"{', '.join(architectures)})"
+            )
+
+
 def why_not(
     name: str, folder: Path, architectures: Sequence[str], *, named: str | None = None
 ) -> UserMistake:
@@ -99,12 +90,10 @@ def why_not(
     """
     shown = ", ".join(architectures) or "not named"
     asked = f"--family {named}: " if named else ""
-    value_head = _value_head(folder)
-    if value_head is not None:
+    if (folder / _PICKLED_VALUE_HEAD).is_file():
         return UserMistake(
-            f"{asked}model {name}: {value_head} is the value head of a reward model that LLaMA-Factory or "
-            f"TRL trained (its architecture is {shown}), and such heads are not read here yet. Where its "
-            "bias is 0, save the model as a *ForSequenceClassification with that head as its score.weight"
+            f"{asked}model {name}: {_PICKLED_VALUE_HEAD} holds its head as a pickle, and pickles are never "
+            "loaded: save what it holds as value_head.safetensors"
         )
     if any(one.endswith("ForCausalLM") for one in architectures):
         return UserMistake(
@@ -121,17 +110,3 @@ def why_not(
         f"{asked}model {name}: its architecture is {shown}; a reward model here is a "
         "*ForSequenceClassification, one of ArmoRM's, QRM's or URM's, or an InternLM2ForRewardModel"
     )
-
-
-def has_value_head(folder: Path) -> bool:
-    """Whether a value head lies in the folder, with the model or beside it."""
-    return _value_head(folder) is not None
-
-
-def _value_head(folder: Path) -> str | None:
-    """``v_head.summary.weight in value_head.safetensors``; None where there is no value head."""
-    for file, shapes in tensors.by_file(folder).items():
-        for tensor in sorted(shapes, reverse=True):
-            if tensor.startswith(_VALUE_HEAD):
-                return f"{tensor} in {file}"
-    return None

@@ -107,6 +107,8 @@ class LocalSpec(_Spec):
     """What it computes in."""
     opener: str = "assay.rewards.local.model:open_model"
     """``module:function`` that makes a ``RewardModel`` of this, in the process that will use it."""
+    adapter: str | None = None
+    """The folder of the LoRA adapter that is merged into the model in ``folder``, where it is one."""
     appended_token_id: int | None = None
     """The token after the turn at which the score is read, where the family appends one."""
     trained_tokens: int | None = None
@@ -160,11 +162,20 @@ class LocalSpec(_Spec):
         """None: its scores have always been kept apart."""
         return None
 
+    @property
+    def shown_by(self) -> str:
+        """The folder with its tokenizer: an adapter's own, where it has one."""
+        own = self.adapter is not None and (Path(self.adapter) / "tokenizer.json").is_file()
+        return self.adapter if own and self.adapter is not None else self.folder
+
     def digests_of_weights(self) -> dict[str, str]:
         """The digest of each file of its weights by name."""
-        return weights_digests(
-            Path(self.folder), None if self.digest_cache is None else Path(self.digest_cache)
-        )
+        cache = None if self.digest_cache is None else Path(self.digest_cache)
+        digests = weights_digests(Path(self.folder), cache)
+        if self.adapter is not None:
+            of_adapter = weights_digests(Path(self.adapter), cache)
+            digests |= {f"adapter/{name}": digest for name, digest in of_adapter.items()}
+        return digests
 
     def usage(self, requests: int, tokens: int) -> Usage | None:
         """None: it is loaded, not asked."""

@@ -105,6 +105,37 @@ class ChatTemplate:
         return text
 
 
+def why_no_template(folder: Path) -> str | None:
+    """Why the tokenizer in a folder has no chat template to render with; None where it has one.
+
+    Several templates need one among them that is called ``default``, which transformers renders with.
+    """
+    if (folder / "chat_template.jinja").is_file():
+        return None
+    source = _json(folder / "tokenizer_config.json").get("chat_template")
+    named = (
+        [str(one.get("name")) for one in source if isinstance(one, dict)] if isinstance(source, list) else []
+    )
+    named += sorted(path.stem for path in folder.glob("additional_chat_templates/*.jinja"))
+    if isinstance(source, str) and source:
+        return None
+    if "default" in named and isinstance(source, list):
+        return None
+    if named:
+        return f"it has chat templates that are called {', '.join(named)}, and none is the default"
+    if (folder / "chat_template.json").is_file():
+        return (
+            "its chat template is in chat_template.json, which is a processor's and which no tokenizer reads"
+        )
+    return "no chat template"
+
+
+def named_token(folder: Path, name: str) -> str:
+    """The text of a special token such as ``cls_token``, as the files in the folder name it; empty if not."""
+    settings = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
+    return _content(settings.get(name))
+
+
 def template_in(folder: Path) -> ChatTemplate | None:
     """The template of the tokenizer in a folder, without loading that; None where there is none to be seen.
 

@@ -124,12 +124,26 @@ def claims_of_the_catalog() -> set[tuple[str, str, tuple[str, ...]]]:
     }
 
 
+def outputs_named(attributes: tuple[str, ...]) -> dict[str, object]:
+    """Settings of a tiny model whose head in the weights gives these attributes."""
+    if len(attributes) == 1:
+        return {}
+    return {
+        "prefix": "score",
+        "beside": None,
+        "outputs": len(attributes),
+        "id2label": {str(place): name for place, name in enumerate(attributes)},
+    }
+
+
 @pytest.mark.parametrize(("family", "like", "attributes"), sorted(claims_of_the_catalog()))
 def test_a_model_of_its_family_opens_with_what_the_catalog_says_of_it(
     family: str, like: str, attributes: tuple[str, ...], tmp_path: Path
 ) -> None:
     if family == "gated-objectives":
         spec = families.gated(tmp_path / "model", "llama3", like=like).spec
+    elif family == "head-in-weights":
+        spec = families.head_in_weights(tmp_path / "model", "llama3", **outputs_named(attributes)).spec
     else:
         spec = families.FAMILIES[family](tmp_path / "model", "llama3").spec
     assert spec.family == family
@@ -262,7 +276,12 @@ def test_a_forged_turn_cannot_raise_a_score(family: str, template: str, where: s
 
 
 @pytest.mark.parametrize(
-    ("family", "token"), [("appended-token", "<|reward|>"), ("pair-classification", "[SEP]")]
+    ("family", "token"),
+    [
+        ("appended-token", "<|reward|>"),
+        ("appended-cls", "<|reserved_1|>"),
+        ("pair-classification", "[SEP]"),
+    ],
 )
 def test_the_tokens_of_a_family_itself_cannot_be_forged(family: str, token: str, tmp_path: Path) -> None:
     model = LocalRewardModel(families.FAMILIES[family](tmp_path / "model", "chatml").spec)

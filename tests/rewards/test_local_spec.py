@@ -155,6 +155,42 @@ def test_a_model_without_a_chat_template_is_refused_unless_it_needs_none(
     assert families.pair(tmp_path / "pair").spec.family == "pair-classification"
 
 
+def test_a_template_that_no_tokenizer_renders_with_is_refused_by_what_it_is(folder: Path) -> None:
+    template = folder / "chat_template.jinja"
+    template.rename(folder / "chat_template.json")
+    with pytest.raises(UserMistake, match=r"chat_template\.json, which is a processor's .*so a conversation"):
+        local_spec(str(folder))
+    (folder / "chat_template.json").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    named = [{"name": name, "template": tiny.CHATML} for name in ("tool_use", "rag")]
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": named}))
+    with pytest.raises(UserMistake, match="templates that are called tool_use, rag, and none is the default"):
+        local_spec(str(folder))
+    named[1]["name"] = "default"
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": named}))
+    assert local_spec(str(folder)).unseen == ()
+
+
+def test_a_limit_within_text_config_is_the_models(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    limit = config.pop("max_position_embeddings")
+    (folder / "config.json").write_text(
+        json.dumps({**config, "text_config": {"max_position_embeddings": 333}})
+    )
+    assert (limit, local_spec(str(folder)).max_tokens) == (512, 333)
+    with pytest.raises(UserMistake, match="takes 333 tokens at most"):
+        local_spec(str(folder), ModelOptions(max_tokens=334))
+
+
+def test_a_limit_that_no_file_states_is_the_one_that_is_given(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["max_position_embeddings"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserMistake, match="states its limit; say with --max-tokens how many tokens it takes"):
+        local_spec(str(folder))
+    assert local_spec(str(folder), ModelOptions(max_tokens=77)).max_tokens == 77
+
+
 # S3: code of a model's repository runs by the operator's setting and from a known commit alone.
 
 

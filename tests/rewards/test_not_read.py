@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import tiny
 import tiny_families as families
-import torch
 
 from assay.config.resolve import models_of
 from assay.config.settings import Settings
@@ -46,23 +44,13 @@ def test_a_family_that_is_named_is_used_and_said(chat: Path) -> None:
     assert "assumed: reward," in spec.notes[1]
 
 
-@pytest.mark.parametrize("beside", [True, False])
-def test_a_value_head_is_named_and_no_family_gets_past_it(chat: Path, beside: bool) -> None:
-    head = {"v_head.summary.weight": torch.ones(1, 32), "v_head.summary.bias": torch.zeros(1)}
-    file = chat / ("value_head.safetensors" if beside else "model.safetensors")
-    weights = {} if beside else safetensors.torch.load_file(file)
-    safetensors.torch.save_file({**weights, **head}, file, metadata={"format": "pt"})
-    for family in (None, "first-token-logit"):
-        with pytest.raises(UserMistake, match=rf"v_head\.summary\.weight in {file.name} is the value head"):
-            local_spec(str(chat), ModelOptions(family=family))
-
-
 @pytest.mark.parametrize(
     ("architecture", "words"),
     [
         ("Qwen2ForProcessRewardModel", "a process reward model: it rates the steps"),
         ("Qwen2ForTokenClassification", "a process reward model: it rates the steps"),
-        ("Qwen2ForRewardModel", "a head of several layers"),
+        ("Qwen2ForPrmModel", "a process reward model: it rates the steps"),
+        ("Qwen2ForRewardModel", r"those are read whose head has the layers score\.0 and score\.2"),
         ("T5ForConditionalGeneration", "a model that writes text"),
         ("SomethingNew", r"its architecture is SomethingNew; a reward model here is"),
     ],
@@ -82,21 +70,6 @@ def test_a_family_that_the_architecture_contradicts_is_refused(tmp_path: Path, c
     assert not local_spec(str(classifier), ModelOptions(family="sequence-classification")).family_named
     with pytest.raises(UserMistake, match=r"--family gated-objectives: model .* a chat model"):
         local_spec(str(chat), ModelOptions(family="gated-objectives"))
-
-
-def test_an_adapter_is_called_one_with_its_base(tmp_path: Path) -> None:
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
-    safetensors.torch.save_file(
-        {"base_model.model.score.weight": torch.ones(1, 4)}, adapter / "adapter_model.safetensors"
-    )
-    for _ in range(2):
-        with pytest.raises(
-            UserMistake, match=r"LoRA adapter \(adapter_config\.json\) of some/base.*merge_and_un"
-        ):
-            local_spec(str(adapter))
-        (adapter / "config.json").write_text("{}")
 
 
 def test_an_encoder_is_not_told_to_add_a_template(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import safetensors
 import torch
 
-from assay.core.errors import ModelFault
+from assay.core.errors import ModelFault, UserMistake
 from assay.rewards import families
+from assay.rewards.head_in_weights import WeightsHead, head_in
 from assay.rewards.spec import LocalSpec
 
 #: What the names of a backbone's tensors begin with; all others are a head's.
@@ -41,7 +42,7 @@ def gated_objectives(model: Any, spec: LocalSpec) -> Head:
     softmax the objectives' weights: a rectifier after every linear layer but the last, and behind it, in
     QRM, a batch normalisation.
     """
-    tensors = _Tensors(spec, skipping=BACKBONE)
+    tensors = _Tensors(spec, lambda name: not name.startswith(BACKBONE))
     regression = tensors.take("regression_layer.weight")
     scale = tensors.take("gating.logit_scale")
     gate = tensors.take_network("gating.layers.", torch.nn.ReLU)
@@ -85,7 +86,7 @@ def attribute_mixture(model: Any, spec: LocalSpec) -> Head:
     One linear layer gives a mean and a spread for every attribute, in turns; a small network on the same
     state weighs the means. The spreads are no part of the score.
     """
-    tensors = _Tensors(spec, skipping=BACKBONE)
+    tensors = _Tensors(spec, lambda name: not name.startswith(BACKBONE))
     distributions = tensors.take("score.weight")
     weigh = tensors.take_network("weights.fc.", torch.nn.SELU)
     tensors.none_left()
@@ -107,6 +108,36 @@ def attribute_mixture(model: Any, spec: LocalSpec) -> Head:
     return head
 
 
+def head_in_weights(model: Any, spec: LocalSpec) -> Head:
+    """The linear layers that lie in the weights beside the backbone, a rectifier between two of them."""
+    found = weights_head(spec, model.config.get_text_config().hidden_size)
+    tensors = _Tensors(spec, found.holds)
+    layers: list[torch.nn.Module] = []
+    for layer in found.layers:
+        layers += [torch.nn.ReLU()] if layers else []
+        layers.append(tensors.take_linear(layer.name, has_bias=layer.has_bias))
+    tensors.none_left()
+    device = next(model.parameters()).device
+    network = torch.nn.Sequential(*layers).eval().to(device)
+    return lambda states: network(states.to(device).float())
+
+
+def weights_head(spec: LocalSpec, width: int | None = None) -> WeightsHead:
+    """The head in its weights; ``ModelFault`` where there is none, or where it does not fit ``width``."""
+    try:
+        found = head_in(spec.name, _folder_of_head(spec), width)
+    except UserMistake as mistake:
+        raise ModelFault(str(mistake)) from mistake
+    if found is None:
+        raise ModelFault(f"model {spec.name}: its weights hold no head")
+    return found
+
+
+def _folder_of_head(spec: LocalSpec) -> Path:
+    """Where the tensors of its head lie: beside an adapter's, or with the model's."""
+    return Path(spec.adapter or spec.folder)
+
+
 def _outputs(network: torch.nn.Sequential) -> int:
     """How many numbers it gives."""
     last = network[-1]
@@ -115,15 +146,15 @@ def _outputs(network: torch.nn.Sequential) -> int:
 
 
 class _Tensors:
-    """The tensors of a model's folder that are no part of its backbone, as float32, to be taken by name."""
+    """The tensors of a model's folder that are ``wanted``, as float32, to be taken by name."""
 
-    def __init__(self, spec: LocalSpec, *, skipping: str) -> None:
+    def __init__(self, spec: LocalSpec, wanted: Callable[[str], bool]) -> None:
         self._model = spec.name
         self._left: dict[str, torch.Tensor] = {}
-        for path in sorted(Path(spec.folder).glob("*.safetensors")):
+        for path in sorted(_folder_of_head(spec).glob("*.safetensors")):
             with safetensors.safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118
-                    if not name.startswith(skipping):
+                    if wanted(name):
                         self._left[name] = file.get_tensor(name).float()
 
     def take(self, name: str) -> torch.Tensor:
@@ -131,6 +162,11 @@ class _Tensors:
         if name not in self._left:
             raise ModelFault(f"model {self._model}: its weights lack {name}, part of its head")
         return self._left.pop(name)
+
+    def take_linear(self, name: str, *, has_bias: bool) -> torch.nn.Module:
+        """The linear layer whose tensors are ``name.weight`` and, where it has one, ``name.bias``."""
+        names = ("weight", "bias") if has_bias else ("weight",)
+        return self._layer(name, {part: self.take(f"{name}.{part}") for part in names})
 
     def take_network(self, prefix: str, activation: Callable[[], torch.nn.Module]) -> torch.nn.Sequential:
         """The layers whose tensors are named ``{prefix}NUMBER.PART``, in evaluation mode.

@@ -13,7 +13,7 @@ import torch
 
 from assay.core.errors import ModelFault
 from assay.core.schema import Message
-from assay.rewards.families import AS_TRANSFORMERS, SEQUENCE_CLASSIFICATION
+from assay.rewards.families import AS_TRANSFORMERS, HEAD_IN_WEIGHTS, SEQUENCE_CLASSIFICATION
 from assay.rewards.local import heads
 from assay.rewards.local.network import Network
 from assay.rewards.local.opening import agree
@@ -52,7 +52,11 @@ def found(network: Network, renderer: Renderer | PairRenderer) -> tuple[Differen
     if network.spec.appended_token_id is None:
         ids = renderer.token_ids(_EXAMPLE)
     (read,) = shown.reads
-    return (*_of_transformers(network, ids, read), *_of_bos(network, renderer, ids, read))
+    return (
+        *_of_transformers(network, ids, read),
+        *_of_padding_within(network, ids, read),
+        *_of_bos(network, renderer, ids, read),
+    )
 
 
 def _of_transformers(network: Network, ids: np.ndarray, read: Read) -> Iterator[Difference]:
@@ -77,6 +81,27 @@ def _of_transformers(network: Network, ids: np.ndarray, read: Read) -> Iterator[
         "Say which is meant: --read-at last-token or --read-at transformers",
         "read_at",
         spec.read_at is not None,
+    )
+
+
+def _of_padding_within(network: Network, ids: np.ndarray, read: Read) -> Iterator[Difference]:
+    """Yield what INF-ORM's, Qwen's and Decision-Tree-Reward's own code gives for a text with padding in it.
+
+    That code does not run here. It reads before the first padding token of a text, as transformers 4.45 does.
+    """
+    pad = network.text_config.pad_token_id
+    if network.spec.family != HEAD_IN_WEIGHTS or pad is None or pad not in ids:
+        return
+    before = int(np.flatnonzero(ids == pad)[0]) - 1
+    theirs = _read_at(network, ids, Read(read.turn, before % len(ids)))
+    last = _read_at(network, ids, read)
+    yield Difference(
+        "padding within a text",
+        "its template writes the padding token, and code that looks for the end of a text by it reads an "
+        f"earlier token: {_shown(last)} at the last token, {_shown(theirs)} before the first padding token "
+        f"(of {_EXAMPLE[-1].content!r}). If the last token is meant, say --read-at last-token",
+        "read_at",
+        network.spec.read_at is not None,
     )
 
 

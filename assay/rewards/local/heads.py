@@ -12,7 +12,7 @@ import torch
 
 from assay.core.errors import ModelFault
 from assay.rewards import families
-from assay.rewards.local.built_heads import Head, attribute_mixture, gated_objectives
+from assay.rewards.local.built_heads import Head, attribute_mixture, gated_objectives, head_in_weights
 from assay.rewards.spec import LocalSpec
 
 #: The vocabulary id whose logit is the reward of NVIDIA's Llama-3.x-Nemotron-70B-Reward models (their cards).
@@ -67,7 +67,9 @@ HEADS: dict[str, Callable[[Any, LocalSpec], Head]] = {
     families.FIRST_TOKEN_LOGIT: first_token_logit,
     families.GATED_OBJECTIVES: gated_objectives,
     families.ATTRIBUTE_MIXTURE: attribute_mixture,
+    families.HEAD_IN_WEIGHTS: head_in_weights,
     families.APPENDED_TOKEN: appended_token,
+    families.APPENDED_CLS: head_in_weights,
     families.PAIR_CLASSIFICATION: pair_classification,
 }
 

@@ -316,6 +316,7 @@ def _check_unchanged(spec: LocalSpec) -> None:
         digest_cache=None if spec.digest_cache is None else Path(spec.digest_cache),
         read_at=spec.read_at,
         add_bos=spec.add_bos,
+        adapter=None if spec.adapter is None else Path(spec.adapter),
     )
     if found != spec.fingerprint:
         raise ModelFault(
@@ -326,7 +327,7 @@ def _check_unchanged(spec: LocalSpec) -> None:
 
 
 def _renderer(spec: LocalSpec, family: families.Family) -> Renderer | PairRenderer:
-    tokenizer = load(spec.folder, whose=f"model {spec.name}", remote_code=spec.remote_code)
+    tokenizer = load(spec.shown_by, whose=f"model {spec.name}", remote_code=spec.remote_code)
     if family.pair:
         return PairRenderer(tokenizer, max_tokens=spec.max_tokens, over_length=spec.over_length)
     return Renderer(

@@ -14,7 +14,7 @@ import transformers
 
 from assay.core.errors import ModelFault
 from assay.rewards import families
-from assay.rewards.local import built_heads, continuing, heads, unread
+from assay.rewards.local import built_heads, continuing, heads, merging, unread
 from assay.rewards.spec import LocalSpec
 
 
@@ -132,7 +132,7 @@ def _check_places(spec: LocalSpec, places: Mapping[str, object]) -> None:
 
 def _load(spec: LocalSpec, device: torch.device) -> Any:
     """The model on its device, or laid over several where the spec has a device map."""
-    kind: Any = getattr(transformers, families.FAMILIES[spec.family].auto_class)
+    kind: Any = getattr(transformers, _auto_class(spec))
     options: dict[str, Any] = {
         "dtype": getattr(torch, spec.dtype),
         "local_files_only": True,
@@ -140,7 +140,11 @@ def _load(spec: LocalSpec, device: torch.device) -> Any:
         "use_safetensors": True,
         "output_loading_info": True,
     }
-    if _pads_with_no_token(spec):
+    if spec.adapter is not None and spec.family == families.SEQUENCE_CLASSIFICATION:
+        options["num_labels"] = len(spec.attributes)
+    if (config := _config_of_another_name(spec)) is not None:
+        options["config"] = config
+    elif _pads_with_no_token(spec):
         options["pad_token_id"] = None
     if spec.device_map is not None:
         options["device_map"] = spec.device_map
@@ -159,21 +163,54 @@ def _load(spec: LocalSpec, device: torch.device) -> Any:
     if device.type == "cuda":
         _check_places(spec, getattr(model, "hf_device_map", {}))
     missing = [*info.get("missing_keys", ()), *info.get("mismatched_keys", ())]
+    if spec.adapter is not None:
+        of_adapter = merging.tensors_of(spec)
+        missing = [name for name in missing if str(name) not in of_adapter]
     if missing:
         raise ModelFault(
             f"model {spec.name}: its weights lack {', '.join(map(str, sorted(missing)[:3]))}; "
             "transformers would fill them with random numbers, and every score would be noise"
         )
-    unread.check_all_taken(spec, _not_taken(spec, info))
-    return model
+    not_taken, head_files = _not_taken(spec, info)
+    unread.check_all_taken(spec, not_taken, frozenset() if spec.adapter else head_files)
+    return model if spec.adapter is None else merging.merged(model, spec)
 
 
-def _not_taken(spec: LocalSpec, info: Mapping[str, Any]) -> set[str]:
-    """The tensors that transformers had no layer for, without those that a built head accounts for."""
+def _auto_class(spec: LocalSpec) -> str:
+    """The class of transformers that loads it: an adapter's tensors have the names of a whole model."""
+    if spec.adapter is not None and spec.family in families.BY_TENSORS:
+        return "AutoModelForCausalLM"
+    return families.FAMILIES[spec.family].auto_class
+
+
+def _not_taken(spec: LocalSpec, info: Mapping[str, Any]) -> tuple[set[str], frozenset[str]]:
+    """The tensors that transformers had no layer for, without those that a built head accounts for, and the
+    files that this head is read from."""
     names = set(map(str, info.get("unexpected_keys", ())))
+    if spec.family in families.BY_TENSORS:
+        head = built_heads.weights_head(spec)
+        return {name for name in names if not head.holds(name)}, head.files
     if families.FAMILIES[spec.family].head_from_weights:
-        return {name for name in names if name.startswith(built_heads.BACKBONE)}
-    return names
+        return {name for name in names if name.startswith(built_heads.BACKBONE)}, frozenset()
+    return names, frozenset()
+
+
+#: Types of models in config.json that only code of their repositories knows → the type of transformers that
+#: has the same fields: Qwen2RMConfig, of Qwen2.5-Math-RM and WorldPM, is Qwen2Config with another name (vLLM
+#: loads these models as Qwen2: models/qwen2_rm.py).
+_SAME_TYPE = {"qwen2_rm": "qwen2"}
+
+
+def _config_of_another_name(spec: LocalSpec) -> Any:
+    """The model's configuration as transformers knows it by another name; None where it needs no other."""
+    settings = transformers.PreTrainedConfig.get_config_dict(spec.folder, local_files_only=True)[0]
+    same = _SAME_TYPE.get(str(settings.get("model_type")))
+    if same is None:
+        return None
+    kept = {name: value for name, value in settings.items() if name not in ("model_type", "auto_map")}
+    if _pads_with_no_token(spec):
+        kept["pad_token_id"] = None
+    return transformers.AutoConfig.for_model(same, **kept)
 
 
 def _pads_with_no_token(spec: LocalSpec) -> bool:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from assay.core.errors import ModelFault
 from assay.rewards import tensors
+from assay.rewards.head_in_weights import is_of_a_head
 from assay.rewards.spec import LocalSpec
 from assay.rewards.tensors import Shape
 
@@ -44,13 +45,20 @@ HARMLESS = (
 HARMLESS_FILES = {r"consolidated.*\.safetensors": "the same weights in Mistral's own naming"}
 
 
-def check_all_taken(spec: LocalSpec, not_taken: Iterable[str]) -> None:
+def check_all_taken(
+    spec: LocalSpec, not_taken: Iterable[str], head_files: frozenset[str] = frozenset()
+) -> None:
     """Raise ``ModelFault`` for a tensor of the folder that no layer takes and that could do harm.
 
     ``not_taken`` are those that transformers found in the files that it loads, and had no layer for.
+    ``head_files`` are those that a built head is read from; of one that transformers does not load, every
+    tensor is a head's.
     """
     files = tensors.by_file(Path(spec.folder))
     loaded = _loaded(Path(spec.folder), files)
+    for file in head_files - loaded:
+        not_taken = {*not_taken, *(name for name in files[file] if not is_of_a_head(name))}
+    loaded = loaded | head_files
     shapes = {name: shape for file in loaded for name, shape in files[file].items()}
     for name in sorted(not_taken):
         if not _is_harmless(name, shapes):

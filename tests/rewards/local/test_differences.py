@@ -132,7 +132,9 @@ def test_what_the_template_begins_with_is_not_doubled(tmp_path: Path) -> None:
         assert [one.values for one in all_turns(model, TALK)] == [one.values for one in before]
 
 
-@pytest.mark.parametrize("family", ["gated-objectives", "appended-token", "first-token-logit"])
+@pytest.mark.parametrize(
+    "family", ["gated-objectives", "head-in-weights", "appended-token", "appended-cls", "first-token-logit"]
+)
 def test_every_family_with_a_template_may_begin_so(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
