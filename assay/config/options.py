@@ -50,6 +50,8 @@ class Chosen:
     """Allows the names in a table. ``names`` imports the table only when it is needed."""
 
     names: Callable[[], Sequence[str]]
+    listed_by: str | None = None
+    """The command that lists them, where they are too many for the help of another; a form lists them all."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Refuse every other name, and suggest the nearest one."""
@@ -64,7 +66,10 @@ class Chosen:
     def _known(self, name: str) -> str:
         names = self.names()
         if name not in names:
-            raise ValueError(f"should be one of {', '.join(names)}{did_you_mean(name, names)}")
+            known = f"one of {', '.join(names)}"
+            if self.listed_by is not None:
+                known = f"one of those that `{self.listed_by}` lists"
+            raise ValueError(f"should be {known}{did_you_mean(name, names)}")
         return name
 
 
@@ -89,6 +94,13 @@ def _default_exports() -> list[str]:
 def _with_default_exports(schema: dict[str, Any]) -> None:
     """Name the default in Prefect's form, which a factory leaves out."""
     schema["default"] = _default_exports()
+
+
+def catalog_names() -> list[str]:
+    """The models of the catalog that a folder may hold, for ``--as``."""
+    from assay.rewards.catalog import CATALOG
+
+    return [name for name, entry in CATALOG.items() if not entry.service_only and name == entry.source]
 
 
 def family_names() -> list[str]:
@@ -168,6 +180,15 @@ class ModelChoice(Choice):
         ),
         CommandLine(_MODEL),
     ] = None
+    as_: Annotated[
+        Annotated[str, Chosen(catalog_names, listed_by="assay models")] | None,
+        Field(
+            title="Known as",
+            description="The published model that a folder holds, by its name in the catalog, such as "
+            "nvidia/Qwen-2.5-Nemotron-32B-Reward. What its card says is then known of it.",
+        ),
+        CommandLine(_MODEL, "NAME"),
+    ] = None
     family: Annotated[
         Annotated[str, Chosen(family_names)] | None,
         Field(
@@ -213,6 +234,7 @@ class ModelChoice(Choice):
         return ModelOptions(
             dtype=self.dtype,
             revision=self.revision,
+            known_as=self.as_,
             family=self.family,
             read_at=self.read_at,
             add_bos=self.add_bos,
@@ -405,8 +427,8 @@ class RunOptions(ScoringChoice, _DataChoice):
 
 
 def option_name(field: str) -> str:
-    """The field's option as it is typed: ``--shard-tokens``."""
-    return "--" + field.replace("_", "-")
+    """The field's option as it is typed: ``--shard-tokens``; of a field such as ``as_``, ``--as``."""
+    return "--" + field.rstrip("_").replace("_", "-")
 
 
 def read_config_file(path: str, kind: type[BaseModel]) -> dict[str, object]:
@@ -432,10 +454,11 @@ def read_config_file(path: str, kind: type[BaseModel]) -> dict[str, object]:
     given: dict[str, object] = {}
     for key, value in data.items():
         field = key.replace("-", "_") if isinstance(key, str) else ""
+        field = f"{field}_" if f"{field}_" in kind.model_fields else field
         if field not in kind.model_fields:
             raise UserMistake(
                 f"{path}: unknown option {shown(key)}{did_you_mean(field, kind.model_fields)} "
-                f"(options: {', '.join(kind.model_fields)})"
+                f"(options: {', '.join(name.rstrip('_') for name in kind.model_fields)})"
             )
         if field in given:
             raise UserMistake(f"{path}: {key!r} is given twice")

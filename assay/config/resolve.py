@@ -17,6 +17,7 @@ def models_of(settings: Settings) -> KnownModels:
     return KnownModels(
         folders=settings.model_folders,
         families=settings.model_families,
+        published=settings.model_names,
         endpoints=settings.endpoints(),
         loading=LoadOptions(
             trust_remote_code=settings.trust_remote_code,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -17,7 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from assay.config.options import complaint, family_names
+from assay.config.options import catalog_names, complaint, family_names
 from assay.config.yaml_text import shown
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
@@ -70,20 +71,28 @@ def _by_name(value: str, *, elsewhere: bool) -> dict[str, Path | str]:
 
 def _families_by_name(value: object) -> object:
     """``nemotron=first-token-logit:…`` as names and families."""
+    known = family_names()
+    return _said_of_folders(value, "FAMILY", known, f"a family is one of {', '.join(known)}")
+
+
+def _published_by_name(value: object) -> object:
+    """``nemotron=nvidia/Qwen-2.5-Nemotron-32B-Reward:…`` as names and names in the catalog."""
+    return _said_of_folders(value, "MODEL", catalog_names(), "`assay models` lists the models of the catalog")
+
+
+def _said_of_folders(value: object, meant: str, known: Sequence[str], which: str) -> object:
+    """``NAME=WORD:…`` as names and words, each of them ``known``; ValueError says ``which`` there are."""
     if not isinstance(value, str):
         return value
-    families: dict[str, str] = {}
+    said: dict[str, str] = {}
     for one in filter(None, value.split(os.pathsep)):
-        name, equals, family = one.partition("=")
-        if not equals or family not in family_names():
-            raise ValueError(
-                f"{one!r} is not of the form NAME=FAMILY; a family is one of {', '.join(family_names())}"
-                f"{did_you_mean(family, family_names())}"
-            )
-        if name in families:
+        name, equals, word = one.partition("=")
+        if not equals or word not in known:
+            raise ValueError(f"{one!r} is not of the form NAME={meant}; {which}{did_you_mean(word, known)}")
+        if name in said:
             raise ValueError(f"names {name} twice")
-        families[name] = family
-    return families
+        said[name] = word
+    return said
 
 
 def _check_folders(families: dict[str, str], about: ValidationInfo) -> dict[str, str]:
@@ -107,6 +116,10 @@ NamedFolders = Annotated[dict[str, Path], NoDecode, BeforeValidator(_folders_by_
 NamedPlaces = Annotated[dict[str, Path | str], NoDecode, BeforeValidator(_places_by_name)]
 NamedFamilies = Annotated[
     dict[str, str], NoDecode, BeforeValidator(_families_by_name), AfterValidator(_check_folders)
+]
+
+NamedModels = Annotated[
+    dict[str, str], NoDecode, BeforeValidator(_published_by_name), AfterValidator(_check_folders)
 ]
 
 
@@ -142,6 +155,8 @@ class Settings(BaseSettings):
     """``ASSAY_MODEL_FOLDERS``: ``NAME=/FOLDER:…``, reward models of this machine by name."""
     model_families: NamedFamilies = {}
     """``ASSAY_MODEL_FAMILIES``: ``NAME=FAMILY:…``, the families of models whose folders do not say it."""
+    model_names: NamedModels = {}
+    """``ASSAY_MODEL_NAMES``: ``NAME=OWNER/MODEL:…``, which models of the catalog lie in those folders."""
     notification_block: str | None = None
     """``ASSAY_NOTIFICATION_BLOCK``: a Prefect notification block to report failed runs of deployments."""
     server_start_seconds: float = Field(default=120.0, gt=0)

@@ -35,8 +35,9 @@ SCORE = "score"
 BEYOND_TRAINED_LENGTH = "beyond_trained_length"
 OTHER_LANGUAGE = "other_language"
 UNSEEN_TEXT = "unseen_text"
+WITH_SYSTEM_MESSAGE = "with_system_message"
 #: Boolean columns beside the attributes. True means that the score may not be what it seems.
-FLAGS = (BEYOND_TRAINED_LENGTH, OTHER_LANGUAGE, UNSEEN_TEXT)
+FLAGS = (BEYOND_TRAINED_LENGTH, OTHER_LANGUAGE, UNSEEN_TEXT, WITH_SYSTEM_MESSAGE)
 
 TURN_KEY_BYTES = DIGEST_BYTES
 

@@ -137,6 +137,27 @@ def reading_of(
     raise not_read.why_not(name, folder, architectures, named=named)
 
 
+def check_claim(claimed: str, family: str | None, name: str, folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise ``UserMistake`` where the files show that the model is not the one that it is said to be.
+
+    ``family`` is of the model of the catalog that is ``claimed``.
+    """
+    architectures = architectures_of(config)
+    found = _head(name, folder, config)
+    shown = found[1] if found is not None else _shown_by(architectures)
+    may_be = shown == family or (
+        shown is None
+        and family == FIRST_TOKEN_LOGIT
+        and any(one.endswith("ForCausalLM") for one in architectures)
+    )
+    if not may_be:
+        raise UserMistake(
+            f"--as {claimed}: that model is of the family {family}, and {name} is "
+            f"{f'of the family {shown}' if shown else 'not'}, by its architecture "
+            f"({', '.join(architectures) or 'none named'}) and its weights"
+        )
+
+
 def _adapted(name: str, config: Mapping[str, Any], adapter: Adapter) -> tuple[WeightsHead, str]:
     """The head of an adapted model, and its family; ``UserMistake`` where its base is of another."""
     head, family = head_of(name, adapter, _width(config))

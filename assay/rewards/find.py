@@ -26,6 +26,8 @@ class KnownModels:
     folders: Mapping[str, Path] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
     """The families of models in those folders that do not show it themselves, by name."""
+    published: Mapping[str, str] = field(default_factory=dict)
+    """The names in the catalog of the models in those folders, by name."""
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     loading: LoadOptions = field(default_factory=LoadOptions)
 
@@ -65,8 +67,12 @@ def find_model(
 def _in_named_folder(
     name: str, known: KnownModels, options: ModelOptions, digest_cache: Path | None
 ) -> LocalSpec:
-    family = options.family or known.families.get(name)
-    found = local_spec(str(known.folders[name]), replace(options, family=family), known.loading, digest_cache)
+    said = replace(
+        options,
+        family=options.family or known.families.get(name),
+        known_as=options.known_as or known.published.get(name),
+    )
+    found = local_spec(str(known.folders[name]), said, known.loading, digest_cache)
     return replace(found, name=name)
 
 
@@ -75,6 +81,7 @@ def _served(name: str, known: KnownModels, options: ModelOptions) -> ServedSpec:
     for_local_models = {
         "--dtype": options.dtype,
         "--revision": options.revision,
+        "--as": options.known_as,
         "--family": options.family,
         "--read-at": options.read_at,
         "--add-bos": options.add_bos,

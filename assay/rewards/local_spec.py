@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from assay.core.errors import UserMistake
 from assay.core.schema import ATTRIBUTES, FLAGS, REWARD, SCORE, WEIGHTED_REWARD
+from assay.core.text import did_you_mean
 from assay.rewards import not_read
 from assay.rewards.architectures import (
     Recognised,
     architectures_of,
+    check_claim,
     check_reading,
     is_armorm,
     reading_of,
@@ -79,7 +82,7 @@ def local_spec(
 
     ``digest_cache`` is a JSON file in which digests of large weights are kept by size and time.
     """
-    entry = CATALOG.get(name) or Entry(source=name)
+    entry = _entry(name, options.known_as)
     if entry.service_only:
         raise UserMistake(
             f"model {name} has no weights that can be loaded here; it is used through a service: configure "
@@ -90,6 +93,8 @@ def local_spec(
     folder, adapter = folders.model, folders.adapter
     config = _read_json(folder / "config.json")
     _check_weights(name, folder)
+    if options.known_as is not None:
+        check_claim(options.known_as, entry.family, name, folder, config)
     reading = reading_of(name, folder, config, entry.family, options.family, adapter)
     family = reading.family
     if adapter is None:
@@ -106,7 +111,9 @@ def local_spec(
     notes = entry.notes
     if reading.named:
         notes = (*notes, f"{name} is read as {family} because --family, or its operator, says so.")
-    if name not in CATALOG:
+    if options.known_as is not None:
+        notes = (*notes, f"{name} is taken for {options.known_as}, because --as, or its operator, says so.")
+    elif name not in CATALOG:
         notes = (
             *notes,
             f"{name} is not in the catalog; assumed: "
@@ -142,10 +149,12 @@ def local_spec(
             adapter=None if adapter is None else adapter.folder,
         ),
         notes=notes,
+        known_as=options.known_as,
         adapter=None if adapter is None else str(adapter.folder),
         appended_token_id=_appended_token(name, folders.tokenizer, config, family),
         trained_tokens=entry.trained_tokens,
         languages=entry.languages,
+        without_system=entry.without_system,
         unseen=unseen,
         factors=tuple(factors.items()),
         family_named=reading.named,
@@ -155,6 +164,23 @@ def local_spec(
         device_map=loading.device_map,
         digest_cache=None if digest_cache is None else str(digest_cache),
     )
+
+
+def _entry(name: str, known_as: str | None) -> Entry:
+    """What the catalog knows of the model; ``UserMistake`` where it is to know it by a name that it lacks."""
+    if known_as is None:
+        return CATALOG.get(name) or Entry(source=name)
+    entry = CATALOG.get(known_as)
+    if entry is None or entry.source != known_as:
+        raise UserMistake(
+            f"--as {known_as}: the catalog has no such model{did_you_mean(known_as, CATALOG)}; `assay "
+            "models` lists those that it has"
+        )
+    if entry.service_only:
+        raise UserMistake(f"--as {known_as}: that model has no weights that a folder could hold")
+    if name in CATALOG:
+        raise UserMistake(f"--as {known_as}: model {name} is in the catalog itself; leave it out")
+    return replace(entry, source=name)
 
 
 def _check_weights(name: str, folder: Path) -> None:

@@ -30,6 +30,8 @@ class ModelOptions:
     """What it computes in; None: what its card loads it in, or float32 where that is not known."""
     revision: str | None = None
     """Branch, tag or commit of a model on the Hub; None: its main branch."""
+    known_as: str | None = None
+    """The name in the catalog of the model in a folder; None: the folder's name, or nothing, is known."""
     family: str | None = None
     """How it is read where neither the catalog nor its architecture says: a key of ``families.FAMILIES``."""
     read_at: ReadAt | None = None

@@ -53,6 +53,8 @@ class _Spec(ABC):
     """What every summary reports to a person who uses this model."""
     languages: tuple[str, ...] = ()
     """ISO 639-1 codes of what the model was made for, where its card says."""
+    without_system: bool = False
+    """Whether its card asks for conversations without a system message."""
     factors: tuple[tuple[str, float], ...] = ()
     """What multiplies each attribute in the sum that is ``weighted_reward``; empty: there is no such sum.
     In no fingerprint: raw scores do not depend on it."""
@@ -107,6 +109,8 @@ class LocalSpec(_Spec):
     """What it computes in."""
     opener: str = "assay.rewards.local.model:open_model"
     """``module:function`` that makes a ``RewardModel`` of this, in the process that will use it."""
+    known_as: str | None = None
+    """The name in the catalog that somebody gave to a folder's model; None where it needs none."""
     adapter: str | None = None
     """The folder of the LoRA adapter that is merged into the model in ``folder``, where it is one."""
     appended_token_id: int | None = None

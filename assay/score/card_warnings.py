@@ -6,16 +6,24 @@ model's chat template leaves out some of their messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 import polars as pl
 
-from assay.core.schema import BEYOND_TRAINED_LENGTH, OTHER_LANGUAGE, UNSEEN_TEXT, Message
+from assay.core.schema import (
+    BEYOND_TRAINED_LENGTH,
+    OTHER_LANGUAGE,
+    UNSEEN_TEXT,
+    WITH_SYSTEM_MESSAGE,
+    Message,
+)
 from assay.core.versions import installed
 from assay.rewards.probing import unseen_by_turn
 from assay.rewards.spec import ModelSpec, Unknown
 from assay.score.languages import DETECTOR, in_other_language
+
+_A_SYSTEM_MESSAGE = "a system message"
 
 _CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
 
@@ -25,6 +33,7 @@ def sentences(model: ModelSpec) -> dict[str, str]:
     words = {
         BEYOND_TRAINED_LENGTH: "longer than the {limit} tokens that it was trained on (per {name}'s card)",
         OTHER_LANGUAGE: "not in a language that the model supports ({limit}, per {name}'s card)",
+        WITH_SYSTEM_MESSAGE: "with {limit}, which {name}'s card asks to leave out",
         UNSEEN_TEXT: "shown to the model only in part: {name}'s chat template leaves out {limit}",
     }
     return {flag: words[flag].format(limit=limit, name=model.name) for flag, limit in _known(model).items()}
@@ -51,6 +60,11 @@ def _limits(model: ModelSpec) -> dict[str, str | Unknown]:
         BEYOND_TRAINED_LENGTH: length if isinstance(length, Unknown) else str(length),
         OTHER_LANGUAGE: ", ".join(model.languages)
         or Unknown(f"which languages {model.name} was made for is not known"),
+        WITH_SYSTEM_MESSAGE: _A_SYSTEM_MESSAGE
+        if model.without_system
+        else Unknown(
+            f"no card of {model.name} is known that asks for conversations without a system message"
+        ),
         UNSEEN_TEXT: unseen if isinstance(unseen, Unknown) else ", ".join(unseen or ("nothing",)),
     }
 
@@ -74,20 +88,32 @@ def marked(turns: pl.DataFrame, model: ModelSpec, messages: Callable[[], pl.Data
         other = [in_other_language(one, model.languages) for one in _conversations(texts)]
         by_row = texts.select("row", pl.Series(OTHER_LANGUAGE, other, pl.Boolean))
         turns = turns.join(by_row, on="row", how="left", maintain_order="left")
+    if model.without_system:
+        turns = _joined(turns, messages(), WITH_SYSTEM_MESSAGE, _system_by_turn)
     if left_out == ():
         turns = turns.with_columns(pl.lit(False).alias(UNSEEN_TEXT))
     elif not isinstance(left_out, Unknown):
-        texts = messages()
-        unseen = [
-            unseen_by_turn([message.role for message in one], left_out) for one in _conversations(texts)
-        ]
-        by_turn = texts.select(
-            "row",
-            pl.Series("turn", [list(range(len(one))) for one in unseen], pl.List(turns.schema["turn"])),
-            pl.Series(UNSEEN_TEXT, unseen, pl.List(pl.Boolean)),
-        ).explode("turn", UNSEEN_TEXT)
-        turns = turns.join(by_turn, on=["row", "turn"], how="left", maintain_order="left")
+        kinds = left_out
+        turns = _joined(turns, messages(), UNSEEN_TEXT, lambda roles: unseen_by_turn(roles, kinds))
     return turns
+
+
+def _joined(
+    turns: pl.DataFrame, texts: pl.DataFrame, flag: str, by_turn: Callable[[list[str]], list[bool]]
+) -> pl.DataFrame:
+    """The turns with the Boolean column ``flag``: what ``by_turn`` says of the roles of their messages."""
+    marks = [by_turn([message.role for message in one]) for one in _conversations(texts)]
+    marked = texts.select(
+        "row",
+        pl.Series("turn", [list(range(len(one))) for one in marks], pl.List(turns.schema["turn"])),
+        pl.Series(flag, marks, pl.List(pl.Boolean)),
+    ).explode("turn", flag)
+    return turns.join(marked, on=["row", "turn"], how="left", maintain_order="left")
+
+
+def _system_by_turn(roles: Sequence[str]) -> list[bool]:
+    """For each turn, whether a system message stands before it."""
+    return ["system" in roles[:place] for place, role in enumerate(roles) if role == "assistant"]
 
 
 def _conversations(texts: pl.DataFrame) -> Iterator[tuple[Message, ...]]:

@@ -135,7 +135,7 @@ def _checked_here(spec: LocalSpec, progress: Progress) -> tuple[list[Conversatio
         progress.say(f"{left_out} probe conversations are left out: the model does not take them whole")
     progress.say(f"scoring {len(conversations)} conversations in every way")
     checks = [
-        *_published(model, spec.name, spec.attributes, spec.dtype),
+        *_published(model, spec, spec.dtype),
         *_differences(model),
         *_template(model, spec),
         _neighbours(model, spec, conversations, alone),
@@ -163,7 +163,7 @@ def verify_service(
     conversations, alone = _scored_alone(model, spec.name)
     together = model.score([_whole(conversation) for conversation in conversations])
     return [
-        *_published(model, spec.endpoint.model, spec.attributes, _SERVED_DTYPE),
+        *_published(model, spec, _SERVED_DTYPE),
         _compared("all at once", together, alone, _SERVED_DTYPE),
         _as_local(spec, local, conversations, alone),
     ]
@@ -236,14 +236,15 @@ def _template(model: RewardModel, spec: LocalSpec) -> list[Check]:
     return [shown, fit if pieces else Check(known, True, "each that it writes is one token")]
 
 
-def _published(model: RewardModel, name: str, attributes: tuple[str, ...], dtype: str) -> Iterator[Check]:
-    """Yield a check for each score on the card of the model ``name``."""
+def _published(model: RewardModel, spec: ModelSpec, dtype: str) -> Iterator[Check]:
+    """Yield a check for each score on the model's card."""
+    name = spec.endpoint.model if isinstance(spec, ServedSpec) else spec.known_as or spec.name
     entry = CATALOG.get(name)
     if entry is None or not entry.published:
         yield Check("published score", None, "none is known for this model")
         return
     for example in entry.published:
-        yield _as_published(model, attributes, dtype, example)
+        yield _as_published(model, spec.attributes, dtype, example)
 
 
 def _as_published(model: RewardModel, attributes: tuple[str, ...], dtype: str, example: Published) -> Check:

@@ -162,7 +162,7 @@ def _choices(kind: Any, about: Sequence[object] = ()) -> list[str]:
     """The words that an option allows, where they are few: those of a Literal or a table, also in a list."""
     for one in about:
         if isinstance(one, Chosen):
-            return list(one.names())
+            return list(one.names()) if one.listed_by is None else [f"those that `{one.listed_by}` lists"]
     if get_origin(kind) is Annotated:
         return _choices(get_args(kind)[0], get_args(kind)[1:])
     if get_origin(kind) is Literal:

@@ -66,7 +66,9 @@ def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> 
     if options.against is None:
         return None
     chosen = options.of_the_model()
-    reading = ModelOptions(family=chosen.family, read_at=chosen.read_at, add_bos=chosen.add_bos)
+    reading = ModelOptions(
+        known_as=chosen.known_as, family=chosen.family, read_at=chosen.read_at, add_bos=chosen.add_bos
+    )
     found = _found(options.against, settings, deployed, reading)
     if not isinstance(found, LocalSpec):
         raise UserMistake(f"--against {options.against}: that is a service too; name a model on this machine")
@@ -77,7 +79,7 @@ def _model(options: VerifyOptions, settings: Settings, deployed: bool) -> ModelS
     chosen = options.of_the_model()
     if options.against is not None:
         # The options on how to read a model hold for the model on this machine, not for the service.
-        chosen = replace(chosen, family=None, read_at=None, add_bos=None)
+        chosen = replace(chosen, known_as=None, family=None, read_at=None, add_bos=None)
     return _found(options.model, settings, deployed, chosen)
 
 

@@ -153,6 +153,30 @@ def test_conversations_with_text_that_the_template_leaves_out_are_counted_and_ca
     assert (filtered.counts.ok, filtered.counts.dropped) == (2, {"rule: not unseen_text": 1})
 
 
+def test_a_system_message_is_marked_from_its_turn_on_where_the_card_asks_for_none(tmp_path: Path) -> None:
+    turns = pl.DataFrame({"row": [4, 4, 7], "turn": [0, 1, 0]}, schema={"row": pl.UInt32, "turn": pl.UInt32})
+    talks = (
+        [("user", "Hi"), ("assistant", "Hm."), ("system", "Be kind."), ("assistant", "42.")],
+        [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello.")],
+    )
+    as_json = [json.dumps([{"role": role, "content": text} for role, text in talk]) for talk in talks]
+    texts = pl.DataFrame({"row": pl.Series([4, 7], dtype=pl.UInt32), "messages": as_json})
+    plain = fakes.spec(tmp_path / "model")
+    model = dataclasses.replace(plain, without_system=True)
+    marked = card_warnings.marked(turns, model, lambda: texts)
+    assert marked["with_system_message"].to_list() == [False, True, True]
+    assert card_warnings.conversations_warned_of(marked, model) == {"with_system_message": 2}
+    assert card_warnings.sentences(model) == {
+        "with_system_message": "with a system message, which fake's card asks to leave out"
+    }
+    assert "with_system_message" not in card_warnings.marked(turns, plain, lambda: texts).columns
+    assert card_warnings.depend_on(model) != card_warnings.depend_on(plain)
+    rule = "not with_system_message"
+    parse_rules([rule], attributes=model.columns, flags=card_warnings.why_unknown(model))
+    with pytest.raises(UserMistake, match="No card of fake is known that asks for conversations without"):
+        parse_rules([rule], attributes=plain.columns, flags=card_warnings.why_unknown(plain))
+
+
 def test_marks_of_unseen_text_go_by_turn_and_cost_nothing_where_all_is_seen(tmp_path: Path) -> None:
     turns = pl.DataFrame({"row": [4, 4, 7], "turn": [0, 1, 0]}, schema={"row": pl.UInt32, "turn": pl.UInt32})
     talks = (

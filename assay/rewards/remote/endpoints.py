@@ -106,6 +106,7 @@ def served_spec(
         fingerprint=_fingerprint(endpoint),
         notes=tuple(notes),
         languages=entry.languages,
+        without_system=entry.without_system,
         factors=tuple(factors.items()),
         endpoint=endpoint,
         nameless_fingerprint=_nameless_fingerprint(endpoint),
