@@ -52,7 +52,7 @@ def test_a_row_has_the_line_that_it_begins_on(tmp_path: Path) -> None:
         ("rows.tsv", b'prompt\tresponse\nWhere, then?\t"Left\tor right"\n'),
         ("rows.csv", b'prompt;response\nWhere, then?;"Left\tor right"\n'),
         ("rows.csv", b'prompt\tresponse\nWhere, then?\t"Left\tor right"\n'),
-        ("rows.csv.gz", gzip.compress(b'prompt,response\n"Where, then?",Left\tor right')),
+        ("rows.csv.gz", gzip.compress(b'prompt,response\n"Where, then?",Left\tor right', mtime=0)),
         ("rows.tsv.zst", zstandard.compress(b'prompt\tresponse\nWhere, then?\t"Left\tor right"')),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_quote_that_is_not_closed_is_a_file_that_is_cut_short(tmp_path: Path) 
 
 def test_of_a_gzip_that_ends_too_early_the_last_row_is_in_quarantine(tmp_path: Path) -> None:
     rows = HEADER + b"".join(b"question %d,answer %d\n" % (n, n * n) for n in range(9999))
-    outcome = outcome_of(tmp_path, gzip.compress(rows)[:-9000], name="rows.csv.gz")
+    outcome = outcome_of(tmp_path, gzip.compress(rows, mtime=0)[:-9000], name="rows.csv.gz")
     assert outcome.converted.counts.quarantined == {"cut_short": 1}
     last, cut = outcome.records[-2:]
     assert cut["line"] == last["line"] + 1
