@@ -6,7 +6,7 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,13 @@ ROWS, STEP = 120, 40
 Form = Literal["stream", "file"]
 #: As pyarrow and ``datasets`` lay texts out, and as polars does.
 LAYOUTS = (pl.CompatLevel.oldest(), pl.CompatLevel.newest())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_decoder() -> Iterator[None]:
+    """One process decodes for all tests here, since to start one takes most of a second."""
+    with decoder_kept():
+        yield
 
 
 def streamed(frame: pl.DataFrame, **how: Any) -> bytes:
@@ -146,17 +153,16 @@ def test_no_flipped_bit_and_no_cut_loses_a_row_without_a_word(
     path = tmp_path / "rows.arrow"
     whole = arrow(chats(ROWS, nested=True), form, compression=compression, compat_level=LAYOUTS[0])
     path.write_bytes(whole)
+    sound = [raw.data for raw in RawRecords(sniff(str(path)))]
+    assert len(sound) == ROWS
     found: Counter[str] = Counter()
-    with decoder_kept():
-        sound = [raw.data for raw in RawRecords(sniff(str(path)))]
-        assert len(sound) == ROWS
-        for _ in range(60):
-            flip(path, whole, chance.randrange(8 * len(whole)))
-            found[became(path, sound)] += 1
-        cuts = Counter()
-        for _ in range(20):
-            path.write_bytes(whole[: chance.randrange(len(whole))])
-            cuts[became(path, sound)] += 1
+    for _ in range(60):
+        flip(path, whole, chance.randrange(8 * len(whole)))
+        found[became(path, sound)] += 1
+    cuts: Counter[str] = Counter()
+    for _ in range(20):
+        path.write_bytes(whole[: chance.randrange(len(whole))])
+        cuts[became(path, sound)] += 1
     assert found["reported"] > 10
     assert cuts["reported"] + cuts["refused"] == 20
     out, err = capfd.readouterr()
@@ -172,11 +178,10 @@ def test_no_flipped_bit_in_the_head_of_a_batch_loses_a_row_without_a_word(tmp_pa
         second = read_messages(file).batches[1]
     places = ((second.offset, 64), (len(whole) - 8, 8))
     bits = [8 * begin + bit for begin, size in places for bit in range(8 * size)]
-    with decoder_kept():
-        sound = [raw.data for raw in RawRecords(sniff(str(path)))]
-        for bit in bits:
-            flip(path, whole, bit)
-            assert became(path, sound) in ("refused", "reported", "as it was")
+    sound = [raw.data for raw in RawRecords(sniff(str(path)))]
+    for bit in bits:
+        flip(path, whole, bit)
+        assert became(path, sound) in ("refused", "reported", "as it was")
 
 
 def _ends_early(whole: bytes, at: int, body: int, following: int) -> bytes:
