@@ -84,6 +84,10 @@ _OWN_READING = "Its head is Assay's own reading of the published code, which doe
 
 _NON_COMMERCIAL = "CC-BY-NC-4.0"
 _ONLY_NON_COMMERCIAL = f"Its licence, {_NON_COMMERCIAL}, allows no commercial use."
+_EMPTY_SYSTEM = (
+    "Its README begins every conversation with an empty system message; a conversation without one is shown "
+    "as the model's chat template has it."
+)
 _NO_TREE = (
     "Its decision tree, which chooses between two answers, is a pickle and is not read: what it gives here "
     "are the five ratings that the tree starts from."
@@ -192,6 +196,7 @@ def _head_in_weights(
     dtype: Dtype | None = None,
     license: str | None = None,
     published: tuple[Published, ...] = (),
+    notes: tuple[str, ...] = (),
 ) -> Entry:
     """A model of one number, whose head is built from the layers in its weights."""
     return Entry(
@@ -202,7 +207,7 @@ def _head_in_weights(
         dtype=dtype,
         license=license,
         published=published,
-        notes=(_OWN_READING,),
+        notes=(_OWN_READING, *notes),
     )
 
 
@@ -482,6 +487,7 @@ _ENTRIES = (
         dtype="float32",
         license=_QWEN,
         published=_BETTER_SLEEP,
+        notes=(_EMPTY_SYSTEM,),
     ),
     *(
         _head_in_weights(
@@ -489,6 +495,7 @@ _ENTRIES = (
             languages=("en",),
             dtype="float32",
             license=_QWEN,
+            notes=(_EMPTY_SYSTEM,),
         )
         for data in ("HelpSteer2", "UltraFeedback", "RLHFLow")
     ),

@@ -66,6 +66,11 @@ class _Spec(ABC):
 
     @property
     @abstractmethod
+    def published_name(self) -> str:
+        """The name by which the catalog would know it."""
+
+    @property
+    @abstractmethod
     def reading(self) -> ModelReading:
         """How the model comes to its scores."""
 
@@ -135,6 +140,11 @@ class LocalSpec(_Spec):
     """A JSON file in which digests of its weights are kept, so that checking them again costs nothing."""
 
     @property
+    def published_name(self) -> str:
+        """The name that somebody gave to its folder's model, or else its own."""
+        return self.known_as or self.name
+
+    @property
     def reading(self) -> ModelReading:
         """How the model comes to its scores."""
         return ModelReading(
@@ -194,6 +204,11 @@ class ServedSpec(_Spec):
     """Where it is served, and what it allows."""
     nameless_fingerprint: str | None = None
     """Its fingerprint of before the endpoint's own name was in it; None where the name is not in it."""
+
+    @property
+    def published_name(self) -> str:
+        """The name that the service is asked for it by."""
+        return self.endpoint.model
 
     @property
     def reading(self) -> ModelReading:

@@ -60,12 +60,12 @@ def _limits(model: ModelSpec) -> dict[str, str | Unknown]:
         BEYOND_TRAINED_LENGTH: length if isinstance(length, Unknown) else str(length),
         OTHER_LANGUAGE: ", ".join(model.languages)
         or Unknown(f"which languages {model.name} was made for is not known"),
+        UNSEEN_TEXT: unseen if isinstance(unseen, Unknown) else ", ".join(unseen or ("nothing",)),
         WITH_SYSTEM_MESSAGE: _A_SYSTEM_MESSAGE
         if model.without_system
         else Unknown(
             f"no card of {model.name} is known that asks for conversations without a system message"
         ),
-        UNSEEN_TEXT: unseen if isinstance(unseen, Unknown) else ", ".join(unseen or ("nothing",)),
     }
 
 

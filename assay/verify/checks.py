@@ -238,8 +238,7 @@ def _template(model: RewardModel, spec: LocalSpec) -> list[Check]:
 
 def _published(model: RewardModel, spec: ModelSpec, dtype: str) -> Iterator[Check]:
     """Yield a check for each score on the model's card."""
-    name = spec.endpoint.model if isinstance(spec, ServedSpec) else spec.known_as or spec.name
-    entry = CATALOG.get(name)
+    entry = CATALOG.get(spec.published_name)
     if entry is None or not entry.published:
         yield Check("published score", None, "none is known for this model")
         return

@@ -167,14 +167,15 @@ def test_what_may_be_chosen_of_a_model_is_defined_once_for_all_commands() -> Non
 def test_options_come_in_the_order_of_what_they_are_about() -> None:
     data = ["input", "output", "release", "format", "limit", "export"]
     assert list(RunOptions.model_fields)[: len(data)] == data
-    assert list(RunOptions.model_fields)[len(data) :][:7] == list(ModelChoice.model_fields)
-    assert list(VerifyOptions.model_fields)[:7] == list(ModelChoice.model_fields)
+    assert list(RunOptions.model_fields)[len(data) :][:8] == list(ModelChoice.model_fields)
+    assert list(VerifyOptions.model_fields)[:8] == list(ModelChoice.model_fields)
 
 
 def test_every_option_of_a_model_reaches_it() -> None:
     chosen = {
         "dtype": "bfloat16",
         "revision": "v2",
+        "known_as": "nvidia/Qwen-2.5-Nemotron-32B-Reward",
         "family": "first-token-logit",
         "read_at": "transformers",
         "add_bos": False,
@@ -183,11 +184,13 @@ def test_every_option_of_a_model_reaches_it() -> None:
         "over_length": "left-truncate",
         "factors": {"helpfulness": 0.5},
     }
-    given = {("weights" if name == "factors" else name): value for name, value in chosen.items()}
+    asked_as = {"factors": "weights", "known_as": "as_"}
+    given = {asked_as.get(name, name): value for name, value in chosen.items()}
     given["weights"] = ["helpfulness=0.5"]
     assert asdict(RunOptions.model_validate(REQUIRED | given).of_the_model()) == chosen
     reading = {name: given[name] for name in VerifyOptions.model_fields if name in given}
-    expected = ModelOptions(**{name: chosen[name] for name in reading})  # type: ignore[arg-type]
+    meant = {name: chosen[name] for name in chosen if asked_as.get(name, name) in reading}
+    expected = ModelOptions(**meant)  # type: ignore[arg-type]
     assert VerifyOptions.model_validate({"model": "starter"} | reading).of_the_model() == expected
     assert RunOptions.model_validate(REQUIRED).of_the_model() == ModelOptions()
 

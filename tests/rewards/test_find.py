@@ -21,6 +21,7 @@ STARTER = Path(CATALOG["starter"].source)
 FOR_LOCAL_MODELS = {
     "dtype": "bfloat16",
     "revision": "v2",
+    "known_as": "nvidia/Qwen-2.5-Nemotron-32B-Reward",
     "family": "first-token-logit",
     "read_at": "last-token",
     "add_bos": True,
@@ -48,7 +49,7 @@ def test_every_option_but_two_is_for_local_models() -> None:
 @pytest.mark.parametrize("option", FOR_LOCAL_MODELS)
 def test_a_service_is_refused_what_its_operator_decides(option: str) -> None:
     options = ModelOptions(**{option: FOR_LOCAL_MODELS[option]})  # type: ignore[arg-type]
-    name = "--" + option.replace("_", "-")
+    name = "--" + option.removeprefix("known_").replace("_", "-")
     with pytest.raises(UserMistake, match=f"^{name}: judge is a service, whose operator says that"):
         find_model("judge", KnownModels(endpoints={"judge": JUDGE}), options)
 

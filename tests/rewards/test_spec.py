@@ -50,7 +50,15 @@ def test_one_place_decides_how_a_model_is_scored_and_one_how_it_is_checked() -> 
 
 def test_the_two_types_share_their_head_and_nothing_else() -> None:
     local, served = ({field.name for field in dataclasses.fields(kind)} for kind in (LocalSpec, ServedSpec))
-    assert local & served == {"name", "attributes", "fingerprint", "notes", "languages", "factors"}
+    assert local & served == {
+        "name",
+        "attributes",
+        "fingerprint",
+        "notes",
+        "languages",
+        "without_system",
+        "factors",
+    }
 
 
 def test_a_local_model_is_scored_by_workers_and_a_service_by_requests(tmp_path: Path) -> None:

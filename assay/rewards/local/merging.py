@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ def merged(model: Any, spec: LocalSpec) -> Any:
             f"model {spec.name}: it is a LoRA adapter, and peft is not installed here: install assay[peft]"
         ) from error
     try:
-        adapted = peft.PeftModel.from_pretrained(model, spec.adapter)
+        with warnings.catch_warnings():
+            # What it warns of, a tensor without a place, is held against the file below.
+            warnings.simplefilter("ignore")
+            adapted = peft.PeftModel.from_pretrained(model, spec.adapter)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ModelFault(
             f"model {spec.name}: its adapter does not fit its base: {' '.join(str(error).split())[:500]}"

@@ -181,6 +181,8 @@ def test_what_a_published_model_is_read_by_can_be_overridden(
 def test_cards_that_call_their_tokenizer_are_read_so() -> None:
     assert sorted(name for name, entry in CATALOG.items() if entry.add_bos) == [
         "LxzGordon/URM-LLaMa-3.1-8B",
+        "Nexusflow/Athene-RM-70B",
+        "Nexusflow/Athene-RM-8B",
         "Skywork/Skywork-Reward-Gemma-2-27B",
         "Skywork/Skywork-Reward-Llama-3.1-8B",
     ]
