@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import polars as pl
 from stages import build, convert, decide, take_inventory
 
+from assay.read.formats import KNOWN_NAMES, Names
 from assay.select.rules import Rules
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
@@ -49,11 +50,16 @@ def converted_file(folder: Path, data: bytes, *, name: str = "rows.jsonl", **opt
 
 
 def converted_paths(
-    folder: Path, *paths: str, format: str = "auto", shard_bytes: int = 32 << 20, **options: Any
+    folder: Path,
+    *paths: str,
+    format: str = "auto",
+    shard_bytes: int = 32 << 20,
+    mapped: Names = KNOWN_NAMES,
+    **options: Any,
 ) -> Outcome:
     """The outcome for these inputs; messages, labels and rest decoded."""
     home = Home(folder / "home")
-    inventory = take_inventory(paths, format=format, shard_bytes=shard_bytes)
+    inventory = take_inventory(paths, format=format, shard_bytes=shard_bytes, mapped=mapped)
     return read_back(convert(inventory, home=home, **options), home)
 
 

@@ -33,6 +33,8 @@ class Turn:
     values: tuple[float | None, ...] | None
     reason: str | None = None
     tokens_cut: int = 0
+    given: Mapping[str, float] | None = None
+    """What people gave it, by name."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Record:
     length: int = 0
     labels: tuple[str | None, ...] | None = None
     rest: str | None = None
+    nemo_prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
             "prompt_key": [_prompt_key(r) for r in records],
             "rest": [r.rest for r in records],
             "roles": [roles_of(Message(*m) for m in r.messages or ()) or None for r in records],
+            "nemo_prompt": [r.nemo_prompt for r in records],
         },
         schema={
             "row": pl.UInt32,
@@ -154,17 +158,24 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
             "prompt_key": pl.Binary,
             "rest": pl.String,
             "roles": pl.String,
+            "nemo_prompt": pl.String,
         },
     )
     turns = [
-        (row, turn, key.key, key.text_bytes)
+        (row, turn, key.key, key.text_bytes, _given_in(record, turn))
         for row, record in enumerate(records)
         if record.outcome == "ok" and record.messages is not None
         for turn, key in enumerate(turn_keys(Message(*m) for m in record.messages))
     ]
     turn_frame = pl.DataFrame(
         turns,
-        schema={"row": pl.UInt32, "turn": pl.UInt32, "key": pl.Binary, "text_bytes": pl.UInt32},
+        schema={
+            "row": pl.UInt32,
+            "turn": pl.UInt32,
+            "key": pl.Binary,
+            "text_bytes": pl.UInt32,
+            "given": pl.String,
+        },
         orient="row",
     )
     folder = home.artifacts / "convert" / f"handmade-{digest_of_bytes(file.encode(), repr(records).encode())}"
@@ -178,7 +189,17 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
         Artifact.of(turns_path, home),
         _counts(records),
         len(turns),
+        given=tuple(
+            sorted({f"given.{name}" for one in records for turn in one.turns for name in turn.given or ()})
+        ),
     )
+
+
+def _given_in(record: Record, turn: int) -> str | None:
+    given = record.turns[turn].given if turn < len(record.turns) else None
+    if given is None:
+        return None
+    return msgspec.json.encode({f"given.{name}": number for name, number in given.items()}).decode()
 
 
 def _prompt_key(record: Record) -> bytes | None:

@@ -9,6 +9,7 @@ from assay.core.progress import SILENT, Progress, Silent
 from assay.export import EXPORT, Exported, ToExport
 from assay.export.folder import OutputFolder
 from assay.read.convert import CONVERT, ToConvert
+from assay.read.formats import KNOWN_NAMES, Names
 from assay.read.inventory import INGEST, SHARD_BYTES, Inputs, Inventory
 from assay.read.sources import MAX_RECORD_BYTES
 from assay.rewards.remote.endpoints import ReadBlock
@@ -51,8 +52,10 @@ def take_inventory(
     output: Path | None = None,
     say: Callable[[str], object] | None = None,
     home: Home | None = None,
+    mapped: Names = KNOWN_NAMES,
 ) -> Inventory:
-    return INGEST.run(Inputs(tuple(names), format, within, output, shard_bytes), context(home, say))
+    inputs = Inputs(tuple(names), format, within, output, shard_bytes, mapped)
+    return INGEST.run(inputs, context(home, say))
 
 
 def convert(

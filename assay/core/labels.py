@@ -57,9 +57,15 @@ def label_from_oasst(values: Mapping[str, float]) -> str:
     return ",".join(f"{name}:{round(values[name] * 4)}" for name in OASST_ATTRIBUTES if name in values)
 
 
-def label_from_ratings(ratings: Mapping[str, int]) -> str:
-    """The label of whole-number ratings, such as HelpSteer's: those that labels have, in NeMo's order."""
-    return ",".join(f"{name}:{ratings[name]}" for name in ATTRIBUTES if name in ratings)
+def label_from_ratings(ratings: Mapping[str, float]) -> str:
+    """The label of ratings, such as HelpSteer's: those that labels have, in NeMo's order.
+
+    Rounded half to even, as labels are whole numbers; not clamped, because a person gave them.
+
+    >>> label_from_ratings({"correctness": 3.0, "helpfulness": 2.5})
+    'helpfulness:2,correctness:3'
+    """
+    return ",".join(f"{name}:{round(ratings[name])}" for name in ATTRIBUTES if name in ratings)
 
 
 def parse_label(label: str) -> dict[str, int]:

@@ -31,6 +31,8 @@ REWARD = "reward"
 WEIGHTED_REWARD = "weighted_reward"
 #: Results use this name for either of the two above. It is distilabel's name.
 SCORE = "score"
+#: Begins the names of what people gave a turn, such as ``given.helpfulness``, beside what a model gives it.
+GIVEN = "given."
 
 BEYOND_TRAINED_LENGTH = "beyond_trained_length"
 OTHER_LANGUAGE = "other_language"

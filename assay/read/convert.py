@@ -6,9 +6,10 @@ Every shard has a folder below ``artifacts/convert``, named by a digest of all t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +19,19 @@ import polars as pl
 from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError, InputFault
 from assay.core.progress import Progress
-from assay.core.schema import TurnKey, roles_of, turn_keys
+from assay.core.schema import GIVEN, TurnKey, roles_of, turn_keys
 from assay.read.formats import (
     FORMATS,
-    Format,
+    Misfits,
     MissingField,
+    Names,
     Reading,
     Row,
     Unreadable,
-    misfit,
     row_of,
+    row_reader,
 )
+from assay.read.formats.reading import More, is_blank
 from assay.read.inventory import InputShard, Inventory
 from assay.read.sources import (
     CUT_SHORT,
@@ -55,7 +58,7 @@ from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext, Stage
 
 #: Part of every shard's key: raise it when the same input gives other records.
-VERSION = 5
+VERSION = 6
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20
@@ -105,6 +108,8 @@ def convert(given: ToConvert, context: RunContext) -> Converted:
             shard,
             left,
             given.max_record_bytes,
+            inventory.names,
+            inventory.named,
         )
         made = job.reused(home, watcher) or job.made(home, strict=given.strict)
         if given.strict:
@@ -128,6 +133,7 @@ def convert(given: ToConvert, context: RunContext) -> Converted:
         complete=not shortfalls,
         digest="",
         shortfalls=shortfalls,
+        left_out=dict(sorted(sum((Counter(piece.left_out) for piece in pieces), Counter()).items())),
     )
     return replace(converted, digest=digest_of_bytes(to_json(converted)))
 
@@ -160,6 +166,9 @@ class _ShardJob:
     shard: InputShard
     limit: int | None
     max_record_bytes: int
+    names: Names
+    named: bool
+    """Whether the user named the file's format."""
 
     @property
     def key(self) -> str:
@@ -171,9 +180,10 @@ class _ShardJob:
             (shard.offset, shard.length, shard.first_line, shard.whole),
             self.limit,
             self.max_record_bytes,
+            (self.names.fields, self.names.speakers, self.named),
             (PIECE_TEXT_BYTES, PIECE_RECORDS),
         )
-        return digest_of_bytes(_ENCODE(parts))
+        return digest_of_bytes(to_json(parts))
 
     @property
     def about(self) -> str:
@@ -218,7 +228,7 @@ class _ShardJob:
         )
         pieces: list[ConvertedPiece] = []
         piece = _Piece()
-        readings = _readings(FORMATS[self.file.format], raws)
+        readings = _readings(self.file.format, self.names, raws, named=self.named)
         for number, (raw, part, reading) in enumerate(readings, 1):
             if piece.is_full:
                 pieces.append(piece.written(folder, len(pieces), self.file.path, home))
@@ -250,28 +260,38 @@ class _ShardJob:
             )
 
 
-def _readings(format: Format, raws: RawRecords) -> Iterator[tuple[RawRecord, int, Reading]]:
-    """Yield the raw record, part and reading of every record, in input order."""
+def _readings(
+    format: str, names: Names, raws: RawRecords, *, named: bool
+) -> Iterator[tuple[RawRecord, int, Reading]]:
+    """Yield the raw record, part and reading of every record, in input order.
 
-    def described(row: Row, missing: str) -> str:
-        return misfit(row, read_as=format.name, missing=missing)
+    Rows have the ``format`` of their file where the user named it; else each row has the one that it shows.
+    """
+    chosen = FORMATS[format]
+    reader = row_reader(names, named=format if named else None)
+    misfits = Misfits(reader, FORMATS)
 
-    if format.read_file is not None:
-        yield from format.read_file(((raw, _row(raw)) for raw in raws), described)
+    def misread(row: Row, missing: str) -> list[Reading]:
+        return [Reading([], problem=misfits.reason(row, read_as=format, missing=missing))]
+
+    def read(row: Row) -> list[Reading]:
+        try:
+            return reader.readings(row, chosen)
+        except Unreadable as error:
+            return [Reading([], problem=str(error))]
+        except MissingField as error:
+            return misread(row, str(error))
+
+    if chosen.read_file is not None:
+        otherwise = misread if named else lambda row, missing: read(row)
+        yield from chosen.read_file(((raw, _row(raw)) for raw in raws), otherwise, names)
         return
-    read = format.read
-    assert read is not None
     for raw in raws:
         row = _row(raw)
         if isinstance(row, str):
             yield raw, 0, Reading([], problem=row)
             continue
-        try:
-            readings = read(row)
-        except Unreadable as error:
-            readings = [Reading([], problem=str(error))]
-        except MissingField as error:
-            readings = [Reading([], problem=described(row, str(error)))]
+        readings = read(row)
         if len(readings) == 1:
             yield raw, 0, readings[0]
         else:
@@ -293,12 +313,17 @@ class _Judged(NamedTuple):
     turns: Sequence[TurnKey] = ()
 
 
-def _judged(reading: Reading) -> _Judged:
-    """The outcome: ``ok``, ``dropped`` or ``quarantined``. An ok one has at least one turn."""
-    messages, _, _, problem, drop = reading
+def _judged(reading: Reading) -> _Judged | None:
+    """The outcome: ``ok``, ``dropped`` or ``quarantined``; None where a system message holds nothing.
+
+    An ok one has at least one turn.
+    """
+    messages, _, _, problem, drop, _ = reading
     if problem is None:
         for number, message in enumerate(messages, 1):
             if not message.content or message.content.isspace():
+                if message.role == "system":
+                    return None
                 problem = f"empty_content: message {number} ({message.role})"
                 break
     if problem is not None:
@@ -310,6 +335,17 @@ def _judged(reading: Reading) -> _Judged:
             drop = "no_assistant_turn" if messages else "no_messages"
     outcome = "ok" if drop is None else "dropped"
     return _Judged(outcome, drop, _ENCODE(messages), roles_of(messages) or None, turns)
+
+
+def _without_blank_systems(reading: Reading) -> Reading:
+    """The reading without system messages that hold nothing: a blank system text is none."""
+    stay = [message.role != "system" or not is_blank(message.content) for message in reading.messages]
+    given = None if reading.more is None else reading.more.given
+    return reading._replace(
+        messages=list(compress(reading.messages, stay)),
+        labels=None if reading.labels is None else list(compress(reading.labels, stay)),
+        more=reading.more and reading.more._replace(given=given and list(compress(given, stay))),
+    )
 
 
 class _Piece:
@@ -330,6 +366,11 @@ class _Piece:
         self._turn_numbers: list[int] = []
         self._turn_keys: list[bytes] = []
         self._turn_bytes: list[int] = []
+        # By their turn's or their record's place; few have any.
+        self._given: dict[int, bytes] = {}
+        self._nemo_prompts: dict[int, str] = {}
+        self._given_names: set[str] = set()
+        self._left_out: Counter[str] = Counter()
 
     @property
     def is_full(self) -> bool:
@@ -337,7 +378,10 @@ class _Piece:
 
     def add(self, raw: RawRecord, part: int, reading: Reading) -> str | None:
         """Add a record as the next row. Returns the reason if it is quarantined."""
-        outcome, reason, messages, roles, turns = _judged(reading)
+        judged = _judged(reading)
+        if judged is None:
+            return self.add(raw, part, _without_blank_systems(reading))
+        outcome, reason, messages, roles, turns = judged
         labels = reading.labels if messages is not None else None
         self._places.append((raw.line, part, raw.offset, raw.length))
         self._outcomes.append(outcome)
@@ -347,6 +391,8 @@ class _Piece:
         self._prompt_keys.append(turns[-1].prompt_key if turns else None)
         self._rests.append(reading.rest)
         self._roles.append(roles)
+        if reading.more is not None and turns:
+            self._add_more(reading.more, roles or "")
         for number, turn in enumerate(turns):
             self._turn_rows.append(self.size)
             self._turn_numbers.append(number)
@@ -355,6 +401,18 @@ class _Piece:
         self._text_bytes += len(messages or b"")
         self.size += 1
         return reason if outcome == "quarantined" else None
+
+    def _add_more(self, more: More, roles: str) -> None:
+        """Take what few records have, of the record that is being added. Its turns come next."""
+        self._left_out.update(more.left_out)
+        if more.nemo_prompt is not None:
+            self._nemo_prompts[self.size] = more.nemo_prompt
+        of_turns = (one for one, role in zip(more.given or (), roles, strict=False) if role == "a")
+        for place, one in enumerate(of_turns, len(self._turn_rows)):
+            if one:
+                named = {f"{GIVEN}{name}": value for name, value in one.items()}
+                self._given[place] = _ENCODE(named)
+                self._given_names.update(named)
 
     def written(self, folder: Path, number: int, file: str, home: Home) -> ConvertedPiece:
         """Write the two Parquet files. Returns the piece."""
@@ -373,6 +431,7 @@ class _Piece:
                 pl.Series("prompt_key", self._prompt_keys, pl.Binary),
                 _text_column("rest", self._rests),
                 pl.Series("roles", self._roles, pl.String),
+                pl.Series("nemo_prompt", list(map(self._nemo_prompts.get, range(self.size))), pl.String),
             ]
         )
         turns = pl.DataFrame(
@@ -381,6 +440,7 @@ class _Piece:
                 pl.Series("turn", self._turn_numbers, pl.UInt32),
                 pl.Series("key", self._turn_keys, pl.Binary),
                 pl.Series("text_bytes", self._turn_bytes, pl.UInt32),
+                _text_column("given", list(map(self._given.get, range(len(self._turn_rows))))),
             ]
         )
         return ConvertedPiece(
@@ -392,6 +452,8 @@ class _Piece:
                 for outcome, reason in zip(self._outcomes, self._reasons, strict=True)
             ),
             turn_count=len(self._turn_rows),
+            given=tuple(sorted(self._given_names)),
+            left_out=dict(sorted(self._left_out.items())),
         )
 
 
@@ -425,6 +487,7 @@ def _key(given: ToConvert) -> str:
     return digest_of_bytes(
         # The stamps are left out: equal bytes give equal records, whenever the files changed last.
         to_json((inventory.files, inventory.sources, inventory.shards)),
+        to_json((inventory.names.fields, inventory.names.speakers, inventory.named)),
         to_json((given.limit, given.strict, given.max_record_bytes)),
     )
 

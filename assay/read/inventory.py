@@ -16,7 +16,7 @@ from assay.core.errors import UserMistake
 from assay.core.progress import Progress
 from assay.core.text import counted, did_you_mean
 from assay.read.folders import files_of_rows
-from assay.read.formats import FORMATS, Row, nearest_format, recognised_format, row_of
+from assay.read.formats import FORMATS, KNOWN_NAMES, Names, Row, nearest_format, row_of, row_reader
 from assay.read.remote_inputs import RemoteFile, all_copied, remote_files, sweep_copies
 from assay.read.sources import (
     DAMAGED_ROW_GROUP,
@@ -68,6 +68,10 @@ class Inventory:
     shards: tuple[InputShard, ...]
     stamps: tuple[Stamp, ...]
     """The stamp of each file, taken before its digest was computed."""
+    names: Names = KNOWN_NAMES
+    """What the user maps."""
+    named: bool = False
+    """Whether the user named the files' format. Else each row is read as the format that it shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,14 @@ class Inputs:
     names: tuple[str, ...]
     """Paths, folders, globs, and addresses on S3 and on the Hub."""
     format: str = "auto"
-    """A key of ``FORMATS``, or ``auto`` to recognise the format of each file."""
+    """A key of ``FORMATS``, or ``auto`` to recognise the format of each file and row."""
     within: tuple[str, ...] | None = None
     """Folders (without links), and addresses. Every file must lie in one of them; None: anywhere."""
     output: Path | None = None
     """The folder that the run replaces. Its files are not read."""
     shard_bytes: int = SHARD_BYTES
+    mapped: Names = KNOWN_NAMES
+    """The names of fields and speakers that the user maps."""
 
 
 @decoder_kept()
@@ -110,12 +116,12 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
         try:
             stamp = Stamp.of(path)
             source = sniff(path)
-            if why := _why_columns_are_no_chat(source, format):
+            if why := _why_columns_are_no_chat(source, format, inputs.mapped):
                 if is_named:
                     raise UserMistake(f"{name}: {why}")
                 context.say(f"{name}: is not read, since it {why}")
                 continue
-            chosen = _format_of(source) if format == "auto" else format
+            chosen = _format_of(source, inputs.mapped) if format == "auto" else format
             is_cut = source.container == "lines" and source.compression == "none"
             is_cut = is_cut and FORMATS[chosen].read_file is None
             digest, size, cuts = _digest_and_cuts(path, shard_bytes if is_cut else None)
@@ -131,7 +137,8 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
             shards.append(InputShard(len(files) - 1, cut[0], length, cut[1], len(cuts) == 1))
     if not files:
         raise UserMistake(f"{' '.join(inputs.names)}: no file there holds rows of chats.")
-    return Inventory(tuple(files), tuple(sources), tuple(shards), tuple(stamps))
+    named = format != "auto"
+    return Inventory(tuple(files), tuple(sources), tuple(shards), tuple(stamps), inputs.mapped, named)
 
 
 class _Found(NamedTuple):
@@ -316,28 +323,37 @@ def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list
 _OF_MESSAGES = ("messages", "conversations", "conversation")
 
 
-def _why_columns_are_no_chat(source: Source, format: str) -> str | None:
+def _why_columns_are_no_chat(source: Source, format: str, mapped: Names) -> str | None:
     """Why no row of a CSV or TSV can be read: its first line names other columns. None where one can."""
     names = column_names(source)
     if not names:
         return None
     rows = list(_first_rows(source))
-    keys = [keys for one in FORMATS.values() if format in ("auto", one.name) for keys in one.keys]
-    if any(map(recognised_format, rows)) or (
-        any(one <= set(names) for one in keys) and (format != "auto" or not rows)
-    ):
+    reader = row_reader(mapped)
+    may_have = [one for one in reader.formats_of(names) if format in ("auto", one)]
+    if any(map(reader.format_of, rows)) or (may_have and (format != "auto" or not rows)):
         return None
     named = ", ".join(names[:_NAMED_COLUMNS]) + (" …" if len(names) > _NAMED_COLUMNS else "")
     why = f"has no columns of a chat: its first line names {named}. "
     for name in set(_OF_MESSAGES) & set(names):
         return f"{why}Its column {name} must hold JSON lists of messages, as json.dumps writes them."
-    return f"{why}Name them there, such as prompt and response, or messages (JSON lists)."
+    return (
+        f"{why}Name them there, such as prompt and response, or messages (JSON lists), or map them: "
+        "--map 'COLUMN=prompt'."
+    )
 
 
-def _format_of(source: Source) -> str:
-    """The format that most of the file's first rows have; if none has any, the one they come nearest to."""
+def _format_of(source: Source, names: Names) -> str:
+    """The format that most of the file's first rows have; if none has any, the one they come nearest to.
+
+    Where one of them is part of a tree, the whole file is read at once, which reads all other rows too.
+    """
     rows = list(_first_rows(source))
-    recognised = Counter(name for row in rows if (name := recognised_format(row)))
+    reader = row_reader(names)
+    recognised = Counter(format.name for row in rows if (format := reader.format_of(row)) is not None)
+    whole = next((name for name in recognised if FORMATS[name].read_file is not None), None)
+    if whole is not None:
+        return whole
     nearest = Counter(nearest_format(row).name for row in rows)
     for votes in (recognised, nearest):
         if votes:

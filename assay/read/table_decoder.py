@@ -150,7 +150,7 @@ class _Decoder:
 
 def _encoded(frame: pl.DataFrame) -> Iterator[bytes]:
     """Yield each row as JSON, or as ``!`` and the reason where polars or msgspec cannot encode it."""
-    encode = msgspec.json.Encoder().encode
+    encode = _encode_numbers_or_none if _holds_no_numbers(frame) else msgspec.json.Encoder().encode
     for start in range(0, len(frame), _BATCH_ROWS):
         batch = frame.slice(start, _BATCH_ROWS)
         try:
@@ -158,6 +158,20 @@ def _encoded(frame: pl.DataFrame) -> Iterator[bytes]:
         except _UNDECODABLE:
             rows = [_one_encoded(batch, number) for number in range(len(batch))]
         yield from rows
+
+
+def _holds_no_numbers(frame: pl.DataFrame) -> bool:
+    """Whether a column holds NaN or an infinity, which JSON does not have."""
+    floats = (leaf for column in frame for leaf in _leaves(column) if leaf.dtype.is_float())
+    return any(not leaf.is_finite().all() for leaf in floats)
+
+
+def _encode_numbers_or_none(row: dict[str, Any]) -> bytes:
+    """The row as Python's json writes it, ``NaN`` and ``Infinity`` included, as in a line of JSON."""
+    if (encoded := msgspec.json.encode(row)).find(b"null") < 0:
+        return encoded
+    plain = msgspec.to_builtins(row)
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _one_encoded(batch: pl.DataFrame, number: int) -> bytes:

@@ -27,6 +27,7 @@ from assay.storage.run_manifest import ExportedFile, Rows, RunManifest, RunModel
 #: What can change a result, or how it is computed.
 _PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect", *DETECTOR)
 _SHORTFALLS_SHOWN = 5
+_FIELDS_SHOWN = 10
 
 
 def run_manifest(
@@ -62,6 +63,7 @@ def run_manifest(
         ),
         dropped=dict(counts.dropped),
         quarantined=dict(counts.quarantined),
+        left_out=dict(converted.left_out),
         lines=converted.lines,
         turns=_turns(scored, work),
         failed=dict(scored.failed) if scored else {},
@@ -142,6 +144,13 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
             *_reasons(manifest.quarantined),
         ],
     )
+    if manifest.left_out:
+        fields = sorted(manifest.left_out.items(), key=lambda item: (-item[1], item[0]))
+        about = "in the input, and in no result file; of so many records"
+        lines = [_Line(name, _count(count)) for name, count in fields[:_FIELDS_SHOWN]]
+        if len(fields) > _FIELDS_SHOWN:
+            lines.append(_Line(f"{len(fields) - _FIELDS_SHOWN:,} more, in manifest.json"))
+        yield _Section("Fields left out", [lines[0]._replace(about=about), *lines[1:]])
     if manifest.model is not None:
         yield _Section(
             "Turns",

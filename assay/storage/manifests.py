@@ -84,11 +84,13 @@ class ConvertedPiece:
     prompt_key Binary   128-bit hash of everything before the last turn; null unless ok
     rest       String   the row's other keys as one JSON object, untouched; null if none
     roles      String   each role's first letter: ``suaua`` for system, user, assistant, …; null if none
+    nemo_prompt String  NeMo-Aligner's text of all between the system message and the last, if it is split
     ========== ======== =======================================================================
 
     ``turns`` is a Parquet file with one row per turn of an ``ok`` record, ordered by (row, turn):
     ``row`` UInt32, ``turn`` UInt32 (0 is the first assistant message), ``key`` Binary (16 bytes),
-    ``text_bytes`` UInt32 (UTF-8 bytes of the contents through the turn).
+    ``text_bytes`` UInt32 (UTF-8 bytes of the contents through the turn), ``given`` String (what people gave
+    the turn, a JSON object of numbers, each under ``given.NAME``; null if nothing).
     """
 
     file: str
@@ -96,6 +98,10 @@ class ConvertedPiece:
     turns: Artifact
     counts: Counts
     turn_count: int
+    given: tuple[str, ...] = ()
+    """What people gave its turns: ``given.NAME``, sorted."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Fields of the input that neither messages nor ``rest`` hold: by name, of how many ok records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +135,13 @@ class Converted:
     """A digest of everything else here. Equal digests mean equal records."""
     shortfalls: tuple[Shortfall, ...] = ()
     """The inputs that are cut short or damaged, and why."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Fields of the input that neither messages nor ``rest`` hold: by name, of how many ok records."""
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What people gave the turns: ``given.NAME``, sorted."""
+        return tuple(sorted({name for piece in self.pieces for name in piece.given}))
 
 
 @dataclass(frozen=True, slots=True)

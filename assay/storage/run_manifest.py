@@ -129,6 +129,9 @@ class RunManifest:
     """Dropped records, by reason."""
     quarantined: dict[str, int]
     """Quarantined records, by reason."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Fields of the input that are neither in the messages nor carried along: by name, of how many
+    records."""
     lines: int
     """Lines that were read: array elements and Parquet rows are lines too."""
     turns: Turns

@@ -66,12 +66,14 @@ def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
         "prompt_key": pl.Binary,
         "rest": pl.String,
         "roles": pl.String,
+        "nemo_prompt": pl.String,
     }
     assert dict(pl.read_parquet_schema(home.artifacts / piece.turns.path)) == {
         "row": pl.UInt32,
         "turn": pl.UInt32,
         "key": pl.Binary,
         "text_bytes": pl.UInt32,
+        "given": pl.String,
     }
 
 
@@ -84,7 +86,7 @@ def test_a_bad_line_is_quarantined_with_its_place_and_the_rest_goes_on(tmp_path:
         b'{"x": "\xc3"}',
         b"[1]",
         b"12",
-        b'{"a": NaN}',
+        b'{"a": nan}',
     ]
     data = b"".join(each + b"\n" + PAIR_LINE + b"\n" for each in bad)
     outcome = converted_file(tmp_path, data)
@@ -150,17 +152,18 @@ def test_an_unknown_schema_names_the_nearest_format_and_the_missing_field(tmp_pa
     outcome = converted_file(tmp_path, b"\n".join(json.dumps(row).encode() for row in rows))
     reasons = [record["reason"] for record in outcome.records]
     assert reasons[:3] == [
-        "unknown_schema: 'response' is missing for the nearest format, instruction",
-        "unknown_schema: 'rejected' is missing for the nearest format, preference",
-        "unknown_schema: 'messages' is missing for the nearest format, messages",
+        "unknown_schema: 'response' is missing for the nearest format, instruction; the row has "
+        "'instruction', 'result'; to read it, try --map 'result=response'",
+        "unknown_schema: 'rejected' is missing for the nearest format, preference; the row has 'chosen'",
+        "unknown_schema: 'messages' is missing for the nearest format, messages; the row has 'message'",
     ]
-    assert reasons[3].startswith("unknown_schema: ")
+    assert reasons[3].endswith("the row has no field")
 
 
 def test_another_format_in_the_file_is_named(tmp_path: Path) -> None:
     """Fault 32."""
     other = b'{"instruction": "x", "output": "y"}'
-    outcome = converted_file(tmp_path, b"\n".join([PAIR_LINE, other, PAIR_LINE]))
+    outcome = converted_file(tmp_path, b"\n".join([PAIR_LINE, other, PAIR_LINE]), format="messages")
     assert [record["reason"] for record in outcome.records] == [
         None,
         "mixed_formats: 'messages' is missing: a row of instruction in a file of messages",

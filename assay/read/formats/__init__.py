@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from functools import lru_cache
+from collections.abc import Sequence
+from functools import cache
 
 from assay.read.formats.conversation import CONVERSATION
 from assay.read.formats.helpsteer_pairs import HELPSTEER_PAIRS
 from assay.read.formats.instruction import INSTRUCTION
+from assay.read.formats.mapping import Misfits
+from assay.read.formats.mapping import nearest_format as _nearest_format
+from assay.read.formats.mapping import parse_names as _parse_names
 from assay.read.formats.messages import MESSAGES
+from assay.read.formats.names import KNOWN_NAMES, Names
+from assay.read.formats.nemo_texts import NEMO_TEXTS
 from assay.read.formats.oasst_messages import OASST_MESSAGES
 from assay.read.formats.oasst_trees import OASST_TREES
+from assay.read.formats.openai_batch import OPENAI_BATCH
+from assay.read.formats.pairs import PAIRS
 from assay.read.formats.preference import PREFERENCE
+from assay.read.formats.reader import RowReader
 from assay.read.formats.reading import (
     Format,
     MissingField,
@@ -24,19 +32,24 @@ from assay.read.formats.reading import (
 from assay.read.formats.responses import RESPONSES
 from assay.read.formats.sharegpt import SHAREGPT
 from assay.read.formats.steerlm_rows import STEERLM
+from assay.read.formats.stepwise import STEPWISE
 
 __all__ = [
     "FORMATS",
+    "KNOWN_NAMES",
     "Format",
+    "Misfits",
     "MissingField",
+    "Names",
     "PlacedReading",
     "Reading",
     "Row",
     "Unreadable",
-    "misfit",
     "nearest_format",
+    "parse_names",
     "recognised_format",
     "row_of",
+    "row_reader",
 ]
 
 #: All formats by name. A row is tried in this order, so the more specific formats come first.
@@ -45,54 +58,43 @@ FORMATS: dict[str, Format] = {
     for format in (
         OASST_TREES,
         OASST_MESSAGES,
+        NEMO_TEXTS,
+        OPENAI_BATCH,
         PREFERENCE,
         HELPSTEER_PAIRS,
+        PAIRS,
         STEERLM,
         SHAREGPT,
         CONVERSATION,
         MESSAGES,
+        STEPWISE,
         RESPONSES,
         INSTRUCTION,
     )
 }
 
 
-def recognised_format(row: Row) -> str | None:
+def row_reader(names: Names = KNOWN_NAMES, *, named: str | None = None) -> RowReader:
+    """A reader of rows, each as the format that it has, or all as the one that is ``named``."""
+    return RowReader(FORMATS, names, named=None if named is None else FORMATS[named])
+
+
+@cache
+def _plain_reader() -> RowReader:
+    return row_reader()
+
+
+def recognised_format(row: Row, reader: RowReader | None = None) -> str | None:
     """The name of the format that the row has; None if it has none."""
-    for format in FORMATS.values():
-        if any(keys <= row.keys() for keys in format.keys) and format.fits(row):
-            return format.name
-    return None
+    found = (reader or _plain_reader()).format_of(row)
+    return None if found is None else found.name
 
 
 def nearest_format(row: Row) -> Format:
     """The format that the row comes nearest to."""
-    return _nearest(frozenset(row))[0]
+    return _nearest_format(row, FORMATS)
 
 
-@lru_cache(maxsize=1024)
-def _nearest(names: frozenset[str]) -> tuple[Format, frozenset[str]]:
-    """The format whose fields are nearest to ``names``, and its fields that are missing.
-
-    The nearest has the largest share of its fields present, then the fewest missing, then the most
-    misspelt, then is the plainest format.
-    """
-
-    def likeness(pair: tuple[Format, frozenset[str]]) -> tuple[float, int, int]:
-        missing = pair[1] - names
-        misspelt = sum(bool(get_close_matches(name, names, cutoff=0.8)) for name in missing)
-        return 1 - len(missing) / len(pair[1]), -len(missing), misspelt
-
-    plainest_first = [(format, keys) for format in reversed(FORMATS.values()) for keys in format.keys]
-    format, keys = max(plainest_first, key=likeness)
-    return format, keys - names
-
-
-def misfit(row: Row, *, read_as: str, missing: str) -> str:
-    """The reason why a row cannot be read as the file's format; it names the nearest format."""
-    recognised = recognised_format(row)
-    if recognised is not None and recognised != read_as:
-        return f"mixed_formats: {missing!r} is missing: a row of {recognised} in a file of {read_as}"
-    nearest, lacking = _nearest(frozenset(row))
-    named = ", ".join(repr(name) for name in sorted(lacking)) or repr(missing)
-    return f"unknown_schema: {named} is missing for the nearest format, {nearest.name}"
+def parse_names(fields: Sequence[str], speakers: Sequence[str]) -> Names:
+    """The names that ``--map`` and ``--map-role`` give; UserMistake where one is not ``NAME=KNOWN_NAME``."""
+    return _parse_names(fields, speakers, _plain_reader().known)

@@ -1,6 +1,7 @@
 """``conversation``: messages in a field of that name, as distilabel, WildChat and LMSYS-Chat write them.
 
-``{"conversation": [{"role", "content"}, …]}``; the rest is as in ``messages``. A row that also has
+``{"conversation": [{"role", "content"}, …]}``, or ms-swift's ``[{"human", "assistant"}, …]``; the rest is as
+in ``messages``. A row that also has
 ``messages``, or an answer in a field of its own, is not of this format: those fields count, as they do for
 distilabel's RewardModelScore.
 """
@@ -9,34 +10,44 @@ from __future__ import annotations
 
 import msgspec
 
+from assay.read.formats.chats import BESIDE, completed
 from assay.read.formats.instruction import INSTRUCTION
 from assay.read.formats.messages import MESSAGES
-from assay.read.formats.reading import Format, Reading, Row, kind_of, messages_of, rest_of, wire_messages
+from assay.read.formats.names import SPEAKERS, Names
+from assay.read.formats.reading import Format, Found, Row, chat_in, kind_of
 from assay.read.formats.responses import RESPONSES
 
 _FIELD = "conversation"
 _USED = frozenset({_FIELD})
+_SPEAKER_FIELDS = frozenset({"role", "from"})
 
 _DECODE_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _DECODE_ROW = msgspec.json.Decoder(Row).decode
 
 
-def read(row: Row) -> list[Reading]:
-    """One reading."""
-    return [Reading(messages_of(wire_messages(row, _FIELD)), None, rest_of(row, _USED))]
+def read(row: Row, names: Names) -> list[Found]:
+    """One record, or one per answer beside the conversation."""
+    return completed(row, chat_in(row, _FIELD, names), _FIELD, names)
 
 
 def fits(row: Row) -> bool:
     """Whether ``conversation`` is a list of messages, with no answer beside it."""
     if kind_of(row, _FIELD) != "[" or MESSAGES.fits(row):
         return False
-    if any(keys <= row.keys() for format in (RESPONSES, INSTRUCTION) for keys in format.keys):
+    if any(
+        keys <= row.keys()
+        for format in (RESPONSES, INSTRUCTION)
+        for keys in format.keys
+        if _FIELD not in keys
+    ):
         return False
     try:
         first = next(iter(_DECODE_ELEMENTS(row[_FIELD])), None)
-        return first is not None and not _DECODE_ROW(first).keys().isdisjoint({"role", "from"})
+        return first is not None and any(
+            name.lower() in _SPEAKER_FIELDS or name.lower() in SPEAKERS for name in _DECODE_ROW(first)
+        )
     except msgspec.DecodeError:
         return False
 
 
-CONVERSATION = Format("conversation", (_USED,), fits, read)
+CONVERSATION = Format("conversation", (_USED,), fits, read, beside=BESIDE)

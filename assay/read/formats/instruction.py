@@ -17,45 +17,25 @@ middle, an assistant first, or the same role twice. Empty or null content is qua
 
 from __future__ import annotations
 
-import re
+from assay.read.formats.answers import SINGLE, after
+from assay.read.formats.names import Names
+from assay.read.formats.prompts import prompt_of
+from assay.read.formats.reading import Format, Found, MissingField, Row, kind_of
 
-from assay.core.labels import label_from_ratings
-from assay.core.schema import ATTRIBUTES
-from assay.read.formats.prompts import messages_in, prompt_of
-from assay.read.formats.reading import Format, MissingField, Reading, Row, kind_of, rest_of
-
-_ASKED = ("instruction", "prompt", "question", "query", "input")
-_ANSWERED = ("response", "output", "completion", "answer", "generation")
-_FIELDS = tuple((asked, answered) for asked in _ASKED for answered in _ANSWERED)
+_ASKED = ("instruction", "prompt", "question", "query", "input", "context_messages", "trajectory", "context")
+_FIELDS = tuple((asked, answered) for asked in _ASKED for answered in SINGLE)
 _KEYS = tuple(frozenset(pair) for pair in _FIELDS)
-_WHOLE_NUMBER = re.compile(rb"-?[0-9]{1,3}")
 
 
-def ratings_of(row: Row) -> dict[str, int]:
-    """Whole numbers under the names of ``ATTRIBUTES``."""
-    return {
-        name: int(value)
-        for name in ATTRIBUTES
-        if name in row and _WHOLE_NUMBER.fullmatch(value := bytes(row[name]))
-    }
-
-
-def read(row: Row) -> list[Reading]:
-    """One reading."""
+def read(row: Row, names: Names) -> list[Found]:
+    """One record."""
     for asked, answered in _FIELDS:
         if asked in row and answered in row:
             break
     else:
         raise MissingField(next((answered for asked, answered in _FIELDS if asked in row), "instruction"))
-    prompt = prompt_of(row, asked)
-    messages = prompt.messages + messages_in(row, answered, "assistant")
-    used = prompt.used | {answered}
-    labels: list[str | None] | None = None
-    ratings = ratings_of(row)
-    if ratings and messages[-1].role == "assistant":
-        used |= ratings.keys()
-        labels = [*[None] * (len(messages) - 1), label_from_ratings(ratings)]
-    return [Reading(messages, labels, rest_of(row, used))]
+    prompt = prompt_of(row, asked, names)
+    return after(row, prompt.messages, prompt.used, answered, names, prompt.nemo_prompt)
 
 
 def fits(row: Row) -> bool:

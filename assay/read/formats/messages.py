@@ -2,23 +2,26 @@
 
 ``{"messages": [{"role", "content"}, …]}``. A role may be in any case; ``developer`` counts as system,
 ``function`` as tool. A list of text parts is joined with nothing in between. A part that is not text, or an
-assistant's call of a tool, quarantines the record. A message's other fields (``name``, ``weight``) are not
-carried along.
+assistant's call of a tool, quarantines the record. Where the messages end without an answer, a field such as
+``response`` or ``responses`` beside them holds it; one record per answer.
 
 Policy: messages are kept as given, also with a system message in the middle, an assistant first, or the same
-role twice. Empty or null content is quarantined.
+role twice. Empty or null content is quarantined; a system message without content is none.
 """
 
 from __future__ import annotations
 
-from assay.read.formats.reading import Format, Reading, Row, kind_of, messages_of, rest_of, wire_messages
+from assay.read.formats.chats import BESIDE, completed
+from assay.read.formats.names import Names
+from assay.read.formats.reading import Format, Found, Row, chat_in, kind_of
 
 _USED = frozenset({"messages"})
 
 
-def read(row: Row) -> list[Reading]:
-    """One reading."""
-    return [Reading(messages_of(wire_messages(row, "messages")), None, rest_of(row, _USED))]
+def read(row: Row, names: Names) -> list[Found]:
+    """One record, or one per answer beside the messages."""
+    messages = chat_in(row, "messages", names)
+    return completed(row, messages, "messages", names)
 
 
 def fits(row: Row) -> bool:
@@ -26,4 +29,4 @@ def fits(row: Row) -> bool:
     return kind_of(row, "messages") == "["
 
 
-MESSAGES = Format("messages", (_USED,), fits, read)
+MESSAGES = Format("messages", (_USED,), fits, read, beside=BESIDE, alone="messages")

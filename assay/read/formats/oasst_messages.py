@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
-from msgspec import Raw
 
-from assay.read.formats.oasst_trees import label_of, path_reading
+from assay.read.formats.beside import reading_of
+from assay.read.formats.names import Names
+from assay.read.formats.oasst_trees import Step, found_on, step_of
 from assay.read.formats.reading import (
     Format,
     MissingField,
@@ -28,51 +29,44 @@ from assay.read.formats.reading import (
     Row,
     Unreadable,
     decoded,
-    rest_of,
 )
 from assay.read.sources import RawRecord
 
 _KEYS = frozenset({"message_id", "parent_id", "text", "role"})
 _USED = frozenset({"text", "role"})
+#: Fields of a message on the way to a leaf that the path shows.
+_SHOWN = frozenset({"text", "role", "parent_id", "labels"})
 
 _DECODE_ID = msgspec.json.Decoder(str | int | None).decode
-_DECODE_TEXT = msgspec.json.Decoder(str | None).decode
-_DECODE_NAME = msgspec.json.Decoder(str).decode
-_DECODE_LABELS = msgspec.json.Decoder(dict[str, Raw] | None).decode
 
 _Id = str | int
 
 
 class _Node(msgspec.Struct):
     raw: RawRecord
+    row: Row
     parent: _Id | None
-    role: str
-    text: str | None
-    label: str | None
-    rest: bytes | None
+    step: Step | None
+    """None where the message cannot be read; where it stands on a path decides how its fault reads."""
     has_replies: bool = False
 
 
-def _node(raw: RawRecord, row: Row) -> tuple[_Id, _Node]:
+def _node(raw: RawRecord, row: Row, names: Names) -> tuple[_Id, _Node]:
     identity = decoded(row, "message_id", _DECODE_ID)
     if identity is None:
         raise Unreadable("wrong_type: 'message_id' is null")
+    parent = decoded(row, "parent_id", _DECODE_ID) if "parent_id" in row else None
     try:
-        label = label_of(decoded(row, "labels", _DECODE_LABELS)) if "labels" in row else None
-    except (msgspec.DecodeError, ValueError) as error:
-        raise Unreadable(f"wrong_type: in 'labels': {error}") from error
-    return identity, _Node(
-        raw=raw._replace(data=b""),
-        parent=decoded(row, "parent_id", _DECODE_ID) if "parent_id" in row else None,
-        role=decoded(row, "role", _DECODE_NAME),
-        text=decoded(row, "text", _DECODE_TEXT),
-        label=label,
-        rest=rest_of(row, _USED),
-    )
+        step = step_of(row, 1, names)
+    except Unreadable:
+        step = None
+    return identity, _Node(raw._replace(data=b""), row, parent, step)
 
 
 def read_file(
-    rows: Iterable[tuple[RawRecord, Row | str]], misfit: Callable[[Row, str], str]
+    rows: Iterable[tuple[RawRecord, Row | str]],
+    read_row: Callable[[Row, str], list[Reading]],
+    names: Names,
 ) -> Iterator[PlacedReading]:
     """Yield a reading for every path and for every message on no path, in the order of the lines."""
     nodes: dict[_Id, _Node] = {}
@@ -86,11 +80,13 @@ def read_file(
             refuse(raw, row)
             continue
         try:
-            identity, node = _node(raw, row)
+            identity, node = _node(raw, row, names)
         except Unreadable as error:
             refuse(raw, str(error))
         except MissingField as error:
-            refuse(raw, misfit(row, str(error)))
+            empty = raw._replace(data=b"")
+            for part, reading in enumerate(read_row(row, str(error))):
+                placed.append(PlacedReading(empty, part, reading))
         else:
             if identity in nodes:
                 first = nodes[identity].raw.line
@@ -102,15 +98,25 @@ def read_file(
         if identity not in rooted:
             refuse(node.raw, _why_not_rooted(identity, nodes))
         elif not node.has_replies:
-            steps: list[tuple[str, str | None, str | None]] = []
-            at: _Node | None = node
-            while at is not None:
-                steps.append((at.role, at.text, at.label))
-                at = None if at.parent is None else nodes[at.parent]
-            steps.reverse()
-            placed.append(PlacedReading(node.raw, 0, path_reading(steps, node.rest)))
+            placed.append(PlacedReading(node.raw, 0, _path_reading(node, nodes, names)))
     placed.sort(key=lambda each: each.raw.line)
     yield from placed
+
+
+def _path_reading(leaf: _Node, nodes: dict[_Id, _Node], names: Names) -> Reading:
+    """The reading of the path from the root to this message."""
+    path = [leaf]
+    while (parent := path[-1].parent) is not None:
+        path.append(nodes[parent])
+    path.reverse()
+    left_out = {name for node in path[:-1] for name in node.row if name not in _SHOWN}
+    try:
+        steps: list[Step | str] = [
+            node.step or step_of(node.row, number, names) for number, node in enumerate(path, 1)
+        ]
+    except Unreadable as error:
+        return Reading([], problem=str(error))
+    return reading_of(leaf.row, found_on(steps, _USED, {}, left_out), {}, {})
 
 
 def _rooted(nodes: dict[_Id, _Node]) -> set[_Id]:

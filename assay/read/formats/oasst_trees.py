@@ -3,7 +3,8 @@
 ``{"message_tree_id", "prompt": {"text", "role", "labels", "replies": [{…}]}}``, or the root itself
 without ``prompt`` around it. Paths come in the tree's order, as ``part`` 0, 1, …. Human labels from 0 to
 1 become labels of the assistant's messages (quality, toxicity, humor, creativity; times four,
-rounded half to even). ``rest`` holds the row's other fields, and the leaf's ``message_id``.
+rounded half to even). ``rest`` holds the row's other fields, and the leaf's ``message_id``. Other fields of
+the messages are left out. A message that cannot be read costs the paths through it, not the tree.
 
 Policy: a path of one message is dropped (``single_message_path``). There are no system messages. An assistant
 first and the same role twice are kept as given. Empty or null content quarantines the paths through it.
@@ -11,14 +12,25 @@ first and the same role twice are kept as given. Empty or null content quarantin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
 from assay.core.labels import OASST_ATTRIBUTES, label_from_oasst
 from assay.core.schema import Message
-from assay.read.formats.reading import SPEAKERS, Format, MissingField, Reading, Row, decoded, kind_of, rest_of
+from assay.read.formats.names import Names
+from assay.read.formats.reading import (
+    Format,
+    Found,
+    MissingField,
+    Row,
+    Unreadable,
+    decoded,
+    kind_of,
+    unknown_speaker,
+)
 
 SINGLE_MESSAGE_PATH = "single_message_path"
 
@@ -36,77 +48,141 @@ class LabelLists(msgspec.Struct):
     value: list[float | None]
 
 
-class _Node(msgspec.Struct):
-    text: str | None
-    role: str
-    message_id: str | int | None = None
-    labels: dict[str, Raw] | UnsetType | None = UNSET
-    replies: "list[_Node]" = []  # noqa: UP037  (a struct of msgspec copies its defaults)
+class Step(NamedTuple):
+    """One message of a path, from the root to a leaf."""
+
+    message: Message
+    label: str | None
+    values: Mapping[str, float] | None
+    """What the label is made of: 0 to 4, not rounded."""
+    has_more_labels: bool = False
+    """Whether the input labels it with more than ``values``."""
 
 
-_DECODE_NODE = msgspec.json.Decoder(_Node).decode
+class _Node(NamedTuple):
+    """A message of a tree."""
+
+    step: Step | str
+    """Or why it cannot be read."""
+    replies: list[Raw]
+    message_id: Raw | None
+    others: Collection[str]
+    """Names of fields that a path does not hold."""
+
+
+_DECODE_ROW = msgspec.json.Decoder(Row).decode
+_DECODE_REPLIES = msgspec.json.Decoder(list[Raw] | None).decode
+_DECODE_NAME = msgspec.json.Decoder(str).decode
+_DECODE_TEXT = msgspec.json.Decoder(str | None).decode
+_DECODE_LABELS = msgspec.json.Decoder(dict[str, Raw] | None).decode
 _DECODE_VALUE = msgspec.json.Decoder(_Value).decode
 _DECODE_LISTS = msgspec.json.Decoder(LabelLists).decode
+_READ = frozenset({"text", "role", "labels", "replies", "message_id"})
 
 
-def label_of(labels: dict[str, Raw] | UnsetType | None) -> str | None:
-    """The label made of a message's human labels, as of a tree or of a flat file; None where it has none."""
-    if not isinstance(labels, dict):
+def values_of(labels: dict[str, Raw] | None) -> dict[str, float] | None:
+    """The values from 0 to 1 in the labels of a tree's message or of a flat file; None where it has none."""
+    if labels is None:
         return None
     if "name" in labels and "value" in labels:
         lists = _DECODE_LISTS(_ENCODE(labels))
         pairs = zip(lists.name, lists.value, strict=True)
-        values = {name: value for name, value in pairs if value is not None}
-    else:
-        values = {}
-        for name in OASST_ATTRIBUTES:
-            if name in labels and (value := _DECODE_VALUE(labels[name]).value) is not None:
-                values[name] = value
-    return label_from_oasst(values)
+        return {name: value for name, value in pairs if value is not None}
+    found: dict[str, float] = {}
+    for name, raw in labels.items():
+        value = _DECODE_VALUE(raw).value if name in OASST_ATTRIBUTES or bytes(raw)[:1] == b"{" else None
+        if value is not None:
+            found[name] = value
+    return found
 
 
-def path_reading(steps: list[tuple[str, str | None, str | None]], rest: bytes | None) -> Reading:
-    """The reading of a path, given as (OpenAssistant's role, text, label) from the root to a leaf."""
-    messages: list[Message] = []
-    labels: list[str | None] = []
-    for number, (name, text, label) in enumerate(steps, 1):
-        role = SPEAKERS.get(name.lower())
-        if role is None:
-            return Reading([], problem=f"unknown_speaker: message {number} is by {name!r}")
-        if text is None:
-            return Reading([], problem=f"empty_content: message {number} ({role}) is null")
-        messages.append(Message(role, text))
-        labels.append(label if role == "assistant" else None)
-    return Reading(messages, labels, rest, drop=SINGLE_MESSAGE_PATH if len(messages) == 1 else None)
+def step_of(row: Row, number: int, names: Names) -> Step:
+    """The message in a row or a node, which is the path's of this number; Unreadable where it is none."""
+    name = decoded(row, "role", _DECODE_NAME)
+    role = names.roles.get(name.strip().lower())
+    if role is None:
+        raise unknown_speaker(name, number)
+    text = decoded(row, "text", _DECODE_TEXT)
+    if text is None:
+        raise Unreadable(f"empty_content: message {number} ({role}) is null")
+    try:
+        values = values_of(decoded(row, "labels", _DECODE_LABELS)) if "labels" in row else None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Unreadable(f"wrong_type: in 'labels': {error}") from error
+    if role != "assistant" or values is None:
+        return Step(Message(role, text), None, None, bool(values))
+    exact = {name: values[name] * 4 for name in OASST_ATTRIBUTES if name in values}
+    return Step(Message(role, text), label_from_oasst(values), exact, len(values) > len(exact))
 
 
-def read(row: Row) -> list[Reading]:
-    """One reading per path."""
+def found_on(
+    steps: list[Step | str], used: Collection[str], added: Mapping[str, Raw], left_out: Collection[str]
+) -> Found:
+    """The record of a path; one that cannot be read where one of its messages cannot."""
+    readable = [step for step in steps if isinstance(step, Step)]
+    if len(readable) < len(steps):
+        return Found([], problem=next(step for step in steps if isinstance(step, str)))
+    if any(step.has_more_labels for step in readable):
+        left_out = {*left_out, "labels"}
+    return Found(
+        [step.message for step in readable],
+        used,
+        labels=[step.label for step in readable],
+        every_given=[step.values for step in readable],
+        added=added,
+        drop=SINGLE_MESSAGE_PATH if len(readable) == 1 else None,
+        left_out=left_out,
+    )
+
+
+def read(row: Row, names: Names) -> list[Found]:
+    """One record per path."""
     if kind_of(row, "prompt") == "{":
-        root, used = decoded(row, "prompt", _DECODE_NODE), frozenset({"prompt"})
+        root, used = row["prompt"], frozenset({"prompt"})
     elif "replies" in row:
-        root = decoded({"prompt": Raw(_ENCODE(row))}, "prompt", _DECODE_NODE)
-        used = frozenset({"text", "role", "labels", "replies"})
+        root, used = Raw(_ENCODE(row)), _READ | row.keys()
     else:
         raise MissingField("prompt")
-    readings: list[Reading] = []
-    for path in _paths(root):
-        added = {} if path[-1].message_id is None else {"message_id": Raw(_ENCODE(path[-1].message_id))}
-        try:
-            steps = [(node.role, node.text, label_of(node.labels)) for node in path]
-        except (msgspec.DecodeError, ValueError) as error:
-            readings.append(Reading([], problem=f"wrong_type: in 'labels': {error}"))
-            continue
-        readings.append(path_reading(steps, rest_of(row, used, **added)))
-    return readings
+    found: list[Found] = []
+    for path in _paths(root, names):
+        leaf = path[-1]
+        added = {} if leaf.message_id is None else {"message_id": leaf.message_id}
+        left_out = {name for node in path for name in node.others}
+        if any(node.message_id is not None for node in path[:-1]):
+            left_out.add("message_id")
+        found.append(found_on([node.step for node in path], used, added, left_out))
+    return found
 
 
-def _paths(root: _Node) -> Iterator[list[_Node]]:
+def _node(raw: Raw, number: int, names: Names) -> _Node:
+    """The message of a tree at this depth, from 1. What cannot be read of it is its step."""
+    try:
+        row = _DECODE_ROW(raw)
+    except msgspec.DecodeError as error:
+        return _Node(f"wrong_type: message {number} is no object: {error}", [], None, ())
+    others = [name for name in row if name not in _READ]
+    message_id = row.get("message_id")
+    try:
+        replies = (decoded(row, "replies", _DECODE_REPLIES) if "replies" in row else None) or []
+        return _Node(step_of(row, number, names), replies, message_id, others)
+    except MissingField as error:
+        problem = f"missing_field: message {number} has no {str(error)!r}"
+    except Unreadable as error:
+        problem = str(error)
+    try:
+        replies = _DECODE_REPLIES(row["replies"]) or [] if "replies" in row else []
+    except msgspec.DecodeError:
+        replies = []
+    return _Node(problem, replies, message_id, others)
+
+
+def _paths(root: Raw, names: Names) -> Iterator[list[_Node]]:
     """Yield every path to a leaf, depth first, in the order of the replies."""
     path: list[_Node] = []
     waiting = [(root, 0)]
     while waiting:
-        node, depth = waiting.pop()
+        raw, depth = waiting.pop()
+        node = _node(raw, depth + 1, names)
         path[depth:] = [node]
         if node.replies:
             waiting.extend((reply, depth + 1) for reply in reversed(node.replies))

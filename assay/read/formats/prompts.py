@@ -1,4 +1,4 @@
-"""What several formats read in front of an answer: prompt, system message, history, transcript."""
+"""What several formats read in front of an answer: a prompt with its context, a transcript."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import NamedTuple
 import msgspec
 
 from assay.core.schema import Message
-from assay.read.formats.reading import Row, Unreadable, WireMessage, decoded, kind_of, messages_of, text_of
+from assay.read.formats.names import Names
+from assay.read.formats.nemo_markers import is_marked, marked_messages, split_prompt
+from assay.read.formats.reading import (
+    Row,
+    Unreadable,
+    WireMessage,
+    chat_in,
+    decoded,
+    is_blank,
+    kind_of,
+    messages_of,
+)
 
 #: Fields that may hold the prompt, the likeliest first.
 PROMPT_FIELDS = (
@@ -18,17 +29,18 @@ PROMPT_FIELDS = (
     "query",
     "messages",
     "conversations",
+    "conversation",
+    "trajectory",
+    "context_messages",
     "context",
     "input",
 )
-#: Fields that may hold the system message.
-SYSTEM_FIELDS = ("system", "system_prompt")
 #: Fields with the text that a question is about: Alpaca's and Dolly's.
 CONTEXT_FIELDS = ("input", "context")
 
 _DECODE_CONTENT = msgspec.json.Decoder(str | WireMessage | list[WireMessage] | None).decode
+_DECODE_ROW = msgspec.json.Decoder(Row).decode
 _DECODE_CONTEXT = msgspec.json.Decoder(str | list[str] | None).decode
-_DECODE_HISTORY = msgspec.json.Decoder(list[tuple[str, str]] | None).decode
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
@@ -38,55 +50,60 @@ class Prompt(NamedTuple):
 
     messages: list[Message]
     used: frozenset[str]
+    nemo_prompt: str | None = None
+    """The prompt's text, where the messages are made of it by NeMo-Aligner's markers."""
 
 
-def messages_in(row: Row, field: str, role: str) -> list[Message]:
+def messages_in(row: Row, field: str, role: str, names: Names) -> list[Message]:
     """The messages in ``field``: a text by ``role``, one message, or a list of messages."""
+    kind = kind_of(row, field)
+    if kind == "[":
+        return chat_in(row, field, names)
     value = decoded(row, field, _DECODE_CONTENT)
     if value is None:
         raise Unreadable(f"empty_content: {field!r} is null")
     if isinstance(value, str):
         return [Message(role, value)]
-    return messages_of(value if isinstance(value, list) else [value])
+    return messages_of(value if isinstance(value, list) else [value], names)
 
 
-def prompt_of(row: Row, field: str) -> Prompt:
-    """The prompt in ``field`` with its context, after the row's system message and history."""
+def prompt_of(row: Row, field: str, names: Names) -> Prompt:
+    """The prompt in ``field`` with its context. An object with messages, OpenAI's, is carried along too."""
+    if kind_of(row, field) == "{" and kind_of(inside := _DECODE_ROW(row[field]), "messages") == "[":
+        return Prompt(messages_in(inside, "messages", "user", names), frozenset())
+    asked = messages_in(row, field, "user", names)
     used = {field}
-    messages: list[Message] = []
-    for name in SYSTEM_FIELDS:
-        if name in row:
-            used.add(name)
-            system = text_of(row, name)
-            if system and not system.isspace():
-                messages.append(Message("system", system))
-    if "history" in row and field == "instruction":
-        used.add("history")
-        for question, answer in decoded(row, "history", _DECODE_HISTORY) or ():
-            messages += (Message("user", question), Message("assistant", answer))
-    asked = messages_in(row, field, "user")
-    if kind_of(row, field) == '"' and field != "instruction" and is_transcript(asked[0].content):
-        asked = transcript(asked[0].content)
+    if kind_of(row, field) != '"':
+        return Prompt(asked, frozenset(used))
+    text = asked[0].content
+    if is_marked(text) or (field != "instruction" and is_transcript(text)):
+        asked = transcript(text, names)
         if asked[-1] == Message("assistant", ""):
             asked.pop()
-    elif kind_of(row, field) == '"':
-        text = asked[0].content
-        for name in CONTEXT_FIELDS:
-            if name != field and name in row:
-                context = _context(row, name)
-                # Alpaca's two fields are always joined, even where one repeats the other.
-                if field == "instruction" or not context or context not in text:
-                    used.add(name)
-                    text = f"{text}\n\n{context}" if context else text
-        asked = [Message("user", text)]
-    return Prompt(messages + asked, frozenset(used))
+        return Prompt(asked, frozenset(used))
+    for name in CONTEXT_FIELDS:
+        if name != field and name in row and not _holds_messages(row, name):
+            context = _context(row, name)
+            # Alpaca's two fields are always joined, even where one repeats the other.
+            if field == "instruction" or not context or context not in text:
+                used.add(name)
+                text = f"{text}\n\n{context}" if context else text
+    parts = split_prompt(text)
+    if parts is None:
+        return Prompt([Message("user", text)], frozenset(used))
+    return Prompt(parts, frozenset(used), text)
+
+
+def _holds_messages(row: Row, field: str) -> bool:
+    """Whether a context is messages: what was said before, and so a history."""
+    return kind_of(row, field) == "[" and bytes(row[field])[1:].lstrip().startswith(b"{")
 
 
 def _context(row: Row, field: str) -> str:
     """The text in ``field``, or its texts joined by empty lines; empty where it is blank or null."""
     value = decoded(row, field, _DECODE_CONTEXT) or ""
     context = value if isinstance(value, str) else "\n\n".join(value)
-    return "" if context.isspace() else context
+    return "" if is_blank(context) else context
 
 
 def prompt_field(row: Row) -> str | None:
@@ -96,14 +113,17 @@ def prompt_field(row: Row) -> str | None:
 
 def is_transcript(text: str) -> bool:
     """Whether the text begins as a transcript does."""
-    return _TURN.match(text) is not None
+    return _TURN.match(text) is not None or is_marked(text)
 
 
-def transcript(text: str) -> list[Message]:
+def transcript(text: str, names: Names) -> list[Message]:
     """The messages of ``\\n\\nHuman: …\\n\\nAssistant: …``; one space after the colon is not content.
 
-    The same words at the beginning of a paragraph inside a message count as a speaker too.
+    The same words at the beginning of a paragraph inside a message count as a speaker too. NeMo-Aligner's
+    text, which begins with a marker, is read as ``nemo_markers`` does.
     """
+    if is_marked(text):
+        return marked_messages(text, names).messages
     marks = list(_TURN.finditer(text))
     if not marks or text[: marks[0].start()].strip():
         raise Unreadable("not_a_transcript: a text without a prompt must begin with 'Human:' or 'Assistant:'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from assay.core.schema import Message
+from assay.read.formats.names import CALLERS, Names, plain
 from assay.read.sources import RawRecord
 
 T = TypeVar("T")
@@ -21,46 +23,43 @@ Row = dict[str, Raw]
 _DECODE_ROW = msgspec.json.Decoder(Row).decode
 _ENCODE = msgspec.json.Encoder().encode
 
-#: Every known name of a speaker, in lower case, with its role.
-SPEAKERS: Mapping[str, str] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "instruction": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "gpt4": "assistant",
-    "gpt-4": "assistant",
-    "gpt-3.5": "assistant",
-    "claude": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "gemini": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "chatbot": "assistant",
-    "ai": "assistant",
-    "tool": "tool",
-    "tool_response": "tool",
-    "function": "tool",
-    "function_response": "tool",
-    "observation": "tool",
-    "ipython": "tool",
-}
-
-#: Speakers whose messages are calls of tools, not text.
-CALLERS = frozenset({"function_call", "function-call", "tool_call", "tool_calls"})
-
 
 class Unreadable(Exception):
     """A row cannot become records; the message is the reason."""
 
 
+class Nameless(Unreadable):
+    """A message names no speaker; the message is the reason."""
+
+
 class MissingField(Exception):
     """A row lacks a field of its file's format; the message is the field's name."""
+
+
+class Found(NamedTuple):
+    """What a format makes of a row: one record, before what all formats have in common is added."""
+
+    messages: list[Message]
+    used: Collection[str] = ()
+    """The fields whose whole value is in ``messages``. All others are carried along."""
+    labels: list[str | None] | None = None
+    """The label of each message in the input."""
+    given: Mapping[str, float] = {}
+    """What people gave the last turn, by name, beyond what its label says."""
+    added: Mapping[str, Raw] = {}
+    """Fields of our own to carry along."""
+    is_answer: bool = False
+    """Whether the row keeps prompt and answer apart, so that a history belongs in front of the prompt."""
+    nemo_prompt: str | None = None
+    """The prompt as NeMo-Aligner writes it, where the messages before the last one are made of its parts."""
+    problem: str | None = None
+    """Why the record is quarantined."""
+    drop: str | None = None
+    """Why the record is dropped."""
+    every_given: list[Mapping[str, float] | None] | None = None
+    """What people gave each message, where that is more exact than the labels."""
+    left_out: Collection[str] = ()
+    """Names of fields that are neither in ``messages`` nor carried along."""
 
 
 class Reading(NamedTuple):
@@ -75,6 +74,24 @@ class Reading(NamedTuple):
     """Why the record is quarantined."""
     drop: str | None = None
     """Why the record is dropped."""
+    more: More | None = None
+    """What few records have."""
+
+    @property
+    def left_out(self) -> Collection[str]:
+        """Names of fields that are neither in ``messages`` nor in ``rest``, each once."""
+        return () if self.more is None else self.more.left_out
+
+
+class More(NamedTuple):
+    """What few records have."""
+
+    given: list[Mapping[str, float] | None] | None = None
+    """What people gave each message, by name."""
+    nemo_prompt: str | None = None
+    """The prompt in NeMo-Aligner's own text, where the messages are made of its parts."""
+    left_out: Collection[str] = ()
+    """Names of fields that are neither in ``messages`` nor in ``rest``, each once."""
 
 
 class PlacedReading(NamedTuple):
@@ -94,27 +111,41 @@ class Format:
     """A row of this format has all fields of at least one of these sets."""
     fits: Callable[[Row], bool]
     """Whether a row with such fields is of this format: a quick look at its values, not a full check."""
-    read: Callable[[Row], list[Reading]] | None
-    """Makes at least one reading of a row, or raises Unreadable or MissingField."""
+    read: Callable[[Row, Names], list[Found]] | None
+    """Makes at least one record of a row, or raises Unreadable or MissingField."""
     read_file: FileReader | None = None
     """Replaces ``read`` where several lines make a record."""
+    beside: frozenset[str] = frozenset()
+    """Other fields that it looks at."""
+    alone: str | None = None
+    """The field that holds the whole conversation, where no format looks at another field of the row."""
 
 
 class FileReader(Protocol):
     """Reads a whole file."""
 
     def __call__(
-        self, rows: Iterable[tuple[RawRecord, Row | str]], misfit: Callable[[Row, str], str]
+        self,
+        rows: Iterable[tuple[RawRecord, Row | str]],
+        read_row: Callable[[Row, str], list[Reading]],
+        names: Names,
     ) -> Iterator[PlacedReading]:
         """Yield all readings in the order of the lines.
 
-        A line that holds no row comes as a string with the reason. ``misfit`` gives the reason for a row
-        that lacks a field.
+        A line that holds no row comes as a string with the reason. ``read_row`` reads a row that lacks a
+        field of the file's format: as the format that it has, or as a problem that names the field.
         """
 
 
+class PatchedRow(Row):
+    """A row in which NaN and infinities are null, because JSON has no such numbers."""
+
+    patched: tuple[str, ...] = ()
+    """The fields that held one."""
+
+
 def row_of(data: bytes) -> Row | str:
-    """The row that ``data`` holds, or the reason why it holds none."""
+    """The row that ``data`` holds, or the reason why it holds none. A ``PatchedRow`` where it holds NaN."""
     try:
         if not data.isascii():
             # The decoder does not decode, and so does not check, fields that are carried along.
@@ -125,9 +156,32 @@ def row_of(data: bytes) -> Row | str:
     except msgspec.ValidationError as error:
         return f"not_an_object: {error}"
     except msgspec.DecodeError as error:
-        return _lone_surrogate(data) or f"not_json: {error}"
+        return _patched(data) or _lone_surrogate(data) or f"not_json: {error}"
     except RecursionError:
         return "too_deep: nested too deeply"
+
+
+# A JSON string, or what Python's json.dumps writes for a float that JSON cannot express.
+_STRING_OR_NO_NUMBER = re.compile(rb'"(?:[^"\\]++|\\[\s\S])*+"|-?\bInfinity\b|\bNaN\b')
+_MARK = b'"\xef\xbf\xbfNaN"'
+
+
+def _patched(data: bytes) -> Row | None:
+    """The row with null for each NaN and infinity; None where these are not what is wrong with it."""
+    if b"NaN" not in data and b"Infinity" not in data:
+        return None
+
+    def with_(word: bytes) -> Row:
+        return _DECODE_ROW(
+            _STRING_OR_NO_NUMBER.sub(lambda found: found[0] if found[0][:1] == b'"' else word, data)
+        )
+
+    try:
+        row, marked = PatchedRow(with_(b"null")), with_(_MARK)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    row.patched = tuple(name for name in row if bytes(row[name]) != bytes(marked[name]))
+    return row
 
 
 def _lone_surrogate(data: bytes) -> str | None:
@@ -172,18 +226,20 @@ def kind_of(row: Row, field: str) -> str:
     return "" if raw is None else chr(memoryview(raw)[0])
 
 
-def rest_of(row: Row, used: Collection[str], **added: Raw) -> bytes | None:
-    """The row's unused fields and the ``added`` ones as one JSON object on one line; None if none."""
-    others = {name: value for name, value in row.items() if name not in used}
-    if added:
-        others |= added
-    if not others:
+def on_one_line(fields: Mapping[str, Raw]) -> bytes | None:
+    """The fields as one JSON object on one line; None if there are none."""
+    if not fields:
         return None
-    rest = _ENCODE(others)
-    if b"\n" in rest or b"\r" in rest:
+    line = _ENCODE(fields)
+    if b"\n" in line or b"\r" in line:
         # A line end can stand only in whitespace between tokens.
-        rest = msgspec.json.format(rest, indent=-1)
-    return rest
+        line = msgspec.json.format(line, indent=-1)
+    return line
+
+
+def is_blank(text: str) -> bool:
+    """Whether the text holds nothing but white space."""
+    return not text or text.isspace()
 
 
 # One object as the default, so that ``is`` shows whether a message has a call.
@@ -191,8 +247,11 @@ _NO_CALL = Raw(b"null")
 
 
 class _Part(msgspec.Struct, gc=False):
-    type: str = "text"
+    type: str | None = "text"
     text: str | None = None
+
+
+_Content = str | list[_Part | str] | UnsetType | None
 
 
 class WireMessage(msgspec.Struct, gc=False):
@@ -200,31 +259,66 @@ class WireMessage(msgspec.Struct, gc=False):
 
     role: str | None = None
     speaker: str | None = msgspec.field(name="from", default=None)
-    content: str | list[_Part] | UnsetType | None = UNSET
-    value: str | list[_Part] | UnsetType | None = UNSET
-    label: str | UnsetType | None = UNSET
+    content: _Content = UNSET
+    value: _Content = UNSET
+    label: Raw | UnsetType = UNSET
     tool_calls: Raw = _NO_CALL
     function_call: Raw = _NO_CALL
 
 
 _DECODE_MESSAGES = msgspec.json.Decoder(list[WireMessage]).decode
+_DECODE_OBJECTS = msgspec.json.Decoder(list[Row]).decode
+
+#: Names of a message's fields, as ``plain`` gives them, that some formats write for those that are read.
+_INSIDE = {"parts": "content", "role": "role", "from": "from", "content": "content", "value": "value"}
 
 
-def wire_messages(row: Row, field: str) -> list[WireMessage]:
-    """The list of messages in ``field``."""
-    return decoded(row, field, _DECODE_MESSAGES)
+def chat_in(row: Row, field: str, names: Names) -> list[Message]:
+    """The messages of the list in ``field``, as given; Unreadable where one is not plain text."""
+    if names.fields:
+        return messages_of(wire_messages(row, field, names), names)
+    try:
+        return messages_of(decoded(row, field, _DECODE_MESSAGES), names)
+    except Nameless:
+        return messages_of(wire_messages(row, field, names), names)
 
 
-def messages_of(wires: Iterable[WireMessage]) -> list[Message]:
+def wire_messages(row: Row, field: str, names: Names) -> list[WireMessage]:
+    """The list of messages in ``field``, whatever their fields are called."""
+    wires = decoded(row, field, _DECODE_MESSAGES)
+    if names.inside or any(not wire.role and not wire.speaker for wire in wires):
+        return _DECODE_MESSAGES(_ENCODE(list(_renamed(row, field, names))))
+    return wires
+
+
+def _renamed(row: Row, field: str, names: Names) -> Iterator[Row]:
+    """Yield the messages in ``field``, their fields named as ``WireMessage`` has them.
+
+    ms-swift's ``{"human": …, "assistant": …}`` is two messages.
+    """
+    for message in decoded(row, field, _DECODE_OBJECTS):
+        known = {names.inside.get(name) or _INSIDE.get(plain(name), name): message[name] for name in message}
+        speakers = [name for name in known if names.roles.get(name.lower()) in ("user", "assistant")]
+        if "role" in known or "from" in known or len(speakers) != len(known):
+            yield known
+        else:
+            for speaker in speakers:
+                yield {"role": Raw(_ENCODE(speaker)), "content": known[speaker]}
+
+
+def messages_of(wires: Iterable[WireMessage], names: Names) -> list[Message]:
     """The messages as given, with the role for each speaker; Unreadable where one is not plain text."""
+    roles = names.roles
     messages: list[Message] = []
     for wire in wires:
         name = wire.role or wire.speaker
-        content = wire.value if wire.content is UNSET else wire.content
+        content = wire.content
+        if (content is UNSET or content is None) and wire.value is not UNSET:
+            content = wire.value
         has_call = wire.tool_calls is not _NO_CALL or wire.function_call is not _NO_CALL
-        role = SPEAKERS.get(name) if name else None
+        role = roles.get(name) if name else None
         if role is None or has_call or not isinstance(content, str):
-            role, content = _unusual(wire, name, content, len(messages) + 1)
+            role, content = _unusual(wire, name, content, len(messages) + 1, roles)
         messages.append(Message(role, content))
     return messages
 
@@ -232,28 +326,46 @@ def messages_of(wires: Iterable[WireMessage]) -> list[Message]:
 _EMPTY_CALLS = (b"null", b"[]", b"{}", b'""')
 
 
-def _unusual(wire: WireMessage, name: str | None, content: object, number: int) -> tuple[str, str]:
+def _unusual(
+    wire: WireMessage, name: str | None, content: object, number: int, roles: Mapping[str, str]
+) -> tuple[str, str]:
     """Role and content of a message that is not a known speaker's plain text; Unreadable for no text."""
     if not name:
-        raise Unreadable(f"missing_field: message {number} has neither 'role' nor 'from'")
+        raise Nameless(f"missing_field: message {number} has neither 'role' nor 'from'")
     plain_name = name.strip().lower()
     if plain_name in CALLERS:
         raise Unreadable(f"tool_calls: message {number} ({name}) is a call, not text")
-    role = SPEAKERS.get(plain_name)
+    role = roles.get(plain_name) or roles.get(plain_name.rstrip(": "))
     if role is None:
-        raise Unreadable(f"unknown_speaker: message {number} is by {name!r}")
+        raise unknown_speaker(name, number)
     for calls in (wire.tool_calls, wire.function_call):
         if bytes(calls).strip() not in _EMPTY_CALLS:
             raise Unreadable(f"tool_calls: message {number} ({role}) holds a call besides text")
     if content is UNSET:
         raise Unreadable(f"missing_field: message {number} ({role}) has neither 'content' nor 'value'")
     if content is None:
+        if role == "system":
+            return role, ""
         raise Unreadable(f"empty_content: message {number} ({role}) is null")
     if isinstance(content, str):
         return role, content
     texts: list[str] = []
     for part in content if isinstance(content, list) else ():
-        if part.type not in ("text", "input_text", "output_text") or part.text is None:
+        if isinstance(part, str):
+            texts.append(part)
+        elif part.type not in _TEXT_PARTS or part.text is None:
             raise Unreadable(f"not_text: message {number} ({role}) has a part of type {part.type!r}")
-        texts.append(part.text)
+        else:
+            texts.append(part.text)
     return role, "".join(texts)
+
+
+_TEXT_PARTS = frozenset({None, "text", "input_text", "output_text"})
+
+
+def unknown_speaker(name: str, number: int) -> Unreadable:
+    """The fault that the message of this number, from 1, is by a speaker of no known role."""
+    option = f"{name}=user"
+    return Unreadable(
+        f"unknown_speaker: message {number} is by {name!r}; give it a role, such as --map-role {option!r}"
+    )

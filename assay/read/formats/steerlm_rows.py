@@ -12,44 +12,65 @@ middle is kept too, though Assay cannot write it as a SteerLM row again. Empty o
 from __future__ import annotations
 
 import msgspec
+from msgspec import Raw, UnsetType
 
 from assay.core import steerlm
-from assay.core.schema import Message
+from assay.read.formats.chats import completed
+from assay.read.formats.names import Names
 from assay.read.formats.reading import (
     Format,
-    Reading,
+    Found,
     Row,
     WireMessage,
     kind_of,
     messages_of,
-    rest_of,
     text_of,
     wire_messages,
 )
 
-_USED = frozenset({"conversations", "system", "mask", "type"})
-_KEYS = frozenset({"conversations"})
+_CONVERSATIONS = "conversations"
+_KEYS = frozenset({_CONVERSATIONS})
+_MASK = frozenset({"mask", "type"})
+
+_DECODE_LABEL = msgspec.json.Decoder(str).decode
 
 
-def read(row: Row) -> list[Reading]:
-    """One reading."""
-    wires = wire_messages(row, "conversations")
+def read(row: Row, names: Names) -> list[Found]:
+    """One record, or one per answer beside the conversation; ShareGPT's rows are read here too."""
+    wires = wire_messages(row, _CONVERSATIONS, names)
+    labelled = False
+    for wire in wires:
+        if wire.label is not msgspec.UNSET:
+            labelled = True
+            break
+    if not labelled and _MASK.isdisjoint(row):
+        return completed(row, messages_of(wires, names), _CONVERSATIONS, names)
+    used = {_CONVERSATIONS}
     mask = text_of(row, "mask")
     for wire in wires:
         if mask is not None and wire.speaker == mask:
             wire.speaker = "user"
-    messages = messages_of(wires)
+    messages = messages_of(wires, names)
     labels = [
-        wire.label if message.role == "assistant" and isinstance(wire.label, str) else None
+        _label(wire.label) if message.role == "assistant" else None
         for wire, message in zip(wires, messages, strict=True)
     ]
-    system = text_of(row, "system")
-    if system and not system.isspace() and system != steerlm.NEMO_SYSTEM:
-        messages.insert(0, Message("system", system))
-        labels.insert(0, None)
-    used = _USED if text_of(row, "type") in (steerlm.TYPE, None) else _USED - {"type"}
+    if "type" in row and text_of(row, "type") in (steerlm.TYPE, None):
+        used.add("type")
+    # The mask is not carried along: it names the user, whose role says the same.
+    if mask is not None:
+        used.add("mask")
+    if kind_of(row, "system") == '"' and text_of(row, "system") == steerlm.NEMO_SYSTEM:
+        used.add("system")
     has_label = any(label is not None for label in labels)
-    return [Reading(messages, labels if has_label else None, rest_of(row, used))]
+    return [Found(messages, used, labels if has_label else None)]
+
+
+def _label(label: Raw | UnsetType) -> str | None:
+    """NeMo-Aligner's label; None where a turn has none, or something else under this name."""
+    if isinstance(label, UnsetType) or not bytes(label).startswith(b'"'):
+        return None
+    return _DECODE_LABEL(label)
 
 
 _DECODE_MESSAGES = msgspec.json.Decoder(list[WireMessage]).decode
@@ -57,15 +78,15 @@ _DECODE_MESSAGES = msgspec.json.Decoder(list[WireMessage]).decode
 
 def fits(row: Row) -> bool:
     """Whether ``conversations`` is a list with a ``mask`` or ``type`` beside it, or labels inside."""
-    if kind_of(row, "conversations") != "[":
+    if kind_of(row, _CONVERSATIONS) != "[":
         return False
     if "mask" in row or ("type" in row and b"VALUE_TO_TEXT" in bytes(row["type"])):
         return True
     try:
-        wires = _DECODE_MESSAGES(row["conversations"])
+        wires = _DECODE_MESSAGES(row[_CONVERSATIONS])
     except (msgspec.DecodeError, RecursionError):
         return False
     return any(wire.label is not msgspec.UNSET for wire in wires)
 
 
-STEERLM = Format("steerlm", (_KEYS,), fits, read)
+STEERLM = Format("steerlm", (_KEYS,), fits, read, beside=_MASK)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from converting import read_row, said
+from converting import converted_file, read_row, said
 
 ASKED = ("user", "q")
 PAIR = [ASKED, ("assistant", "a")]
@@ -83,7 +83,8 @@ def test_helpsteer_ratings_become_the_label_in_nemos_order(tmp_path: Path) -> No
     }
     (record,) = read_row(tmp_path, row)
     assert record["labels"] == [None, "helpfulness:0,correctness:3,coherence:4,complexity:2,verbosity:1"]
-    assert record["rest"] is None
+    # The ratings are carried along too, to the digit.
+    assert json.loads(record["rest"]) == {name: row[name] for name in list(row)[2:]}
 
 
 def test_helpfulness_alone_is_a_label(tmp_path: Path) -> None:
@@ -91,16 +92,22 @@ def test_helpfulness_alone_is_a_label(tmp_path: Path) -> None:
     assert record["labels"] == [None, "helpfulness:4"]
 
 
-def test_ratings_that_are_not_whole_are_carried_along(tmp_path: Path) -> None:
-    (record,) = read_row(tmp_path, {"prompt": "q", "response": "a", "quality": 0.73, "humor": None})
+def test_ratings_that_are_not_whole_are_rounded_in_the_label_and_carried_along(tmp_path: Path) -> None:
+    ratings = {"helpfulness": 3.0, "correctness": 2.5, "coherence": 3.5, "quality": 0.73, "humor": None}
+    outcome = converted_file(tmp_path, json.dumps({"prompt": "q", "response": "a", **ratings}).encode())
+    (record,) = outcome.records
+    assert record["labels"] == [None, "quality:1,helpfulness:3,correctness:2,coherence:4"]
+    assert json.loads(record["rest"]) == ratings
+    assert json.loads(outcome.turns[0]["given"]) == {
+        f"given.{name}": value for name, value in ratings.items() if value is not None
+    }
+
+
+def test_ratings_of_another_kind_are_carried_along(tmp_path: Path) -> None:
+    ratings = {"helpfulness": "good", "quality": [1], "verbosity": True}
+    (record,) = read_row(tmp_path, {"prompt": "q", "response": "a", **ratings})
     assert record["labels"] is None
-    assert json.loads(record["rest"]) == {"quality": 0.73, "humor": None}
-
-
-def test_helpsteers_prompts_of_several_turns_stay_as_nemo_leaves_them(tmp_path: Path) -> None:
-    prompt = "q\n<extra_id_1>Assistant\na\n<extra_id_1>User\nr"
-    (record,) = read_row(tmp_path, {"prompt": prompt, "response": "b", "helpfulness": 4})
-    assert said(record) == [("user", prompt), ("assistant", "b")]
+    assert json.loads(record["rest"]) == ratings
 
 
 def test_helpsteer_pairs_give_two_rows_with_the_strength(tmp_path: Path) -> None:
@@ -110,9 +117,10 @@ def test_helpsteer_pairs_give_two_rows_with_the_strength(tmp_path: Path) -> None
     assert [said(first)[1][1], said(second)[1][1]] == ["a", "b"]
     assert first["labels"] == second["labels"] == [None, "quality:-2"]
     assert [json.loads(each["rest"])["assay_side"] for each in (first, second)] == ["chosen", "rejected"]
+    assert {json.loads(each["rest"])["preference_strength"] for each in (first, second)} == {-2}
     assert [(each["line"], each["part"]) for each in (first, second)] == [(1, 0), (1, 1)]
     tie, _ = read_row(tmp_path, {**row, "preference_strength": 0}, name="tie.jsonl")
-    assert json.loads(tie["rest"]) == {"split": "train"}
+    assert json.loads(tie["rest"]) == {"split": "train", "preference_strength": 0}
 
 
 @pytest.mark.parametrize("field", ["responses", "completions", "generations", "outputs"])
@@ -148,7 +156,8 @@ def test_a_bad_response_costs_only_itself(tmp_path: Path) -> None:
         "empty_content: message 2 (assistant)",
         "empty_content: 'responses' is null",
         "wrong_type: in 'responses': Expected `str | object | array | null`, got `int`",
-        "missing_field: an answer has none of response, completion, content, text, output, generation",
+        "missing_field: an answer has none of response, completion, content, text, output, generation, "
+        "answer, message, generated_text",
     ]
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from assay.core import steerlm
 from assay.core.schema import ROLES, Message
 from assay.read.formats import Row, recognised_format, row_of
-from assay.read.formats.reading import SPEAKERS, Unreadable
+from assay.read.formats.names import KNOWN_NAMES, SPEAKERS
+from assay.read.formats.reading import Unreadable
 from assay.read.formats.sharegpt import SHAREGPT
 
 PAIR = [("user", "q"), ("assistant", "a")]
@@ -151,7 +152,10 @@ def test_text_parts_are_joined(tmp_path: Path) -> None:
         ({"role": "tool", "content": None}, "empty_content: message 3 (tool) is null"),
         ({"role": "user"}, "missing_field: message 3 (user) has neither 'content' nor 'value'"),
         ({"content": "x"}, "missing_field: message 3 has neither 'role' nor 'from'"),
-        ({"role": "narrator", "content": "x"}, "unknown_speaker: message 3 is by 'narrator'"),
+        (
+            {"role": "narrator", "content": "x"},
+            "unknown_speaker: message 3 is by 'narrator'; give it a role, such as --map-role 'narrator=user'",
+        ),
         (
             {"role": "assistant", "content": "x", "tool_calls": [{"id": 1}]},
             "tool_calls: message 3 (assistant) holds a call besides text",
@@ -191,7 +195,7 @@ def test_messages_of_another_type_are_quarantined(tmp_path: Path, value: object)
 @pytest.mark.parametrize("speaker", [*SPEAKERS, *(name.upper() for name in SPEAKERS), " Human "])
 def test_every_known_speaker_is_understood_in_any_case(speaker: str) -> None:
     assert SHAREGPT.read
-    (reading,) = SHAREGPT.read(row({"conversations": [{"from": speaker, "value": "x"}]}))
+    (reading,) = SHAREGPT.read(row({"conversations": [{"from": speaker, "value": "x"}]}), KNOWN_NAMES)
     assert reading.messages[0].role == SPEAKERS[speaker.strip().lower()]
 
 
@@ -202,7 +206,7 @@ def test_every_known_speaker_is_understood_in_any_case(speaker: str) -> None:
 def test_an_unknown_speaker_is_named(speaker: str, reason: str) -> None:
     assert SHAREGPT.read
     with pytest.raises(Unreadable, match=reason):
-        SHAREGPT.read(row({"conversations": [{"from": speaker, "value": "x"}]}))
+        SHAREGPT.read(row({"conversations": [{"from": speaker, "value": "x"}]}), KNOWN_NAMES)
 
 
 def test_sharegpt_may_have_role_and_content(tmp_path: Path) -> None:

@@ -156,16 +156,20 @@ def test_bad_lines_and_fields_are_quarantined_on_their_lines(tmp_path: Path) -> 
     rows = flat(TREE["prompt"])
     rows[1]["text"] = None
     rows[5]["role"] = "narrator"
-    odd = [{"message_id": "z", "parent_id": None, "role": "prompter"}, {"chosen": "a", "rejected": "b"}]
+    odd = [
+        {"message_id": "z", "parent_id": None, "role": "prompter"},
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+    ]
     data = jsonl(rows) + b"oops\n" + jsonl(odd)
     records = converted_file(tmp_path, data).records
-    assert [(record["line"], record["reason"]) for record in records] == [
+    assert [(record["line"], (record["reason"] or "").partition(";")[0]) for record in records] == [
         (2, "empty_content: message 2 (assistant) is null"),
-        (5, None),
+        (5, ""),
         (6, "unknown_speaker: message 2 is by 'narrator'"),
         (7, records[3]["reason"]),
         (8, "unknown_schema: 'text' is missing for the nearest format, oasst_messages"),
-        (9, "mixed_formats: 'message_id' is missing: a row of preference in a file of oasst_messages"),
+        (9, ""),
+        (9, ""),
     ]
     assert records[3]["reason"].startswith("not_json: ")
 
@@ -180,6 +184,44 @@ def test_a_deep_tree_is_read_or_refused_but_breaks_nothing(tmp_path: Path) -> No
     data += b"]}" * 90_000 + b"}"
     (record,) = converted_file(tmp_path, data, name="deeper.jsonl", format="oasst_trees").records
     assert record["reason"].startswith("too_deep: ")
+
+
+def test_one_bad_message_costs_its_paths_and_not_the_tree(tmp_path: Path) -> None:
+    bad: list[Any] = [{"text": 5, "role": "assistant", "replies": [node("x")]}, 7, {"role": "assistant"}]
+    bad.append({**node("y"), "labels": {"quality": {"value": "high"}}})
+    bad.append({**node("z"), "replies": "none"})
+    tree = node("hello", node("a"), *bad, node("b"), role="prompter")
+    records = read_row(tmp_path, {"message_tree_id": "t", "prompt": tree})
+    assert [record["outcome"] for record in records] == ["ok", *["quarantined"] * 5, "ok"]
+    assert [said(records[at])[-1] for at in (0, 6)] == [("assistant", "a"), ("assistant", "b")]
+    assert [record["reason"].partition(":")[0] for record in records[1:6]] == [
+        "wrong_type",
+        "wrong_type",
+        "missing_field",
+        "wrong_type",
+        "wrong_type",
+    ]
+
+
+def test_fields_of_messages_that_a_path_does_not_hold_are_counted(tmp_path: Path) -> None:
+    rows = flat(TREE["prompt"])
+    for row in rows:
+        row["lang"] = "en"
+    of_tree = converted_file(tmp_path, json.dumps({**TREE, "id": 1}).encode(), name="tree.jsonl").converted
+    of_rows = converted_file(tmp_path, jsonl(rows), name="flat.jsonl").converted
+    # Of each path the ids of all but its leaf; labels where they hold more than the four attributes.
+    assert of_tree.left_out == {"labels": 3, "message_id": 3}
+    assert of_rows.left_out == {"labels": 3, "lang": 3, "message_id": 3}
+
+
+def test_labels_of_messages_are_given_exactly(tmp_path: Path) -> None:
+    outcome = converted_file(tmp_path, json.dumps(TREE).encode())
+    assert [turn["given"] and json.loads(turn["given"]) for turn in outcome.turns] == [
+        {"given.quality": 0.5, "given.toxicity": 1.5, "given.humor": 2.5, "given.creativity": 3.5},
+        {"given.quality": 0.0, "given.creativity": 4.0},
+        None,
+        None,
+    ]
 
 
 @pytest.mark.skipif(DATA is None, reason="ASSAY_TEST_DATA names no folder of real data")

@@ -1,0 +1,132 @@
+"""Answers in a field of their own: a list of rival ones, or one, each with what else its object holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from assay.core.schema import Message
+from assay.read.formats.names import Names
+from assay.read.formats.nemo_markers import without_end
+from assay.read.formats.prompts import messages_in
+from assay.read.formats.ratings import RATINGS, given_in, number_in
+from assay.read.formats.reading import Found, Row, Unreadable, decoded, kind_of
+
+#: Fields that hold a list of rival answers. ``answers`` is Nectar's, ``all_generated_responses`` SimPO's,
+#: ``choices`` that of OpenAI's replies.
+LISTS = (
+    "all_generated_responses",
+    "responses",
+    "completions",
+    "generations",
+    "outputs",
+    "answers",
+    "choices",
+)
+#: Fields that hold one answer.
+SINGLE = ("response", "output", "completion", "answer", "generation")
+#: Fields of a row that hold a number for each of its answers, in their order, and what each gives.
+PARALLEL: Mapping[str, str] = {
+    "scores": "score",
+    "ratings": "rating",
+    "rewards": "reward",
+    "ranks": "rank",
+    "all_rm_scores": "rm_score",
+}
+
+_TEXTS = (
+    "response",
+    "completion",
+    "content",
+    "text",
+    "output",
+    "generation",
+    "answer",
+    "message",
+    "generated_text",
+)
+_ROLE_FIELDS = frozenset({"role", "from"})
+
+_DECODE_ANSWERS = msgspec.json.Decoder(list[Raw] | None).decode
+_DECODE_ROW = msgspec.json.Decoder(Row).decode
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class Answer(NamedTuple):
+    """One answer, or why it cannot be read."""
+
+    messages: list[Message]
+    added: Mapping[str, Raw] = {}
+    given: Mapping[str, float] = {}
+    problem: str | None = None
+
+
+def answers_in(row: Row, field: str, names: Names) -> Iterator[Answer]:
+    """Yield the answers in a list, or the one in a field of another type."""
+    if kind_of(row, field) != "[" or field in SINGLE:
+        yield _answer(row, field, names)
+        return
+    listed = decoded(row, field, _DECODE_ANSWERS) or []
+    numbers = {meant: _numbers(row, name, len(listed)) for name, meant in PARALLEL.items() if name in row}
+    for place, raw in enumerate(listed):
+        try:
+            answer = _answer({field: raw}, field, names)
+        except Unreadable as error:
+            yield Answer([], problem=str(error))
+            continue
+        beside = {meant: value for meant, values in numbers.items() if (value := values[place]) is not None}
+        yield answer._replace(given={**beside, **answer.given}) if beside else answer
+
+
+def _numbers(row: Row, field: str, count: int) -> list[float | None]:
+    """A number an answer; none where the field holds something else."""
+    try:
+        values = _DECODE_ANSWERS(row[field]) or []
+    except msgspec.DecodeError:
+        values = []
+    return [number_in(value) for value in values] if len(values) == count else [None] * count
+
+
+def _answer(row: Row, field: str, names: Names) -> Answer:
+    if kind_of(row, field) != "{":
+        return Answer(_without_end(messages_in(row, field, "assistant", names)))
+    holder = _DECODE_ROW(row[field])
+    inside = next((name for name in _TEXTS if name in holder), None)
+    if inside is None:
+        raise Unreadable(f"missing_field: an answer has none of {', '.join(_TEXTS)}")
+    others = {name: value for name, value in holder.items() if name != inside and name not in _ROLE_FIELDS}
+    added = {"assay_response": Raw(_ENCODE(others))} if others else {}
+    if inside in ("content", "text") and kind_of(holder, inside) == "[":
+        # The parts of one message, not messages.
+        holder = {inside: Raw(_ENCODE({"role": "assistant", "content": holder[inside]}))}
+    messages = messages_in(holder, inside, "assistant", names)
+    return Answer(_without_end(messages), added, given_in(others, RATINGS))
+
+
+def _without_end(messages: list[Message]) -> list[Message]:
+    last = messages[-1] if messages else None
+    if last is None or "<extra_id_1>" not in last.content:
+        return messages
+    return [*messages[:-1], Message(last.role, without_end(last.content))]
+
+
+def after(
+    row: Row, messages: list[Message], used: frozenset[str], field: str, names: Names, nemo: str | None = None
+) -> list[Found]:
+    """A record for each answer in ``field``, after the same messages."""
+    used |= {field}
+    return [
+        Found(
+            messages + answer.messages,
+            used,
+            given=answer.given,
+            added=answer.added,
+            is_answer=True,
+            nemo_prompt=nemo,
+            problem=answer.problem,
+        )
+        for answer in answers_in(row, field, names)
+    ]

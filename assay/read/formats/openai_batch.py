@@ -1,0 +1,97 @@
+"""``openai_batch``: the lines of OpenAI's Batch API, requests and outputs.
+
+An output is ``{"custom_id", "response": {"body": {"choices": [{"message"}, …]}}, "error"}``. It does not
+hold the question, which stands in the request of the same ``custom_id``. So it is read where the row also has
+the request: its ``body``, or ``request``, or ``messages`` beside it. Else it is refused: no answer is rated
+without its question. There is one record per choice. A request alone holds no answer, and is dropped.
+
+Those of ``/v1/responses`` have ``output`` in place of ``choices``, and ``input`` and ``instructions`` in the
+request.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Raw
+
+from assay.core.schema import Message
+from assay.read.formats.answers import answers_in
+from assay.read.formats.names import Names
+from assay.read.formats.prompts import messages_in
+from assay.read.formats.reading import Format, Found, Row, Unreadable, kind_of
+
+_NO_QUESTION = (
+    "missing_prompt: an output of OpenAI's Batch API holds answers without their questions; add the body of "
+    "the request with the same custom_id to the row, as 'body' or 'messages'"
+)
+_KEYS = (frozenset({"custom_id", "response"}), frozenset({"custom_id", "body"}))
+_DECODE_ROW = msgspec.json.Decoder(Row).decode
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def read(row: Row, names: Names) -> list[Found]:
+    """One record per choice of the output; without an output, the request."""
+    asked, used = _asked(row, names)
+    if kind_of(row, "response") != "{":
+        return [Found(asked, used)]
+    response = _object(row, "response")
+    body = _object(response, "body") if kind_of(response, "body") == "{" else {}
+    if not body.keys() & {"choices", "output"}:
+        return [Found([], problem="no_answer: the request failed, as 'response' and 'error' say")]
+    if not asked:
+        return [Found([], problem=_NO_QUESTION)]
+    others = {name: value for name, value in body.items() if name not in ("choices", "output")}
+    added = {"assay_reply": Raw(_ENCODE({**response, "body": others}))}
+    used = used | {"response"}
+    if kind_of(body, "choices") == "[":
+        return [
+            Found(
+                asked + one.messages,
+                used,
+                added={**added, **one.added},
+                is_answer=True,
+                problem=one.problem,
+            )
+            for one in answers_in(body, "choices", names)
+        ]
+    return [Found(asked + _output(body, names), used, added=added, is_answer=True)]
+
+
+def _asked(row: Row, names: Names) -> tuple[list[Message], frozenset[str]]:
+    """The messages of the request, which is carried along unless it is ``messages`` beside the output."""
+    if kind_of(row, "messages") == "[":
+        return messages_in(row, "messages", "user", names), frozenset({"messages"})
+    for name in ("body", "request"):
+        if kind_of(row, name) == "{":
+            request = _object(row, name)
+            if kind_of(request, "body") == "{":
+                request = _object(request, "body")
+            asked: list[Message] = []
+            if kind_of(request, "instructions") == '"':
+                asked += messages_in(request, "instructions", "system", names)
+            for field in ("messages", "input"):
+                if kind_of(request, field) in ('"', "["):
+                    return asked + messages_in(request, field, "user", names), frozenset()
+    return [], frozenset()
+
+
+def _output(body: Row, names: Names) -> list[Message]:
+    """The messages among the items of a reply of ``/v1/responses``."""
+    items = msgspec.json.decode(body["output"], type=list[Row])
+    texts = [item for item in items if kind_of(item, "content") == "["]
+    if not texts:
+        raise Unreadable("no_answer: the reply holds no message")
+    holder = {"output": Raw(_ENCODE(texts))}
+    return messages_in(holder, "output", "assistant", names)
+
+
+def _object(row: Row, field: str) -> Row:
+    return _DECODE_ROW(row[field])
+
+
+def fits(row: Row) -> bool:
+    """Whether the reply or the request is an object."""
+    return kind_of(row, "response") == "{" or kind_of(row, "body") == "{"
+
+
+OPENAI_BATCH = Format("openai_batch", _KEYS, fits, read, beside=frozenset({"request", "error"}))

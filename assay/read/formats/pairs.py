@@ -1,0 +1,121 @@
+"""``pairs``: two answers to one prompt, or two conversations, of which a vote may say which one is better.
+
+``prompt`` (or another prompt field) with ``response_a`` and ``response_b`` (LMSYS's 55k, JudgeBench),
+``response_0`` and ``response_1`` (PKU-SafeRLHF), ``response_1`` and ``response_2`` (HelpSteer2),
+``answer_0``/``answer_1`` (WebGPT) and the like; or ``conversation_a`` and ``conversation_b`` (Chatbot Arena).
+LMSYS's texts of several turns are JSON lists: ``"[\\"first question\\", \\"second\\"]"``.
+
+A row gives two records, in this order. ``rest`` holds ``"assay_side"`` where ``winner`` (``model_a``),
+``winner_model_a`` (1) or ``better_response_id`` (0) says which is better. All other fields are carried along.
+
+Policy: as in ``preference``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Raw
+
+from assay.core.schema import Message
+from assay.read.formats.names import Names
+from assay.read.formats.prompts import PROMPT_FIELDS, Prompt, messages_in, prompt_field, prompt_of
+from assay.read.formats.ratings import number_in
+from assay.read.formats.reading import Format, Found, MissingField, Row, Unreadable, kind_of, text_of
+from assay.read.formats.sides import CHOSEN, REJECTED
+
+_CONVERSATIONS = ("conversation_a", "conversation_b")
+_ANSWERS = tuple(
+    (f"{what}{first}", f"{what}{second}")
+    for what in ("response", "answer", "output", "completion", "generation")
+    for first, second in (("_a", "_b"), ("_0", "_1"), ("_1", "_2"), ("1", "2"))
+)
+#: SHP's two answers to a post, which it keeps in ``history``.
+_REFERENCES = ("human_ref_a", "human_ref_b")
+_ASKED = (*PROMPT_FIELDS, "history")
+_WINNERS = ("winner", "winner_model_a", "winner_model_b", "better_response_id")
+
+_DECODE_LIST = msgspec.json.Decoder(list[str | None]).decode
+
+
+def read(row: Row, names: Names) -> list[Found]:
+    """Two records."""
+    fields = next((pair for pair in (*_ANSWERS, _REFERENCES) if set(pair) <= row.keys()), None)
+    if set(_CONVERSATIONS) <= row.keys():
+        fields = _CONVERSATIONS
+    if fields is None:
+        raise MissingField(_ANSWERS[0][0])
+    found: list[Found] = []
+    for field, added in zip(fields, _sides(row), strict=True):
+        try:
+            one = _conversation(row, field, names) if fields == _CONVERSATIONS else _answer(row, field, names)
+        except Unreadable as error:
+            one = Found([], problem=str(error))
+        found.append(one._replace(used={*one.used, *fields}, added=added))
+    return found
+
+
+def _conversation(row: Row, field: str, names: Names) -> Found:
+    return Found(messages_in(row, field, "user", names))
+
+
+def _answer(row: Row, field: str, names: Names) -> Found:
+    asked = prompt_field(row)
+    if asked is None:
+        # The history, if there is one, is what the answer answers.
+        return Found(messages_in(row, field, "assistant", names), is_answer=True)
+    several = _turn_by_turn(row, asked, field)
+    if several is not None:
+        return Found(several, {asked}, is_answer=True)
+    prompt: Prompt = prompt_of(row, asked, names)
+    messages = prompt.messages + messages_in(row, field, "assistant", names)
+    return Found(messages, prompt.used, is_answer=True, nemo_prompt=prompt.nemo_prompt)
+
+
+def _turn_by_turn(row: Row, asked: str, answered: str) -> list[Message] | None:
+    """The messages of two JSON lists of as many texts each; None where the fields hold something else."""
+    questions, answers = _list_in(row, asked), _list_in(row, answered)
+    if not questions or answers is None or len(questions) != len(answers):
+        return None
+    messages: list[Message] = []
+    for question, answer in zip(questions, answers, strict=True):
+        messages += (Message("user", question or ""), Message("assistant", answer or ""))
+    return messages
+
+
+def _list_in(row: Row, field: str) -> list[str | None] | None:
+    try:
+        text = text_of(row, field) if kind_of(row, field) == '"' else bytes(row[field]).decode()
+        return _DECODE_LIST(text) if text is not None and text.lstrip().startswith("[") else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _sides(row: Row) -> tuple[Mapping[str, Raw], Mapping[str, Raw]]:
+    """What is added to the first and to the second record."""
+    winner = bytes(row["winner"]) if "winner" in row else b""
+    better = number_in(row["better_response_id"]) if "better_response_id" in row else None
+    a, b = (number_in(row[name]) if name in row else None for name in _WINNERS[1:3])
+    if winner == b'"model_a"' or a == 1 or better == 0:
+        return CHOSEN, REJECTED
+    if winner == b'"model_b"' or b == 1 or better == 1:
+        return REJECTED, CHOSEN
+    return {}, {}
+
+
+def fits(row: Row) -> bool:
+    """Always True: the names of the fields are enough."""
+    return True
+
+
+PAIRS = Format(
+    "pairs",
+    (
+        frozenset(_CONVERSATIONS),
+        *(frozenset((asked, *pair)) for pair in (*_ANSWERS, _REFERENCES) for asked in _ASKED),
+    ),
+    fits,
+    read,
+    beside=frozenset(_WINNERS),
+)
