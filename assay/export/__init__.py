@@ -116,4 +116,4 @@ def build(given: ToExport, context: RunContext) -> Exported:
 
 
 #: Files that are not in this folder are no loss: another run may have put them into another.
-EXPORT = Stage("export", 4, Exported, _key, _is_current, build, says_when_stale=False)
+EXPORT = Stage("export", 5, Exported, _key, _is_current, build, says_when_stale=False)

@@ -23,9 +23,10 @@ class KeptRecords(NamedTuple):
     """Empty where the run stops before scoring."""
     records: pl.DataFrame
     """``row``, ``line``, ``part``, ``roles``, ``messages`` (a JSON array), ``labels`` (a JSON array, or
-    null), ``rest`` (a JSON object, or null): as ``ConvertedPiece`` has them."""
+    null), ``rest`` (a JSON object, or null), ``nemo_prompt``: as ``ConvertedPiece`` has them."""
     scores: pl.DataFrame
-    """``row``, ``turn`` and a Float32 column an attribute; the records' turns, ordered."""
+    """``row``, ``turn``, a Float32 column an attribute, and ``given`` (what people gave the turn: a JSON
+    object of numbers, or null); the records' turns, ordered."""
 
 
 class Item(NamedTuple):
@@ -44,6 +45,8 @@ class Item(NamedTuple):
     """Of each turn a number an attribute. Empty where the run stops before scoring."""
     rest: str | None
     """The other fields of the input row as one JSON object, to the digit as they were written."""
+    nemo_prompt: str | None = None
+    """NeMo-Aligner's text of all between the system message and the last, where the input had it so."""
 
 
 def items_of(kept: KeptRecords) -> Iterator[Item]:
@@ -51,8 +54,8 @@ def items_of(kept: KeptRecords) -> Iterator[Item]:
     if kept.attributes and kept.scores["row"].to_list() != _rows_of_turns(kept.records):
         raise ValueError(f"{kept.file}: the scores run out of step with the records")
     scores = kept.scores.select(kept.attributes).iter_rows()
-    columns = kept.records.select("line", "part", "roles", "messages", "labels", "rest")
-    for line, part, roles, messages, labels, rest in columns.iter_rows():
+    columns = kept.records.select("line", "part", "roles", "messages", "labels", "rest", "nemo_prompt")
+    for line, part, roles, messages, labels, rest, nemo_prompt in columns.iter_rows():
         yield Item(
             kept.file,
             line,
@@ -63,6 +66,7 @@ def items_of(kept: KeptRecords) -> Iterator[Item]:
             kept.attributes,
             list(islice(scores, roles.count("a"))),
             rest,
+            nemo_prompt,
         )
 
 

@@ -22,7 +22,7 @@ def lines(kept: KeptRecords) -> bytes:
 
     ``score`` is the last turn's one number; lines of a model that has none have no such field. A score
     has the fewest digits that give the same float32. ``extra`` is what else the input row held, to the
-    digit as it was written, or null.
+    digit as it was written, or null. A turn that people rated has ``given.NAME`` beside the model's scores.
     """
     scalar = scalar_among(kept.attributes)
     last = pl.lit("") if scalar is None else pl.format(f'"{SCORE}":{{}},', _number(scalar).last())
@@ -57,7 +57,13 @@ def _score_of_turn(attributes: Sequence[str]) -> pl.Expr:
     parts: list[pl.Expr] = [pl.lit('{"turn":'), pl.col("turn").cast(pl.String)]
     for attribute in attributes:
         parts += [pl.lit(f",{_quoted(attribute)}:"), _number(attribute)]
-    return pl.concat_str(*parts, pl.lit("}"))
+    return pl.concat_str(*parts, _given(), pl.lit("}"))
+
+
+def _given() -> pl.Expr:
+    """What people gave the turn, a field each; empty where they gave nothing."""
+    fields = pl.col("given").str.strip_prefix("{").str.strip_suffix("}")
+    return pl.format(",{}", fields).fill_null("")
 
 
 def _number(attribute: str) -> pl.Expr:

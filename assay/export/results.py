@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
 from assay.core.errors import AssayError
@@ -45,7 +46,7 @@ _WRITE_BYTES = 1 << 20
 _PLACE: dict[str, type[pl.DataType]] = {"file": pl.String, "line": pl.UInt64, "part": pl.UInt32}
 _DECISION_COLUMNS = _PLACE | {"outcome": pl.String, "reason": pl.String}
 _PLACE_IN_FILE = ["row", "line", "part", "offset", "length"]
-_CONTENTS = ["roles", "messages", "labels", "rest"]
+_CONTENTS = ["roles", "messages", "labels", "rest", "nemo_prompt"]
 
 
 def write_results(
@@ -66,7 +67,7 @@ def write_results(
         ]
         quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
-        scores = TableFile(staging / SCORES, _score_columns(attributes)) if scored else None
+        scores = TableFile(staging / SCORES, _score_columns(attributes, converted.given)) if scored else None
         scored_pieces = scored.pieces if scored else (None,) * len(converted.pieces)
         pieces = zip(converted.pieces, scored_pieces, filtered.pieces, strict=True)
         for piece, scored_piece, filtered_piece in pieces:
@@ -75,7 +76,8 @@ def write_results(
             turns = _turns(piece, scored_piece, attributes, home)
             decisions.add(_placed(piece.file, judged))
             if scores is not None:
-                scores.add(_placed(piece.file, _named(turns, judged, attributes)))
+                named = _with_given(_named(turns, judged, attributes), converted.given)
+                scores.add(_placed(piece.file, named))
             quarantine.add(inputs[piece.file], judged)
             if trained:
                 for kept in _kept(piece.file, judged, turns, attributes):
@@ -136,12 +138,13 @@ def _companions(
     return files
 
 
-def _score_columns(attributes: Sequence[str]) -> dict[str, type[pl.DataType]]:
+def _score_columns(attributes: Sequence[str], given: Sequence[str]) -> dict[str, type[pl.DataType]]:
     return (
         _PLACE
         | {"turn": pl.UInt32}
         | dict.fromkeys(attributes, pl.Float32)
         | ({} if scalar_among(attributes) is None else {SCORE: pl.Float32})
+        | dict.fromkeys(given, pl.Float64)
         | {"reason": pl.String, "tokens_cut": pl.UInt32}
     )
 
@@ -151,14 +154,25 @@ def _turns(
 ) -> pl.DataFrame:
     """A piece's turns with their scores; none where nothing was scored."""
     if scored is None:
-        return pl.DataFrame(schema={"row": pl.UInt32, "turn": pl.UInt32})
+        return pl.DataFrame(schema={"row": pl.UInt32, "turn": pl.UInt32, "given": pl.String})
     turns = read_artifact(scored.scores, home, ["row", "turn", *attributes, "reason", "tokens_cut"])
     if turns.height != piece.turn_count:
         raise AssayError(
             f"{home.artifacts / scored.scores.path}: scores of {turns.height} turns where the piece has "
             f"{piece.turn_count}. Remove it and run again: it is made anew."
         )
-    return turns
+    given = read_artifact(piece.turns, home, ["given"])
+    return turns.hstack(given)
+
+
+def _with_given(turns: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """The turns with a column for each ``given.NAME``."""
+    if not names:
+        return turns
+    numbers = [{} if text is None else msgspec.json.decode(text) for text in turns["given"]]
+    return turns.with_columns(
+        pl.Series(name, [one.get(name) for one in numbers], pl.Float64) for name in names
+    )
 
 
 def _named(turns: pl.DataFrame, records: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
@@ -184,7 +198,7 @@ def _kept(
 ) -> Iterator[KeptRecords]:
     """Yield a piece's kept records, a bounded number at a time."""
     kept = judged.filter(pl.col("outcome") == "kept").select("row", "line", "part", *_CONTENTS)
-    scores = turns.select("row", "turn", *attributes)
+    scores = turns.select("row", "turn", *attributes, "given")
     for few in kept.iter_slices(_KEPT_AT_A_TIME):
         of_them = scores.join(few.select("row"), on="row", how="semi", maintain_order="left")
         yield KeptRecords(file, attributes, few, of_them)

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from assay.core import steerlm
 from assay.core.labels import label_from_scores
-from assay.core.schema import ATTRIBUTES
+from assay.core.schema import ATTRIBUTES, Message
 from assay.export.contract import Export
 from assay.export.kept import Item
 
@@ -33,7 +33,13 @@ def as_it_came(item: Item) -> Raw:
 
 
 def _row(item: Item, labels: Sequence[str | None] | None) -> Raw:
-    return Raw(steerlm.to_json(item.messages, labels))
+    messages: Sequence[Message] = item.messages
+    if item.nemo_prompt is not None:
+        # HelpSteer2's prompts of several turns are one turn in NeMo-Aligner's rows.
+        first = int(item.roles.startswith("s"))
+        messages = (*messages[:first], Message("user", item.nemo_prompt), messages[-1])
+        labels = None if labels is None else [*labels[:first], None, labels[-1]]
+    return Raw(steerlm.to_json(messages, labels))
 
 
 STEERLM = Export(
