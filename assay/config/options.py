@@ -334,6 +334,25 @@ class _DataChoice(Choice):
         Field(title="Input format", description="Format of the inputs; auto recognises it by their content."),
         CommandLine(_DATA, "NAME"),
     ] = "auto"
+    map: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Names of fields",
+            description="Read a field of the input under a name that Assay knows, such as problem=prompt or "
+            "final=response. With speaker=role and text=content, a field of a message.",
+        ),
+        CommandLine(_DATA, "NAME=KNOWN"),
+    ] = []
+    map_role: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Names of speakers",
+            description="Read a speaker as system, user, assistant or tool, such as customer=user.",
+        ),
+        CommandLine(_DATA, "NAME=ROLE"),
+    ] = []
     limit: Annotated[
         int | None,
         Field(title="Limit", description="Take the first N records only.", ge=1, le=MOST),

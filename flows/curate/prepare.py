@@ -15,6 +15,7 @@ from assay.config.settings import Settings
 from assay.core.errors import UserMistake
 from assay.export import DEFAULT_EXPORTS, check_exports
 from assay.export.folder import OutputFolder
+from assay.read.formats import Names, parse_names
 from assay.read.not_chat import why_file_is_no_chat
 from assay.read.releases import next_release
 from assay.rewards.find import find_model
@@ -40,6 +41,8 @@ class Prepared:
     output: OutputFolder
     places: Places
     cluster: ClusterOptions
+    names: Names
+    """What the user maps."""
 
 
 def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) -> Prepared:
@@ -52,6 +55,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
             f"--output {options.output}: results are written to a folder of this machine; name one, and copy "
             "it elsewhere once the run has ended"
         )
+    names = parse_names(options.map, options.map_role)
     where = places(options.input, options.output, settings, deployed=deployed)
     _check_inputs(where.inputs)
     home = settings.opened_home()
@@ -76,7 +80,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         check_exports(options.export, model.columns)
     output = OutputFolder(_release(where.output, options) if options.release else where.output)
     output.check()
-    return Prepared(settings, home, model, rules, output, where, cluster)
+    return Prepared(settings, home, model, rules, output, where, cluster, names)
 
 
 def _release(folder: str, options: RunOptions) -> Path:
