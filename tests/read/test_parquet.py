@@ -330,3 +330,21 @@ time.sleep(60)
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "it still runs"
         time.sleep(0.05)
+
+
+def test_numbers_that_json_lacks_are_null_from_parquet_as_from_json_lines(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [
+        {"messages": chat, "score": float("nan"), "all": [{"x": float("inf")}], "id": 1, "at": None},
+        {"messages": chat, "score": 0.5, "all": [{"x": -float("inf")}, {"x": 1.0}], "id": 2, "at": "NaN"},
+        {"messages": chat, "score": None, "all": [], "id": 3, "at": "x"},
+    ]
+    pl.DataFrame(rows, strict=False).write_parquet(tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    of_parquet, of_lines = (
+        converted_paths(tmp_path, str(tmp_path / f"a.{end}")) for end in ("parquet", "jsonl")
+    )
+    rests = [[json.loads(record["rest"]) for record in each.records] for each in (of_parquet, of_lines)]
+    assert rests[0] == rests[1]
+    assert [rest["score"] for rest in rests[0]] == [None, 0.5, None]
+    assert of_parquet.converted.left_out == of_lines.converted.left_out == {"score": 1, "all": 2}

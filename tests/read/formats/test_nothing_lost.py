@@ -114,7 +114,8 @@ def preference(draw: st.DrawFn, words: Words) -> Row:
     if pair[0] == "messages":
         return {"messages": words.chat(draw), "rejected_response": words()}
     if draw(st.booleans()):
-        return {pair[0]: words.chat(draw), pair[1]: words.chat(draw)}
+        beside = prompt(draw, words) if draw(st.booleans()) else {}
+        return {**beside, pair[0]: words.chat(draw), pair[1]: words.chat(draw)}
     sides = {side: draw(st.sampled_from([words(), [words.message(draw, "assistant")]])) for side in pair}
     return {**prompt(draw, words), **sides, "margin": 0.25}
 
@@ -227,14 +228,6 @@ def numbers_in(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value
 
 
-def names_in(value: object) -> Iterator[str]:
-    """Yield the names of all fields in ``value``."""
-    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from names_in(one)
-    if isinstance(value, dict):
-        yield from value
-
-
 def held(readings: list[Reading]) -> str:
     """All that the records hold, as text."""
     texts = []
@@ -257,8 +250,9 @@ def lost(data: Row) -> list[str]:
         for name in (*SYSTEM_FIELDS, "history", "chat_template_kwargs", "id", "meta", "tags", "Note"):
             missing += [word for word in values_in(data.get(name)) if word not in here]
         texts = " ".join(message.content for message in reading.messages)
-        for name in (*SYSTEM_FIELDS, "history"):
-            missing += [word for word in values_in(data.get(name)) if word not in texts]
+        spoken = {**data, "template": data.get("chat_template_kwargs", {}).get("custom_instructions")}
+        for name in (*SYSTEM_FIELDS, "history", "template"):
+            missing += [word for word in values_in(spoken.get(name)) if word not in texts]
         rest = json.loads(reading.rest or b"{}")
         rated = [name for name in (*ATTRIBUTES, "margin") if numbers_in(data.get(name))]
         missing += [name for name in rated if name not in rest]
