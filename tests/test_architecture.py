@@ -120,10 +120,13 @@ def test_every_package_that_is_imported_is_declared() -> None:
     assert missing == set()
 
 
-#: What may know SteerLM: its exports, its codec, its reader (and the list of readers), NeMo-Aligner's server.
+#: What may know SteerLM: its exports, its codec, its readers (and their list), NeMo-Aligner's server.
 KNOW_STEERLM = {
     "assay.core.steerlm",
     "assay.read.formats",
+    "assay.read.formats.nemo_markers",
+    "assay.read.formats.nemo_texts",
+    "assay.read.formats.sharegpt",
     "assay.read.formats.steerlm_rows",
     "assay.rewards.remote.triton",
 }

@@ -509,8 +509,8 @@ def test_a_file_that_is_changed_after_its_inventory_is_not_kept_under_its_digest
         # A file system's clock may tick more slowly than this test runs.
         os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns + 1_000_000))
 
-    def changing(format: Any, raws: Any) -> Iterator[Any]:
-        yield from real(format, raws)
+    def changing(*given: Any, **options: Any) -> Iterator[Any]:
+        yield from real(*given, **options)
         rewrite(original)
 
     rewrite(other)

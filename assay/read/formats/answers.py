@@ -10,10 +10,9 @@ from msgspec import Raw
 
 from assay.core.schema import Message
 from assay.read.formats.names import Names
-from assay.read.formats.nemo_markers import without_end
-from assay.read.formats.prompts import messages_in
+from assay.read.formats.prompts import Prompt, messages_in
 from assay.read.formats.ratings import RATINGS, given_in, number_in
-from assay.read.formats.reading import Found, Row, Unreadable, decoded, kind_of
+from assay.read.formats.reading import Draft, Row, Unreadable, decoded, kind_of
 
 #: Fields that hold a list of rival answers. ``answers`` is Nectar's, ``all_generated_responses`` SimPO's,
 #: ``choices`` that of OpenAI's replies.
@@ -92,7 +91,7 @@ def _numbers(row: Row, field: str, count: int) -> list[float | None]:
 
 def _answer(row: Row, field: str, names: Names) -> Answer:
     if kind_of(row, field) != "{":
-        return Answer(_without_end(messages_in(row, field, "assistant", names)))
+        return Answer(messages_in(row, field, "assistant", names))
     holder = _DECODE_ROW(row[field])
     inside = next((name for name in _TEXTS if name in holder), None)
     if inside is None:
@@ -102,30 +101,20 @@ def _answer(row: Row, field: str, names: Names) -> Answer:
     if inside in ("content", "text") and kind_of(holder, inside) == "[":
         # The parts of one message, not messages.
         holder = {inside: Raw(_ENCODE({"role": "assistant", "content": holder[inside]}))}
-    messages = messages_in(holder, inside, "assistant", names)
-    return Answer(_without_end(messages), added, given_in(others, RATINGS))
+    return Answer(messages_in(holder, inside, "assistant", names), added, given_in(others, RATINGS))
 
 
-def _without_end(messages: list[Message]) -> list[Message]:
-    last = messages[-1] if messages else None
-    if last is None or "<extra_id_1>" not in last.content:
-        return messages
-    return [*messages[:-1], Message(last.role, without_end(last.content))]
-
-
-def after(
-    row: Row, messages: list[Message], used: frozenset[str], field: str, names: Names, nemo: str | None = None
-) -> list[Found]:
-    """A record for each answer in ``field``, after the same messages."""
-    used |= {field}
+def after(row: Row, prompt: Prompt, field: str, names: Names) -> list[Draft]:
+    """A record for each answer in ``field``, after the same prompt."""
+    used = prompt.used | {field}
     return [
-        Found(
-            messages + answer.messages,
+        Draft(
+            prompt.answered(answer.messages),
             used,
             given=answer.given,
             added=answer.added,
             is_answer=True,
-            nemo_prompt=nemo,
+            nemo_prompt=prompt.nemo_prompt,
             problem=answer.problem,
         )
         for answer in answers_in(row, field, names)

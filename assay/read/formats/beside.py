@@ -16,7 +16,7 @@ from assay.read.formats.names import Names
 from assay.read.formats.prompts import CONTEXT_FIELDS, is_transcript, transcript
 from assay.read.formats.ratings import given_in
 from assay.read.formats.reading import (
-    Found,
+    Draft,
     More,
     Reading,
     Row,
@@ -67,6 +67,7 @@ _DECODE_ENTRIES = msgspec.json.Decoder(list[Raw]).decode
 _DECODE_PAIR = msgspec.json.Decoder(list[str | None]).decode
 _ENCODE = msgspec.json.Encoder().encode
 _SYSTEM_PARTS = ("content", "text", "parts", "value")
+_SCORES = ("score", "rating", "overall_score", "reward")
 _NOTHING = (b'""', b"[]", b"{}", b"[null]")
 
 
@@ -80,17 +81,20 @@ class Beside:
         self.histories = [name for name in (*HISTORY_FIELDS, *_EARLIER_FIELDS) if name in names]
         self.media = [name for name in MEDIA_FIELDS if name in names]
         self.ratings = [name for name in ATTRIBUTES if name in names]
-        self.any = bool(self.systems or self.template or self.histories or self.media or self.ratings)
+        self.scores = [name for name in _SCORES if name in names]
+        fields = (self.systems, self.histories, self.media, self.ratings, self.scores)
+        self.any = self.template or any(fields)
 
 
-def with_beside(row: Row, beside: Beside, found: Sequence[Found], names: Names) -> list[Found]:
+def with_beside(row: Row, beside: Beside, found: Sequence[Draft], names: Names) -> list[Draft]:
     """The records with all that stands beside their messages."""
     if picture := _picture(row, beside.media):
-        return [Found([], problem=f"not_text: the row has something in {picture!r}")]
+        return [Draft([], problem=f"not_text: the row has something in {picture!r}")]
     systems, used = _systems(row, beside, names, taken=found[0].used if found else ())
     ratings = given_in(row, beside.ratings) if len(found) == 1 else {}
+    scores = given_in(row, beside.scores) if len(found) == 1 and found[0].is_answer else {}
     return [
-        _rated(_with_system(_with_history(row, beside, one, names), systems, used), ratings)
+        _rated(_with_system(_with_history(row, beside, one, names), systems, used), ratings, scores)
         if one.problem is None
         else one
         for one in found
@@ -154,7 +158,7 @@ def _joined(row: Row, field: str, names: Names) -> str | None:
     return chat_in(message, "messages", names)[0].content
 
 
-def _with_system(found: Found, systems: Sequence[str], used: Collection[str]) -> Found:
+def _with_system(found: Draft, systems: Sequence[str], used: Collection[str]) -> Draft:
     if not used and not systems:
         return found
     there = {message.content.strip() for message in found.messages if message.role == "system"}
@@ -164,7 +168,7 @@ def _with_system(found: Found, systems: Sequence[str], used: Collection[str]) ->
     return _inserted(found, 0, new, used)
 
 
-def _inserted(found: Found, place: int, new: list[Message], used: Collection[str]) -> Found:
+def _inserted(found: Draft, place: int, new: list[Message], used: Collection[str]) -> Draft:
     """The record with messages of no label inserted at ``place``."""
     nothing: list[None] = [None] * len(new)
     labels, every = found.labels, found.every_given
@@ -176,7 +180,7 @@ def _inserted(found: Found, place: int, new: list[Message], used: Collection[str
     )
 
 
-def _with_history(row: Row, beside: Beside, found: Found, names: Names) -> Found:
+def _with_history(row: Row, beside: Beside, found: Draft, names: Names) -> Draft:
     """The record with what was said before it; a problem where an answer is left without any question."""
     for name in beside.histories:
         if name in found.used:
@@ -185,7 +189,7 @@ def _with_history(row: Row, beside: Beside, found: Found, names: Names) -> Found
             earlier = _history(row, name, found, names)
         except Unreadable as error:
             if found.is_answer and name in HISTORY_FIELDS:
-                return Found([], problem=str(error))
+                return Draft([], problem=str(error))
             continue
         roles = roles_of(found.messages)
         place = len(roles) - len(roles.lstrip("s"))
@@ -198,7 +202,7 @@ def _with_history(row: Row, beside: Beside, found: Found, names: Names) -> Found
     return found
 
 
-def _history(row: Row, field: str, found: Found, names: Names) -> list[Message] | None:
+def _history(row: Row, field: str, found: Draft, names: Names) -> list[Message] | None:
     """The messages in ``field``; None where it is a text that belongs to the question, or no history."""
     kind = kind_of(row, field)
     if kind == "n" or bytes(row[field]) in _NOTHING:
@@ -227,7 +231,7 @@ def _history(row: Row, field: str, found: Found, names: Names) -> list[Message] 
     return None
 
 
-def _post(found: Found, text: str, field: str) -> list[Message]:
+def _post(found: Draft, text: str, field: str) -> list[Message]:
     """A history of one text: SHP's question. Beside another question nobody can know who speaks in it."""
     if "u" in roles_of(found.messages):
         raise Unreadable(
@@ -246,16 +250,20 @@ def _pair(entry: Raw, field: str) -> list[Message]:
     return [Message(roles[place % 2], text) for place, text in enumerate(texts) if text]
 
 
-def _rated(found: Found, ratings: Mapping[str, float]) -> Found:
-    """The record with the ratings that the row holds for its last turn."""
-    if not ratings or not found.messages or found.messages[-1].role != "assistant":
+def _rated(found: Draft, ratings: Mapping[str, float], scores: Mapping[str, float]) -> Draft:
+    """The record with what the row holds for its last turn; the ratings are its label too."""
+    if not found.messages or found.messages[-1].role != "assistant":
+        return found
+    if scores:
+        found = found._replace(given={**scores, **found.given})
+    if not ratings:
         return found
     labels = found.labels or [None] * len(found.messages)
     label = labels[-1] or label_from_ratings(ratings)
     return found._replace(labels=[*labels[:-1], label], given={**ratings, **found.given})
 
 
-def reading_of(row: Row, found: Found, originals: Mapping[str, str], carried: Row) -> Reading:
+def reading_of(row: Row, found: Draft, originals: Mapping[str, str], carried: Row) -> Reading:
     """The record as it is written: what is not in its messages is carried along.
 
     ``originals`` has the names in the input of fields that are read under another name. ``carried`` are
@@ -282,7 +290,7 @@ def reading_of(row: Row, found: Found, originals: Mapping[str, str], carried: Ro
     )
 
 
-def _more(found: Found) -> More:
+def _more(found: Draft) -> More:
     return More(_given(found), found.nemo_prompt, found.left_out)
 
 
@@ -296,7 +304,7 @@ def _is_asked(messages: Sequence[Message]) -> bool:
     return any(message.role in ("user", "tool") for message in messages)
 
 
-def _given(found: Found) -> list[Mapping[str, float] | None] | None:
+def _given(found: Draft) -> list[Mapping[str, float] | None] | None:
     """What people gave each message: the numbers of its label, or the more exact ones of the format."""
     given = found.every_given or [_numbers(label) for label in found.labels or [None] * len(found.messages)]
     if found.given and found.messages[-1].role == "assistant":

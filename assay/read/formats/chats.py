@@ -5,15 +5,15 @@ from __future__ import annotations
 from assay.core.schema import Message, roles_of
 from assay.read.formats.answers import LISTS, SINGLE, after
 from assay.read.formats.names import Names
-from assay.read.formats.prompts import prompt_of
-from assay.read.formats.reading import Found, Row, kind_of
+from assay.read.formats.prompts import Prompt, prompt_of
+from assay.read.formats.reading import Draft, Row, kind_of
 
 #: A prompt in one of these fields belongs before a conversation that has none.
 _PROMPTS = ("prompt", "instruction", "question", "query")
 BESIDE = frozenset({*LISTS, *SINGLE, *_PROMPTS})
 
 
-def completed(row: Row, messages: list[Message], field: str, names: Names) -> list[Found]:
+def completed(row: Row, messages: list[Message], field: str, names: Names) -> list[Draft]:
     """The conversation in ``field``, with the answer or the prompt that the row keeps beside it.
 
     An answer beside a conversation that ends with one is carried along, and so is a prompt beside one that
@@ -21,17 +21,17 @@ def completed(row: Row, messages: list[Message], field: str, names: Names) -> li
     """
     used = frozenset({field})
     if not messages or BESIDE.isdisjoint(row):
-        return [Found(messages, used)]
+        return [Draft(messages, used)]
     if messages[-1].role != "assistant":
         answered = next((name for name in (*LISTS, *SINGLE) if name in row), None)
         if answered is not None and (answered in SINGLE or kind_of(row, answered) == "["):
-            return after(row, messages, used, answered, names)
-        return [Found(messages, used)]
+            return after(row, Prompt(messages, used), answered, names)
+        return [Draft(messages, used)]
     roles = roles_of(messages)
     asked = next((name for name in _PROMPTS if name in row), None)
     if asked is None or "u" in roles or "t" in roles:
-        return [Found(messages, used)]
+        return [Draft(messages, used)]
     prompt = prompt_of(row, asked, names)
     systems = len(roles) - len(roles.lstrip("s"))
     messages = [*messages[:systems], *prompt.messages, *messages[systems:]]
-    return [Found(messages, used | prompt.used, is_answer=True)]
+    return [Draft(messages, used | prompt.used, is_answer=True)]

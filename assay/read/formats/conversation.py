@@ -14,7 +14,7 @@ from assay.read.formats.chats import BESIDE, completed
 from assay.read.formats.instruction import INSTRUCTION
 from assay.read.formats.messages import MESSAGES
 from assay.read.formats.names import SPEAKERS, Names
-from assay.read.formats.reading import Format, Found, Row, chat_in, kind_of
+from assay.read.formats.reading import Draft, Format, Row, chat_in, kind_of
 from assay.read.formats.responses import RESPONSES
 
 _FIELD = "conversation"
@@ -25,7 +25,7 @@ _DECODE_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _DECODE_ROW = msgspec.json.Decoder(Row).decode
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """One record, or one per answer beside the conversation."""
     return completed(row, chat_in(row, _FIELD, names), _FIELD, names)
 

@@ -16,7 +16,7 @@ import msgspec
 from assay.core.labels import label_from_ratings
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import messages_in, prompt_field, prompt_of
-from assay.read.formats.reading import Format, Found, MissingField, Row, Unreadable, decoded
+from assay.read.formats.reading import Draft, Format, MissingField, Row, Unreadable, decoded
 from assay.read.formats.sides import CHOSEN, REJECTED
 
 _ANSWERS = ("response_1", "response_2", "response1", "response2")
@@ -30,7 +30,7 @@ _KEYS = tuple(
 _DECODE_STRENGTH = msgspec.json.Decoder(float).decode
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """Two records, in the order of the responses."""
     strength_field = next((name for name in _STRENGTHS if name in row), _STRENGTHS[0])
     strength = decoded(row, strength_field, _DECODE_STRENGTH)
@@ -43,15 +43,15 @@ def read(row: Row, names: Names) -> list[Found]:
         raise MissingField(next(name for name in _ANSWERS if name not in row))
     used = prompt.used | set(answers)
     label = label_from_ratings({"quality": strength})
-    found: list[Found] = []
+    found: list[Draft] = []
     for field, is_chosen in zip(answers, (strength < 0, strength > 0), strict=True):
         try:
-            messages = prompt.messages + messages_in(row, field, "assistant", names)
+            messages = prompt.answered(messages_in(row, field, "assistant", names))
         except Unreadable as error:
-            found.append(Found([], problem=str(error)))
+            found.append(Draft([], problem=str(error)))
             continue
         found.append(
-            Found(
+            Draft(
                 messages,
                 used,
                 labels=[*[None] * (len(messages) - 1), label],

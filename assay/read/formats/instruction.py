@@ -20,14 +20,14 @@ from __future__ import annotations
 from assay.read.formats.answers import SINGLE, after
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import prompt_of
-from assay.read.formats.reading import Format, Found, MissingField, Row, kind_of
+from assay.read.formats.reading import Draft, Format, MissingField, Row, kind_of
 
 _ASKED = ("instruction", "prompt", "question", "query", "input", "context_messages", "trajectory", "context")
 _FIELDS = tuple((asked, answered) for asked in _ASKED for answered in SINGLE)
 _KEYS = tuple(frozenset(pair) for pair in _FIELDS)
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """One record."""
     for asked, answered in _FIELDS:
         if asked in row and answered in row:
@@ -35,7 +35,7 @@ def read(row: Row, names: Names) -> list[Found]:
     else:
         raise MissingField(next((answered for asked, answered in _FIELDS if asked in row), "instruction"))
     prompt = prompt_of(row, asked, names)
-    return after(row, prompt.messages, prompt.used, answered, names, prompt.nemo_prompt)
+    return after(row, prompt, answered, names)
 
 
 def fits(row: Row) -> bool:

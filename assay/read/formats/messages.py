@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from assay.read.formats.chats import BESIDE, completed
 from assay.read.formats.names import Names
-from assay.read.formats.reading import Format, Found, Row, chat_in, kind_of
+from assay.read.formats.reading import Draft, Format, Row, chat_in, kind_of
 
 _USED = frozenset({"messages"})
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """One record, or one per answer beside the messages."""
     messages = chat_in(row, "messages", names)
     return completed(row, messages, "messages", names)

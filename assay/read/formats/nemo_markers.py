@@ -19,7 +19,8 @@ _BEGINNING = re.compile(r"\s*<extra_id_[01]>")
 _SPEAKER = re.compile(r"<extra_id_[01]>([^\n<]*)(?:\n|\Z)")
 #: A label stands before a turn's text in NeMo-Aligner's training text, and behind it in regression rows.
 _LABEL = re.compile(r"<extra_id_2>([^\n<]*)(?:\n|\Z)")
-_ANSWERS_END = re.compile(r"\n<extra_id_1>\n?\Z")
+#: What ends an answer in NeMo-Aligner's preference rows.
+NEMO_END = "\n<extra_id_1>"
 
 
 class Marked(NamedTuple):
@@ -63,15 +64,6 @@ def marked_messages(text: str, names: Names) -> Marked:
         found.messages.append(Message(role, content))
         found.labels.append(label[1] or None if label is not None else None)
     return found
-
-
-def without_end(answer: str) -> str:
-    """The answer without the marker that ends it in NeMo-Aligner's preference rows.
-
-    >>> without_end("Behind the church.\\n<extra_id_1>")
-    'Behind the church.'
-    """
-    return _ANSWERS_END.sub("", answer)
 
 
 def split_prompt(text: str) -> list[Message] | None:

@@ -22,8 +22,8 @@ from assay.core.labels import OASST_ATTRIBUTES, label_from_oasst
 from assay.core.schema import Message
 from assay.read.formats.names import Names
 from assay.read.formats.reading import (
+    Draft,
     Format,
-    Found,
     MissingField,
     Row,
     Unreadable,
@@ -117,14 +117,14 @@ def step_of(row: Row, number: int, names: Names) -> Step:
 
 def found_on(
     steps: list[Step | str], used: Collection[str], added: Mapping[str, Raw], left_out: Collection[str]
-) -> Found:
+) -> Draft:
     """The record of a path; one that cannot be read where one of its messages cannot."""
     readable = [step for step in steps if isinstance(step, Step)]
     if len(readable) < len(steps):
-        return Found([], problem=next(step for step in steps if isinstance(step, str)))
+        return Draft([], problem=next(step for step in steps if isinstance(step, str)))
     if any(step.has_more_labels for step in readable):
         left_out = {*left_out, "labels"}
-    return Found(
+    return Draft(
         [step.message for step in readable],
         used,
         labels=[step.label for step in readable],
@@ -135,7 +135,7 @@ def found_on(
     )
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """One record per path."""
     if kind_of(row, "prompt") == "{":
         root, used = row["prompt"], frozenset({"prompt"})
@@ -143,7 +143,7 @@ def read(row: Row, names: Names) -> list[Found]:
         root, used = Raw(_ENCODE(row)), _READ | row.keys()
     else:
         raise MissingField("prompt")
-    found: list[Found] = []
+    found: list[Draft] = []
     for path in _paths(root, names):
         leaf = path[-1]
         added = {} if leaf.message_id is None else {"message_id": leaf.message_id}

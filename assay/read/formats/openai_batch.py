@@ -18,7 +18,7 @@ from assay.core.schema import Message
 from assay.read.formats.answers import answers_in
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import messages_in
-from assay.read.formats.reading import Format, Found, Row, Unreadable, kind_of
+from assay.read.formats.reading import Draft, Format, Row, Unreadable, kind_of
 
 _NO_QUESTION = (
     "missing_prompt: an output of OpenAI's Batch API holds answers without their questions; add the body of "
@@ -29,23 +29,23 @@ _DECODE_ROW = msgspec.json.Decoder(Row).decode
 _ENCODE = msgspec.json.Encoder().encode
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """One record per choice of the output; without an output, the request."""
     asked, used = _asked(row, names)
     if kind_of(row, "response") != "{":
-        return [Found(asked, used)]
+        return [Draft(asked, used)]
     response = _object(row, "response")
     body = _object(response, "body") if kind_of(response, "body") == "{" else {}
     if not body.keys() & {"choices", "output"}:
-        return [Found([], problem="no_answer: the request failed, as 'response' and 'error' say")]
+        return [Draft([], problem="no_answer: the request failed, as 'response' and 'error' say")]
     if not asked:
-        return [Found([], problem=_NO_QUESTION)]
+        return [Draft([], problem=_NO_QUESTION)]
     others = {name: value for name, value in body.items() if name not in ("choices", "output")}
     added = {"assay_reply": Raw(_ENCODE({**response, "body": others}))}
     used = used | {"response"}
     if kind_of(body, "choices") == "[":
         return [
-            Found(
+            Draft(
                 asked + one.messages,
                 used,
                 added={**added, **one.added},
@@ -54,7 +54,7 @@ def read(row: Row, names: Names) -> list[Found]:
             )
             for one in answers_in(body, "choices", names)
         ]
-    return [Found(asked + _output(body, names), used, added=added, is_answer=True)]
+    return [Draft(asked + _output(body, names), used, added=added, is_answer=True)]
 
 
 def _asked(row: Row, names: Names) -> tuple[list[Message], frozenset[str]]:

@@ -22,7 +22,7 @@ from assay.core.schema import Message
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import PROMPT_FIELDS, Prompt, messages_in, prompt_field, prompt_of
 from assay.read.formats.ratings import number_in
-from assay.read.formats.reading import Format, Found, MissingField, Row, Unreadable, kind_of, text_of
+from assay.read.formats.reading import Draft, Format, MissingField, Row, Unreadable, kind_of, text_of
 from assay.read.formats.sides import CHOSEN, REJECTED
 
 _CONVERSATIONS = ("conversation_a", "conversation_b")
@@ -39,38 +39,38 @@ _WINNERS = ("winner", "winner_model_a", "winner_model_b", "better_response_id")
 _DECODE_LIST = msgspec.json.Decoder(list[str | None]).decode
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """Two records."""
     fields = next((pair for pair in (*_ANSWERS, _REFERENCES) if set(pair) <= row.keys()), None)
     if set(_CONVERSATIONS) <= row.keys():
         fields = _CONVERSATIONS
     if fields is None:
         raise MissingField(_ANSWERS[0][0])
-    found: list[Found] = []
+    found: list[Draft] = []
     for field, added in zip(fields, _sides(row), strict=True):
         try:
             one = _conversation(row, field, names) if fields == _CONVERSATIONS else _answer(row, field, names)
         except Unreadable as error:
-            one = Found([], problem=str(error))
+            one = Draft([], problem=str(error))
         found.append(one._replace(used={*one.used, *fields}, added=added))
     return found
 
 
-def _conversation(row: Row, field: str, names: Names) -> Found:
-    return Found(messages_in(row, field, "user", names))
+def _conversation(row: Row, field: str, names: Names) -> Draft:
+    return Draft(messages_in(row, field, "user", names))
 
 
-def _answer(row: Row, field: str, names: Names) -> Found:
+def _answer(row: Row, field: str, names: Names) -> Draft:
     asked = prompt_field(row)
     if asked is None:
         # The history, if there is one, is what the answer answers.
-        return Found(messages_in(row, field, "assistant", names), is_answer=True)
+        return Draft(messages_in(row, field, "assistant", names), is_answer=True)
     several = _turn_by_turn(row, asked, field)
     if several is not None:
-        return Found(several, {asked}, is_answer=True)
+        return Draft(several, {asked}, is_answer=True)
     prompt: Prompt = prompt_of(row, asked, names)
-    messages = prompt.messages + messages_in(row, field, "assistant", names)
-    return Found(messages, prompt.used, is_answer=True, nemo_prompt=prompt.nemo_prompt)
+    messages = prompt.answered(messages_in(row, field, "assistant", names))
+    return Draft(messages, prompt.used, is_answer=True, nemo_prompt=prompt.nemo_prompt)
 
 
 def _turn_by_turn(row: Row, asked: str, answered: str) -> list[Message] | None:

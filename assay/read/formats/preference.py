@@ -29,7 +29,6 @@ import msgspec
 
 from assay.core.schema import Message, roles_of
 from assay.read.formats.names import Names
-from assay.read.formats.nemo_markers import without_end
 from assay.read.formats.prompts import (
     PROMPT_FIELDS,
     Prompt,
@@ -40,7 +39,7 @@ from assay.read.formats.prompts import (
     transcript,
 )
 from assay.read.formats.ratings import number_in
-from assay.read.formats.reading import Format, Found, MissingField, Row, Unreadable, decoded, kind_of
+from assay.read.formats.reading import Draft, Format, MissingField, Row, Unreadable, decoded, kind_of
 from assay.read.formats.sides import CHOSEN, REJECTED, Side
 
 _MARKS = {"chosen": CHOSEN, "rejected": REJECTED}
@@ -78,10 +77,10 @@ class _Sides(NamedTuple):
     prompt: Prompt | None
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """One record per answer, the chosen ones first."""
     fields, prompt = _sides(row, names)
-    found: list[Found] = []
+    found: list[Draft] = []
     for side, field in fields.items():
         given = _given(row, side)
         try:
@@ -90,7 +89,7 @@ def read(row: Row, names: Names) -> list[Found]:
                 for one in _answers(row, field, prompt, names)
             ]
         except Unreadable as error:
-            found.append(Found([], problem=str(error)))
+            found.append(Draft([], problem=str(error)))
     return found
 
 
@@ -136,7 +135,7 @@ def _given(row: Row, side: Side) -> dict[str, float]:
     }
 
 
-def _answers(row: Row, field: str, prompt: Prompt | None, names: Names) -> Iterator[Found]:
+def _answers(row: Row, field: str, prompt: Prompt | None, names: Names) -> Iterator[Draft]:
     """Yield the record of every answer of a side."""
     kind = kind_of(row, field)
     if kind == "[" and bytes(row[field])[1:].lstrip().startswith(b'"'):
@@ -159,20 +158,20 @@ def _from_text(text: str, prompt: Prompt | None, names: Names) -> list[Message]:
     messages = transcript(text, names) if prompt is None or is_transcript(text) else []
     # An answer may begin with "Human:" too. A transcript also ends with an answer.
     if prompt is not None and (not messages or messages[-1].role != "assistant"):
-        return [Message("assistant", without_end(text))]
+        return [Message("assistant", text)]
     return messages
 
 
-def _after(prompt: Prompt | None, side: list[Message]) -> Found:
+def _after(prompt: Prompt | None, side: list[Message]) -> Draft:
     """A side's record. A prompt goes before an answer, not before a whole conversation."""
     roles = roles_of(side)
     if ("u" in roles or "t" in roles) and (prompt is None or roles.lstrip("s")[:1] != "a"):
-        return Found(side)
+        return Draft(side)
     if prompt is None:
-        return Found(side, is_answer=True)
+        return Draft(side, is_answer=True)
     systems = len(roles) - len(roles.lstrip("s"))
-    messages = [*side[:systems], *prompt.messages, *side[systems:]]
-    return Found(messages, prompt.used, is_answer=True, nemo_prompt=prompt.nemo_prompt)
+    messages = side[:systems] + prompt.answered(side[systems:])
+    return Draft(messages, prompt.used, is_answer=True, nemo_prompt=prompt.nemo_prompt)
 
 
 def fits(row: Row) -> bool:

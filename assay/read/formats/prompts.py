@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 
 import msgspec
 
 from assay.core.schema import Message
 from assay.read.formats.names import Names
-from assay.read.formats.nemo_markers import is_marked, marked_messages, split_prompt
+from assay.read.formats.nemo_markers import NEMO_END, is_marked, marked_messages, split_prompt
 from assay.read.formats.reading import (
     Row,
     Unreadable,
@@ -20,6 +21,7 @@ from assay.read.formats.reading import (
     kind_of,
     messages_of,
 )
+from assay.read.formats.rendered import end_of, rendered_messages, without_end
 
 #: Fields that may hold the prompt, the likeliest first.
 PROMPT_FIELDS = (
@@ -52,6 +54,16 @@ class Prompt(NamedTuple):
     used: frozenset[str]
     nemo_prompt: str | None = None
     """The prompt's text, where the messages are made of it by NeMo-Aligner's markers."""
+    end: str = ""
+    """What ends an answer to it, where the prompt is a text with markers."""
+
+    def answered(self, answer: list[Message]) -> list[Message]:
+        """The prompt and its answer, without the marker that ends it."""
+        if not self.end or not answer:
+            return self.messages + answer
+        last = answer[-1]
+        bare = replace(last, content=without_end(last.content, self.end))
+        return [*self.messages, *answer[:-1], bare]
 
 
 def messages_in(row: Row, field: str, role: str, names: Names) -> list[Message]:
@@ -76,11 +88,12 @@ def prompt_of(row: Row, field: str, names: Names) -> Prompt:
     if kind_of(row, field) != '"':
         return Prompt(asked, frozenset(used))
     text = asked[0].content
-    if is_marked(text) or (field != "instruction" and is_transcript(text)):
+    end = NEMO_END if is_marked(text) else end_of(text)
+    if end is not None or (field != "instruction" and is_transcript(text)):
         asked = transcript(text, names)
-        if asked[-1] == Message("assistant", ""):
+        if asked and asked[-1].role == "assistant" and is_blank(asked[-1].content):
             asked.pop()
-        return Prompt(asked, frozenset(used))
+        return Prompt(asked, frozenset(used), end=end or "")
     for name in CONTEXT_FIELDS:
         if name != field and name in row and not _holds_messages(row, name):
             context = _context(row, name)
@@ -113,17 +126,19 @@ def prompt_field(row: Row) -> str | None:
 
 def is_transcript(text: str) -> bool:
     """Whether the text begins as a transcript does."""
-    return _TURN.match(text) is not None or is_marked(text)
+    return _TURN.match(text) is not None or is_marked(text) or end_of(text) is not None
 
 
 def transcript(text: str, names: Names) -> list[Message]:
     """The messages of ``\\n\\nHuman: …\\n\\nAssistant: …``; one space after the colon is not content.
 
-    The same words at the beginning of a paragraph inside a message count as a speaker too. NeMo-Aligner's
-    text, which begins with a marker, is read as ``nemo_markers`` does.
+    The same words at the beginning of a paragraph inside a message count as a speaker too. A text that begins
+    with a marker is read as ``nemo_markers`` or ``rendered`` does.
     """
     if is_marked(text):
         return marked_messages(text, names).messages
+    if end_of(text) is not None:
+        return rendered_messages(text, names)
     marks = list(_TURN.finditer(text))
     if not marks or text[: marks[0].start()].strip():
         raise Unreadable("not_a_transcript: a text without a prompt must begin with 'Human:' or 'Assistant:'")

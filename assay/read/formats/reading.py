@@ -36,8 +36,8 @@ class MissingField(Exception):
     """A row lacks a field of its file's format; the message is the field's name."""
 
 
-class Found(NamedTuple):
-    """What a format makes of a row: one record, before what all formats have in common is added."""
+class Draft(NamedTuple):
+    """One record as a format makes it of a row, before what all formats have in common is added."""
 
     messages: list[Message]
     used: Collection[str] = ()
@@ -111,7 +111,7 @@ class Format:
     """A row of this format has all fields of at least one of these sets."""
     fits: Callable[[Row], bool]
     """Whether a row with such fields is of this format: a quick look at its values, not a full check."""
-    read: Callable[[Row, Names], list[Found]] | None
+    read: Callable[[Row, Names], list[Draft]] | None
     """Makes at least one record of a row, or raises Unreadable or MissingField."""
     read_file: FileReader | None = None
     """Replaces ``read`` where several lines make a record."""
@@ -287,7 +287,8 @@ def wire_messages(row: Row, field: str, names: Names) -> list[WireMessage]:
     """The list of messages in ``field``, whatever their fields are called."""
     wires = decoded(row, field, _DECODE_MESSAGES)
     if names.inside or any(not wire.role and not wire.speaker for wire in wires):
-        return _DECODE_MESSAGES(_ENCODE(list(_renamed(row, field, names))))
+        renamed = Raw(_ENCODE(list(_renamed(row, field, names))))
+        return decoded({field: renamed}, field, _DECODE_MESSAGES)
     return wires
 
 

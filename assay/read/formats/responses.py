@@ -15,12 +15,12 @@ from __future__ import annotations
 from assay.read.formats.answers import LISTS, PARALLEL, after
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import prompt_field, prompt_of
-from assay.read.formats.reading import Format, Found, MissingField, Row, kind_of
+from assay.read.formats.reading import Draft, Format, MissingField, Row, kind_of
 
 _ASKED = ("prompt", "instruction", "question", "query", "context_messages", "trajectory", "context", "input")
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """One record per answer; for a row without answers, one without messages."""
     answered = next((name for name in LISTS if name in row), None)
     if answered is None:
@@ -29,8 +29,8 @@ def read(row: Row, names: Names) -> list[Found]:
     if asked is None:
         raise MissingField("prompt")
     prompt = prompt_of(row, asked, names)
-    found = after(row, prompt.messages, prompt.used, answered, names, prompt.nemo_prompt)
-    return found or [Found([], prompt.used | {answered})]
+    found = after(row, prompt, answered, names)
+    return found or [Draft([], prompt.used | {answered})]
 
 
 def fits(row: Row) -> bool:

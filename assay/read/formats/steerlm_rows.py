@@ -18,8 +18,8 @@ from assay.core import steerlm
 from assay.read.formats.chats import completed
 from assay.read.formats.names import Names
 from assay.read.formats.reading import (
+    Draft,
     Format,
-    Found,
     Row,
     WireMessage,
     kind_of,
@@ -35,7 +35,7 @@ _MASK = frozenset({"mask", "type"})
 _DECODE_LABEL = msgspec.json.Decoder(str).decode
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """One record, or one per answer beside the conversation; ShareGPT's rows are read here too."""
     wires = wire_messages(row, _CONVERSATIONS, names)
     labelled = False
@@ -63,7 +63,7 @@ def read(row: Row, names: Names) -> list[Found]:
     if kind_of(row, "system") == '"' and text_of(row, "system") == steerlm.NEMO_SYSTEM:
         used.add("system")
     has_label = any(label is not None for label in labels)
-    return [Found(messages, used, labels if has_label else None)]
+    return [Draft(messages, used, labels if has_label else None)]
 
 
 def _label(label: Raw | UnsetType) -> str | None:

@@ -13,7 +13,7 @@ from msgspec import Raw
 from assay.core.schema import Message
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import prompt_field, prompt_of
-from assay.read.formats.reading import Format, Found, MissingField, Row, decoded
+from assay.read.formats.reading import Draft, Format, MissingField, Row, decoded
 
 _SEPARATOR = "\n"
 _STEPS, _LABELS = "completions", "labels"
@@ -23,14 +23,14 @@ _DECODE_STEPS = msgspec.json.Decoder(list[str]).decode
 _DECODE_LABELS = msgspec.json.Decoder(list[Raw]).decode
 
 
-def read(row: Row, names: Names) -> list[Found]:
+def read(row: Row, names: Names) -> list[Draft]:
     """One record."""
     asked = prompt_field(row)
     if asked is None:
         raise MissingField("prompt")
     prompt = prompt_of(row, asked, names)
     answer = Message("assistant", _SEPARATOR.join(decoded(row, _STEPS, _DECODE_STEPS)))
-    return [Found([*prompt.messages, answer], prompt.used | {_STEPS}, is_answer=True)]
+    return [Draft([*prompt.messages, answer], prompt.used | {_STEPS}, is_answer=True)]
 
 
 def fits(row: Row) -> bool:

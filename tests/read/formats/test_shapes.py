@@ -176,6 +176,31 @@ SHAPES = [
         "cr",
     ),
     Shape(
+        "NeMo-Aligner DPO, Llama-3",
+        {
+            "prompt": "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\ns<|eot_id|>"
+            "<|start_header_id|>user<|end_header_id|>\n\nq<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n",
+            "chosen_response": "a<|eot_id|>",
+            "rejected_response": "b<|eot_id|>",
+        },
+        "preference",
+        [turns("q", "a", system="s"), turns("q", "b", system="s")],
+        "cr",
+    ),
+    Shape(
+        "ChatML text",
+        {"text": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"},
+        "nemo_texts",
+        PAIR[:1],
+    ),
+    Shape(
+        "ChatML prompt",
+        {"prompt": "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n", "completion": "a<|im_end|>\n"},
+        "instruction",
+        PAIR[:1],
+    ),
+    Shape(
         "NeMo-Aligner regression",
         {
             "text": "<extra_id_0>System\ns\n<extra_id_1>User\nq\n<extra_id_1>Assistant\na\n<extra_id_2>",

@@ -1,0 +1,66 @@
+"""Texts that a chat template has rendered: ChatML's and Llama-3's, which NeMo-Aligner's guides train on.
+
+``<|im_start|>user\\n…<|im_end|>\\n`` and ``<|start_header_id|>user<|end_header_id|>\\n\\n…<|eot_id|>``, as
+the chat templates of Qwen2.5 and Llama-3.1 write them. Left as one text, a model would be shown its own
+markers inside a message.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from assay.core.schema import Message
+from assay.read.formats.names import Names
+from assay.read.formats.reading import is_blank, unknown_speaker
+
+
+class _Template(NamedTuple):
+    begins: re.Pattern[str]
+    speaker: re.Pattern[str]
+    end: str
+    """What ends a message."""
+
+
+_TEMPLATES = (
+    _Template(
+        re.compile(r"\s*<\|im_start\|>\w+\n"), re.compile(r"<\|im_start\|>([^\n<]*)(?:\n|\Z)"), "<|im_end|>"
+    ),
+    _Template(
+        re.compile(r"\s*(?:<\|begin_of_text\|>)?<\|start_header_id\|>\w+<\|end_header_id\|>"),
+        re.compile(r"<\|start_header_id\|>([^\n<]*)<\|end_header_id\|>\n{0,2}"),
+        "<|eot_id|>",
+    ),
+)
+
+
+def end_of(text: str) -> str | None:
+    """What ends a message in a rendered text; None where the text is not rendered."""
+    return next((one.end for one in _TEMPLATES if one.begins.match(text)), None)
+
+
+def rendered_messages(text: str, names: Names) -> list[Message]:
+    """The messages of a rendered text; Unreadable for a speaker without a role. Blank system texts are none.
+
+    >>> text = "<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHo<|im_end|>\\n"
+    >>> [(message.role, message.content) for message in rendered_messages(text, KNOWN_NAMES)]
+    [('user', 'Hi'), ('assistant', 'Ho')]
+    """
+    template = next(one for one in _TEMPLATES if one.begins.match(text))
+    marks = list(template.speaker.finditer(text))
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    messages: list[Message] = []
+    for mark, end in zip(marks, ends, strict=True):
+        content = without_end(text[mark.end() : end], template.end)
+        role = names.roles.get(mark[1].strip().lower())
+        if role is None:
+            raise unknown_speaker(mark[1], len(messages) + 1)
+        if role != "system" or not is_blank(content):
+            messages.append(Message(role, content))
+    return messages
+
+
+def without_end(content: str, end: str) -> str:
+    """The content without what ends it, and the white space behind that."""
+    bare = content.rstrip()
+    return bare.removesuffix(end) if end and bare.endswith(end) else content
