@@ -67,6 +67,17 @@ def test_a_prompt_of_several_turns_is_one_turn_in_its_steerlm_row(tmp_path: Path
     assert [len(row["messages"]) for row in lines(folder / "messages.jsonl")] == [5]
 
 
+def test_nemos_own_rows_of_several_turns_come_back_as_they_were(tmp_path: Path) -> None:
+    turns = [
+        {"value": PROMPT, "from": "User", "label": None},
+        {"value": "b", "from": "Assistant", "label": "helpfulness:4"},
+    ]
+    row = {"conversations": turns, "system": steerlm.NEMO_SYSTEM, "mask": "User", "type": "VALUE_TO_TEXT"}
+    outcome = converted_file(tmp_path, json.dumps(row).encode())
+    assert outcome.records[0]["roles"] == "uaua"
+    assert steerlm_rows(tmp_path, outcome.converted) == [row]
+
+
 def test_helpsteer2s_rows_of_several_turns_keep_nemos_bytes(tmp_path: Path) -> None:
     row = {"prompt": PROMPT, "response": "b", "helpfulness": 4.0, "correctness": 2.5}
     outcome = converted_file(tmp_path, json.dumps(row).encode())

@@ -17,6 +17,7 @@ from msgspec import Raw, UnsetType
 from assay.core import steerlm
 from assay.read.formats.chats import completed
 from assay.read.formats.names import Names
+from assay.read.formats.nemo_markers import split_prompt
 from assay.read.formats.reading import (
     Draft,
     Format,
@@ -44,7 +45,8 @@ def read(row: Row, names: Names) -> list[Draft]:
             labelled = True
             break
     if not labelled and _MASK.isdisjoint(row):
-        return completed(row, messages_of(wires, names), _CONVERSATIONS, names)
+        chats = completed(row, messages_of(wires, names), _CONVERSATIONS, names)
+        return [_split(one) for one in chats]
     used = {_CONVERSATIONS}
     mask = text_of(row, "mask")
     for wire in wires:
@@ -63,7 +65,19 @@ def read(row: Row, names: Names) -> list[Draft]:
     if kind_of(row, "system") == '"' and text_of(row, "system") == steerlm.NEMO_SYSTEM:
         used.add("system")
     has_label = any(label is not None for label in labels)
-    return [Draft(messages, used, labels if has_label else None)]
+    return [_split(Draft(messages, used, labels if has_label else None))]
+
+
+def _split(draft: Draft) -> Draft:
+    """The record with HelpSteer2's prompt, one turn in NeMo-Aligner's rows, as the turns in it."""
+    messages = draft.messages
+    if len(messages) != 2 or messages[0].role != "user" or "<extra_id_1>" not in messages[0].content:
+        return draft
+    parts = split_prompt(messages[0].content)
+    if parts is None:
+        return draft
+    labels = None if draft.labels is None else [*[None] * len(parts), draft.labels[-1]]
+    return draft._replace(messages=[*parts, messages[1]], labels=labels, nemo_prompt=messages[0].content)
 
 
 def _label(label: Raw | UnsetType) -> str | None:
