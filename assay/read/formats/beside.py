@@ -6,6 +6,7 @@ Every format's records go through ``reading_of``, so that nothing of this depend
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 from msgspec import Raw
@@ -61,7 +62,6 @@ MEDIA_FIELDS = tuple(
 BESIDE_FIELDS = frozenset({*SYSTEM_FIELDS, *HISTORY_FIELDS, *_EARLIER_FIELDS, *CONTEXT_FIELDS, *MEDIA_FIELDS})
 
 _DECODE_ROW = msgspec.json.Decoder(Row).decode
-_DECODE_SYSTEM = msgspec.json.Decoder(str | list[Raw]).decode
 _DECODE_TEXT = msgspec.json.Decoder(str).decode
 _DECODE_ENTRIES = msgspec.json.Decoder(list[Raw]).decode
 _DECODE_PAIR = msgspec.json.Decoder(list[str | None]).decode
@@ -71,19 +71,35 @@ _SCORES = ("score", "rating", "overall_score", "reward")
 _NOTHING = (b'""', b"[]", b"{}", b"[null]")
 
 
+@dataclass(frozen=True, slots=True)
 class Beside:
-    """Which of these fields the rows of one shape have; found once for equal fields."""
+    """Which of these fields the rows of one shape have."""
 
-    def __init__(self, fields: Iterable[str]) -> None:
-        names = set(fields)
-        self.systems = [name for name in SYSTEM_FIELDS if name in names]
-        self.template = TEMPLATE_FIELD in names
-        self.histories = [name for name in (*HISTORY_FIELDS, *_EARLIER_FIELDS) if name in names]
-        self.media = [name for name in MEDIA_FIELDS if name in names]
-        self.ratings = [name for name in ATTRIBUTES if name in names]
-        self.scores = [name for name in _SCORES if name in names]
-        fields = (self.systems, self.histories, self.media, self.ratings, self.scores)
-        self.any = self.template or any(fields)
+    systems: tuple[str, ...]
+    template: bool
+    histories: tuple[str, ...]
+    media: tuple[str, ...]
+    ratings: tuple[str, ...]
+    scores: tuple[str, ...]
+
+    @classmethod
+    def of(cls, names: Collection[str]) -> Beside:
+        """Those among the names of a row's fields."""
+
+        def among(known: Iterable[str]) -> tuple[str, ...]:
+            return tuple(name for name in known if name in names)
+
+        return cls(
+            among(SYSTEM_FIELDS),
+            TEMPLATE_FIELD in names,
+            among((*HISTORY_FIELDS, *_EARLIER_FIELDS)),
+            among(MEDIA_FIELDS),
+            among(ATTRIBUTES),
+            among(_SCORES),
+        )
+
+
+NOTHING_BESIDE = Beside((), False, (), (), (), ())
 
 
 def with_beside(row: Row, beside: Beside, found: Sequence[Draft], names: Names) -> list[Draft]:
@@ -119,8 +135,10 @@ def _systems(row: Row, beside: Beside, names: Names, *, taken: Collection[str]) 
     used: set[str] = set()
     for name in beside.systems:
         if name not in taken and (text := _system_in(row, name, names)) is not None:
-            used.add(name)
             texts.append(text)
+            # An object may hold more than the text, and is carried along too.
+            if not bytes(row[name]).lstrip(b"[ \n").startswith(b"{"):
+                used.add(name)
     if beside.template and kind_of(row, TEMPLATE_FIELD) == "{":
         inside = _DECODE_ROW(row[TEMPLATE_FIELD])
         texts += [text for name in _IN_TEMPLATE if (text := _system_in(inside, name, names)) is not None]

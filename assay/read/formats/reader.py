@@ -9,7 +9,14 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from assay.read.formats.beside import BESIDE_FIELDS, TEMPLATE_FIELD, Beside, reading_of, with_beside
+from assay.read.formats.beside import (
+    BESIDE_FIELDS,
+    NOTHING_BESIDE,
+    TEMPLATE_FIELD,
+    Beside,
+    reading_of,
+    with_beside,
+)
 from assay.read.formats.names import KNOWN_NAMES, Names, plain
 from assay.read.formats.reading import (
     Format,
@@ -123,7 +130,7 @@ class RowReader:
         if format.read is None:
             raise MissingField(min(format.keys[0] - view.row.keys(), default="message_id"))
         found = format.read(view.row, self._names)
-        if view.shape.beside.any:
+        if view.shape.beside != NOTHING_BESIDE:
             found = with_beside(view.row, view.shape.beside, found, self._names)
         readings = [reading_of(view.row, one, view.originals, view.carried) for one in found]
         if isinstance(row, PatchedRow):
@@ -183,7 +190,7 @@ class RowReader:
             tuple(formats),
             tuple(name for name in ordered if name in self._keys or name in BESIDE_FIELDS),
             tuple(name for name in ordered if name in _STRUCTURED),
-            Beside(names),
+            Beside.of(names),
             self._alone(fields, formats),
             renamed,
         )
