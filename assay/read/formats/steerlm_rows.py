@@ -39,12 +39,7 @@ _DECODE_LABEL = msgspec.json.Decoder(str).decode
 def read(row: Row, names: Names) -> list[Draft]:
     """One record, or one per answer beside the conversation; ShareGPT's rows are read here too."""
     wires = wire_messages(row, _CONVERSATIONS, names)
-    labelled = False
-    for wire in wires:
-        if wire.label is not msgspec.UNSET:
-            labelled = True
-            break
-    if not labelled and _MASK.isdisjoint(row):
+    if _MASK.isdisjoint(row) and not any(wire.label is not msgspec.UNSET for wire in wires):
         chats = completed(row, messages_of(wires, names), _CONVERSATIONS, names)
         return [_split(one) for one in chats]
     used = {_CONVERSATIONS}
