@@ -33,7 +33,7 @@ import polars as pl
 from assay.read.arrow_table import ArrowTable
 from assay.read.damage import DamagedTable
 from assay.read.parquet_footer import MAGIC as PARQUET_MAGIC
-from assay.read.parquet_table import ParquetTable
+from assay.read.parquet_table import ParquetTable, leaves
 from assay.storage.regular import open_regular
 
 _BATCH_ROWS = 1024
@@ -162,7 +162,7 @@ def _encoded(frame: pl.DataFrame) -> Iterator[bytes]:
 
 def _holds_no_numbers(frame: pl.DataFrame) -> bool:
     """Whether a column holds NaN or an infinity, which JSON does not have."""
-    floats = (leaf for column in frame for leaf in _leaves(column) if leaf.dtype.is_float())
+    floats = (leaf for column in frame for leaf in leaves(column) if leaf.dtype.is_float())
     return any(not leaf.is_finite().all() for leaf in floats)
 
 

@@ -164,7 +164,8 @@ class RowReader:
         nulls = [name for name in view.shape.watched if kind_of(row, name) == "n"]
         carried = {originals.get(name, name): row[name] for name in nulls if name not in BESIDE_FIELDS}
         kept = {name: value for name, value in row.items() if name not in nulls}
-        seen = self._with_values(_View(kept, self._shape_of(tuple(kept)), originals, {**view.carried, **carried}))
+        shape = self._shape_of(tuple(kept))
+        seen = self._with_values(_View(kept, shape, originals, {**view.carried, **carried}))
         return view if self._named is None and _recognised(seen) is None else self._seen(seen, view)
 
     def _seen(self, without: _View, view: _View) -> _View:
