@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from assay.core.progress import SILENT, Progress, Silent
 from assay.export import EXPORT, Exported, ToExport
@@ -105,8 +106,8 @@ def build(
     home: Home,
     staging: Path,
     exports: Sequence[str],
-    stop_after: str | None = None,
+    stop_after: Literal["convert", "score"] | None = None,
 ) -> Exported:
     folder = OutputFolder(staging.with_name("published"))
-    given = ToExport(converted, scored, filtered, tuple(exports), folder, staging, stop_after)  # type: ignore[arg-type]
+    given = ToExport(converted, scored, filtered, tuple(exports), folder, staging, stop_after)
     return EXPORT.run(given, RunContext(home))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from assay.rewards.fingerprint import fingerprint
 from assay.rewards.protocol import Remark
 from assay.rewards.spec import LocalSpec
 from assay.score import plan, remarks, scoring, ways
-from assay.score.shard import requested, score_shard
+from assay.score.shard import Shard, ShardWork, requested, score_shard
 from assay.score.workers.cluster import ClusterOptions
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import Rules
@@ -38,6 +38,7 @@ from assay.storage.home import Artifact, Home
 from assay.storage.manifests import Converted, Filtered, Scored
 from assay.storage.private import private
 from assay.storage.sealed import Altered, sealed_json, unsealed
+from assay.storage.stage import RunContext
 
 
 @dataclass
@@ -57,7 +58,14 @@ def nobody(*options: object, **more: object) -> Iterator[None]:
     yield None
 
 
-def here(client, shards, model, context, *, done) -> None:  # type: ignore[no-untyped-def]
+def here(
+    client: None,
+    shards: Iterable[Shard],
+    model: LocalSpec,
+    context: RunContext,
+    *,
+    done: Callable[[ShardWork], None],
+) -> None:
     """Score the shards in this process: what Dask's workers would do."""
     for shard in shards:
         done(score_shard(shard, model, context.home))

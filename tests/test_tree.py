@@ -21,7 +21,9 @@ def tree() -> set[Path]:
     (lines,) = re.findall(r"## What is where\n.*?```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     named, above = set(), [Path()]
     for line in lines.splitlines():
-        indented, name = re.match(r"( *)(\S+)/ ", line).groups()  # type: ignore[union-attr]
+        found = re.match(r"( *)(\S+)/ ", line)
+        assert found is not None, line
+        indented, name = found.groups()
         depth = len(indented) // 2
         path = above[depth] / name
         above[depth + 1 :] = [path]

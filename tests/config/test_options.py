@@ -172,7 +172,7 @@ def test_options_come_in_the_order_of_what_they_are_about() -> None:
 
 
 def test_every_option_of_a_model_reaches_it() -> None:
-    chosen = {
+    chosen: dict[str, Any] = {
         "dtype": "bfloat16",
         "revision": "v2",
         "known_as": "nvidia/Qwen-2.5-Nemotron-32B-Reward",
@@ -190,7 +190,7 @@ def test_every_option_of_a_model_reaches_it() -> None:
     assert asdict(RunOptions.model_validate(REQUIRED | given).of_the_model()) == chosen
     reading = {name: given[name] for name in VerifyOptions.model_fields if name in given}
     meant = {name: chosen[name] for name in chosen if asked_as.get(name, name) in reading}
-    expected = ModelOptions(**meant)  # type: ignore[arg-type]
+    expected = ModelOptions(**meant)
     assert VerifyOptions.model_validate({"model": "starter"} | reading).of_the_model() == expected
     assert RunOptions.model_validate(REQUIRED).of_the_model() == ModelOptions()
 
@@ -201,8 +201,9 @@ def test_every_option_of_a_model_reaches_it() -> None:
 )
 def test_a_word_that_is_no_choice_is_refused_wherever_it_comes_from(field: str, words: str) -> None:
     option = "--" + field.replace("_", "-")
+    unchecked: dict[str, Any] = {field: "int8"}
     with pytest.raises(UserMistake, match=f"^{option} int8: choose one of {words}$"):
-        ModelOptions(**{field: "int8"})  # type: ignore[arg-type]
+        ModelOptions(**unchecked)
 
 
 def test_no_run_can_choose_what_is_the_operators() -> None:

@@ -15,10 +15,11 @@ from assay.export import EXPORTS
 from assay.export.first_rows import first_rows
 from assay.select.rules import Rules
 from assay.storage.home import Home
+from assay.storage.manifests import Converted
 
 
-def shown(folder: Path, converted: object) -> list[str]:
-    return list(first_rows(converted, None, Home(folder / "home")))  # type: ignore[arg-type]
+def shown(folder: Path, converted: Converted) -> list[str]:
+    return list(first_rows(converted, None, Home(folder / "home")))
 
 
 def test_a_kept_row_has_the_reason_why_the_first_export_leaves_it_out(tmp_path: Path) -> None:

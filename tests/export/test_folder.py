@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import os
 import shutil
 import signal
@@ -5,8 +7,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import manifests
 import msgspec
@@ -18,18 +23,21 @@ from assay.export.folder import OutputFolder
 from assay.storage.manifests import Counts
 from assay.storage.private import private
 from assay.storage.run_manifest import RUN_MANIFEST as MANIFEST
-from assay.storage.run_manifest import ExportedFile, run_manifest_in
+from assay.storage.run_manifest import ExportedFile, RunManifest, run_manifest_in
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 OLD = {"labeled.jsonl": b"old\n", "dropped-since.parquet": b"older"}
 NEW = {"labeled.jsonl": b"new\n", "scores.parquet": b"newer"}
 
 
 @pytest.fixture
-def out(tmp_path):
+def out(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "out"
 
 
-def fill(staging, contents):
+def fill(staging: Path, contents: Mapping[str, bytes]) -> dict[str, ExportedFile]:
     for name, data in contents.items():
         (staging / name).write_bytes(data)
     return {
@@ -37,11 +45,11 @@ def fill(staging, contents):
     }
 
 
-def manifest(files, run="run"):
+def manifest(files: Mapping[str, ExportedFile], run: str = "run") -> RunManifest:
     return manifests.made(files=files, options={"output": "out", "run": run})
 
 
-def export(path, contents, run="run"):
+def export(path: Path, contents: Mapping[str, bytes], run: str = "run") -> dict[str, ExportedFile]:
     folder = OutputFolder(path)
     folder.check()
     with folder.held():
@@ -52,15 +60,15 @@ def export(path, contents, run="run"):
     return files
 
 
-def contents_of(path):
+def contents_of(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.iterdir() if file.name != MANIFEST}
 
 
-def beside(path):
+def beside(path: Path) -> list[str]:
     return sorted(entry.name for entry in path.parent.iterdir() if entry != path)
 
 
-def refusal(path):
+def refusal(path: str | Path) -> str:
     with pytest.raises(OutputRefused) as caught:
         OutputFolder(path).check()
     assert caught.value.exit_code == 2
@@ -68,7 +76,7 @@ def refusal(path):
     return str(caught.value)
 
 
-def test_a_new_folder_is_published_whole_and_private(out):
+def test_a_new_folder_is_published_whole_and_private(out: Path) -> None:
     files = export(out, NEW)
     assert contents_of(out) == NEW
     assert stat.S_IMODE(out.stat().st_mode) == 0o700
@@ -77,21 +85,21 @@ def test_a_new_folder_is_published_whole_and_private(out):
     assert beside(out) == [".out.lock"]
 
 
-def test_an_export_replaces_the_one_before_and_nothing_of_it_stays(out):
+def test_an_export_replaces_the_one_before_and_nothing_of_it_stays(out: Path) -> None:
     export(out, OLD)
     export(out, NEW)
     assert contents_of(out) == NEW
     assert beside(out) == [".out.lock"]
 
 
-def test_a_folder_that_existed_keeps_its_permissions(out):
+def test_a_folder_that_existed_keeps_its_permissions(out: Path) -> None:
     out.mkdir(parents=True)
     out.chmod(0o750)
     export(out, NEW)
     assert stat.S_IMODE(out.stat().st_mode) == 0o750
 
 
-def test_results_have_the_rights_that_their_user_gives_to_new_files(out):
+def test_results_have_the_rights_that_their_user_gives_to_new_files(out: Path) -> None:
     out.mkdir(parents=True)
     before = os.umask(0o027)
     try:
@@ -103,7 +111,7 @@ def test_results_have_the_rights_that_their_user_gives_to_new_files(out):
     assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {0o640}
 
 
-def test_a_link_to_a_folder_stays_a_link(out, tmp_path):
+def test_a_link_to_a_folder_stays_a_link(out: Path, tmp_path: Path) -> None:
     real = tmp_path / "disk" / "real"
     real.mkdir(parents=True)
     out.parent.mkdir()
@@ -113,18 +121,18 @@ def test_a_link_to_a_folder_stays_a_link(out, tmp_path):
     assert contents_of(real) == NEW
 
 
-def test_checking_changes_nothing(out, tmp_path):
+def test_checking_changes_nothing(out: Path, tmp_path: Path) -> None:
     OutputFolder(out).check()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_refused(out):
+def test_a_file_is_refused(out: Path) -> None:
     out.parent.mkdir()
     out.write_text("precious")
     assert "is a file" in refusal(out)
 
 
-def test_a_path_through_a_file_is_refused(out):
+def test_a_path_through_a_file_is_refused(out: Path) -> None:
     out.parent.mkdir()
     out.write_text("precious")
     assert "cannot be written" in refusal(out / "below")
@@ -142,38 +150,38 @@ def test_a_path_through_a_file_is_refused(out):
         pytest.param('{"assay": ' + "[" * 50_000, id="nested"),
     ],
 )
-def test_a_folder_that_is_not_ours_is_refused(out, planted):
+def test_a_folder_that_is_not_ours_is_refused(out: Path, planted: str) -> None:
     out.mkdir(parents=True)
     (out / MANIFEST).write_text(planted)
     assert "not ours to replace ('manifest.json'" in refusal(out)
 
 
-def test_a_folder_with_other_peoples_files_is_refused_by_name(out):
+def test_a_folder_with_other_peoples_files_is_refused_by_name(out: Path) -> None:
     out.mkdir(parents=True)
     for name in "thesis.tex", "b", "c", "d\x1b[2J":
         (out / name).touch()
     assert "('b', 'c', 'd\\x1b[2J' and 1 more;" in refusal(out)
 
 
-def test_an_export_to_which_somebody_added_a_file_is_not_thrown_away(out):
+def test_an_export_to_which_somebody_added_a_file_is_not_thrown_away(out: Path) -> None:
     export(out, OLD)
     (out / "notes.md").touch()
     assert "holds something that no run wrote and that would be lost ('notes.md')" in refusal(out)
 
 
-def test_what_a_file_browser_left_stands_in_nobodys_way(out):
+def test_what_a_file_browser_left_stands_in_nobodys_way(out: Path) -> None:
     export(out, OLD)
     (out / ".DS_Store").touch()
     export(out, NEW)
     assert contents_of(out) == NEW
 
 
-def test_the_root_and_names_that_are_too_long_are_refused(tmp_path):
+def test_the_root_and_names_that_are_too_long_are_refused(tmp_path: Path) -> None:
     assert "root of the file system" in refusal("/")
     assert "Shorten it" in refusal(tmp_path / ("x" * 240))
 
 
-def test_the_folder_for_what_could_not_be_used_lies_beside(out, tmp_path):
+def test_the_folder_for_what_could_not_be_used_lies_beside(out: Path, tmp_path: Path) -> None:
     export(out, OLD)
     beside = OutputFolder(f"{out}/").unusable()
     assert beside.path == out.parent / "out.unusable"
@@ -185,7 +193,7 @@ def test_the_folder_for_what_could_not_be_used_lies_beside(out, tmp_path):
     OutputFolder("x" * 220).unusable().check()
 
 
-def test_a_link_in_the_place_of_the_folder_beside_is_not_followed(out, tmp_path):
+def test_a_link_in_the_place_of_the_folder_beside_is_not_followed(out: Path, tmp_path: Path) -> None:
     export(out, OLD)
     (tmp_path / "elsewhere").mkdir()
     (out.parent / "out.unusable").symlink_to(tmp_path / "elsewhere")
@@ -202,7 +210,9 @@ def test_a_link_in_the_place_of_the_folder_beside_is_not_followed(out, tmp_path)
         (Counts(), False),
     ],
 )
-def test_results_hold_records_unless_their_manifest_says_that_none_could_be_used(out, counts, holds):
+def test_results_hold_records_unless_their_manifest_says_that_none_could_be_used(
+    out: Path, counts: Counts, holds: bool
+) -> None:
     out.mkdir(parents=True)
     assert not OutputFolder(out).holds_records()
     (out / MANIFEST).write_bytes(msgspec.json.encode(manifests.of_counts(counts)))
@@ -210,13 +220,15 @@ def test_results_hold_records_unless_their_manifest_says_that_none_could_be_used
 
 
 @pytest.mark.parametrize("more", [{"rows": "many"}, {}])
-def test_results_whose_manifest_does_not_say_are_taken_to_hold_records(out, more):
+def test_results_whose_manifest_does_not_say_are_taken_to_hold_records(
+    out: Path, more: Mapping[str, str]
+) -> None:
     out.mkdir(parents=True)
     (out / MANIFEST).write_bytes(msgspec.json.encode({"assay": "0.1.0", **more}))
     assert OutputFolder(out).holds_records()
 
 
-def test_leftovers_of_a_killed_run_are_seen(out):
+def test_leftovers_of_a_killed_run_are_seen(out: Path) -> None:
     beside = OutputFolder(out).unusable()
     assert not beside.has_leftovers()
     export(out, OLD)
@@ -226,11 +238,11 @@ def test_leftovers_of_a_killed_run_are_seen(out):
     assert not OutputFolder(out).has_leftovers()
 
 
-def test_a_mount_point_is_refused():
+def test_a_mount_point_is_refused() -> None:
     assert "is a mount point" in refusal("/proc")
 
 
-def test_a_stranger_in_the_place_of_the_old_export_is_refused(out):
+def test_a_stranger_in_the_place_of_the_old_export_is_refused(out: Path) -> None:
     stranger = out.parent / ".out.old"
     stranger.mkdir(parents=True)
     (stranger / "precious").touch()
@@ -239,7 +251,7 @@ def test_a_stranger_in_the_place_of_the_old_export_is_refused(out):
 
 
 @pytest.fixture
-def open_place():
+def open_place() -> Iterator[Path]:
     """A folder to which every user can walk, unlike pytest's own."""
     place = Path(tempfile.mkdtemp())
     place.chmod(0o755)
@@ -247,7 +259,7 @@ def open_place():
     shutil.rmtree(place)
 
 
-def check_as_nobody(path):
+def check_as_nobody(path: Path) -> str:
     """What user nobody, who owns nothing here, is told of ``path``; a child's work."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to become user nobody")
@@ -274,8 +286,8 @@ def check_as_nobody(path):
 
 @pytest.mark.parametrize(("folder_mode", "parent_mode"), [(0o755, 0o777), (0o777, 0o755)])
 def test_a_folder_that_this_user_cannot_write_is_refused_before_any_work(
-    open_place, folder_mode, parent_mode
-):
+    open_place: Path, folder_mode: int, parent_mode: int
+) -> None:
     out = open_place / "runs" / "out"
     out.mkdir(parents=True)
     out.chmod(folder_mode)
@@ -286,16 +298,16 @@ def test_a_folder_that_this_user_cannot_write_is_refused_before_any_work(
     assert "\n" not in said
 
 
-def test_a_new_folder_below_one_that_cannot_be_written_is_refused(open_place):
+def test_a_new_folder_below_one_that_cannot_be_written_is_refused(open_place: Path) -> None:
     assert "Permission denied" in check_as_nobody(open_place / "a" / "b")
 
 
-def test_a_folder_that_nobody_may_look_into_is_refused(open_place):
+def test_a_folder_that_nobody_may_look_into_is_refused(open_place: Path) -> None:
     (open_place / "closed").mkdir(mode=0o700)
     assert "Permission denied" in check_as_nobody(open_place / "closed" / "out")
 
 
-def test_a_folder_of_another_user_in_a_sticky_folder_is_refused(open_place):
+def test_a_folder_of_another_user_in_a_sticky_folder_is_refused(open_place: Path) -> None:
     out = open_place / "shared" / "out"
     out.mkdir(parents=True)
     out.chmod(0o777)
@@ -304,7 +316,7 @@ def test_a_folder_of_another_user_in_a_sticky_folder_is_refused(open_place):
     assert check_as_nobody(out.parent / "own") == "accepted"
 
 
-def test_a_second_run_is_told_who_holds_the_folder(out):
+def test_a_second_run_is_told_who_holds_the_folder(out: Path) -> None:
     child = subprocess.Popen(
         [
             sys.executable,
@@ -317,6 +329,8 @@ def test_a_second_run_is_told_who_holds_the_folder(out):
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert child.stdin is not None
+    assert child.stdout is not None
     try:
         assert child.stdout.readline() == "held\n"
         for _ in range(2):  # a refused run leaves the holder's name for the next one
@@ -332,29 +346,29 @@ def test_a_second_run_is_told_who_holds_the_folder(out):
         pass
 
 
-def test_the_same_process_cannot_hold_a_folder_twice(out):
+def test_the_same_process_cannot_hold_a_folder_twice(out: Path) -> None:
     with OutputFolder(out).held(), pytest.raises(OutputRefused, match=f"process {os.getpid()}"):  # noqa: SIM117
         with OutputFolder(out).held():
             pass
 
 
-def test_nothing_is_changed_without_the_lock(out, tmp_path):
+def test_nothing_is_changed_without_the_lock(out: Path, tmp_path: Path) -> None:
     folder = OutputFolder(out)
     for act in (
         folder.repair,
         folder.staging,
-        lambda: folder.publish(tmp_path, {}),
-        lambda: folder.refresh({}),
+        lambda: folder.publish(tmp_path, manifest({})),
+        lambda: folder.refresh(manifest({})),
     ):
         with pytest.raises(RuntimeError, match="without its lock"):
             act()
 
 
-def test_a_failed_run_leaves_no_staging_folder_and_the_old_export(out):
+def test_a_failed_run_leaves_no_staging_folder_and_the_old_export(out: Path) -> None:
     export(out, OLD)
     folder = OutputFolder(out)
 
-    def interrupted():
+    def interrupted() -> None:
         with folder.held():
             fill(folder.staging(), NEW)
             raise KeyboardInterrupt
@@ -366,7 +380,9 @@ def test_a_failed_run_leaves_no_staging_folder_and_the_old_export(out):
 
 
 @pytest.mark.parametrize("before", [None, OLD])
-def test_what_is_put_into_the_folder_while_a_run_works_is_not_thrown_away(out, before):
+def test_what_is_put_into_the_folder_while_a_run_works_is_not_thrown_away(
+    out: Path, before: Mapping[str, bytes] | None
+) -> None:
     if before:
         export(out, before)
     folder = OutputFolder(out)
@@ -386,20 +402,22 @@ def test_what_is_put_into_the_folder_while_a_run_works_is_not_thrown_away(out, b
     assert contents_of(out) == NEW
 
 
-def test_refresh_replaces_the_manifest_alone(out):
+def test_refresh_replaces_the_manifest_alone(out: Path) -> None:
     files = export(out, NEW, run="first")
     folder = OutputFolder(out)
     before = out.stat().st_ino
     with folder.held():
         folder.refresh(manifest(files, run="second"))
-    assert run_manifest_in(folder.path)["options"]["run"] == "second"
+    found = run_manifest_in(folder.path)
+    assert found is not None
+    assert found["options"]["run"] == "second"
     assert contents_of(out) == NEW
     assert out.stat().st_ino == before
     assert sorted(path.name for path in out.iterdir()) == sorted([*NEW, MANIFEST])
 
 
 @pytest.mark.parametrize("fault", ["flip", "cut", "gone", "more", "fewer", "no manifest"])
-def test_holds_notices_every_difference(out, fault):
+def test_holds_notices_every_difference(out: Path, fault: str) -> None:
     files = export(out, NEW)
     path = out / "scores.parquet"
     if fault == "flip":
@@ -420,7 +438,7 @@ def test_holds_notices_every_difference(out, fault):
 CALLS = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir", "chmod", "open", "truncate")
 
 
-def killed_at(number, act):
+def killed_at(number: int, act: Callable[[], object]) -> bool:
     """Run ``act`` in a child that kills itself with -9 before its ``number``th call that changes a disk.
 
     True where it was killed, False where it came to its end first.
@@ -429,8 +447,8 @@ def killed_at(number, act):
     if child == 0:
         calls = 0
 
-        def counted(real):
-            def call(*arguments, **options):
+        def counted(real: Callable[P, T]) -> Callable[P, T]:
+            def call(*arguments: P.args, **options: P.kwargs) -> T:
                 nonlocal calls
                 calls += 1
                 if calls == number:
@@ -452,7 +470,7 @@ def killed_at(number, act):
     return status == signal.SIGKILL
 
 
-def whole(path):
+def whole(path: Path) -> dict[str, bytes]:
     """The contents of the export at ``path``, proved by its own manifest."""
     folder = OutputFolder(path)
     found = run_manifest_in(folder.path)
@@ -463,13 +481,15 @@ def whole(path):
 
 
 @pytest.mark.parametrize("before", [OLD, None], ids=["over an old export", "first export"])
-def test_kill_9_at_any_step_leaves_a_whole_export_after_repair(tmp_path, before):
+def test_kill_9_at_any_step_leaves_a_whole_export_after_repair(
+    tmp_path: Path, before: Mapping[str, bytes] | None
+) -> None:
     seen = []
     for number in range(1, 500):
         out = tmp_path / f"{number:03d}" / "out"
         if before:
             export(out, before)
-        was_killed = killed_at(number, lambda out=out: export(out, NEW))
+        was_killed = killed_at(number, partial(export, out, NEW))
         if was_killed and out.exists() and (out / MANIFEST).exists():
             whole(out)  # I4: what has a manifest is whole, repaired or not
         folder = OutputFolder(out)
@@ -491,8 +511,8 @@ def test_kill_9_at_any_step_leaves_a_whole_export_after_repair(tmp_path, before)
     assert all(found == NEW for found in seen[first_new:])
 
 
-def test_kill_9_at_any_step_of_a_repair_is_repaired(tmp_path):
-    def halfway(out):
+def test_kill_9_at_any_step_of_a_repair_is_repaired(tmp_path: Path) -> None:
+    def halfway(out: Path) -> None:
         """A folder as it is between the two renames."""
         export(out, OLD)
         out.rename(out.parent / ".out.old")
@@ -501,7 +521,7 @@ def test_kill_9_at_any_step_of_a_repair_is_repaired(tmp_path):
         files = fill(staging, NEW)
         (staging / MANIFEST).write_bytes(msgspec.json.encode(manifest(files)))
 
-    def repair(out):
+    def repair(out: Path) -> None:
         folder = OutputFolder(out)
         with folder.held():
             folder.repair()
@@ -509,7 +529,7 @@ def test_kill_9_at_any_step_of_a_repair_is_repaired(tmp_path):
     for number in range(1, 200):
         out = tmp_path / f"{number:03d}" / "out"
         halfway(out)
-        was_killed = killed_at(number, lambda out=out: repair(out))
+        was_killed = killed_at(number, partial(repair, out))
         repair(out)
         assert whole(out) == NEW
         assert beside(out) == [".out.lock"]
@@ -519,16 +539,18 @@ def test_kill_9_at_any_step_of_a_repair_is_repaired(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to name what is synced")
-def test_the_manifest_is_named_when_all_else_is_on_the_disk(out, monkeypatch):
+def test_the_manifest_is_named_when_all_else_is_on_the_disk(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A power cut keeps what was synced; a manifest before that would vouch for files of zeros."""
-    steps = []
+    steps: list[str] = []
     sync, replace = os.fsync, os.replace
 
-    def named_sync(descriptor):
+    def named_sync(descriptor: int) -> None:
         steps.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
         sync(descriptor)
 
-    def named_replace(source, target):
+    def named_replace(source: Path, target: Path) -> None:
         steps.append(f"named {Path(target).name}")
         replace(source, target)
 
@@ -538,7 +560,7 @@ def test_the_manifest_is_named_when_all_else_is_on_the_disk(out, monkeypatch):
     assert set(NEW) <= set(steps[: steps.index(f"named {MANIFEST}")])
 
 
-def test_a_manifest_with_a_flipped_bit_vouches_for_no_export(out):
+def test_a_manifest_with_a_flipped_bit_vouches_for_no_export(out: Path) -> None:
     files = export(out, NEW)
     assert OutputFolder(out).holds(files)
     altered = (out / MANIFEST).read_bytes().replace(b'"run": "run"', b'"run": "ruo"')
@@ -550,11 +572,11 @@ def test_a_manifest_with_a_flipped_bit_vouches_for_no_export(out):
     (out.parent / "aside").rename(out.parent / ".out.staging-0000000000000000")
     folder = OutputFolder(out)
     with folder.held():
-        assert "the export before it is back in place" in folder.repair()
+        assert "the export before it is back in place" in str(folder.repair())
     assert contents_of(out) == OLD
 
 
-def test_an_interrupted_swap_is_taken_back_where_the_new_export_is_damaged(out):
+def test_an_interrupted_swap_is_taken_back_where_the_new_export_is_damaged(out: Path) -> None:
     export(out, OLD)
     out.rename(out.parent / ".out.old")
     staging = out.parent / (".out.staging-" + "0" * 16)
@@ -564,12 +586,12 @@ def test_an_interrupted_swap_is_taken_back_where_the_new_export_is_damaged(out):
     (staging / MANIFEST).write_bytes(msgspec.json.encode(manifest(files)))
     folder = OutputFolder(out)
     with folder.held():
-        assert "the export before it is back in place" in folder.repair()
+        assert "the export before it is back in place" in str(folder.repair())
     assert whole(out) == OLD
     assert beside(out) == [".out.lock"]
 
 
-def test_an_empty_folder_made_meanwhile_does_not_hide_the_old_export(out):
+def test_an_empty_folder_made_meanwhile_does_not_hide_the_old_export(out: Path) -> None:
     export(out, OLD)
     out.rename(out.parent / ".out.old")
     out.mkdir()
@@ -579,7 +601,7 @@ def test_an_empty_folder_made_meanwhile_does_not_hide_the_old_export(out):
     assert whole(out) == OLD
 
 
-def test_repair_leaves_the_folders_of_other_outputs_alone(out):
+def test_repair_leaves_the_folders_of_other_outputs_alone(out: Path) -> None:
     export(out, OLD)
     neighbours = [".out.staging-b", ".out.staging-0000000000000000.lock", ".out2.staging-0000000000000000"]
     for name in neighbours:
@@ -590,12 +612,12 @@ def test_repair_leaves_the_folders_of_other_outputs_alone(out):
     assert beside(out) == sorted([".out.lock", *neighbours])
 
 
-def test_a_failed_rename_puts_the_old_export_back(out, monkeypatch):
+def test_a_failed_rename_puts_the_old_export_back(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export(out, OLD)
     folder = OutputFolder(out)
     real = os.rename
 
-    def failing(source, target):
+    def failing(source: Path, target: Path) -> None:
         if "staging" in str(source):
             raise PermissionError(13, "Permission denied", str(source))
         real(source, target)
@@ -611,7 +633,7 @@ def test_a_failed_rename_puts_the_old_export_back(out, monkeypatch):
     assert beside(out) == [".out.lock"]
 
 
-def test_a_full_disk_is_named_and_the_old_export_stays(small_disk):
+def test_a_full_disk_is_named_and_the_old_export_stays(small_disk: Path) -> None:
     out = small_disk / "out"
     export(out, OLD)
     folder = OutputFolder(out)

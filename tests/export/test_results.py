@@ -1,16 +1,20 @@
+from __future__ import annotations
+
 import base64
 import gzip
 import json
 import os
 import resource
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import pytest
-from handmade import HELPSTEER, Record, Turn, make
+from handmade import HELPSTEER, Made, Record, Turn, make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stages import build, convert, decide, take_inventory
@@ -34,16 +38,22 @@ TWO_TURNS = (
 TOOL = (("user", "Weather?"), ("tool", "3 °C"), ("assistant", "Cold."))
 
 
-def rated(*values):
+def rated(*values: float) -> Turn:
     return Turn(tuple(values) or (2.37, 3.5, 2.5, 0.5, -1.25))
 
 
 @pytest.fixture
-def home(tmp_path):
+def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-def built(made, *rules, exports=("steerlm", "messages"), stop_after=None, name="staging"):
+def built(
+    made: Made,
+    *rules: str,
+    exports: Sequence[str] = ("steerlm", "messages"),
+    stop_after: Literal["convert", "score"] | None = None,
+    name: str = "staging",
+) -> Path:
     staging = made.home.root / name
     staging.mkdir(parents=True)
     scored = None if stop_after == "convert" else made.scored
@@ -73,11 +83,11 @@ def built(made, *rules, exports=("steerlm", "messages"), stop_after=None, name="
     return staging
 
 
-def rows(path):
+def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def original_file(tmp_path, *lines):
+def original_file(tmp_path: Path, *lines: bytes) -> tuple[str, list[tuple[int, int]]]:
     """A file of lines, and (offset, length) of each."""
     path = tmp_path / "input.jsonl"
     path.write_bytes(b"".join(line + b"\n" for line in lines))
@@ -85,7 +95,7 @@ def original_file(tmp_path, *lines):
     return str(path), [(offset, len(line)) for offset, line in zip(offsets, lines, strict=True)]
 
 
-def test_every_assistant_turn_of_a_steerlm_row_is_labelled_by_its_own_scores(home):
+def test_every_assistant_turn_of_a_steerlm_row_is_labelled_by_its_own_scores(home: Home) -> None:
     record = Record(1, TWO_TURNS, (rated(2.37, 3.5, 2.5, 0.5, -1.25), rated(4.6, 1.5, 0.0, 1.0, 3.49)))
     (row,) = rows(built(make(home, {"a.jsonl": [[record]]})) / "labeled.jsonl")
     assert list(row) == ["conversations", "system", "mask", "type"]
@@ -99,7 +109,7 @@ def test_every_assistant_turn_of_a_steerlm_row_is_labelled_by_its_own_scores(hom
     assert [turn["value"] for turn in row["conversations"]] == [text for _, text in TWO_TURNS[1:]]
 
 
-def test_a_messages_row_has_the_raw_scores_and_where_it_came_from(home):
+def test_a_messages_row_has_the_raw_scores_and_where_it_came_from(home: Home) -> None:
     record = Record(
         7, TWO_TURNS, (rated(), rated(1, 2, 3, 4, 0)), part=3, rest='{"id":123456789012345678901234567890}'
     )
@@ -134,8 +144,8 @@ def test_a_messages_row_has_the_raw_scores_and_where_it_came_from(home):
     ],
 )
 def test_score_is_the_one_number_of_the_last_turn_where_the_model_has_one(
-    home, tmp_path, attributes, expected
-):
+    home: Home, tmp_path: Path, attributes: tuple[str, ...], expected: float | None
+) -> None:
     values = {"reward": (4.0, -0.25), "weighted_reward": (9.0, 3.1)}
     turns = [Turn(tuple(values.get(name, (1.0, 2.0))[turn] for name in attributes)) for turn in (0, 1)]
     path, ((offset, length),) = original_file(tmp_path, b"bad")
@@ -154,19 +164,19 @@ def test_score_is_the_one_number_of_the_last_turn_where_the_model_has_one(
     assert scores["score"].to_list() == [*made_of(values, attributes), None]
 
 
-def made_of(values, attributes):
+def made_of(values: Mapping[str, tuple[float, float]], attributes: tuple[str, ...]) -> list[float]:
     if len(attributes) == 1 and attributes[0] not in values:
         return [1.0, 2.0]
     one = values["weighted_reward" if "weighted_reward" in attributes else "reward"]
     return [float(np.float32(value)) for value in one]
 
 
-def test_a_record_without_other_keys_has_no_extra(home):
+def test_a_record_without_other_keys_has_no_extra(home: Home) -> None:
     (row,) = rows(built(make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})) / "messages.jsonl")
     assert row["extra"] is None
 
 
-def test_what_was_written_over_several_lines_stays_on_one(home):
+def test_what_was_written_over_several_lines_stays_on_one(home: Home) -> None:
     record = Record(1, turns=(rated(),), rest='{\r\n  "id":\n 1\n}')
     (row,) = rows(built(make(home, {"a.jsonl": [[record]]})) / "messages.jsonl")
     assert row["extra"] == {"id": 1}
@@ -174,7 +184,9 @@ def test_what_was_written_over_several_lines_stays_on_one(home):
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
-def test_a_score_is_written_with_the_fewest_digits_that_give_the_same_float32(tmp_path, values):
+def test_a_score_is_written_with_the_fewest_digits_that_give_the_same_float32(
+    tmp_path: Path, values: list[float]
+) -> None:
     home = Home(Path(tempfile.mkdtemp(dir=tmp_path)))
     records = [Record(line, turns=(Turn((value,)),)) for line, value in enumerate(values, 1)]
     made = make(home, {"a.jsonl": [records]}, attributes=("reward",))
@@ -184,7 +196,7 @@ def test_a_score_is_written_with_the_fewest_digits_that_give_the_same_float32(tm
     assert found == [float(str(np.float32(value))) for value in values]
 
 
-def test_only_kept_records_are_exported_in_input_order(home):
+def test_only_kept_records_are_exported_in_input_order(home: Home) -> None:
     pieces = [
         [
             Record(line, (("user", "q"), ("assistant", f"a{line}")), (rated(line % 3, 0, 0, 0, 0),))
@@ -200,22 +212,22 @@ def test_only_kept_records_are_exported_in_input_order(home):
     assert [row["source"]["file"] for row in rows(staging / "messages.jsonl")][-1] == "b.jsonl"
 
 
-def test_only_the_exports_asked_for_are_written(home):
+def test_only_the_exports_asked_for_are_written(home: Home) -> None:
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})
     assert not (built(made, exports=("messages",), name="m") / "labeled.jsonl").exists()
     assert not (built(made, exports=("steerlm",), name="s") / "messages.jsonl").exists()
 
 
-def test_every_record_is_in_decisions_once_and_in_order(home, tmp_path):
+def test_every_record_is_in_decisions_once_and_in_order(home: Home, tmp_path: Path) -> None:
     path, spans = original_file(tmp_path, b"bad", b"{}")
-    place = [{"offset": offset, "length": length} for offset, length in spans]
+    first, second = (partial(Record, offset=offset, length=length) for offset, length in spans)
     records = [
-        Record(1, None, outcome="quarantined", reason="not_json: char 1", **place[0]),
-        Record(2, outcome="dropped", reason="one_message: x", part=0, **place[1]),
-        Record(2, part=1, turns=(rated(3, 0, 0, 0, 0),), **place[1]),
-        Record(2, part=2, turns=(rated(1, 0, 0, 0, 0),), **place[1]),
-        Record(2, TOOL, part=3, turns=(rated(3, 0, 0, 0, 0),), **place[1]),
-        Record(2, part=4, turns=(Turn(None, "too_long: 9"),), **place[1]),
+        first(1, None, outcome="quarantined", reason="not_json: char 1"),
+        second(2, outcome="dropped", reason="one_message: x", part=0),
+        second(2, part=1, turns=(rated(3, 0, 0, 0, 0),)),
+        second(2, part=2, turns=(rated(1, 0, 0, 0, 0),)),
+        second(2, TOOL, part=3, turns=(rated(3, 0, 0, 0, 0),)),
+        second(2, part=4, turns=(Turn(None, "too_long: 9"),)),
     ]
     staging = built(make(home, {path: [records[:2], records[2:]]}), "helpfulness >= 2")
     decisions = pl.read_parquet(staging / "decisions.parquet")
@@ -238,7 +250,7 @@ def test_every_record_is_in_decisions_once_and_in_order(home, tmp_path):
     assert quarantined == [(1, 0), (2, 4)]
 
 
-def test_scores_hold_every_turn_of_every_scored_record_kept_or_not(home):
+def test_scores_hold_every_turn_of_every_scored_record_kept_or_not(home: Home) -> None:
     kept = Record(1, TWO_TURNS, (rated(0, 1, 2, 3, 4), rated(4, 3, 2, 1, 0.1)))
     dropped = Record(2, None, outcome="dropped", reason="x")
     made = make(home, {"a.jsonl": [[kept]], "b.jsonl": [[dropped]]})
@@ -255,7 +267,7 @@ def test_scores_hold_every_turn_of_every_scored_record_kept_or_not(home):
     ]
 
 
-def test_a_turn_without_scores_is_null_with_its_reason_in_scores(home, tmp_path):
+def test_a_turn_without_scores_is_null_with_its_reason_in_scores(home: Home, tmp_path: Path) -> None:
     path, ((offset, length),) = original_file(tmp_path, b"{}")
     record = Record(
         1, TWO_TURNS, (rated(0, 1, 2, 3, 4), Turn(None, "too_long: 9", 7)), offset=offset, length=length
@@ -264,7 +276,7 @@ def test_a_turn_without_scores_is_null_with_its_reason_in_scores(home, tmp_path)
     assert scores.row(1) == (path, 1, 0, 1, *[None] * 5, "too_long: 9", 7)
 
 
-def test_quarantine_has_the_original_bytes(home, tmp_path):
+def test_quarantine_has_the_original_bytes(home: Home, tmp_path: Path) -> None:
     lines = [b'{"torn": ', b"\xff\xfe latin", "{\u2028é\x00".encode(), b'{"fine": 1}']
     path, spans = original_file(tmp_path, *lines)
     records = [
@@ -302,7 +314,7 @@ def test_quarantine_has_the_original_bytes(home, tmp_path):
     ]
 
 
-def test_originals_come_out_of_compressed_files_in_any_order_of_records(home, tmp_path):
+def test_originals_come_out_of_compressed_files_in_any_order_of_records(home: Home, tmp_path: Path) -> None:
     path = tmp_path / "trees.jsonl.gz"
     lines = [b"first", b"second", b"third"]
     path.write_bytes(gzip.compress(b"\n".join(lines)))
@@ -326,7 +338,7 @@ def test_originals_come_out_of_compressed_files_in_any_order_of_records(home, tm
     ]
 
 
-def test_a_line_that_is_too_long_is_named_with_its_length_and_never_read(home):
+def test_a_line_that_is_too_long_is_named_with_its_length_and_never_read(home: Home) -> None:
     record = Record(1, None, outcome="quarantined", reason="line_too_long: 9", offset=0, length=50_000_000)
     (row,) = rows(built(make(home, {"gone.jsonl": [[record]]})) / "quarantine.jsonl")
     assert row == {
@@ -340,7 +352,9 @@ def test_a_line_that_is_too_long_is_named_with_its_length_and_never_read(home):
 
 
 @pytest.mark.parametrize("change", ["gone", "shorter", "other", "while it is read"])
-def test_a_source_that_changed_meanwhile_is_named(home, tmp_path, monkeypatch, change):
+def test_a_source_that_changed_meanwhile_is_named(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     path, ((offset, length),) = original_file(tmp_path, b"{torn")
     made = make(
         home, {path: [[Record(1, None, outcome="quarantined", reason="x", offset=offset, length=length)]]}
@@ -350,7 +364,7 @@ def test_a_source_that_changed_meanwhile_is_named(home, tmp_path, monkeypatch, c
         source.unlink()
     elif change == "while it is read":
 
-        def changing(path, spans):
+        def changing(path: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
             source.write_bytes(b"{born\n")
             os.utime(source, ns=(0, source.stat().st_mtime_ns + 1_000_000))
             return read_originals(path, spans)
@@ -362,7 +376,9 @@ def test_a_source_that_changed_meanwhile_is_named(home, tmp_path, monkeypatch, c
         built(made)
 
 
-def test_the_same_inputs_give_the_same_bytes_however_tables_are_gathered(home, monkeypatch):
+def test_the_same_inputs_give_the_same_bytes_however_tables_are_gathered(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pieces = [
         [Record(line, turns=(rated(),)) for line in range(start, start + 500)] for start in (1, 501, 1001)
     ]
@@ -374,8 +390,9 @@ def test_the_same_inputs_give_the_same_bytes_however_tables_are_gathered(home, m
         assert path.read_bytes() == (second / path.name).read_bytes(), path.name
 
 
-def test_no_records_at_all_give_empty_files_with_their_columns(home):
-    for number, files in enumerate(({}, {"a.jsonl": [[]]})):
+def test_no_records_at_all_give_empty_files_with_their_columns(home: Home) -> None:
+    cases: list[dict[str, list[list[Record]]]] = [{}, {"a.jsonl": [[]]}]
+    for number, files in enumerate(cases):
         staging = built(make(Home(home.root / str(number)), files), "helpfulness >= 2")
         assert pl.read_parquet(staging / "decisions.parquet").columns[:2] == ["file", "line"]
         assert pl.read_parquet(staging / "scores.parquet").height == 0
@@ -383,7 +400,9 @@ def test_no_records_at_all_give_empty_files_with_their_columns(home):
         assert (staging / "labeled.jsonl").read_bytes() == b""
 
 
-def test_a_run_that_stops_after_convert_writes_rows_with_the_labels_they_came_with(home, tmp_path):
+def test_a_run_that_stops_after_convert_writes_rows_with_the_labels_they_came_with(
+    home: Home, tmp_path: Path
+) -> None:
     path, ((offset, length),) = original_file(tmp_path, b"{torn")
     record = Record(2, labels=(None, "quality:4,toxicity:0"))
     tool = Record(3, TOOL)
@@ -403,7 +422,7 @@ def test_a_run_that_stops_after_convert_writes_rows_with_the_labels_they_came_wi
     ]
 
 
-def test_a_run_that_stops_after_score_exports_nothing_to_train_on(home):
+def test_a_run_that_stops_after_score_exports_nothing_to_train_on(home: Home) -> None:
     staging = built(make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]}), stop_after="score")
     assert {file.name for file in staging.iterdir()} == {
         "scores.parquet",
@@ -413,7 +432,7 @@ def test_a_run_that_stops_after_score_exports_nothing_to_train_on(home):
     assert pl.read_parquet(staging / "decisions.parquet")["outcome"].to_list() == ["kept"]
 
 
-def test_pieces_that_do_not_belong_together_are_refused(home):
+def test_pieces_that_do_not_belong_together_are_refused(home: Home) -> None:
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(),))]]})
     other = make(
         Home(home.root / "other"), {"a.jsonl": [[Record(1, turns=(rated(),)), Record(2, turns=(rated(),))]]}
@@ -440,7 +459,7 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize("packing", ["lines", "gzip", "cut gzip", "array"])
-def test_quarantine_agrees_with_what_convert_found(home, tmp_path, packing):
+def test_quarantine_agrees_with_what_convert_found(home: Home, tmp_path: Path, packing: str) -> None:
     """The one test here that runs the stages before: their offsets must be what the originals lie at."""
     data = b"\n".join(AWKWARD)
     path = tmp_path / "input.jsonl"
@@ -466,21 +485,21 @@ def test_quarantine_agrees_with_what_convert_found(home, tmp_path, packing):
         assert data[row["offset"] : row["offset"] + len(original)] == original
 
 
-def test_an_unknown_export_is_refused_with_the_choices():
+def test_an_unknown_export_is_refused_with_the_choices() -> None:
     with pytest.raises(UserMistake) as caught:
         check_exports(["steerml"], HELPSTEER)
     assert "did you mean 'steerlm'?" in str(caught.value)
     assert all(name in str(caught.value) for name in EXPORTS)
 
 
-def test_steerlm_is_refused_for_a_model_that_rates_none_of_its_attributes():
+def test_steerlm_is_refused_for_a_model_that_rates_none_of_its_attributes() -> None:
     with pytest.raises(UserMistake, match="--export messages"):
         check_exports(["messages", "steerlm"], ("reward",))
     check_exports(["messages"], ("reward",))
     check_exports(["messages", "steerlm"], ("helpfulness", "reward"))
 
 
-def test_a_disk_that_is_full_is_named_whoever_writes(home):
+def test_a_disk_that_is_full_is_named_whoever_writes(home: Home) -> None:
     """Past the size that a process may write, the system says EFBIG; on a full disk ENOSPC, alike."""
     records = [
         Record(line, (("user", "q" * 500), ("assistant", "a")), (rated(line / 7, 1, 1, 1, 1),))
@@ -489,7 +508,7 @@ def test_a_disk_that_is_full_is_named_whoever_writes(home):
     made = make(home, {"a.jsonl": [records]}, attributes=HELPSTEER)
     filtered = decide(made.converted, made.scored, rules=Rules(), home=home)
 
-    def limited(limit, act):
+    def limited(limit: int, act: Callable[[], object]) -> None:
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
         try:
@@ -523,7 +542,7 @@ def test_a_disk_that_is_full_is_named_whoever_writes(home):
 
 
 @pytest.mark.parametrize("limit", [10, 100, 1000, 5000, 10_000, 20_000, 50_000])
-def test_a_table_that_meets_the_end_of_the_disk_anywhere_says_so(tmp_path, limit):
+def test_a_table_that_meets_the_end_of_the_disk_anywhere_says_so(tmp_path: Path, limit: int) -> None:
     table = pl.DataFrame({"x": np.random.default_rng(0).normal(size=10_000)})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(AssayError, match="Make room"), full_disk_named(tmp_path):  # noqa: PT012
@@ -534,7 +553,7 @@ def test_a_table_that_meets_the_end_of_the_disk_anywhere_says_so(tmp_path, limit
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_other_faults_of_writing_are_not_called_a_full_disk(tmp_path):
+def test_other_faults_of_writing_are_not_called_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), full_disk_named(tmp_path):
         (tmp_path / "no" / "such").write_bytes(b"")
     with pytest.raises(pl.exceptions.ColumnNotFoundError), full_disk_named(tmp_path):

@@ -1,8 +1,12 @@
+from __future__ import annotations
+
 import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -44,8 +48,8 @@ FILES = {"labeled.jsonl": ExportedFile("a" * 32, 2048, 7), "quarantine.jsonl": E
 EXPORTED = Exported(FILES, {"steerlm": Written("labeled.jsonl", 7)})
 
 
-def manifest(**changes):
-    given = {
+def manifest(**changes: Any) -> RunManifest:
+    given: dict[str, Any] = {
         "options": {"output": "runs/out", "keep": ["helpfulness >= 2"]},
         "model": MODEL,
         "converted": CONVERTED,
@@ -58,13 +62,13 @@ def manifest(**changes):
     return run_manifest(**given | changes)
 
 
-def rendered(run, width=80, color=False):
+def rendered(run: RunManifest, width: int = 80, color: bool = False) -> str:
     out = io.StringIO()
     Console(file=out, width=width, force_terminal=color, highlight=False).print(summary_table(run))
     return out.getvalue()
 
 
-def test_every_record_is_counted_once_and_by_reason():
+def test_every_record_is_counted_once_and_by_reason() -> None:
     run = manifest()
     assert run.rows == Rows(17, 7, 5, 5)
     assert run.dropped == {"one_message": 2, "rule: helpfulness >= 2": 3}
@@ -72,32 +76,34 @@ def test_every_record_is_counted_once_and_by_reason():
     assert run.lines == 18
 
 
-def test_the_manifest_says_how_the_model_was_read_and_what_it_told():
+def test_the_manifest_says_how_the_model_was_read_and_what_it_told() -> None:
     named = replace(MODEL, family="first-token-logit", family_named=True, add_bos=True)
     told = manifest(model=named, work=ScoringWork(remarks=("1 here, 2 elsewhere",)))
+    assert told.model is not None
     assert told.model.family == "first-token-logit"
     assert (told.model.family_named, told.model.read_at, told.model.add_bos) == (*(True, None, True),)
     assert told.model.notes == (NOTE, "1 here, 2 elsewhere")
     assert "! 1 here, 2 elsewhere" in summary_text(told)
 
 
-def test_turns_are_rated_now_rated_before_or_without_a_score():
+def test_turns_are_rated_now_rated_before_or_without_a_score() -> None:
     assert manifest().turns == Turns(25, 11, 4)
 
 
-def test_a_cached_score_stage_rated_nothing_in_this_run():
+def test_a_cached_score_stage_rated_nothing_in_this_run() -> None:
     assert manifest(work=None).turns == Turns(0, 36, 4)
 
 
-def test_reused_is_never_below_zero():
+def test_reused_is_never_below_zero() -> None:
     assert manifest(work=ScoringWork(turns_scored=100)).turns.reused == 0
 
 
-def test_a_manifest_survives_json_and_names_what_made_it():
+def test_a_manifest_survives_json_and_names_what_made_it() -> None:
     run = manifest()
     assert msgspec.convert(json.loads(json.dumps(run.as_written())), RunManifest) == run
     assert run.assay == __version__
     assert run.complete is True
+    assert run.model is not None
     assert run.model.fingerprint == "f" * 32
     assert run.model.attributes == ("helpfulness", "verbosity")
     assert run.model.notes == (NOTE,)
@@ -108,7 +114,7 @@ def test_a_manifest_survives_json_and_names_what_made_it():
     assert {"python", "torch", "transformers", "polars"} <= run.versions.keys()
 
 
-def test_a_run_that_stopped_after_convert_has_no_model_and_no_turns():
+def test_a_run_that_stopped_after_convert_has_no_model_and_no_turns() -> None:
     run = manifest(scored=None, work=None)
     assert run.rows == Rows(17, 7, 5, 5)
     assert run.model is None
@@ -118,7 +124,7 @@ def test_a_run_that_stopped_after_convert_has_no_model_and_no_turns():
 
 
 @pytest.mark.parametrize("summary", [rendered, summary_text, summary_markdown])
-def test_a_summary_says_what_happened(summary):
+def test_a_summary_says_what_happened(summary: Callable[[RunManifest], str]) -> None:
     text = summary(manifest()).replace("\\", "").replace("&gt;", ">")
     for said in (
         "read",
@@ -152,7 +158,7 @@ CUT = Shortfall("data/a.jsonl.gz", "is cut short: the gzip data end in the middl
 CONVERTED_CUT = Converted(CONVERTED.inputs, (), CONVERTED.counts, 18, False, "c" * 32, (CUT,) * 7)
 
 
-def test_the_table_is_a_table_and_fits_80_columns():
+def test_the_table_is_a_table_and_fits_80_columns() -> None:
     assert isinstance(summary_table(manifest()), Table)
     long = {"rule: " + "helpfulness >= 2 and " * 8 + "verbosity < 1": 5, "x" * 200: 1}
     run = manifest(
@@ -163,7 +169,7 @@ def test_the_table_is_a_table_and_fits_80_columns():
 
 
 @pytest.mark.parametrize("summary", [rendered, summary_text, summary_markdown])
-def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary):
+def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary: Callable[[RunManifest], str]) -> None:
     left_out = {"late_system_message": 1, "tool_message": 2}
     exports = {"steerlm": Written("labeled.jsonl", 4, left_out), "messages": Written("messages.jsonl", 7)}
     files = {"labeled.jsonl": ExportedFile("a" * 32, 9, 4), "messages.jsonl": ExportedFile("b" * 32, 9, 7)}
@@ -180,30 +186,30 @@ def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary):
     assert "No record could be used" not in text
 
 
-def test_a_run_whose_exports_hold_nothing_that_was_kept_says_so():
+def test_a_run_whose_exports_hold_nothing_that_was_kept_says_so() -> None:
     nothing = {"steerlm": Written("labeled.jsonl", 0, {"tool_message": 7})}
     made = manifest(exported=Exported(FILES, nothing))
-    assert made.unusable.startswith("No record could be used: no export can hold one that was kept; ")
-    assert "steerlm: tool_message (7 of 7)" in made.unusable
+    assert str(made.unusable).startswith("No record could be used: no export can hold one that was kept; ")
+    assert "steerlm: tool_message (7 of 7)" in str(made.unusable)
     assert f"! {made.unusable}" in summary_text(made)
 
 
-def test_most_frequent_reasons_come_first():
+def test_most_frequent_reasons_come_first() -> None:
     text = summary_text(manifest())
     assert text.index("rule: helpfulness >= 2") < text.index("one_message")
 
 
-def test_a_share_is_never_rounded_to_none_or_all():
+def test_a_share_is_never_rounded_to_none_or_all() -> None:
     counts = Counts(99_999, {"x": 1}, {})
     text = summary_text(manifest(filtered=Filtered((), counts)))
     assert "> 99.9%" in text
     assert "< 0.1%" in text
 
 
-def test_a_run_that_could_use_nothing_says_so():
+def test_a_run_that_could_use_nothing_says_so() -> None:
     nothing = Counts(0, {}, {"unknown_schema": 8, "not_json": 1})
     made = manifest(filtered=Filtered((), nothing))
-    assert made.unusable.startswith("No record could be used: unknown_schema (8 of 9).")
+    assert str(made.unusable).startswith("No record could be used: unknown_schema (8 of 9).")
     assert f"! {made.unusable}" in summary_text(made)
     judged = Counts(0, {"rule: helpfulness >= 2": 1}, {"not_json": 8})
     made = manifest(filtered=Filtered((), judged))
@@ -211,19 +217,19 @@ def test_a_run_that_could_use_nothing_says_so():
     assert "No record could be used" not in summary_text(made)
 
 
-def test_records_are_counted_once_where_a_reason_both_drops_and_quarantines():
+def test_records_are_counted_once_where_a_reason_both_drops_and_quarantines() -> None:
     made = manifest(filtered=Filtered((), Counts(0, {"no_turn": 3}, {"no_turn": 2})))
     assert made.unusable is not None
 
 
-def test_rules_that_keep_nothing_are_warned_of():
+def test_rules_that_keep_nothing_are_warned_of() -> None:
     judged = Counts(0, {"rule: helpfulness >= 9": 7, "rule: toxicity < 1": 1}, {"not_json": 1})
     text = summary_text(manifest(filtered=Filtered((), judged)))
     assert "! The rules keep no record: helpfulness >= 9 drops 7 of 9." in text
     assert "The rules keep" not in summary_text(manifest())
 
 
-def test_a_run_without_records_is_no_fault_and_says_so():
+def test_a_run_without_records_is_no_fault_and_says_so() -> None:
     made = manifest(filtered=Filtered((), Counts()))
     assert made.unusable is None
     assert "! No record could be used: the inputs hold none." in summary_text(made)
@@ -238,7 +244,7 @@ HOSTILE_EXPORT = Exported(
 )
 
 
-def hostile():
+def hostile() -> RunManifest:
     return manifest(
         filtered=Filtered((), Counts(1, {f"rule: {HOSTILE}": 1}, {HOSTILE: 1})),
         options={"output": HOSTILE},
@@ -246,7 +252,7 @@ def hostile():
     )
 
 
-def test_text_from_data_is_no_markup_in_markdown():
+def test_text_from_data_is_no_markup_in_markdown() -> None:
     text = summary_markdown(hostile())
     for markup in ("<script", "](", "![", "http:", "www.", "**", "`c`", "\x1b", "\n# h"):
         assert markup not in text, markup
@@ -255,7 +261,7 @@ def test_text_from_data_is_no_markup_in_markdown():
             assert line.replace("\\|", "").count("|") == 4
 
 
-def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else():
+def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else() -> None:
     """S12, with a reader that obeys HTML, tables and strike-through, for every text a summary can hold."""
     run = manifest(
         filtered=Filtered((), Counts(1, {f"rule: {HOSTILE}": 1}, {HOSTILE: 1})),
@@ -286,7 +292,7 @@ def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else():
     assert shown.count(printable(HOSTILE)) == 9
 
 
-def test_text_from_data_commands_no_terminal_and_is_no_rich_markup():
+def test_text_from_data_commands_no_terminal_and_is_no_rich_markup() -> None:
     run = manifest(filtered=Filtered((), Counts(1, {"[bold red]x[/] \x1b[2J\x07": 1}, {})))
     for text in (rendered(run), summary_text(run)):
         assert "\x1b" not in text
@@ -295,7 +301,7 @@ def test_text_from_data_commands_no_terminal_and_is_no_rich_markup():
     assert "\x1b[2J" not in rendered(run, color=True)
 
 
-def unescaped(text):
+def unescaped(text: str) -> str:
     """What a CommonMark reader makes of text that is all escapes, entities and plain characters."""
     out, at = "", 0
     entities = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": '"'}
@@ -318,11 +324,11 @@ def unescaped(text):
 
 @settings(max_examples=300)
 @given(st.text(st.characters(codec="ascii", exclude_categories=["Cc"]) | st.sampled_from("é\U0001f642")))
-def test_escaped_text_renders_as_itself_and_leaves_no_live_punctuation(text):
+def test_escaped_text_renders_as_itself_and_leaves_no_live_punctuation(text: str) -> None:
     assert unescaped(escaped(text)) == text
 
 
-def test_a_report_imports_neither_torch_nor_transformers():
+def test_a_report_imports_neither_torch_nor_transformers() -> None:
     program = (
         "import sys, assay.report.summary, assay.export\n"
         "assert not {'torch', 'transformers', 'prefect'} & set(sys.modules), sorted(sys.modules)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ JUDGE = Endpoint("judge", "http://127.0.0.1:9/v1", "openai", "m", ("helpfulness"
 STARTER = Path(CATALOG["starter"].source)
 
 #: Of every option that is for local models, a value.
-FOR_LOCAL_MODELS = {
+FOR_LOCAL_MODELS: dict[str, Any] = {
     "dtype": "bfloat16",
     "revision": "v2",
     "known_as": "nvidia/Qwen-2.5-Nemotron-32B-Reward",
@@ -48,7 +49,7 @@ def test_every_option_but_two_is_for_local_models() -> None:
 
 @pytest.mark.parametrize("option", FOR_LOCAL_MODELS)
 def test_a_service_is_refused_what_its_operator_decides(option: str) -> None:
-    options = ModelOptions(**{option: FOR_LOCAL_MODELS[option]})  # type: ignore[arg-type]
+    options = ModelOptions(**{option: FOR_LOCAL_MODELS[option]})
     name = "--" + option.removeprefix("known_").replace("_", "-")
     with pytest.raises(UserMistake, match=f"^{name}: judge is a service, whose operator says that"):
         find_model("judge", KnownModels(endpoints={"judge": JUDGE}), options)

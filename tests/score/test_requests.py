@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import services
 import stages
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from handmade import Record
+from s3_replies import reply
 from services import Answer, Asked, Server, rated
 from stages import Heard
 
@@ -206,9 +206,7 @@ def test_a_store_that_refuses_at_the_end_hides_neither_what_stopped_the_run_nor_
     def refuse_once() -> AWSResponse | None:
         if refused:
             return None
-        body = io.BytesIO(b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
-        body.stream = lambda **_: iter([body.getvalue()])  # type: ignore[attr-defined]
-        refused.append(AWSResponse("", 403, {}, body))
+        refused.append(reply("", 403, b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"))
         return refused[0]
 
     def answer(asked: Asked) -> Answer:

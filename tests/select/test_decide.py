@@ -1,8 +1,12 @@
+from __future__ import annotations
+
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 import pytest
-from handmade import HELPSTEER, Record, Turn, make
+from handmade import HELPSTEER, Made, Record, Turn, make
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stages import decide
@@ -11,23 +15,23 @@ from assay.core.errors import AssayError, InputFault
 from assay.select.decide import DECIDE, ToDecide, counted_as, refuse_quarantine
 from assay.select.rules import Rules, parse_rules
 from assay.storage.home import Home
-from assay.storage.manifests import Counts
+from assay.storage.manifests import Counts, Filtered, Scored
 
 TWO_TURNS = (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
 NAN = float("nan")
 INFINITE = float("inf")
 
 
-def rated(helpfulness, verbosity=1.0):
+def rated(helpfulness: float, verbosity: float = 1.0) -> Turn:
     return Turn((helpfulness, 3.0, 3.0, 1.0, verbosity))
 
 
 @pytest.fixture
-def home(tmp_path):
+def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-def filtered(made, *rules, attributes=HELPSTEER):
+def filtered(made: Made, *rules: str, attributes: Sequence[str] = HELPSTEER) -> Filtered:
     return decide(
         made.converted,
         made.scored,
@@ -36,8 +40,8 @@ def filtered(made, *rules, attributes=HELPSTEER):
     )
 
 
-def decisions(made, *rules, **options):
-    result = filtered(made, *rules, **options)
+def decisions(made: Made, *rules: str, attributes: Sequence[str] = HELPSTEER) -> list[tuple[str, str | None]]:
+    result = filtered(made, *rules, attributes=attributes)
     frames = [pl.read_parquet(made.home.artifacts / piece.decisions.path) for piece in result.pieces]
     for frame in frames:
         assert frame.schema == {"row": pl.UInt32, "outcome": pl.String, "reason": pl.String}
@@ -45,20 +49,20 @@ def decisions(made, *rules, **options):
     return [(outcome, reason) for frame in frames for _, outcome, reason in frame.iter_rows()]
 
 
-def one(home, record, *rules, **options):
-    (decision,) = decisions(make(home, {"a.jsonl": [[record]]}), *rules, **options)
+def one(home: Home, record: Record, *rules: str) -> tuple[str, str | None]:
+    (decision,) = decisions(make(home, {"a.jsonl": [[record]]}), *rules)
     return decision
 
 
-def test_a_record_that_meets_every_rule_is_kept(home):
+def test_a_record_that_meets_every_rule_is_kept(home: Home) -> None:
     assert one(home, Record(1, turns=(rated(2.0),)), "helpfulness >= 2", "verbosity < 2") == ("kept", None)
 
 
-def test_without_rules_a_scored_record_is_kept(home):
+def test_without_rules_a_scored_record_is_kept(home: Home) -> None:
     assert one(home, Record(1, turns=(rated(-9.0),))) == ("kept", None)
 
 
-def test_the_first_rule_that_fails_is_the_reason_as_it_was_written(home):
+def test_the_first_rule_that_fails_is_the_reason_as_it_was_written(home: Home) -> None:
     record = Record(1, turns=(rated(1.0, verbosity=3.0),))
     assert one(home, record, "correctness == 3", "2<=helpfulness", "verbosity < 2") == (
         "dropped",
@@ -66,7 +70,7 @@ def test_the_first_rule_that_fails_is_the_reason_as_it_was_written(home):
     )
 
 
-def test_the_last_turn_decides(home):
+def test_the_last_turn_decides(home: Home) -> None:
     good_end = Record(1, TWO_TURNS, (rated(0.0), rated(3.0)))
     bad_end = Record(2, TWO_TURNS, (rated(3.0), rated(0.0)))
     made = make(home, {"a.jsonl": [[good_end, bad_end]]})
@@ -90,28 +94,30 @@ def test_the_last_turn_decides(home):
     ],
 )
 @pytest.mark.parametrize("rule", ["helpfulness >= 2", "not helpfulness >= 2", "correctness != 0"])
-def test_a_missing_score_is_quarantined_whatever_the_rules_say(home, turn, reason, rule):
+def test_a_missing_score_is_quarantined_whatever_the_rules_say(
+    home: Home, turn: Turn, reason: str, rule: str
+) -> None:
     assert one(home, Record(1, turns=(turn,)), rule) == ("quarantined", reason)
 
 
-def test_an_earlier_turn_without_a_score_quarantines_its_record(home):
+def test_an_earlier_turn_without_a_score_quarantines_its_record(home: Home) -> None:
     record = Record(1, TWO_TURNS, (Turn(None, "too_long: 9"), rated(4.0)))
     assert one(home, record, "helpfulness >= 2") == ("quarantined", "too_long: turn 0: 9")
 
 
-def test_the_first_turn_without_a_score_is_the_one_named(home):
+def test_the_first_turn_without_a_score_is_the_one_named(home: Home) -> None:
     record = Record(1, TWO_TURNS, (rated(1.0), Turn(None, "too_long: 9")))
     assert one(home, record) == ("quarantined", "too_long: turn 1: 9")
     record = Record(1, TWO_TURNS, (Turn(None, "forged"), Turn(None, "too_long: 9")))
     assert one(home, record) == ("quarantined", "forged: turn 0")
 
 
-def test_a_record_without_a_turn_never_passes(home):
+def test_a_record_without_a_turn_never_passes(home: Home) -> None:
     record = Record(1, (("user", "a"),))
     assert one(home, record) == ("quarantined", "no_turn: no assistant message to rate")
 
 
-def test_without_scores_only_what_convert_found_is_judged(home):
+def test_without_scores_only_what_convert_found_is_judged(home: Home) -> None:
     records = [Record(1, None, outcome="quarantined", reason="not_json: x"), Record(2)]
     made = make(home, {"a.jsonl": [records]})
     result = decide(made.converted, None, rules=Rules(), home=home)
@@ -121,7 +127,7 @@ def test_without_scores_only_what_convert_found_is_judged(home):
         decide(made.converted, None, rules=rules, home=home)
 
 
-def test_the_first_record_in_quarantine_is_named_where_there_is_to_be_none(home):
+def test_the_first_record_in_quarantine_is_named_where_there_is_to_be_none(home: Home) -> None:
     too_long = Turn(None, "too_long: 9 tokens")
     made = make(
         home,
@@ -136,7 +142,7 @@ def test_the_first_record_in_quarantine_is_named_where_there_is_to_be_none(home)
     refuse_quarantine(good.converted, filtered(good, "helpfulness > 2"), good.home)
 
 
-def test_what_convert_decided_stands(home):
+def test_what_convert_decided_stands(home: Home) -> None:
     made = make(
         home,
         {
@@ -156,7 +162,7 @@ def test_what_convert_decided_stands(home):
     ]
 
 
-def test_no_role_of_a_message_decides_on_its_record(home):
+def test_no_role_of_a_message_decides_on_its_record(home: Home) -> None:
     odd = (("user", "a"), ("system", "b"), ("tool", "c"), ("assistant", "d"))
     assert one(home, Record(1, odd, turns=(rated(3.0),)), "helpfulness > 2") == ("kept", None)
     assert one(home, Record(1, odd, turns=(rated(1.0),)), "helpfulness > 2") == (
@@ -165,7 +171,7 @@ def test_no_role_of_a_message_decides_on_its_record(home):
     )
 
 
-def test_rules_are_counted_by_their_text_and_other_reasons_by_their_code(home):
+def test_rules_are_counted_by_their_text_and_other_reasons_by_their_code(home: Home) -> None:
     made = make(
         home,
         {
@@ -190,34 +196,34 @@ def test_rules_are_counted_by_their_text_and_other_reasons_by_their_code(home):
     assert counts.quarantined == {"too_long": 2}
 
 
-def test_counted_as_keeps_colons_of_rules_alone():
+def test_counted_as_keeps_colons_of_rules_alone() -> None:
     assert counted_as("rule: a >= 2") == "rule: a >= 2"
     assert counted_as("too_long: turn 2: 5") == "too_long"
     assert counted_as("not_json") == "not_json"
 
 
-def test_an_empty_piece_has_no_decisions(home):
+def test_an_empty_piece_has_no_decisions(home: Home) -> None:
     assert decisions(make(home, {"a.jsonl": [[]]}), "helpfulness > 1") == []
 
 
-def test_a_scalar_model_may_be_thresholded_by_who_insists(home):
+def test_a_scalar_model_may_be_thresholded_by_who_insists(home: Home) -> None:
     made = make(home, {"a.jsonl": [[Record(1, turns=(Turn((-1.5,)),))]]}, attributes=("reward",))
     assert decisions(made, "reward > -2", attributes=("reward",)) == [("kept", None)]
 
 
-def test_the_same_filter_twice_writes_the_same_bytes_to_the_same_place(home):
+def test_the_same_filter_twice_writes_the_same_bytes_to_the_same_place(home: Home) -> None:
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(1.0),)), Record(2, turns=(rated(3.0),))]]})
     assert filtered(made, "helpfulness > 2") == filtered(made, "helpfulness > 2")
     assert not list(home.artifacts.rglob("*.tmp"))
 
 
-def test_the_key_changes_with_all_that_changes_a_decision_and_with_nothing_else(home):
+def test_the_key_changes_with_all_that_changes_a_decision_and_with_nothing_else(home: Home) -> None:
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(1.0),))]]})
     rescored = make(Home(home.root / "other"), {"a.jsonl": [[Record(1, turns=(rated(2.0),))]]})
 
-    def key(scored=made.scored, rules=("helpfulness > 1",)):
-        rules = parse_rules(rules, attributes=HELPSTEER)
-        return DECIDE.digest(ToDecide(made.converted, scored, rules))
+    def key(scored: Scored = made.scored, rules: Sequence[str] = ("helpfulness > 1",)) -> str:
+        parsed = parse_rules(rules, attributes=HELPSTEER)
+        return DECIDE.digest(ToDecide(made.converted, scored, parsed))
 
     keys = [
         key(),
@@ -231,13 +237,13 @@ def test_the_key_changes_with_all_that_changes_a_decision_and_with_nothing_else(
     assert key(rules=("  helpfulness   > 1",)) == key()
 
 
-def test_scores_that_do_not_run_parallel_to_the_turns_are_refused(home):
+def test_scores_that_do_not_run_parallel_to_the_turns_are_refused(home: Home) -> None:
     made = make(home, {"a.jsonl": [[Record(1, TWO_TURNS, (rated(1.0),))]]})
     with pytest.raises(AssayError, match=r"scores-0\.parquet: 1 turns where the piece has 2"):
         filtered(made)
 
 
-def test_an_artifact_that_was_cut_short_is_named(home):
+def test_an_artifact_that_was_cut_short_is_named(home: Home) -> None:
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(1.0),))]]})
     path = home.artifacts / made.scored.pieces[0].scores.path
     path.write_bytes(path.read_bytes()[:-5])
@@ -253,7 +259,7 @@ any_turn = st.one_of(
 
 
 @st.composite
-def any_record(draw):
+def any_record(draw: st.DrawFn) -> Record:
     outcome = draw(st.sampled_from(["ok", "ok", "ok", "dropped", "quarantined"]))
     if outcome != "ok":
         return Record(1, None, outcome=outcome, reason=draw(st.sampled_from(["a: b", "c"])))
@@ -264,7 +270,9 @@ def any_record(draw):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=st.lists(st.lists(any_record(), max_size=6), max_size=3))
-def test_every_record_is_counted_once_as_what_its_decision_says(tmp_path, pieces):
+def test_every_record_is_counted_once_as_what_its_decision_says(
+    tmp_path: Path, pieces: list[list[Record]]
+) -> None:
     made = make(Home(tmp_path / "home"), {"a.jsonl": pieces})
     rules = ("helpfulness >= 1", "not verbosity > 2")
     found = decisions(made, *rules)
@@ -279,18 +287,22 @@ def test_every_record_is_counted_once_as_what_its_decision_says(tmp_path, pieces
             continue
         fits = [turn.values is not None and turn.values[1] == turn.values[1] for turn in record.turns]
         last = record.turns[-1].values
-        if not all(fits):
+        if last is None or not all(fits):
             assert outcome == "quarantined"
-            assert f"turn {fits.index(False)}" in reason
-        elif last[0] < 1:
+            assert f"turn {fits.index(False)}" in str(reason)
+            continue
+        helpfulness, *_, verbosity = last
+        assert helpfulness is not None
+        assert verbosity is not None
+        if helpfulness < 1:
             assert (outcome, reason) == ("dropped", "rule: helpfulness >= 1")
-        elif last[4] > 2:
+        elif verbosity > 2:
             assert (outcome, reason) == ("dropped", "rule: not verbosity > 2")
         else:
             assert (outcome, reason) == ("kept", None)
 
 
-def test_no_rules_keep_what_was_scored(home):
+def test_no_rules_keep_what_was_scored(home: Home) -> None:
     made = make(home, {"a.jsonl": [[Record(1, turns=(rated(1.0),)), Record(2, turns=(Turn(None, "x"),))]]})
     result = decide(made.converted, made.scored, rules=Rules(), home=home)
     assert (result.counts.ok, result.counts.quarantined) == (1, {"x": 1})

@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 import operator
 import re
 import struct
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 import pytest
@@ -15,12 +18,15 @@ from assay.select.rules import (
     Both,
     Comparison,
     Either,
+    Flag,
     Not,
+    Operator,
+    Predicate,
     Rules,
     parse_rules,
 )
 
-COMPARE = {
+COMPARE: dict[Operator, Callable[[float, float], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -30,63 +36,64 @@ COMPARE = {
 }
 
 
-def parsed(text, attributes=HELPSTEER):
+def parsed(text: str, attributes: Sequence[str] = HELPSTEER) -> Predicate:
     (rule,) = parse_rules([text], attributes=attributes).rules
     return rule.predicate
 
 
-def refusal(text, attributes=HELPSTEER, **options):
+def refusal(text: str, attributes: Sequence[str] = HELPSTEER) -> str:
     with pytest.raises(UserMistake) as caught:
-        parse_rules([text], attributes=attributes, **options)
+        parse_rules([text], attributes=attributes)
     return str(caught.value)
 
 
-def holds(text, **scores):
+def holds(text: str, **scores: float) -> bool | None:
     frame = pl.DataFrame(
         {name: [value] for name, value in scores.items()}, schema_overrides=dict.fromkeys(scores, pl.Float32)
     )
-    return frame.select(parsed(text, tuple(scores)).expression()).item()
+    held: bool | None = frame.select(parsed(text, tuple(scores)).expression()).item()
+    return held
 
 
 @pytest.mark.parametrize("symbol", COMPARE)
 @pytest.mark.parametrize("score", [1.0, 2.0, 3.0])
-def test_every_operator_compares_a_score_with_a_number(symbol, score):
+def test_every_operator_compares_a_score_with_a_number(symbol: Operator, score: float) -> None:
     assert holds(f"helpfulness {symbol} 2", helpfulness=score) is COMPARE[symbol](score, 2.0)
 
 
 @pytest.mark.parametrize("symbol", COMPARE)
 @pytest.mark.parametrize("score", [1.0, 2.0, 3.0])
-def test_a_number_may_stand_on_the_left(symbol, score):
+def test_a_number_may_stand_on_the_left(symbol: Operator, score: float) -> None:
     assert holds(f"2 {symbol} helpfulness", helpfulness=score) is COMPARE[symbol](2.0, score)
 
 
-def test_a_chain_means_all_of_its_comparisons():
+def test_a_chain_means_all_of_its_comparisons() -> None:
     assert parsed("1 <= helpfulness < 3") == Both(
         (Comparison("helpfulness", ">=", 1.0), Comparison("helpfulness", "<", 3.0))
     )
 
 
-def test_and_binds_more_tightly_than_or_and_not_more_than_both():
+def test_and_binds_more_tightly_than_or_and_not_more_than_both() -> None:
     a, b, c = (Comparison(name, ">", 1.0) for name in ("helpfulness", "correctness", "coherence"))
     assert parsed("helpfulness > 1 or correctness > 1 and not coherence > 1") == Either(
         (a, Both((b, Not(c))))
     )
 
 
-def test_parentheses_bind_before_everything():
+def test_parentheses_bind_before_everything() -> None:
     a, b, c = (Comparison(name, ">", 1.0) for name in ("helpfulness", "correctness", "coherence"))
     assert parsed("not (helpfulness > 1 or correctness > 1) and coherence > 1") == Both(
         (Not(Either((a, b))), c)
     )
 
 
-def test_keywords_are_known_in_any_case():
+def test_keywords_are_known_in_any_case() -> None:
     assert parsed("NOT helpfulness > 1 And verbosity < 2 OR coherence == 4") == parsed(
         "not helpfulness > 1 and verbosity < 2 or coherence == 4"
     )
 
 
-def test_a_score_equals_the_decimal_that_it_is_printed_as():
+def test_a_score_equals_the_decimal_that_it_is_printed_as() -> None:
     """0.1 is no float32; its neighbour 0.100000001490116 is, and prints as 0.1."""
     (bits,) = struct.unpack("<I", struct.pack("<f", 0.1))
     below, nearest, above = (struct.unpack("<f", struct.pack("<I", bits + step))[0] for step in (-1, 0, 1))
@@ -112,11 +119,11 @@ def test_a_score_equals_the_decimal_that_it_is_printed_as():
     ]
 
 
-def test_minus_zero_is_zero():
+def test_minus_zero_is_zero() -> None:
     assert holds("helpfulness == -0", helpfulness=0.0) is True
 
 
-def test_unknown_attribute_names_the_nearest_and_all_of_the_models():
+def test_unknown_attribute_names_the_nearest_and_all_of_the_models() -> None:
     assert refusal("helpfullness >= 2") == (
         "In a rule, character 1: unknown attribute `helpfullness`\n"
         "  helpfullness >= 2\n"
@@ -126,7 +133,7 @@ def test_unknown_attribute_names_the_nearest_and_all_of_the_models():
     )
 
 
-def test_an_attribute_is_spelled_as_the_model_spells_it():
+def test_an_attribute_is_spelled_as_the_model_spells_it() -> None:
     assert "Did you mean helpfulness?" in refusal("Helpfulness > 2")
 
 
@@ -156,7 +163,9 @@ def test_an_attribute_is_spelled_as_the_model_spells_it():
         ("helpfulness > 2; drop table", 16, "unexpected `;`"),
     ],
 )
-def test_a_mistake_is_shown_with_its_place_and_what_was_expected(text, place, expected):
+def test_a_mistake_is_shown_with_its_place_and_what_was_expected(
+    text: str, place: int, expected: str
+) -> None:
     message = refusal(text)
     assert expected in message
     if place:
@@ -166,35 +175,35 @@ def test_a_mistake_is_shown_with_its_place_and_what_was_expected(text, place, ex
         assert rule == f"  {text}"
 
 
-def test_the_caret_stands_under_the_token_behind_wide_characters():
+def test_the_caret_stands_under_the_token_behind_wide_characters() -> None:
     message = refusal("評価 > 2", ("評価値",))
     assert message.split("\n")[2] == "  ^^^^"
 
 
-def test_a_long_rule_is_shown_around_the_mistake_only():
+def test_a_long_rule_is_shown_around_the_mistake_only() -> None:
     message = refusal(" and ".join(["helpfulness > 1"] * 100) + " and helpfulness = 2")
     assert all(len(line) < 80 for line in message.split("\n"))
     _, rule, carets, _ = message.split("\n")
     assert rule[carets.index("^")] == "="
 
 
-def test_no_terminal_sequence_of_a_rule_reaches_the_terminal():
+def test_no_terminal_sequence_of_a_rule_reaches_the_terminal() -> None:
     assert "\x1b" not in refusal("helpfulness > \x1b[31m2")
 
 
-def test_rules_that_go_too_deep_are_refused():
+def test_rules_that_go_too_deep_are_refused() -> None:
     assert f"deeper than {MAX_DEPTH}" in refusal("(" * 500 + "helpfulness > 1" + ")" * 500)
     assert f"deeper than {MAX_DEPTH}" in refusal("not " * 500 + "helpfulness > 1")
     assert parsed("(" * MAX_DEPTH + "helpfulness > 1" + ")" * MAX_DEPTH) == parsed("helpfulness > 1")
 
 
-def test_rules_that_are_too_long_are_refused():
+def test_rules_that_are_too_long_are_refused() -> None:
     assert "split it at its `and`" in refusal(
         "helpfulness > 1 and " * (MAX_RULE_CHARACTERS // 20 + 1) + "coherence > 1"
     )
 
 
-def test_a_threshold_on_reward_is_refused_with_the_reason_and_the_ways_on():
+def test_a_threshold_on_reward_is_refused_with_the_reason_and_the_ways_on() -> None:
     message = refusal("not (1 < reward)", ("reward",))
     assert "character 10: a threshold on `reward`" in message
     assert "compares answers to the same prompt" in message
@@ -202,22 +211,22 @@ def test_a_threshold_on_reward_is_refused_with_the_reason_and_the_ways_on():
     assert "--allow-cross-prompt" in message
 
 
-def test_a_threshold_on_reward_is_taken_from_who_insists():
+def test_a_threshold_on_reward_is_taken_from_who_insists() -> None:
     rules = parse_rules(["reward >= 3"], attributes=("reward",), allow_cross_prompt=True)
     assert rules.rules[0].predicate == Comparison("reward", ">=", 3.0)
 
 
-def test_a_reason_names_the_rule_as_it_was_written():
+def test_a_reason_names_the_rule_as_it_was_written() -> None:
     rules = parse_rules(["2  <=\thelpfulness"], attributes=HELPSTEER)
     assert rules.rules[0].reason == "rule: 2 <= helpfulness"
     assert rules.canonical == ("helpfulness >= 2",)
 
 
-def test_no_rules_are_rules():
+def test_no_rules_are_rules() -> None:
     assert parse_rules([], attributes=HELPSTEER) == Rules()
 
 
-def test_a_score_that_is_missing_makes_no_rule_true_or_false():
+def test_a_score_that_is_missing_makes_no_rule_true_or_false() -> None:
     frame = pl.DataFrame({"helpfulness": [None]}, schema={"helpfulness": pl.Float32})
     assert frame.select(parsed("not helpfulness > 2").expression()).item() is None
 
@@ -226,8 +235,8 @@ numbers = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.intege
 comparisons = st.builds(Comparison, st.sampled_from(HELPSTEER), st.sampled_from(sorted(COMPARE)), numbers)
 
 
-def flattened(kind, operands):
-    flat = []
+def flattened(kind: type[Both] | type[Either], operands: Sequence[Predicate]) -> Both | Either:
+    flat: list[Predicate] = []
     for operand in operands:
         flat += operand.operands if isinstance(operand, kind) else [operand]
     return kind(tuple(flat))
@@ -244,7 +253,7 @@ predicates = st.recursive(
 )
 
 
-def evaluate(predicate, scores):
+def evaluate(predicate: Predicate, scores: Mapping[str, float]) -> bool:
     match predicate:
         case Comparison(attribute, symbol, threshold):
             return COMPARE[symbol](scores[attribute], threshold)
@@ -254,16 +263,18 @@ def evaluate(predicate, scores):
             return all(evaluate(operand, scores) for operand in operands)
         case Either(operands):
             return any(evaluate(operand, scores) for operand in operands)
+        case Flag():
+            raise AssertionError("no flag is drawn")
 
 
 @given(predicates)
-def test_canonical_text_parses_to_the_predicate_it_was_made_from(predicate):
+def test_canonical_text_parses_to_the_predicate_it_was_made_from(predicate: Predicate) -> None:
     assert parsed(str(predicate)) == predicate
 
 
 @settings(deadline=None)
 @given(predicates, st.lists(st.tuples(*[numbers] * 5), min_size=1, max_size=5))
-def test_rules_agree_with_a_plain_evaluation(predicate, rows):
+def test_rules_agree_with_a_plain_evaluation(predicate: Predicate, rows: list[tuple[float, ...]]) -> None:
     frame = pl.DataFrame(rows, schema=dict.fromkeys(HELPSTEER, pl.Float32), orient="row")
     found = frame.select(parsed(str(predicate)).expression().alias("x"))["x"].to_list()
     assert found == [evaluate(predicate, dict(zip(HELPSTEER, row, strict=True))) for row in rows]
@@ -294,7 +305,7 @@ pieces_of_rules = st.sampled_from(
 @given(
     st.text() | st.lists(pieces_of_rules, max_size=30).map(" ".join) | st.lists(pieces_of_rules).map("".join)
 )
-def test_no_text_does_anything_but_parse_or_be_refused(text):
+def test_no_text_does_anything_but_parse_or_be_refused(text: str) -> None:
     try:
         rules = parse_rules([text], attributes=HELPSTEER)
     except UserMistake as mistake:

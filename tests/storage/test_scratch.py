@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from distributed import Worker
 
 from assay.score.workers import cluster
 from assay.score.workers.cluster import ClusterOptions, connected
@@ -27,11 +28,11 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def places_of_a_worker(dask_worker: object) -> tuple[str, str]:
+def places_of_a_worker(dask_worker: Worker) -> tuple[str, str]:
     """Where Dask and torch put a worker's files."""
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
-    return str(dask_worker.local_directory), cache_dir()  # type: ignore[attr-defined]
+    return str(dask_worker.local_directory), cache_dir()
 
 
 @pytest.mark.slow

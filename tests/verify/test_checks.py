@@ -6,9 +6,10 @@ import dataclasses
 import gc
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
 
 import pytest
 import safetensors.torch
@@ -24,11 +25,14 @@ from assay.rewards.catalog import Entry, Published
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.local_spec import local_spec
 from assay.rewards.options import ModelOptions
-from assay.rewards.protocol import TurnScore
+from assay.rewards.protocol import Request, TurnScore
 from assay.rewards.spec import LocalSpec
 from assay.score.workers.cluster import ClusterOptions
 from assay.verify import checks as verification
 from assay.verify.checks import Check, check_golden, read_golden, record, verify
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class _Here:
@@ -40,10 +44,10 @@ class _Here:
     def scheduler_info(self, n_workers: int) -> dict[str, dict[str, None]]:
         return {"workers": {f"worker-{number}": None for number in range(self._count)}}
 
-    def submit(self, function, *arguments, workers, pure):  # type: ignore[no-untyped-def]
+    def submit(self, function: Callable[[*Ts], T], *arguments: *Ts, workers: list[str], pure: bool) -> T:
         return function(*arguments)
 
-    def gather(self, results):  # type: ignore[no-untyped-def]
+    def gather(self, results: T) -> T:
         return results
 
 
@@ -109,20 +113,19 @@ def failed(checks: list[Check]) -> list[str]:
     return [check.name.split(",")[0] for check in checks if check.passed is False]
 
 
+def higher(one: TurnScore, *, by: float) -> TurnScore:
+    assert one.values is not None
+    return dataclasses.replace(one, values=tuple(value + by for value in one.values))
+
+
 def test_a_score_that_moves_with_its_neighbours_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = LocalRewardModel.score
 
-    def moved(self, requests):  # type: ignore[no-untyped-def]
+    def moved(self: LocalRewardModel, requests: Sequence[Request]) -> list[list[TurnScore]]:
         shift = 1e-3 * (len(requests) > 1)
-        return [
-            [
-                dataclasses.replace(one, values=tuple(value + shift for value in one.values))
-                for one in outcomes
-            ]
-            for outcomes in score(self, requests)
-        ]
+        return [[higher(one, by=shift) for one in outcomes] for outcomes in score(self, requests)]
 
     monkeypatch.setattr(LocalRewardModel, "score", moved)
     checks = verified(tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096, seed=3)))
@@ -134,12 +137,9 @@ def test_a_turn_whose_score_depends_on_what_follows_fails(
 ) -> None:
     score = LocalRewardModel.score
 
-    def foreseeing(self, requests):  # type: ignore[no-untyped-def]
+    def foreseeing(self: LocalRewardModel, requests: Sequence[Request]) -> list[list[TurnScore]]:
         return [
-            [
-                TurnScore(tuple(value + 1e-3 * len(request.messages) for value in one.values))
-                for one in outcomes
-            ]
+            [higher(one, by=1e-3 * len(request.messages)) for one in outcomes]
             for request, outcomes in zip(requests, score(self, requests), strict=True)
         ]
 
@@ -154,19 +154,15 @@ def test_a_published_score_is_held_to_the_card(
 ) -> None:
     folder = tiny.reward_model(tmp_path / "model", max_tokens=4096, seed=5)
     talk = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
-    (((right, _),),) = [[one.values for one in outcomes] for outcomes in _scores(folder, talk)]
+    ((one,),) = LocalRewardModel(tiny.spec(folder)).score([Request(talk, (0,))])
+    assert one.values is not None
+    right, _ = one.values
     example = Published(talk, {"helpfulness": right + off}, "float32")
     entry = Entry(str(folder), published=(example,))
     monkeypatch.setitem(catalog.CATALOG, "mine", entry)
     (check, *_) = verified(dataclasses.replace(tiny.spec(folder), name="mine"))
     assert check.passed is passed
     assert "the card has" in check.measured
-
-
-def _scores(folder: Path, talk: tuple[Message, ...]):  # type: ignore[no-untyped-def]
-    from assay.rewards.protocol import Request
-
-    return LocalRewardModel(tiny.spec(folder)).score([Request(talk, (0,))])
 
 
 def test_golden_rows_distinguish_the_same_model_from_another(tmp_path: Path) -> None:
@@ -262,7 +258,9 @@ def test_golden_rows_are_written_whole_or_not_at_all(tmp_path: Path) -> None:
         (lambda data: data["rows"][0]["scores"][0].__setitem__(0, 1.5), "altered after they were recorded"),
     ],
 )
-def test_golden_rows_that_are_none_are_refused(tmp_path: Path, change, words: str) -> None:  # type: ignore[no-untyped-def]
+def test_golden_rows_that_are_none_are_refused(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object], words: str
+) -> None:
     spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096))
     golden = tmp_path / "golden.json"
     record(spec, golden)

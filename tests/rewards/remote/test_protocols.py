@@ -199,8 +199,8 @@ def test_tei_is_sent_the_chat_template_and_told_to_leave_the_sigmoid_out(
 
 
 def test_tei_labels_come_sorted_by_score_and_go_by_name(server: Server, tokenizer: str) -> None:
-    labels = [{"score": score, "label": name} for name, score in zip(HELPSTEER, SEED_SCORES, strict=True)]
-    server.answer = answers(sorted(labels, key=lambda entry: -entry["score"]))  # type: ignore[operator]
+    falling = sorted(zip(SEED_SCORES, HELPSTEER, strict=True), reverse=True)
+    server.answer = answers([{"score": score, "label": name} for score, name in falling])
     assert one(services.endpoint(server.url, "tei", tokenizer=tokenizer)).values == SEED_SCORES
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import socket
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from s3_replies import reply
 from stages import context
 
 from assay.core.errors import Resumable
@@ -131,9 +131,7 @@ def test_a_takeover_that_s3_does_not_let_through_is_tried_now_and_then_and_may_b
         asked.append(time.monotonic())
         if len(asked) > 50:
             raise AssertionError("asked again and again")
-        body = io.BytesIO()
-        body.stream = lambda **_: iter([b"<Error><Code>ConditionalRequestConflict</Code></Error>"])  # type: ignore[attr-defined]
-        return AWSResponse(request.url, 409, {}, body)
+        return reply(request.url, 409, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
 
     def leave() -> None:
         if len(asked) == 4:

@@ -16,6 +16,7 @@ import tiny
 from distributed import Client, LocalCluster
 from handmade import Record
 
+from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import EXPECTS_CUDA
 from assay.rewards.spec import LocalSpec
 from assay.score import plan
@@ -77,10 +78,22 @@ class Enough(Exception):
 
 
 def score(
-    records: Converted, model: LocalSpec, home: Home, address: str, **options: object
+    records: Converted,
+    model: LocalSpec,
+    home: Home,
+    address: str,
+    *,
+    shard_tokens: int | None = None,
+    leave_if_unwanted: Callable[[], None] = lambda: None,
 ) -> tuple[Scored, ScoringWork]:
-    cluster = ClusterOptions(scheduler_address=address)
-    return stages.score(records, model, home=home, cluster=cluster, **options)  # type: ignore[arg-type]
+    return stages.score(
+        records,
+        model,
+        home=home,
+        cluster=ClusterOptions(scheduler_address=address),
+        shard_tokens=shard_tokens,
+        leave_if_unwanted=leave_if_unwanted,
+    )
 
 
 def started(function: Callable[..., object], *arguments: object) -> multiprocessing.process.BaseProcess:
@@ -163,14 +176,15 @@ def test_a_real_model_asks_before_every_batch_and_writes_nothing_once_asked_to_l
     members = plan.unstored(made, store, home).select("piece", "row", "turn", KEY)
     shard = Shard(0, members, {0: made.pieces[0].records.path}, estimated_tokens=1)
     model = opened(spec)
+    assert isinstance(model, LocalRewardModel)
     asked: list[int] = []
 
     def check() -> None:
-        asked.append(model.tokens_seen)  # type: ignore[attr-defined]
+        asked.append(model.tokens_seen)
         if len(asked) == leave_at:
             raise Enough
 
-    model.batch_tokens = 1000  # type: ignore[attr-defined]
+    model.batch_tokens = 1000
     leave_at = 0
     undisturbed = score_shard(shard, spec, home, check=check)
     assert len(asked) >= 4

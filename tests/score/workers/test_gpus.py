@@ -187,7 +187,7 @@ def stand_in_for_dask_cuda() -> ModuleType:
             return {name: {**spec, "options": options}}
 
     module = ModuleType("dask_cuda")
-    module.LocalCUDACluster = LocalCUDACluster  # type: ignore[attr-defined]
+    vars(module)["LocalCUDACluster"] = LocalCUDACluster
     return module
 
 
