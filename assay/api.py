@@ -1,9 +1,4 @@
-"""The scores of one conversation, for notebooks, in the manner of NeMo Curator's ``query_reward_model``.
-
->>> from assay import query_reward_model
->>> query_reward_model(messages=[{"role": "user", "content": "…"}, …], model="nemotron-340b")
-{'helpfulness': 1.6171875, 'correctness': 1.6484375, …}
-"""
+"""The scores of one conversation, for notebooks, in the manner of NeMo Curator's ``query_reward_model``."""
 
 from __future__ import annotations
 
@@ -24,6 +19,15 @@ def query_reward_model(*, messages: Iterable[Mapping[str, str]], model: str) -> 
     ``model`` is what ``--model`` may be: an endpoint of the operator's list, a model of the catalog, a
     folder. A local model is loaded once a process. ``UserMistake`` for messages that cannot be rated,
     ``ModelFault`` with the reason where the model gives no score, ``Resumable`` where a service stays away.
+
+    >>> from assay import query_reward_model
+    >>> messages = [
+    ...     {"role": "user", "content": "What is the capital of France?"},
+    ...     {"role": "assistant", "content": "Paris, on the Seine."},
+    ... ]
+    >>> scores = query_reward_model(messages=messages, model="starter")
+    >>> {name: round(score, 1) for name, score in scores.items()}
+    {'quality': 0.8, 'toxicity': -0.3, 'humor': 0.2, 'creativity': -0.4, 'helpfulness': 1.0}
     """
     return in_a_loop(query_reward_model_async(messages=messages, model=model))
 

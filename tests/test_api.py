@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import pytest
 import services
 import tiny
 import yaml
+from places import ROOT, TESTS
 from service_runs import settings_for
 from services import HELPSTEER, SEED_SCORES, Server, as_json, completion
 
+import assay
 from assay import query_reward_model, query_reward_model_async
 from assay.core.errors import ModelFault, UserMistake
 
@@ -89,3 +92,20 @@ def test_a_mistake_is_shown_without_an_event_loops_story() -> None:
     with pytest.raises(UserMistake) as caught:
         query_reward_model(messages=[{"role": "user", "content": "Hi"}], model="starter")
     assert caught.value.__context__ is None
+
+
+def names_used(path: Path) -> set[str]:
+    """The names that the file imports from ``assay`` itself and then uses."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    imported = {
+        alias.asname or alias.name: alias.name
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and node.module == "assay"
+        for alias in node.names
+    }
+    return {imported[node.id] for node in nodes if isinstance(node, ast.Name) and node.id in imported}
+
+
+def test_every_exported_name_is_used_in_a_test_or_an_example() -> None:
+    files = [*TESTS.rglob("*.py"), *(ROOT / "examples").glob("*.py")]
+    assert set(assay.__all__) - set().union(*map(names_used, files)) == set()
