@@ -365,11 +365,10 @@ class _DataChoice(Choice):
             title="Exports",
             description="Files to write, each for the trainers that load it; docs/results.md describes them.",
             min_length=1,
-            default_factory=_default_exports,
             json_schema_extra=_with_default_exports,
         ),
         CommandLine(_DATA),
-    ]
+    ] = Field(default_factory=_default_exports)
 
 
 # Pydantic orders the fields by the bases from right to left: data, then the model, then the rest.
