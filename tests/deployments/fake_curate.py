@@ -21,4 +21,4 @@ def fake_model(name: str, *known: object, **options: object) -> LocalSpec:
     return fakes.spec(Path(os.environ["FAKE_MODEL"]))
 
 
-prepare.find_model = fake_model
+vars(prepare)["find_model"] = fake_model

@@ -105,12 +105,13 @@ def test_docker_compose_reads_it_and_refuses_to_start_without_secrets(tmp_path: 
 
 
 def test_the_example_automation_is_one() -> None:
-    from prefect.events.schemas.automations import AutomationCore
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger
 
     from flows.server.announcing import COMPLETED_EVENT
 
     automation = AutomationCore.model_validate(
         yaml.safe_load((ROOT / "deployments/automation.yaml").read_text())
     )
+    assert isinstance(automation.trigger, EventTrigger)
     assert automation.trigger.expect == {COMPLETED_EVENT}
     assert not automation.enabled

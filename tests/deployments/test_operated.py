@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,13 +19,32 @@ import psutil
 import pytest
 from operation import PART, POSTGRES, Lost, Mailbox, Operation, until
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
+from prefect.events.schemas.automations import EventTrigger
 from prefect.states import Cancelling, Crashed, Paused, Scheduled, Suspended
 
 from assay.storage.sealed import DIGEST
 from flows.server.remote_runs import INCOMPLETE, MISTAKE, STOPPED, UNVERIFIED
 from tasks.suspension import SUSPENDED_EVENT
+
+
+def _notified(message: str) -> bool:
+    return message in "".join(Mailbox.bodies())
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    return not process.is_running()
+
+
+def _has_called(operated: Operation, keys: set[str], times: int) -> bool:
+    return len(operated.calls(keys)) == times
+
+
+def _is_final(operated: Operation, run: FlowRun) -> bool:
+    state = operated.client.read_flow_run(run.id).state
+    assert state is not None
+    return state.is_final()
 
 
 def test_a_run_that_is_killed_with_its_worker_leaves_no_work_behind(operated: Operation, lost: Lost) -> None:
@@ -77,7 +97,7 @@ def test_a_mistake_in_the_form_ends_the_run_with_a_sentence(operated: Operation)
         message = ended.state.message or ""
         assert said in message
         assert "Error" not in message
-        until(lambda message=message: message in "".join(Mailbox.bodies()), 20, "a notification")
+        until(partial(_notified, message), 20, "a notification")
     assert not (operated.results / "wrong").exists()
 
 
@@ -184,7 +204,7 @@ def test_a_cancelled_run_stops_its_dask_work_and_a_retry_goes_on(operated: Opera
 
     operated.let_go("cancelled")
     operated.client.set_flow_run_state(run.id, Scheduled(name="AwaitingRetry"), force=True)
-    until(lambda: not operated.client.read_flow_run(run.id).state.is_final(), 10, "a beginning of the retry")
+    until(lambda: not _is_final(operated, run), 10, "a beginning of the retry")
     assert operated.ended(run.id).state_type == StateType.COMPLETED
     assert operated.manifest("slow")["rows"]["kept"] == 2 * PART
     assert sorted(operated.calls(keys)) == sorted(keys), "a turn was scored twice, or never"
@@ -195,16 +215,18 @@ def test_a_paused_run_stops_its_dask_work_and_goes_on_when_it_is_resumed(operate
     run, keys = begun(operated, "paused", *held)
     # Prefect's pages ask for the second; a program may also ask for the first.
     later = datetime.now(UTC) + timedelta(seconds=300)
-    for parts, asked in enumerate(
-        (Paused(pause_expiration_time=later), Suspended(pause_expiration_time=later)), start=1
-    ):
+    orders: list[State[None]] = [
+        Paused(pause_expiration_time=later),
+        Suspended(pause_expiration_time=later),
+    ]
+    for parts, asked in enumerate(orders, start=1):
         process = operated.process(run.id)
         assert process.environ()["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == "30"
         answer = operated.client.set_flow_run_state(run.id, asked)
         assert answer.status == SetStateStatus.ACCEPT
         began = time.monotonic()
         idle_within_10_seconds(operated, began)
-        until(lambda process=process: not process.is_running(), began + 15 - time.monotonic(), "its end")
+        until(partial(_has_ended, process), began + 15 - time.monotonic(), "its end")
         state = operated.client.read_flow_run(run.id).state
         assert state is not None
         assert (state.name, state.state_details.pause_timeout) == ("Suspended", later)
@@ -213,7 +235,7 @@ def test_a_paused_run_stops_its_dask_work_and_goes_on_when_it_is_resumed(operate
 
         operated.let_go(held[parts - 1])
         operated.client.resume_flow_run(run.id)
-        until(lambda parts=parts: len(operated.calls(keys)) == (parts + 1) * PART, 60, "the next part")
+        until(partial(_has_called, operated, keys, (parts + 1) * PART), 60, "the next part")
     # Taken for dead, by a server that was away, it goes on.
     operated.client.set_flow_run_state(run.id, Crashed(), force=True)
     time.sleep(3.0)
@@ -326,7 +348,7 @@ def test_a_run_whose_worker_died_is_found_and_a_retry_finishes_it(operated: Oper
     operated.let_go("lost")
     operated.client.set_flow_run_state(lost.run.id, Scheduled(name="AwaitingRetry"), force=True)
     with operated.worker(lost.pool):
-        until(lambda: not operated.client.read_flow_run(lost.run.id).state.is_final(), 10, "the retry")
+        until(lambda: not _is_final(operated, lost.run), 10, "the retry")
         assert operated.ended(lost.run.id).state_type == StateType.COMPLETED
     assert operated.manifest("lost")["rows"]["kept"] == 2 * PART
     assert sorted(operated.calls(lost.keys)) == sorted(lost.keys), "a turn was scored twice, or never"
@@ -336,6 +358,7 @@ def test_the_automation_that_looks_for_dead_runs_knows_every_end_of_a_living_one
     (automation,) = operated.client.read_automations_by_name("assay-crashed-runs")
     assert automation.enabled
     trigger = automation.trigger
+    assert isinstance(trigger, EventTrigger)
     # Two in a row may be lost.
     assert trigger.within.total_seconds() > 3 * 30
     named = {f"prefect.flow-run.{name}" for name in (MISTAKE, STOPPED, INCOMPLETE, UNVERIFIED)}

@@ -15,7 +15,8 @@ from uuid import UUID
 import httpx
 import psutil
 import pytest
-from operation import ROOT, answers, free_port, until
+from operation import answers, free_port, until
+from places import ROOT
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType

@@ -34,7 +34,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from assay.core.schema import Message, turn_keys
-from assay.score.workers.cluster import WORKER_ENVIRONMENT
+from assay.score.workers.environment import WORKER_ENVIRONMENT
 from deployments import register, serve
 
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)
@@ -417,6 +417,8 @@ def operation(folder: Path) -> Iterator[Operation]:
         client = stack.enter_context(get_client(sync_client=True))
         CustomWebhookNotificationBlock(
             name=HOOK,
+            headers=None,
+            cookies=None,
             url=stack.enter_context(mailbox()),
             json_data={"subject": "{{subject}}", "body": "{{body}}"},
         ).save(HOOK)
