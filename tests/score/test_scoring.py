@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -13,45 +12,45 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fakes
-import handmade
 import polars as pl
 import psutil
 import pytest
 import stages
 from handmade import Record
 from places import TESTS
+from scoring_runs import (
+    TWO_WORKERS,
+    Spawn,
+    chat,
+    convert,
+    gone,
+    records,
+    score,
+    store_files,
+    values,
+    wait,
+)
 from stages import Heard, context
 
 from assay.core.digests import digest_of_file
 from assay.rewards.protocol import Remark
 from assay.rewards.spec import LocalSpec
 from assay.score import remarks, scoring, ways
-from assay.score.scoring import ScoringWork
 from assay.score.shard import Shard, score_shard
 from assay.score.store import ScoreStore
 from assay.score.workers import dispatch
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home
-from assay.storage.manifests import Converted, Scored
+from assay.storage.manifests import Converted
 from assay.storage.sealed import sealed_json
 from assay.storage.stage import RunContext
 
 pytestmark = pytest.mark.slow
-
-TWO_WORKERS = ClusterOptions(workers=2)
-
-
-def chat(*texts: str) -> tuple[tuple[str, str], ...]:
-    return tuple(("user" if index % 2 == 0 else "assistant", text) for index, text in enumerate(texts))
-
-
-def records(count: int, *, mark: str = "", first: int = 0) -> list[Record]:
-    numbers = range(first, first + count)
-    return [Record(n + 1, chat(f"question {n}", f"answer {n} {mark}", "more", f"more {n}")) for n in numbers]
 
 
 @pytest.fixture
@@ -62,37 +61,6 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def model(tmp_path: Path) -> LocalSpec:
     return fakes.spec(tmp_path / "model")
-
-
-def convert(home: Home, *pieces: list[Record]) -> Converted:
-    return handmade.make(home, {"chat.jsonl": pieces}).converted
-
-
-def score(
-    converted: Converted,
-    model: LocalSpec,
-    home: Home,
-    *,
-    workers: ClusterOptions = TWO_WORKERS,
-    shard_tokens: int = 60,
-    heard: Heard | None = None,
-) -> tuple[Scored, ScoringWork]:
-    return stages.score(
-        converted,
-        model,
-        home=home,
-        cluster=workers,
-        shard_tokens=shard_tokens,
-        progress=heard or Heard(),
-    )
-
-
-def values(scored: Scored, home: Home) -> pl.DataFrame:
-    return pl.concat([pl.read_parquet(home.artifacts / piece.scores.path) for piece in scored.pieces])
-
-
-def store_files(home: Home) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in home.scores.glob("*/*.parquet")}
 
 
 @pytest.fixture
@@ -293,13 +261,17 @@ def test_a_scheduler_that_is_lost_is_one_clear_line(
 
     found = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     where = ["--scheduler-file", str(found), "--host", "127.0.0.1", "--no-dashboard"]
-    scheduler = subprocess.Popen([*dask, "scheduler", *where, "--port", "0"], **quiet)
+    scheduler = subprocess.Popen(
+        [*dask, "scheduler", *where, "--port", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
-        _wait(found.exists)
+        wait(found.exists)
         worker = subprocess.Popen(
-            [*dask, "worker", *where], env=os.environ | {"PYTHONPATH": str(TESTS)}, **quiet
+            [*dask, "worker", *where],
+            env=os.environ | {"PYTHONPATH": str(TESTS)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         monkeypatch.setattr(Heard, "advance", lambda *told, **details: scheduler.kill())
         address = ClusterOptions(scheduler_address=json.loads(found.read_text())["address"])
@@ -350,7 +322,7 @@ def test_a_damaged_segment_is_set_aside_and_its_turns_scored_again(
     content = bytearray(victim.read_bytes())
     if damage == "one bit":
         content[len(content) // 2] ^= 4
-    victim.write_bytes({"truncated": content[:-20], "emptied": b"", "one bit": content}[damage])
+    victim.write_bytes({"truncated": bytes(content[:-20]), "emptied": b"", "one bit": bytes(content)}[damage])
     assert not stages.scores_are_current(converted, model, scored, home)
     heard = Heard()
     again, work = score(converted, model, home, heard=heard)
@@ -366,42 +338,20 @@ def _score_in_child(converted: Converted, model: LocalSpec, home: Home) -> None:
     score(converted, model, home)
 
 
-def _wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def spawn() -> Iterator[Callable[..., multiprocessing.Process]]:
-    started: list[multiprocessing.process.BaseProcess] = []
-
-    def start(*args: object) -> multiprocessing.process.BaseProcess:
-        child = multiprocessing.get_context("spawn").Process(target=_score_in_child, args=args)
-        child.start()
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        child.kill()
-        child.join()
-
-
 @pytest.mark.faults
 def test_a_killed_driver_leaves_no_process_and_only_what_is_missing_is_scored(
-    home: Home, model: LocalSpec, tmp_path: Path, spawn: Callable[..., multiprocessing.Process]
+    home: Home, model: LocalSpec, tmp_path: Path, spawn: Spawn
 ) -> None:
     conversations = records(40, mark=fakes.SLOW)
     converted = convert(home, conversations)
     for segments in (3, 7):
-        child = spawn(converted, model, home)
-        _wait(lambda wanted=segments: len(store_files(home)) >= wanted)
+        child = spawn(_score_in_child, converted, model, home)
+        wait(partial(_has_segments, home, segments))
+        assert child.pid is not None
         family = psutil.Process(child.pid).children(recursive=True)
-        os.kill(child.pid, signal.SIGKILL)
+        child.kill()
         child.join()
-        _wait(lambda processes=family: not any(_alive(one) for one in processes), 20)
+        wait(partial(gone, family), 20)
     finished = {key.hex() for name in store_files(home) for key in _keys(home, name)}
     calls_before = len(fakes.calls(Path(model.folder)))
     scored, work = score(converted, model, home)
@@ -417,11 +367,8 @@ def test_a_killed_driver_leaves_no_process_and_only_what_is_missing_is_scored(
     assert not list(home.root.rglob("*.tmp"))
 
 
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def _has_segments(home: Home, count: int) -> bool:
+    return len(store_files(home)) >= count
 
 
 def _keys(home: Home, name: str) -> list[bytes]:
@@ -430,13 +377,11 @@ def _keys(home: Home, name: str) -> list[bytes]:
 
 
 @pytest.mark.faults
-def test_a_killed_worker_costs_its_own_shard_only(
-    home: Home, model: LocalSpec, spawn: Callable[..., multiprocessing.Process]
-) -> None:
+def test_a_killed_worker_costs_its_own_shard_only(home: Home, model: LocalSpec, spawn: Spawn) -> None:
     converted = convert(home, records(40, mark=fakes.SLOW))
-    child = spawn(converted, model, home)
+    child = spawn(_score_in_child, converted, model, home)
     folder = Path(model.folder)
-    _wait(lambda: len(list(folder.glob("calls-*.log"))) >= 2)
+    wait(lambda: len(list(folder.glob("calls-*.log"))) >= 2)
     victim = int(sorted(folder.glob("calls-*.log"))[0].stem.removeprefix("calls-"))
     os.kill(victim, signal.SIGKILL)
     child.join(60)
@@ -448,13 +393,11 @@ def test_a_killed_worker_costs_its_own_shard_only(
     assert work.turns_scored == 0
 
 
-def test_two_runs_on_one_store_score_nothing_twice(
-    home: Home, model: LocalSpec, spawn: Callable[..., multiprocessing.Process]
-) -> None:
+def test_two_runs_on_one_store_score_nothing_twice(home: Home, model: LocalSpec, spawn: Spawn) -> None:
     shared = records(20, mark=fakes.SLOW)
     first = convert(home, shared)
-    child = spawn(first, model, home)
-    _wait(lambda: (home.plans / model.fingerprint).exists())
+    child = spawn(_score_in_child, first, model, home)
+    wait(lambda: (home.plans / model.fingerprint).exists())
     heard = Heard()
     wider, work = score(convert(home, [*shared, *records(2, first=60)]), model, home, heard=heard)
     child.join(60)
@@ -516,10 +459,10 @@ def test_the_scheduler_is_asked_for_the_number_of_workers_now_and_then_and_never
 ) -> None:
     from distributed import Client
 
-    asked: list[dict[str, object]] = []
+    asked: list[dict[str, int]] = []
     ask = Client.scheduler_info
 
-    def counted(self: Client, **options: object) -> object:
+    def counted(self: Client, **options: int) -> object:
         asked.append(options)
         return ask(self, **options)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import fakes
@@ -14,7 +14,8 @@ import psutil
 import pytest
 import stages
 from handmade import Record
-from test_scoring import Heard, _alive, _wait, chat, convert, records, score, store_files, values
+from scoring_runs import Spawn, chat, convert, gone, records, score, store_files, values, wait
+from stages import Heard
 
 from assay.core import errors
 from assay.rewards.spec import LocalSpec
@@ -111,32 +112,16 @@ def _score_in_child(
 
 
 @pytest.fixture
-def spawn() -> Iterator[Callable[..., multiprocessing.process.BaseProcess]]:
-    started: list[multiprocessing.process.BaseProcess] = []
-
-    def start(*args: object) -> multiprocessing.process.BaseProcess:
-        child = multiprocessing.get_context("spawn").Process(target=_score_in_child, args=args)
-        child.start()
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        child.kill()
-        child.join()
-
-
-@pytest.fixture
 def told() -> multiprocessing.Queue[str]:
     return multiprocessing.get_context("spawn").Queue()
 
 
 def test_a_second_run_waits_for_the_first_and_scores_nothing_twice(
-    home: Home, model: LocalSpec, spawn: Callable[..., multiprocessing.Process], told: object
+    home: Home, model: LocalSpec, spawn: Spawn, told: object
 ) -> None:
     shared = records(20, mark=fakes.SLOW)
-    child = spawn(convert(home, shared), model, home, told, 30.0)
-    _wait(lambda: (home.plans / model.fingerprint).exists())
+    child = spawn(_score_in_child, convert(home, shared), model, home, told, 30.0)
+    wait(lambda: (home.plans / model.fingerprint).exists())
     heard = Heard()
     # Another machine: of the first it sees the bucket alone.
     other = Home(home.root.parent / "other", home.score_store)
@@ -153,17 +138,18 @@ def test_a_killed_run_is_taken_over_when_its_lease_is_up_and_only_what_is_missin
     home: Home,
     model: LocalSpec,
     tmp_path: Path,
-    spawn: Callable[..., multiprocessing.Process],
+    spawn: Spawn,
     told: object,
 ) -> None:
     conversations = records(60, mark=fakes.SLOW)
     converted = convert(home, conversations)
-    child = spawn(converted, model, home, told)
-    _wait(lambda: len(stored(home, model)) >= 3)
+    child = spawn(_score_in_child, converted, model, home, told)
+    wait(lambda: len(stored(home, model)) >= 3)
+    assert child.pid is not None
     family = psutil.Process(child.pid).children(recursive=True)
     os.killpg(child.pid, signal.SIGKILL)
     child.join()
-    _wait(lambda: not any(_alive(one) for one in family), 20)
+    wait(partial(gone, family), 20)
     finished = sum(pl.read_parquet(data).height for data in stored(home, model).values())
     before = len(fakes.calls(Path(model.folder)))
     heard = Heard()
@@ -181,13 +167,14 @@ def test_a_killed_run_is_taken_over_when_its_lease_is_up_and_only_what_is_missin
 def test_a_run_that_lost_its_lease_ends_resumably_and_harms_nothing(
     home: Home,
     model: LocalSpec,
-    spawn: Callable[..., multiprocessing.Process],
+    spawn: Spawn,
     told: multiprocessing.Queue[str],
 ) -> None:
     conversations = records(40, mark=fakes.SLOW)
     converted = convert(home, conversations)
-    child = spawn(converted, model, home, told)
-    _wait(lambda: len(stored(home, model)) >= 2)
+    child = spawn(_score_in_child, converted, model, home, told)
+    wait(lambda: len(stored(home, model)) >= 2)
+    assert child.pid is not None
     # Its workers go on, as those of a scheduler elsewhere would.
     os.kill(child.pid, signal.SIGSTOP)
     other = Home(home.root.parent / "other", home.score_store)
