@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_curate import Ran, curate, line  # noqa: F401
+from curate_runs import Ran, line
 
 from assay.config.options import RunOptions
 from assay.config.settings import Settings
@@ -33,7 +33,7 @@ def files(tmp_path: Path, bucket: str) -> tuple[Path, str]:
 
 
 def test_results_are_those_of_the_same_files_on_disk(
-    curate: Callable[..., Ran],  # noqa: F811
+    curate: Callable[..., Ran],
     files: tuple[Path, str],
 ) -> None:
     folder, address = files
@@ -58,7 +58,7 @@ def test_results_are_those_of_the_same_files_on_disk(
 
 
 def test_a_release_takes_what_is_new_in_the_bucket(
-    curate: Callable[..., Ran],  # noqa: F811
+    curate: Callable[..., Ran],
     files: tuple[Path, str],
 ) -> None:
     _, address = files
