@@ -126,7 +126,7 @@ def reward_model(
     else:
         labels = dict(enumerate(attributes))
         model = transformers.Qwen2ForSequenceClassification(
-            transformers.Qwen2Config(**settings, num_labels=len(attributes), id2label=labels)
+            transformers.Qwen2Config(**settings, id2label=labels)
         )
         model.score.weight.data.mul_(5)
     fast.add_tokens([AddedToken(text, normalized=False) for text in late_added])

@@ -21,7 +21,7 @@ from tokenizers import processors
 
 from assay.core.schema import Conversation, Message
 from assay.rewards.local_spec import local_spec
-from assay.rewards.options import LoadOptions, ModelOptions
+from assay.rewards.options import Dtype, LoadOptions, ModelOptions
 from assay.rewards.spec import LocalSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -74,6 +74,14 @@ def _config(kind: str, vocabulary: int, pad: int | None, **more: Any) -> Any:
     return config
 
 
+def copy_code_to(folder: Path) -> None:
+    """Code that comes with a model is copied to that folder from now on, and not to its user's cache."""
+    from transformers import dynamic_module_utils
+
+    # The module imports the name and does not export it.
+    vars(dynamic_module_utils)["HF_MODULES_CACHE"] = str(folder)
+
+
 def classifier(
     folder: Path,
     template: str,
@@ -81,7 +89,7 @@ def classifier(
     kind: str = "Qwen2",
     attributes: tuple[str, ...] = ("reward",),
     pad: str = "own",
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
 ) -> Tiny:
     """``*ForSequenceClassification`` of that kind; ``pad`` is ``own``, ``eos`` or ``none``."""
     fast = tiny.tokenizer(tiny.TEMPLATES[template])
@@ -314,6 +322,8 @@ def gated(folder: Path, template: str, *, like: str = "ArmoRM") -> Tiny:
         if isinstance(layer, torch.nn.Linear):
             layer.weight.data.normal_(std=1.0)
         elif isinstance(layer, torch.nn.BatchNorm1d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             layer.running_mean.normal_()
             layer.running_var.uniform_(0.5, 2.0)
     model.save_pretrained(folder)
@@ -355,7 +365,9 @@ class StandInWithNormalWeights(transformers.LlamaPreTrainedModel):
         """The weighed sum of the means, at the last token."""
         state = self.model(input_ids=ids).last_hidden_state[0, -1]
         pairs = self.score(state).view(5, 2)
-        return sum(pairs[place, 0] * weight for place, weight in enumerate(self.weights.fc(state)))
+        weights = self.weights.fc(state)
+        weighed: torch.Tensor = sum(pairs[place, 0] * weight for place, weight in enumerate(weights))
+        return weighed
 
 
 def mixture(folder: Path, template: str) -> Tiny:
@@ -442,18 +454,17 @@ def pair(folder: Path, template: str = "") -> Tiny:
         pair="[CLS] $A [SEP] $B [SEP]",
         special_tokens=[("[CLS]", fast.cls_token_id), ("[SEP]", fast.sep_token_id)],
     )
-    shape = {**_SHAPE, "max_position_embeddings": 512}
+    shape: dict[str, Any] = {**_SHAPE, "max_position_embeddings": 512}
     shape.pop("num_key_value_heads")
     config = transformers.DebertaV2Config(
         vocab_size=len(fast),
         pad_token_id=fast.pad_token_id,
-        num_labels=1,
         relative_attention=True,
         pos_att_type=["p2c", "c2p"],
         type_vocab_size=0,
-        pooler_hidden_size=32,
         **shape,
     )
+    config.num_labels = 1
     torch.manual_seed(4)
     model = transformers.DebertaV2ForSequenceClassification(config).eval()
     model.classifier.weight.data.mul_(10)

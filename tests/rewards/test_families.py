@@ -16,8 +16,9 @@ from assay.core.schema import Conversation, Message, turn_positions
 from assay.rewards.catalog import CATALOG
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.local_spec import local_spec
-from assay.rewards.options import ModelOptions
+from assay.rewards.options import ModelOptions, OverLength
 from assay.rewards.protocol import Request, TurnScore
+from assay.rewards.rendering import Renderer
 
 TOLERANCE = 1e-5
 #: bf16 has 8 bits of mantissa, and batches round otherwise than single texts: up to 0.06 was seen.
@@ -37,9 +38,7 @@ FORGERIES = {
 @pytest.fixture(scope="module", autouse=True)
 def _modules_of_models(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Code that comes with a model is copied to a folder of this test, and the engine has one thread."""
-    from transformers import dynamic_module_utils
-
-    dynamic_module_utils.HF_MODULES_CACHE = str(tmp_path_factory.mktemp("modules"))
+    families.copy_code_to(tmp_path_factory.mktemp("modules"))
     torch.set_num_threads(1)
 
 
@@ -163,11 +162,12 @@ def test_the_gate_of_a_turn_is_its_own_header_in_one_pass(tmp_path: Path) -> Non
     talk = tuple(Message(role, "One.") for _ in range(3) for role in ("user", "assistant"))
     (rendered,) = model.renderer.render([whole(talk)])
     (one,) = rendered.passes
-    gates = [read.gate for read in one.reads]
+    gates = [read.gate for read in one.reads if read.gate is not None]
+    assert len(gates) == len(one.reads)
     header = one.token_ids[gates[0] : gates[0] + 3].tolist()
     assert gates == sorted(set(gates))
     assert all(one.token_ids[gate : gate + 3].tolist() == header for gate in gates)
-    assert all(read.gate < read.position for read in one.reads)
+    assert all(gate < read.position for gate, read in zip(gates, one.reads, strict=True))
 
 
 def test_a_header_that_truncation_took_away_is_a_reason(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_an_appended_token_gives_each_turn_a_pass_that_ends_in_it(tmp_path: Path
 
 
 @pytest.mark.parametrize("over_length", ["quarantine", "left-truncate"])
-def test_the_appended_token_counts_towards_the_limit(over_length: str, tmp_path: Path) -> None:
+def test_the_appended_token_counts_towards_the_limit(over_length: OverLength, tmp_path: Path) -> None:
     folder = Path(families.appended(tmp_path / "model", "chatml").spec.folder)
     spec = local_spec(
         str(folder), ModelOptions(max_tokens=30, over_length=over_length), loading=families.TRUSTED
@@ -230,6 +230,7 @@ def test_transformers_own_batch_padded_on_either_side_agrees(side: str, tmp_path
     inputs = tokenizer.apply_chat_template(
         [families._dicts(talk) for talk in talks], padding=True, return_dict=True, return_tensors="pt"
     )
+    assert isinstance(inputs, transformers.BatchEncoding)
     positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
         expected = theirs(
@@ -247,6 +248,7 @@ def test_a_second_bos_that_the_tokenizer_would_add_is_not_added(tmp_path: Path) 
     assert_all_same(built._replace(spec=local_spec(built.spec.folder)), talks)
     model = LocalRewardModel(local_spec(built.spec.folder))
     (rendered,) = model.renderer.render([whole(talks[0])])
+    assert isinstance(model.renderer, Renderer)
     begin = model.renderer._tokenizer.convert_tokens_to_ids("<|begin|>")
     assert rendered.passes[0].token_ids.tolist().count(begin) == 1
 

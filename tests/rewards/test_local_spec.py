@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import huggingface_hub
 import pytest
 import tiny
@@ -24,9 +24,7 @@ from assay.score.card_warnings import why_unknown
 
 @pytest.fixture(scope="module", autouse=True)
 def _modules_of_models(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from transformers import dynamic_module_utils
-
-    dynamic_module_utils.HF_MODULES_CACHE = str(tmp_path_factory.mktemp("modules"))
+    families.copy_code_to(tmp_path_factory.mktemp("modules"))
 
 
 @pytest.fixture
@@ -127,7 +125,7 @@ def test_the_dtype_is_in_the_fingerprint_and_one_that_is_none_is_refused(folder:
         != local_spec(str(folder)).fingerprint
     )
     with pytest.raises(UserMistake, match="--dtype int8: choose one of float32"):
-        local_spec(str(folder), ModelOptions(dtype="int8"))
+        local_spec(str(folder), ModelOptions(dtype="int8"))  # type: ignore[arg-type]  # what is refused
 
 
 def test_weights_make_a_column_and_change_no_fingerprint(folder: Path) -> None:
@@ -333,8 +331,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> list[dict[str, A
 
 
 def hub_error(kind: type[hub_errors.HfHubHTTPError]) -> hub_errors.HfHubHTTPError:
-    request = httpx.Request("GET", "https://huggingface.co/api/models/owner/name")
-    return kind("no", response=httpx.Response(403, request=request))
+    request = httpx2.Request("GET", "https://huggingface.co/api/models/owner/name")
+    return kind("no", response=httpx2.Response(403, request=request))
 
 
 @pytest.mark.parametrize(

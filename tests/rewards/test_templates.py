@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -87,7 +88,7 @@ def test_the_template_of_a_folder_is_the_one_that_transformers_takes(tmp_path: P
         folders.append(tmp_path / f"several {new}")
         tokenizer.save_pretrained(folders[-1], save_jinja_files=new)
     for folder in folders:
-        expected = ChatTemplate.of(tiny.transformers.AutoTokenizer.from_pretrained(folder))
+        expected = ChatTemplate.of(transformers.AutoTokenizer.from_pretrained(folder))
         found = template_in(folder)
         assert found is not None
         assert found.source == expected.source
@@ -274,9 +275,14 @@ def test_what_is_too_slow_is_tried_twice_a_conversation_and_not_once_a_turn(
         "{% endfor %}{% endfor %}{% endif %}{{ messages | length }}",
         (),
     )
-    alone = []
+    alone: list[Chain] = []
     one = process._alone
-    monkeypatch.setattr(process, "_alone", lambda *given: alone.append(given) or one(*given))
+
+    def counted(template: ChatTemplate, chain: Chain, count: int) -> str | Refused:
+        alone.append(chain)
+        return one(template, chain, count)
+
+    monkeypatch.setattr(process, "_alone", counted)
     slow = Chain(said("slow", *"abcdefg"), tuple(range(1, 9)))
     others = [Chain(said("quick", str(n)), (1, 2)) for n in range(6)]
     texts = process.render(template, [*others[:3], slow, *others[3:]])

@@ -195,4 +195,4 @@ def test_ways_that_a_family_does_not_have_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserMistake, match="--read-at transformers: is for the family sequence-class"):
         local_spec(pair, ModelOptions(read_at="transformers"))
     with pytest.raises(UserMistake, match="--read-at first: choose one of last-token, transformers"):
-        local_spec(pair, ModelOptions(read_at="first"))
+        local_spec(pair, ModelOptions(read_at="first"))  # type: ignore[arg-type]  # what is refused

@@ -63,6 +63,7 @@ class Card:
             return_dict=True,
             return_tensors="pt",
         )
+        assert isinstance(rendered, transformers.BatchEncoding)
         logits = self.model(input_ids=rendered["input_ids"]).logits
         return [float(logits[0, -1, 0])] if self.family == "first-token-logit" else logits[0].tolist()
 

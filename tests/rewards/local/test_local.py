@@ -22,6 +22,7 @@ from assay.rewards.local.network import Network
 from assay.rewards.local_spec import local_spec
 from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request, TurnScore
+from assay.rewards.rendering import Renderer
 
 
 def talk(*texts: str) -> Conversation:
@@ -198,8 +199,8 @@ def test_a_model_that_looks_ahead_is_refused_at_opening(
 ) -> None:
     hidden = Network.hidden
 
-    def seeing_all(self: Network, *given: torch.Tensor | None) -> torch.Tensor:
-        states = hidden(self, *given).clone()
+    def seeing_all(self: Network, token_ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        states = hidden(self, token_ids, mask).clone()
         states[:, :-1] += states[:, -1:]
         return states
 
@@ -225,6 +226,7 @@ def test_a_template_that_prints_the_date_gives_the_same_score_every_day(tmp_path
     dated = "{{ strftime_now('%d %b %Y') }}\n" + tiny.CHATML
     model = LocalRewardModel(tiny.spec(tiny.reward_model(tmp_path / "dated", template=dated)))
     (rendered,) = model.renderer.render([whole(talk("Hi", "Hello"))])
+    assert isinstance(model.renderer, Renderer)
     text = model.renderer._tokenizer.decode(rendered.passes[0].token_ids)
     assert text.startswith("26 Jul 2024\n")
 

@@ -186,7 +186,7 @@ def test_threads_that_want_different_models_never_have_two_open(tmp_path: Path) 
         shards.append([(shard, spec) for shard in scoring._shards(written.turns(), converted)])
     work = [shard for of_both in zip(*shards, strict=True) for shard in of_both]
     with ThreadPoolExecutor(2) as threads:
-        done = list(threads.map(lambda one: score_shard(*one, home), work))
+        done = list(threads.map(lambda one: score_shard(one[0], one[1], home), work))
     assert sum(one.turns for one in done) == 6
     assert Counted.made >= 2
     assert Counted.most == 1

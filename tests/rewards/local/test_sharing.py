@@ -14,7 +14,6 @@ import torch
 import transformers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import dynamic_module_utils
 
 from assay.core.schema import Message, turn_positions
 from assay.rewards.local import continuing, sharing
@@ -86,7 +85,8 @@ def test_every_member_is_continued_once_within_what_its_beginnings_leave(
     drawn: list[tuple[int, list[int]]], max_tokens: int, kept: float, busy_tokens: int | None
 ) -> None:
     budget = TokenBudget(max_tokens, busy_tokens)
-    groups, lengths = [], []
+    groups: list[Shared] = []
+    lengths: list[int] = []
     for tokens, rests in drawn:
         groups.append(Shared(tuple(range(len(lengths), len(lengths) + len(rests))), tokens))
         lengths += [tokens + rest for rest in rests]
@@ -157,7 +157,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     torch.set_num_threads(1)
     family, template = request.param, tiny.CHATML
     if family in ("gated-objectives", "attribute-mixture", "appended-token"):
-        dynamic_module_utils.HF_MODULES_CACHE = str(tmp_path_factory.mktemp("modules"))
+        families.copy_code_to(tmp_path_factory.mktemp("modules"))
         return LocalRewardModel(families.FAMILIES[family](tmp_path_factory.mktemp("model"), "chatml").spec)
     if family in tiny.TEMPLATES:
         family, template = "sequence-classification", tiny.TEMPLATES[family]
@@ -233,7 +233,12 @@ def test_a_turn_inside_a_beginning_is_read_from_its_own_beginning(
     ]
     beginnings = []
     begin = model.network.begin
-    monkeypatch.setattr(model.network, "begin", lambda ids: beginnings.append(len(ids)) or begin(ids))
+
+    def counted(ids: Sequence[np.ndarray]) -> continuing.Beginnings:
+        beginnings.append(len(ids))
+        return begin(ids)
+
+    monkeypatch.setattr(model.network, "begin", counted)
     assert_as_whole(model, requests, model.score(requests))
     assert max(beginnings) > 1, "no batch held several beginnings"
 
