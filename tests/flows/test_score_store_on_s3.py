@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from places import ROOT
 
-from assay.score.workers.cluster import WORKER_ENVIRONMENT
+from assay.score.workers.environment import WORKER_ENVIRONMENT
 from assay.storage.s3 import Objects
 
 HOME = "/proc/self/cwd/home"

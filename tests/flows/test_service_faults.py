@@ -6,7 +6,7 @@ import email.utils
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,8 +245,8 @@ def _changed(**changes: Any) -> Callable[[Asked], Answer]:
     return lambda asked: as_json(completion(GOOD, **changes))
 
 
-def _with(pairs: list[tuple[str, object]]) -> Callable[[Asked], Answer]:
-    return lambda asked: as_json(completion(pairs))
+def _with(pairs: Sequence[tuple[str, object]]) -> Callable[[Asked], Answer]:
+    return lambda asked: as_json(completion(list(pairs)))
 
 
 def _cut(asked: Asked) -> Answer:
@@ -257,7 +257,7 @@ def _cut(asked: Asked) -> Answer:
 _PAIRS = list(GOOD.items())
 _CHAT = {"role": "assistant", "content": "You are welcome. It is 4."}
 
-UNREADABLE = {
+UNREADABLE: dict[str, tuple[Callable[[Asked], Answer], str]] = {
     "24-html": (lambda asked: Answer(b"<html>busy</html>", 200, {"Content-Type": "text/html"}), "HTML"),
     "24-json-cut-short": (_cut, "breaks off"),
     "24-empty": (lambda asked: Answer(b""), "empty"),

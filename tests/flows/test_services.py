@@ -20,6 +20,7 @@ import pytest
 import services
 import yaml
 from places import ROOT
+from pydantic import SecretStr
 from service_runs import CANARY, RECORDS, Runs, check_accounts, settings_for
 from services import HELPSTEER, SEED_SCORES, Answer, Server, as_json, completion, rated
 
@@ -156,7 +157,7 @@ def test_a_redirect_is_not_followed_and_the_key_stays_where_it_belongs(runs: Run
 def test_a_key_out_of_a_prefect_secret_block(runs: Runs, server: Server) -> None:
     from prefect.blocks.system import Secret
 
-    Secret(value=CANARY).save("reward-service-key", overwrite=True)
+    Secret(value=SecretStr(CANARY)).save("reward-service-key", overwrite=True)
     runs.endpoint(server.url, key_variable=None, key_block="reward-service-key")
     ran = runs()
     assert ran.code == 0, ran.err
@@ -192,7 +193,7 @@ def test_a_key_that_is_exchanged_computes_nothing_anew(
     monkeypatch.setenv("ASSAY_HUB_TOKEN_VARIABLE", "HUB_TOKEN")
     monkeypatch.setenv("HUB_TOKEN", "hf-after-rotation")
     rotated = runs()
-    Secret(value="sk-of-the-block").save("rotated-key", overwrite=True)
+    Secret(value=SecretStr("sk-of-the-block")).save("rotated-key", overwrite=True)
     runs.endpoint(server.url, key_variable=None, key_block="rotated-key")
     moved = runs()
     for again in (rotated, moved):
@@ -298,7 +299,7 @@ def test_a_key_out_of_a_secret_block_turns_up_nowhere(
     """S1 and S13: in the server's database the key is encrypted, and everywhere else it is not at all."""
     from prefect.blocks.system import Secret
 
-    Secret(value=CANARY).save("canary-key", overwrite=True)
+    Secret(value=SecretStr(CANARY)).save("canary-key", overwrite=True)
     in_block = {"prefect_api": prefect_api, "key_variable": None, "key_block": "canary-key"}
     process = _run_apart(tmp_path, server.url, tmp_path / "home", **in_block)
     titles = _titles_until(process, lambda: len(server.paid) >= 12)

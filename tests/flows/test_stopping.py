@@ -243,7 +243,7 @@ def test_a_run_that_is_ended_from_outside_while_it_scores_stops_and_says_so(
         (found,) = [one for one in client.read_flow_runs(flow_run_filter=ours) if one.state_name == "Running"]
         state = {"type": "COMPLETED", "data": {"storage_key": str(evil), "serializer": {"type": "pickle"}}}
         asked = {"state": state, "force": True}
-        client.request("POST", f"/flow_runs/{found.id}/set_state", json=asked)
+        client.request("POST", "/flow_runs/{id}/set_state", path_params={"id": found.id}, json=asked)
     began = time.monotonic()
     _, err = run.communicate(timeout=60)
     assert time.monotonic() - began < 15

@@ -103,7 +103,9 @@ def test_a_deployed_verification_takes_models_by_name_alone(option: str, tmp_pat
         "  max_characters: 1000\n"
     )
     settings = Settings(home=tmp_path / "home", endpoints_file=listed)
-    given = VerifyOptions(**{"model": "house", option: str(tiny.reward_model(tmp_path / "model"))})
+    given = VerifyOptions.model_validate(
+        {"model": "house", option: str(tiny.reward_model(tmp_path / "model"))}
+    )
     with pytest.raises(UserMistake, match="takes a model by its name"):
         checked.checked(given, settings, Console(), deployed=True)
 

@@ -21,7 +21,7 @@ from stages import Heard
 from assay.core.digests import digest_of_bytes
 from assay.core.progress import Silent
 from assay.score import ways
-from assay.score.scoring import ToScore
+from assay.score.scoring import ScoringWork, ToScore
 from assay.score.shard import ShardWork
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home
@@ -134,7 +134,9 @@ def test_only_the_run_that_did_the_work_reports_it(
         return score(ToScore(converted, model, ClusterOptions(workers=1), 10), RunContext(home, heard))
 
     first = scored()
-    assert [work.turns_scored for work in heard.works] == [5]
+    (work,) = heard.works
+    assert isinstance(work, ScoringWork)
+    assert work.turns_scored == 5
     assert len(shown["tables"]) == 1
     (kept,) = results_folder(home).iterdir()
     result = json.loads(json.loads(kept.read_bytes())["result"])
@@ -149,5 +151,7 @@ def test_only_the_run_that_did_the_work_reports_it(
     segment.write_bytes(segment.read_bytes()[:-1])
     third = scored()
     assert not third.cached
-    assert 0 < heard.works[1].turns_scored <= 5
+    work = heard.works[1]
+    assert isinstance(work, ScoringWork)
+    assert 0 < work.turns_scored <= 5
     assert third.manifest.pieces == first.manifest.pieces

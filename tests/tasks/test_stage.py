@@ -63,7 +63,7 @@ class ToMake:
     key: str
 
 
-MAKE = Stage(
+MAKE: Stage[ToMake, Made] = Stage(
     "make",
     1,
     Made,

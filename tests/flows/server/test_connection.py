@@ -17,7 +17,6 @@ from places import ROOT
 from assay.config.settings import Settings
 from assay.core.errors import ServerFault, UserMistake
 from assay.storage.home import Home
-from flows.server import connection as prefect_connection
 from flows.server.connection import Connection, connected, server_of_the_run
 
 
@@ -95,7 +94,7 @@ def test_a_configured_server_is_used_and_no_other_started(
     def refused(self: object) -> None:
         raise AssertionError("a server was started")
 
-    monkeypatch.setattr(prefect_connection.EmbeddedServer, "start", refused)
+    monkeypatch.setattr("flows.server.connection.EmbeddedServer.start", refused)
     with prefect_server(Home(settings.home), settings) as connection:
         assert connection.api_url == prefect_api
         assert not connection.embedded

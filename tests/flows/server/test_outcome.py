@@ -113,7 +113,8 @@ def struck(run: object, data: object) -> None:
     """Set the state of a flow run as somebody who may log in can."""
     with get_client(sync_client=True) as client:
         state = {"type": "COMPLETED", "data": data, "message": "said somebody"}
-        client.request("POST", f"/flow_runs/{run}/set_state", json={"state": state, "force": True})
+        asked = {"state": state, "force": True}
+        client.request("POST", "/flow_runs/{id}/set_state", path_params={"id": run}, json=asked)
 
 
 def before_it_begins(strike: Callable[[UUID], object], *, ran: list[int], value: Any = 1) -> Any:
@@ -217,7 +218,8 @@ def test_a_task_run_that_was_ended_while_it_worked_keeps_its_own_value(
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             asked = {"state": {"type": "COMPLETED", "data": evil["a pickle"]}, "force": True}
-            answer = client.request("POST", f"/task_runs/{there[0].id}/set_state", json=asked)
+            path = {"id": there[0].id}
+            answer = client.request("POST", "/task_runs/{id}/set_state", path_params=path, json=asked)
             accepted.append(answer.json()["status"])
         return {"its": "own"}
 
@@ -271,7 +273,7 @@ def test_a_server_does_not_say_where_a_commands_failure_is_kept(tmp_path: Path) 
 def test_why_a_stage_left_its_run_is_raised_and_not_prefects_signal() -> None:
     @flow(name="left", persist_result=False)
     def one() -> None:
-        state = Suspended(timeout_seconds=60)
+        state: State[None] = Suspended(timeout_seconds=60)
         raise Pause(state=state) from NoLongerWanted(state)
 
     with pytest.raises(NoLongerWanted, match="set to Suspended from outside; what is scored is stored"):
@@ -279,8 +281,15 @@ def test_why_a_stage_left_its_run_is_raised_and_not_prefects_signal() -> None:
 
 
 def test_a_run_goes_on_while_it_is_its_process_that_the_server_waits_for() -> None:
-    on = (Running(), Crashed())
-    off = (Completed(), Failed(), Cancelled(), Paused(timeout_seconds=9), Scheduled(), Pending())
+    on: list[State[None]] = [Running(), Crashed()]
+    off: list[State[None]] = [
+        Completed(),
+        Failed(),
+        Cancelled(),
+        Paused(timeout_seconds=9),
+        Scheduled(),
+        Pending(),
+    ]
     for deployed in (False, True):
         assert all(_goes_on(state, deployed=deployed) for state in on)
         assert not any(_goes_on(state, deployed=deployed) for state in off)
@@ -305,7 +314,7 @@ def test_no_client_is_given_a_result_that_a_state_names() -> None:
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(one).id
         struck(run, {"storage_key": "/somewhere", "serializer": {"type": "pickle"}})
-        told = client.request("GET", f"/flow_runs/{run}")
+        told = client.request("GET", "/flow_runs/{id}", path_params={"id": run})
         # The server has it; Prefect's own way of reading its answers does not.
         assert b"/somewhere" in told.content
         assert "data" not in told.json()["state"]
