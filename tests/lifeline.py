@@ -27,14 +27,15 @@ from places import ROOT
 MARK = "TESTS_OF_ASSAY"
 _LOOK_SECONDS = 0.2
 _LEAVE_SECONDS = 10.0
-_started_here: list[subprocess.Popen[bytes]] = []
+_watchers: list[subprocess.Popen[bytes]] = []
+_servers: list[subprocess.Popen[bytes]] = []
 
 
 def begin() -> Path:
     """The folder of a new test run, of which this process is the head; its watcher is started."""
     folder = Path(tempfile.mkdtemp(prefix="assay-tests-"))
     watch = [sys.executable, __file__, "watch", str(os.getpid()), str(folder)]
-    _started_here.append(subprocess.Popen(watch, start_new_session=True, stdin=subprocess.DEVNULL))
+    _watchers.append(subprocess.Popen(watch, start_new_session=True, stdin=subprocess.DEVNULL))
     os.environ[MARK] = str(folder)
     return folder
 
@@ -48,7 +49,7 @@ def finish(folder: Path) -> list[str]:
         time.sleep(_LOOK_SECONDS)
     left = [_command(process) for process in _started_for(folder)]
     _end(folder)
-    (watcher,) = (one for one in _started_here if "watch" in one.args)
+    (watcher,) = _watchers
     watcher.kill()
     watcher.wait()
     return left
@@ -75,7 +76,7 @@ def shared(service: str) -> str:
                     stderr=log,
                     start_new_session=True,
                 )
-            _started_here.append(started)
+            _servers.append(started)
             (folder / "process_id").write_text(str(started.pid))
             assert started.stdout is not None
             with started.stdout:

@@ -34,7 +34,7 @@ assay.core
 FLOOR = {name: number for number, line in enumerate(FLOORS.split("\n")) for name in line.split()}
 
 #: Packages that only these places import.
-ONLY_IN = {
+ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "torch": "assay.rewards.local",
     "dask_cuda": "assay.score.workers",
     "botocore": "assay.storage",

@@ -124,7 +124,8 @@ def test_intervals_are_repeatable_and_widen_when_rows_come_in_groups(measures: A
     wins = np.repeat(random.normal(size=40), 5)
 
     def accuracy(rows: np.ndarray) -> float:
-        return measures.pairwise_accuracy(wins[rows])
+        share: float = measures.pairwise_accuracy(wins[rows])
+        return share
 
     alone = measures.compare([str(row) for row in range(200)], accuracy, accuracy, seed=1)
     grouped = measures.compare([str(row // 5) for row in range(200)], accuracy, accuracy, seed=1)

@@ -143,7 +143,7 @@ def test_the_fingerprint_says_which_model_answers_and_nothing_of_the_way_to_it(t
         {"price_per_request": 1, "price_per_million_tokens": 2, "currency": "EUR"},
     ):
         assert fingerprint(**way) == same
-    different = [
+    different: list[dict[str, Any]] = [
         {"model": "other"},
         {"revision": "2"},
         {"attributes": ["correctness", "helpfulness"]},

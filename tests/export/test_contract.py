@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -28,7 +29,7 @@ from assay.export.steerlm import CONVERTED
 from assay.select.rules import Rules
 from assay.storage.home import Home
 from assay.storage.manifests import reason_code
-from assay.storage.run_manifest import RUN_MANIFEST
+from assay.storage.run_manifest import RUN_MANIFEST, Written
 
 SCORES = Turn((2.37, 3.5, 2.5, 0.5, -1.25))
 ROLE = {role[0]: role for role in ROLES}
@@ -158,6 +159,10 @@ def test_rows_written_at_once_are_those_written_one_by_one(home: Home) -> None:
         assert lines_of(replace(ROWS, row=AtOnce(lines)), kept) == lines_of(ROWS, kept)
 
 
+def _empty(name: str, told: Written) -> dict[str, bytes]:
+    return {name: b""}
+
+
 def test_a_companion_is_made_of_what_was_written_and_is_one_of_the_files(home: Home) -> None:
     made = make(home, {"a.jsonl": [[record("ua", line) for line in (1, 2, 3)]]})
     info = replace(
@@ -168,7 +173,7 @@ def test_a_companion_is_made_of_what_was_written_and_is_one_of_the_files(home: H
     assert (exported.files["info.json"].size, exported.files["info.json"].rows) == (28, None)
     for name in ("rows.jsonl", "messages.jsonl", DECISIONS, RUN_MANIFEST, "../info.json", "a/info.json", ""):
         with pytest.raises(AssayError, match=r"export rows: .* is no name for a file beside rows\.jsonl"):
-            written(made, replace(ROWS, companion=lambda told, name=name: {name: b""}), EXPORTS["messages"])
+            written(made, replace(ROWS, companion=partial(_empty, name)), EXPORTS["messages"])
 
 
 def test_the_table_names_each_export_and_each_file_once() -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import resource
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -364,7 +364,7 @@ def test_a_source_that_changed_meanwhile_is_named(
         source.unlink()
     elif change == "while it is read":
 
-        def changing(path: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        def changing(path: str, spans: Sequence[tuple[int, int]]) -> Iterator[bytes]:
             source.write_bytes(b"{born\n")
             os.utime(source, ns=(0, source.stat().st_mtime_ns + 1_000_000))
             return read_originals(path, spans)

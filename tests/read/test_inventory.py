@@ -18,7 +18,7 @@ from stages import take_inventory
 
 from assay.core.errors import UserMistake
 from assay.export.quarantine import quarantine_lines
-from assay.read.sources import RawRecords, Source, read_originals, sniff
+from assay.read.sources import RawRecord, RawRecords, Source, read_originals, sniff
 from assay.read.streams import CutShortError, stream
 from assay.storage.home import Home
 
@@ -49,8 +49,8 @@ def write_results(folder: Path) -> str:
     return write(folder / "messages.jsonl")
 
 
-def raw_records(path: str, **options: int) -> list[tuple[int, int, int, bytes, str | None]]:
-    return [tuple(raw) for raw in RawRecords(sniff(path), **options)]
+def raw_records(path: str, **options: int) -> list[RawRecord]:
+    return list(RawRecords(sniff(path), **options))
 
 
 def test_files_come_in_the_order_given_and_globs_sorted(tmp_path: Path) -> None:
@@ -602,8 +602,8 @@ def test_originals_of_a_parquet_file_that_has_shrunk_end_early(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst"])
 def test_originals_are_the_bytes_of_the_lines(tmp_path: Path, name: str) -> None:
-    packed = {"gz": gzip.compress, "zst": zstandard.compress}.get(name.rpartition(".")[2], bytes)
-    path = write(tmp_path / name, packed(PLAIN))
+    packed = {"gz": gzip.compress(PLAIN), "zst": zstandard.compress(PLAIN)}
+    path = write(tmp_path / name, packed.get(name.rpartition(".")[2], PLAIN))
     raws = raw_records(path)[1::3]
     assert list(read_originals(path, [(raw[1], raw[2]) for raw in raws])) == ROWS[1::3]
     # Part of a record, and a record in two pieces.

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 import zlib
+from collections.abc import Generator
 from pathlib import Path
 
 import polars as pl
@@ -300,6 +301,7 @@ def test_one_process_decodes_one_file_after_the_other_and_is_gone_at_the_end(tmp
             rows = read_rows(str(path))
             next(rows)
             started |= set(psutil.Process().children()) - before
+            assert isinstance(rows, Generator)
             rows.close()
             assert sum(len(each) for _, each in read_rows(str(path)) if not isinstance(each, Lost)) == 30
         assert len(started) == 1

@@ -24,6 +24,7 @@ from assay.core.versions import installed
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request
+from assay.rewards.rendering import Renderer
 from assay.score import card_warnings
 from assay.score.languages import DETECTOR
 from assay.score.scoring import SCORE, ToScore
@@ -48,6 +49,7 @@ def test_tokens_are_counted_of_a_turn_with_all_before_it(tmp_path: Path) -> None
     messages = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "so " * 90))
     request = Request((*messages, Message("assistant", "Bye")), (0, 1))
     (outcomes,) = model.score([request])
+    assert isinstance(model.renderer, Renderer)
     texts = [model.renderer.text(request.messages[:end]) for end in (2, 4)]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     counted = [len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]

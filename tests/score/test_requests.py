@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import handmade
 import polars as pl
@@ -20,7 +20,6 @@ from services import Answer, Asked, Server, rated
 from stages import Heard
 
 from assay.core.errors import Resumable
-from assay.core.progress import Silent
 from assay.rewards.remote.endpoints import served_spec
 from assay.score import requests, ways
 from assay.score.scoring import ScoringWork
@@ -215,17 +214,12 @@ def test_a_store_that_refuses_at_the_end_hides_neither_what_stopped_the_run_nor_
         waiting.append(asked)
         return Answer(delay=60) if len(waiting) == 1 else Answer(b"", 429, {"Retry-After": "999"})
 
-    class Heard(Silent):
-        lines: ClassVar[list[str]] = []
-
-        def say(self, line: str) -> None:
-            self.lines.append(line)
-
     on_every_segment_put(refuse_once)
     server.answer = answer
     home = Home(tmp_path, bucket)
+    heard = Heard()
     with pytest.raises(Resumable):
-        score(server, home, 2, in_flight=2, shard_tokens=1, progress=Heard())
-    (line,) = [line for line in Heard.lines if "could not be stored" in line]
+        score(server, home, 2, in_flight=2, shard_tokens=1, progress=heard)
+    (line,) = [line for line in heard.lines if "could not be stored" in line]
     assert line.startswith("warning: 1 rated turn could not be stored: s3://")
     assert len([one for one in Objects(bucket).list_all("") if one.name.endswith(".parquet")]) == 1

@@ -180,7 +180,12 @@ def test_a_message_that_is_no_text_quarantines_its_record(
 
 
 def test_no_calls_are_no_reason(tmp_path: Path) -> None:
-    message = {"role": "assistant", "content": "a", "tool_calls": [], "function_call": None}
+    message: dict[str, object] = {
+        "role": "assistant",
+        "content": "a",
+        "tool_calls": [],
+        "function_call": None,
+    }
     (record,) = read_row(tmp_path, {"messages": [MESSAGES[0], message]})
     assert said(record) == PAIR
 

@@ -24,7 +24,7 @@ def tree_labels(**values: float) -> dict[str, Any]:
     return {name: {"value": value, "count": 3} for name, value in values.items()}
 
 
-TREE = {
+TREE: dict[str, Any] = {
     "message_tree_id": "hello",
     "tree_state": "ready",
     "prompt": node(
@@ -44,7 +44,7 @@ TREE = {
 # By hand from the rules: every root-to-leaf path in the order of the replies; user labels null;
 # 0.125*4 = 0.5 → 0, 0.375*4 = 1.5 → 2, 0.625*4 = 2.5 → 2, 0.875*4 = 3.5 → 4 (half to even);
 # only the first four attributes, in their order; none of them → ""; no labels → no entry.
-PATHS = [
+PATHS: list[tuple[list[str], list[str | None]]] = [
     (["hello", "a"], [None, "quality:0,toxicity:2,humor:2,creativity:4"]),
     (["hello", "b", "more", "c"], [None, "quality:0,creativity:4", None, ""]),
     (["hello", "d"], [None, None]),
@@ -109,7 +109,7 @@ def test_the_rows_written_of_a_tree_are_nemos(tmp_path: Path) -> None:
     for texts, labels in PATHS:
         turns = []
         for text, label in zip(texts, labels, strict=True):
-            turn = {"value": text, "from": speakers.get(text, "Assistant")}
+            turn: dict[str, str | None] = {"value": text, "from": speakers.get(text, "Assistant")}
             if text in speakers or label is not None:
                 turn["label"] = label
             turns.append(turn)
@@ -156,7 +156,7 @@ def test_bad_lines_and_fields_are_quarantined_on_their_lines(tmp_path: Path) -> 
     rows = flat(TREE["prompt"])
     rows[1]["text"] = None
     rows[5]["role"] = "narrator"
-    odd = [
+    odd: list[dict[str, Any]] = [
         {"message_id": "z", "parent_id": None, "role": "prompter"},
         {"prompt": "q", "chosen": "a", "rejected": "b"},
     ]

@@ -45,7 +45,7 @@ def test_there_are_no_more_workers_than_models_fit_into_memory(
     said: list[str] = []
     monkeypatch.setattr(cluster, "usable_cores", lambda: 8)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 1 << 50)
-    monkeypatch.setattr(cluster.psutil, "virtual_memory", lambda: SimpleNamespace(available=int(free)))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=int(free)))
     assert cluster._worker_count(int(model), Heard(said.append)) == workers
     assert len(said) == (line is not None)
     if line is not None:

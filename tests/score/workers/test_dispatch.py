@@ -46,6 +46,13 @@ def scheduler() -> Iterator[Client]:
         yield client
 
 
+@pytest.fixture(scope="module")
+def address(scheduler: Client) -> str:
+    """The scheduler's."""
+    found: str = scheduler.scheduler_info(n_workers=0)["address"]
+    return found
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
@@ -110,11 +117,10 @@ def segments(home: Home, model: LocalSpec) -> list[Path]:
 @pytest.mark.parametrize("ending", ["asked to stop", "killed"])
 @pytest.mark.faults
 def test_a_worker_that_outlives_its_run_leaves_the_shard_within_a_batch(
-    ending: str, home: Home, tmp_path: Path, scheduler: Client
+    ending: str, home: Home, tmp_path: Path, scheduler: Client, address: str
 ) -> None:
     model = fakes.spec(tmp_path / "model")
     records = converted(home, MANY)
-    address = scheduler.scheduler.address
 
     def leave() -> None:
         if computing(scheduler):
@@ -133,12 +139,10 @@ def test_a_worker_that_outlives_its_run_leaves_the_shard_within_a_batch(
     assert fakes.calls(tmp_path / "model") == []
 
 
-def test_two_runs_on_one_scheduler_get_each_its_own_scores(
-    home: Home, tmp_path: Path, scheduler: Client
-) -> None:
+def test_two_runs_on_one_scheduler_get_each_its_own_scores(home: Home, tmp_path: Path, address: str) -> None:
     models = [fakes.spec(tmp_path / name, fingerprint=name * 16) for name in ("12", "34")]
     records = converted(home, 12)
-    runs = [started(_scored_in_shards, records, model, home, scheduler.scheduler.address) for model in models]
+    runs = [started(_scored_in_shards, records, model, home, address) for model in models]
     for run in runs:
         run.join(120)
     assert [run.exitcode for run in runs] == [0, 0]
@@ -153,8 +157,8 @@ def _scored_in_shards(records: Converted, model: LocalSpec, home: Home, address:
     assert {shard.segment for shard in work.shards} == {path.stem for path in segments(home, model)}
 
 
-def test_a_schedulers_workers_are_asked_what_they_compute_on(scheduler: Client) -> None:
-    options = ClusterOptions(scheduler_address=scheduler.scheduler.address)
+def test_a_schedulers_workers_are_asked_what_they_compute_on(scheduler: Client, address: str) -> None:
+    options = ClusterOptions(scheduler_address=address)
     assert not on_gpus(options)
     try:
         scheduler.run(lambda: os.environ.update({EXPECTS_CUDA: "1"}))

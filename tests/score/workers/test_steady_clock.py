@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from distributed import Security
 from places import ROOT
 
 from assay.score.workers import steady_clock
@@ -135,15 +136,21 @@ def test_tasks_go_on_and_workers_come_back_whatever_the_clock_does(tmp_path: Pat
     assert ran.returncode == 0, ran.stderr
 
 
+def tls_of(security: Security, name: str) -> str:
+    """What Dask keeps under ``tls_NAME``, an attribute that it sets by its name."""
+    held: str = getattr(security, f"tls_{name}")
+    return held
+
+
 def test_a_runs_certificates_are_valid_whatever_the_clock_says() -> None:
     security = temporary_certificates()
-    certificate = x509.load_pem_x509_certificate(security.tls_ca_file.encode())
+    certificate = x509.load_pem_x509_certificate(tls_of(security, "ca_file").encode())
     assert certificate.not_valid_before_utc.year < 1970
     assert certificate.not_valid_after_utc.year == 9999
     assert security.require_encryption
-    keys = {getattr(security, f"tls_{side}_key") for side in ("client", "scheduler", "worker")}
+    keys = {tls_of(security, f"{side}_key") for side in ("client", "scheduler", "worker")}
     assert len(keys) == 1
-    assert keys != {temporary_certificates().tls_client_key}
+    assert keys != {tls_of(temporary_certificates(), "client_key")}
 
 
 def test_the_clock_is_the_time_of_day_until_that_jumps() -> None:

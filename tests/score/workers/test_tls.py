@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import distributed
 import fakes
 import handmade
 import pytest
@@ -31,12 +30,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from distributed.comm.core import connect
 from handmade import Record
 from places import ROOT, TESTS
 
 from assay.core.errors import ClusterFault, UserMistake
 from assay.score.workers import cluster
-from assay.score.workers.cluster import WORKER_ENVIRONMENT, ClusterOptions
+from assay.score.workers.cluster import ClusterOptions
+from assay.score.workers.environment import WORKER_ENVIRONMENT
 from assay.storage.home import Home
 
 pytestmark = pytest.mark.slow
@@ -238,6 +239,6 @@ def test_a_runs_own_workers_have_certificates_of_their_own(
         spoken += [parts["address"], *parts["workers"]]
         plain = parts["address"].replace("tls://", "tcp://")
         with pytest.raises((OSError, RuntimeError), match=r"reset|[Tt]imed out|encryption required"):
-            asyncio.run(distributed.comm.connect(plain, timeout=5))
+            asyncio.run(connect(plain, timeout=5))
     assert len(spoken) == 2
     assert all(address.startswith("tls://127.0.0.1:") for address in spoken)
