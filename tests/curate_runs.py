@@ -94,6 +94,12 @@ class Ran:
             return {found.key or "": found for found in client.read_artifacts(artifact_filter=chosen)}
 
 
+def figures_of(dry_run: Ran) -> dict[str, str]:
+    """The table that a dry run prints."""
+    rows = [row.split("│") for row in dry_run.out.splitlines() if "│" in row]
+    return {name.strip(): figure.strip() for _, name, figure, _ in rows}
+
+
 def curating(
     prefect_api: str,
     tmp_path: Path,

@@ -17,7 +17,7 @@ from typing import NoReturn
 import fakes
 import polars as pl
 import pytest
-from curate_runs import Ran, line
+from curate_runs import Ran, figures_of, line
 from places import ROOT
 from planted import Bomb
 
@@ -38,12 +38,6 @@ def chats(tmp_path: Path) -> Path:
     lines = [line(f"question {n}", f"answer {n}") for n in range(10)]
     path.write_text("\n".join([*lines, lines[0], "{no json"]) + "\n")
     return path
-
-
-def figures_of(dry_run: Ran) -> dict[str, str]:
-    """The table that a dry run prints."""
-    rows = [row.split("│") for row in dry_run.out.splitlines() if "│" in row]
-    return {name.strip(): figure.strip() for _, name, figure, _ in rows}
 
 
 def calls(tmp_path: Path) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 import huggingface_hub.constants
 import polars as pl
 import pytest
+from curate_runs import Ran, figures_of, line
 from hub_server import Hub, running_hub
-from test_curate import Ran, curate, figures_of, line  # noqa: F401
 
 TOKEN = "hf_canary_of_the_hub"
 
@@ -30,7 +30,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
 
 @pytest.mark.slow
 def test_a_run_reads_what_its_dry_run_counts_and_names_the_commit(
-    curate: Callable[..., Ran],  # noqa: F811
+    curate: Callable[..., Ran],
     hub: Hub,
     tmp_path: Path,
 ) -> None:
