@@ -156,7 +156,7 @@ def head_in_weights(
     prefix: str = "v_head.summary",
     beside: str | None = "value_head.safetensors",
     architecture: str | None = None,
-    dtype: str = "float32",
+    dtype: Dtype = "float32",
     **settings: Any,
 ) -> Tiny:
     """A causal model and linear layers on its last state, as LLaMA-Factory saves a reward model.

@@ -18,7 +18,6 @@ from tiny_families import Tiny
 
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import Conversation, turn_positions
-from assay.rewards import adapters
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.local_spec import local_spec
 from assay.rewards.protocol import Request
@@ -198,7 +197,7 @@ def test_without_peft_an_adapter_is_named_with_its_base_and_the_way_on(
     chat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     classifier(tmp_path / "adapter", chat)
-    monkeypatch.setattr(adapters.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserMistake) as refusal:
         local_spec(str(tmp_path / "adapter"))
     for words in (f"a LoRA adapter (adapter_config.json) of {chat}", "assay[peft]", "merge_and_unload"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -123,7 +124,7 @@ def claims_of_the_catalog() -> set[tuple[str, str, tuple[str, ...]]]:
     }
 
 
-def outputs_named(attributes: tuple[str, ...]) -> dict[str, object]:
+def outputs_named(attributes: tuple[str, ...]) -> dict[str, Any]:
     """Settings of a tiny model whose head in the weights gives these attributes."""
     if len(attributes) == 1:
         return {}

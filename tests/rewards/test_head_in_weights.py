@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -242,7 +243,7 @@ def test_a_value_head_of_several_layers_is_read(
     ],
 )
 def test_two_layers_named_score_are_read_at_the_last_token(
-    architecture: str, kind: str, settings: dict[str, object], tmp_path: Path
+    architecture: str, kind: str, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     built = families.head_in_weights(
         tmp_path / "model",
@@ -260,7 +261,7 @@ def test_two_layers_named_score_are_read_at_the_last_token(
 
 
 def test_a_process_reward_model_under_a_reward_models_architecture_is_refused(tmp_path: Path) -> None:
-    two_classes = {"hidden": (32,), "prefix": "score", "beside": None, "outputs": 2}
+    two_classes: dict[str, Any] = {"hidden": (32,), "prefix": "score", "beside": None, "outputs": 2}
     with pytest.raises(UserMistake, match=r"score\.2\.weight gives 2 numbers, where such a head gives one"):
         families.head_in_weights(
             tmp_path / "two", "chatml", architecture="Qwen2ForRewardModel", **two_classes
@@ -268,8 +269,12 @@ def test_a_process_reward_model_under_a_reward_models_architecture_is_refused(tm
     for number, architecture in enumerate(("Qwen2ForRewardModel", "Qwen2ForPrmModel")):
         with pytest.raises(UserMistake, match=r"rate the steps of a solution|it rates the steps"):
             families.head_in_weights(tmp_path / str(number), "chatml", architecture=architecture)
-    one_number = {**two_classes, "outputs": 1}
-    for folder, settings in (("o1-Open-PRM-1.5B", {}), ("any", {"_name_or_path": "Skywork/Open-PRM"})):
+    one_number: dict[str, Any] = {**two_classes, "outputs": 1}
+    named: list[tuple[str, dict[str, Any]]] = [
+        ("o1-Open-PRM-1.5B", {}),
+        ("any", {"_name_or_path": "Skywork/Open-PRM"}),
+    ]
+    for folder, settings in named:
         with pytest.raises(UserMistake, match=r"by its name \(.*PRM.*\) it is a process reward model"):
             families.head_in_weights(
                 tmp_path / folder, "chatml", architecture="Qwen2ForRewardModel", **one_number, **settings
@@ -278,7 +283,7 @@ def test_a_process_reward_model_under_a_reward_models_architecture_is_refused(tm
 
 @pytest.mark.slow
 def test_padding_that_the_template_writes_is_two_numbers_until_somebody_chooses(tmp_path: Path) -> None:
-    shape = {
+    shape: dict[str, Any] = {
         "hidden": (32,),
         "prefix": "score",
         "beside": None,
