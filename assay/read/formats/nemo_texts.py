@@ -15,7 +15,7 @@ from assay.core.schema import ATTRIBUTES
 from assay.core.steerlm import NO_VALUE
 from assay.read.formats.names import Names
 from assay.read.formats.nemo_markers import is_marked, marked_messages
-from assay.read.formats.reading import Draft, Format, Row, decoded, kind_of, text_of
+from assay.read.formats.reading import Draft, Format, MissingField, Row, decoded, kind_of, text_of
 from assay.read.formats.rendered import end_of, rendered_messages
 
 _TEXT, _LABEL = "text", "label"
@@ -27,6 +27,8 @@ _DECODE_TEXT = msgspec.json.Decoder(str).decode
 def read(row: Row, names: Names) -> list[Draft]:
     """One record."""
     text = decoded(row, _TEXT, _DECODE_TEXT)
+    if not fits(row):
+        raise MissingField("prompt")
     if not is_marked(text):
         return [Draft(rendered_messages(text, names), _KEYS)]
     messages, labels = marked_messages(text, names)

@@ -52,22 +52,24 @@ by_format = st.sampled_from([(format, keys) for format in FORMATS.values() for k
 )
 
 
-def read(data: dict[str, Any]) -> list[Reading]:
+def read(data: dict[str, Any], nearest: str, named: str | None) -> list[Reading]:
     """The row's records; one with the reason where the whole row cannot be read."""
-    found, reader = row(json.dumps(data).encode()), row_reader()
+    found, reader = row(json.dumps(data).encode()), row_reader(named=named)
     try:
-        return reader.readings(found, FORMATS["messages"])
+        return reader.readings(found, FORMATS[nearest])
     except Unreadable as error:
         return [Reading([], problem=str(error))]
     except MissingField as error:
-        reason = Misfits(reader, FORMATS).reason(found, read_as="messages", missing=str(error))
+        reason = Misfits(reader, FORMATS).reason(found, read_as=nearest, missing=str(error))
         return [Reading([], problem=reason)]
 
 
 @settings(deadline=None, max_examples=500)
-@given(by_format)
-def test_any_row_is_read_or_refused_with_a_reason(data: dict[str, Any]) -> None:
-    for reading in read(data):
+@given(by_format, st.sampled_from(sorted(FORMATS)), st.none() | st.sampled_from(sorted(FORMATS)))
+def test_any_row_is_read_or_refused_with_a_reason(
+    data: dict[str, Any], nearest: str, named: str | None
+) -> None:
+    for reading in read(data, nearest, named):
         assert reading.problem is None or ": " in reading.problem
         assert isinstance(json.loads(reading.rest or b"{}"), dict)
         assert len(reading.labels or reading.messages) == len(reading.messages)
