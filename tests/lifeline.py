@@ -139,8 +139,8 @@ def _kill(process_id: int) -> None:
 
 
 def _prefect(folder: Path) -> str:
-    # SQLite lets one of several test processes write at a time: the others wait, and are not sent away.
-    os.environ["PREFECT_SERVER_DATABASE_TIMEOUT"] = "60"
+    # Where two requests wait for each other's locks, SQLite sends one away after this; its client asks again.
+    os.environ["PREFECT_SERVER_DATABASE_TIMEOUT"] = "5"
 
     from flows.server.embedded import EmbeddedServer
 

@@ -61,13 +61,14 @@ def test_the_artifact_follows_now_and_then_and_ends_at_the_end(
     shown: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(task_module, "_UPDATE_SECONDS", 0.2)
+    began = time.monotonic()
     with ShownInPrefect(Silent()) as progress:
         progress.begin("score", 1000, "turns")
         for _ in range(1000):
             progress.advance(1)
             time.sleep(0.0005)
     assert len(shown["begun"]) == 1
-    assert len(shown["updates"]) <= 8
+    assert len(shown["updates"]) <= 3 + (time.monotonic() - began) / 0.2
     assert shown["updates"][-1] == 100.0
     assert shown["updates"] == sorted(shown["updates"])
 

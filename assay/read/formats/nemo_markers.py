@@ -40,6 +40,7 @@ def marked_messages(text: str, names: Names) -> Marked:
 
     NeMo-Aligner's fixed system sentence, and a blank one, are no messages.
 
+    >>> from assay.read.formats.names import KNOWN_NAMES
     >>> text = "<extra_id_0>System\\n\\n<extra_id_1>User\\nHi\\n<extra_id_1>Assistant\\nHo\\n<extra_id_1>"
     >>> [(message.role, message.content) for message in marked_messages(text, KNOWN_NAMES).messages]
     [('user', 'Hi'), ('assistant', 'Ho')]

@@ -42,6 +42,7 @@ def end_of(text: str) -> str | None:
 def rendered_messages(text: str, names: Names) -> list[Message]:
     """The messages of a rendered text; Unreadable for a speaker without a role. Blank system texts are none.
 
+    >>> from assay.read.formats.names import KNOWN_NAMES
     >>> text = "<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHo<|im_end|>\\n"
     >>> [(message.role, message.content) for message in rendered_messages(text, KNOWN_NAMES)]
     [('user', 'Hi'), ('assistant', 'Ho')]
