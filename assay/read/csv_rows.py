@@ -210,13 +210,17 @@ def header_of(head: bytes, name: str) -> Header | BadRow:
     decides.
     """
     headers: list[Header] = []
+    bad: list[BadRow] = []
     for container in sorted(DELIMITERS, key=lambda one: one != ("tsv" if ".tsv" in name else "csv")):
         splitter = RowSplitter(DELIMITERS[container], offset=0, limit=len(head))
         rows = (row.data for row in (*splitter.feed(head), splitter.unfinished()) if row and row.data)
         cells = cells_of(next(rows, b""), DELIMITERS[container])
         if isinstance(cells, BadRow):
-            return cells
+            bad.append(cells)
+            continue
         headers.append(Header(container, tuple(names_of(cells))))
+    if not headers:
+        return bad[0]
     header = max(headers, key=lambda one: len(one.names))
     for number, column in enumerate(header.names):
         if column in header.names[:number]:

@@ -77,7 +77,7 @@ def adapter_in(name: str, folder: Path) -> Adapter | None:
     strange = sorted(set(weights) - {WEIGHTS, _VALUE_HEAD_FILE})
     if strange or WEIGHTS not in weights:
         found = ", ".join(strange) or "none"
-        raise UserMistake(f"{what}; its weights are to lie in {WEIGHTS}, and what lies there is {found}")
+        raise UserMistake(f"{what}; its weights are expected in {WEIGHTS}; found: {found}")
     revision = settings.get("revision")
     return Adapter(
         folder, base, revision if isinstance(revision, str) else None, settings.get("task_type") or None

@@ -129,6 +129,8 @@ class DataSet:
         hub = (_endpoint() or "https://huggingface.co").rstrip("/")
         try:
             yield
+        except errors.HFValidationError as error:
+            raise StoreRefusal(f"{about}: {self._repository} is no name that a data set can have") from error
         except errors.OfflineModeIsEnabled as error:
             raise StoreRefusal(
                 f"{about}: HF_HUB_OFFLINE is set, so nothing is copied from the Hub. "

@@ -57,8 +57,8 @@ _PASSWORD_BYTES = 32
 _QUIET_THREADS = frozenset({"MainThread", "signals"})
 #: After how many new objects a server collects garbage. A short run makes fewer.
 _GARBAGE_THRESHOLD = 50_000
-#: A fork that does not serve within this time hangs; a program of its own then takes its place.
-_FORK_SECONDS = 20.0
+#: A fork that does not serve within this share of the time hangs; a program of its own then takes its place.
+_FORK_SHARE = 0.5
 #: The name of a forked server in lists of processes. Its command line is that of its parent.
 FORKED_NAME = "assay-prefect"
 #: A line of a forked server's log, on standard error: Prefect's format, plus the date.
@@ -238,10 +238,12 @@ class EmbeddedServer:
             if not self._is_fork or self._stopped or child is None:
                 return False
             self._is_fork = False
+            # The port and the database are free once it has ended.
+            child.kill()
+            child.wait()
+            assert child.stdin is not None
+            child.stdin.close()
             self._child = self._spawn(self._port, forked=False)
-        child.kill()
-        assert child.stdin is not None
-        child.stdin.close()
         threading.Thread(target=self._watch, daemon=True, name="embedded-server").start()
         return True
 
@@ -250,7 +252,7 @@ class EmbeddedServer:
         is_announced = False
         while True:
             waited = time.monotonic() - self._began
-            if waited > _FORK_SECONDS:
+            if waited > timeout_seconds * _FORK_SHARE:
                 self._replaced_fork()
             if waited > timeout_seconds:
                 self.stop()
@@ -270,7 +272,7 @@ class EmbeddedServer:
             if child is not self._child:
                 continue
             if not answer:
-                if child.returncode < 0 and self._replaced_fork():
+                if self._replaced_fork():
                     continue
                 self.stop()
                 self._check_disk()

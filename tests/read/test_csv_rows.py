@@ -52,6 +52,8 @@ def test_a_row_has_the_line_that_it_begins_on(tmp_path: Path) -> None:
         ("rows.tsv", b'prompt\tresponse\nWhere, then?\t"Left\tor right"\n'),
         ("rows.csv", b'prompt;response\nWhere, then?;"Left\tor right"\n'),
         ("rows.csv", b'prompt\tresponse\nWhere, then?\t"Left\tor right"\n'),
+        ("rows.csv", b'"prompt";"response"\n"Where, then?";"Left\tor right"\n'),
+        ("rows.tsv", b'"prompt"\t"response"\n"Where, then?"\t"Left\tor right"\n'),
         ("rows.csv.gz", gzip.compress(b'prompt,response\n"Where, then?",Left\tor right', mtime=0)),
         ("rows.tsv.zst", zstandard.compress(b'prompt\tresponse\nWhere, then?\t"Left\tor right"')),
     ],

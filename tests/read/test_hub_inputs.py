@@ -149,6 +149,8 @@ def test_a_token_is_read_by_its_usual_name_and_never_shown(
         (f"{SET}/*.parquet", "there is no such file, and none that matches"),
         ("hf://models/team/chats", "is not of the form hf://datasets/OWNER/NAME"),
         ("hf://datasets/chats", "is not of the form hf://datasets/OWNER/NAME"),
+        ("hf://datasets/a--b/c", "a--b/c is no name that a data set can have"),
+        ("hf://datasets/a/b..c", "a/b..c is no name that a data set can have"),
     ],
 )
 def test_what_is_not_there_is_the_users_mistake(hub: Hub, given: str, said: str) -> None:

@@ -25,6 +25,8 @@ LISTS = (
     "answers",
     "choices",
 )
+#: Those that hold references or options where the row also has an answer of its own: SQuAD's, a quiz's.
+REFERENCES = ("answers", "choices")
 #: Fields that hold one answer.
 SINGLE = ("response", "output", "completion", "answer", "generation")
 #: Fields of a row that hold a number for each of its answers, in their order, and what each gives.
@@ -114,7 +116,7 @@ def after(row: Row, prompt: Prompt, field: str, names: Names) -> list[Draft]:
             given=answer.given,
             added=answer.added,
             is_answer=True,
-            nemo_prompt=prompt.nemo_prompt,
+            nemo_prompt=prompt.nemo_prompt_before(answer.messages),
             problem=answer.problem,
         )
         for answer in answers_in(row, field, names)

@@ -69,6 +69,8 @@ _ENCODE = msgspec.json.Encoder().encode
 _SYSTEM_PARTS = ("content", "text", "parts", "value")
 _SCORES = ("score", "rating", "overall_score", "reward")
 _NOTHING = (b'""', b"[]", b"{}", b"[null]")
+#: No picture is written in fewer bytes.
+_LEAST_PICTURE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +123,23 @@ def _picture(row: Row, fields: Iterable[str]) -> str | None:
     """The first of the fields that is not empty."""
     for name in fields:
         value = bytes(row[name])
-        if value[:1] in (b'"', b"[", b"{") and value not in _NOTHING and not is_blank(value[1:-1].decode()):
+        if value[:1] in (b'"', b"[", b"{") and not _holds_nothing(value):
             return name
     return None
+
+
+def _holds_nothing(value: bytes) -> bool:
+    """Whether all that is in the value is null or blank."""
+    left = [msgspec.json.decode(value)] if len(value) < _LEAST_PICTURE else [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, list):
+            left += one
+        elif isinstance(one, dict):
+            left += one.values()
+        elif one is not None and not (isinstance(one, str) and is_blank(one)):
+            return False
+    return True
 
 
 def _systems(row: Row, beside: Beside, names: Names, *, taken: Collection[str]) -> tuple[list[str], set[str]]:
@@ -206,7 +222,7 @@ def _with_history(row: Row, beside: Beside, found: Draft, names: Names) -> Draft
         try:
             earlier = _history(row, name, found, names)
         except Unreadable as error:
-            if found.is_answer and name in HISTORY_FIELDS:
+            if found.is_answer:
                 return Draft([], problem=str(error))
             continue
         roles = roles_of(found.messages)

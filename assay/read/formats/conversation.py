@@ -1,9 +1,8 @@
 """``conversation``: messages in a field of that name, as distilabel, WildChat and LMSYS-Chat write them.
 
 ``{"conversation": [{"role", "content"}, …]}``, or ms-swift's ``[{"human", "assistant"}, …]``; the rest is as
-in ``messages``. A row that also has
-``messages``, or an answer in a field of its own, is not of this format: those fields count, as they do for
-distilabel's RewardModelScore.
+in ``messages``. A row that also has ``messages``, or an answer in a field of its own, is not of this format:
+those fields count, as they do for distilabel's RewardModelScore.
 """
 
 from __future__ import annotations

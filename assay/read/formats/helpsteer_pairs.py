@@ -58,7 +58,7 @@ def read(row: Row, names: Names) -> list[Draft]:
                 given={strength_field: strength},
                 added=(CHOSEN if is_chosen else REJECTED) if strength else {},
                 is_answer=True,
-                nemo_prompt=prompt.nemo_prompt,
+                nemo_prompt=prompt.nemo_prompt_before(messages[len(prompt.messages) :]),
             )
         )
     return found

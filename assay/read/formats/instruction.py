@@ -6,10 +6,9 @@ hold a list of messages instead of a text. Alpaca's ``input`` or Dolly's ``conte
 question that is a text, after an empty line. LLaMA-Factory's ``history`` goes before an ``instruction``.
 ``system`` or ``system_prompt``, if not blank, is the system message.
 
-Whole numbers under the names of ``ATTRIBUTES`` are the answer's label, in NeMo-Aligner's order, be it
+Numbers under the names of ``ATTRIBUTES`` are the answer's label, in NeMo-Aligner's order, be it
 all of HelpSteer's five or helpfulness alone; other values under these names are carried along.
-HelpSteer2's prompts of several turns keep their ``<extra_id_1>`` inside one message, as NeMo-Aligner
-leaves them.
+HelpSteer2's prompts of several turns are conversations; their SteerLM rows stay NeMo-Aligner's.
 
 Policy: prompts and answers that are lists of messages are kept as given, also with a system message in the
 middle, an assistant first, or the same role twice. Empty or null content is quarantined.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from assay.core.schema import Message
 from assay.core.steerlm import NEMO_SYSTEM
 from assay.read.formats.names import Names
-from assay.read.formats.reading import is_blank, unknown_speaker
+from assay.read.formats.reading import Unreadable, is_blank, unknown_speaker
 
 _BEGINNING = re.compile(r"\s*<extra_id_[01]>")
 #: A speaker's line. A bare marker is where generation stops.
@@ -46,6 +46,8 @@ def marked_messages(text: str, names: Names) -> Marked:
     [('user', 'Hi'), ('assistant', 'Ho')]
     """
     marks = list(_SPEAKER.finditer(text))
+    if not marks or not is_blank(text[: marks[0].start()]):
+        raise Unreadable("unknown_speaker: the text does not begin with a marker and a speaker's name alone")
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     found = Marked([], [])
     for mark, end in zip(marks, ends, strict=True):

@@ -18,7 +18,7 @@ from assay.core.schema import Message
 from assay.read.formats.answers import answers_in
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import messages_in
-from assay.read.formats.reading import Draft, Format, Row, Unreadable, kind_of
+from assay.read.formats.reading import Draft, Format, Row, Unreadable, decoded, kind_of
 
 _NO_QUESTION = (
     "missing_prompt: an output of OpenAI's Batch API holds answers without their questions; add the body of "
@@ -26,6 +26,7 @@ _NO_QUESTION = (
 )
 _KEYS = (frozenset({"custom_id", "response"}), frozenset({"custom_id", "body"}))
 _DECODE_ROW = msgspec.json.Decoder(Row).decode
+_DECODE_ITEMS = msgspec.json.Decoder(list[Row]).decode
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -77,7 +78,9 @@ def _asked(row: Row, names: Names) -> tuple[list[Message], frozenset[str]]:
 
 def _output(body: Row, names: Names) -> list[Message]:
     """The messages among the items of a reply of ``/v1/responses``."""
-    items = msgspec.json.decode(body["output"], type=list[Row])
+    if kind_of(body, "output") != "[":
+        raise Unreadable("no_answer: neither 'choices' nor 'output' of the reply is a list")
+    items = decoded(body, "output", _DECODE_ITEMS)
     texts = [item for item in items if kind_of(item, "content") == "["]
     if not texts:
         raise Unreadable("no_answer: the reply holds no message")

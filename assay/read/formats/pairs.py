@@ -5,8 +5,9 @@
 ``answer_0``/``answer_1`` (WebGPT) and the like; or ``conversation_a`` and ``conversation_b`` (Chatbot Arena).
 LMSYS's texts of several turns are JSON lists: ``"[\\"first question\\", \\"second\\"]"``.
 
-A row gives two records, in this order. ``rest`` holds ``"assay_side"`` where ``winner`` (``model_a``),
-``winner_model_a`` (1) or ``better_response_id`` (0) says which is better. All other fields are carried along.
+A row gives two records, in this order, and one more for each field that goes on (``response_3`` …). Of two,
+``rest`` holds ``"assay_side"`` where ``winner`` (``model_a``), ``winner_model_a`` (1) or
+``better_response_id`` (0) says which is better. All other fields are carried along.
 
 Policy: as in ``preference``.
 """
@@ -14,6 +15,8 @@ Policy: as in ``preference``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count, takewhile
+from string import ascii_lowercase
 
 import msgspec
 from msgspec import Raw
@@ -24,6 +27,8 @@ from assay.read.formats.prompts import PROMPT_FIELDS, Prompt, messages_in, promp
 from assay.read.formats.ratings import number_in
 from assay.read.formats.reading import Draft, Format, MissingField, Row, Unreadable, kind_of, text_of
 from assay.read.formats.sides import CHOSEN, REJECTED
+
+NO_SIDE: Mapping[str, Raw] = {}
 
 _CONVERSATIONS = ("conversation_a", "conversation_b")
 _ANSWERS = tuple(
@@ -40,20 +45,32 @@ _DECODE_LIST = msgspec.json.Decoder(list[str | None]).decode
 
 
 def read(row: Row, names: Names) -> list[Draft]:
-    """Two records."""
-    fields = next((pair for pair in (*_ANSWERS, _REFERENCES) if set(pair) <= row.keys()), None)
+    """A record for each answer."""
+    pair = next((pair for pair in (*_ANSWERS, _REFERENCES) if set(pair) <= row.keys()), None)
     if set(_CONVERSATIONS) <= row.keys():
-        fields = _CONVERSATIONS
-    if fields is None:
+        pair = _CONVERSATIONS
+    if pair is None:
         raise MissingField(_ANSWERS[0][0])
+    fields = (*pair, *_further(row, pair))
+    sides = _sides(row) if len(fields) == len(pair) else [NO_SIDE] * len(fields)
     found: list[Draft] = []
-    for field, added in zip(fields, _sides(row), strict=True):
+    for field, added in zip(fields, sides, strict=True):
         try:
-            one = _conversation(row, field, names) if fields == _CONVERSATIONS else _answer(row, field, names)
+            one = _conversation(row, field, names) if pair == _CONVERSATIONS else _answer(row, field, names)
         except Unreadable as error:
             one = Draft([], problem=str(error))
         found.append(one._replace(used={*one.used, *fields}, added=added))
     return found
+
+
+def _further(row: Row, pair: tuple[str, str]) -> list[str]:
+    """The fields that go on where a pair ends: ``response_3`` after ``response_1`` and ``response_2``."""
+    stem, last = pair[1][:-1], pair[1][-1]
+    if last.isdigit():
+        names = (f"{stem}{number}" for number in count(int(last) + 1))
+    else:
+        names = (f"{stem}{letter}" for letter in ascii_lowercase[ascii_lowercase.index(last) + 1 :])
+    return list(takewhile(row.__contains__, names))
 
 
 def _conversation(row: Row, field: str, names: Names) -> Draft:
@@ -69,8 +86,10 @@ def _answer(row: Row, field: str, names: Names) -> Draft:
     if several is not None:
         return Draft(several, {asked}, is_answer=True)
     prompt: Prompt = prompt_of(row, asked, names)
-    messages = prompt.answered(messages_in(row, field, "assistant", names))
-    return Draft(messages, prompt.used, is_answer=True, nemo_prompt=prompt.nemo_prompt)
+    answer = messages_in(row, field, "assistant", names)
+    return Draft(
+        prompt.answered(answer), prompt.used, is_answer=True, nemo_prompt=prompt.nemo_prompt_before(answer)
+    )
 
 
 def _turn_by_turn(row: Row, asked: str, answered: str) -> list[Message] | None:
@@ -101,7 +120,7 @@ def _sides(row: Row) -> tuple[Mapping[str, Raw], Mapping[str, Raw]]:
         return CHOSEN, REJECTED
     if winner == b'"model_b"' or b == 1 or better == 1:
         return REJECTED, CHOSEN
-    return {}, {}
+    return NO_SIDE, NO_SIDE
 
 
 def fits(row: Row) -> bool:

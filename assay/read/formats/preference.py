@@ -171,7 +171,8 @@ def _after(prompt: Prompt | None, side: list[Message]) -> Draft:
         return Draft(side, is_answer=True)
     systems = len(roles) - len(roles.lstrip("s"))
     messages = side[:systems] + prompt.answered(side[systems:])
-    return Draft(messages, prompt.used, is_answer=True, nemo_prompt=prompt.nemo_prompt)
+    nemo_prompt = prompt.nemo_prompt_before(side[systems:])
+    return Draft(messages, prompt.used, is_answer=True, nemo_prompt=nemo_prompt)
 
 
 def fits(row: Row) -> bool:

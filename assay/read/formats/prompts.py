@@ -65,6 +65,10 @@ class Prompt(NamedTuple):
         bare = replace(last, content=without_end(last.content, self.end))
         return [*self.messages, *answer[:-1], bare]
 
+    def nemo_prompt_before(self, answer: list[Message]) -> str | None:
+        """The prompt's text where one message follows it. NeMo-Aligner's row has no place for more."""
+        return self.nemo_prompt if len(answer) == 1 else None
+
 
 def messages_in(row: Row, field: str, role: str, names: Names) -> list[Message]:
     """The messages in ``field``: a text by ``role``, one message, or a list of messages."""

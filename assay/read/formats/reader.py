@@ -187,12 +187,13 @@ class RowReader:
                 # The last of those that are read alike fits whatever the others fit.
                 formats = [one for one in formats if one.read is not format.read or one.read is None]
                 formats.append(format)
+        beside = Beside.of(names)
         shape = _Shape(
             tuple(formats),
             tuple(name for name in ordered if name in self._keys or name in BESIDE_FIELDS),
             tuple(name for name in ordered if name in _STRUCTURED),
-            Beside.of(names),
-            self._alone(fields, formats),
+            beside,
+            self._alone(fields, formats) if beside == NOTHING_BESIDE else None,
             renamed,
         )
         if len(self._shapes) >= _MOST_SHAPES:

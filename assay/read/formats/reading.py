@@ -227,13 +227,16 @@ def kind_of(row: Row, field: str) -> str:
 
 
 def on_one_line(fields: Mapping[str, Raw]) -> bytes | None:
-    """The fields as one JSON object on one line; None if there are none."""
+    """The fields as one JSON object on one line; None if there are none. Unreadable if they are too deep."""
     if not fields:
         return None
     line = _ENCODE(fields)
     if b"\n" in line or b"\r" in line:
         # A line end can stand only in whitespace between tokens.
-        line = msgspec.json.format(line, indent=-1)
+        try:
+            line = msgspec.json.format(line, indent=-1)
+        except RecursionError as error:
+            raise Unreadable("too_deep: nested too deeply") from error
     return line
 
 

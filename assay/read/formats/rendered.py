@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from assay.core.schema import Message
 from assay.read.formats.names import Names
-from assay.read.formats.reading import is_blank, unknown_speaker
+from assay.read.formats.reading import Unreadable, is_blank, unknown_speaker
 
 
 class _Template(NamedTuple):
@@ -34,13 +34,19 @@ _TEMPLATES = (
 )
 
 
+#: What a tokenizer's own end of a text looks like behind that of a message.
+_END_OF_TEXT = re.compile(r"<\|(?:end_of_text|endoftext|eot_id|im_end)\|>|</s>")
+
+
 def end_of(text: str) -> str | None:
     """What ends a message in a rendered text; None where the text is not rendered."""
     return next((one.end for one in _TEMPLATES if one.begins.match(text)), None)
 
 
 def rendered_messages(text: str, names: Names) -> list[Message]:
-    """The messages of a rendered text; Unreadable for a speaker without a role. Blank system texts are none.
+    """The messages of a rendered text. Blank system texts are none.
+
+    Unreadable for a speaker without a role, and for text between a message's end and the next speaker.
 
     >>> from assay.read.formats.names import KNOWN_NAMES
     >>> text = "<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHo<|im_end|>\\n"
@@ -52,7 +58,9 @@ def rendered_messages(text: str, names: Names) -> list[Message]:
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     messages: list[Message] = []
     for mark, end in zip(marks, ends, strict=True):
-        content = without_end(text[mark.end() : end], template.end)
+        content, _, behind = text[mark.end() : end].partition(template.end)
+        if not is_blank(_END_OF_TEXT.sub("", behind)):
+            raise Unreadable(f"text_behind_end: message {len(messages) + 1} goes on behind {template.end}")
         role = names.roles.get(mark[1].strip().lower())
         if role is None:
             raise unknown_speaker(mark[1], len(messages) + 1)
@@ -62,6 +70,10 @@ def rendered_messages(text: str, names: Names) -> list[Message]:
 
 
 def without_end(content: str, end: str) -> str:
-    """The content without what ends it, and the white space behind that."""
-    bare = content.rstrip()
-    return bare.removesuffix(end) if end and bare.endswith(end) else content
+    """The content without what ends it, and the white space and ends of the text behind that."""
+    if not end:
+        return content
+    before, found, behind = content.rpartition(end)
+    while found and before.endswith(end):
+        before = before.removesuffix(end)
+    return before if found and is_blank(_END_OF_TEXT.sub("", behind)) else content
