@@ -8,7 +8,7 @@ question that is a text, after an empty line. LLaMA-Factory's ``history`` goes b
 
 Numbers under the names of ``ATTRIBUTES`` are the answer's label, in NeMo-Aligner's order, be it
 all of HelpSteer's five or helpfulness alone; other values under these names are carried along.
-HelpSteer2's prompts of several turns are conversations; their SteerLM rows stay NeMo-Aligner's.
+HelpSteer2's prompts of several turns are conversations.
 
 Policy: prompts and answers that are lists of messages are kept as given, also with a system message in the
 middle, an assistant first, or the same role twice. Empty or null content is quarantined.
