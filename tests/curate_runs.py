@@ -13,6 +13,7 @@ from typing import Any
 
 import fakes
 import pytest
+import ran
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -51,19 +52,10 @@ def line(question: str, answer: str) -> str:
 
 
 @dataclass
-class Ran:
-    """What a run came to."""
+class Ran(ran.Ran):
+    """What a run in this process came to."""
 
-    code: int
-    out: str
-    err: str
-    output: Path
     watched: console.Console
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads((self.output / "manifest.json").read_bytes())
-        return manifest
 
     def files(self) -> dict[str, bytes]:
         """The results but for the manifest, which tells of the run."""

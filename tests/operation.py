@@ -9,14 +9,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +24,7 @@ from uuid import UUID
 import fakes
 import psutil
 from distributed import Client
+from listening import listening
 from places import ROOT
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -70,14 +70,8 @@ class Mailbox(BaseHTTPRequestHandler):
 @contextmanager
 def mailbox() -> Iterator[str]:
     """The address of a mailbox on loopback."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Mailbox) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Mailbox) as address:
+        yield f"{address}/"
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import ran
 import services
 import yaml
 
@@ -37,18 +38,8 @@ def settings_for(url: str, **changes: Any) -> dict[str, Any]:
 
 
 @dataclass
-class Ran:
-    """What a run came to."""
-
-    code: int
-    out: str
-    err: str
-    output: Path
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads((self.output / "manifest.json").read_bytes())
-        return manifest
+class Ran(ran.Ran):
+    """What a run against a service came to."""
 
     @property
     def labels(self) -> list[str]:

@@ -116,12 +116,14 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
         try:
             stamp = Stamp.of(path)
             source = sniff(path)
-            if why := _why_columns_are_no_chat(source, format, inputs.mapped):
+            columns = column_names(source)
+            rows = list(_first_rows(source)) if columns or format == "auto" else []
+            if columns and (why := _why_columns_are_no_chat(columns, rows, format, inputs.mapped)):
                 if is_named:
                     raise UserMistake(f"{name}: {why}")
                 context.say(f"{name}: is not read, since it {why}")
                 continue
-            chosen = _format_of(source, inputs.mapped) if format == "auto" else format
+            chosen = _format_of(rows, inputs.mapped) if format == "auto" else format
             is_cut = source.container == "lines" and source.compression == "none"
             is_cut = is_cut and FORMATS[chosen].read_file is None
             digest, size, cuts = _digest_and_cuts(path, shard_bytes if is_cut else None)
@@ -323,12 +325,10 @@ def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list
 _OF_MESSAGES = ("messages", "conversations", "conversation")
 
 
-def _why_columns_are_no_chat(source: Source, format: str, mapped: Names) -> str | None:
+def _why_columns_are_no_chat(
+    names: Sequence[str], rows: Sequence[Row], format: str, mapped: Names
+) -> str | None:
     """Why no row of a CSV or TSV can be read: its first line names other columns. None where one can."""
-    names = column_names(source)
-    if not names:
-        return None
-    rows = list(_first_rows(source))
     reader = row_reader(mapped)
     may_have = [one for one in reader.formats_of(names) if format in ("auto", one)]
     if any(map(reader.format_of, rows)) or (may_have and (format != "auto" or not rows)):
@@ -343,12 +343,11 @@ def _why_columns_are_no_chat(source: Source, format: str, mapped: Names) -> str 
     )
 
 
-def _format_of(source: Source, names: Names) -> str:
-    """The format that most of the file's first rows have; if none has any, the one they come nearest to.
+def _format_of(rows: Sequence[Row], names: Names) -> str:
+    """The format that most of a file's first rows have; if none has any, the one they come nearest to.
 
     Where one of them is part of a tree, the whole file is read at once, which reads all other rows too.
     """
-    rows = list(_first_rows(source))
     reader = row_reader(names)
     recognised = Counter(format.name for row in rows if (format := reader.format_of(row)) is not None)
     whole = next((name for name in recognised if FORMATS[name].read_file is not None), None)

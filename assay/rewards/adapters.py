@@ -11,9 +11,10 @@ from pathlib import Path
 
 from assay.core.errors import UserMistake
 from assay.rewards import tensors
-from assay.rewards.adapter_settings import CONFIG, settings_in
+from assay.rewards.adapter_settings import CONFIG
 from assay.rewards.families import HEAD_IN_WEIGHTS, SEQUENCE_CLASSIFICATION
 from assay.rewards.head_in_weights import SCORE, VALUE_HEAD, Layer, WeightsHead, head_in
+from assay.storage.regular import read_json_object
 
 #: What peft writes its tensors to.
 WEIGHTS = "adapter_model.safetensors"
@@ -54,7 +55,7 @@ def adapter_in(name: str, folder: Path) -> Adapter | None:
     ):
         # The tensors of an adapter beside a whole model are found when that is loaded.
         return None
-    settings = settings_in(folder)
+    settings = read_json_object(folder / CONFIG)
     base = settings.get("base_model_name_or_path")
     what = (
         f"model {name}: {folder} holds a LoRA adapter ({CONFIG}) of {str(base)[:200]}"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
 from assay.rewards.adapter_settings import CONFIG as ADAPTER_CONFIG
+from assay.rewards.adapter_settings import tokenizer_folder
 from assay.rewards.adapters import Adapter, adapter_in
 from assay.rewards.catalog import CATALOG
 from assay.rewards.fingerprint import CODE, SETTINGS, WEIGHTS
@@ -33,8 +34,7 @@ class Folders(NamedTuple):
     @property
     def tokenizer(self) -> Path:
         """Its tokenizer and chat template: an adapter's own, where it has them."""
-        own = self.adapter is not None and (self.adapter.folder / "tokenizer.json").is_file()
-        return self.adapter.folder if own and self.adapter is not None else self.model
+        return tokenizer_folder(self.model, None if self.adapter is None else self.adapter.folder)
 
 
 def folders_of(name: str, source: str, revision: str | None, loading: LoadOptions) -> Folders:

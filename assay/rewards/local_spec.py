@@ -5,7 +5,6 @@ Nothing here imports torch: a run that has every score already opens no model.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +41,7 @@ from assay.rewards.probing import unseen_in
 from assay.rewards.scalar import check_factors
 from assay.rewards.spec import LocalSpec
 from assay.rewards.templates import named_token, why_no_template
-from assay.storage.regular import read_regular
+from assay.storage.regular import read_json_object
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Columns that stand beside the attributes in every table of scores.
@@ -91,7 +90,7 @@ def local_spec(
     dtype = options.dtype or entry.dtype or "float32"
     folders = folders_of(name, entry.source, options.revision, loading)
     folder, adapter = folders.model, folders.adapter
-    config = _read_json(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     _check_weights(name, folder)
     if options.known_as is not None:
         check_claim(options.known_as, entry.family, name, folder, config)
@@ -196,7 +195,7 @@ def _check_weights(name: str, folder: Path) -> None:
             f"loaded: {convert_them}"
         )
     for index in sorted(folder.glob(INDEX)):
-        named = _read_json(index).get("weight_map")
+        named = read_json_object(index).get("weight_map")
         files = set(map(str, named.values())) if isinstance(named, dict) else {"no file"}
         for file in sorted(files):
             if Path(file).name != file or not fnmatch(file, WEIGHTS):
@@ -273,7 +272,7 @@ def _cls_token(name: str, folder: Path) -> int:
             f"model {name}: its head is read at a CLS token behind the turn, as Athene's is, and its "
             "tokenizer_config.json names no cls_token"
         )
-    added = _read_json(folder / "tokenizer.json").get("added_tokens")
+    added = read_json_object(folder / "tokenizer.json").get("added_tokens")
     ids = [one.get("id") for one in added or () if isinstance(one, dict) and one.get("content") == text]
     if len(ids) != 1 or not isinstance(ids[0], int):
         raise UserMistake(
@@ -303,16 +302,6 @@ def _described(config: Mapping[str, Any], reading: Recognised) -> str:
     head = f", {reading.head.described}" if reading.head is not None else ""
     padding = "" if config.get("pad_token_id") is not None else ", no padding token (none is needed)"
     return f"{reading.family} ({architectures[0]}{head}{padding})"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_regular(path))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserMistake(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserMistake(f"{path}: a JSON object is expected")
-    return content
 
 
 def _output_names(config: Mapping[str, Any], reading: Recognised) -> tuple[str, ...]:
@@ -373,7 +362,8 @@ def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int | None:
     A model that also takes images states its own within ``text_config``.
     """
     tokenizer_config = folder / "tokenizer_config.json"
-    stated = _read_json(tokenizer_config).get("model_max_length") if tokenizer_config.is_file() else None
+    settings = read_json_object(tokenizer_config) if tokenizer_config.is_file() else {}
+    stated = settings.get("model_max_length")
     known = [limit for limit in (*_limits_in(config), _as_limit(stated)) if limit is not None]
     if not known and isinstance(config.get("text_config"), dict):
         known = _limits_in(config["text_config"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assay.core.schema import WEIGHTED_REWARD
+from assay.rewards.adapter_settings import tokenizer_folder
 from assay.rewards.endpoint import Endpoint, Usage
 from assay.rewards.fingerprint import weights_digests
 
@@ -179,8 +180,8 @@ class LocalSpec(_Spec):
     @property
     def shown_by(self) -> str:
         """The folder with its tokenizer: an adapter's own, where it has one."""
-        own = self.adapter is not None and (Path(self.adapter) / "tokenizer.json").is_file()
-        return self.adapter if own and self.adapter is not None else self.folder
+        adapter = None if self.adapter is None else Path(self.adapter)
+        return str(tokenizer_folder(Path(self.folder), adapter))
 
     def digests_of_weights(self) -> dict[str, str]:
         """The digest of each file of its weights by name."""

@@ -28,6 +28,7 @@ from assay.rewards.template_process import (
     decoded,
     encoded,
 )
+from assay.storage.regular import read_json_object
 
 #: Templates that print today's date get this one, or a score would change overnight. It is the date that
 #: Llama 3's own template falls back to where no clock is given (meta-llama/Llama-3.1-8B-Instruct).
@@ -172,15 +173,7 @@ def _content(token: Any) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     """The object in this file; nothing where there is no such file. ``UserMistake`` where it is no JSON."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserMistake(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise UserMistake(f"{path}: a JSON object is expected")
-    return content
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _without(name: str) -> UserMistake:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from assay.core.errors import UserMistake
 
 _KINDS = {
     stat.S_IFIFO: "a FIFO (named pipe)",
@@ -70,6 +73,17 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
     """All bytes of the regular file at ``path``; raises what ``open_regular`` does."""
     with open_regular(path) as file:
         return file.read()
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in the regular file at ``path``; UserMistake where it cannot be read, or is none."""
+    try:
+        content = json.loads(read_regular(path))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserMistake(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserMistake(f"{path}: a JSON object is expected")
+    return content
 
 
 def _refuse(path: str | os.PathLike[str], mode: int) -> None:

@@ -6,15 +6,15 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from html import unescape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import httpx
 import pytest
+from listening import listening
 from operation import LOGIN, Operation
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel
@@ -92,14 +92,8 @@ class LoggedIn(BaseHTTPRequestHandler):
 def pages(operated: Operation) -> Iterator[str]:
     """The address of Prefect's pages for a browser that has logged in."""
     LoggedIn.server_address_behind = operated.pages
-    with ThreadingHTTPServer(("127.0.0.1", 0), LoggedIn) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(LoggedIn) as address:
+        yield address
 
 
 @pytest.fixture

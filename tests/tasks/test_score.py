@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,6 +12,7 @@ import fakes
 import handmade
 import httpx
 import pytest
+from curate_runs import in_this_process
 from handmade import Record
 from prefect import flow
 from stages import Heard
@@ -103,20 +102,6 @@ def test_a_table_of_shards_has_at_most_200_rows(shown: dict[str, list[Any]]) -> 
     expected = {"shard": 0, "turns": 2, "failed": 0, "tokens": 9, "seconds": 0.12}
     assert rows[0] == {**expected, "worker": "w", "device": "CPU"}
     assert shown["about"] == ["Shards scored by this run: 500, of which the first 200 are shown"]
-
-
-@contextmanager
-def in_this_process(options: ClusterOptions, *rest: object) -> Iterator[Any]:
-    from distributed import Client
-
-    with Client(
-        processes=False,
-        n_workers=1,
-        threads_per_worker=1,
-        dashboard_address="127.0.0.1:0",
-        set_as_default=False,
-    ) as client:
-        yield client
 
 
 def test_only_the_run_that_did_the_work_reports_it(

@@ -110,14 +110,8 @@ def after(row: Row, prompt: Prompt, field: str, names: Names) -> list[Draft]:
     """A record for each answer in ``field``, after the same prompt."""
     used = prompt.used | {field}
     return [
-        Draft(
-            prompt.answered(answer.messages),
-            used,
-            given=answer.given,
-            added=answer.added,
-            is_answer=True,
-            nemo_prompt=prompt.nemo_prompt_before(answer.messages),
-            problem=answer.problem,
+        prompt.with_answer(answer.messages)._replace(
+            used=used, given=answer.given, added=answer.added, problem=answer.problem
         )
         for answer in answers_in(row, field, names)
     ]

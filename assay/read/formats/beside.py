@@ -69,8 +69,6 @@ _ENCODE = msgspec.json.Encoder().encode
 _SYSTEM_PARTS = ("content", "text", "parts", "value")
 _SCORES = ("score", "rating", "overall_score", "reward")
 _NOTHING = (b'""', b"[]", b"{}", b"[null]")
-#: No picture is written in fewer bytes.
-_LEAST_PICTURE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +128,7 @@ def _picture(row: Row, fields: Iterable[str]) -> str | None:
 
 def _holds_nothing(value: bytes) -> bool:
     """Whether all that is in the value is null or blank."""
-    left = [msgspec.json.decode(value)] if len(value) < _LEAST_PICTURE else [value]
+    left = [msgspec.json.decode(value)]
     while left:
         one = left.pop()
         if isinstance(one, list):

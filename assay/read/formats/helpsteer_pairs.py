@@ -17,7 +17,7 @@ from assay.core.labels import label_from_ratings
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import messages_in, prompt_field, prompt_of
 from assay.read.formats.reading import Draft, Format, MissingField, Row, Unreadable, decoded
-from assay.read.formats.sides import CHOSEN, REJECTED
+from assay.read.formats.sides import CHOSEN, NO_SIDE, REJECTED
 
 _ANSWERS = ("response_1", "response_2", "response1", "response2")
 _STRENGTHS = ("preference_strength", "overall_preference")
@@ -46,19 +46,16 @@ def read(row: Row, names: Names) -> list[Draft]:
     found: list[Draft] = []
     for field, is_chosen in zip(answers, (strength < 0, strength > 0), strict=True):
         try:
-            messages = prompt.answered(messages_in(row, field, "assistant", names))
+            one = prompt.with_answer(messages_in(row, field, "assistant", names))
         except Unreadable as error:
             found.append(Draft([], problem=str(error)))
             continue
         found.append(
-            Draft(
-                messages,
-                used,
-                labels=[*[None] * (len(messages) - 1), label],
+            one._replace(
+                used=used,
+                labels=[*[None] * (len(one.messages) - 1), label],
                 given={strength_field: strength},
-                added=(CHOSEN if is_chosen else REJECTED) if strength else {},
-                is_answer=True,
-                nemo_prompt=prompt.nemo_prompt_before(messages[len(prompt.messages) :]),
+                added=(CHOSEN if is_chosen else REJECTED) if strength else NO_SIDE,
             )
         )
     return found

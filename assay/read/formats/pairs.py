@@ -26,9 +26,7 @@ from assay.read.formats.names import Names
 from assay.read.formats.prompts import PROMPT_FIELDS, Prompt, messages_in, prompt_field, prompt_of
 from assay.read.formats.ratings import number_in
 from assay.read.formats.reading import Draft, Format, MissingField, Row, Unreadable, kind_of, text_of
-from assay.read.formats.sides import CHOSEN, REJECTED
-
-NO_SIDE: Mapping[str, Raw] = {}
+from assay.read.formats.sides import CHOSEN, NO_SIDE, REJECTED
 
 _CONVERSATIONS = ("conversation_a", "conversation_b")
 _ANSWERS = tuple(
@@ -86,10 +84,7 @@ def _answer(row: Row, field: str, names: Names) -> Draft:
     if several is not None:
         return Draft(several, {asked}, is_answer=True)
     prompt: Prompt = prompt_of(row, asked, names)
-    answer = messages_in(row, field, "assistant", names)
-    return Draft(
-        prompt.answered(answer), prompt.used, is_answer=True, nemo_prompt=prompt.nemo_prompt_before(answer)
-    )
+    return prompt.with_answer(messages_in(row, field, "assistant", names))
 
 
 def _turn_by_turn(row: Row, asked: str, answered: str) -> list[Message] | None:

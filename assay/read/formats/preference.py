@@ -170,9 +170,8 @@ def _after(prompt: Prompt | None, side: list[Message]) -> Draft:
     if prompt is None:
         return Draft(side, is_answer=True)
     systems = len(roles) - len(roles.lstrip("s"))
-    messages = side[:systems] + prompt.answered(side[systems:])
-    nemo_prompt = prompt.nemo_prompt_before(side[systems:])
-    return Draft(messages, prompt.used, is_answer=True, nemo_prompt=nemo_prompt)
+    found = prompt.with_answer(side[systems:])
+    return found._replace(messages=side[:systems] + found.messages)
 
 
 def fits(row: Row) -> bool:

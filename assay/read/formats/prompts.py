@@ -12,6 +12,7 @@ from assay.core.schema import Message
 from assay.read.formats.names import Names
 from assay.read.formats.nemo_markers import NEMO_END, is_marked, marked_messages, split_prompt
 from assay.read.formats.reading import (
+    Draft,
     Row,
     Unreadable,
     WireMessage,
@@ -57,17 +58,15 @@ class Prompt(NamedTuple):
     end: str = ""
     """What ends an answer to it, where the prompt is a text with markers."""
 
-    def answered(self, answer: list[Message]) -> list[Message]:
-        """The prompt and its answer, without the marker that ends it."""
-        if not self.end or not answer:
-            return self.messages + answer
-        last = answer[-1]
-        bare = replace(last, content=without_end(last.content, self.end))
-        return [*self.messages, *answer[:-1], bare]
+    def with_answer(self, answer: list[Message]) -> Draft:
+        """The record of the prompt and its answer, without the marker that ends it.
 
-    def nemo_prompt_before(self, answer: list[Message]) -> str | None:
-        """The prompt's text where one message follows it. NeMo-Aligner's row has no place for more."""
-        return self.nemo_prompt if len(answer) == 1 else None
+        It keeps the prompt's text where one message follows: NeMo-Aligner's row has no place for more.
+        """
+        if self.end and answer:
+            answer = [*answer[:-1], replace(answer[-1], content=without_end(answer[-1].content, self.end))]
+        nemo_prompt = self.nemo_prompt if len(answer) == 1 else None
+        return Draft(self.messages + answer, self.used, is_answer=True, nemo_prompt=nemo_prompt)
 
 
 def messages_in(row: Row, field: str, role: str, names: Names) -> list[Message]:

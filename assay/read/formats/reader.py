@@ -166,13 +166,11 @@ class RowReader:
         kept = {name: value for name, value in row.items() if name not in nulls}
         shape = self._shape_of(tuple(kept))
         seen = self._with_values(_View(kept, shape, originals, {**view.carried, **carried}))
-        return view if self._named is None and _recognised(seen) is None else self._seen(seen, view)
-
-    def _seen(self, without: _View, view: _View) -> _View:
-        """The view without nulls, unless a named format needs one of them."""
-        if self._named is None or any(keys <= without.row.keys() for keys in self._named.keys):
-            return without
-        return view
+        if self._named is None:
+            is_read = _recognised(seen) is not None
+        else:
+            is_read = any(keys <= seen.row.keys() for keys in self._named.keys)
+        return seen if is_read else view
 
     def _shape_of(self, fields: tuple[str, ...]) -> _Shape:
         return self._shapes.get(fields) or self._new_shape(fields)

@@ -11,3 +11,4 @@ Side = Literal["chosen", "rejected"]
 
 CHOSEN: Mapping[str, Raw] = {"assay_side": Raw(b'"chosen"')}
 REJECTED: Mapping[str, Raw] = {"assay_side": Raw(b'"rejected"')}
+NO_SIDE: Mapping[str, Raw] = {}
