@@ -189,7 +189,7 @@ def test_an_adapter_that_cannot_be_merged_says_why(
 def test_pickled_weights_of_an_adapter_are_refused(chat: Path, tmp_path: Path) -> None:
     classifier(tmp_path / "adapter", chat)
     (tmp_path / "adapter" / "adapter_model.safetensors").rename(tmp_path / "adapter" / "adapter_model.bin")
-    with pytest.raises(UserMistake, match=r"its weights are to lie in adapter_model\.safetensors"):
+    with pytest.raises(UserMistake, match=r"its weights are expected in adapter_model\.safetensors"):
         local_spec(str(tmp_path / "adapter"))
 
 
