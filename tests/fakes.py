@@ -78,11 +78,11 @@ class Fake:
                     leave_if_unwanted()
             if SLOW in text:
                 time.sleep(SLOW_SECONDS)
-            keys = [key.key for key in turn_keys(request.messages)]
+            keys = [key.key for key in turn_keys(request.messages, request.tools)]
             results.append([self._one(keys[turn], text) for turn in request.turns])
         with self._log.open("a") as log:
             for request in requests:
-                keys = [key.key for key in turn_keys(request.messages)]
+                keys = [key.key for key in turn_keys(request.messages, request.tools)]
                 log.writelines(f"{keys[turn].hex()}\n" for turn in request.turns)
         return results
 

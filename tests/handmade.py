@@ -11,7 +11,8 @@ import msgspec
 import polars as pl
 
 from assay.core.digests import digest_of_bytes, digest_of_file
-from assay.core.schema import Message, roles_of, turn_keys
+from assay.core.schema import Conversation, Message, roles_of, turn_keys
+from assay.storage.conversations import conversation_json
 from assay.storage.home import Artifact, Home
 from assay.storage.manifests import (
     Converted,
@@ -42,7 +43,7 @@ class Record:
     """One record; ``turns`` run parallel to the assistant messages of an ok one."""
 
     line: int
-    messages: tuple[tuple[str, str], ...] | None = (("user", "Hi"), ("assistant", "Hello"))
+    messages: tuple[tuple[str, str] | Message, ...] | None = (("user", "Hi"), ("assistant", "Hello"))
     turns: tuple[Turn, ...] = ()
     part: int = 0
     outcome: str = "ok"
@@ -52,6 +53,12 @@ class Record:
     labels: tuple[str | None, ...] | None = None
     rest: str | None = None
     nemo_prompt: str | None = None
+    tools: str | None = None
+
+
+def spoken(record: Record) -> Conversation:
+    """The record's messages."""
+    return tuple(one if isinstance(one, Message) else Message(*one) for one in record.messages or ())
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def make(
             for record in records:
                 failed.update(reason_code(turn.reason) for turn in record.turns if turn.reason)
                 if record.messages and record.outcome == "ok":
-                    keys |= {key.key for key in turn_keys(Message(*m) for m in record.messages)}
+                    keys |= {key.key for key in turn_keys(spoken(record), record.tools)}
     counts = _counts([record for _, record in flat])
     inputs = tuple(_input(file) for file in files)
     converted = Converted(
@@ -132,18 +139,15 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
             "outcome": [r.outcome for r in records],
             "reason": [r.reason for r in records],
             "messages": [
-                None
-                if r.messages is None
-                else msgspec.json.encode(
-                    [{"role": role, "content": text} for role, text in r.messages]
-                ).decode()
-                for r in records
+                None if r.messages is None else conversation_json(spoken(r)).decode() for r in records
             ],
             "labels": [None if r.labels is None else msgspec.json.encode(r.labels).decode() for r in records],
             "prompt_key": [_prompt_key(r) for r in records],
             "rest": [r.rest for r in records],
-            "roles": [roles_of(Message(*m) for m in r.messages or ()) or None for r in records],
+            "roles": [roles_of(spoken(r)) or None for r in records],
             "nemo_prompt": [r.nemo_prompt for r in records],
+            "tools": [r.tools for r in records],
+            "shown": [None] * len(records),
         },
         schema={
             "row": pl.UInt32,
@@ -159,13 +163,15 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
             "rest": pl.String,
             "roles": pl.String,
             "nemo_prompt": pl.String,
+            "tools": pl.String,
+            "shown": pl.String,
         },
     )
     turns = [
         (row, turn, key.key, key.text_bytes, _given_in(record, turn))
         for row, record in enumerate(records)
         if record.outcome == "ok" and record.messages is not None
-        for turn, key in enumerate(turn_keys(Message(*m) for m in record.messages))
+        for turn, key in enumerate(turn_keys(spoken(record), record.tools))
     ]
     turn_frame = pl.DataFrame(
         turns,
@@ -206,7 +212,7 @@ def _prompt_key(record: Record) -> bytes | None:
     """That of the last turn; of one that has none something, so that an ok record has a key."""
     if record.outcome != "ok":
         return None
-    keys = turn_keys(Message(*message) for message in record.messages or ())
+    keys = turn_keys(spoken(record), record.tools)
     return keys[-1].prompt_key if keys else b"\0" * 16
 
 

@@ -67,8 +67,10 @@ def convert(
     strict: bool = False,
     max_record_bytes: int = MAX_RECORD_BYTES,
     progress: Progress = SILENT,
+    hide_reasoning: bool = False,
 ) -> Converted:
-    return CONVERT.run(ToConvert(inventory, limit, strict, max_record_bytes), RunContext(home, progress))
+    given = ToConvert(inventory, limit, strict, max_record_bytes, hide_reasoning)
+    return CONVERT.run(given, RunContext(home, progress))
 
 
 def score(

@@ -20,6 +20,7 @@ from services import HELPSTEER, SEED_SCORES, Server, as_json, completion
 
 import assay
 from assay import query_reward_model, query_reward_model_async
+from assay.core.calls import Json
 from assay.core.errors import ModelFault, UserMistake
 
 MESSAGES = [{"role": "user", "content": "Paris?"}, {"role": "assistant", "content": "Ah, Paris!"}]
@@ -35,6 +36,24 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("SERVICE_KEY", "k")
         yield running
+
+
+def test_tools_and_calls_are_sent_with_the_messages(server: Server) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "tide", "arguments": "{}"}}
+    tool: dict[str, Json] = {"type": "function", "function": {"name": "tide", "parameters": {}}}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "High water?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "6", "tool_call_id": "c1"},
+        {"role": "assistant", "content": "At six."},
+    ]
+    assert query_reward_model(messages=messages, model="nemotron", tools=[tool]) == SCORES
+    assert server.asked[-1].json["messages"] == messages
+    assert server.asked[-1].json["tools"] == [tool]
+    with pytest.raises(UserMistake, match="the last one is what is rated"):
+        query_reward_model(messages=messages[:2], model="nemotron")
+    with pytest.raises(UserMistake, match="tools: a tool has no parameters"):
+        query_reward_model(messages=messages, model="nemotron", tools=[{"name": "tide"}])
 
 
 def test_the_scores_come_by_name(server: Server) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from assay.core.labels import parse_label
-from assay.core.schema import ATTRIBUTES, Message, roles_of
+from assay.core.schema import ATTRIBUTES, CALL, Message, roles_of
 
 #: The system sentence of every NeMo-Aligner script (common.py, SYSTEM_PROMPT).
 NEMO_SYSTEM = (
@@ -25,8 +25,8 @@ TYPE = "VALUE_TO_TEXT"
 #: A regression row's value for an attribute that the label lacks (process_to_regression_format.py).
 NO_VALUE = -100.0
 
-#: Matches a system message that is not the first message, or a tool's message.
-_INEXPRESSIBLE = re.compile("(?!^)s|t")
+#: Matches a system message that is not the first message, a tool's message, or a call of a tool.
+_INEXPRESSIBLE = re.compile("(?!^)s|t|c")
 _SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
 
@@ -45,6 +45,8 @@ def gap(roles: str) -> str | None:
     number = found.end()
     if found[0] == "t":
         return f"tool_message: message {number} is a tool's"
+    if found[0] == CALL:
+        return f"tool_call: message {number} is a call of a tool"
     if roles[0] == "s":
         return f"several_system_messages: message {number} is another one"
     return f"late_system_message: message {number} is a system message"

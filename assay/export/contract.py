@@ -11,7 +11,9 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 import polars as pl
 
+from assay.core.schema import Message
 from assay.export.kept import Item, KeptRecords, items_of
+from assay.storage.conversations import field_names
 from assay.storage.manifests import reason_code
 from assay.storage.run_manifest import Written
 
@@ -67,6 +69,8 @@ class Export:
     takes it. Without this function it takes every item."""
     row: Callable[[Item], Row] | AtOnce
     """What the file holds of an item that is not refused."""
+    holds_fields: bool = True
+    """Whether its rows hold what messages hold beside role, content and label. What one lacks is counted."""
     companion: Callable[[Written], Mapping[str, bytes]] = no_companion
     """The files that the trainer needs beside its data, by name, made once all is written."""
 
@@ -78,6 +82,8 @@ class Lines(NamedTuple):
     rows: int
     left_out: Counter[str]
     """By reason code."""
+    without: Counter[str]
+    """Of how many items a field of messages is not in the lines, by name."""
 
 
 def refusals(export: Export, kept: KeptRecords) -> list[str | None]:
@@ -96,22 +102,30 @@ def lines_of(export: Export, kept: KeptRecords) -> Lines:
             left_out.update(reason_code(reason) for reason in reasons if reason is not None)
             kept = _only(kept, [reason is None for reason in reasons])
         rows = kept.records.height
-        return Lines(export.row.lines(kept) if rows else b"", rows, left_out)
-    return _one_by_one(export.refuses, export.row, items_of(kept))
+        return Lines(export.row.lines(kept) if rows else b"", rows, left_out, Counter())
+    return _one_by_one(export, export.row, items_of(kept))
 
 
-def _one_by_one(
-    refuses: Callable[[Item], str | None] | None, row: Callable[[Item], Row], items: Iterator[Item]
-) -> Lines:
+def _one_by_one(export: Export, row: Callable[[Item], Row], items: Iterator[Item]) -> Lines:
     lines: list[bytes] = []
     left_out: Counter[str] = Counter()
+    without: Counter[str] = Counter()
     for item in items:
-        reason = refuses(item) if refuses is not None else None
+        reason = export.refuses(item) if export.refuses is not None else None
         if reason is None:
             lines.append(_on_one_line(_ENCODE(row(item))))
+            if not export.holds_fields:
+                without.update(_names_of_fields(item))
         else:
             left_out[reason_code(reason)] += 1
-    return Lines(b"".join(lines), len(lines), left_out)
+    return Lines(b"".join(lines), len(lines), left_out, without)
+
+
+def _names_of_fields(item: Item) -> set[str]:
+    """The fields of the item's messages."""
+    return {
+        name for message in item.messages if type(message) is not Message for name in field_names(message)
+    }
 
 
 def _on_one_line(row: bytes) -> bytes:

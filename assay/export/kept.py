@@ -9,9 +9,9 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from assay.core.schema import Message
+from assay.core.schema import Conversation
+from assay.storage.conversations import conversation_of
 
-_DECODE_MESSAGES = msgspec.json.Decoder(list[Message]).decode
 _DECODE_LABELS = msgspec.json.Decoder(list[str | None]).decode
 
 
@@ -23,7 +23,8 @@ class KeptRecords(NamedTuple):
     """Empty where the run stops before scoring."""
     records: pl.DataFrame
     """``row``, ``line``, ``part``, ``roles``, ``messages`` (a JSON array), ``labels`` (a JSON array, or
-    null), ``rest`` (a JSON object, or null), ``nemo_prompt``: as ``ConvertedPiece`` has them."""
+    null), ``rest`` (a JSON object, or null), ``nemo_prompt``, ``tools`` (a JSON array, or null): as
+    ``ConvertedPiece`` has them."""
     scores: pl.DataFrame
     """``row``, ``turn``, a Float32 column an attribute, and ``given`` (what people gave the turn: a JSON
     object of numbers, or null); the records' turns, ordered."""
@@ -36,8 +37,8 @@ class Item(NamedTuple):
     line: int
     part: int
     roles: str
-    """A letter a message: ``suaua``."""
-    messages: list[Message]
+    """A letter a message: ``suaua``, and ``c`` for an assistant's call of tools."""
+    messages: Conversation
     labels: list[str | None] | None
     """Those that it came with, one a message; None where it came with none."""
     attributes: tuple[str, ...]
@@ -47,6 +48,8 @@ class Item(NamedTuple):
     """The other fields of the input row as one JSON object, to the digit as they were written."""
     nemo_prompt: str | None = None
     """NeMo-Aligner's text of all between the system message and the last, where the input had it so."""
+    tools: str | None = None
+    """The tools that the assistant could call, as a JSON array."""
 
 
 def items_of(kept: KeptRecords) -> Iterator[Item]:
@@ -54,19 +57,22 @@ def items_of(kept: KeptRecords) -> Iterator[Item]:
     if kept.attributes and kept.scores["row"].to_list() != _rows_of_turns(kept.records):
         raise ValueError(f"{kept.file}: the scores run out of step with the records")
     scores = kept.scores.select(kept.attributes).iter_rows()
-    columns = kept.records.select("line", "part", "roles", "messages", "labels", "rest", "nemo_prompt")
-    for line, part, roles, messages, labels, rest, nemo_prompt in columns.iter_rows():
+    columns = kept.records.select(
+        "line", "part", "roles", "messages", "labels", "rest", "nemo_prompt", "tools"
+    )
+    for line, part, roles, messages, labels, rest, nemo_prompt, tools in columns.iter_rows():
         yield Item(
             kept.file,
             line,
             part,
             roles,
-            _DECODE_MESSAGES(messages),
+            conversation_of(messages),
             None if labels is None else _DECODE_LABELS(labels),
             kept.attributes,
             list(islice(scores, roles.count("a"))),
             rest,
             nemo_prompt,
+            tools,
         )
 
 

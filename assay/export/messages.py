@@ -18,11 +18,12 @@ from assay.rewards.scalar import scalar_among
 
 
 def lines(kept: KeptRecords) -> bytes:
-    """A line a record: ``messages``, ``score``, ``scores``, ``source`` and, from the input, ``extra``.
+    """A line a record: ``messages``, ``tools``, ``score``, ``scores``, ``source``, ``extra``.
 
-    ``score`` is the last turn's one number; lines of a model that has none have no such field. A score
-    has the fewest digits that give the same float32. ``extra`` is what else the input row held, to the
-    digit as it was written, or null. A turn that people rated has ``given.NAME`` beside the model's scores.
+    ``tools`` are those that the assistant could call; a record without any has no such field. ``score`` is
+    the last turn's one number; lines of a model that has none have no such field. A score has the fewest
+    digits that give the same float32. ``extra`` is what else the input row held, to the digit as it was
+    written, or null. A turn that people rated has ``given.NAME`` beside the model's scores.
     """
     scalar = scalar_among(kept.attributes)
     last = pl.lit("") if scalar is None else pl.format(f'"{SCORE}":{{}},', _number(scalar).last())
@@ -35,6 +36,7 @@ def lines(kept: KeptRecords) -> bytes:
             pl.concat_str(
                 pl.lit('{"messages":'),
                 _on_one_line("messages"),
+                pl.format(',"tools":{}', "tools").fill_null(""),
                 pl.lit(","),
                 pl.col("score").fill_null(""),
                 pl.lit('"scores":['),

@@ -46,7 +46,7 @@ _WRITE_BYTES = 1 << 20
 _PLACE: dict[str, type[pl.DataType]] = {"file": pl.String, "line": pl.UInt64, "part": pl.UInt32}
 _DECISION_COLUMNS = _PLACE | {"outcome": pl.String, "reason": pl.String}
 _PLACE_IN_FILE = ["row", "line", "part", "offset", "length"]
-_CONTENTS = ["roles", "messages", "labels", "rest", "nemo_prompt"]
+_CONTENTS = ["roles", "messages", "labels", "rest", "nemo_prompt", "tools"]
 
 
 def write_results(
@@ -113,17 +113,20 @@ class _Trained:
         self.export = export
         self.file = file
         self._left_out: Counter[str] = Counter()
+        self._without: Counter[str] = Counter()
 
     def add(self, kept: KeptRecords) -> None:
         """Write what the export takes of a block."""
         lines = lines_of(self.export, kept)
         self.file.write(lines.data, lines.rows)
         self._left_out.update(lines.left_out)
+        self._without.update(lines.without)
 
     @property
     def written(self) -> Written:
         """What was written so far."""
-        return Written(self.export.file, self.file.rows, dict(sorted(self._left_out.items())))
+        left_out, without = (dict(sorted(counts.items())) for counts in (self._left_out, self._without))
+        return Written(self.export.file, self.file.rows, left_out, without)
 
 
 def _companions(

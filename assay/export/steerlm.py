@@ -17,8 +17,17 @@ from assay.export.kept import Item
 
 
 def refuses(item: Item) -> str | None:
-    """Why no SteerLM row can express the messages; None where one can."""
-    return steerlm.gap(item.roles)
+    """Why no SteerLM row can express the messages; None where one can.
+
+    A row has no place for tools, nor for a call beside an answer's text.
+    """
+    problem = steerlm.gap(item.roles)
+    if problem is not None:
+        return problem
+    for number, message in enumerate(item.messages, 1):
+        if type(message) is not Message and message.fields.tool_calls is not None:
+            return f"tool_call: message {number} calls a tool"
+    return None if item.tools is None else "tools: the record has tools"
 
 
 def labelled(item: Item) -> Raw:
@@ -49,6 +58,7 @@ STEERLM = Export(
     needs=frozenset(ATTRIBUTES),
     refuses=refuses,
     row=labelled,
+    holds_fields=False,
 )
 
 #: What a run writes that stops after convert. It is nobody's choice, so it is not in ``EXPORTS``.
@@ -58,4 +68,5 @@ CONVERTED = Export(
     description="SteerLM rows with the labels that the records came with",
     refuses=refuses,
     row=as_it_came,
+    holds_fields=False,
 )

@@ -6,6 +6,7 @@ Every shard has a folder below ``artifacts/convert``, named by a digest of all t
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,8 @@ import polars as pl
 from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError, InputFault
 from assay.core.progress import Progress
-from assay.core.schema import GIVEN, TurnKey, roles_of, turn_keys
+from assay.core.reasoning import NothingElse, turns_with_reasoning, without_reasoning
+from assay.core.schema import GIVEN, Message, TurnKey, is_call, roles_of, turn_keys
 from assay.read.formats import (
     FORMATS,
     Misfits,
@@ -43,6 +45,7 @@ from assay.read.sources import (
     Stamp,
 )
 from assay.read.tables import decoder_kept
+from assay.storage.conversations import conversation_json, field_names
 from assay.storage.disk import read_artifact
 from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import (
@@ -58,7 +61,7 @@ from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext, Stage
 
 #: Part of every shard's key: raise it when the same input gives other records.
-VERSION = 6
+VERSION = 7
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20
@@ -66,6 +69,7 @@ PIECE_RECORDS = 50_000
 
 _ENCODE = msgspec.json.Encoder().encode
 _COMPRESSION_LEVEL = 1
+_PLAIN = frozenset({Message})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class ToConvert:
     """Raise InputFault at the first record that is quarantined."""
     max_record_bytes: int = MAX_RECORD_BYTES
     """A longer record is quarantined and never held in memory."""
+    hide_reasoning: bool = False
+    """Make the turns' keys, and what a model is shown, of messages without the assistant's reasoning."""
 
 
 @decoder_kept()
@@ -110,6 +116,7 @@ def convert(given: ToConvert, context: RunContext) -> Converted:
             given.max_record_bytes,
             inventory.names,
             inventory.named,
+            given.hide_reasoning,
         )
         made = job.reused(home, watcher) or job.made(home, strict=given.strict)
         if given.strict:
@@ -169,6 +176,7 @@ class _ShardJob:
     names: Names
     named: bool
     """Whether the user named the file's format."""
+    hide_reasoning: bool
 
     @property
     def key(self) -> str:
@@ -182,6 +190,7 @@ class _ShardJob:
             self.max_record_bytes,
             (self.names.fields, self.names.speakers, self.named),
             (PIECE_TEXT_BYTES, PIECE_RECORDS),
+            self.hide_reasoning,
         )
         return digest_of_bytes(to_json(parts))
 
@@ -227,12 +236,12 @@ class _ShardJob:
             max_record_bytes=self.max_record_bytes,
         )
         pieces: list[ConvertedPiece] = []
-        piece = _Piece()
+        piece = _Piece(hide_reasoning=self.hide_reasoning)
         readings = _readings(self.file.format, self.names, raws, named=self.named)
         for number, (raw, part, reading) in enumerate(readings, 1):
             if piece.is_full:
                 pieces.append(piece.written(folder, len(pieces), self.file.path, home))
-                piece = _Piece()
+                piece = _Piece(hide_reasoning=self.hide_reasoning)
             reason = piece.add(raw, part, reading)
             if strict and reason is not None:
                 raise InputFault(f"{self.file.path}:{raw.line}: {reason}")
@@ -309,50 +318,83 @@ class _Judged(NamedTuple):
     outcome: str
     reason: str | None = None
     messages: bytes | None = None
+    shown: bytes | None = None
+    """The messages as a model is shown them, where these are others."""
     roles: str | None = None
     turns: Sequence[TurnKey] = ()
+    reasoning_turns: int = 0
 
 
-def _judged(reading: Reading) -> _Judged | None:
+def _judged(reading: Reading, *, hide_reasoning: bool) -> _Judged | None:
     """The outcome: ``ok``, ``dropped`` or ``quarantined``; None where a system message holds nothing.
 
     An ok one has at least one turn.
     """
-    messages, _, _, problem, drop, _ = reading
+    messages, _, _, problem, drop, _, tools = reading
     if problem is None:
         for number, message in enumerate(messages, 1):
-            if not message.content or message.content.isspace():
+            # A call of tools need not say anything.
+            if (not message.content or message.content.isspace()) and not is_call(message):
                 if message.role == "system":
                     return None
                 problem = f"empty_content: message {number} ({message.role})"
                 break
     if problem is not None:
         return _Judged("quarantined", problem)
+    encoded = conversation_json(messages)
+    reasoning_turns, shown = 0, None
+    # Nearly no conversation is worth a look at every message.
+    if b"<think>" in encoded or not _PLAIN.issuperset(map(type, messages)):
+        reasoning_turns = turns_with_reasoning(messages)
+        if hide_reasoning:
+            try:
+                bare = without_reasoning(messages)
+            except NothingElse as nothing:
+                return _Judged("quarantined", str(nothing))
+            if any(map(operator.is_not, bare, messages)):
+                shown = bare
     turns: list[TurnKey] = []
     if drop is None:
-        turns = turn_keys(messages)
+        turns = turn_keys(messages if shown is None else shown, tools)
         if not turns:
             drop = "no_assistant_turn" if messages else "no_messages"
-    outcome = "ok" if drop is None else "dropped"
-    return _Judged(outcome, drop, _ENCODE(messages), roles_of(messages) or None, turns)
+    return _Judged(
+        "ok" if drop is None else "dropped",
+        drop,
+        encoded,
+        None if shown is None else conversation_json(shown),
+        roles_of(messages) or None,
+        turns,
+        reasoning_turns if drop is None else 0,
+    )
 
 
 def _without_blank_systems(reading: Reading) -> Reading:
     """The reading without system messages that hold nothing: a blank system text is none."""
     stay = [message.role != "system" or not is_blank(message.content) for message in reading.messages]
-    given = None if reading.more is None else reading.more.given
+    more = reading.more or More()
+    # What such a message held beside its text has no place any more.
+    gone = {
+        name
+        for message, stays in zip(reading.messages, stay, strict=True)
+        if not stays
+        for name in field_names(message)
+    }
     return reading._replace(
         messages=list(compress(reading.messages, stay)),
         labels=None if reading.labels is None else list(compress(reading.labels, stay)),
-        more=reading.more and reading.more._replace(given=given and list(compress(given, stay))),
+        more=more._replace(
+            given=more.given and list(compress(more.given, stay)), left_out={*more.left_out, *gone}
+        ),
     )
 
 
 class _Piece:
     """Columns of the records gathered so far. Plain lists cost the least time per record."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hide_reasoning: bool) -> None:
         self.size = 0
+        self._hide_reasoning = hide_reasoning
         self._text_bytes = 0
         self._places: list[tuple[int, int, int, int]] = []
         self._outcomes: list[str] = []
@@ -361,6 +403,7 @@ class _Piece:
         self._labels: list[bytes | None] = []
         self._prompt_keys: list[bytes | None] = []
         self._rests: list[bytes | None] = []
+        self._reasoning_turns = 0
         self._roles: list[str | None] = []
         self._turn_rows: list[int] = []
         self._turn_numbers: list[int] = []
@@ -369,6 +412,8 @@ class _Piece:
         # By their turn's or their record's place; few have any.
         self._given: dict[int, bytes] = {}
         self._nemo_prompts: dict[int, str] = {}
+        self._tools: dict[int, str] = {}
+        self._shown: dict[int, bytes] = {}
         self._given_names: set[str] = set()
         self._left_out: Counter[str] = Counter()
 
@@ -378,10 +423,10 @@ class _Piece:
 
     def add(self, raw: RawRecord, part: int, reading: Reading) -> str | None:
         """Add a record as the next row. Returns the reason if it is quarantined."""
-        judged = _judged(reading)
+        judged = _judged(reading, hide_reasoning=self._hide_reasoning)
         if judged is None:
             return self.add(raw, part, _without_blank_systems(reading))
-        outcome, reason, messages, roles, turns = judged
+        outcome, reason, messages, shown, roles, turns, reasoning_turns = judged
         labels = reading.labels if messages is not None else None
         self._places.append((raw.line, part, raw.offset, raw.length))
         self._outcomes.append(outcome)
@@ -390,6 +435,11 @@ class _Piece:
         self._labels.append(_ENCODE(labels) if labels is not None else None)
         self._prompt_keys.append(turns[-1].prompt_key if turns else None)
         self._rests.append(reading.rest)
+        if reading.tools is not None:
+            self._tools[self.size] = reading.tools
+        if shown is not None:
+            self._shown[self.size] = shown
+        self._reasoning_turns += reasoning_turns
         self._roles.append(roles)
         if reading.more is not None and turns:
             self._add_more(reading.more, roles or "")
@@ -432,6 +482,8 @@ class _Piece:
                 _text_column("rest", self._rests),
                 pl.Series("roles", self._roles, pl.String),
                 pl.Series("nemo_prompt", list(map(self._nemo_prompts.get, range(self.size))), pl.String),
+                pl.Series("tools", list(map(self._tools.get, range(self.size))), pl.String),
+                _text_column("shown", list(map(self._shown.get, range(self.size)))),
             ]
         )
         turns = pl.DataFrame(
@@ -454,6 +506,7 @@ class _Piece:
             turn_count=len(self._turn_rows),
             given=tuple(sorted(self._given_names)),
             left_out=dict(sorted(self._left_out.items())),
+            reasoning_turns=self._reasoning_turns,
         )
 
 
@@ -488,7 +541,7 @@ def _key(given: ToConvert) -> str:
         # The stamps are left out: equal bytes give equal records, whenever the files changed last.
         to_json((inventory.files, inventory.sources, inventory.shards)),
         to_json((inventory.names.fields, inventory.names.speakers, inventory.named)),
-        to_json((given.limit, given.strict, given.max_record_bytes)),
+        to_json((given.limit, given.strict, given.max_record_bytes, given.hide_reasoning)),
     )
 
 

@@ -210,6 +210,8 @@ def _file(name: str, file: ExportedFile, manifest: RunManifest) -> Iterator[_Lin
         if written.file == name:
             for line in _reasons(written.left_out):
                 yield line._replace(name=f"left out: {line.name}")
+            for line in _reasons(written.without):
+                yield line._replace(name=f"without a message's {line.name}")
 
 
 def _inputs(manifest: RunManifest) -> str:

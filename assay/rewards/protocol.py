@@ -30,6 +30,8 @@ class Request:
 
     messages: Conversation
     turns: tuple[int, ...]
+    tools: str | None = None
+    """The tools that the assistant could call, as a JSON array."""
 
 
 #: An environment variable, set in processes that were started for a GPU: one that cannot use it fails, and

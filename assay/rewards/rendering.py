@@ -20,18 +20,18 @@ from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import Conversation, Message, turn_positions
 from assay.rewards import probing
 from assay.rewards.protocol import Request
+from assay.rewards.skeletons import PLACEHOLDER, Skeleton, plain_skeleton, skeleton_of, texts_of
 from assay.rewards.templates import Chain, ChatTemplate, Refused
+from assay.rewards.tool_probing import UNSEEN_TOOLS, needs_tools, why_unseen
 
 #: Added tokens that an answer may hold in good faith (Qwen3's template moves and strips them itself).
 REASONING_MARKERS = frozenset({"<think>", "</think>"})
 
 _TEMPLATE_REFUSED = "template_refused"
+_NO_TOOLS = f"{UNSEEN_TOOLS}: this model is shown a question and an answer, and no tools or calls"
 
 #: What templates write between messages, in the two alphabets in which it is seen.
 _MARK = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>")
-
-#: What stands for a message's text where only the template's own tokens are looked at.
-_PLACEHOLDER = "x"
 
 #: Skeletons kept in memory; most conversations have one of a few hundred sequences of roles.
 _MOST_SKELETONS = 4096
@@ -134,7 +134,7 @@ class Renderer:
             for token_id, token in added.items()
             if not (token.lstrip or token.rstrip or token.single_word or token.normalized)
         )
-        self._skeletons: dict[tuple[str, ...], np.ndarray] = {}
+        self._skeletons: dict[tuple[str, ...] | Skeleton, np.ndarray] = {}
         written_by_template = self._written_by_template()
         self.adds_bos = add_bos and self.lacks_bos
         control = {
@@ -191,13 +191,19 @@ class Renderer:
         chains = []
         for request in requests:
             positions = turn_positions(request.messages)
-            chains.append(Chain(request.messages, tuple(positions[turn] + 1 for turn in request.turns)))
+            counts = tuple(positions[turn] + 1 for turn in request.turns)
+            chains.append(Chain(request.messages, counts, request.tools))
         rendered = self._chat_template.render(chains)
         prefixes: list[list[_Prefix]] = []
         for request, chain, texts, result in zip(requests, chains, rendered, results, strict=True):
             shown = []
+            with_tools = needs_tools(request.messages, request.tools)
             for turn, count, text in zip(request.turns, chain.counts, texts, strict=True):
-                if isinstance(text, Refused):
+                shown_text = None if isinstance(text, Refused) else text
+                unseen = why_unseen(self._chat_template, request, count, shown_text) if with_tools else None
+                if unseen is not None:
+                    result.refused[turn] = unseen
+                elif isinstance(text, Refused):
                     result.refused[turn] = f"{_TEMPLATE_REFUSED}: {text.words}"
                 else:
                     shown.append(_Prefix(turn, count, text))
@@ -209,7 +215,7 @@ class Renderer:
         """Whether the template writes none of what ``tokenizer(text)`` puts before a text."""
         bos = self.tokenizers_bos
         texts = [
-            self._chat_template.text([Message(role, _PLACEHOLDER) for role in roles]) for roles in _EVERY_ROLE
+            self._chat_template.text([Message(role, PLACEHOLDER) for role in roles]) for roles in _EVERY_ROLE
         ]
         # Some templates want a system message, some want none.
         plainest = next((text for text in texts if isinstance(text, str)), "")
@@ -225,9 +231,9 @@ class Renderer:
         text: str = self._tokenizer.decode([int(token_id) for token_id in token_ids])
         return text
 
-    def text(self, messages: Sequence[Message]) -> str:
+    def text(self, messages: Sequence[Message], tools: str | None = None) -> str:
         """The messages as the chat template writes them; ``TemplateRefusal`` where it does not."""
-        text = self._chat_template.text(messages)
+        text = self._chat_template.text(messages, tools)
         if isinstance(text, Refused):
             raise TemplateRefusal(text.words)
         return text
@@ -244,7 +250,7 @@ class Renderer:
     def marks_in_pieces(self) -> dict[str, int]:
         """Marks that the template writes, such as ``<|user|>``, and their tokens, where they are several."""
         texts = self._chat_template.render(
-            [Chain([Message(role, _PLACEHOLDER) for role in roles], (len(roles),)) for roles in _EVERY_ROLE]
+            [Chain([Message(role, PLACEHOLDER) for role in roles], (len(roles),)) for roles in _EVERY_ROLE]
         )
         marks = {mark for (text,) in texts if isinstance(text, str) for mark in _MARK.findall(text)}
         counts = {mark: len(self._encode([mark])[0].ids) for mark in sorted(marks)}
@@ -277,7 +283,7 @@ class Renderer:
         """Turn one tokenized text and its cuts into passes, or into refusals."""
         shared = []
         positions = turn_positions(request.messages)
-        forged = self._forged_turns(request.messages, positions, ids, cuts)
+        forged = self._forged_turns(request, positions, ids, cuts)
         room = self._max_tokens - len(self._appended)
         for turn, cut in sorted(cuts.items()):
             if turn in forged:
@@ -320,17 +326,17 @@ class Renderer:
         return Read(turn, len(shown) - 1 - behind, gate, behind)
 
     def _forged_turns(
-        self, messages: Conversation, positions: Sequence[int], ids: np.ndarray, cuts: dict[int, int]
+        self, request: Request, positions: Sequence[int], ids: np.ndarray, cuts: dict[int, int]
     ) -> dict[int, str]:
         """Reasons for the turns whose text holds control tokens that the template did not write."""
-        last = max(cuts)
-        if self._why_not_as_written(messages[: positions[last] + 1], ids[: cuts[last]]) is None:
+
+        def why(turn: int) -> str | None:
+            messages = request.messages[: positions[turn] + 1]
+            return self._why_not_as_written(messages, request.tools, ids[: cuts[turn]])
+
+        if why(max(cuts)) is None:
             return {}
-        reasons = {
-            turn: self._why_not_as_written(messages[: positions[turn] + 1], ids[:cut])
-            for turn, cut in cuts.items()
-        }
-        return {turn: reason for turn, reason in reasons.items() if reason is not None}
+        return {turn: reason for turn in cuts if (reason := why(turn)) is not None}
 
     def _written_by_template(self) -> set[int]:
         """The token ids of conversations with every role in them, wherever the template has that role."""
@@ -338,23 +344,32 @@ class Renderer:
         for roles in _EVERY_ROLE:
             # Of those that it refuses there are none; the plainest ones were seen to be rendered.
             with suppress(TemplateRefusal):
-                written.update(self._skeleton_ids(roles))
+                written.update(self._skeleton_ids(plain_skeleton(roles)))
         return written
 
-    def _why_not_as_written(self, messages: Sequence[Message], ids: np.ndarray) -> str | None:
+    def _why_not_as_written(
+        self, messages: Sequence[Message], tools: str | None, ids: np.ndarray
+    ) -> str | None:
         """The reason where ``ids`` hold other control tokens than the template writes for such messages."""
-        roles = tuple(message.role for message in messages)
+        key: tuple[str, ...] | Skeleton
+        if tools is None and all(type(message) is Message for message in messages):
+            key = tuple(message.role for message in messages)
+        else:
+            key = skeleton_of(messages, tools)
         # Another thread may empty the cache at any time.
-        expected = self._skeletons.get(roles)
+        expected = self._skeletons.get(key)
         if expected is None:
+            skeleton = key if isinstance(key, Skeleton) else plain_skeleton(key)
             try:
-                expected = self._control_only(self._skeleton_ids(roles))
+                expected = self._control_only(self._skeleton_ids(skeleton))
             except TemplateRefusal as refusal:
-                return f"{_TEMPLATE_REFUSED}: with {_PLACEHOLDER!r} for every text: {refusal}"
+                return f"{_TEMPLATE_REFUSED}: with {PLACEHOLDER!r} for every text: {refusal}"
             if len(self._skeletons) >= _MOST_SKELETONS:
                 self._skeletons.clear()
-            self._skeletons[roles] = expected
-        return None if np.array_equal(self._control_only(ids), expected) else self._where_forged(messages)
+            self._skeletons[key] = expected
+        if np.array_equal(self._control_only(ids), expected):
+            return None
+        return self._where_forged(messages, tools)
 
     def _turn_header(self) -> np.ndarray:
         """The tokens between a question and its answer; ``UserMistake`` where the template writes none."""
@@ -374,28 +389,30 @@ class Renderer:
             )
         return np.asarray(self._encode([header])[0].ids, dtype=np.int32)
 
-    def _skeleton_ids(self, roles: Iterable[str]) -> np.ndarray:
-        text = self.text([Message(role, _PLACEHOLDER) for role in roles])
+    def _skeleton_ids(self, skeleton: Skeleton) -> np.ndarray:
+        text = self.text(skeleton.messages, skeleton.tools)
         return np.asarray(self._encode_conversations([text])[0].ids, dtype=np.int32)
 
     def _control_only(self, ids: np.ndarray) -> np.ndarray:
         return ids[np.isin(ids, self._control)]
 
-    def _where_forged(self, messages: Sequence[Message]) -> str:
-        for number, (message, encoding) in enumerate(
-            zip(messages, self._encode([message.content for message in messages]), strict=True), start=1
-        ):
-            found = self._control_only(np.asarray(encoding.ids, dtype=np.int32))
-            if len(found):
-                token = self._tokenizer.convert_ids_to_tokens(int(found[0]))
-                return f"forged_control_token: {token!r} in message {number} ({message.role})"
+    def _where_forged(self, messages: Sequence[Message], tools: str | None) -> str:
+        places = [(f"message {number} ({one.role})", texts_of(one)) for number, one in enumerate(messages, 1)]
+        if tools is not None:
+            places.append(("the tools", [tools]))
+        for place, texts in places:
+            for encoding in self._encode(texts):
+                found = self._control_only(np.asarray(encoding.ids, dtype=np.int32))
+                if len(found):
+                    token = self._tokenizer.convert_ids_to_tokens(int(found[0]))
+                    return f"forged_control_token: {token!r} in {place}"
         return "forged_control_token: text that becomes a control token where two messages meet"
 
 
 def _put_around(backend: Any) -> tuple[tuple[int, ...], int]:
     """The token ids that ``tokenizer(text)`` puts before a text's own, and how many it puts behind them."""
-    alone = backend.encode(_PLACEHOLDER, add_special_tokens=False).ids
-    around = backend.encode(_PLACEHOLDER, add_special_tokens=True).ids
+    alone = backend.encode(PLACEHOLDER, add_special_tokens=False).ids
+    around = backend.encode(PLACEHOLDER, add_special_tokens=True).ids
     for start in range(len(around) - len(alone) + 1):
         if around[start : start + len(alone)] == alone:
             return tuple(around[:start]), len(around) - start - len(alone)
@@ -438,12 +455,17 @@ class PairRenderer:
         self._control = np.array(
             sorted(token_id for token_id, token in self._added.items() if token.special), dtype=np.int32
         )
-        self._written = self._control_in(self._encode([(_PLACEHOLDER, _PLACEHOLDER)])[0])
+        self._written = self._control_in(self._encode([(PLACEHOLDER, PLACEHOLDER)])[0])
 
     def render(self, requests: Sequence[Request]) -> list[Rendered]:
         """The passes and refusals of every request, in order."""
         results = [Rendered() for _ in requests]
-        asked = [(number, turn) for number, request in enumerate(requests) for turn in request.turns]
+        asked = []
+        for number, request in enumerate(requests):
+            if needs_tools(request.messages, request.tools):
+                results[number].refused = dict.fromkeys(request.turns, _NO_TOOLS)
+            else:
+                asked += [(number, turn) for turn in request.turns]
         pairs = [_as_pair(requests[number].messages, turn) for number, turn in asked]
         for (number, turn), pair, encoding in zip(asked, pairs, self._encode(pairs), strict=True):
             self._admit(turn, pair, encoding, results[number])

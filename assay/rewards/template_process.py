@@ -48,8 +48,12 @@ BEYOND = 3
 _MOST_TEMPLATES = 8
 _MOST_WORDS = 500
 
-Chat = list[dict[str, str]]
-Render = Callable[[Chat], str]
+Chat = list[dict[str, Any]]
+Render = Callable[[Chat, Any], str]
+
+#: Fields of reasoning in the order in which transformers takes the first that is there, for all of them
+#: (chat_template_utils._alias_reasoning_fields, 5.24).
+REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 def encoded(text: str) -> bytes:
@@ -76,22 +80,41 @@ def _serve(requests: BinaryIO, replies: BinaryIO, cpu_seconds: float) -> None:
             if len(templates) == _MOST_TEMPLATES:
                 templates.clear()
             template = templates[key] = _template(asked["source"], dict(asked["tokens"]))
-        for messages, counts in asked["conversations"]:
-            chat = [{"role": role, "content": decoded(contents.read(size))} for role, size in messages]
-            for kind, content in _answers(template, chat, counts, cpu_seconds):
+        for messages, counts, tools in asked["conversations"]:
+            chat = [_message(*entry, contents=contents) for entry in messages]
+            for kind, content in _answers(template, chat, counts, tools, cpu_seconds):
                 replies.write(REPLY.pack(kind, len(content) if isinstance(content, bytes) else content))
                 if isinstance(content, bytes):
                     replies.write(content)
         replies.flush()
 
 
+def _message(
+    role: str, size: int, fields: Mapping[str, Any] | None = None, *, contents: BinaryIO
+) -> dict[str, Any]:
+    """The message as transformers hands it to a template."""
+    message: dict[str, Any] = {"role": role, "content": decoded(contents.read(size))}
+    if fields is None:
+        return message
+    message.update(fields)
+    content_is = message.pop("content_is", None)
+    if content_is == "null":
+        message["content"] = None
+    elif content_is == "missing":
+        del message["content"]
+    reasoning = next((message[name] for name in REASONING if message.get(name) is not None), None)
+    if reasoning is None:
+        return message
+    return {"thinking": reasoning, **message, "reasoning_content": reasoning}
+
+
 def _answers(
-    template: Render, chat: Chat, counts: Sequence[int], cpu_seconds: float
+    template: Render, chat: Chat, counts: Sequence[int], tools: Any, cpu_seconds: float
 ) -> Iterator[tuple[int, bytes | int]]:
     """Yield a reply for each count of messages, the last first: most others are beginnings of that one."""
     longest = None
     for count in reversed(counts):
-        kind, text = _rendered(template, chat[:count], cpu_seconds)
+        kind, text = _rendered(template, chat[:count], tools, cpu_seconds)
         if kind == TEXT and longest is not None and longest.startswith(text):
             yield BEGINNING, len(text)
             continue
@@ -108,7 +131,7 @@ def _answers(
 _LOOK_SECONDS = 0.5
 
 
-def _rendered(template: Render, chat: Chat, cpu_seconds: float) -> tuple[int, str]:
+def _rendered(template: Render, chat: Chat, tools: Any, cpu_seconds: float) -> tuple[int, str]:
     """What came of it, and the text or the words of a refusal.
 
     Who takes longer than allowed is ended by the kernel: no handler of Python's would run in the midst of
@@ -116,17 +139,29 @@ def _rendered(template: Render, chat: Chat, cpu_seconds: float) -> tuple[int, st
     """
     signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
     try:
-        text = template(chat)
+        text = template(chat, tools)
     except MemoryError:
         return BEYOND, f"it takes more than {MEMORY_BYTES >> 30} GiB of memory"
     except Exception as error:  # noqa: BLE001 - a stranger's program may raise anything
         return REFUSED, _words(error)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    allowed = MOST_CHARACTERS + MOST_REPEATS * sum(len(message["content"]) for message in chat)
+    allowed = MOST_CHARACTERS + MOST_REPEATS * (
+        _characters(chat) + (0 if tools is None else len(json.dumps(tools)))
+    )
     if len(text) > allowed:
         return BEYOND, f"it writes {len(text):,} characters, and {allowed:,} are allowed for such messages"
     return TEXT, text
+
+
+def _characters(chat: Chat) -> int:
+    """Of all that the messages hold besides their roles."""
+    return sum(
+        len(value) if isinstance(value, str) else len(json.dumps(value))
+        for message in chat
+        for name, value in message.items()
+        if name != "role"
+    )
 
 
 def _words(error: Exception) -> str:
@@ -141,11 +176,11 @@ def _template(source: str, values: Mapping[str, str]) -> Render:
     """What renders messages; compiled when it is first asked, within the limits of that rendering."""
     compiled: list[Any] = []
 
-    def render(chat: Chat) -> str:
+    def render(chat: Chat, tools: Any) -> str:
         if not compiled:
             compiled.append(_environment().from_string(source))
         text: str = compiled[0].render(
-            messages=chat, tools=None, documents=None, add_generation_prompt=False, **values
+            messages=chat, tools=tools, documents=None, add_generation_prompt=False, **values
         )
         return text
 

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from assay.core.calls import Json, shown_calls
 from assay.core.errors import ModelFault, UserMistake
-from assay.core.schema import Message
+from assay.core.schema import REASONING_FIELDS, Message
 from assay.rewards import template_process
 from assay.rewards.template_process import (
     BEGINNING,
@@ -43,6 +44,9 @@ _STOPPED_CLOCK = (
 
 #: The special tokens that a template may name, as transformers hands them to it.
 _NAMED_TOKENS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+
+#: What a model that has several templates calls the one for conversations with tools.
+_TOOL_USE = "tool_use"
 
 #: Beginnings of one conversation that may each take all the time there is, before the rest is refused.
 _MOST_SLOW = 2
@@ -72,6 +76,8 @@ class Chain:
 
     messages: Sequence[Message]
     counts: tuple[int, ...]
+    tools: str | None = None
+    """The tools that the template is given, as a JSON array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,8 @@ class ChatTemplate:
     source: str
     tokens: tuple[tuple[str, str], ...]
     """Names of special tokens, such as ``bos_token``, and their texts."""
+    tool_source: str | None = None
+    """The template for conversations with tools, where there is one apart."""
 
     @classmethod
     def of(cls, tokenizer: Any) -> ChatTemplate:
@@ -94,15 +102,23 @@ class ChatTemplate:
                 f"{tokenizer.name_or_path}: it has several chat templates, and none is the default; put the "
                 "one that the model was trained with into chat_template.jinja"
             ) from error
-        return cls(_with_stopped_clock(source), tuple(tokenizer.special_tokens_map.items()))
+        named = tokenizer.chat_template if isinstance(tokenizer.chat_template, dict) else {}
+        return cls(
+            _with_stopped_clock(source), tuple(tokenizer.special_tokens_map.items()), _for_tools(named)
+        )
 
     def render(self, chains: Sequence[Chain]) -> list[list[str | Refused]]:
         """For each chain a text or a refusal for each of its counts."""
-        return PROCESS.render(self, chains)
+        if self.tool_source is None or not any(chain.tools is not None for chain in chains):
+            return PROCESS.render(self, chains)
+        with_tools = replace(self, source=self.tool_source, tool_source=None)
+        return [
+            PROCESS.render(with_tools if chain.tools is not None else self, [chain])[0] for chain in chains
+        ]
 
-    def text(self, messages: Sequence[Message]) -> str | Refused:
+    def text(self, messages: Sequence[Message], tools: str | None = None) -> str | Refused:
         """All the messages as the template writes them, or why it does not."""
-        ((text,),) = self.render([Chain(messages, (len(messages),))])
+        ((text,),) = self.render([Chain(messages, (len(messages),), tools)])
         return text
 
 
@@ -146,20 +162,34 @@ def template_in(folder: Path) -> ChatTemplate | None:
     settings = {**_json(folder / "special_tokens_map.json"), **_json(folder / "tokenizer_config.json")}
     source = settings.get("chat_template")
     file = folder / "chat_template.jinja"
+    named: dict[str, Any] = {}
     if file.is_file():
-        try:
-            source = file.read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise UserMistake(f"{file}: cannot be read as text: {error}") from error
+        source = _text_in(file)
+        for_tools = folder / "additional_chat_templates" / f"{_TOOL_USE}.jinja"
+        if for_tools.is_file():
+            named = {_TOOL_USE: _text_in(for_tools)}
     elif isinstance(source, list):
-        named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
+        named = {str(one.get("name")): one.get("template") for one in source if isinstance(one, dict)}
         source = named.get("default")
     if source is None:
         return None
     if not isinstance(source, str):
         raise UserMistake(f"{folder / 'tokenizer_config.json'}: its chat_template is no text")
     tokens = {name: _content(settings.get(name)) for name in _NAMED_TOKENS}
-    return ChatTemplate(_with_stopped_clock(source), tuple(tokens.items()))
+    return ChatTemplate(_with_stopped_clock(source), tuple(tokens.items()), _for_tools(named))
+
+
+def _for_tools(named: Mapping[str, Any]) -> str | None:
+    """The template that transformers takes where there are tools; None where it takes the same for all."""
+    source = named.get(_TOOL_USE)
+    return _with_stopped_clock(source) if isinstance(source, str) else None
+
+
+def _text_in(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserMistake(f"{file}: cannot be read as text: {error}") from error
 
 
 def _with_stopped_clock(source: str) -> str:
@@ -263,7 +293,7 @@ class TemplateProcess:
         code = 0
         for _ in range(2):
             try:
-                ((text,),) = self._asked(template, [Chain(chain.messages, (count,))])
+                ((text,),) = self._asked(template, [replace(chain, counts=(count,))])
             except _Died as died:
                 code = died.code
                 if code == -signal.SIGPROF:
@@ -348,16 +378,40 @@ class TemplateProcess:
 def _frame(template: ChatTemplate, chains: Sequence[Chain]) -> list[bytes]:
     """What is asked, in the parts that the process takes."""
     contents: list[bytes] = []
-    conversations = []
+    conversations: list[tuple[list[_Entry], tuple[int, ...], Json]] = []
     for chain in chains:
         messages = chain.messages[: max(chain.counts, default=0)]
         texts = [encoded(message.content) for message in messages]
-        roles = [message.role for message in messages]
-        conversations.append((list(zip(roles, map(len, texts), strict=True)), chain.counts))
+        entries = [
+            (message.role, len(text)) if type(message) is Message else _entry(message, len(text))
+            for message, text in zip(messages, texts, strict=True)
+        ]
+        conversations.append(
+            (entries, chain.counts, None if chain.tools is None else json.loads(chain.tools))
+        )
         contents += texts
     asked = {"source": template.source, "tokens": template.tokens, "conversations": conversations}
     head, body = json.dumps(asked).encode(), b"".join(contents)
     return [FRAME.pack(len(head), len(body)), head, body]
+
+
+#: A message's role, the bytes of its content, and its fields where it has some.
+_Entry = tuple[str, int] | tuple[str, int, dict[str, Json]]
+
+
+def _entry(message: Message, size: int) -> _Entry:
+    """The message with the fields that a template is given: none that is null, as ``'name' in message`` asks.
+
+    Without a content, ``content_is`` says what stands in its place.
+    """
+    fields = message.fields
+    texts = {
+        name: getattr(fields, name) for name in (*REASONING_FIELDS, "tool_call_id", "name", "content_is")
+    }
+    given: dict[str, Json] = {name: text for name, text in texts.items() if text is not None}
+    if fields.tool_calls is not None:
+        given["tool_calls"] = json.loads(shown_calls(fields.tool_calls))
+    return message.role, size, given
 
 
 def _batches(chains: Sequence[Chain]) -> Iterator[list[Chain]]:
@@ -365,7 +419,7 @@ def _batches(chains: Sequence[Chain]) -> Iterator[list[Chain]]:
     batch: list[Chain] = []
     characters = 0
     for chain in chains:
-        own = sum(len(message.content) for message in chain.messages)
+        own = sum(_characters(message) for message in chain.messages) + len(chain.tools or "")
         if batch and characters + own > _FRAME_CHARACTERS:
             yield batch
             batch, characters = [], 0
@@ -373,6 +427,11 @@ def _batches(chains: Sequence[Chain]) -> Iterator[list[Chain]]:
         characters += own
     if batch:
         yield batch
+
+
+def _characters(message: Message) -> int:
+    calls = 0 if type(message) is Message else len(message.fields.tool_calls or "")
+    return len(message.content) + calls
 
 
 def _ending(code: int) -> str:

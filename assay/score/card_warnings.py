@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-import msgspec
 import polars as pl
 
 from assay.core.schema import (
@@ -16,16 +15,16 @@ from assay.core.schema import (
     OTHER_LANGUAGE,
     UNSEEN_TEXT,
     WITH_SYSTEM_MESSAGE,
-    Message,
+    Conversation,
+    is_turn,
 )
 from assay.core.versions import installed
 from assay.rewards.probing import unseen_by_turn
 from assay.rewards.spec import ModelSpec, Unknown
 from assay.score.languages import DETECTOR, in_other_language
+from assay.storage.conversations import conversation_of
 
 _A_SYSTEM_MESSAGE = "a system message"
-
-_CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
 
 
 def sentences(model: ModelSpec) -> dict[str, str]:
@@ -102,7 +101,7 @@ def _joined(
     turns: pl.DataFrame, texts: pl.DataFrame, flag: str, by_turn: Callable[[list[str]], list[bool]]
 ) -> pl.DataFrame:
     """The turns with the Boolean column ``flag``: what ``by_turn`` says of the roles of their messages."""
-    marks = [by_turn([message.role for message in one]) for one in _conversations(texts)]
+    marks = [_of_turns(one, by_turn) for one in _conversations(texts)]
     marked = texts.select(
         "row",
         pl.Series("turn", [list(range(len(one))) for one in marks], pl.List(turns.schema["turn"])),
@@ -111,13 +110,20 @@ def _joined(
     return turns.join(marked, on=["row", "turn"], how="left", maintain_order="left")
 
 
+def _of_turns(messages: Conversation, by_answer: Callable[[list[str]], list[bool]]) -> list[bool]:
+    """What ``by_answer`` says of each assistant message, of those that are turns."""
+    answers = [message for message in messages if message.role == "assistant"]
+    marks = by_answer([message.role for message in messages])
+    return [mark for mark, message in zip(marks, answers, strict=True) if is_turn(message)]
+
+
 def _system_by_turn(roles: Sequence[str]) -> list[bool]:
     """For each turn, whether a system message stands before it."""
     return ["system" in roles[:place] for place, role in enumerate(roles) if role == "assistant"]
 
 
-def _conversations(texts: pl.DataFrame) -> Iterator[tuple[Message, ...]]:
-    return map(_CONVERSATION.decode, texts["messages"])
+def _conversations(texts: pl.DataFrame) -> Iterator[Conversation]:
+    return map(conversation_of, texts["messages"])
 
 
 def conversations_warned_of(turns: pl.DataFrame, model: ModelSpec) -> dict[str, int]:

@@ -104,9 +104,9 @@ class _Requests:
         """Ask for a turn whenever one more request may be in flight; return when all are answered."""
         room = asyncio.Semaphore(service.endpoint.in_flight)
 
-        async def ask(number: int, key: bytes, messages: Sequence[Message]) -> None:
+        async def ask(number: int, key: bytes, messages: Sequence[Message], tools: str | None) -> None:
             try:
-                self._note(number, key, await service.rate(messages), service)
+                self._note(number, key, await service.rate(messages, tools), service)
                 if self._under_way[number].left == 0:
                     await self._end(number, service)
             finally:
@@ -121,7 +121,8 @@ class _Requests:
                     positions = turn_positions(request.messages)
                     for turn, key in zip(request.turns, turn_keys, strict=True):
                         await room.acquire()
-                        group.create_task(ask(number, key, request.messages[: positions[turn] + 1]))
+                        through = request.messages[: positions[turn] + 1]
+                        group.create_task(ask(number, key, through, request.tools))
 
     def _note(self, number: int, key: bytes, outcome: TurnScore, service: Service) -> None:
         """Note a turn's outcome."""

@@ -341,9 +341,10 @@ def _gather(given: ToScore, store: ScoreStore, unscored: Mapping[bytes, str], ho
 
 
 def _messages(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
-    """Row and messages of the records of a piece that have turns."""
-    records = read_artifact(piece.records, home, ["row", "outcome", "messages"])
-    return records.filter(pl.col("outcome") == "ok").select("row", "messages")
+    """Row and messages, as a model is shown them, of the records of a piece that have turns."""
+    records = read_artifact(piece.records, home, ["row", "outcome", "messages", "shown"])
+    shown = pl.coalesce("shown", "messages").alias("messages")
+    return records.filter(pl.col("outcome") == "ok").select("row", shown)
 
 
 def _weighted(model: ModelSpec) -> list[pl.Expr]:

@@ -17,7 +17,7 @@ import msgspec
 import polars as pl
 
 from assay.core.errors import AssayError
-from assay.core.schema import Conversation, Message, turn_keys
+from assay.core.schema import Conversation, turn_keys
 from assay.rewards.leaving import checking
 from assay.rewards.protocol import (
     OUT_OF_MEMORY,
@@ -31,10 +31,9 @@ from assay.rewards.protocol import (
 from assay.rewards.spec import LocalSpec
 from assay.score.store import KEY, ScoreStore
 from assay.score.workers.open_model import using
+from assay.storage.conversations import conversation_of
 from assay.storage.disk import damage_named
 from assay.storage.home import Home
-
-_CONVERSATION = msgspec.json.Decoder(tuple[Message, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,8 @@ class Shard:
     """For each piece, the file of its records: a path below ``Home.artifacts``."""
     estimated_tokens: int
     carried: bytes = b""
-    """The records themselves, for a worker that cannot read those files: Arrow of piece, row, messages."""
+    """The records themselves, for a worker that cannot read those files: Arrow of piece, row, messages,
+    tools."""
 
     @property
     def records(self) -> pl.DataFrame:
@@ -81,7 +81,7 @@ class Shard:
         written = io.BytesIO()
         frames = [
             _texts(home.artifacts / self.record_files[int(str(piece))], members["row"]).select(
-                pl.lit(piece, pl.UInt32).alias("piece"), "row", "messages"
+                pl.lit(piece, pl.UInt32).alias("piece"), "row", "messages", "tools"
             )
             for (piece,), members in self.members.group_by("piece", maintain_order=True)
         ]
@@ -184,19 +184,22 @@ def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]
     carried = pl.read_ipc(io.BytesIO(shard.carried)) if shard.carried else None
     for (piece,), members in shard.members.group_by("piece", maintain_order=True):
         if carried is not None:
-            texts = carried.filter(pl.col("piece") == piece).select("row", "messages")
+            texts = carried.filter(pl.col("piece") == piece).select("row", "messages", "tools")
         else:
             texts = _texts(home.artifacts / shard.record_files[int(str(piece))], members["row"])
-        conversations: dict[int, Conversation] = {row: _conversation(text) for row, text in texts.iter_rows()}
+        conversations: dict[int, tuple[Conversation, str | None]] = {
+            row: (_conversation(text), tools) for row, text, tools in texts.iter_rows()
+        }
         asked = members.group_by("row", maintain_order=True).agg("turn", KEY)
         for row, turns, asked_keys in asked.iter_rows():
-            if _keys_of(conversations.get(row, ()), turns) != asked_keys:
+            messages, tools = conversations.get(row, ((), None))
+            if _keys_of(messages, tools, turns) != asked_keys:
                 place = home.artifacts / shard.record_files.get(int(str(piece)), "")
                 raise AssayError(
                     f"{place}: record {row} is not the one that was planned: the file or the plan is "
                     "damaged. Run the same command again: it makes both anew."
                 )
-            requests.append(Request(conversations[row], tuple(turns)))
+            requests.append(Request(messages, tuple(turns), tools))
             keys.append(asked_keys)
     return requests, keys
 
@@ -204,25 +207,28 @@ def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]
 def _conversation(text: str) -> Conversation:
     """The messages; none where the text is damaged."""
     try:
-        return _CONVERSATION.decode(text)
+        return conversation_of(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return ()
 
 
-def _keys_of(conversation: Conversation, turns: Sequence[int]) -> list[bytes]:
+def _keys_of(conversation: Conversation, tools: str | None, turns: Sequence[int]) -> list[bytes]:
     """The keys of these turns, as far as the conversation has them."""
-    keys = turn_keys(conversation)
+    try:
+        keys = turn_keys(conversation, tools)
+    except ValueError:
+        return []
     return [keys[turn].key for turn in turns if turn < len(keys)]
 
 
 def _texts(path: Path, rows: pl.Series) -> pl.DataFrame:
-    """Columns row and messages of these rows of a file of records."""
+    """Columns row, messages (as a model is shown them) and tools of these rows of a file of records."""
     first, last = int(rows.min()), int(rows.max())  # type: ignore[arg-type]
     with damage_named(path):
         return (
             pl.scan_parquet(path, glob=False)
             .slice(first, last - first + 1)
-            .select("row", "messages")
+            .select("row", pl.coalesce("shown", "messages").alias("messages"), "tools")
             .filter(pl.col("row").is_in(rows.unique().implode()))
             .collect()
         )

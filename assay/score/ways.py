@@ -39,7 +39,7 @@ class Way(Protocol):
         """The model, ready to score in this process."""
         ...
 
-    async def rated(self, conversation: Conversation) -> TurnScore:
+    async def rated(self, conversation: Conversation, tools: str | None = None) -> TurnScore:
         """The outcome for the last message of one conversation, which must be a turn."""
         ...
 
@@ -84,13 +84,13 @@ class ByWorkers:
 
         return opened(self.model)
 
-    async def rated(self, conversation: Conversation) -> TurnScore:
+    async def rated(self, conversation: Conversation, tools: str | None = None) -> TurnScore:
         """The outcome for the last message, computed in a thread."""
-        return await asyncio.to_thread(self._rated, conversation)
+        return await asyncio.to_thread(self._rated, conversation, tools)
 
-    def _rated(self, conversation: Conversation) -> TurnScore:
+    def _rated(self, conversation: Conversation, tools: str | None) -> TurnScore:
         last = len(turn_positions(conversation)) - 1
-        ((outcome,),) = self.opened().score([Request(conversation, (last,))])
+        ((outcome,),) = self.opened().score([Request(conversation, (last,), tools)])
         return outcome
 
     def shard_tokens(self, total_tokens: int) -> int:
@@ -146,12 +146,12 @@ class ByRequests:
 
         return ServiceModel(self.model, read_block=self.read_block)
 
-    async def rated(self, conversation: Conversation) -> TurnScore:
+    async def rated(self, conversation: Conversation, tools: str | None = None) -> TurnScore:
         """The outcome for the last message, by one request."""
         from assay.rewards.remote.service import Service
 
         async with Service(self.model, read_block=self.read_block) as service:
-            return await service.rate(conversation)
+            return await service.rate(conversation, tools)
 
     def shard_tokens(self, total_tokens: int) -> int:
         """Estimated tokens of a shard. Its size does not matter: answers are stored as time passes."""

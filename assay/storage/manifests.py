@@ -79,18 +79,21 @@ class ConvertedPiece:
     length     UInt64   bytes of the line, without its line end
     outcome    String   ``ok``, ``dropped`` or ``quarantined``
     reason     String   null where ok; ``code`` or ``code: detail``
-    messages   String   JSON array of ``{"role","content"}``; null where quarantined
+    messages   String   JSON array of ``{"role", "content", …}``; null where quarantined
     labels     String   JSON array, one entry per message: the input's label, or null; null if none
     prompt_key Binary   128-bit hash of everything before the last turn; null unless ok
     rest       String   the row's other keys as one JSON object, untouched; null if none
-    roles      String   each role's first letter: ``suaua`` for system, user, assistant, …; null if none
+    roles      String   each role's first letter, and ``c`` for an assistant's call of tools: ``suaua``,
+                        ``ucta``; null if none
     nemo_prompt String  NeMo-Aligner's text of all between the system message and the last, if it is split
+    tools      String   JSON array: the tools that the assistant could call; null if none
+    shown      String   the messages as a model is shown them; null where these are ``messages``
     ========== ======== =======================================================================
 
     ``turns`` is a Parquet file with one row per turn of an ``ok`` record, ordered by (row, turn):
-    ``row`` UInt32, ``turn`` UInt32 (0 is the first assistant message), ``key`` Binary (16 bytes),
-    ``text_bytes`` UInt32 (UTF-8 bytes of the contents through the turn), ``given`` String (what people gave
-    the turn, a JSON object of numbers, each under ``given.NAME``; null if nothing).
+    ``row`` UInt32, ``turn`` UInt32 (0 is the first), ``key`` Binary (16 bytes), ``text_bytes`` UInt32
+    (UTF-8 bytes of all texts through the turn), ``given`` String (what people gave the turn, a JSON object of
+    numbers, each under ``given.NAME``; null if nothing).
     """
 
     file: str
@@ -102,6 +105,8 @@ class ConvertedPiece:
     """What people gave its turns: ``given.NAME``, sorted."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Fields of the input that neither messages nor ``rest`` hold: by name, of how many ok records."""
+    reasoning_turns: int = 0
+    """How many of the turns hold reasoning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,11 @@ class Converted:
     def given(self) -> tuple[str, ...]:
         """What people gave the turns: ``given.NAME``, sorted."""
         return tuple(sorted({name for piece in self.pieces for name in piece.given}))
+
+    @property
+    def reasoning_turns(self) -> int:
+        """How many turns hold reasoning."""
+        return sum(piece.reasoning_turns for piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)

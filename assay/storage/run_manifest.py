@@ -46,6 +46,8 @@ class Written:
     rows: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     """Kept items that the file does not hold, by reason code."""
+    without: dict[str, int] = field(default_factory=dict)
+    """Fields of messages that the file's rows lack, by name: of how many items that it does hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +157,9 @@ class RunManifest:
     files: dict[str, ExportedFile]
     """Digest, size and rows of every result file; rows are null where it has none."""
     exports: dict[str, Written] = field(default_factory=dict)
-    """For each export by its name (`converted` after `--stop-after convert`): `file`, `rows`, and
-    `left_out`, the kept records that the file does not hold, by reason."""
+    """For each export by its name (`converted` after `--stop-after convert`): `file`, `rows`,
+    `left_out` (the kept records that the file does not hold, by reason), and `without` (the fields of
+    messages that its rows lack, by name: of how many records)."""
     options: dict[str, Any]
     """The options of the run."""
     seconds: dict[str, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections import Counter
@@ -19,7 +20,7 @@ from msgspec import Raw
 from stages import decide
 
 from assay.core.errors import AssayError
-from assay.core.schema import ROLES
+from assay.core.schema import ROLES, FullMessage, MessageFields
 from assay.export import DEFAULT_EXPORTS, EXPORTS, wanted
 from assay.export.contract import AtOnce, Export, Unit, lines_of, refusals
 from assay.export.files import Exported
@@ -107,6 +108,47 @@ def test_what_a_row_of_steerlm_cannot_express_is_left_out_of_that_file_alone(hom
     }
     assert lines_in(staging / "labeled.jsonl") == [0, 4]
     assert lines_in(staging / "messages.jsonl") == [0, 1, 2, 3, 4, 5]
+
+
+CALL = FullMessage(
+    "assistant", "", MessageFields(tool_calls='[{"function":{"name":"f"}}]', content_is="null")
+)
+RESULT = FullMessage("tool", "9.2", MessageFields(tool_call_id="c1", carried='{"weight":0.10}'))
+REASONED = FullMessage("assistant", "9.3", MessageFields(reasoning_content="Hm.", carried='{"train":false}'))
+
+
+def test_messages_have_what_they_held_and_the_tools_and_a_row_of_steerlm_has_neither(home: Home) -> None:
+    user = ("user", "9.0")
+    tools = '[{"type":"function","function":{"name":"f"}}]'
+    beside = replace(CALL, content="9.1", fields=replace(CALL.fields, content_is=None))
+    records = [
+        Record(1, (user, CALL, RESULT, REASONED), (SCORES,), tools=tools),
+        Record(2, (user, beside, RESULT, REASONED), (SCORES, SCORES)),
+        Record(3, (user, beside), (SCORES,)),
+        Record(4, (user, CALL, ("assistant", "9.4")), (SCORES,)),
+        Record(5, (user, ("assistant", "9.4")), (SCORES,), tools=tools),
+        Record(6, (user, REASONED), (SCORES,)),
+    ]
+    made = make(home, {"a.jsonl": [records]})
+    exported, staging = written(made, *EXPORTS.values())
+    assert exported.exports["steerlm"].left_out == {"tool_call": 3, "tool_message": 1, "tools": 1}
+    assert exported.exports["steerlm"].without == {"reasoning_content": 1, "train": 1}
+    assert exported.exports["messages"].without == {}
+    (row,) = [json.loads(line) for line in (staging / "labeled.jsonl").read_bytes().splitlines()]
+    assert row["conversations"][1]["value"] == "9.3"
+    lines = (staging / "messages.jsonl").read_bytes().splitlines()
+    assert len(lines) == len(records)
+    first = json.loads(lines[0])
+    assert first["tools"] == json.loads(tools)
+    assert "tools" not in json.loads(lines[1])
+    assert first["messages"] == [
+        {"role": "user", "content": "9.0"},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]},
+        {"role": "tool", "content": "9.2", "tool_call_id": "c1", "weight": 0.1},
+        {"role": "assistant", "content": "9.3", "reasoning_content": "Hm.", "train": False},
+    ]
+    assert b'"weight":0.10' in lines[0]
+    assert [len(item.scores) for kept in blocks(made) for item in items_of(kept)] == [1, 2, 1, 1, 1, 1]
 
 
 def test_an_item_is_the_record_with_the_scores_of_its_turns(home: Home) -> None:

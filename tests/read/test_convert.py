@@ -67,6 +67,8 @@ def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
         "rest": pl.String,
         "roles": pl.String,
         "nemo_prompt": pl.String,
+        "tools": pl.String,
+        "shown": pl.String,
     }
     assert dict(pl.read_parquet_schema(home.artifacts / piece.turns.path)) == {
         "row": pl.UInt32,

@@ -171,7 +171,8 @@ def test_the_table_is_a_table_and_fits_80_columns() -> None:
 @pytest.mark.parametrize("summary", [rendered, summary_text, summary_markdown])
 def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary: Callable[[RunManifest], str]) -> None:
     left_out = {"late_system_message": 1, "tool_message": 2}
-    exports = {"steerlm": Written("labeled.jsonl", 4, left_out), "messages": Written("messages.jsonl", 7)}
+    steerlm = Written("labeled.jsonl", 4, left_out, {"weight": 3})
+    exports = {"steerlm": steerlm, "messages": Written("messages.jsonl", 7)}
     files = {"labeled.jsonl": ExportedFile("a" * 32, 9, 4), "messages.jsonl": ExportedFile("b" * 32, 9, 7)}
     beside = {"info.json": ExportedFile("c" * 32, 9, None)}
     run = manifest(exported=Exported(files | beside, exports))
@@ -180,7 +181,7 @@ def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary: Callable[[R
     text = " ".join(summary(run).replace("\\", "").replace("&emsp;", "").replace("|", " ").split())
     assert (
         "labeled.jsonl 4 rows, 9 bytes left out: tool_message 2 left out: late_system_message 1 "
-        "messages.jsonl 7 rows, 9 bytes"
+        "without a message's weight 3 messages.jsonl 7 rows, 9 bytes"
     ) in text
     assert "info.json 9 bytes" in text
     assert "No record could be used" not in text

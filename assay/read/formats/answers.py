@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Raw
 
-from assay.core.schema import Message
+from assay.core.schema import REASONING_FIELDS, Message
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import Prompt, messages_in
 from assay.read.formats.ratings import RATINGS, given_in, number_in
@@ -50,6 +50,9 @@ _TEXTS = (
     "generated_text",
 )
 _ROLE_FIELDS = frozenset({"role", "from"})
+_CONTENTS = ("content", "text")
+#: What templates show of an answer beside its content.
+_OF_MESSAGE = (*REASONING_FIELDS, "tool_calls", "function_call", "tool_call_id", "name")
 
 _DECODE_ANSWERS = msgspec.json.Decoder(list[Raw] | None).decode
 _DECODE_ROW = msgspec.json.Decoder(Row).decode
@@ -98,11 +101,16 @@ def _answer(row: Row, field: str, names: Names) -> Answer:
     inside = next((name for name in _TEXTS if name in holder), None)
     if inside is None:
         raise Unreadable(f"missing_field: an answer has none of {', '.join(_TEXTS)}")
-    others = {name: value for name, value in holder.items() if name != inside and name not in _ROLE_FIELDS}
+    shown = {name: holder[name] for name in _OF_MESSAGE if name in holder}
+    others = {
+        name: value
+        for name, value in holder.items()
+        if name != inside and name not in _ROLE_FIELDS and not (name in shown and inside in _CONTENTS)
+    }
     added = {"assay_response": Raw(_ENCODE(others))} if others else {}
-    if inside in ("content", "text") and kind_of(holder, inside) == "[":
-        # The parts of one message, not messages.
-        holder = {inside: Raw(_ENCODE({"role": "assistant", "content": holder[inside]}))}
+    if inside in _CONTENTS and (shown or kind_of(holder, inside) == "["):
+        # One message, whose content may be parts: not messages.
+        holder = {inside: Raw(_ENCODE({"role": "assistant", "content": holder[inside], **shown}))}
     return Answer(messages_in(holder, inside, "assistant", names), added, given_in(others, RATINGS))
 
 

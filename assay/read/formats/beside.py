@@ -24,10 +24,13 @@ from assay.read.formats.reading import (
     Unreadable,
     chat_in,
     decoded,
+    is_asked,
     is_blank,
     kind_of,
     on_one_line,
 )
+from assay.read.formats.row_tools import with_tools
+from assay.read.formats.tools import TOOL_FIELDS
 
 #: Fields that hold a system text. ``custom_instructions`` is SmolLM3's.
 SYSTEM_FIELDS = (
@@ -81,6 +84,7 @@ class Beside:
     media: tuple[str, ...]
     ratings: tuple[str, ...]
     scores: tuple[str, ...]
+    tools: tuple[str, ...]
 
     @classmethod
     def of(cls, names: Collection[str]) -> Beside:
@@ -96,10 +100,11 @@ class Beside:
             among(MEDIA_FIELDS),
             among(ATTRIBUTES),
             among(_SCORES),
+            among(TOOL_FIELDS),
         )
 
 
-NOTHING_BESIDE = Beside((), False, (), (), (), ())
+NOTHING_BESIDE = Beside((), False, (), (), (), (), ())
 
 
 def with_beside(row: Row, beside: Beside, found: Sequence[Draft], names: Names) -> list[Draft]:
@@ -109,12 +114,15 @@ def with_beside(row: Row, beside: Beside, found: Sequence[Draft], names: Names) 
     systems, used = _systems(row, beside, names, taken=found[0].used if found else ())
     ratings = given_in(row, beside.ratings) if len(found) == 1 else {}
     scores = given_in(row, beside.scores) if len(found) == 1 and found[0].is_answer else {}
-    return [
-        _rated(_with_system(_with_history(row, beside, one, names), systems, used), ratings, scores)
-        if one.problem is None
-        else one
-        for one in found
-    ]
+
+    def complete(one: Draft) -> Draft:
+        if one.problem is not None:
+            return one
+        one = _with_system(_with_history(row, beside, one, names), systems, used)
+        # The system message may show the tools.
+        return with_tools(_rated(one, ratings, scores), row, beside.tools)
+
+    return [complete(one) for one in found]
 
 
 def _picture(row: Row, fields: Iterable[str]) -> str | None:
@@ -304,7 +312,7 @@ def reading_of(row: Row, found: Draft, originals: Mapping[str, str], carried: Ro
     messages, used, added = found.messages, found.used, found.added
     if found.problem is not None:
         return Reading([], problem=found.problem)
-    if found.is_answer and messages and not _is_asked(messages):
+    if found.is_answer and messages and not is_asked(messages):
         return Reading([], problem=_NOT_ASKED)
     others = {name: value for name, value in row.items() if name not in used}
     if originals:
@@ -319,6 +327,7 @@ def reading_of(row: Row, found: Draft, originals: Mapping[str, str], carried: Ro
         None,
         found.drop,
         _more(found) if has_given or found.nemo_prompt is not None or found.left_out else None,
+        found.tools,
     )
 
 
@@ -330,10 +339,6 @@ _NOT_ASKED = (
     "missing_prompt: an answer without the question that it answers; name the field that "
     "holds it: --map 'FIELD=prompt'"
 )
-
-
-def _is_asked(messages: Sequence[Message]) -> bool:
-    return any(message.role in ("user", "tool") for message in messages)
 
 
 def _given(found: Draft) -> list[Mapping[str, float] | None] | None:

@@ -6,7 +6,7 @@ from assay.core.schema import Message, roles_of
 from assay.read.formats.answers import LISTS, SINGLE, after
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import Prompt, prompt_of
-from assay.read.formats.reading import Draft, Row, kind_of
+from assay.read.formats.reading import Draft, Row, is_asked, kind_of
 
 #: A prompt in one of these fields belongs before a conversation that has none.
 _PROMPTS = ("prompt", "instruction", "question", "query")
@@ -29,7 +29,7 @@ def completed(row: Row, messages: list[Message], field: str, names: Names) -> li
         return [Draft(messages, used)]
     roles = roles_of(messages)
     asked = next((name for name in _PROMPTS if name in row), None)
-    if asked is None or "u" in roles or "t" in roles:
+    if asked is None or is_asked(messages):
         return [Draft(messages, used)]
     prompt = prompt_of(row, asked, names)
     systems = len(roles) - len(roles.lstrip("s"))

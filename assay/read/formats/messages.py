@@ -1,9 +1,10 @@
 """``messages``: OpenAI's and Hugging Face's chat format.
 
 ``{"messages": [{"role", "content"}, …]}``. A role may be in any case; ``developer`` counts as system,
-``function`` as tool. A list of text parts is joined with nothing in between. A part that is not text, or an
-assistant's call of a tool, quarantines the record. Where the messages end without an answer, a field such as
-``response`` or ``responses`` beside them holds it; one record per answer.
+``function`` as tool. A list of text parts is joined with nothing in between. A part that is not text, or a
+call that cannot be read, quarantines the record. A message's other fields (``name``, ``weight``) stay with
+it. Where the messages end without an answer, a field such as ``response`` or ``responses`` beside them holds
+it; one record per answer.
 
 Policy: messages are kept as given, also with a system message in the middle, an assistant first, or the same
 role twice. Empty or null content is quarantined; a system message without content is none.

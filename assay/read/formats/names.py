@@ -35,7 +35,7 @@ SPEAKERS: Mapping[str, str] = {
     "ipython": "tool",
 }
 
-#: Speakers whose messages are calls of tools, not text.
+#: Speakers whose messages are calls of tools, as JSON: LLaMA-Factory's and ms-swift's.
 CALLERS = frozenset({"function_call", "function-call", "tool_call", "tool_calls"})
 
 #: Fields of a message that a field may be mapped to.

@@ -19,6 +19,8 @@ from assay.read.formats.answers import answers_in
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import messages_in
 from assay.read.formats.reading import Draft, Format, Row, Unreadable, decoded, kind_of
+from assay.read.formats.row_tools import with_tools
+from assay.read.formats.tools import TOOL_FIELDS
 
 _NO_QUESTION = (
     "missing_prompt: an output of OpenAI's Batch API holds answers without their questions; add the body of "
@@ -33,6 +35,12 @@ _ENCODE = msgspec.json.Encoder().encode
 def read(row: Row, names: Names) -> list[Draft]:
     """One record per choice of the output; without an output, the request."""
     asked, used = _asked(row, names)
+    request = _request(row)
+    fields = [name for name in TOOL_FIELDS if name in request]
+    return [with_tools(one, request, fields, keep=True) for one in _drafts(row, asked, used, names)]
+
+
+def _drafts(row: Row, asked: list[Message], used: frozenset[str], names: Names) -> list[Draft]:
     if kind_of(row, "response") != "{":
         return [Draft(asked, used)]
     response = _object(row, "response")
@@ -42,6 +50,8 @@ def read(row: Row, names: Names) -> list[Draft]:
     if not asked:
         return [Draft([], problem=_NO_QUESTION)]
     others = {name: value for name, value in body.items() if name not in ("choices", "output")}
+    if kind_of(body, "output") == "[" and (unspoken := _items(body, spoken=False)):
+        others["output"] = Raw(_ENCODE(unspoken))
     added = {"assay_reply": Raw(_ENCODE({**response, "body": others}))}
     used = used | {"response"}
     if kind_of(body, "choices") == "[":
@@ -62,30 +72,43 @@ def _asked(row: Row, names: Names) -> tuple[list[Message], frozenset[str]]:
     """The messages of the request, which is carried along unless it is ``messages`` beside the output."""
     if kind_of(row, "messages") == "[":
         return messages_in(row, "messages", "user", names), frozenset({"messages"})
+    request = _request(row)
+    asked: list[Message] = []
+    if kind_of(request, "instructions") == '"':
+        asked += messages_in(request, "instructions", "system", names)
+    for field in ("messages", "input"):
+        if kind_of(request, field) in ('"', "["):
+            return asked + messages_in(request, field, "user", names), frozenset()
+    return [], frozenset()
+
+
+def _request(row: Row) -> Row:
+    """The body of the request; empty where the row holds none."""
     for name in ("body", "request"):
         if kind_of(row, name) == "{":
             request = _object(row, name)
             if kind_of(request, "body") == "{":
                 request = _object(request, "body")
-            asked: list[Message] = []
-            if kind_of(request, "instructions") == '"':
-                asked += messages_in(request, "instructions", "system", names)
-            for field in ("messages", "input"):
-                if kind_of(request, field) in ('"', "["):
-                    return asked + messages_in(request, field, "user", names), frozenset()
-    return [], frozenset()
+            if kind_of(request, "messages") in ('"', "[") or kind_of(request, "input") in ('"', "["):
+                return request
+    return {}
 
 
 def _output(body: Row, names: Names) -> list[Message]:
     """The messages among the items of a reply of ``/v1/responses``."""
     if kind_of(body, "output") != "[":
         raise Unreadable("no_answer: neither 'choices' nor 'output' of the reply is a list")
-    items = decoded(body, "output", _DECODE_ITEMS)
-    texts = [item for item in items if kind_of(item, "content") == "["]
+    texts = _items(body, spoken=True)
     if not texts:
         raise Unreadable("no_answer: the reply holds no message")
     holder = {"output": Raw(_ENCODE(texts))}
     return messages_in(holder, "output", "assistant", names)
+
+
+def _items(body: Row, *, spoken: bool) -> list[Row]:
+    """The items of a reply of ``/v1/responses`` that are messages, or those that are not."""
+    items = decoded(body, "output", _DECODE_ITEMS)
+    return [item for item in items if (kind_of(item, "content") == "[" and "role" in item) == spoken]
 
 
 def _object(row: Row, field: str) -> Row:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from assay.core.schema import Message, roles_of
+from assay.core.schema import CALL, Message, roles_of
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import (
     PROMPT_FIELDS,
@@ -39,7 +39,16 @@ from assay.read.formats.prompts import (
     transcript,
 )
 from assay.read.formats.ratings import number_in
-from assay.read.formats.reading import Draft, Format, MissingField, Row, Unreadable, decoded, kind_of
+from assay.read.formats.reading import (
+    Draft,
+    Format,
+    MissingField,
+    Row,
+    Unreadable,
+    decoded,
+    is_asked,
+    kind_of,
+)
 from assay.read.formats.sides import CHOSEN, REJECTED, Side
 
 _MARKS = {"chosen": CHOSEN, "rejected": REJECTED}
@@ -165,7 +174,7 @@ def _from_text(text: str, prompt: Prompt | None, names: Names) -> list[Message]:
 def _after(prompt: Prompt | None, side: list[Message]) -> Draft:
     """A side's record. A prompt goes before an answer, not before a whole conversation."""
     roles = roles_of(side)
-    if ("u" in roles or "t" in roles) and (prompt is None or roles.lstrip("s")[:1] != "a"):
+    if is_asked(side) and (prompt is None or roles.lstrip("s")[:1] not in ("a", CALL)):
         return Draft(side)
     if prompt is None:
         return Draft(side, is_answer=True)

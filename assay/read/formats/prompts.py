@@ -21,6 +21,7 @@ from assay.read.formats.reading import (
     is_blank,
     kind_of,
     messages_of,
+    wire_of,
 )
 from assay.read.formats.rendered import end_of, rendered_messages, without_end
 
@@ -41,7 +42,6 @@ PROMPT_FIELDS = (
 #: Fields with the text that a question is about: Alpaca's and Dolly's.
 CONTEXT_FIELDS = ("input", "context")
 
-_DECODE_CONTENT = msgspec.json.Decoder(str | WireMessage | list[WireMessage] | None).decode
 _DECODE_ROW = msgspec.json.Decoder(Row).decode
 _DECODE_CONTEXT = msgspec.json.Decoder(str | list[str] | None).decode
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -74,12 +74,12 @@ def messages_in(row: Row, field: str, role: str, names: Names) -> list[Message]:
     kind = kind_of(row, field)
     if kind == "[":
         return chat_in(row, field, names)
-    value = decoded(row, field, _DECODE_CONTENT)
+    value = decoded(row, field, wire_of)
     if value is None:
         raise Unreadable(f"empty_content: {field!r} is null")
     if isinstance(value, str):
         return [Message(role, value)]
-    return messages_of(value if isinstance(value, list) else [value], names)
+    return messages_of([value] if isinstance(value, WireMessage) else [], names)
 
 
 def prompt_of(row: Row, field: str, names: Names) -> Prompt:

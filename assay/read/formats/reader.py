@@ -29,6 +29,7 @@ from assay.read.formats.reading import (
     kind_of,
     on_one_line,
 )
+from assay.read.formats.tools import TOOL_FIELDS
 
 #: Fields that hold a list or an object, so that a text in them is JSON inside JSON, as in a CSV file.
 _STRUCTURED = frozenset(
@@ -84,7 +85,7 @@ class RowReader:
         self._names = names
         self._named = named
         self._keys = frozenset(chain.from_iterable(keys for one in formats.values() for keys in one.keys))
-        self._known = self._keys | BESIDE_FIELDS | {TEMPLATE_FIELD}
+        self._known = self._keys | BESIDE_FIELDS | {TEMPLATE_FIELD, *TOOL_FIELDS}
         self._known |= frozenset(chain.from_iterable(one.beside for one in formats.values()))
         self._shapes: dict[tuple[str, ...], _Shape] = {}
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from assay.core.schema import Message
+from assay.core.schema import CALL, Message, message_with, roles_of
 from assay.read.formats.names import CALLERS, Names, plain
+from assay.read.formats.tools import NoCalls, calls_in, spoken_calls
 from assay.read.sources import RawRecord
+from assay.storage.conversations import fields_of
 
 T = TypeVar("T")
 
@@ -60,6 +62,8 @@ class Draft(NamedTuple):
     """What people gave each message, where that is more exact than the labels."""
     left_out: Collection[str] = ()
     """Names of fields that are neither in ``messages`` nor carried along."""
+    tools: str | None = None
+    """The tools that the assistant could call, as a JSON array."""
 
 
 class Reading(NamedTuple):
@@ -76,6 +80,8 @@ class Reading(NamedTuple):
     """Why the record is dropped."""
     more: More | None = None
     """What few records have."""
+    tools: str | None = None
+    """The tools that the assistant could call, as a JSON array."""
 
     @property
     def left_out(self) -> Collection[str]:
@@ -240,13 +246,15 @@ def on_one_line(fields: Mapping[str, Raw]) -> bytes | None:
     return line
 
 
+def is_asked(messages: Sequence[Message]) -> bool:
+    """Whether there is a question among the messages. A tool's result asks, unless it answers a call."""
+    roles = roles_of(messages)
+    return "u" in roles or ("t" in roles and CALL not in roles)
+
+
 def is_blank(text: str) -> bool:
     """Whether the text holds nothing but white space."""
     return not text or text.isspace()
-
-
-# One object as the default, so that ``is`` shows whether a message has a call.
-_NO_CALL = Raw(b"null")
 
 
 class _Part(msgspec.Struct, gc=False):
@@ -254,7 +262,12 @@ class _Part(msgspec.Struct, gc=False):
     text: str | None = None
 
 
-_Content = str | list[_Part | str] | UnsetType | None
+class _PlainPart(_Part, forbid_unknown_fields=True, gc=False):
+    """A part of which these fields are all there is."""
+
+
+_Content = str | Sequence[_Part | str] | UnsetType | None
+_PlainContent = str | Sequence[_PlainPart | str] | UnsetType | None
 
 
 class WireMessage(msgspec.Struct, gc=False):
@@ -264,35 +277,140 @@ class WireMessage(msgspec.Struct, gc=False):
     speaker: str | None = msgspec.field(name="from", default=None)
     content: _Content = UNSET
     value: _Content = UNSET
-    label: Raw | UnsetType = UNSET
-    tool_calls: Raw = _NO_CALL
-    function_call: Raw = _NO_CALL
+    label: str | UnsetType | None = UNSET
 
 
-_DECODE_MESSAGES = msgspec.json.Decoder(list[WireMessage]).decode
+class _PlainWire(WireMessage, forbid_unknown_fields=True, gc=False):
+    """A message of which these fields are all there is. Decoded first, for nearly all messages are so."""
+
+    content: _PlainContent = UNSET
+    value: _PlainContent = UNSET
+
+
+class _Speech(msgspec.Struct, gc=False):
+    """The fields of a message that has others too. Its label may be no text, and is among the others."""
+
+    role: str | None = None
+    speaker: str | None = msgspec.field(name="from", default=None)
+    content: _Content = UNSET
+    value: _Content = UNSET
+
+
+class _FullWire(WireMessage, gc=False):
+    others: dict[str, Raw] = {}
+    """All other fields, null ones too."""
+
+
+_DECODE_PLAIN = msgspec.json.Decoder(str | _PlainWire | list[str | _PlainWire] | None).decode
+_DECODE_PLAIN_LIST = msgspec.json.Decoder(list[_PlainWire]).decode
+_DECODE_SPEECH = msgspec.json.Decoder(str | _Speech | list[str | _Speech] | None).decode
+_DECODE_ENTRIES = msgspec.json.Decoder(str | dict[str, Raw] | list[str | dict[str, Raw]] | None).decode
 _DECODE_OBJECTS = msgspec.json.Decoder(list[Row]).decode
+_DECODE_PARTS = msgspec.json.Decoder(list[str | Row]).decode
+_OWN_FIELDS = frozenset({"role", "from", "content", "value"})
+#: The field of a message that holds what its parts hold beside their texts: an object, or null, a part.
+PARTS_FIELD = "assay_parts"
+_NOTHING = (b"null", b"[]", b"{}")
+
+Wire = str | WireMessage | list[str | WireMessage] | None
+"""A text, a message, a list of either, or null."""
+
+
+def wire_of(data: bytes | Raw) -> Wire:
+    """What a field holds in place of messages, with all that each message holds.
+
+    ``msgspec.DecodeError`` where that is something else.
+    """
+    try:
+        plain: Wire = _DECODE_PLAIN(data)
+    except msgspec.ValidationError:
+        return _full(_DECODE_SPEECH(data), _DECODE_ENTRIES(data))
+    return plain
+
+
+def _full(
+    speech: str | _Speech | list[str | _Speech] | None,
+    entries: str | dict[str, Raw] | list[str | dict[str, Raw]] | None,
+) -> Wire:
+    if isinstance(speech, _Speech) and isinstance(entries, dict):
+        return _wire(speech, entries)
+    if isinstance(speech, list) and isinstance(entries, list):
+        return [
+            _wire(one, entry) if isinstance(one, _Speech) and isinstance(entry, dict) else str(one)
+            for one, entry in zip(speech, entries, strict=True)
+        ]
+    return speech if isinstance(speech, str) else None
+
+
+def _wire(speech: _Speech, entry: dict[str, Raw]) -> WireMessage:
+    others = {name: raw for name, raw in entry.items() if name not in _OWN_FIELDS}
+    for name in ("content", "value"):
+        beside = _beside_texts(entry[name]) if name in entry else None
+        if beside is not None:
+            others[PARTS_FIELD] = beside
+    label: str | UnsetType | None = UNSET
+    raw = others.get("label")
+    if raw is not None and bytes(raw).startswith(b'"'):
+        label = _DECODE_STRING(others.pop("label"))
+    elif raw is not None and bytes(raw) == b"null":
+        label = None
+        del others["label"]
+    return _FullWire(speech.role, speech.speaker, speech.content, speech.value, label, others)
+
+
+def _beside_texts(content: Raw) -> Raw | None:
+    """What the parts of a content hold beside type and text, as a list; None where that is nothing."""
+    if not bytes(content).startswith(b"["):
+        return None
+    held = [
+        {}
+        if isinstance(part, str)
+        else {
+            name: raw
+            for name, raw in part.items()
+            if name not in ("type", "text") and bytes(raw) not in _NOTHING
+        }
+        for part in _DECODE_PARTS(content)
+    ]
+    return Raw(_ENCODE([one or None for one in held])) if any(held) else None
+
+
+_DECODE_STRING = msgspec.json.Decoder(str).decode
+
 
 #: Names of a message's fields, as ``plain`` gives them, that some formats write for those that are read.
 _INSIDE = {"parts": "content", "role": "role", "from": "from", "content": "content", "value": "value"}
 
 
 def chat_in(row: Row, field: str, names: Names) -> list[Message]:
-    """The messages of the list in ``field``, as given; Unreadable where one is not plain text."""
+    """The messages of the list in ``field``, as given; Unreadable where one is neither text nor call."""
     if names.fields:
         return messages_of(wire_messages(row, field, names), names)
     try:
-        return messages_of(decoded(row, field, _DECODE_MESSAGES), names)
+        return messages_of(decoded(row, field, _listed), names)
     except Nameless:
         return messages_of(wire_messages(row, field, names), names)
 
 
-def wire_messages(row: Row, field: str, names: Names) -> list[WireMessage]:
+def wire_messages(row: Row, field: str, names: Names) -> Sequence[WireMessage]:
     """The list of messages in ``field``, whatever their fields are called."""
-    wires = decoded(row, field, _DECODE_MESSAGES)
+    wires = decoded(row, field, _listed)
     if names.inside or any(not wire.role and not wire.speaker for wire in wires):
         renamed = Raw(_ENCODE(list(_renamed(row, field, names))))
-        return decoded({field: renamed}, field, _DECODE_MESSAGES)
+        return decoded({field: renamed}, field, _listed)
     return wires
+
+
+def _listed(data: bytes | Raw) -> Sequence[WireMessage]:
+    try:
+        return _DECODE_PLAIN_LIST(data)
+    except msgspec.ValidationError:
+        wire = wire_of(data)
+    if isinstance(wire, list):
+        messages = [one for one in wire if not isinstance(one, str)]
+        if len(messages) == len(wire):
+            return messages
+    raise msgspec.ValidationError("Expected `array` of messages")
 
 
 def _renamed(row: Row, field: str, names: Names) -> Iterator[Row]:
@@ -301,7 +419,7 @@ def _renamed(row: Row, field: str, names: Names) -> Iterator[Row]:
     ms-swift's ``{"human": …, "assistant": …}`` is two messages.
     """
     for message in decoded(row, field, _DECODE_OBJECTS):
-        known = {names.inside.get(name) or _INSIDE.get(plain(name), name): message[name] for name in message}
+        known = _known_names(message, names)
         speakers = [name for name in known if names.roles.get(name.lower()) in ("user", "assistant")]
         if "role" in known or "from" in known or len(speakers) != len(known):
             yield known
@@ -310,49 +428,126 @@ def _renamed(row: Row, field: str, names: Names) -> Iterator[Row]:
                 yield {"role": Raw(_ENCODE(speaker)), "content": known[speaker]}
 
 
-def messages_of(wires: Iterable[WireMessage], names: Names) -> list[Message]:
-    """The messages as given, with the role for each speaker; Unreadable where one is not plain text."""
+def _known_names(message: Row, names: Names) -> Row:
+    """The message under known names. A field whose name another one takes is ``other_NAME``."""
+    meant = {name: names.inside.get(name) or _INSIDE.get(plain(name), name) for name in message}
+    known: Row = {}
+    # What the user maps comes first, then what is spelled as it is known.
+    for name in sorted(message, key=lambda name: (name not in names.inside, meant[name] != name)):
+        known[f"other_{name}" if meant[name] in known else meant[name]] = message[name]
+    return known
+
+
+def messages_of(wires: Iterable[WireMessage], names: Names, *, labels_apart: bool = False) -> list[Message]:
+    """The messages as given, with the role for each speaker; Unreadable where one is neither text nor call.
+
+    A message's label is one of its fields, unless the format keeps the assistant's ``labels_apart``.
+    """
     roles = names.roles
     messages: list[Message] = []
     for wire in wires:
         name = wire.role or wire.speaker
-        content = wire.content
-        if (content is UNSET or content is None) and wire.value is not UNSET:
-            content = wire.value
-        has_call = wire.tool_calls is not _NO_CALL or wire.function_call is not _NO_CALL
+        content, value = wire.content, wire.value
+        if value is not UNSET and (content is UNSET or content is None):
+            content, value = value, UNSET
         role = roles.get(name) if name else None
-        if role is None or has_call or not isinstance(content, str):
-            role, content = _unusual(wire, name, content, len(messages) + 1, roles)
-        messages.append(Message(role, content))
+        if (
+            role is None
+            or value is not UNSET
+            or type(wire) is not _PlainWire
+            or not isinstance(content, str)
+            or (wire.label is not UNSET and (role != "assistant" or not labels_apart))
+            or (wire.speaker and wire.role)
+        ):
+            messages.append(
+                _unusual(wire, name, content, len(messages) + 1, roles, labels_apart=labels_apart)
+            )
+        else:
+            messages.append(Message(role, content))
     return messages
 
 
-_EMPTY_CALLS = (b"null", b"[]", b"{}", b'""')
-
-
 def _unusual(
-    wire: WireMessage, name: str | None, content: object, number: int, roles: Mapping[str, str]
-) -> tuple[str, str]:
-    """Role and content of a message that is not a known speaker's plain text; Unreadable for no text."""
+    wire: WireMessage,
+    name: str | None,
+    content: object,
+    number: int,
+    roles: Mapping[str, str],
+    *,
+    labels_apart: bool,
+) -> Message:
+    """A message that is not a known speaker's plain text; Unreadable where it is neither text nor call."""
     if not name:
         raise Nameless(f"missing_field: message {number} has neither 'role' nor 'from'")
     plain_name = name.strip().lower()
-    if plain_name in CALLERS:
-        raise Unreadable(f"tool_calls: message {number} ({name}) is a call, not text")
-    role = roles.get(plain_name) or roles.get(plain_name.rstrip(": "))
+    role = (
+        "assistant" if plain_name in CALLERS else roles.get(plain_name) or roles.get(plain_name.rstrip(": "))
+    )
     if role is None:
         raise unknown_speaker(name, number)
-    for calls in (wire.tool_calls, wire.function_call):
-        if bytes(calls).strip() not in _EMPTY_CALLS:
-            raise Unreadable(f"tool_calls: message {number} ({role}) holds a call besides text")
+    others = _others(wire, content, with_label=role != "assistant" or not labels_apart)
+    try:
+        calls = _calls_beside(others)
+    except NoCalls as error:
+        raise Unreadable(
+            f"tool_calls: message {number} ({role}) holds calls that cannot be read: {error}"
+        ) from (error)
+    if calls is not None and role != "assistant":
+        raise Unreadable(f"tool_calls: message {number} ({role}) holds a call, which only an assistant makes")
+    if plain_name in CALLERS and calls is None and isinstance(content, str):
+        return _spoken(content, others, f"message {number} ({name})")
+    fields = fields_of(others, tool_calls=calls)
+    if calls is not None and (content is UNSET or content is None):
+        return message_with(role, "", replace(fields, content_is="missing" if content is UNSET else "null"))
+    return message_with(role, _text_of(content, number, role), fields)
+
+
+def _others(wire: WireMessage, content: object, *, with_label: bool) -> dict[str, Raw]:
+    """All that a message holds beside the one name and the one content that are read."""
+    others = dict(wire.others) if isinstance(wire, _FullWire) else {}
+    if wire.role and wire.speaker:
+        others["from"] = Raw(_ENCODE(wire.speaker))
+    if wire.value is not UNSET and content is not wire.value:
+        others["value"] = Raw(_ENCODE(wire.value))
+    if with_label and isinstance(wire.label, str):
+        others["label"] = Raw(_ENCODE(wire.label))
+    return others
+
+
+def _calls_beside(others: dict[str, Raw]) -> str | None:
+    """The calls among a message's other fields, which are taken out of them."""
+    for field in ("tool_calls", "function_call"):
+        if field in others:
+            calls = calls_in(others.pop(field))
+            if calls is not None:
+                return calls
+    return None
+
+
+def _spoken(text: str, others: dict[str, Raw], which: str) -> Message:
+    """The call that is the text of a message by such a speaker as ``function_call``."""
+    try:
+        spoken = spoken_calls(text)
+    except NoCalls as error:
+        raise Unreadable(f"tool_calls: {which} is no call in JSON: {error}") from error
+    fields = fields_of(others, tool_calls=spoken.tool_calls, content_is="missing")
+    return message_with(
+        "assistant",
+        "",
+        fields if spoken.reasoning is None else replace(fields, reasoning_content=spoken.reasoning),
+    )
+
+
+def _text_of(content: object, number: int, role: str) -> str:
+    """The text of a content; Unreadable where it is none."""
+    if isinstance(content, str):
+        return content
     if content is UNSET:
         raise Unreadable(f"missing_field: message {number} ({role}) has neither 'content' nor 'value'")
     if content is None:
         if role == "system":
-            return role, ""
+            return ""
         raise Unreadable(f"empty_content: message {number} ({role}) is null")
-    if isinstance(content, str):
-        return role, content
     texts: list[str] = []
     for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
@@ -361,7 +556,7 @@ def _unusual(
             raise Unreadable(f"not_text: message {number} ({role}) has a part of type {part.type!r}")
         else:
             texts.append(part.text)
-    return role, "".join(texts)
+    return "".join(texts)
 
 
 _TEXT_PARTS = frozenset({None, "text", "input_text", "output_text"})

@@ -1,8 +1,8 @@
 """``sharegpt``: ``{"conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, …]}``.
 
 A message may have ``role`` and ``content`` instead. A speaker has one of the names in ``names.SPEAKERS``,
-in any case. Another name, or a call of a function, quarantines the record. NeMo-Aligner's rows have the same
-field, and are read as ``steerlm_rows`` says.
+in any case; a ``function_call`` is the assistant's call of tools. Another name quarantines the record.
+NeMo-Aligner's rows have the same field, and are read as ``steerlm_rows`` says.
 
 Policy: messages are kept as given, also with a system message in the middle, an assistant first (common here:
 long conversations were split), or the same role twice. Empty or null content is quarantined; a system message

@@ -12,17 +12,17 @@ middle is kept too, though Assay cannot write it as a SteerLM row again. Empty o
 from __future__ import annotations
 
 import msgspec
-from msgspec import Raw, UnsetType
 
 from assay.core import steerlm
+from assay.core.schema import message_with
 from assay.read.formats.chats import completed
-from assay.read.formats.names import Names
+from assay.read.formats.names import KNOWN_NAMES, Names
 from assay.read.formats.nemo_markers import split_prompt
 from assay.read.formats.reading import (
     Draft,
     Format,
     Row,
-    WireMessage,
+    Unreadable,
     kind_of,
     messages_of,
     text_of,
@@ -32,8 +32,6 @@ from assay.read.formats.reading import (
 _CONVERSATIONS = "conversations"
 _KEYS = frozenset({_CONVERSATIONS})
 _MASK = frozenset({"mask", "type"})
-
-_DECODE_LABEL = msgspec.json.Decoder(str).decode
 
 
 def read(row: Row, names: Names) -> list[Draft]:
@@ -47,9 +45,9 @@ def read(row: Row, names: Names) -> list[Draft]:
     for wire in wires:
         if mask is not None and wire.speaker == mask:
             wire.speaker = "user"
-    messages = messages_of(wires, names)
+    messages = messages_of(wires, names, labels_apart=True)
     labels = [
-        _label(wire.label) if message.role == "assistant" else None
+        wire.label if message.role == "assistant" and isinstance(wire.label, str) else None
         for wire, message in zip(wires, messages, strict=True)
     ]
     if "type" in row and text_of(row, "type") in (steerlm.TYPE, None):
@@ -71,18 +69,10 @@ def _split(draft: Draft) -> Draft:
     parts = split_prompt(messages[0].content)
     if parts is None:
         return draft
+    # What the message holds beside its text belongs to the question that is answered.
+    parts[-1] = message_with("user", parts[-1].content, messages[0].fields)
     labels = None if draft.labels is None else [*[None] * len(parts), draft.labels[-1]]
     return draft._replace(messages=[*parts, messages[1]], labels=labels, nemo_prompt=messages[0].content)
-
-
-def _label(label: Raw | UnsetType) -> str | None:
-    """NeMo-Aligner's label; None where a turn has none, or something else under this name."""
-    if isinstance(label, UnsetType) or not bytes(label).startswith(b'"'):
-        return None
-    return _DECODE_LABEL(label)
-
-
-_DECODE_MESSAGES = msgspec.json.Decoder(list[WireMessage]).decode
 
 
 def fits(row: Row) -> bool:
@@ -92,8 +82,8 @@ def fits(row: Row) -> bool:
     if "mask" in row or ("type" in row and b"VALUE_TO_TEXT" in bytes(row["type"])):
         return True
     try:
-        wires = _DECODE_MESSAGES(row[_CONVERSATIONS])
-    except (msgspec.DecodeError, RecursionError):
+        wires = wire_messages(row, _CONVERSATIONS, KNOWN_NAMES)
+    except Unreadable:
         return False
     return any(wire.label is not msgspec.UNSET for wire in wires)
 

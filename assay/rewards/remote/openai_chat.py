@@ -6,6 +6,7 @@ and again as text: ``helpfulness:1.6171875,correctness:1.6484375,…``. Scalar m
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import httpx2
 import openai
 
+from assay.core.calls import Json
 from assay.core.errors import AssayError
 from assay.core.schema import REWARD, Message
 from assay.rewards.endpoint import Endpoint
@@ -50,14 +52,21 @@ class OpenAIChat:
         """The conversation's tokens; it is sent as messages."""
         return Wording("", self._scribe.tokens_of_messages(messages))
 
+    def worded_with_tools(self, messages: Sequence[Message], tools: str | None) -> Wording:
+        """What the conversation and its tools cost."""
+        return Wording("", self._scribe.tokens_of_messages(messages, tools), tools)
+
     async def send(self, messages: Sequence[Message], wording: Wording) -> Reply:
         """The reply to one attempt."""
+        body: dict[str, Json] = {"model": self._endpoint.model, "messages": list(as_dicts(messages))}
+        if wording.tools is not None:
+            body["tools"] = json.loads(wording.tools)
         try:
             # Use the client's method for any path: `chat.completions.create` searches every message for
             # types that JSON lacks, which takes longer than all the rest.
             response = await self._client.post(
                 "/chat/completions",
-                body={"model": self._endpoint.model, "messages": as_dicts(messages)},
+                body=body,
                 options={"headers": self._headers},
                 cast_to=httpx2.Response,
             )

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import httpx2
 
@@ -20,6 +20,7 @@ from assay.rewards.remote.replies import FAILED, REFUSED, UNREADABLE, Reply, Unr
 from assay.rewards.remote.transport import Caller, GivenUp, Traffic, Unanswered, http_client, status_text
 from assay.rewards.remote.wording import Unfit, Wording
 from assay.rewards.spec import ServedSpec
+from assay.rewards.tool_probing import UNSEEN_TOOLS, needs_tools
 
 T = TypeVar("T")
 
@@ -49,6 +50,15 @@ class Backend(Protocol):
 
     def scores(self, reply: Reply) -> tuple[float, ...]:
         """The scores of a successful reply; ``UnreadableReply`` where it has none."""
+        ...
+
+
+@runtime_checkable
+class TakesTools(Protocol):
+    """A protocol that has a place for tools, and for calls of them."""
+
+    def worded_with_tools(self, messages: Sequence[Message], tools: str | None) -> Wording:
+        """What will be sent, as ``worded`` gives it; ``tools`` is a JSON array."""
         ...
 
 
@@ -84,14 +94,14 @@ class Service:
     async def __aexit__(self, *exception: object) -> None:
         await self._http.aclose()
 
-    async def rate(self, messages: Sequence[Message]) -> TurnScore:
-        """The outcome for the last message, which must be a turn.
+    async def rate(self, messages: Sequence[Message], tools: str | None = None) -> TurnScore:
+        """The outcome for the last message, which must be a turn. ``tools`` is a JSON array.
 
         A turn with a reason whose code is in ``replies.PASSING`` may get a score on another day. Raises what
         ``Caller.reply`` raises, except ``GivenUp``.
         """
         try:
-            wording = self._backend.worded(messages)
+            wording = self._worded(messages, tools)
         except Unfit as unfit:
             return TurnScore(None, str(unfit))
         try:
@@ -106,6 +116,15 @@ class Service:
         self._without_scores = 0
         self.tokens_seen += wording.tokens
         return TurnScore(values)
+
+    def _worded(self, messages: Sequence[Message], tools: str | None) -> Wording:
+        if not needs_tools(messages, tools):
+            return self._backend.worded(messages)
+        if isinstance(self._backend, TakesTools):
+            return self._backend.worded_with_tools(messages, tools)
+        raise Unfit(
+            f"{UNSEEN_TOOLS}: a service of kind {self.endpoint.kind} is shown neither tools nor calls of them"
+        )
 
     def _unscored(self, reason: str) -> TurnScore:
         """The outcome of a turn that may get a score another day; ``Resumable`` after too many in a row."""
@@ -203,14 +222,14 @@ class ServiceModel:
             await service.probe()
             slots = asyncio.Semaphore(service.endpoint.in_flight)
 
-            async def rated(messages: Sequence[Message]) -> TurnScore:
+            async def rated(messages: Sequence[Message], tools: str | None) -> TurnScore:
                 async with slots:
-                    return await service.rate(messages)
+                    return await service.rate(messages, tools)
 
             async def all_of(request: Request) -> list[TurnScore]:
                 positions = turn_positions(request.messages)
                 return await gathered(
-                    rated(request.messages[: positions[turn] + 1]) for turn in request.turns
+                    rated(request.messages[: positions[turn] + 1], request.tools) for turn in request.turns
                 )
 
             outcomes = await gathered(all_of(request) for request in requests)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from assay.core.calls import Json, sent_calls
 from assay.core.errors import ModelFault
-from assay.core.schema import Message, turn_positions
+from assay.core.schema import REASONING_FIELDS, Message, turn_positions
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Renderer
+from assay.rewards.skeletons import texts_of
 from assay.rewards.tokenizer import load
 
 #: UTF-8 bytes that make one token, where no tokenizer is known; planning uses the same number.
@@ -29,11 +31,28 @@ class Wording(NamedTuple):
     """The rendered text; empty where the service renders."""
     tokens: int
     """Counted where the tokenizer is known, else estimated."""
+    tools: str | None = None
+    """The tools that are sent with it, as a JSON array."""
 
 
-def as_dicts(messages: Sequence[Message]) -> list[dict[str, str]]:
-    """The messages as they stand in JSON."""
-    return [{"role": message.role, "content": message.content} for message in messages]
+def as_dicts(messages: Sequence[Message]) -> list[dict[str, Json]]:
+    """The messages as OpenAI's protocol has them."""
+    return [
+        {"role": message.role, "content": message.content} if type(message) is Message else _as_dict(message)
+        for message in messages
+    ]
+
+
+def _as_dict(message: Message) -> dict[str, Json]:
+    fields = message.fields
+    texts = {name: getattr(fields, name) for name in (*REASONING_FIELDS, "tool_call_id", "name")}
+    calls = {} if fields.tool_calls is None else {"tool_calls": sent_calls(fields.tool_calls)}
+    return {
+        "role": message.role,
+        "content": message.content if fields.content_is is None else None,
+        **{name: text for name, text in texts.items() if text is not None},
+        **calls,
+    }
 
 
 class Scribe:
@@ -60,14 +79,17 @@ class Scribe:
             raise Unfit(f"too_long: {tokens} tokens, the model's limit is {self._endpoint.max_tokens}")
         return tokens
 
-    def tokens_of_messages(self, messages: Sequence[Message]) -> int:
-        """How many tokens messages have that the service renders. ``Unfit`` if there are too many."""
-        self._check_characters(sum(len(message.content) for message in messages))
+    def tokens_of_messages(self, messages: Sequence[Message], tools: str | None = None) -> int:
+        """How many tokens these have, where the service renders them. ``Unfit`` if there are too many."""
+        texts = [text for message in messages for text in texts_of(message)]
+        if tools is not None:
+            texts.append(tools)
+        self._check_characters(sum(map(len, texts)))
         if self._renderer is None:
             if self._tokenizer is not None:
-                return self.tokens_of_text("\n".join(message.content for message in messages))
-            return _estimated(sum(len(message.content.encode()) for message in messages))
-        return len(self._token_ids(self._renderer, messages))
+                return self.tokens_of_text("\n".join(texts))
+            return _estimated(sum(len(text.encode()) for text in texts))
+        return len(self._token_ids(self._renderer, messages, tools))
 
     def rendered(self, messages: Sequence[Message]) -> Wording:
         """The conversation in its chat template, for a server that adds special tokens around a text.
@@ -98,9 +120,11 @@ class Scribe:
                 return Wording(candidate, len(meant))
         raise Unfit("no_wording: the server's tokenizer would not read the tokens that the template means")
 
-    def _token_ids(self, renderer: Renderer, messages: Sequence[Message]) -> list[int]:
+    def _token_ids(
+        self, renderer: Renderer, messages: Sequence[Message], tools: str | None = None
+    ) -> list[int]:
         turn = len(turn_positions(messages)) - 1
-        (found,) = renderer.render([Request(tuple(messages), (turn,))])
+        (found,) = renderer.render([Request(tuple(messages), (turn,), tools)])
         if found.refused:
             raise Unfit(found.refused[turn])
         ids: list[int] = found.passes[0].token_ids.tolist()

@@ -158,11 +158,7 @@ def test_text_parts_are_joined(tmp_path: Path) -> None:
         ),
         (
             {"role": "assistant", "content": "x", "tool_calls": [{"id": 1}]},
-            "tool_calls: message 3 (assistant) holds a call besides text",
-        ),
-        (
-            {"role": "assistant", "content": None, "function_call": {"name": "f"}},
-            "tool_calls: message 3 (assistant) holds a call besides text",
+            "tool_calls: message 3 (assistant) holds calls that cannot be read: a call names no function",
         ),
         (
             {"role": "user", "content": [{"type": "image_url", "image_url": "x"}]},

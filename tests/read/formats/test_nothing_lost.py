@@ -18,6 +18,7 @@ from rows import given_in, row
 from assay.core.schema import ATTRIBUTES
 from assay.read.formats import FORMATS, Reading, row_reader
 from assay.read.formats.beside import SYSTEM_FIELDS
+from assay.storage.conversations import conversation_json
 
 Row = dict[str, Any]
 
@@ -45,10 +46,24 @@ class Words:
     def message(self, draw: st.DrawFn, role: str, spelling: str = "role") -> Row:
         content: object = self()
         if spelling == "role" and draw(st.booleans()):
-            content = [{"type": "text", "text": self()}, {"type": "text", "text": self()}]
+            content = [{"type": "text", "text": self()}, {"type": "text", "text": self(), "mark": self()}]
+        fields = {
+            name: value
+            for name, value in (
+                ("name", self()),
+                ("weight", 0),
+                ("reasoning_content", self()),
+                ("timestamp", self()),
+                ("marks", {"by": [self()]}),
+                ("label", self()),
+                ("value", None),
+            )
+            if draw(st.integers(0, 5)) == 0
+        }
         if spelling == "from":
-            return {"from": {"user": "human", "assistant": "gpt"}[role], "value": content}
-        return {"role": role, "content": content}
+            fields.pop("value", None)
+            return {"from": {"user": "human", "assistant": "gpt"}[role], "value": content, **fields}
+        return {"role": role, "content": content, **fields}
 
     def answer(self, draw: st.DrawFn) -> object:
         kind = draw(st.sampled_from(["text", "message", "messages", "object"]))
@@ -190,6 +205,9 @@ def rows_of_any_format(draw: st.DrawFn) -> Row:
     if draw(st.booleans()):
         made[draw(st.sampled_from(SYSTEM_FIELDS))] = words()
     if draw(st.booleans()):
+        function = {"name": words(), "parameters": {"type": words()}}
+        made[draw(st.sampled_from(["tools", "functions", "Tools"]))] = [function]
+    if draw(st.booleans()):
         made["history"] = draw(
             st.sampled_from([[[words(), words()]], [{"role": "user", "content": words()}]])
         )
@@ -232,8 +250,10 @@ def held(readings: list[Reading]) -> str:
     """All that the records hold, as text."""
     texts = []
     for reading in readings:
-        texts += [message.content for message in reading.messages]
+        texts.append(conversation_json(reading.messages).decode())
+        texts += [label for label in reading.labels or () if label]
         texts.append((reading.rest or b"").decode())
+        texts.append(reading.tools or "")
     return " ".join(texts) + " "
 
 
@@ -249,6 +269,8 @@ def lost(data: Row) -> list[str]:
         here = held([reading])
         for name in (*SYSTEM_FIELDS, "history", "chat_template_kwargs", "id", "meta", "tags", "Note"):
             missing += [word for word in values_in(data.get(name)) if word not in here]
+        for name in ("tools", "functions", "Tools"):
+            missing += [word for word in values_in(data.get(name)) if word not in (reading.tools or "")]
         texts = " ".join(message.content for message in reading.messages)
         spoken = {**data, "template": data.get("chat_template_kwargs", {}).get("custom_instructions")}
         for name in (*SYSTEM_FIELDS, "history", "template"):

@@ -15,7 +15,7 @@ from planted import Bomb
 from services import HELPSTEER, SEED_SCORES, Answer, Asked, Server, as_json, completion
 
 from assay.core.errors import ModelFault
-from assay.core.schema import ATTRIBUTES, REWARD, Message
+from assay.core.schema import ATTRIBUTES, REWARD, FullMessage, Message, MessageFields
 from assay.core.steerlm import regression_rows
 from assay.rewards.endpoint import Endpoint
 from assay.rewards.protocol import Request, TurnScore
@@ -70,6 +70,51 @@ def test_openai_a_message_that_is_a_list_is_read(server: Server) -> None:
     quirk = completion({}, logprobs=None, message=[{"role": "assistant", "content": text}])
     server.answer = answers(quirk)
     assert one(services.endpoint(server.url)).values == SEED_SCORES
+
+
+TOOLS = [{"type": "function", "function": {"name": "tide", "parameters": {}}}]
+CALLS = [{"id": "c1", "type": "function", "function": {"name": "tide", "arguments": {"at": "Brest"}}}]
+WITH_CALL = (
+    Message("user", "When is high water?"),
+    FullMessage("assistant", "", MessageFields(tool_calls=json.dumps(CALLS), content_is="null")),
+    FullMessage("tool", "At six.", MessageFields(tool_call_id="c1", name="tide", carried='{"weight":1}')),
+    FullMessage("assistant", "At six.", MessageFields(reasoning_content="It says so.")),
+)
+
+
+def test_openai_is_sent_tools_calls_and_reasoning_in_its_own_shape(server: Server) -> None:
+    asked = Request(WITH_CALL, (0,), json.dumps(TOOLS))
+    server.answer = answers(completion(dict(zip(HELPSTEER, SEED_SCORES, strict=True))))
+    assert rate(services.endpoint(server.url), asked) == [[TurnScore(SEED_SCORES)]]
+    (sent,) = [asked.json for asked in server.paid]
+    function = {"name": "tide", "arguments": '{"at":"Brest"}'}
+    assert sent["tools"] == TOOLS
+    assert sent["messages"] == [
+        {"role": "user", "content": "When is high water?"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": "At six.", "tool_call_id": "c1", "name": "tide"},
+        {"role": "assistant", "content": "At six.", "reasoning_content": "It says so."},
+    ]
+
+
+@pytest.mark.parametrize("kind", ["vllm-classify", "vllm-pooling", "tei-pair"])
+def test_a_protocol_without_a_place_for_tools_is_sent_no_such_turn(server: Server, kind: str) -> None:
+    server.answer = lambda asked: as_json(
+        [{"label": "LABEL_0", "score": -1.5}]
+        if kind == "tei-pair"
+        else {"data": [{"probs": [-1.5], "data": [-1.5]}]}
+    )
+    plain = (Message("user", "Hi"), Message("assistant", "Hello"))
+    requests = [Request(plain, (0,)), Request(plain, (0,), json.dumps(TOOLS)), Request(WITH_CALL, (0,))]
+    (first,), (second,), (third,) = rate(services.endpoint(server.url, kind, attributes=[REWARD]), *requests)
+    assert first.values == (-1.5,)
+    reason = f"unseen_tools: a service of kind {kind} is shown neither tools nor calls of them"
+    assert (second, third) == (TurnScore(None, reason), TurnScore(None, reason))
+    assert len(server.paid) == 1
 
 
 def test_openai_three_attributes_are_three_and_the_others_are_not_guessed(server: Server) -> None:
