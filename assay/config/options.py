@@ -228,6 +228,16 @@ class ModelChoice(Choice):
         ),
         CommandLine(_MODEL, "NAME"),
     ] = []
+    hide_reasoning: Annotated[
+        bool,
+        Field(
+            title="Hide reasoning",
+            description="Rate answers without the reasoning before them: a message's reasoning_content or "
+            "thinking, or <think>…</think> at the beginning of an answer. Default: the model is shown what "
+            "its chat template writes. The results keep the reasoning.",
+        ),
+        CommandLine(_MODEL),
+    ] = False
 
     def of_the_model(self) -> ModelOptions:
         """The choices as the model's options. ``UserMistake`` for a value that no option takes."""

@@ -31,6 +31,8 @@ def preview_table(converted: Converted, model: ModelSpec, preview: Preview) -> G
     table.add_row("  distinct", f"{preview.distinct_turns:,}")
     table.add_row(f"  of these already scored by {model.name}", f"{preview.stored_turns:,}")
     table.add_row("  left to score", f"{preview.missing_turns:,}")
+    if converted.reasoning_turns:
+        table.add_row("turns that hold reasoning", f"{converted.reasoning_turns:,}")
     if (usage := preview.usage) is not None:
         # The contract probe's own request or two are not counted.
         table.add_row(f"requests to {model.name}", f"{usage.requests:,}")

@@ -67,6 +67,7 @@ def run_manifest(
         lines=converted.lines,
         turns=_turns(scored, work),
         failed=dict(scored.failed) if scored else {},
+        reasoning_turns=converted.reasoning_turns,
         warnings=_warnings(scored, model),
         devices=tuple(
             replace(one, tokens_per_second=round(one.tokens_per_second, 1), busy=round(one.busy, 3))
@@ -181,8 +182,21 @@ def _remarks(manifest: RunManifest) -> list[str]:
         f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {what}."
         for what, count in manifest.warnings.items()
     ]
+    if manifest.reasoning_turns and manifest.model is not None:
+        remarks.append(_on_reasoning(manifest))
     remarks += [f"{line}." for line in lines_on_shortfalls(manifest.shortfalls)]
     return remarks
+
+
+def _on_reasoning(manifest: RunManifest) -> str:
+    count = manifest.reasoning_turns
+    holding = f"{counted(count, 'turns')} {'holds' if count == 1 else 'hold'} reasoning"
+    if manifest.options.get("hide_reasoning"):
+        return f"{holding}, which the model was not shown."
+    return (
+        f"{holding}, of which the model was shown what its chat template writes. --hide-reasoning rates the "
+        "answers alone."
+    )
 
 
 def lines_on_shortfalls(shortfalls: Sequence[Shortfall]) -> list[str]:

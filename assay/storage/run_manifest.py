@@ -140,6 +140,8 @@ class RunManifest:
     """`scored` by this run, `reused` from the store or repeated, `failed` without a score."""
     failed: dict[str, int]
     """Turns without a score, by reason."""
+    reasoning_turns: int = 0
+    """Turns that hold reasoning: in a field of the message, or as `<think>…</think>` before the answer."""
     warnings: dict[str, int] = field(default_factory=dict)
     """By warning, how many conversations it applies to: the model's card does not vouch for them, or the
     model sees only a part of them."""

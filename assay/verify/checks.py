@@ -17,7 +17,15 @@ from typing import Any
 from assay import __version__
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.progress import Progress
-from assay.core.schema import UNSEEN_TEXT, Conversation, Message, turn_positions
+from assay.core.reasoning import NothingElse, without_reasoning
+from assay.core.schema import (
+    UNSEEN_TEXT,
+    Conversation,
+    FullMessage,
+    Message,
+    MessageFields,
+    turn_positions,
+)
 from assay.core.versions import installed
 from assay.rewards.catalog import CATALOG, Published
 from assay.rewards.protocol import Request, RewardModel, TurnScore
@@ -110,7 +118,9 @@ def probe_conversations() -> list[Conversation]:
     return [tuple(Message(role, content) for role, content in talk) for talk in talks]
 
 
-def verify(spec: LocalSpec, *, cluster: ClusterOptions, progress: Progress) -> list[Check]:
+def verify(
+    spec: LocalSpec, *, cluster: ClusterOptions, progress: Progress, hide_reasoning: bool = False
+) -> list[Check]:
     """Every check of the model, in the order they ran. Loads it in this process, then in the workers.
 
     It asks as many of a scheduler's workers as ``cluster`` says. Before that, this process lets go of the
@@ -118,14 +128,16 @@ def verify(spec: LocalSpec, *, cluster: ClusterOptions, progress: Progress) -> l
     """
     from assay.rewards.local.device_memory import give_back
 
-    conversations, alone, checks = _checked_here(spec, progress)
+    conversations, alone, checks = _checked_here(spec, progress, hide_reasoning=hide_reasoning)
     let_go()
     give_back()
     progress.say(f"{'asking' if cluster.scheduler_address else 'starting'} {cluster.workers} workers")
     return [*checks, _workers(spec, conversations, alone, cluster, progress)]
 
 
-def _checked_here(spec: LocalSpec, progress: Progress) -> tuple[list[Conversation], Scores, list[Check]]:
+def _checked_here(
+    spec: LocalSpec, progress: Progress, *, hide_reasoning: bool
+) -> tuple[list[Conversation], Scores, list[Check]]:
     """The probe conversations, their scores one at a time, and the checks that need this process alone."""
     progress.say(f"loading {spec.name} ({spec.dtype})")
     model = opened(spec)
@@ -138,6 +150,7 @@ def _checked_here(spec: LocalSpec, progress: Progress) -> tuple[list[Conversatio
         *_published(model, spec, spec.dtype),
         *_differences(model),
         *_template(model, spec),
+        *reasoning_checks(model, spec, hide=hide_reasoning),
         _neighbours(model, spec, conversations, alone),
         _padding_side(model, spec, conversations, alone),
         _batch_budget(model, spec, conversations, alone),
@@ -234,6 +247,32 @@ def _template(model: RewardModel, spec: LocalSpec) -> list[Check]:
     pieces = [f"{mark} is {count} tokens" for mark, count in renderer.marks_in_pieces().items()]
     fit = Check(known, None, f"{', '.join(pieces)}: is this the template that the model was trained with?")
     return [shown, fit if pieces else Check(known, True, "each that it writes is one token")]
+
+
+#: Reasoning that is in no answer, and an answer with it and without.
+_THOUGHT = "One and one more makes two."
+_ANSWERED = (Message("user", "What is 1+1?"), Message("assistant", "1+1=2"))
+_REASONED = {
+    "reasoning in a field": FullMessage("assistant", "1+1=2", MessageFields(reasoning_content=_THOUGHT)),
+    "reasoning in the text": Message("assistant", f"<think>\n{_THOUGHT}\n</think>\n\n1+1=2"),
+}
+
+
+def reasoning_checks(model: RewardModel, spec: LocalSpec, *, hide: bool) -> Iterator[Check]:
+    """Yield what reasoning before an answer does to its score; where it is hidden, it must do nothing."""
+    ((without,),) = model.score([_whole(_ANSWERED)])
+    if without.values is None:
+        return
+    for name, answer in _REASONED.items():
+        conversation = (_ANSWERED[0], answer)
+        ((outcome,),) = model.score([_whole(without_reasoning(conversation) if hide else conversation)])
+        if hide:
+            yield _compared(name, [[outcome]], [[without.values]], spec.dtype)
+        elif outcome.values is None:
+            yield Check(name, None, f"no score: {outcome.reason}")
+        else:
+            moved = _deviation(outcome.values, without.values)
+            yield Check(name, None, f"moves the score by {moved:.2g}" if moved else "is not shown")
 
 
 def _published(model: RewardModel, spec: ModelSpec, dtype: str) -> Iterator[Check]:
@@ -486,7 +525,9 @@ def read_golden(path: Path, *, shown: str | None = None) -> Golden:
     return golden
 
 
-def check_golden(spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | None = None) -> list[Check]:
+def check_golden(
+    spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | None = None, hide_reasoning: bool = False
+) -> list[Check]:
     """Whether the model gives the recorded scores here, and whether it is the same model."""
     if golden.attributes != spec.attributes:
         raise UserMistake(
@@ -501,7 +542,10 @@ def check_golden(spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | Non
         if version != golden.versions.get(package)
     ]
     model = way_of(spec, read_block=read_block).opened()
-    outcomes = model.score([_whole(messages) for messages, _ in golden.rows])
+    conversations = [messages for messages, _ in golden.rows]
+    if hide_reasoning:
+        conversations = [_hidden(messages) for messages in conversations]
+    outcomes = model.score([_whole(messages) for messages in conversations])
     looser = max(spec.reading.dtype, golden.dtype, key=lambda dtype: TOLERANCE.get(dtype, 0.0))
     scores = _compared("recorded scores", outcomes, [scores for _, scores in golden.rows], looser)
     return [
@@ -510,6 +554,14 @@ def check_golden(spec: ModelSpec, golden: Golden, *, read_block: ReadBlock | Non
         *_as_recorded(spec.digests_of_weights(), golden.weights),
         scores,
     ]
+
+
+def _hidden(messages: Conversation) -> Conversation:
+    """A golden row without reasoning; ``UserMistake`` where nothing is left of a turn."""
+    try:
+        return without_reasoning(messages)
+    except NothingElse as nothing:
+        raise UserMistake(f"a golden row cannot be rated without its reasoning: {nothing}") from nothing
 
 
 def _as_recorded(ours: dict[str, str] | None, recorded: dict[str, str] | None) -> list[Check]:

@@ -222,7 +222,10 @@ class _Run:
                 if not inventory.files:
                     raise _NothingNew
         with self.console.stage("convert") as stage:
-            finished = run_stage(CONVERT, ToConvert(inventory, options.limit, options.strict), self.context)
+            to_convert = ToConvert(
+                inventory, options.limit, options.strict, hide_reasoning=options.hide_reasoning
+            )
+            finished = run_stage(CONVERT, to_convert, self.context)
             stage.cached = finished.cached
             stage.note = _counted(finished.manifest.counts, "ok")
         for line in lines_on_shortfalls(finished.manifest.shortfalls):

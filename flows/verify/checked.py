@@ -54,11 +54,11 @@ def checked(
             turns = record(spec, Path(places.record), shown=options.record, read_block=read_block)
             return [Check("recorded", None, f"{counted(turns, 'turns')} in {options.record}")]
         if golden is not None:
-            return check_golden(spec, golden, read_block=read_block)
+            return check_golden(spec, golden, read_block=read_block, hide_reasoning=options.hide_reasoning)
         if isinstance(spec, ServedSpec):
             local = _counterpart(options, settings, deployed)
             return verify_service(spec, local, read_block=read_block, progress=console)
-        return verify(spec, cluster=cluster, progress=console)
+        return verify(spec, cluster=cluster, progress=console, hide_reasoning=options.hide_reasoning)
 
 
 def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> LocalSpec | None:

@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import fakes
 import polars as pl
@@ -503,3 +503,39 @@ def test_a_rerun_loads_neither_dask_nor_torch(
     )
     assert done.returncode == 0, done.stderr
     assert "score    cached" in done.stderr
+
+
+def test_hidden_reasoning_is_kept_and_what_was_rated_without_it_is_not_rated_again(
+    curate: Callable[..., Ran], tmp_path: Path
+) -> None:
+    call = {"type": "function", "function": {"name": "tide", "arguments": {}}}
+    asked = {"role": "user", "content": "High water?"}
+    called = {"role": "assistant", "content": None, "tool_calls": [call]}
+    said = {"role": "assistant", "content": "At six."}
+    reasoned = {**said, "content": "<think>Hm.</think>At six.", "weight": 0}
+    rows: list[dict[str, Any]] = [
+        {"messages": [asked, said]},
+        {"messages": [asked, reasoned]},
+        {"messages": [asked, called, {"role": "tool", "content": "6"}, said], "tools": [call]},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    shown = curate("--input", path, "--export", "messages")
+    assert shown.code == 0, shown.err
+    assert shown.manifest["turns"] == {"scored": 3, "reused": 0, "failed": 0}
+    assert shown.manifest["reasoning_turns"] == 1
+    assert "1 turn holds reasoning, of which the model was shown what its chat template" in shown.out
+    hidden = curate("--input", path, "--export", "messages", "--hide-reasoning")
+    assert hidden.code == 0, hidden.err
+    assert hidden.manifest["turns"] == {"scored": 0, "reused": 3, "failed": 0}
+    assert hidden.manifest["reasoning_turns"] == 1
+    assert "1 turn holds reasoning, which the model was not shown." in hidden.out
+    for ran in (shown, hidden):
+        lines = [json.loads(one) for one in ran.files()["messages.jsonl"].splitlines()]
+        assert [one["messages"] for one in lines] == [row["messages"] for row in rows]
+        assert [one.get("tools") for one in lines] == [None, None, [call]]
+    config = tmp_path / "hidden.yaml"
+    config.write_text("hide-reasoning: true\n")
+    again = curate("--input", path, "--export", "messages", "--config", config)
+    assert again.files() == hidden.files()
+    assert again.task_states()["convert"] == "Cached"

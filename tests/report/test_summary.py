@@ -195,6 +195,24 @@ def test_a_run_whose_exports_hold_nothing_that_was_kept_says_so() -> None:
     assert f"! {made.unusable}" in summary_text(made)
 
 
+@pytest.mark.parametrize(
+    ("hidden", "words"),
+    [
+        (False, "2 turns hold reasoning, of which the model was shown what its chat template writes."),
+        (True, "2 turns hold reasoning, which the model was not shown."),
+    ],
+)
+def test_turns_that_hold_reasoning_are_counted_and_a_person_reads_what_became_of_it(
+    hidden: bool, words: str
+) -> None:
+    run = manifest()
+    options = {**run.options, "hide_reasoning": hidden}
+    said = summary_text(replace(run, reasoning_turns=2, options=options))
+    assert words in said
+    assert ("--hide-reasoning rates the answers alone" in said) is not hidden
+    assert "reasoning" not in summary_text(replace(run, reasoning_turns=0, options=options))
+
+
 def test_most_frequent_reasons_come_first() -> None:
     text = summary_text(manifest())
     assert text.index("rule: helpfulness >= 2") < text.index("one_message")

@@ -76,6 +76,26 @@ def test_a_sound_model_of_every_family_passes(family: str, tmp_path: Path) -> No
     assert sum(check.passed is True for check in checks) >= 4
 
 
+@pytest.mark.parametrize("template", ["chatml", "shows a field"])
+def test_reasoning_moves_no_score_where_it_is_hidden_and_what_it_does_is_shown_where_not(
+    template: str, tmp_path: Path
+) -> None:
+    shows = tiny.CHATML.replace("message.content", "message.reasoning_content or '' }}{{ message.content")
+    source = tiny.CHATML if template == "chatml" else shows
+    spec = tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096, template=source))
+
+    def of_reasoning(*, hide: bool) -> dict[str, Check]:
+        model = LocalRewardModel(spec)
+        return {check.name: check for check in verification.reasoning_checks(model, spec, hide=hide)}
+
+    hidden, shown = of_reasoning(hide=True), of_reasoning(hide=False)
+    assert [check.passed for check in hidden.values()] == [True, True]
+    assert [check.passed for check in shown.values()] == [None, None]
+    in_field = shown["reasoning in a field"].measured
+    assert in_field == "is not shown" if template == "chatml" else in_field.startswith("moves the score by ")
+    assert shown["reasoning in the text"].measured.startswith("moves the score by ")
+
+
 @pytest.mark.slow
 def test_real_workers_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from assay.score.workers.cluster import connected
