@@ -93,7 +93,6 @@ def prefect_api() -> Iterator[str]:
     from prefect.settings import (
         PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
-        PREFECT_CLIENT_MAX_RETRIES,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         temporary_settings,
     )
@@ -105,7 +104,6 @@ def prefect_api() -> Iterator[str]:
             {
                 PREFECT_API_URL: api_url,
                 PREFECT_API_AUTH_STRING: login,
-                PREFECT_CLIENT_MAX_RETRIES: 10,
                 PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
             }
         ):

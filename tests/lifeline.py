@@ -139,9 +139,6 @@ def _kill(process_id: int) -> None:
 
 
 def _prefect(folder: Path) -> str:
-    # Where two requests wait for each other's locks, SQLite sends one away after this; its client asks again.
-    os.environ["PREFECT_SERVER_DATABASE_TIMEOUT"] = "5"
-
     from flows.server.embedded import EmbeddedServer
 
     server = EmbeddedServer(folder / "prefect")

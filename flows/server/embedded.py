@@ -41,6 +41,7 @@ from typing import Any, NoReturn
 
 from assay.core.errors import ServerFault
 from assay.storage.private import FILE, make_private, opener
+from flows.server.garbage import collect_aside
 from flows.server.new_history import empty_history
 from flows.server.run_history import DATABASE, damage_of, set_aside
 
@@ -55,8 +56,6 @@ _PASSWORD_BYTES = 32
 #: Threads that may run when the server is forked. They wait in the system and hold no lock. A fork would copy
 #: a held lock, and nobody would release the copy.
 _QUIET_THREADS = frozenset({"MainThread", "signals"})
-#: After how many new objects a server collects garbage. A short run makes fewer.
-_GARBAGE_THRESHOLD = 50_000
 #: A fork that does not serve within this share of the time hangs; a program of its own then takes its place.
 _FORK_SHARE = 0.5
 #: The name of a forked server in lists of processes. Its command line is that of its parent.
@@ -429,9 +428,7 @@ def _serve(port: int) -> NoReturn:
             if self.started:
                 answers.write(json.dumps({"port": port, "set_aside": moved}) + "\n")
                 answers.flush()
-                gc.freeze()
-                gc.set_threshold(_GARBAGE_THRESHOLD)
-                gc.enable()
+                collect_aside()
 
     # FastAPI builds the routes of a router when a request first passes it. With the routers that a run uses
     # in front, a run's requests never pass the others.
