@@ -407,6 +407,9 @@ def _serve(port: int) -> NoReturn:
     from filelock import FileLock
     from prefect.server.database import provide_database_interface
 
+    from flows.server.transactions import lock_at_once
+
+    lock_at_once()
     # Two servers that find an empty folder must not both create the database.
     starting = FileLock(Path(os.environ["PREFECT_HOME"]) / "starting.lock", mode=FILE)
     starting.acquire()

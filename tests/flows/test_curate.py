@@ -301,7 +301,12 @@ def test_a_run_whose_files_can_hold_nothing_that_was_kept_replaces_nothing(
     assert mixed.manifest["rows"]["kept"] == mixed.manifest["exports"]["steerlm"]["rows"] + 1
     whole = curate("--input", tools, "--export", "steerlm", "messages")
     assert whole.code == 0, whole.err
-    assert whole.manifest["exports"]["messages"] == {"file": "messages.jsonl", "rows": 1, "left_out": {}}
+    assert whole.manifest["exports"]["messages"] == {
+        "file": "messages.jsonl",
+        "rows": 1,
+        "left_out": {},
+        "without": {},
+    }
 
 
 def test_rules_that_keep_nothing_replace_what_was_there_and_are_warned_of(
