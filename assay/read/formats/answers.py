@@ -26,7 +26,7 @@ LISTS = (
     "choices",
 )
 #: Those that hold references or options where the row also has an answer of its own: SQuAD's, a quiz's.
-REFERENCES = ("answers", "choices")
+_REFERENCES = ("answers", "choices")
 #: Fields that hold one answer.
 SINGLE = ("response", "output", "completion", "answer", "generation")
 #: Fields of a row that hold a number for each of its answers, in their order, and what each gives.
@@ -38,6 +38,8 @@ PARALLEL: Mapping[str, str] = {
     "all_rm_scores": "rm_score",
 }
 
+#: What begins an answer: a text, messages, or an object that holds either.
+_ANSWER_KINDS = frozenset('"[{')
 _TEXTS = (
     "response",
     "completion",
@@ -66,6 +68,28 @@ class Answer(NamedTuple):
     added: Mapping[str, Raw] = {}
     given: Mapping[str, float] = {}
     problem: str | None = None
+
+
+def list_field(row: Row) -> str | None:
+    """The field that holds a list of rival answers, or a text that is the only one; None where none does."""
+    for name in LISTS:
+        if kind_of(row, name) == "[" and not _is_of_references(row, name):
+            return name
+    if not row.keys().isdisjoint(SINGLE):
+        return None
+    return next((name for name in LISTS if kind_of(row, name) == '"' and name not in _REFERENCES), None)
+
+
+def answer_field(row: Row) -> str | None:
+    """The field that holds a list of rival answers, or else one answer; None where none does."""
+    return list_field(row) or next((name for name in SINGLE if kind_of(row, name) in _ANSWER_KINDS), None)
+
+
+def _is_of_references(row: Row, field: str) -> bool:
+    """Whether the list is what an answer beside it is measured by, or chosen from, and not rival answers."""
+    if field not in _REFERENCES or row.keys().isdisjoint(SINGLE):
+        return False
+    return not bytes(row[field])[1:].lstrip().startswith(b"{")
 
 
 def answers_in(row: Row, field: str, names: Names) -> Iterator[Answer]:

@@ -19,6 +19,7 @@ from assay.read.formats.ratings import given_in
 from assay.read.formats.reading import (
     Draft,
     More,
+    Nameless,
     Reading,
     Row,
     Unreadable,
@@ -227,10 +228,13 @@ def _with_history(row: Row, beside: Beside, found: Draft, names: Names) -> Draft
             continue
         try:
             earlier = _history(row, name, found, names)
-        except Unreadable as error:
+        except (_NothingSaid, Nameless) as error:
             if found.is_answer:
                 return Draft([], problem=str(error))
+            # Beside a whole conversation it is a field like any other.
             continue
+        except Unreadable as error:
+            return Draft([], problem=str(error))
         roles = roles_of(found.messages)
         place = len(roles) - len(roles.lstrip("s"))
         if earlier is None:
@@ -242,8 +246,15 @@ def _with_history(row: Row, beside: Beside, found: Draft, names: Names) -> Draft
     return found
 
 
+class _NothingSaid(Unreadable):
+    """The value is of another type than what somebody says."""
+
+
 def _history(row: Row, field: str, found: Draft, names: Names) -> list[Message] | None:
-    """The messages in ``field``; None where it is a text that belongs to the question, or no history."""
+    """The messages in ``field``; None where it is a text that belongs to the question, or no history.
+
+    Unreadable where it cannot be known who says what in it.
+    """
     kind = kind_of(row, field)
     if kind == "n" or bytes(row[field]) in _NOTHING:
         return []
@@ -257,7 +268,7 @@ def _history(row: Row, field: str, found: Draft, names: Names) -> list[Message] 
             return transcript(text, names)
         return _post(found, text, field)
     if kind != "[":
-        raise Unreadable(f"wrong_type: {field!r} is neither messages nor pairs of texts")
+        raise _NothingSaid(f"wrong_type: {field!r} is neither messages nor pairs of texts")
     entries = _DECODE_ENTRIES(row[field])
     kinds = {chr(bytes(entry)[0]) for entry in entries}
     if kinds == {"{"}:
@@ -266,8 +277,10 @@ def _history(row: Row, field: str, found: Draft, names: Names) -> list[Message] 
         return [message for entry in entries for message in _pair(entry, field)]
     if field in HISTORY_FIELDS and kinds == {'"'} and len(entries) % 2 == 0:
         return _pair(row[field], field)
-    if field in HISTORY_FIELDS:
+    if field in HISTORY_FIELDS and '"' in kinds:
         raise Unreadable(f"wrong_type: {field!r} is neither messages nor pairs of texts")
+    if field in HISTORY_FIELDS:
+        raise _NothingSaid(f"wrong_type: {field!r} is neither messages nor pairs of texts")
     return None
 
 
@@ -275,7 +288,8 @@ def _post(found: Draft, text: str, field: str) -> list[Message]:
     """A history of one text: SHP's question. Beside another question nobody can know who speaks in it."""
     if "u" in roles_of(found.messages):
         raise Unreadable(
-            f"wrong_type: {field!r} is a text, so its speakers are not known; write it as messages"
+            f"wrong_type: {field!r} is a text, so its speakers are not known; write it as messages, or "
+            "rename the field if nobody says it"
         )
     return [Message("user", text)]
 
@@ -285,7 +299,8 @@ def _pair(entry: Raw, field: str) -> list[Message]:
     try:
         texts = _DECODE_PAIR(entry)
     except msgspec.DecodeError as error:
-        raise Unreadable(f"wrong_type: in {field!r}: {error}") from error
+        fault = Unreadable if b'"' in bytes(entry) else _NothingSaid
+        raise fault(f"wrong_type: in {field!r}: {error}") from error
     roles = ("user", "assistant")
     return [Message(roles[place % 2], text) for place, text in enumerate(texts) if text]
 

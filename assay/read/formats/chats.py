@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from assay.core.schema import Message, roles_of
-from assay.read.formats.answers import LISTS, SINGLE, after
+from assay.read.formats.answers import LISTS, SINGLE, after, answer_field
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import Prompt, prompt_of
-from assay.read.formats.reading import Draft, Row, is_asked, kind_of
+from assay.read.formats.reading import Draft, Row, is_asked
 
 #: A prompt in one of these fields belongs before a conversation that has none.
 _PROMPTS = ("prompt", "instruction", "question", "query")
@@ -23,8 +23,8 @@ def completed(row: Row, messages: list[Message], field: str, names: Names) -> li
     if not messages or BESIDE.isdisjoint(row):
         return [Draft(messages, used)]
     if messages[-1].role != "assistant":
-        answered = next((name for name in (*LISTS, *SINGLE) if name in row), None)
-        if answered is not None and (answered in SINGLE or kind_of(row, answered) == "["):
+        answered = answer_field(row)
+        if answered is not None:
             return after(row, Prompt(messages, used), answered, names)
         return [Draft(messages, used)]
     roles = roles_of(messages)

@@ -28,21 +28,21 @@ _KEYS = tuple(frozenset(pair) for pair in _FIELDS)
 
 def read(row: Row, names: Names) -> list[Draft]:
     """One record."""
-    for asked, answered in _FIELDS:
-        if asked in row and answered in row:
-            break
-    else:
+    there = [(asked, answered) for asked, answered in _FIELDS if asked in row and answered in row]
+    if not there:
         raise MissingField(next((answered for asked, answered in _FIELDS if asked in row), "instruction"))
+    asked, answered = next((pair for pair in there if _are_texts(row, *pair)), there[0])
     prompt = prompt_of(row, asked, names)
     return after(row, prompt, answered, names)
 
 
 def fits(row: Row) -> bool:
     """Whether question and answer are texts, messages or null."""
-    return any(
-        kind_of(row, asked) in _TEXT_KINDS and kind_of(row, answered) in _TEXT_KINDS
-        for asked, answered in _FIELDS
-    )
+    return any(_are_texts(row, *pair) for pair in _FIELDS)
+
+
+def _are_texts(row: Row, asked: str, answered: str) -> bool:
+    return kind_of(row, asked) in _TEXT_KINDS and kind_of(row, answered) in _TEXT_KINDS
 
 
 _TEXT_KINDS = frozenset('"[{n')

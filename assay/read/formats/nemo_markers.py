@@ -61,7 +61,8 @@ def marked_messages(text: str, names: Names) -> Marked:
             content = (content[: label.start()] + content[label.end() :]).removesuffix("\n")
         role = names.roles.get(mark[1].strip().lower())
         if role is None:
-            raise unknown_speaker(mark[1], len(found.messages) + 1)
+            after = found.messages[-1].role if found.messages else None
+            raise unknown_speaker(mark[1], len(found.messages) + 1, after=after)
         if role == "system" and (is_blank(content) or content == NEMO_SYSTEM):
             continue
         found.messages.append(Message(role, content))

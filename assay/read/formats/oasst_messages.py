@@ -24,16 +24,19 @@ from assay.read.formats.oasst_trees import Step, found_on, step_of
 from assay.read.formats.reading import (
     Format,
     MissingField,
+    PatchedRow,
     PlacedReading,
     Reading,
     Row,
     Unreadable,
     decoded,
 )
+from assay.read.formats.renaming import KnownRow, known_row
 from assay.read.sources import RawRecord
 
 _KEYS = frozenset({"message_id", "parent_id", "text", "role"})
 _USED = frozenset({"text", "role"})
+_READ = _KEYS | {"labels"}
 #: Fields of a message on the way to a leaf that the path shows.
 _SHOWN = frozenset({"text", "role", "parent_id", "labels"})
 
@@ -44,23 +47,28 @@ _Id = str | int
 
 class _Node(msgspec.Struct):
     raw: RawRecord
-    row: Row
+    known: KnownRow
     parent: _Id | None
     step: Step | None
     """None where the message cannot be read; where it stands on a path decides how its fault reads."""
+    patched: tuple[str, ...]
+    """The fields that hold numbers which JSON lacks."""
     has_replies: bool = False
 
 
 def _node(raw: RawRecord, row: Row, names: Names) -> tuple[_Id, _Node]:
+    known = known_row(row, names, _READ)
+    patched = row.patched if isinstance(row, PatchedRow) else ()
+    row = known.row
     identity = decoded(row, "message_id", _DECODE_ID)
     if identity is None:
         raise Unreadable("wrong_type: 'message_id' is null")
     parent = decoded(row, "parent_id", _DECODE_ID) if "parent_id" in row else None
     try:
-        step = step_of(row, 1, names)
+        step = step_of(known, 1, names)
     except Unreadable:
         step = None
-    return identity, _Node(raw._replace(data=b""), row, parent, step)
+    return identity, _Node(raw._replace(data=b""), known, parent, step, patched)
 
 
 def read_file(
@@ -109,14 +117,18 @@ def _path_reading(leaf: _Node, nodes: dict[_Id, _Node], names: Names) -> Reading
     while (parent := path[-1].parent) is not None:
         path.append(nodes[parent])
     path.reverse()
-    left_out = {name for node in path[:-1] for name in node.row if name not in _SHOWN}
+    left_out = {name for node in path for name in node.patched}
+    for node in path[:-1]:
+        left_out |= {node.known.original(name) for name in node.known.row if name not in _SHOWN}
+        left_out |= node.known.carried.keys()
     try:
         steps: list[Step | str] = [
-            node.step or step_of(node.row, number, names) for number, node in enumerate(path, 1)
+            node.step or step_of(node.known, number, names) for number, node in enumerate(path, 1)
         ]
     except Unreadable as error:
         return Reading([], problem=str(error))
-    return reading_of(leaf.row, found_on(steps, _USED, {}, left_out), {}, {})
+    found = found_on(steps, _USED, {}, left_out)
+    return reading_of(leaf.known.row, found, leaf.known.originals, leaf.known.carried)
 
 
 def _rooted(nodes: dict[_Id, _Node]) -> set[_Id]:

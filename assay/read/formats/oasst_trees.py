@@ -31,6 +31,7 @@ from assay.read.formats.reading import (
     kind_of,
     unknown_speaker,
 )
+from assay.read.formats.renaming import KnownRow, known_row
 
 SINGLE_MESSAGE_PATH = "single_message_path"
 
@@ -55,8 +56,8 @@ class Step(NamedTuple):
     label: str | None
     values: Mapping[str, float] | None
     """What the label is made of: 0 to 4, not rounded."""
-    has_more_labels: bool = False
-    """Whether the input labels it with more than ``values``."""
+    left_out: tuple[str, ...] = ()
+    """The field of labels, where it holds more than ``values``."""
 
 
 class _Node(NamedTuple):
@@ -65,7 +66,8 @@ class _Node(NamedTuple):
     step: Step | str
     """Or why it cannot be read."""
     replies: list[Raw]
-    message_id: Raw | None
+    message_id: Mapping[str, Raw]
+    """Under the name that the input gives it; empty where it has none."""
     others: Collection[str]
     """Names of fields that a path does not hold."""
 
@@ -96,12 +98,13 @@ def values_of(labels: dict[str, Raw] | None) -> dict[str, float] | None:
     return found
 
 
-def step_of(row: Row, number: int, names: Names) -> Step:
+def step_of(known: KnownRow, number: int, names: Names) -> Step:
     """The message in a row or a node, which is the path's of this number; Unreadable where it is none."""
+    row = known.row
     name = decoded(row, "role", _DECODE_NAME)
     role = names.roles.get(name.strip().lower())
     if role is None:
-        raise unknown_speaker(name, number)
+        raise unknown_speaker(name, number, after=None if number % 2 else "user")
     text = decoded(row, "text", _DECODE_TEXT)
     if text is None:
         raise Unreadable(f"empty_content: message {number} ({role}) is null")
@@ -109,10 +112,12 @@ def step_of(row: Row, number: int, names: Names) -> Step:
         values = values_of(decoded(row, "labels", _DECODE_LABELS)) if "labels" in row else None
     except (msgspec.DecodeError, ValueError) as error:
         raise Unreadable(f"wrong_type: in 'labels': {error}") from error
+    labels = (known.original("labels"),)
     if role != "assistant" or values is None:
-        return Step(Message(role, text), None, None, bool(values))
+        return Step(Message(role, text), None, None, labels if values else ())
     exact = {name: values[name] * 4 for name in OASST_ATTRIBUTES if name in values}
-    return Step(Message(role, text), label_from_oasst(values), exact, len(values) > len(exact))
+    more = labels if len(values) > len(exact) else ()
+    return Step(Message(role, text), label_from_oasst(values), exact, more)
 
 
 def found_on(
@@ -122,8 +127,6 @@ def found_on(
     readable = [step for step in steps if isinstance(step, Step)]
     if len(readable) < len(steps):
         return Draft([], problem=next(step for step in steps if isinstance(step, str)))
-    if any(step.has_more_labels for step in readable):
-        left_out = {*left_out, "labels"}
     return Draft(
         [step.message for step in readable],
         used,
@@ -131,7 +134,7 @@ def found_on(
         every_given=[step.values for step in readable],
         added=added,
         drop=SINGLE_MESSAGE_PATH if len(readable) == 1 else None,
-        left_out=left_out,
+        left_out={*left_out, *(name for step in readable for name in step.left_out)},
     )
 
 
@@ -146,25 +149,24 @@ def read(row: Row, names: Names) -> list[Draft]:
     found: list[Draft] = []
     for path in _paths(root, names):
         leaf = path[-1]
-        added = {} if leaf.message_id is None else {"message_id": leaf.message_id}
         left_out = {name for node in path for name in node.others}
-        if any(node.message_id is not None for node in path[:-1]):
-            left_out.add("message_id")
-        found.append(found_on([node.step for node in path], used, added, left_out))
+        left_out |= {name for node in path[:-1] for name in node.message_id}
+        found.append(found_on([node.step for node in path], used, leaf.message_id, left_out))
     return found
 
 
 def _node(raw: Raw, number: int, names: Names) -> _Node:
     """The message of a tree at this depth, from 1. What cannot be read of it is its step."""
     try:
-        row = _DECODE_ROW(raw)
+        known = known_row(_DECODE_ROW(raw), names, _READ)
     except msgspec.DecodeError as error:
-        return _Node(f"wrong_type: message {number} is no object: {error}", [], None, ())
-    others = [name for name in row if name not in _READ]
-    message_id = row.get("message_id")
+        return _Node(f"wrong_type: message {number} is no object: {error}", [], {}, ())
+    row = known.row
+    others = [*known.carried, *(known.original(name) for name in row if name not in _READ)]
+    message_id = {known.original(name): row[name] for name in row if name == "message_id"}
     try:
         replies = (decoded(row, "replies", _DECODE_REPLIES) if "replies" in row else None) or []
-        return _Node(step_of(row, number, names), replies, message_id, others)
+        return _Node(step_of(known, number, names), replies, message_id, others)
     except MissingField as error:
         problem = f"missing_field: message {number} has no {str(error)!r}"
     except Unreadable as error:

@@ -118,15 +118,15 @@ def _sides(row: Row, names: Names) -> _Sides:
     fields: dict[Side, str] = {"chosen": chosen, "rejected": rejected}
     if field is not None:
         prompt = prompt_of(apart, field, names)
-        return _Sides(fields, _unanswered(prompt) if field in _WHOLE else prompt)
+        return _Sides(fields, _without_last_answer(prompt) if field in _WHOLE else prompt)
     if chosen != "messages":
         return _Sides(fields, None)
     # What the rejected answer answers is the chosen conversation without its answer, which stays a side.
-    before = _unanswered(Prompt(messages_in(row, chosen, "user", names), frozenset()))
+    before = _without_last_answer(Prompt(messages_in(row, chosen, "user", names), frozenset()))
     return _Sides(fields, before._replace(used=frozenset()))
 
 
-def _unanswered(prompt: Prompt) -> Prompt:
+def _without_last_answer(prompt: Prompt) -> Prompt:
     """The prompt without the answer that it ends with; its field is then carried along whole."""
     if len(prompt.messages) < 2 or prompt.messages[-1].role != "assistant":
         return prompt

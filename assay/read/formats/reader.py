@@ -29,6 +29,7 @@ from assay.read.formats.reading import (
     kind_of,
     on_one_line,
 )
+from assay.read.formats.renaming import renamed_fields, under_known_names
 from assay.read.formats.tools import TOOL_FIELDS
 
 #: Fields that hold a list or an object, so that a text in them is JSON inside JSON, as in a CSV file.
@@ -95,6 +96,11 @@ class RowReader:
         return self._names
 
     @property
+    def named(self) -> Format | None:
+        """The format of all rows, where the user names one."""
+        return self._named
+
+    @property
     def known(self) -> frozenset[str]:
         """All fields that some format looks at."""
         return self._known
@@ -142,7 +148,8 @@ class RowReader:
         fields = tuple(row)
         shape = self._shapes.get(fields) or self._new_shape(fields)
         if shape.renamed:
-            return self._with_values(_renamed_view(row, shape))
+            known = under_known_names(row, shape.renamed)
+            return self._with_values(_View(known.row, shape, known.originals, known.carried))
         return self._with_values(_View(row, shape))
 
     def _with_values(self, view: _View) -> _View:
@@ -177,7 +184,7 @@ class RowReader:
         return self._shapes.get(fields) or self._new_shape(fields)
 
     def _new_shape(self, fields: tuple[str, ...]) -> _Shape:
-        renamed = self._renamed(fields)
+        renamed = renamed_fields(fields, self._names, self._known)
         ordered = tuple(dict.fromkeys(renamed.get(name, name) for name in fields))
         names = frozenset(ordered)
         formats: list[Format] = []
@@ -206,17 +213,6 @@ class RowReader:
         is_alone = looked_at == [alone] and not self._names.fields
         return alone if is_alone and self._named in (None, *formats) else None
 
-    def _renamed(self, fields: tuple[str, ...]) -> dict[str, str]:
-        """The fields that are read under another name: mapped by the user, or known in another case."""
-        mapped = {name: meant for name, meant in self._names.fields.items() if name in fields}
-        taken = {*fields, *mapped.values()}
-        for name in fields:
-            known = plain(name)
-            if name not in mapped and name not in self._known and known in self._known and known not in taken:
-                mapped[name] = known
-                taken.add(known)
-        return mapped
-
 
 def _with_left_out(reading: Reading, names: Collection[str]) -> Reading:
     more = reading.more or More()
@@ -230,15 +226,6 @@ def _recognised(view: _View) -> Format | None:
         if format.fits(row):
             return format
     return None
-
-
-def _renamed_view(row: Row, shape: _Shape) -> _View:
-    """The row under known names. A field whose name another one takes is carried along."""
-    renamed = shape.renamed
-    meant = set(renamed.values())
-    carried = {name: value for name, value in row.items() if name in meant and name not in renamed}
-    read = {renamed.get(name, name): value for name, value in row.items() if name not in carried}
-    return _View(read, shape, {known: name for name, known in renamed.items()}, carried)
 
 
 def _unpacked(value: Raw) -> Raw:

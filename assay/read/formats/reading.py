@@ -459,9 +459,7 @@ def messages_of(wires: Iterable[WireMessage], names: Names, *, labels_apart: boo
             or (wire.label is not UNSET and (role != "assistant" or not labels_apart))
             or (wire.speaker and wire.role)
         ):
-            messages.append(
-                _unusual(wire, name, content, len(messages) + 1, roles, labels_apart=labels_apart)
-            )
+            messages.append(_unusual(wire, name, content, messages, roles, labels_apart=labels_apart))
         else:
             messages.append(Message(role, content))
     return messages
@@ -471,12 +469,13 @@ def _unusual(
     wire: WireMessage,
     name: str | None,
     content: object,
-    number: int,
+    before: Sequence[Message],
     roles: Mapping[str, str],
     *,
     labels_apart: bool,
 ) -> Message:
     """A message that is not a known speaker's plain text; Unreadable where it is neither text nor call."""
+    number = len(before) + 1
     if not name:
         raise Nameless(f"missing_field: message {number} has neither 'role' nor 'from'")
     plain_name = name.strip().lower()
@@ -484,7 +483,7 @@ def _unusual(
         "assistant" if plain_name in CALLERS else roles.get(plain_name) or roles.get(plain_name.rstrip(": "))
     )
     if role is None:
-        raise unknown_speaker(name, number)
+        raise unknown_speaker(name, number, after=before[-1].role if before else None)
     others = _others(wire, content, with_label=role != "assistant" or not labels_apart)
     try:
         calls = _calls_beside(others)
@@ -562,9 +561,12 @@ def _text_of(content: object, number: int, role: str) -> str:
 _TEXT_PARTS = frozenset({None, "text", "input_text", "output_text"})
 
 
-def unknown_speaker(name: str, number: int) -> Unreadable:
-    """The fault that the message of this number, from 1, is by a speaker of no known role."""
-    option = f"{name}=user"
+def unknown_speaker(name: str, number: int, *, after: str | None) -> Unreadable:
+    """The fault that the message of this number, from 1, is by a speaker of no known role.
+
+    ``after``: the role of the message before it. Mostly it shows who answers whom.
+    """
+    option = f"{name}={'assistant' if after == 'user' else 'user'}"
     return Unreadable(
         f"unknown_speaker: message {number} is by {name!r}; give it a role, such as --map-role {option!r}"
     )

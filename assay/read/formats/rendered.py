@@ -63,7 +63,7 @@ def rendered_messages(text: str, names: Names) -> list[Message]:
             raise Unreadable(f"text_behind_end: message {len(messages) + 1} goes on behind {template.end}")
         role = names.roles.get(mark[1].strip().lower())
         if role is None:
-            raise unknown_speaker(mark[1], len(messages) + 1)
+            raise unknown_speaker(mark[1], len(messages) + 1, after=messages[-1].role if messages else None)
         if role != "system" or not is_blank(content):
             messages.append(Message(role, content))
     return messages

@@ -12,17 +12,17 @@ role twice. Empty or null content quarantines only the record of that answer.
 
 from __future__ import annotations
 
-from assay.read.formats.answers import LISTS, PARALLEL, REFERENCES, SINGLE, after
+from assay.read.formats.answers import LISTS, PARALLEL, after, list_field
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import prompt_field, prompt_of
-from assay.read.formats.reading import Draft, Format, MissingField, Row, kind_of
+from assay.read.formats.reading import Draft, Format, MissingField, Row
 
 _ASKED = ("prompt", "instruction", "question", "query", "context_messages", "trajectory", "context", "input")
 
 
 def read(row: Row, names: Names) -> list[Draft]:
     """One record per answer; for a row without answers, one without messages."""
-    answered = next((name for name in LISTS if name in row and not is_of_references(row, name)), None)
+    answered = list_field(row)
     if answered is None:
         raise MissingField("responses")
     asked = prompt_field(row)
@@ -34,15 +34,8 @@ def read(row: Row, names: Names) -> list[Draft]:
 
 
 def fits(row: Row) -> bool:
-    """Whether the answers are a list."""
-    return any(kind_of(row, name) == "[" and not is_of_references(row, name) for name in LISTS)
-
-
-def is_of_references(row: Row, field: str) -> bool:
-    """Whether the list is what an answer beside it is measured by, or chosen from, and not rival answers."""
-    if field not in REFERENCES or row.keys().isdisjoint(SINGLE):
-        return False
-    return not bytes(row[field])[1:].lstrip().startswith(b"{")
+    """Whether there are answers: a list, or one text."""
+    return list_field(row) is not None
 
 
 RESPONSES = Format(

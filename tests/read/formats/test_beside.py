@@ -141,6 +141,24 @@ def test_a_history_whose_speakers_nobody_knows_quarantines_the_answer() -> None:
     assert reading.problem.startswith("wrong_type: 'history' is a text")
 
 
+@pytest.mark.parametrize(
+    "history", ["They spoke of tides.", ["x", "y", "z"], [["x", 5]], [{"role": "narrator", "content": "x"}]]
+)
+@pytest.mark.parametrize("row", WHOLE.values(), ids=WHOLE)
+def test_what_was_said_before_is_placed_or_the_record_is_refused(
+    row: dict[str, Any], history: object
+) -> None:
+    for reading in readings({**row, "history": history}):
+        assert reading.problem is not None
+        assert reading.problem.startswith(("wrong_type: ", "unknown_speaker: "))
+
+
+@pytest.mark.parametrize("history", [5, {"made": "today"}, [1, 2], [[1, 0.5]], [{"event": "edited"}]])
+def test_a_history_of_what_nobody_says_is_carried_along_beside_messages(history: object) -> None:
+    (reading,) = readings({"messages": Q_AND_A, "history": history})
+    assert (said(reading), rest(reading)) == (turns("q", "a"), {"history": history})
+
+
 def test_earlier_messages_in_a_context_go_before_the_prompt() -> None:
     row = {"prompt": "q", "context": chat("x", "y"), "chosen": "a", "rejected": "b"}
     assert [said(reading) for reading in readings(row)] == [

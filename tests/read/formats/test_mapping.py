@@ -47,6 +47,9 @@ def test_a_speaker_is_read_in_the_role_that_it_is_mapped_to(tmp_path: Path) -> N
     assert unknown["reason"] == (
         "unknown_speaker: message 1 is by 'Customer'; give it a role, such as --map-role 'Customer=user'"
     )
+    data_of_one = json.dumps({"conversations": [{"from": "human", "value": "q"}, talk[1]]}).encode()
+    (answering,) = converted_file(tmp_path, data_of_one, name="b.jsonl").records
+    assert answering["reason"].endswith("such as --map-role 'laguna_s=assistant'")
     names = parse_names([], ["customer=user", "laguna_s=assistant"])
     (known,) = converted_file(tmp_path, data, name="a.jsonl", mapped=names).records
     assert (known["outcome"], known["roles"]) == ("ok", "ua")
@@ -92,6 +95,55 @@ def test_the_mapping_that_a_reason_names_makes_the_row_readable(tmp_path: Path, 
     given = [word.strip("'") for word in reason.partition("; to read it, try ")[2].split("--map ")[1:]]
     (reading,) = readings(row, parse_names([word.strip().strip("'") for word in given], []))
     assert said(reading)[-2:] == turns("q", "a")
+
+
+def missing(field: str, format: str) -> str:
+    return f"{field!r} is missing for the nearest format, {format}"
+
+
+def unlike(fields: str, format: str) -> str:
+    return f"it has the fields of the nearest format, {format} ({fields}), but they hold something else"
+
+
+NEAR_MISSES: list[tuple[dict[str, Any], str, str]] = [
+    ({"prompt": "q", "respnse": "a"}, missing("response", "instruction"), "respnse=response"),
+    ({"problem": "q", "response": "a"}, missing("instruction", "instruction"), "problem=prompt"),
+    ({"prompt": "q", "chosen": "a", "rejectd": "b"}, missing("rejected", "preference"), "rejectd=rejected"),
+    ({"prompt": "q", "rejected": "b"}, missing("chosen", "preference"), ""),
+    ({"question": "q", "wrong": "b", "right": "a"}, missing("response", "instruction"), "right=response"),
+    ({"text": "no markers"}, unlike("'text'", "nemo_texts"), ""),
+    ({"prompt": "q", "answers": "a"}, unlike("'answers', 'prompt'", "responses"), "answers=response"),
+    ({"message_id": "1", "text": "x", "role": "prompter"}, missing("parent_id", "oasst_messages"), ""),
+    ({"id": 1, "lang": "en"}, "it has no field of any format", ""),
+    ({}, "it has no field of any format", ""),
+]
+
+
+@pytest.mark.parametrize(("row", "lack", "mapping"), NEAR_MISSES, ids=lambda value: str(value)[:40])
+def test_a_reason_names_what_the_row_lacks_and_no_mapping_that_misleads(
+    tmp_path: Path, row: dict[str, Any], lack: str, mapping: str
+) -> None:
+    # The reason does not depend on the other rows of the file.
+    for before in ({"messages": chat("q", "a")}, {"instruction": "q", "output": "a"}):
+        lines = b"\n".join(json.dumps(one).encode() for one in (before, row))
+        _, record = converted_file(tmp_path, lines, name=f"{len(before)}.jsonl").records
+        assert record["reason"].startswith(f"unknown_schema: {lack}; the row has ")
+        assert record["reason"].partition("; to read it, try ")[2] == (mapping and f"--map {mapping!r}")
+
+
+def test_a_value_of_the_wrong_kind_is_the_reason_whatever_the_other_rows_are(tmp_path: Path) -> None:
+    for before in ({"messages": chat("q", "a")}, {"instruction": "q", "output": "a"}):
+        lines = b"\n".join(json.dumps(one).encode() for one in (before, {"messages": "hello"}))
+        _, record = converted_file(tmp_path, lines, name=f"{len(before)}.jsonl").records
+        assert record["reason"] == "wrong_type: in 'messages': Expected `array` of messages"
+
+
+def test_a_named_format_is_the_nearest_one(tmp_path: Path) -> None:
+    row = {"prompt": "q", "better": "a", "rejected": "b"}
+    (record,) = converted_file(tmp_path, json.dumps(row).encode(), format="preference").records
+    assert record["reason"].startswith(
+        "unknown_schema: 'chosen' is missing for the nearest format, preference"
+    )
 
 
 def test_a_row_that_no_renaming_makes_readable_is_given_none(tmp_path: Path) -> None:

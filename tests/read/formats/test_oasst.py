@@ -12,6 +12,7 @@ import pytest
 from converting import converted_file, converted_paths, read_row, said, steerlm_rows
 
 from assay.core import steerlm
+from assay.read.formats import parse_names
 
 DATA = os.environ.get("ASSAY_TEST_DATA")
 
@@ -99,6 +100,63 @@ def test_flat_messages_may_come_in_any_order_and_are_never_cut(tmp_path: Path) -
     outcome = converted_file(tmp_path, jsonl(rows), shard_bytes=10)
     assert sorted(len(record["messages"]) for record in outcome.records) == [2, 2, 4]
     assert [record["line"] for record in outcome.records] == [1, 2, 5]
+
+
+def renamed(value: Any, names: dict[str, str]) -> Any:
+    """The same with other names of fields, at any depth."""
+    if isinstance(value, list):
+        return [renamed(one, names) for one in value]
+    if isinstance(value, dict):
+        return {names.get(name, name): renamed(one, names) for name, one in value.items()}
+    return value
+
+
+IN_ANOTHER_CASE = {
+    "message_id": "Message_ID",
+    "parent_id": "Parent-Id",
+    "text": "TEXT",
+    "role": "Role",
+    "labels": "Labels",
+    "replies": "Replies",
+    "prompt": "Prompt",
+}
+
+
+@pytest.mark.parametrize(
+    ("spelled", "mapped"),
+    [
+        (IN_ANOTHER_CASE, []),
+        ({"text": "body", "role": "who", "replies": "answers"}, ["body=text", "who=role", "answers=replies"]),
+    ],
+)
+def test_the_fields_of_messages_are_found_under_other_names(
+    tmp_path: Path, spelled: dict[str, str], mapped: list[str]
+) -> None:
+    names = parse_names(mapped, [])
+    for number, rows in enumerate(([TREE], [TREE["prompt"]], flat(TREE["prompt"]))):
+        outcome = converted_file(
+            tmp_path, jsonl(renamed(rows, spelled)), name=f"{number}.jsonl", mapped=names
+        )
+        found = [([text for _, text in said(record)], record["labels"]) for record in outcome.records]
+        assert found == PATHS
+        leaf = json.loads(outcome.records[1]["rest"])
+        assert leaf[spelled.get("message_id", "message_id")] == "c"
+        assert spelled.get("message_id", "message_id") in outcome.converted.left_out
+
+
+def test_a_field_of_a_message_whose_name_another_one_takes_is_left_out_by_name(tmp_path: Path) -> None:
+    names = parse_names(["body=text"], [])
+    one = node("a", body="x")
+    tree = {"message_tree_id": "t", "prompt": {**one, "role": "prompter", "replies": [node("b", body="y")]}}
+    outcome = converted_file(tmp_path, jsonl([tree]), mapped=names)
+    assert said(outcome.records[0]) == [("user", "x"), ("assistant", "y")]
+    assert outcome.converted.left_out == {"text": 1, "message_id": 1}
+
+
+def test_numbers_that_json_lacks_in_flat_messages_are_counted(tmp_path: Path) -> None:
+    rows = flat(node("q", node("a", note=float("nan")), role="prompter"))
+    outcome = converted_file(tmp_path, jsonl(rows))
+    assert outcome.converted.left_out == {"message_id": 1, "note": 1}
 
 
 def test_the_rows_written_of_a_tree_are_nemos(tmp_path: Path) -> None:

@@ -80,6 +80,26 @@ def test_references_and_options_are_not_rated_in_place_of_the_answer(
     assert conversations(outcome_of(tmp_path, row)) == [[("user", "q"), ("assistant", "a")]]
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"answers": "foo"},
+        {"answers": ["x", "y"]},
+        {"completions": "foo"},
+        {"choices": {"text": ["x"]}},
+        {"completion": 5},
+    ],
+)
+@pytest.mark.parametrize("asked", [{"messages": ASKED}, {"prompt": "q"}])
+def test_an_answer_is_found_beside_fields_that_hold_none(
+    tmp_path: Path, asked: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    row = {**asked, **beside, "response": "a", "id": 1}
+    outcome = outcome_of(tmp_path, row)
+    assert conversations(outcome) == [[("user", "q"), ("assistant", "a")]]
+    assert json.loads(outcome.records[0]["rest"]) == {**beside, "id": 1}
+
+
 def test_all_numbered_answers_are_rated(tmp_path: Path) -> None:
     row = {"prompt": "q", **{f"response_{number}": f"a{number}" for number in (1, 2, 3, 4)}}
     found = conversations(outcome_of(tmp_path, row))
