@@ -31,6 +31,7 @@ from assay.rewards.head_in_weights import (
     head_in,
     is_a_classifiers,
 )
+from assay.rewards.sizes import check_size, size_in
 
 #: The models for which the scale of HelpSteer's five is documented.
 _ARMORM = "ForRewardModelWithGating"
@@ -137,13 +138,21 @@ def reading_of(
     raise not_read.why_not(name, folder, architectures, named=named)
 
 
-def check_claim(claimed: str, family: str | None, name: str, folder: Path, config: Mapping[str, Any]) -> None:
+def check_claim(
+    claimed: str,
+    family: str | None,
+    name: str,
+    folder: Path,
+    config: Mapping[str, Any],
+    adapter: Adapter | None,
+) -> None:
     """Raise ``UserMistake`` where the files show that the model is not the one that it is said to be.
 
-    ``family`` is of the model of the catalog that is ``claimed``.
+    ``family`` is of the model of the catalog that is ``claimed``. ``adapter`` is one that is merged into the
+    model in ``folder``.
     """
     architectures = architectures_of(config)
-    found = _head(name, folder, config)
+    found = _adapted(name, config, adapter) if adapter is not None else _head(name, folder, config)
     shown = found[1] if found is not None else _shown_by(architectures)
     may_be = shown == family or (
         shown is None
@@ -156,11 +165,12 @@ def check_claim(claimed: str, family: str | None, name: str, folder: Path, confi
             f"{f'of the family {shown}' if shown else 'not'}, by its architecture "
             f"({', '.join(architectures) or 'none named'}) and its weights"
         )
+    check_size(claimed, name, config)
 
 
 def _adapted(name: str, config: Mapping[str, Any], adapter: Adapter) -> tuple[WeightsHead, str]:
     """The head of an adapted model, and its family; ``UserMistake`` where its base is of another."""
-    head, family = head_of(name, adapter, _width(config))
+    head, family = head_of(name, adapter, size_in(config).width)
     architectures = architectures_of(config)
     if any(one.endswith(("ForCausalLM", "ForSequenceClassification")) for one in architectures):
         shown = _shown_by(architectures)
@@ -189,7 +199,7 @@ def _head(name: str, folder: Path, config: Mapping[str, Any]) -> tuple[WeightsHe
     is_reward_model = any(known.ending == _REWARD_MODEL for known in candidates)
     if is_reward_model:
         not_read.check_rates_no_steps(name, config.get("_name_or_path"), architectures)
-    head = head_in(name, folder, _width(config))
+    head = head_in(name, folder, size_in(config).width)
     if head is None:
         return None
     for known in candidates:
@@ -206,15 +216,6 @@ def _head(name: str, folder: Path, config: Mapping[str, Any]) -> tuple[WeightsHe
         f"model {name}: its weights hold {head.described}, which is no head that is known of "
         f"{architectures[0]}"
     )
-
-
-def _width(config: Mapping[str, Any]) -> int | None:
-    """Of the states of its backbone; None where config.json does not say."""
-    for settings in (config, config.get("text_config")):
-        width = settings.get("hidden_size") or settings.get("n_embd") if isinstance(settings, dict) else None
-        if isinstance(width, int):
-            return width
-    return None
 
 
 def _shown_by(architectures: Sequence[str]) -> str | None:

@@ -39,6 +39,7 @@ from assay.rewards.head_in_weights import VALUE_HEAD
 from assay.rewards.options import LoadOptions, ModelOptions
 from assay.rewards.probing import unseen_in
 from assay.rewards.scalar import check_factors
+from assay.rewards.sizes import SIZES
 from assay.rewards.spec import LocalSpec
 from assay.rewards.templates import named_token, why_no_template
 from assay.storage.regular import read_json_object
@@ -93,7 +94,7 @@ def local_spec(
     config = read_json_object(folder / "config.json")
     _check_weights(name, folder)
     if options.known_as is not None:
-        check_claim(options.known_as, entry.family, name, folder, config)
+        check_claim(options.known_as, entry.family, name, folder, config, adapter)
     reading = reading_of(name, folder, config, entry.family, options.family, adapter)
     family = reading.family
     if adapter is None:
@@ -111,7 +112,9 @@ def local_spec(
     if reading.named:
         notes = (*notes, f"{name} is read as {family} because --family, or its operator, says so.")
     if options.known_as is not None:
-        notes = (*notes, f"{name} is taken for {options.known_as}, because --as, or its operator, says so.")
+        unchecked = "" if options.known_as in SIZES else " Its size was not checked: it is not known here."
+        taken_for = f"{name} is taken for {options.known_as}, because --as, or its operator, says so."
+        notes = (*notes, f"{taken_for}{unchecked}")
     elif name not in CATALOG:
         notes = (
             *notes,

@@ -10,12 +10,15 @@ from typing import NamedTuple
 from assay.core.errors import UserMistake
 from assay.rewards import tensors
 from assay.rewards.families import FIRST_TOKEN_LOGIT, SEQUENCE_CLASSIFICATION
+from assay.rewards.head_in_weights import is_of_a_head
 
 #: What LLaMA-Factory saves a value head to where it is not to save safetensors.
 _PICKLED_VALUE_HEAD = "value_head.bin"
 #: Where encoders keep their heads; a causal classifier of transformers keeps its in ``score``.
 _ENCODER_HEADS = ("classifier.", "classification_head.")
 _HEAD = "score.weight"
+#: What is in the names of an adapter's tensors.
+_ADAPTERS = (".lora_A.", ".lora_B.", ".lora_embedding_", ".lora_magnitude_vector")
 
 
 class _Kind(NamedTuple):
@@ -57,15 +60,29 @@ _KINDS = (
 
 
 def check_head(name: str, folder: Path, family: str) -> None:
-    """Raise ``UserMistake`` for an encoder that would be read as a causal classifier."""
+    """Raise ``UserMistake`` for an encoder that would be read as a causal classifier, and for one that has
+    tensors which no causal classifier takes, so far as their names show it before the model is opened.
+    """
     if family != SEQUENCE_CLASSIFICATION:
         return
-    names = [one for shapes in tensors.by_file(folder).values() for one in shapes]
+    files = tensors.by_file(folder)
+    names = [one for file in tensors.loaded(folder, files) for one in files[file]]
+    for one in names:
+        if (is_of_a_head(one) and one != _HEAD) or any(part in one for part in _ADAPTERS):
+            raise UserMistake(why_not_taken(name, one, family))
     if _HEAD not in names and any(one.startswith(_ENCODER_HEADS) for one in names):
         raise UserMistake(
             f"model {name}: its weights hold a `classifier` and no `score`: it is an encoder, and of "
             "encoders only DeBERTa's *ForSequenceClassification is supported"
         )
+
+
+def why_not_taken(name: str, tensor: str, family: str) -> str:
+    """Why a model is refused whose files hold a tensor that no layer takes."""
+    return (
+        f"model {name}: its weights hold {tensor}, which no layer of {family} takes; whatever it was trained "
+        "to do to the score would be left out. If it is no part of the model, take it out of the file"
+    )
 
 
 def check_rates_no_steps(name: str, saved_as: object, architectures: Sequence[str]) -> None:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import tiny
 import tiny_families as families
+import torch
 
 from assay.config.resolve import models_of
 from assay.config.settings import Settings
@@ -76,6 +78,20 @@ def test_an_encoder_is_not_told_to_add_a_template(tmp_path: Path) -> None:
     folder = Path(families.pair(tmp_path / "model").spec.folder)
     families.edit_config(folder, architectures=["ElectraForSequenceClassification"])
     with pytest.raises(UserMistake, match="it is an encoder"):
+        local_spec(str(folder))
+
+
+@pytest.mark.parametrize(
+    "name", ["score.bias", "v_head.summary.weight", "model.layers.0.q_proj.lora_A.weight"]
+)
+def test_a_classifiers_tensors_that_no_layer_takes_are_refused_before_it_is_opened(
+    name: str, tmp_path: Path
+) -> None:
+    folder = tiny.reward_model(tmp_path / "model", attributes=("reward",))
+    file = folder / "model.safetensors"
+    tensors = {**safetensors.torch.load_file(file), name: torch.ones(1)}
+    safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(UserMistake, match=rf"{name}, which no layer of sequence-classification takes"):
         local_spec(str(folder))
 
 

@@ -5,7 +5,6 @@ What such a tensor was trained to do to the score would be left out in silence.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,12 +13,9 @@ from typing import NamedTuple
 from assay.core.errors import ModelFault
 from assay.rewards import tensors
 from assay.rewards.head_in_weights import is_of_a_head
+from assay.rewards.not_read import why_not_taken
 from assay.rewards.spec import LocalSpec
 from assay.rewards.tensors import Shape
-
-#: The one file of weights, where there is no index. transformers looks for it first.
-_WHOLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 
 
 class _Harmless(NamedTuple):
@@ -55,18 +51,14 @@ def check_all_taken(
     tensor is a head's.
     """
     files = tensors.by_file(Path(spec.folder))
-    loaded = _loaded(Path(spec.folder), files)
+    loaded = tensors.loaded(Path(spec.folder), files)
     for file in head_files - loaded:
         not_taken = {*not_taken, *(name for name in files[file] if not is_of_a_head(name))}
     loaded = loaded | head_files
     shapes = {name: shape for file in loaded for name, shape in files[file].items()}
     for name in sorted(not_taken):
         if not _is_harmless(name, shapes):
-            raise ModelFault(
-                f"model {spec.name}: its weights hold {name}, which no layer of {spec.family} takes; "
-                "whatever it was trained to do to the score would be left out. If it is no part of the "
-                "model, take it out of the file"
-            )
+            raise ModelFault(why_not_taken(spec.name, name, spec.family))
     for file in files:
         if file not in loaded and not any(re.fullmatch(pattern, file) for pattern in HARMLESS_FILES):
             held = f" ({min(files[file])}, …)" if files[file] else ""
@@ -75,14 +67,6 @@ def check_all_taken(
                 "takes what it holds; whatever that was trained to do to the score would be left out. If it "
                 "is no part of the model, move it elsewhere"
             )
-
-
-def _loaded(folder: Path, files: Mapping[str, Mapping[str, Shape]]) -> set[str]:
-    """The files that transformers loads."""
-    index = folder / _INDEX
-    if _WHOLE in files or not index.is_file():
-        return {_WHOLE} & files.keys()
-    return set(json.loads(index.read_bytes())["weight_map"].values()) & files.keys()
 
 
 def _is_harmless(name: str, shapes: Mapping[str, Shape]) -> bool:
