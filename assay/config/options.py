@@ -25,6 +25,8 @@ from pydantic_core import CoreSchema, core_schema
 from assay.config.yaml_text import NotYAML, parsed_yaml, shown
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
+from assay.export.pairs import PairChoice, PairWay
+from assay.export.splits import Split, parse_splits
 from assay.rewards.families import ReadAt
 from assay.rewards.options import Dtype, ModelOptions, OverLength
 from assay.rewards.scalar import parse_factors
@@ -85,17 +87,6 @@ def _export_names() -> list[str]:
     return list(EXPORTS)
 
 
-def _default_exports() -> list[str]:
-    from assay.export import DEFAULT_EXPORTS
-
-    return list(DEFAULT_EXPORTS)
-
-
-def _with_default_exports(schema: dict[str, Any]) -> None:
-    """Name the default in Prefect's form, which a factory leaves out."""
-    schema["default"] = _default_exports()
-
-
 def catalog_names() -> list[str]:
     """The models of the catalog that a folder may hold, for ``--as``."""
     from assay.rewards.catalog import CATALOG
@@ -120,6 +111,8 @@ Listed = BeforeValidator(_listed)
 _DATA = "what goes in and comes out"
 _MODEL = "the reward model"
 _CHOICE = "what is kept"
+_PAIRS = "pairs for preference trainers"
+_FILES = "how files are divided and shared"
 _WORK = "how the run works"
 
 
@@ -373,12 +366,12 @@ class _DataChoice(Choice):
         Listed,
         Field(
             title="Exports",
-            description="Files to write, each for the trainers that load it; docs/results.md describes them.",
-            min_length=1,
-            json_schema_extra=_with_default_exports,
+            description="Files to write, each for the trainer that loads it; `assay exports` lists them, "
+            "docs/results.md describes them. Default: messages, and rows labelled 0-4 where the model rates "
+            "such attributes.",
         ),
-        CommandLine(_DATA),
-    ] = Field(default_factory=_default_exports)
+        CommandLine(_DATA, "NAME"),
+    ] = []
 
 
 # Pydantic orders the fields by the bases from right to left: data, then the model, then the rest.
@@ -413,6 +406,80 @@ class RunOptions(ScoringChoice, _DataChoice):
             "read, before anything is written if one of its turns could not be scored.",
         ),
         CommandLine(_CHOICE),
+    ] = False
+    pairs: Annotated[
+        PairWay,
+        Field(
+            title="Pairs",
+            description="Which answers to a prompt preference exports pair: the best with the worst, or with "
+            "the next best, every two, or what a person chose with what that person rejected. Answers that "
+            "score alike are never paired by score.",
+        ),
+        CommandLine(_PAIRS),
+    ] = "best-worst"
+    min_margin: Annotated[
+        float | None,
+        Field(
+            title="Least margin",
+            description="Leave out pairs whose scores differ by less. With pairs as given, the margin is "
+            "negative where the model prefers what the person rejected.",
+            allow_inf_nan=False,
+        ),
+        CommandLine(_PAIRS, "NUMBER"),
+    ] = None
+    max_length_ratio: Annotated[
+        float | None,
+        Field(
+            title="Greatest ratio of lengths",
+            description="Leave out pairs of which one answer has more than this many times the characters of "
+            "the other.",
+            ge=1,
+            allow_inf_nan=False,
+        ),
+        CommandLine(_PAIRS, "NUMBER"),
+    ] = None
+    pairs_per_prompt: Annotated[
+        int | None,
+        Field(
+            title="Pairs per prompt",
+            description="The most pairs of a prompt, those of the widest margin first. Default: all.",
+            ge=1,
+            le=MOST,
+        ),
+        CommandLine(_PAIRS, "N"),
+    ] = None
+    split: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Split",
+            description="Divide every file by prompt, as in val=0.05: a file for each share, and one for the "
+            "rest (train). A prompt is always on one side, and no row moves when the data grow. "
+            "nemo-oasst divides OpenAssistant's trees as NeMo-Aligner does.",
+        ),
+        CommandLine(_FILES, "NAME=SHARE"),
+    ] = []
+    seed: Annotated[
+        int,
+        Field(title="Seed", description="Another number gives another split.", ge=0, le=MOST),
+        CommandLine(_FILES, "N"),
+    ] = 0
+    push_to_hub: Annotated[
+        str | None,
+        Field(
+            title="Push to the Hub",
+            description="Also put the exports and their card into this dataset on the Hugging Face Hub, in "
+            "one commit. The token is in the environment variable that ASSAY_HUB_TOKEN_VARIABLE names.",
+        ),
+        CommandLine(_FILES, "OWNER/NAME"),
+    ] = None
+    public: Annotated[
+        bool,
+        Field(
+            title="Public",
+            description="Make a dataset that the push creates public. Without this it is private.",
+        ),
+        CommandLine(_FILES),
     ] = False
     workers: Annotated[
         int | None,
@@ -452,6 +519,14 @@ class RunOptions(ScoringChoice, _DataChoice):
         ),
         CommandLine(_WORK),
     ] = False
+
+    def pair_choice(self) -> PairChoice:
+        """Which pairs preference exports hold."""
+        return PairChoice(self.pairs, self.min_margin, self.max_length_ratio, self.pairs_per_prompt)
+
+    def split_choice(self) -> Split | None:
+        """How every file is divided; None: it is not. ``UserMistake`` for what is no split."""
+        return parse_splits(self.split, self.seed)
 
 
 def option_name(field: str) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 
+#: Assay's own.
+VERSION = "0.1.0"
+
 
 def installed(*packages: str) -> dict[str, str | None]:
     """Versions by package, Python's first; None for a package that is not installed."""

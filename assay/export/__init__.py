@@ -4,42 +4,110 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from assay.core.digests import digest_of_bytes
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
-from assay.export.contract import Export
-from assay.export.files import Exported
+from assay.export.axolotl import AXOLOTL_KTO, AXOLOTL_PREFERENCE, AXOLOTL_SFT
+from assay.export.card import CARD, AboutRun, card
+from assay.export.contract import Export, ToWrite
+from assay.export.every_record import PARQUET
+from assay.export.files import Exported, write_file
 from assay.export.folder import OutputFolder
-from assay.export.messages import MESSAGES
+from assay.export.kept import Item
+from assay.export.llamafactory import LLAMAFACTORY_KTO, LLAMAFACTORY_PREFERENCE, LLAMAFACTORY_SFT
+from assay.export.messages import DROPPED, MESSAGES
+from assay.export.nemo_rl import NEMO_RL_PREFERENCE, NEMO_RL_SFT
+from assay.export.openai import OPENAI
+from assay.export.openrlhf import OPENRLHF_PREFERENCE
+from assay.export.pairs import Pair, PairChoice
 from assay.export.results import write_results
-from assay.export.steerlm import CONVERTED, STEERLM
+from assay.export.splits import Split
+from assay.export.steerlm import CONVERTED, STEERLM, STEERLM_REGRESSION
+from assay.export.swift import SWIFT_PREFERENCE, SWIFT_SFT
+from assay.export.trl import TRL_KTO, TRL_PREFERENCE, TRL_REWARD, TRL_SFT
+from assay.export.verl import VERL_PREFERENCE, VERL_SFT
+from assay.rewards.scalar import scalar_among
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Filtered, Scored, to_json
 from assay.storage.private import FOLDER
 from assay.storage.stage import RunContext, Stage
 
 __all__ = [
-    "DEFAULT_EXPORTS",
     "EXPORT",
     "EXPORTS",
+    "PAIR_EXPORTS",
+    "RECORD_EXPORTS",
+    "AboutRun",
     "Export",
     "Exported",
+    "PairChoice",
     "ToExport",
     "build",
     "check_exports",
+    "default_exports",
     "wanted",
 ]
 
 
-#: By name. One more trainer is a module and a line here.
-EXPORTS: dict[str, Export] = {export.name: export for export in (STEERLM, MESSAGES)}
+#: Of records or their turns, by name. One more trainer is a module and a line here.
+RECORD_EXPORTS: dict[str, Export[Item]] = {
+    export.name: export
+    for export in (
+        MESSAGES,
+        STEERLM,
+        STEERLM_REGRESSION,
+        TRL_SFT,
+        TRL_KTO,
+        OPENAI,
+        NEMO_RL_SFT,
+        LLAMAFACTORY_SFT,
+        LLAMAFACTORY_KTO,
+        AXOLOTL_SFT,
+        AXOLOTL_KTO,
+        VERL_SFT,
+        SWIFT_SFT,
+        PARQUET,
+        DROPPED,
+    )
+}
 
-#: What is written unless ``--export`` is given.
-DEFAULT_EXPORTS = (STEERLM.name,)
+#: Of pairs, by name.
+PAIR_EXPORTS: dict[str, Export[Pair]] = {
+    export.name: export
+    for export in (
+        TRL_PREFERENCE,
+        TRL_REWARD,
+        NEMO_RL_PREFERENCE,
+        LLAMAFACTORY_PREFERENCE,
+        AXOLOTL_PREFERENCE,
+        OPENRLHF_PREFERENCE,
+        VERL_PREFERENCE,
+        SWIFT_PREFERENCE,
+    )
+}
+
+#: All, by name.
+EXPORTS: dict[str, Export[Item] | Export[Pair]] = {**RECORD_EXPORTS, **PAIR_EXPORTS}
+
+#: Written unless ``--export`` is given, where the run has what they need. The first always is.
+_BY_DEFAULT = (MESSAGES, STEERLM)
+
+
+def default_exports(columns: Sequence[str]) -> tuple[str, ...]:
+    """What is written unless ``--export`` is given, for a model that rates ``columns``.
+
+    >>> default_exports(["reward"]), default_exports(["helpfulness"])
+    (('messages',), ('messages', 'steerlm'))
+    """
+    return tuple(export.name for export in _BY_DEFAULT if not _lacks(export, columns))
+
+
+def _lacks(export: Export[Item] | Export[Pair], columns: Sequence[str]) -> bool:
+    return bool(export.needs) and export.needs.isdisjoint(columns)
 
 
 def check_exports(exports: Sequence[str], columns: Sequence[str]) -> None:
@@ -48,12 +116,16 @@ def check_exports(exports: Sequence[str], columns: Sequence[str]) -> None:
         if name not in EXPORTS:
             choices = "; ".join(f"{known} ({export.description})" for known, export in EXPORTS.items())
             raise UserMistake(f"unknown export {name!r}{did_you_mean(name, EXPORTS)} (there are: {choices})")
-        needs = EXPORTS[name].needs
-        if needs and not needs.intersection(columns):
-            others = " or ".join(other for other, export in EXPORTS.items() if not export.needs)
+        if _lacks(EXPORTS[name], columns):
             raise UserMistake(
-                f"Export {name} is refused: it needs one of {', '.join(sorted(needs))}, and this model rates "
-                f"{', '.join(columns)}. Write `--export {others}`, or rate with a model that has one of them."
+                f"Export {name} is refused: it needs one of {', '.join(sorted(EXPORTS[name].needs))}, and "
+                f"this model rates {', '.join(columns)}. Write `--export {MESSAGES.name}`, which needs none, "
+                "or rate with a model that has one of them."
+            )
+        if name in PAIR_EXPORTS and scalar_among(columns) is None:
+            raise UserMistake(
+                f"Export {name} is refused: it ranks answers by one number, and this model rates "
+                f"{', '.join(columns)}. Make one number of them, as with `--weights helpfulness=0.65`."
             )
 
 
@@ -71,6 +143,17 @@ class ToExport:
     staging: Path
     """Where they are made: a new folder beside it."""
     stop_after: Literal["convert", "score"] | None = None
+    pairs: PairChoice = PairChoice()
+    """Which pairs preference exports hold."""
+    split: Split | None = None
+    """How every file is divided; None: it is not."""
+    about: AboutRun | None = None
+    """What the card says of the run; without, there is no card."""
+
+    @property
+    def wanted(self) -> ToWrite:
+        """What is written."""
+        return wanted(self.exports, self.stop_after, self.pairs, self.split)
 
 
 def _key(given: ToExport) -> str:
@@ -79,10 +162,19 @@ def _key(given: ToExport) -> str:
     scores = [piece.scores.digest for piece in scored.pieces] if scored else None
     decisions = [piece.decisions.digest for piece in given.filtered.pieces]
     attributes = scored.attributes if scored else None
-    versions = sorted((export.name, export.version) for export in wanted(given.exports, given.stop_after))
+    written = given.wanted
+    versions = sorted(
+        [
+            *((export.name, export.version) for export in written.records),
+            *((export.name, export.version) for export in written.pairs),
+        ]
+    )
+    pairs = written.choice if written.pairs else None
     return digest_of_bytes(
         given.converted.digest.encode(),
-        to_json((attributes, scores, decisions, versions, given.stop_after)),
+        to_json(
+            (attributes, scores, decisions, versions, given.stop_after, pairs, written.split, given.about)
+        ),
     )
 
 
@@ -91,11 +183,24 @@ def _is_current(given: ToExport, exported: Exported, home: Home) -> bool:
     return given.folder.holds(exported.files)
 
 
-def wanted(exports: Sequence[str], stop_after: Literal["convert", "score"] | None) -> tuple[Export, ...]:
+def wanted(
+    exports: Sequence[str],
+    stop_after: Literal["convert", "score"] | None,
+    pairs: PairChoice = PairChoice(),
+    split: Split | None = None,
+) -> ToWrite:
     """The exports that a run writes, each once. One that stops early writes none of those it names."""
     if stop_after == "convert":
-        return (CONVERTED,)
-    return () if stop_after else tuple(EXPORTS[name] for name in dict.fromkeys(exports))
+        return ToWrite((CONVERTED,), split=split)
+    if stop_after is not None:
+        return ToWrite()
+    names = tuple(dict.fromkeys(exports))
+    return ToWrite(
+        tuple(RECORD_EXPORTS[name] for name in names if name in RECORD_EXPORTS),
+        tuple(PAIR_EXPORTS[name] for name in names if name in PAIR_EXPORTS),
+        pairs,
+        split,
+    )
 
 
 def build(given: ToExport, context: RunContext) -> Exported:
@@ -105,15 +210,19 @@ def build(given: ToExport, context: RunContext) -> Exported:
     if any(given.staging.iterdir()):  # An attempt before this one failed.
         shutil.rmtree(given.staging)
         given.staging.mkdir(mode=FOLDER)
-    return write_results(
+    exported = write_results(
         given.converted,
         given.scored,
         given.filtered,
-        wanted(given.exports, given.stop_after),
+        given.wanted,
         home=context.home,
         staging=given.staging,
     )
+    if given.about is None or given.scored is None or not exported.exports:
+        return exported
+    made = card(given.about, given.converted, given.scored, given.filtered.counts, exported)
+    return replace(exported, files=exported.files | {CARD: write_file(given.staging / CARD, made)})
 
 
 #: Files that are not in this folder are no loss: another run may have put them into another.
-EXPORT = Stage("export", 5, Exported, _key, _is_current, build, says_when_stale=False)
+EXPORT = Stage("export", 6, Exported, _key, _is_current, build, says_when_stale=False)

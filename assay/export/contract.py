@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 import polars as pl
 
 from assay.core.schema import Message
-from assay.export.kept import Item, KeptRecords, items_of
+from assay.export.kept import Item, KeptRecords, items_of, turns_of
+from assay.export.pairs import Pair, PairChoice
+from assay.export.splits import Split
 from assay.storage.conversations import field_names
 from assay.storage.manifests import reason_code
 from assay.storage.run_manifest import Written
@@ -29,8 +31,15 @@ class Unit(StrEnum):
     """What one row of an export is made of."""
 
     RECORD = "record"
+    TURN = "turn"
     PAIR = "pair"
-    GROUP = "group"
+
+
+class Outcome(StrEnum):
+    """Which records a file is made of."""
+
+    KEPT = "kept"
+    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +48,42 @@ class AtOnce:
 
     lines: Callable[[KeptRecords], bytes]
     """JSON lines, line ends included, one a record, in order."""
+    outcome: Outcome = Outcome.KEPT
+    """Of records that were dropped, ``reason`` is among the columns, and turns may lack scores."""
 
 
-def no_companion(written: Written) -> Mapping[str, bytes]:
-    """Nothing: the trainer needs no file beside its data."""
-    return {}
+Columns: TypeAlias = "Mapping[str, pl.DataType | type[pl.DataType]]"
+"""The types of a table's columns, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class EveryRecord:
+    """A table of all records of the inputs, whatever became of them."""
+
+    columns: Callable[[tuple[str, ...], tuple[str, ...]], Columns]
+    """The table's columns for a model that rates these attributes, where people gave turns these
+    ``given.NAME``."""
+    frame: Callable[[KeptRecords], pl.DataFrame]
+    """A row a record, in order. The records also have ``outcome`` and ``reason``, and not all are kept: the
+    messages of some cannot be read, and turns may lack scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A file that a trainer needs beside its data. Exports that name an equal one share it."""
+
+    file: str
+    """Its name in the output folder."""
+    content: Callable[[Mapping[str, Written]], bytes]
+    """The file, made once all is written, of what the exports that share it wrote, by their names."""
+
+
+Of = TypeVar("Of", bound="Item | Pair")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """A file that one trainer loads.
+class Export(Generic[Of]):
+    """A file that one trainer loads: a row an item, which is a record, a turn or a pair.
 
     To add one: write a module that makes an ``Export``, and add it to ``EXPORTS``.
     """
@@ -56,7 +91,7 @@ class Export:
     name: str
     """What ``--export`` takes."""
     file: str
-    """Its name in the output folder."""
+    """Its name in the output folder: in a folder a trainer. A name that ends in ``.parquet`` is a table."""
     description: str
     """One line for a person who chooses."""
     version: int = 1
@@ -64,21 +99,38 @@ class Export:
     unit: Unit = Unit.RECORD
     needs: frozenset[str] = frozenset()
     """Columns of which a run needs at least one; without, the export is refused before any work."""
-    refuses: Callable[[Item], str | None] | None = None
+    refuses: Callable[[Of], str | None] | None = None
     """Why the trainer would drop, alter or die on an item: ``code`` or ``code: detail``; None where it
-    takes it. Without this function it takes every item."""
-    row: Callable[[Item], Row] | AtOnce
+    takes it. Without this function it takes every item. It looks at no score."""
+    row: Callable[[Of], Row] | AtOnce | EveryRecord
     """What the file holds of an item that is not refused."""
+    columns: Columns | None = None
+    """The types of a table's columns, which the mappings that ``row`` returns have; None for JSON lines."""
     holds_fields: bool = True
-    """Whether its rows hold what messages hold beside role, content and label. What one lacks is counted."""
-    companion: Callable[[Written], Mapping[str, bytes]] = no_companion
-    """The files that the trainer needs beside its data, by name, made once all is written."""
+    """Whether its rows hold what messages hold beside role, content and label, and tools. Where they do not,
+    items with calls or tools are left out, and other fields are counted."""
+    companions: tuple[Companion, ...] = ()
 
 
-class Lines(NamedTuple):
-    """Whole JSON lines, line ends included, and what was left out of them."""
+class ToWrite(NamedTuple):
+    """The exports that a run writes, each once."""
 
-    data: bytes
+    records: tuple[Export[Item], ...] = ()
+    """Of records, or of turns."""
+    pairs: tuple[Export[Pair], ...] = ()
+    choice: PairChoice = PairChoice()
+    """Which pairs."""
+    split: Split | None = None
+    """How every file is divided; None: it is not."""
+
+
+class MadeRows(NamedTuple):
+    """The rows that a file holds of a block, and what was left out of them."""
+
+    lines: bytes
+    """Whole JSON lines, line ends included. Empty for a table."""
+    table: pl.DataFrame | None
+    """None for JSON lines."""
     rows: int
     left_out: Counter[str]
     """By reason code."""
@@ -86,42 +138,82 @@ class Lines(NamedTuple):
     """Of how many items a field of messages is not in the lines, by name."""
 
 
-def refusals(export: Export, kept: KeptRecords) -> list[str | None]:
-    """A reason a record, None where the export takes it."""
-    if export.refuses is None:
-        return [None] * kept.records.height
-    return [export.refuses(item) for item in items_of(kept)]
+def items_in(export: Export[Item], records: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items of these records, in the unit of the export: themselves, or their turns."""
+    for item in records:
+        if export.unit is Unit.TURN:
+            yield from turns_of(item)
+        else:
+            yield item
 
 
-def lines_of(export: Export, kept: KeptRecords) -> Lines:
-    """What the file of an export holds of a block: every record is a line, or is left out."""
-    if isinstance(export.row, AtOnce):
-        left_out: Counter[str] = Counter()
-        if export.refuses is not None:
-            reasons = refusals(export, kept)
-            left_out.update(reason_code(reason) for reason in reasons if reason is not None)
-            kept = _only(kept, [reason is None for reason in reasons])
-        rows = kept.records.height
-        return Lines(export.row.lines(kept) if rows else b"", rows, left_out, Counter())
-    return _one_by_one(export, export.row, items_of(kept))
+def looks_at_items(export: Export[Item]) -> bool:
+    """Whether an export needs a block's records one by one."""
+    return export.refuses is not None or not isinstance(export.row, AtOnce | EveryRecord)
 
 
-def _one_by_one(export: Export, row: Callable[[Item], Row], items: Iterator[Item]) -> Lines:
-    lines: list[bytes] = []
+def refusals(export: Export[Of], items: Iterable[Of]) -> list[str | None]:
+    """A reason an item, None where the export takes it."""
+    return [refusal(export, item) for item in items]
+
+
+def refusal(export: Export[Of], item: Of) -> str | None:
+    """Why the item is left out of the export; None where it is not."""
+    reason = None if export.refuses is None else export.refuses(item)
+    return reason if reason is not None or export.holds_fields else _calls_in(item)
+
+
+def rows_of_block(export: Export[Item], kept: KeptRecords, records: Sequence[Item] | None = None) -> MadeRows:
+    """What the file of an export holds of a block: every item is a row, or is left out.
+
+    ``records`` are those of the block one by one, where they were decoded before.
+    """
+    if isinstance(export.row, EveryRecord):
+        return MadeRows(b"", export.row.frame(kept), kept.records.height, Counter(), Counter())
+    if not isinstance(export.row, AtOnce):
+        return rows_of(export, items_in(export, items_of(kept) if records is None else records))
+    left_out: Counter[str] = Counter()
+    if export.refuses is not None:
+        reasons = refusals(export, items_of(kept) if records is None else records)
+        left_out.update(reason_code(reason) for reason in reasons if reason is not None)
+        kept = kept.only([reason is None for reason in reasons])
+    count = kept.records.height
+    return MadeRows(export.row.lines(kept) if count else b"", None, count, left_out, Counter())
+
+
+def rows_of(export: Export[Of], items: Iterable[Of]) -> MadeRows:
+    """What the file of an export holds of some items: each is a row, or is left out."""
+    if isinstance(export.row, AtOnce | EveryRecord):
+        raise TypeError(f"export {export.name} writes whole blocks")
+    rows: list[Row] = []
     left_out: Counter[str] = Counter()
     without: Counter[str] = Counter()
     for item in items:
-        reason = export.refuses(item) if export.refuses is not None else None
+        reason = refusal(export, item)
         if reason is None:
-            lines.append(_on_one_line(_ENCODE(row(item))))
+            rows.append(export.row(item))
             if not export.holds_fields:
                 without.update(_names_of_fields(item))
         else:
             left_out[reason_code(reason)] += 1
-    return Lines(b"".join(lines), len(lines), left_out, without)
+    if export.columns is not None:
+        return MadeRows(b"", _table(rows, export.columns), len(rows), left_out, without)
+    lines = b"".join([_on_one_line(_ENCODE(row)) for row in rows])
+    return MadeRows(lines, None, len(rows), left_out, without)
 
 
-def _names_of_fields(item: Item) -> set[str]:
+def _table(rows: Sequence[Row], columns: Columns) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=dict(columns), orient="row")
+
+
+def _calls_in(item: Item | Pair) -> str | None:
+    for number, message in enumerate(item.messages, 1):
+        if type(message) is not Message and message.fields.tool_calls is not None:
+            return f"tool_call: message {number} calls a tool"
+    return None if item.tools is None else "tools: the record has tools"
+
+
+def _names_of_fields(item: Item | Pair) -> set[str]:
     """The fields of the item's messages."""
     return {
         name for message in item.messages if type(message) is not Message for name in field_names(message)
@@ -131,9 +223,3 @@ def _names_of_fields(item: Item) -> set[str]:
 def _on_one_line(row: bytes) -> bytes:
     """The row with its line end. A raw line end can only stand between tokens, where a space is as good."""
     return row.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n"
-
-
-def _only(kept: KeptRecords, wanted: list[bool]) -> KeptRecords:
-    records = kept.records.filter(pl.Series(wanted, dtype=pl.Boolean))
-    scores = kept.scores.join(records.select("row"), on="row", how="semi", maintain_order="left")
-    return kept._replace(records=records, scores=scores)

@@ -11,8 +11,8 @@ from typing import Self
 
 import polars as pl
 
-from assay.core.digests import digest_of_bytes, digest_of_file, running_digest
-from assay.storage.run_manifest import ExportedFile, Written
+from assay.core.digests import digest_of_content, digest_of_file, running_digest
+from assay.storage.run_manifest import ExportedFile, PairsMade, Written
 
 #: Frames are gathered to about this many rows before they go to disk.
 _PART_ROWS = 500_000
@@ -25,9 +25,11 @@ class Exported:
     """The export stage's manifest."""
 
     files: dict[str, ExportedFile]
-    """Every result file but ``manifest.json``, by name."""
+    """Every result file but ``manifest.json``, by its name in the folder: ``trl/sft.jsonl``."""
     exports: dict[str, Written]
     """What each export wrote, by the export's name."""
+    pairs: PairsMade | None = None
+    """What pairs were made; None where no export wants any."""
 
 
 class LinesFile:
@@ -65,6 +67,45 @@ class LinesFile:
         self._file.close()
 
 
+class RankedLines:
+    """A file of JSON lines that come in another order than the one that they are to stand in.
+
+    Lines wait in a file beside it; where those of each rank lie there is held in memory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting = path.with_name(f".{path.name}.parts")
+        self._file = self._waiting.open("xb", buffering=1 << 20)
+        self._places: list[tuple[int, int, int, int]] = []
+        self._size = 0
+
+    def write(self, lines: bytes, rows: int, rank: int) -> None:
+        """Take ``lines``, which are ``rows`` in number; those of one rank stay in their order."""
+        self._file.write(lines)
+        self._places.append((rank, self._size, len(lines), rows))
+        self._size += len(lines)
+
+    @property
+    def exported(self) -> ExportedFile:
+        """The file, written in the order of the ranks, once all is taken."""
+        self._file.close()
+        with LinesFile(self._path) as file, self._waiting.open("rb") as waiting:
+            for _, offset, size, rows in sorted(self._places):
+                waiting.seek(offset)
+                file.write(waiting.read(size), rows)
+        self._waiting.unlink()
+        return file.exported
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
 class TableFile:
     """A Parquet file made from frames given one by one, of which few are in memory at a time.
 
@@ -72,7 +113,7 @@ class TableFile:
     in a folder beside the table until it is finished.
     """
 
-    def __init__(self, path: Path, schema: Mapping[str, type[pl.DataType]]) -> None:
+    def __init__(self, path: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> None:
         self._path = path
         self._schema = dict(schema)
         self._parts = path.with_name(f".{path.name}.parts")
@@ -111,4 +152,4 @@ def write_file(path: Path, data: bytes) -> ExportedFile:
     """A file of these bytes, which has no rows. FileExistsError where there is one of its name."""
     with path.open("xb") as file:
         file.write(data)
-    return ExportedFile(digest_of_bytes(data), len(data), None)
+    return ExportedFile(digest_of_content(data), len(data), None)

@@ -9,6 +9,7 @@ import polars as pl
 from assay.core.errors import AssayError
 from assay.core.text import printable
 from assay.export.contract import Export, refusals
+from assay.export.kept import Item, items_of
 from assay.export.results import kept_records
 from assay.read.damage import DamagedTable
 from assay.read.remote_inputs import local_path
@@ -30,7 +31,7 @@ def first_rows(
     home: Home,
     *,
     scored: Scored | None = None,
-    exports: Sequence[Export] = (),
+    exports: Sequence[Export[Item]] = (),
 ) -> Iterator[str]:
     """Yield a printable line for each of the first rows: where it is, why it was not used, its beginning.
 
@@ -81,7 +82,7 @@ def _reasons(
     piece: ConvertedPiece,
     filtered: Filtered | None,
     scored: Scored | None,
-    exports: Sequence[Export],
+    exports: Sequence[Export[Item]],
     home: Home,
 ) -> pl.DataFrame:
     """Why the records of the piece of this number are in no file: row, reason."""
@@ -92,7 +93,7 @@ def _reasons(
         return decided
     scores, attributes = (scored.pieces[number], scored.attributes) if scored else (None, ())
     left_out = [
-        kept.records.select("row", pl.Series("left_out", refusals(exports[0], kept), pl.String))
+        kept.records.select("row", pl.Series("left_out", refusals(exports[0], items_of(kept)), pl.String))
         for kept in kept_records(piece, scores, filtered.pieces[number], attributes, home)
     ]
     if not left_out:

@@ -116,9 +116,10 @@ class OutputFolder:
                 f"{self.shown}: is not empty, and what it holds is not ours to replace ({_some(names)}; no "
                 f"{RUN_MANIFEST} of an earlier run). Name another folder, or empty this one."
             )
+        ours = set(manifest.get("files") or ())
         foreign = {
             name
-            for name in names - {RUN_MANIFEST} - set(manifest.get("files") or ())
+            for name in _names_in(self.path, {os.path.dirname(name) for name in ours}) - ours - {RUN_MANIFEST}
             if not _MANIFEST_IN_THE_MAKING.fullmatch(name)
         }
         if foreign:
@@ -233,12 +234,12 @@ class OutputFolder:
         self._require_lock()
         with full_disk_named(self.path):
             mode = usual_file_mode()
-            for path in staging.iterdir():
-                path.chmod(mode)
+            folder_mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else FOLDER
+            for path in staging.rglob("*"):
+                path.chmod(folder_mode if path.is_dir() else mode)
                 sync(path)
             _write_manifest(staging, manifest)
-            if self.path.exists():
-                os.chmod(staging, stat.S_IMODE(self.path.stat().st_mode))
+            os.chmod(staging, folder_mode)
             sync(staging)
             self._refuse_what_came()
             self._swap(staging)
@@ -318,6 +319,21 @@ def _some(names: set[str]) -> str:
     """At most three of the names, printable, for a sentence."""
     shown = [repr(name) for name in sorted(names)[:3]]
     return ", ".join(shown) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _names_in(folder: Path, known: set[str]) -> set[str]:
+    """The names in the folder; those in a folder that is ``known`` instead of the folder's own.
+
+    What file browsers leave is not among them.
+    """
+    names: set[str] = set()
+    for name in set(os.listdir(folder)) - _LITTER:
+        path = folder / name
+        if name in known and path.is_dir() and not path.is_symlink():
+            names |= {f"{name}/{inner}" for inner in set(os.listdir(path)) - _LITTER}
+        else:
+            names.add(name)
+    return names
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -14,6 +14,17 @@ from assay.storage.conversations import conversation_of
 
 _DECODE_LABELS = msgspec.json.Decoder(list[str | None]).decode
 
+#: Where the formats that read pairs write the side.
+_SIDE = "assay_side"
+_SIDES = {b'"chosen"': "chosen", b'"rejected"': "rejected"}
+
+
+class _Rest(msgspec.Struct):
+    assay_side: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_DECODE_SIDE = msgspec.json.Decoder(_Rest).decode
+
 
 class KeptRecords(NamedTuple):
     """A bounded block of kept records of one file, in input order. Every turn has its scores."""
@@ -28,6 +39,20 @@ class KeptRecords(NamedTuple):
     scores: pl.DataFrame
     """``row``, ``turn``, a Float32 column an attribute, and ``given`` (what people gave the turn: a JSON
     object of numbers, or null); the records' turns, ordered."""
+    some_have_rest: bool = False
+    """Whether any record of the run came with other fields than its messages."""
+    given: tuple[str, ...] = ()
+    """What people gave any turn of the run: ``given.NAME``, sorted."""
+
+    def given_numbers(self) -> pl.Expr:
+        """Of each of the ``scores`` a struct: of each ``given.NAME`` a Float64, or null."""
+        return pl.col("given").str.json_decode(pl.Struct(dict.fromkeys(self.given, pl.Float64)))
+
+    def only(self, wanted: list[bool]) -> KeptRecords:
+        """The records at which ``wanted`` is true, with their scores."""
+        records = self.records.filter(pl.Series(wanted, dtype=pl.Boolean))
+        scores = self.scores.join(records.select("row"), on="row", how="semi", maintain_order="left")
+        return self._replace(records=records, scores=scores)
 
 
 class Item(NamedTuple):
@@ -50,6 +75,13 @@ class Item(NamedTuple):
     """NeMo-Aligner's text of all between the system message and the last, where the input had it so."""
     tools: str | None = None
     """The tools that the assistant could call, as a JSON array."""
+
+    @property
+    def side(self) -> str | None:
+        """``chosen`` or ``rejected``, where the record is one side of a person's pair; else None."""
+        if self.rest is None or _SIDE not in self.rest:
+            return None
+        return _SIDES.get(bytes(_DECODE_SIDE(self.rest).assay_side).strip())
 
 
 def items_of(kept: KeptRecords) -> Iterator[Item]:
@@ -74,6 +106,21 @@ def items_of(kept: KeptRecords) -> Iterator[Item]:
             nemo_prompt,
             tools,
         )
+
+
+def turns_of(item: Item) -> Iterator[Item]:
+    """Yield an item a turn: the messages through it, with the scores through it."""
+    turn = 0
+    for number, letter in enumerate(item.roles, start=1):
+        if letter == "a":
+            turn += 1
+            yield item._replace(
+                roles=item.roles[:number],
+                messages=item.messages[:number],
+                labels=None if item.labels is None else item.labels[:number],
+                scores=item.scores[:turn],
+                nemo_prompt=item.nemo_prompt if number == len(item.messages) else None,
+            )
 
 
 def _rows_of_turns(records: pl.DataFrame) -> list[int]:

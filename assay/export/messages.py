@@ -1,7 +1,6 @@
 """``messages.jsonl``: the messages as they are, each turn's raw scores, and where the record came from.
 
-TRL, Axolotl and OpenAI's fine-tuning load the ``messages`` of such lines; the rest is for a person, or
-for a filter of their own.
+Nothing of a record is lost. Every column has one type in all rows, so that ``datasets`` loads the file.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import msgspec
 import polars as pl
 
 from assay.core.schema import SCORE
-from assay.export.contract import AtOnce, Export
-from assay.export.kept import KeptRecords
+from assay.export.contract import AtOnce, Export, Outcome
+from assay.export.kept import Item, KeptRecords
 from assay.rewards.scalar import scalar_among
 
 
@@ -22,23 +21,39 @@ def lines(kept: KeptRecords) -> bytes:
 
     ``tools`` are those that the assistant could call; a record without any has no such field. ``score`` is
     the last turn's one number; lines of a model that has none have no such field. A score has the fewest
-    digits that give the same float32. ``extra`` is what else the input row held, to the digit as it was
-    written, or null. A turn that people rated has ``given.NAME`` beside the model's scores.
+    digits that give the same float32. ``extra`` is what else the input row held, one text that is a JSON
+    object with every digit as it was written: rows of other fields then have one type. It is null in all
+    rows where no record of the run has other fields. ``datasets`` takes a column's type from the first
+    10 MB of a file, and dies on a text where these hold null alone.
+    A turn has ``given.NAME`` beside the model's scores where people rated any turn of the run: null where
+    they did not rate this one.
     """
+    return _lines(kept)
+
+
+def dropped_lines(dropped: KeptRecords) -> bytes:
+    """The same of records that were dropped, with the ``reason`` in front."""
+    return _lines(dropped, pl.lit('"reason":'), _quoted_text("reason"), pl.lit(","))
+
+
+def _lines(kept: KeptRecords, *first: pl.Expr) -> bytes:
     scalar = scalar_among(kept.attributes)
     last = pl.lit("") if scalar is None else pl.format(f'"{SCORE}":{{}},', _number(scalar).last())
-    scores = kept.scores.group_by("row", maintain_order=True).agg(
-        _score_of_turn(kept.attributes).str.join(",").alias("scores"), last.alias("score")
+    turns = kept.scores.with_columns(kept.given_numbers()).unnest("given") if kept.given else kept.scores
+    scores = turns.group_by("row", maintain_order=True).agg(
+        _score_of_turn(kept.attributes, kept.given).str.join(",").alias("scores"), last.alias("score")
     )
     written: str = (
         kept.records.join(scores, on="row", how="left", maintain_order="left")
         .select(
             pl.concat_str(
-                pl.lit('{"messages":'),
-                _on_one_line("messages"),
+                pl.lit("{"),
+                *first,
+                pl.lit('"messages":'),
+                _on_one_line("messages").fill_null("null"),
                 pl.format(',"tools":{}', "tools").fill_null(""),
                 pl.lit(","),
-                pl.col("score").fill_null(""),
+                pl.col("score").fill_null("" if scalar is None else f'"{SCORE}":null,'),
                 pl.lit('"scores":['),
                 pl.col("scores").fill_null(""),
                 pl.lit(f'],"source":{{"file":{_quoted(kept.file)},"line":'),
@@ -46,7 +61,7 @@ def lines(kept: KeptRecords) -> bytes:
                 pl.lit(',"part":'),
                 pl.col("part").cast(pl.String),
                 pl.lit('},"extra":'),
-                _on_one_line("rest").fill_null("null"),
+                _quoted_text("rest").fill_null('"{}"' if kept.some_have_rest else "null"),
                 pl.lit("}\n"),
             ).str.join("")
         )
@@ -55,21 +70,17 @@ def lines(kept: KeptRecords) -> bytes:
     return written.encode()
 
 
-def _score_of_turn(attributes: Sequence[str]) -> pl.Expr:
+def _score_of_turn(attributes: Sequence[str], given: Sequence[str]) -> pl.Expr:
     parts: list[pl.Expr] = [pl.lit('{"turn":'), pl.col("turn").cast(pl.String)]
     for attribute in attributes:
         parts += [pl.lit(f",{_quoted(attribute)}:"), _number(attribute)]
-    return pl.concat_str(*parts, _given(), pl.lit("}"))
-
-
-def _given() -> pl.Expr:
-    """What people gave the turn, a field each; empty where they gave nothing."""
-    fields = pl.col("given").str.strip_prefix("{").str.strip_suffix("}")
-    return pl.format(",{}", fields).fill_null("")
+    for name in given:
+        parts += [pl.lit(f",{_quoted(name)}:"), _number(name).fill_null("null")]
+    return pl.concat_str(*parts, pl.lit("}"))
 
 
 def _number(attribute: str) -> pl.Expr:
-    """The shortest text that parses back to the same Float32, as polars casts it, which is JSON too."""
+    """The shortest text that parses back to the same float, as polars casts it, which is JSON too."""
     return pl.col(attribute).cast(pl.String)
 
 
@@ -78,13 +89,28 @@ def _on_one_line(column: str) -> pl.Expr:
     return pl.col(column).str.replace_all(r"[\r\n]", " ")
 
 
+def _quoted_text(column: str) -> pl.Expr:
+    """The text as a JSON string; null stays null. polars writes one as the only field of an object."""
+    written = pl.struct(pl.col(column).alias("t")).struct.json_encode()
+    return pl.when(pl.col(column).is_not_null()).then(written.str.slice(len('{"t":')).str.strip_suffix("}"))
+
+
 def _quoted(text: str) -> str:
     return msgspec.json.encode(text).decode()
 
 
-MESSAGES = Export(
+MESSAGES: Export[Item] = Export(
     name="messages",
     file="messages.jsonl",
-    description="messages with raw scores (TRL, Axolotl, OpenAI fine-tuning)",
+    description="messages with raw scores, and all else that the record came with",
+    version=2,
     row=AtOnce(lines),
+)
+
+#: Not a trainer's: for a person who wants to see what a rule costs.
+DROPPED: Export[Item] = Export(
+    name="dropped",
+    file="dropped.jsonl",
+    description="what was dropped, with its reason and scores; no trainer's",
+    row=AtOnce(dropped_lines, Outcome.DROPPED),
 )

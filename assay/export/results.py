@@ -6,8 +6,7 @@ Whatever a run stops after, ``decisions.parquet`` names every record once with w
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,10 +15,13 @@ import polars as pl
 
 from assay.core.errors import AssayError
 from assay.core.schema import SCORE
-from assay.export.contract import Export, lines_of
-from assay.export.files import Exported, LinesFile, TableFile, write_file
-from assay.export.kept import KeptRecords
+from assay.export.contract import ToWrite, looks_at_items, rows_of_block
+from assay.export.files import Exported, LinesFile, TableFile
+from assay.export.kept import KeptRecords, items_of
+from assay.export.pair_files import PairFiles
 from assay.export.quarantine import quarantine_lines
+from assay.export.sides import Sides
+from assay.export.trained import TrainerFile, companions
 from assay.rewards.scalar import scalar_among
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Home
@@ -32,7 +34,6 @@ from assay.storage.manifests import (
     Scored,
     ScoredPiece,
 )
-from assay.storage.run_manifest import RUN_MANIFEST, ExportedFile, Written
 
 QUARANTINE = "quarantine.jsonl"
 DECISIONS = "decisions.parquet"
@@ -53,7 +54,7 @@ def write_results(
     converted: Converted,
     scored: Scored | None,
     filtered: Filtered,
-    exports: Sequence[Export],
+    exports: ToWrite,
     *,
     home: Home,
     staging: Path,
@@ -61,17 +62,32 @@ def write_results(
     """Every result file but ``manifest.json``; without scores there is no ``scores.parquet``."""
     attributes = scored.attributes if scored else ()
     inputs = {file.path: file for file in converted.inputs}
+    some_have_rest = bool(exports.records) and any(
+        read_artifact(piece.records, home, ["rest"])["rest"].null_count() < piece.counts.read
+        for piece in converted.pieces
+    )
     with full_disk_named(staging), ExitStack() as stack:
+        sides = Sides(exports.split, converted)
         trained = [
-            _Trained(export, stack.enter_context(LinesFile(staging / export.file))) for export in exports
+            TrainerFile(
+                export,
+                staging,
+                attributes,
+                stack,
+                sides=sides.names,
+                ranked=sides.are_ranked,
+                given=converted.given,
+            )
+            for export in exports.records
         ]
+        pairs = PairFiles(exports, staging, attributes, stack, scored) if exports.pairs else None
         quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
         scores = TableFile(staging / SCORES, _score_columns(attributes, converted.given)) if scored else None
         scored_pieces = scored.pieces if scored else (None,) * len(converted.pieces)
         pieces = zip(converted.pieces, scored_pieces, filtered.pieces, strict=True)
-        for piece, scored_piece, filtered_piece in pieces:
-            columns = _PLACE_IN_FILE + (_CONTENTS if trained else [])
+        for number, (piece, scored_piece, filtered_piece) in enumerate(pieces):
+            columns = _PLACE_IN_FILE + (_CONTENTS if trained or pairs else [])
             judged = _judged(read_artifact(piece.records, home, columns), filtered_piece, home)
             turns = _turns(piece, scored_piece, attributes, home)
             decisions.add(_placed(piece.file, judged))
@@ -79,19 +95,43 @@ def write_results(
                 named = _with_given(_named(turns, judged, attributes), converted.given)
                 scores.add(_placed(piece.file, named))
             quarantine.add(inputs[piece.file], judged)
-            if trained:
-                for kept in _kept(piece.file, judged, turns, attributes):
-                    for one in trained:
-                        one.add(kept)
+            if trained or pairs:
+                of_kept = [
+                    one for one in trained if not (one.takes_every_record or one.takes_what_was_dropped)
+                ]
+                for block in _kept(piece.file, judged, turns, attributes):
+                    kept = block._replace(some_have_rest=some_have_rest, given=converted.given)
+                    for side, of_side, rank in sides.divided(kept):
+                        one_by_one = any(looks_at_items(one.export) for one in of_kept)
+                        records = list(items_of(of_side)) if one_by_one else []
+                        for one in of_kept:
+                            one.write(rows_of_block(one.export, of_side, records), side, rank)
+                    if pairs:
+                        pairs.add(number, kept)
+            if of_dropped := [one for one in trained if one.takes_what_was_dropped]:
+                dropped = judged.filter(pl.col("outcome") == "dropped")
+                for block in _blocks_of_records(piece.file, dropped, turns, attributes):
+                    of_run = block._replace(some_have_rest=some_have_rest, given=converted.given)
+                    for one in of_dropped:
+                        one.write(rows_of_block(one.export, of_run))
+            if of_all := [one for one in trained if one.takes_every_record]:
+                for block in _blocks_of_records(piece.file, judged, turns, attributes):
+                    of_run = block._replace(some_have_rest=some_have_rest, given=converted.given)
+                    for one in of_all:
+                        one.write(rows_of_block(one.export, of_run))
         quarantine.finish()
-        files = {one.export.file: one.file.exported for one in trained}
-        files |= {QUARANTINE: quarantine.file.exported, DECISIONS: decisions.finish()}
+        files = {QUARANTINE: quarantine.file.exported, DECISIONS: decisions.finish()}
         if scores is not None:
             files[SCORES] = scores.finish()
-        written = {one.export.name: one.written for one in trained}
-        for one in trained:
-            files |= _companions(one.export, one.written, staging, taken=files.keys())
-    return Exported(files, written)
+        if pairs:
+            files |= pairs.finish(converted, home)
+        whole = [*trained, *(pairs.trained if pairs else ())]
+        for done in whole:
+            files |= done.finish()
+        files |= companions(whole, staging, taken={*files})
+        # What was dropped is nobody's training data, so it is no export in the manifest and the card.
+        written = {done.export.name: done.written for done in whole if not done.takes_what_was_dropped}
+    return Exported(files, written, pairs.summary if pairs else None)
 
 
 def kept_records(
@@ -106,39 +146,20 @@ def kept_records(
     return _kept(piece.file, judged, _turns(piece, scored, attributes, home), attributes)
 
 
-class _Trained:
-    """An export's file while it is written."""
-
-    def __init__(self, export: Export, file: LinesFile) -> None:
-        self.export = export
-        self.file = file
-        self._left_out: Counter[str] = Counter()
-        self._without: Counter[str] = Counter()
-
-    def add(self, kept: KeptRecords) -> None:
-        """Write what the export takes of a block."""
-        lines = lines_of(self.export, kept)
-        self.file.write(lines.data, lines.rows)
-        self._left_out.update(lines.left_out)
-        self._without.update(lines.without)
-
-    @property
-    def written(self) -> Written:
-        """What was written so far."""
-        left_out, without = (dict(sorted(counts.items())) for counts in (self._left_out, self._without))
-        return Written(self.export.file, self.file.rows, left_out, without)
-
-
-def _companions(
-    export: Export, written: Written, staging: Path, *, taken: Collection[str]
-) -> dict[str, ExportedFile]:
-    """The files beside an export's data, written; AssayError where one has no name of its own."""
-    files: dict[str, ExportedFile] = {}
-    for name, data in export.companion(written).items():
-        if name in {*taken, RUN_MANIFEST, ""} or Path(name).name != name:
-            raise AssayError(f"export {export.name}: {name!r} is no name for a file beside {export.file}")
-        files[name] = write_file(staging / name, data)
-    return files
+def scores_of(converted: Converted, scored: Scored, filtered: Filtered, home: Home) -> pl.DataFrame:
+    """A row a turn of the records that are kept, in input order, with the columns of ``scores.parquet``."""
+    columns = _score_columns(scored.attributes, converted.given)
+    found = [pl.DataFrame(schema=columns)]
+    pieces = zip(converted.pieces, scored.pieces, filtered.pieces, strict=True)
+    for piece, scored_piece, filtered_piece in pieces:
+        judged = _judged(read_artifact(piece.records, home, _PLACE_IN_FILE), filtered_piece, home)
+        kept = judged.filter(pl.col("outcome") == "kept")
+        turns = _turns(piece, scored_piece, scored.attributes, home)
+        of_kept = turns.join(kept.select("row"), on="row", how="semi", maintain_order="left")
+        named = _with_given(_named(of_kept, kept, scored.attributes), converted.given)
+        placed = _placed(piece.file, named)
+        found.append(placed.select(pl.col(name).cast(kind) for name, kind in columns.items()))
+    return pl.concat(found)
 
 
 def _score_columns(attributes: Sequence[str], given: Sequence[str]) -> dict[str, type[pl.DataType]]:
@@ -201,8 +222,15 @@ def _kept(
 ) -> Iterator[KeptRecords]:
     """Yield a piece's kept records, a bounded number at a time."""
     kept = judged.filter(pl.col("outcome") == "kept").select("row", "line", "part", *_CONTENTS)
+    yield from _blocks_of_records(file, kept, turns, attributes)
+
+
+def _blocks_of_records(
+    file: str, records: pl.DataFrame, turns: pl.DataFrame, attributes: tuple[str, ...]
+) -> Iterator[KeptRecords]:
+    """Yield the records, a bounded number at a time."""
     scores = turns.select("row", "turn", *attributes, "given")
-    for few in kept.iter_slices(_KEPT_AT_A_TIME):
+    for few in records.iter_slices(_KEPT_AT_A_TIME):
         of_them = scores.join(few.select("row"), on="row", how="semi", maintain_order="left")
         yield KeptRecords(file, attributes, few, of_them)
 

@@ -1,10 +1,13 @@
 """SteerLM rows, every assistant turn labelled; NeMo-Aligner loads them.
 
 ``labeled.jsonl`` has labels made of the scores, ``converted.jsonl`` the labels that the records came with.
+``nemo-aligner/regression.jsonl`` is what NeMo-Aligner's process_to_regression_format.py makes of
+``labeled.jsonl``: a row a turn.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from msgspec import Raw
@@ -12,22 +15,13 @@ from msgspec import Raw
 from assay.core import steerlm
 from assay.core.labels import label_from_scores
 from assay.core.schema import ATTRIBUTES, Message
-from assay.export.contract import Export
+from assay.export.contract import Export, Unit
 from assay.export.kept import Item
 
 
 def refuses(item: Item) -> str | None:
-    """Why no SteerLM row can express the messages; None where one can.
-
-    A row has no place for tools, nor for a call beside an answer's text.
-    """
-    problem = steerlm.gap(item.roles)
-    if problem is not None:
-        return problem
-    for number, message in enumerate(item.messages, 1):
-        if type(message) is not Message and message.fields.tool_calls is not None:
-            return f"tool_call: message {number} calls a tool"
-    return None if item.tools is None else "tools: the record has tools"
+    """Why no SteerLM row can express the messages; None where one can."""
+    return steerlm.gap(item.roles)
 
 
 def labelled(item: Item) -> Raw:
@@ -42,16 +36,24 @@ def as_it_came(item: Item) -> Raw:
 
 
 def _row(item: Item, labels: Sequence[str | None] | None) -> Raw:
-    messages: Sequence[Message] = item.messages
-    if item.nemo_prompt is not None:
-        # HelpSteer2's prompts of several turns are one turn in NeMo-Aligner's rows.
-        first = int(item.roles.startswith("s"))
-        messages = (*messages[:first], Message("user", item.nemo_prompt), messages[-1])
-        labels = None if labels is None else [*labels[:first], None, labels[-1]]
-    return Raw(steerlm.to_json(messages, labels))
+    return Raw(steerlm.to_json(*_as_nemo_has_them(item, labels)))
 
 
-STEERLM = Export(
+def _as_nemo_has_them(
+    item: Item, labels: Sequence[str | None] | None
+) -> tuple[Sequence[Message], Sequence[str | None] | None]:
+    """The messages and their labels: HelpSteer2's prompts of several turns as NeMo-Aligner's one turn."""
+    messages = item.messages
+    if item.nemo_prompt is None:
+        return messages, labels
+    first = int(item.roles.startswith("s"))
+    return (
+        (*messages[:first], Message("user", item.nemo_prompt), messages[-1]),
+        None if labels is None else [*labels[:first], None, labels[-1]],
+    )
+
+
+STEERLM: Export[Item] = Export(
     name="steerlm",
     file="labeled.jsonl",
     description="SteerLM rows, every assistant turn labelled 0-4 (NeMo-Aligner)",
@@ -62,11 +64,31 @@ STEERLM = Export(
 )
 
 #: What a run writes that stops after convert. It is nobody's choice, so it is not in ``EXPORTS``.
-CONVERTED = Export(
+CONVERTED: Export[Item] = Export(
     name="converted",
     file="converted.jsonl",
     description="SteerLM rows with the labels that the records came with",
     refuses=refuses,
     row=as_it_came,
+    holds_fields=False,
+)
+
+
+def _regression(item: Item) -> Raw:
+    """The row of the item's last turn: the text through it, and its label's nine numbers."""
+    labels: list[str | None] = [None] * len(item.messages)
+    labels[-1] = label_from_scores(item.attributes, item.scores[-1])
+    (row,) = steerlm.regression_rows(*_as_nemo_has_them(item, labels))
+    return Raw(json.dumps(row, ensure_ascii=False).encode())
+
+
+STEERLM_REGRESSION: Export[Item] = Export(
+    name="steerlm-regression",
+    file="nemo-aligner/regression.jsonl",
+    description="a text and nine numbers a turn, for NeMo-Aligner's regression reward models",
+    unit=Unit.TURN,
+    needs=frozenset(ATTRIBUTES),
+    refuses=refuses,
+    row=_regression,
     holds_fields=False,
 )

@@ -35,7 +35,12 @@ def nothing_usable(counts: Counts, exports: Mapping[str, Written]) -> str | None
 def _all_left_out(kept: int, exports: Mapping[str, Written]) -> str | None:
     if not exports or any(written.rows for written in exports.values()):
         return None
-    name, written = next(iter(exports.items()))
+    name, written = max(exports.items(), key=lambda item: bool(item[1].left_out))
+    if not written.left_out:
+        return (
+            f"No record could be used: no prompt of those that were kept gives {name} a pair. The summary "
+            "says why; docs/results.md says what makes a pair."
+        )
     reason, count = _most(written.left_out)
     most = f"No record could be used: no export can hold one that was kept; {name}: {reason}"
     return f"{most} ({count:,} of {kept:,}). docs/results.md says what a file can hold."

@@ -241,6 +241,7 @@ def _expanded(given: str, progress: Progress) -> list[str]:
         matched = sorted(name for name in glob.glob(given, recursive=True) if not os.path.isdir(name))
         folders = sorted({os.path.dirname(name) for name in matched})
         results = {folder for folder in folders if _holds_results(folder, progress)}
+        results |= {folder for folder in folders if _is_in_results(folder, progress)}
         found = [name for name in matched if os.path.dirname(name) not in results]
         found = _chosen(found, progress)
         if not found:
@@ -263,6 +264,16 @@ def _holds_results(folder: str, progress: Progress) -> bool:
     if not _has_run_manifest(folder):
         return False
     progress.say(f"{folder or '.'}: holds the results of a run, which are not read")
+    return True
+
+
+def _is_in_results(folder: str, progress: Progress) -> bool:
+    """Whether a run wrote the folder for a trainer, among its results; if so, report that it is left out."""
+    path = Path(folder)
+    manifest = run_manifest_in(path.parent) if path.name else None
+    if manifest is None or not any(name.startswith(f"{path.name}/") for name in manifest.get("files") or ()):
+        return False
+    progress.say(f"{folder}: is among the results of a run, which are not read")
     return True
 
 

@@ -12,9 +12,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from assay import __version__
 from assay.core.text import columns, counted, printable
-from assay.core.versions import installed
+from assay.core.versions import VERSION, installed
 from assay.export.files import Exported
 from assay.export.usable import all_ruled_out, nothing_usable
 from assay.rewards.spec import ModelSpec
@@ -22,7 +21,7 @@ from assay.score import card_warnings
 from assay.score.languages import DETECTOR
 from assay.score.scoring import ScoringWork
 from assay.storage.manifests import Converted, Filtered, Scored, Shortfall
-from assay.storage.run_manifest import ExportedFile, Rows, RunManifest, RunModel, Turns
+from assay.storage.run_manifest import ExportedFile, PairsMade, Rows, RunManifest, RunModel, Turns
 
 #: What can change a result, or how it is computed.
 _PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect", *DETECTOR)
@@ -49,7 +48,7 @@ def run_manifest(
     counts = filtered.counts
     about = _model(model, work.remarks if work else ()) if scored and model else None
     return RunManifest(
-        assay=__version__,
+        assay=VERSION,
         versions=installed(*_PACKAGES),
         complete=converted.complete,
         shortfalls=converted.shortfalls,
@@ -78,6 +77,7 @@ def run_manifest(
         inputs=converted.inputs,
         files=dict(sorted(exported.files.items())),
         exports=dict(exported.exports),
+        pairs=exported.pairs,
         options=dict(options),
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
     )
@@ -162,6 +162,8 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
                 *_reasons(manifest.failed),
             ],
         )
+    if manifest.pairs is not None:
+        yield _Section("Pairs", list(_pairs(manifest.pairs)))
     if manifest.seconds:
         seconds = manifest.seconds
         stages = ", ".join(f"{stage} {value:,.1f}" for stage, value in seconds.items())
@@ -171,6 +173,20 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
             "Results",
             [line for name, file in manifest.files.items() for line in _file(name, file, manifest)],
         )
+
+
+def _pairs(made: PairsMade) -> Iterator[_Line]:
+    """Yield lines about the pairs that were made, and about what gave none."""
+    yield _Line("made", _count(made.pairs), f"of the answers to {counted(made.prompts, 'prompts')}")
+    yield from _reasons(made.passed_over)
+    if made.margins:
+        below = ", ".join(f"{percent}% below {margin:.3g}" for percent, margin in made.margins.items())
+        yield _Line("margins", "", below)
+    if made.chosen_longer is not None:
+        yield _Line("chosen is the longer", f"{100 * made.chosen_longer:.1f}%", "of the pairs")
+    without = sum(made.without.values())
+    yield _Line("prompts without a pair", _count(without), _share(without, made.prompts))
+    yield from _reasons(made.without)
 
 
 def _remarks(manifest: RunManifest) -> list[str]:

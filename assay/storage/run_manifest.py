@@ -39,7 +39,8 @@ class ExportedFile:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What an export wrote. ``rows`` and ``left_out`` add up to all that was kept."""
+    """What an export wrote. ``rows`` and ``left_out`` add up to all that was kept, in the export's unit:
+    records, turns or pairs. A table of every record also has rows of those that were not kept."""
 
     file: str
     """Its name in the output folder."""
@@ -48,6 +49,26 @@ class Written:
     """Kept items that the file does not hold, by reason code."""
     without: dict[str, int] = field(default_factory=dict)
     """Fields of messages that the file's rows lack, by name: of how many items that it does hold."""
+    sides: dict[str, str] = field(default_factory=dict)
+    """The files of a split by the names of its sides, of which ``file`` is the first and ``rows`` are all;
+    empty where the export is not split."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairsMade:
+    """The pairs of a run, and the prompts that gave none."""
+
+    prompts: int
+    """Different prompts of the kept records; in a conversation every turn answers one."""
+    pairs: int
+    without: dict[str, int]
+    """Prompts that gave no pair, by reason."""
+    passed_over: dict[str, int]
+    """What would have been pairs, by the reason why they are not."""
+    margins: dict[str, float]
+    """The margin below which 5, 25, 50, 75 and 95 percent of the pairs lie."""
+    chosen_longer: float | None
+    """The share of the pairs whose chosen answer is the longer one, 0 to 1; null without pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +180,13 @@ class RunManifest:
     files: dict[str, ExportedFile]
     """Digest, size and rows of every result file; rows are null where it has none."""
     exports: dict[str, Written] = field(default_factory=dict)
-    """For each export by its name (`converted` after `--stop-after convert`): `file`, `rows`,
-    `left_out` (the kept records that the file does not hold, by reason), and `without` (the fields of
-    messages that its rows lack, by name: of how many records)."""
+    """For each export by its name (`converted` after `--stop-after convert`): `file`, `rows`, `left_out` (the
+    kept items that the file does not hold, by reason), `without` (the fields of messages that its rows lack,
+    by name: of how many items), and the files of a split by its `sides`."""
+    pairs: PairsMade | None = None
+    """The pairs that preference exports hold: how many `prompts` and `pairs`, the prompts `without` one and
+    what was `passed_over` by reason, `margins` by percent of the pairs, and in what share the chosen answer
+    is the longer one (`chosen_longer`); null where no export wants any."""
     options: dict[str, Any]
     """The options of the run."""
     seconds: dict[str, float]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay import __version__
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.progress import Progress
 from assay.core.reasoning import NothingElse, without_reasoning
@@ -26,7 +25,7 @@ from assay.core.schema import (
     MessageFields,
     turn_positions,
 )
-from assay.core.versions import installed
+from assay.core.versions import VERSION, installed
 from assay.rewards.catalog import CATALOG, Published
 from assay.rewards.protocol import Request, RewardModel, TurnScore
 from assay.rewards.remote.endpoints import ReadBlock
@@ -574,4 +573,4 @@ def _as_recorded(ours: dict[str, str] | None, recorded: dict[str, str] | None) -
 
 
 def _versions() -> dict[str, str | None]:
-    return {"assay": __version__, **installed(*_PACKAGES)}
+    return {"assay": VERSION, **installed(*_PACKAGES)}

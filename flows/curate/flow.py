@@ -17,14 +17,17 @@ from assay.config.options import RunOptions
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, OutputRefused
 from assay.core.text import counted
-from assay.export import EXPORT, ToExport, wanted
+from assay.export import EXPORT, AboutRun, ToExport, wanted
+from assay.export.card import for_others
 from assay.export.first_rows import first_rows
+from assay.export.foreseen import warnings_of
 from assay.export.usable import nothing_usable
 from assay.read.convert import CONVERT, ToConvert
 from assay.read.inventory import INGEST, Inputs
 from assay.read.releases import new_only, released
 from assay.report.dry_run import preview_table
 from assay.report.summary import lines_on_shortfalls, run_manifest, summary_table, summary_text
+from assay.rewards.catalog import CATALOG
 from assay.score.scoring import ScoringWork, ToScore, former_remarks, preview
 from assay.score.store import nameless_scores
 from assay.select.decide import DECIDE, ToDecide, refuse_quarantine
@@ -150,12 +153,17 @@ class _Run:
         self.console.show(summary_table(manifest), summary_text(manifest))
         if why := unusable.sentence(manifest):
             unusable.show(why, rows, self.console, fault=fault)
+        elif self.prepared.hub is not None:
+            message = f"Rated by {self.prepared.model.name}: {manifest.rows.kept:,} records kept"
+            address = self.prepared.hub.push(output.path, for_others(manifest), message=message)
+            self.console.say(f"pushed: {address}")
         return manifest
 
     def previewed(self) -> DryRun:
         """Show what the run would score. Writes nothing but converted records, below ``ASSAY_HOME``."""
         model = self.prepared.model
         converted = self._converted()
+        self._warn_of_exports(converted)
         found = preview(converted, model, home=self.prepared.home)
         for note in model.notes:
             self.console.say(note)
@@ -172,11 +180,21 @@ class _Run:
         """Run the stages. Returns the manifest, and the first rows of the inputs if none could be used."""
         options, prepared = self.options, self.prepared
         converted = self._converted()
+        self._warn_of_exports(converted)
         scored = self._scored(converted) if options.stop_after != "convert" else None
         filtered = self._filtered(converted, scored)
         staging = prepared.output.staging()
         to_export = ToExport(
-            converted, scored, filtered, tuple(options.export), prepared.output, staging, options.stop_after
+            converted,
+            scored,
+            filtered,
+            prepared.exports,
+            prepared.output,
+            staging,
+            options.stop_after,
+            options.pair_choice(),
+            options.split_choice(),
+            _about(options, prepared),
         )
         with ExitStack() as stack:
             with self.console.stage("export") as stage:
@@ -205,8 +223,16 @@ class _Run:
                 folder.publish(staging, manifest)
         if manifest.unusable is None:
             return manifest, []
-        exports = wanted(options.export, options.stop_after)
+        exports = to_export.wanted.records
         return manifest, list(first_rows(converted, filtered, prepared.home, scored=scored, exports=exports))
+
+    def _warn_of_exports(self, converted: Converted) -> None:
+        """Report exports that would hold nothing. UserMistake if one makes no sense of these inputs."""
+        options, prepared = self.options, self.prepared
+        choices = options.pair_choice(), options.split_choice()
+        to_write = wanted(prepared.exports, options.stop_after, *choices)
+        for line in warnings_of(to_write, converted, prepared.home):
+            self.console.say(f"warning: {line}")
 
     def _converted(self) -> Converted:
         options, places, output = self.options, self.prepared.places, self.prepared.output.path
@@ -258,6 +284,13 @@ class _Run:
         if self.options.strict:
             refuse_quarantine(converted, finished.manifest, self.prepared.home)
         return finished.manifest
+
+
+def _about(options: RunOptions, prepared: Prepared) -> AboutRun:
+    """What the card says of the run."""
+    name = prepared.model.name
+    license = CATALOG[name].license if name in CATALOG else None
+    return AboutRun(name, options.revision, license, prepared.rules.texts)
 
 
 def _counted(counts: Counts, word: str) -> str:

@@ -13,7 +13,7 @@ from assay.config.options import RunOptions
 from assay.config.resolve import cluster_of, models_of
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
-from assay.export import DEFAULT_EXPORTS, check_exports
+from assay.export import PAIR_EXPORTS, PairChoice, check_exports, default_exports
 from assay.export.folder import OutputFolder
 from assay.read.formats import Names, parse_names
 from assay.read.not_chat import why_file_is_no_chat
@@ -27,6 +27,7 @@ from assay.select.rules import Rules, parse_rules
 from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
+from assay.storage.hub_push import HubDataset, hub_dataset
 from assay.storage.regular import why_not_regular
 
 
@@ -43,6 +44,10 @@ class Prepared:
     cluster: ClusterOptions
     names: Names
     """What the user maps."""
+    exports: tuple[str, ...]
+    """The files to write, by the names of their exports."""
+    hub: HubDataset | None
+    """The dataset on the Hub that they are pushed to."""
 
 
 def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) -> Prepared:
@@ -69,6 +74,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         model = find_model(
             named, models_of(settings), options.of_the_model(), digest_cache=home.model_digests
         )
+    exports = tuple(options.export) or default_exports(model.columns)
     _check_stop(options)
     rules = parse_rules(
         options.keep,
@@ -77,10 +83,13 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         allow_cross_prompt=options.allow_cross_prompt,
     )
     if options.stop_after is None:
-        check_exports(options.export, model.columns)
+        check_exports(exports, model.columns)
+        _check_pairs(options, exports)
+    options.split_choice()
     output = OutputFolder(_release(where.output, options) if options.release else where.output)
     output.check()
-    return Prepared(settings, home, model, rules, output, where, cluster, names)
+    hub = _hub_dataset(options, settings, deployed=deployed)
+    return Prepared(settings, home, model, rules, output, where, cluster, names, exports, hub)
 
 
 def _release(folder: str, options: RunOptions) -> Path:
@@ -94,13 +103,38 @@ def _check_stop(options: RunOptions) -> None:
     if options.stop_after is None:
         return
     unused = [f"--keep {rule!r}" for rule in options.keep]
-    if options.export != list(DEFAULT_EXPORTS):
+    # steerlm alone was the default once, and may stand in a config file.
+    if options.export not in ([], ["steerlm"]):
         unused.append(f"--export {' '.join(options.export)}")
     if unused:
         raise UserMistake(
             f"--stop-after {options.stop_after} stops before {' and '.join(unused)} would be used. Leave out "
             "the one or the other."
         )
+
+
+def _check_pairs(options: RunOptions, exports: tuple[str, ...]) -> None:
+    """Refuse a choice of pairs where no export holds any."""
+    if options.pair_choice() == PairChoice() or not PAIR_EXPORTS.keys().isdisjoint(exports):
+        return
+    raise UserMistake(
+        "--pairs, --min-margin, --max-length-ratio and --pairs-per-prompt choose pairs, and no export of "
+        "this run holds pairs. Add one, such as --export trl-preference; `assay exports` lists them."
+    )
+
+
+def _hub_dataset(options: RunOptions, settings: Settings, *, deployed: bool) -> HubDataset | None:
+    """The dataset to push to, which its token may write; None where nothing is pushed."""
+    if options.push_to_hub is None:
+        if options.public:
+            raise UserMistake("--public: nothing is pushed. Name a dataset with --push-to-hub OWNER/NAME")
+        return None
+    if deployed or options.stop_after is not None or options.dry_run:
+        why = "a deployment's run pushes nothing" if deployed else "this run writes no exports"
+        raise UserMistake(f"--push-to-hub {options.push_to_hub}: {why}; leave it out")
+    dataset = hub_dataset(options.push_to_hub, settings.hub_token_variable, private=not options.public)
+    dataset.check()
+    return dataset
 
 
 def _check_inputs(inputs: list[str]) -> None:

@@ -13,7 +13,7 @@ from assay.config.settings import Settings
 from assay.config.verify_options import VerifyOptions
 from assay.config.yaml_text import parsed_yaml
 from assay.core.errors import UserMistake
-from assay.export import DEFAULT_EXPORTS, EXPORTS
+from assay.export import EXPORTS
 from assay.read.formats import FORMATS
 from assay.rewards.options import ModelOptions
 from assay.storage.home import Home
@@ -153,7 +153,7 @@ def test_prefects_form_says_of_every_option_what_it_is() -> None:
         assert name in schema["required"] or "default" in field, name
     assert schema["properties"]["format"]["enum"] == ["auto", *FORMATS]
     assert schema["properties"]["export"]["items"]["enum"] == list(EXPORTS)
-    assert schema["properties"]["export"]["default"] == list(DEFAULT_EXPORTS)
+    assert schema["properties"]["export"]["default"] == []
 
 
 def test_what_may_be_chosen_of_a_model_is_defined_once_for_all_commands() -> None:

@@ -8,7 +8,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -21,16 +20,25 @@ from stages import decide
 
 from assay.core.errors import AssayError
 from assay.core.schema import ROLES, FullMessage, MessageFields
-from assay.export import DEFAULT_EXPORTS, EXPORTS, wanted
-from assay.export.contract import AtOnce, Export, Unit, lines_of, refusals
+from assay.export import EXPORTS, PAIR_EXPORTS, RECORD_EXPORTS, PairChoice, default_exports, wanted
+from assay.export.contract import (
+    AtOnce,
+    Companion,
+    Export,
+    ToWrite,
+    Unit,
+    items_in,
+    refusals,
+    rows_of_block,
+)
 from assay.export.files import Exported
-from assay.export.kept import KeptRecords, items_of
+from assay.export.kept import Item, KeptRecords, items_of
 from assay.export.results import DECISIONS, kept_records, write_results
 from assay.export.steerlm import CONVERTED
 from assay.select.rules import Rules
 from assay.storage.home import Home
 from assay.storage.manifests import reason_code
-from assay.storage.run_manifest import RUN_MANIFEST, Written
+from assay.storage.run_manifest import RUN_MANIFEST
 
 SCORES = Turn((2.37, 3.5, 2.5, 0.5, -1.25))
 ROLE = {role[0]: role for role in ROLES}
@@ -47,12 +55,12 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-def written(made: Made, *exports: Export) -> tuple[Exported, Path]:
+def written(made: Made, *exports: Export[Item]) -> tuple[Exported, Path]:
     """What these exports wrote of records that are all kept, and where."""
     staging = Path(tempfile.mkdtemp(dir=made.home.root))
     filtered = decide(made.converted, made.scored, rules=Rules(), home=made.home)
     return write_results(
-        made.converted, made.scored, filtered, exports, home=made.home, staging=staging
+        made.converted, made.scored, filtered, ToWrite(exports), home=made.home, staging=staging
     ), staging
 
 
@@ -69,7 +77,12 @@ def blocks(made: Made) -> list[KeptRecords]:
 
 def lines_in(path: Path) -> list[int]:
     """The lines that the records of a file came from, as the text of each says in whatever form it stands."""
-    found = [re.search(rb'"(\d+)\.\d+"', row) for row in path.read_bytes().splitlines()]
+    if path.suffix == ".parquet":
+        rows = [str(row).encode() for row in pl.read_parquet(path).select("messages").iter_rows()]
+    else:
+        rows = path.read_bytes().splitlines()
+    # A text stands between quotes, or in a longer one between line ends.
+    found = [re.search(rb"(?:[\"']|\\n)(\d+)\.\d+(?:[\"']|\\n)", row) for row in rows]
     return [int(one[1]) for one in found if one is not None]
 
 
@@ -85,14 +98,19 @@ def test_every_kept_record_is_in_each_file_or_is_counted_as_left_out(
     roles = [roles for piece in pieces for roles in piece]
     numbers = iter(range(len(roles)))
     made = make(home, {"a.jsonl": [[record(each, next(numbers)) for each in piece] for piece in pieces]})
-    exported, staging = written(made, *EXPORTS.values(), CONVERTED)
-    for export in (*EXPORTS.values(), CONVERTED):
-        reasons = [reason for kept in blocks(made) for reason in refusals(export, kept)]
+    exported, staging = written(made, *RECORD_EXPORTS.values(), CONVERTED)
+    assert (staging / RECORD_EXPORTS["dropped"].file).read_bytes() == b""
+    for export in (*RECORD_EXPORTS.values(), CONVERTED):
+        if export.name == "dropped":
+            continue
+        items = [item for kept in blocks(made) for item in items_in(export, items_of(kept))]
+        reasons = refusals(export, items)
         found = lines_in(staging / export.file)
         told = exported.exports[export.name]
-        assert found == [number for number, reason in enumerate(reasons) if reason is None]
+        assert found == [item.line for item, reason in zip(items, reasons, strict=True) if reason is None]
         assert told.left_out == Counter(reason_code(reason) for reason in reasons if reason is not None)
-        assert told.rows + sum(told.left_out.values()) == len(roles) == len(reasons)
+        assert told.rows + sum(told.left_out.values()) == len(items)
+        assert len(items) == sum(each.count("a") if export.unit is Unit.TURN else 1 for each in roles)
         assert (told.file, told.rows) == (export.file, exported.files[export.file].rows)
     assert exported.exports["messages"].left_out == {}
     assert set(pl.read_parquet(staging / DECISIONS)["outcome"]) <= {"kept"}
@@ -100,7 +118,7 @@ def test_every_kept_record_is_in_each_file_or_is_counted_as_left_out(
 
 def test_what_a_row_of_steerlm_cannot_express_is_left_out_of_that_file_alone(home: Home) -> None:
     records = [record(roles, line) for line, roles in enumerate(("ua", "usa", "uta", "susa", "sua", "uata"))]
-    exported, staging = written(make(home, {"a.jsonl": [records]}), *EXPORTS.values())
+    exported, staging = written(make(home, {"a.jsonl": [records]}), *RECORD_EXPORTS.values())
     assert exported.exports["steerlm"].left_out == {
         "late_system_message": 1,
         "several_system_messages": 1,
@@ -130,7 +148,7 @@ def test_messages_have_what_they_held_and_the_tools_and_a_row_of_steerlm_has_nei
         Record(6, (user, REASONED), (SCORES,)),
     ]
     made = make(home, {"a.jsonl": [records]})
-    exported, staging = written(made, *EXPORTS.values())
+    exported, staging = written(made, *RECORD_EXPORTS.values())
     assert exported.exports["steerlm"].left_out == {"tool_call": 3, "tool_message": 1, "tools": 1}
     assert exported.exports["steerlm"].without == {"reasoning_content": 1, "train": 1}
     assert exported.exports["messages"].without == {}
@@ -165,6 +183,22 @@ def test_an_item_is_the_record_with_the_scores_of_its_turns(home: Home) -> None:
     assert (other.labels, other.rest, other.scores) == (None, None, [(1.0, 2.0, 3.0, 4.0, 0.0)])
 
 
+@pytest.mark.parametrize(
+    ("rest", "side"),
+    [
+        ('{"assay_side":"chosen"}', "chosen"),
+        ('{"id":1,"assay_side": "rejected" }', "rejected"),
+        ('{"assay_side":"left"}', None),
+        ('{"assay_side":{"a":1}}', None),
+        ('{"assay_side":null}', None),
+        ('{"note":"assay_side"}', None),
+        (None, None),
+    ],
+)
+def test_the_side_of_a_record_is_read_from_its_other_fields(rest: str | None, side: str | None) -> None:
+    assert Item("a", 1, 0, "ua", (), None, (), [], rest).side == side
+
+
 def test_scores_of_other_turns_are_refused(home: Home) -> None:
     (kept,) = blocks(make(home, {"a.jsonl": [[record("ua"), record("uaa", 2)]]}))
     scores = kept.scores
@@ -173,7 +207,7 @@ def test_scores_of_other_turns_are_refused(home: Home) -> None:
             list(items_of(kept._replace(scores=others)))
 
 
-ROWS = Export(
+ROWS: Export[Item] = Export(
     name="rows",
     file="rows.jsonl",
     description="what a trainer's author writes: a function of an item",
@@ -185,8 +219,8 @@ ROWS = Export(
 def test_a_row_carries_raw_json_to_the_digit_on_one_line(home: Home) -> None:
     records = [record("ua", 2, rest='{"n":1.10,\r\n "m": 12345678901234567890123}'), record("ua", 3)]
     (kept,) = blocks(make(home, {"a.jsonl": [records]}))
-    lines = lines_of(ROWS, kept)
-    assert lines.data == b'{"line":2,"extra":{"n":1.10,   "m": 12345678901234567890123}}\n'
+    lines = rows_of_block(ROWS, kept)
+    assert lines.lines == b'{"line":2,"extra":{"n":1.10,   "m": 12345678901234567890123}}\n'
     assert (lines.rows, lines.left_out) == (1, {"odd_line": 1})
 
 
@@ -198,36 +232,52 @@ def test_rows_written_at_once_are_those_written_one_by_one(home: Home) -> None:
     for number, few in enumerate((range(1), range(1, 2), range(9), range(1, 9))):
         made = make(Home(home.root / str(number)), {"a.jsonl": [[record("uaua", line) for line in few]]})
         (kept,) = blocks(made)
-        assert lines_of(replace(ROWS, row=AtOnce(lines)), kept) == lines_of(ROWS, kept)
+        assert rows_of_block(replace(ROWS, row=AtOnce(lines)), kept) == rows_of_block(ROWS, kept)
 
 
-def _empty(name: str, told: Written) -> dict[str, bytes]:
-    return {name: b""}
-
-
-def test_a_companion_is_made_of_what_was_written_and_is_one_of_the_files(home: Home) -> None:
-    made = make(home, {"a.jsonl": [[record("ua", line) for line in (1, 2, 3)]]})
-    info = replace(
-        ROWS, companion=lambda told: {"info.json": f"{told.file} {told.rows} {told.left_out}".encode()}
+def companion(name: str) -> Companion:
+    return Companion(
+        name, lambda told: repr([(one.file, one.rows, one.left_out) for one in told.values()]).encode()
     )
-    exported, staging = written(made, info, EXPORTS["messages"])
-    assert (staging / "info.json").read_text() == "rows.jsonl 1 {'odd_line': 2}"
-    assert (exported.files["info.json"].size, exported.files["info.json"].rows) == (28, None)
-    for name in ("rows.jsonl", "messages.jsonl", DECISIONS, RUN_MANIFEST, "../info.json", "a/info.json", ""):
-        with pytest.raises(AssayError, match=r"export rows: .* is no name for a file beside rows\.jsonl"):
-            written(made, replace(ROWS, companion=partial(_empty, name)), EXPORTS["messages"])
+
+
+def test_a_companion_is_made_of_what_was_written_by_all_that_share_it(home: Home) -> None:
+    made = make(home, {"a.jsonl": [[record("ua", line) for line in (1, 2, 3)]]})
+    info = companion("info.json")
+    one = replace(ROWS, companions=(info, companion("r/a.yaml")))
+    other = replace(ROWS, name="all", file="r/all.jsonl", refuses=None, companions=(info,))
+    exported, staging = written(made, one, other, RECORD_EXPORTS["messages"])
+    assert (staging / "r/a.yaml").read_text() == "[('rows.jsonl', 1, {'odd_line': 2})]"
+    shared = "[('rows.jsonl', 1, {'odd_line': 2}), ('r/all.jsonl', 3, {})]"
+    assert (staging / "info.json").read_text() == shared
+    assert (exported.files["info.json"].size, exported.files["info.json"].rows) == (len(shared), None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["rows.jsonl", "messages.jsonl", DECISIONS, RUN_MANIFEST, "../i.json", "a/b/i.json", "/i", "./i", ""],
+)
+def test_a_companion_has_a_name_of_its_own(home: Home, name: str) -> None:
+    made = make(home, {"a.jsonl": [[record("ua")]]})
+    with pytest.raises(AssayError, match=r"export rows: .* is no name for a file of it"):
+        written(made, replace(ROWS, companions=(companion(name),)), RECORD_EXPORTS["messages"])
 
 
 def test_the_table_names_each_export_and_each_file_once() -> None:
     assert {name: export.name for name, export in EXPORTS.items()} == {name: name for name in EXPORTS}
     files = [export.file for export in (*EXPORTS.values(), CONVERTED)]
     assert len(set(files)) == len(files)
-    assert {export.unit for export in EXPORTS.values()} == {Unit.RECORD}, "pairs and groups are not made yet"
-    assert set(DEFAULT_EXPORTS) <= EXPORTS.keys()
+
+
+def test_messages_are_written_by_default_and_labels_where_the_model_rates_them() -> None:
+    assert default_exports(["reward"]) == ("messages",)
+    assert default_exports(["weighted_reward", "verbosity"]) == ("messages", "steerlm")
 
 
 def test_a_run_writes_each_export_that_it_names_once_and_none_where_it_stops_early() -> None:
-    messages, steerlm = EXPORTS["messages"], EXPORTS["steerlm"]
-    assert wanted(["messages", "steerlm", "messages"], None) == (messages, steerlm)
-    assert wanted(["messages"], "convert") == (CONVERTED,)
-    assert wanted(["messages"], "score") == ()
+    messages, steerlm = RECORD_EXPORTS["messages"], RECORD_EXPORTS["steerlm"]
+    assert wanted(["messages", "steerlm", "messages"], None) == ToWrite((messages, steerlm))
+    mixed = wanted(["trl-reward", "messages", "trl-reward"], None, PairChoice("all"))
+    assert mixed == ToWrite((messages,), (PAIR_EXPORTS["trl-reward"],), PairChoice("all"))
+    assert wanted(["messages", "trl-reward"], "convert") == ToWrite((CONVERTED,))
+    assert wanted(["messages"], "score") == ToWrite()

@@ -11,7 +11,7 @@ import pytest
 from converting import PAIR_LINE, converted_file, converted_paths
 from stages import decide
 
-from assay.export import EXPORTS
+from assay.export import RECORD_EXPORTS
 from assay.export.first_rows import first_rows
 from assay.select.rules import Rules
 from assay.storage.home import Home
@@ -28,7 +28,7 @@ def test_a_kept_row_has_the_reason_why_the_first_export_leaves_it_out(tmp_path: 
     converted = converted_file(tmp_path, b"\n".join(data)).converted
     home = Home(tmp_path / "home")
     filtered = decide(converted, None, rules=Rules(), home=home)
-    found = list(first_rows(converted, filtered, home, exports=[EXPORTS["steerlm"]]))
+    found = list(first_rows(converted, filtered, home, exports=[RECORD_EXPORTS["steerlm"]]))
     assert [row.partition("): ")[0].rpartition(":")[2] for row in found] == [
         "1 (not_json",
         "2 (tool_message",

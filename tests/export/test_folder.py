@@ -39,6 +39,7 @@ def out(tmp_path: Path) -> Path:
 
 def fill(staging: Path, contents: Mapping[str, bytes]) -> dict[str, ExportedFile]:
     for name, data in contents.items():
+        (staging / name).parent.mkdir(exist_ok=True)
         (staging / name).write_bytes(data)
     return {
         name: ExportedFile(digest_of_file(staging / name), len(data), 1) for name, data in contents.items()
@@ -61,7 +62,11 @@ def export(path: Path, contents: Mapping[str, bytes], run: str = "run") -> dict[
 
 
 def contents_of(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in path.iterdir() if file.name != MANIFEST}
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.name != MANIFEST and file.is_file()
+    }
 
 
 def beside(path: Path) -> list[str]:
@@ -90,6 +95,39 @@ def test_an_export_replaces_the_one_before_and_nothing_of_it_stays(out: Path) ->
     export(out, NEW)
     assert contents_of(out) == NEW
     assert beside(out) == [".out.lock"]
+
+
+NESTED = {"messages.jsonl": b"new\n", "trl/sft.jsonl": b"sft\n", "trl/kto.jsonl": b"kto\n"}
+
+
+def test_a_folder_a_trainer_is_published_and_replaced_with_the_rest(out: Path) -> None:
+    export(out, {**NESTED, "axolotl/sft.jsonl": b"old\n"})
+    files = export(out, NESTED)
+    assert contents_of(out) == NESTED
+    assert OutputFolder(out).holds(files)
+    (out / "trl" / "kto.jsonl").write_bytes(b"KTO\n")
+    assert not OutputFolder(out).holds(files)
+    assert stat.S_IMODE((out / "trl").stat().st_mode) == stat.S_IMODE(out.stat().st_mode)
+    (out / "trl" / ".DS_Store").touch()
+    OutputFolder(out).check()
+
+
+@pytest.mark.parametrize("foreign", ["trl/notes.txt", "trl/deeper/notes.txt", "thesis/a.tex", "openai"])
+def test_what_no_run_wrote_into_a_trainers_folder_is_not_lost(out: Path, foreign: str) -> None:
+    export(out, NESTED)
+    (out / foreign).parent.mkdir(exist_ok=True)
+    (out / foreign).write_bytes(b"mine")
+    assert repr(
+        "/".join(foreign.split("/")[:2] if foreign.startswith("trl") else foreign.split("/")[:1])
+    ) in (refusal(out))
+    assert (out / foreign).read_bytes() == b"mine"
+
+
+def test_a_link_in_place_of_a_trainers_folder_is_not_looked_into(out: Path, tmp_path: Path) -> None:
+    export(out, NESTED)
+    shutil.rmtree(out / "trl")
+    (out / "trl").symlink_to(tmp_path)
+    assert "'trl'" in refusal(out)
 
 
 def test_a_folder_that_existed_keeps_its_permissions(out: Path) -> None:

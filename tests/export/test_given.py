@@ -13,6 +13,7 @@ from handmade import Record, Turn, make
 from stages import build, decide
 
 from assay.core import steerlm
+from assay.core.schema import Message
 from assay.select.rules import Rules
 from assay.storage.home import Home
 
@@ -27,7 +28,7 @@ def written(tmp_path: Path, *records: Record) -> Path:
     staging = tmp_path / "staging"
     staging.mkdir()
     filtered = decide(made.converted, made.scored, rules=Rules(), home=made.home)
-    exports = ("steerlm", "messages")
+    exports = ("steerlm", "messages", "steerlm-regression", "parquet")
     build(made.converted, made.scored, filtered, home=made.home, staging=staging, exports=exports)
     return staging
 
@@ -40,15 +41,17 @@ def test_what_people_gave_stands_beside_the_scores(tmp_path: Path) -> None:
     rated = replace(RATED, given={"helpfulness": 3.5, "strength": -2.0})
     folder = written(tmp_path, Record(1, TALK, (RATED, rated)), Record(2, TALK[:2], (RATED,)))
     first, second = lines(folder / "messages.jsonl")
-    assert [set(score) - set(second["scores"][0]) for score in first["scores"]] == [
-        set(),
-        {"given.helpfulness", "given.strength"},
-    ]
-    assert (first["scores"][1]["given.helpfulness"], first["scores"][1]["given.strength"]) == (3.5, -2.0)
+    assert [
+        (score["given.helpfulness"], score["given.strength"])
+        for score in (*first["scores"], *second["scores"])
+    ] == [(None, None), (3.5, -2.0), (None, None)]
+    assert {tuple(score) for score in (*first["scores"], *second["scores"])} == {tuple(first["scores"][0])}
     scores = pl.read_parquet(folder / "scores.parquet")
     assert scores["given.helpfulness"].to_list() == [None, 3.5, None]
     assert scores["given.strength"].to_list() == [None, -2.0, None]
     assert scores["helpfulness"].to_list() == [1.0, 1.0, 1.0]
+    of_records = pl.read_parquet(folder / "records.parquet")["scores"]
+    assert [[turn["given.helpfulness"] for turn in turns] for turns in of_records] == [[None, 3.5], [None]]
 
 
 def test_without_anything_given_the_files_have_no_such_column(tmp_path: Path) -> None:
@@ -65,6 +68,14 @@ def test_a_prompt_of_several_turns_is_one_turn_in_its_steerlm_row(tmp_path: Path
     assert [turn["from"] for turn in row["conversations"]] == ["User", "Assistant"]
     assert row["system"] == "s"
     assert [len(row["messages"]) for row in lines(folder / "messages.jsonl")] == [5]
+    inner, last = lines(folder / "nemo-aligner/regression.jsonl")
+    assert [last] == list(
+        steerlm.regression_rows(
+            [Message("system", "s"), Message("user", PROMPT), Message("assistant", "b")],
+            [None, None, row["conversations"][1]["label"]],
+        )
+    )
+    assert inner["text"].endswith("\na\n<extra_id_2>")
 
 
 def test_nemos_own_rows_of_several_turns_come_back_as_they_were(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from stages import build, convert, decide, take_inventory
 
 from assay.core.digests import digest_of_file
 from assay.core.errors import AssayError, InputFault, UserMistake
-from assay.export import EXPORTS, check_exports
+from assay.export import EXPORTS, RECORD_EXPORTS, check_exports
 from assay.export import files as export_files
+from assay.export import results as export_results
 from assay.read.sources import read_originals
 from assay.select.rules import Rules, parse_rules
 from assay.storage.disk import full_disk_named
@@ -72,10 +73,14 @@ def built(
         exports=exports,
         stop_after=stop_after,
     )
-    assert {path.name for path in staging.iterdir()} == set(exported.files)
+    assert {str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file()} == set(
+        exported.files
+    )
     for name, file in exported.files.items():
         path = staging / name
-        assert (file.digest, file.size) == (digest_of_file(path), path.stat().st_size)
+        assert (file.digest, file.size) == (digest_of_file(path), path.stat().st_size), name
+        if file.rows is None:
+            continue
         if name.endswith(".jsonl"):
             assert file.rows == path.read_bytes().count(b"\n")
         else:
@@ -114,7 +119,7 @@ def test_a_messages_row_has_the_raw_scores_and_where_it_came_from(home: Home) ->
         7, TWO_TURNS, (rated(), rated(1, 2, 3, 4, 0)), part=3, rest='{"id":123456789012345678901234567890}'
     )
     staging = built(make(home, {'dir/"odd"\n.jsonl': [[record]]}))
-    assert b'"extra":{"id":123456789012345678901234567890}' in (staging / "messages.jsonl").read_bytes()
+    assert rows(staging / "messages.jsonl")[0]["extra"] == '{"id":123456789012345678901234567890}'
     (row,) = rows(staging / "messages.jsonl")
     assert list(row) == ["messages", "scores", "source", "extra"]
     assert row["messages"] == [{"role": role, "content": text} for role, text in TWO_TURNS]
@@ -176,10 +181,10 @@ def test_a_record_without_other_keys_has_no_extra(home: Home) -> None:
     assert row["extra"] is None
 
 
-def test_what_was_written_over_several_lines_stays_on_one(home: Home) -> None:
+def test_what_was_written_over_several_lines_is_one_line_of_the_file(home: Home) -> None:
     record = Record(1, turns=(rated(),), rest='{\r\n  "id":\n 1\n}')
     (row,) = rows(built(make(home, {"a.jsonl": [[record]]})) / "messages.jsonl")
-    assert row["extra"] == {"id": 1}
+    assert row["extra"] == record.rest
 
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -383,11 +388,14 @@ def test_the_same_inputs_give_the_same_bytes_however_tables_are_gathered(
         [Record(line, turns=(rated(),)) for line in range(start, start + 500)] for start in (1, 501, 1001)
     ]
     made = make(home, {"a.jsonl": pieces})
-    first = built(made, "helpfulness >= 2", name="first")
+    first = built(made, "helpfulness >= 2", exports=tuple(RECORD_EXPORTS), name="first")
     monkeypatch.setattr(export_files, "_PART_ROWS", 300)
-    second = built(made, "helpfulness >= 2", name="second")
-    for path in first.iterdir():
-        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+    monkeypatch.setattr(export_results, "_KEPT_AT_A_TIME", 70)
+    second = built(made, "helpfulness >= 2", exports=tuple(RECORD_EXPORTS), name="second")
+    names = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
+    assert len(names) > len(RECORD_EXPORTS)
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
 
 
 def test_no_records_at_all_give_empty_files_with_their_columns(home: Home) -> None:
@@ -420,6 +428,79 @@ def test_a_run_that_stops_after_convert_writes_rows_with_the_labels_they_came_wi
         (2, "kept", None),
         (3, "kept", None),
     ]
+
+
+def test_extra_is_a_text_in_every_row_where_it_is_one_in_any(home: Home) -> None:
+    with_rest = Record(2, turns=(rated(),), rest='{"id":1}')
+    made = make(home, {"a.jsonl": [[Record(1, turns=(rated(),))], [with_rest]]})
+    found = rows(built(made) / "messages.jsonl")
+    assert [row["extra"] for row in found] == ["{}", '{"id":1}']
+
+
+def test_what_was_dropped_is_written_on_request_with_its_reason_and_scores(
+    home: Home, tmp_path: Path
+) -> None:
+    path, ((offset, length),) = original_file(tmp_path, b"bad")
+    bad = Record(1, None, outcome="quarantined", reason="x", offset=offset, length=length)
+    records = [
+        bad,
+        Record(2, turns=(rated(1, 1, 1, 1, 1),), rest='{"id":1}'),
+        Record(3, turns=(rated(3, 1, 1, 1, 1),)),
+        Record(4, (("user", "alone"),), outcome="dropped", reason="single_message_path"),
+        Record(5, (), outcome="dropped", reason="no_messages: none"),
+    ]
+    made = make(home, {path: [records]})
+    staging = built(made, "helpfulness >= 2", exports=("messages", "dropped"))
+    found = rows(staging / "dropped.jsonl")
+    assert [(row["source"]["line"], row["reason"], len(row["scores"])) for row in found] == [
+        (2, "rule: helpfulness >= 2", 1),
+        (4, "single_message_path", 0),
+        (5, "no_messages: none", 0),
+    ]
+    assert found[0]["scores"][0]["helpfulness"] == 1.0
+    assert [row["extra"] for row in found] == ['{"id":1}', "{}", "{}"]
+    assert [row["source"]["line"] for row in rows(staging / "messages.jsonl")] == [3]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ['{"q":"a \\"b\\" \\\\ \\u0000\\n\u2028 é\U0001f642"}', '{"n":[1e400,{}]}', '{"a":"\x7f\t"}', "{}"],
+)
+def test_extra_is_one_text_to_the_byte(home: Home, rest: str) -> None:
+    (row,) = rows(
+        built(make(home, {"a.jsonl": [[Record(1, turns=(rated(),), rest=rest)]]})) / "messages.jsonl"
+    )
+    assert row["extra"] == rest
+
+
+def test_a_table_of_every_record_also_holds_what_is_not_kept(home: Home, tmp_path: Path) -> None:
+    path, ((offset, length), _) = original_file(tmp_path, b"{torn", b"x")
+    bad = Record(1, None, outcome="quarantined", reason="x: y", offset=offset, length=length)
+    none = Record(2, None, outcome="dropped", reason="no_messages")
+    out = Record(3, turns=(rated(1, 1, 1, 1, 1),))
+    kept = Record(
+        4,
+        TWO_TURNS,
+        (rated(2.37, 3.5, 2.5, 0.5, -1.25), rated(2, 2, 2, 2, 2)),
+        labels=(None, None, "quality:1", None, None),
+        rest='{"id": 1.10}',
+    )
+    made = make(home, {path: [[bad, none], [out, kept]]})
+    staging = built(made, "helpfulness >= 2", exports=("parquet", "trl-sft"))
+    table = pl.read_parquet(staging / "records.parquet")
+    assert table.select("line", "outcome", "reason", "roles").rows() == [
+        (1, "quarantined", "x: y", None),
+        (2, "dropped", "no_messages", None),
+        (3, "dropped", "rule: helpfulness >= 2", "ua"),
+        (4, "kept", None, "suaua"),
+    ]
+    row = table.row(3, named=True)
+    assert [(message["role"], message["content"]) for message in row["messages"]] == list(TWO_TURNS)
+    assert [(turn["turn"], turn["verbosity"]) for turn in row["scores"]] == [(0, -1.25), (1, 2.0)]
+    assert (row["labels"], row["extra"]) == ([None, None, "quality:1", None, None], '{"id": 1.10}')
+    assert table["file"].to_list() == [path] * 4
+    assert table["messages"].null_count() == table["scores"].null_count() == 2
+    assert (staging / "trl" / "sft.jsonl").read_bytes().count(b"\n") == 1
 
 
 def test_a_run_that_stops_after_score_exports_nothing_to_train_on(home: Home) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from assay.core.errors import Resumable
 from assay.export.folder import OutputFolder
 from assay.score.scoring import SCORE, ToScore
 from assay.storage.stage import RunContext
+from flows.curate import prepare
 from tasks import score as task_module
 
 STAGES = ["ingest", "convert", "score", "filter", "export", "report"]
@@ -55,6 +57,7 @@ def test_a_run_accounts_for_every_record_and_shows_it_in_prefect(
     assert manifest["complete"] is True
     assert set(manifest["seconds"]) >= {"ingest", "convert", "score", "filter", "export"}
     assert set(ran.files()) == {
+        "README.md",
         "labeled.jsonl",
         "messages.jsonl",
         "quarantine.jsonl",
@@ -286,7 +289,7 @@ def test_a_run_whose_files_can_hold_nothing_that_was_kept_replaces_nothing(
     tools = tmp_path / "tools.jsonl"
     roles = ("user", "tool", "assistant")
     tools.write_text(json.dumps({"messages": [{"role": role, "content": role} for role in roles]}) + "\n")
-    for arguments in ([], ["--stop-after", "convert"]):
+    for arguments in (["--export", "steerlm"], ["--stop-after", "convert"]):
         ran = curate("--input", tools, *arguments)
         assert ran.code == 1, ran.err
         assert "tool_message (1 of 1)" in ran.err
@@ -299,14 +302,37 @@ def test_a_run_whose_files_can_hold_nothing_that_was_kept_replaces_nothing(
     assert mixed.code == 0, mixed.err
     assert "left out: tool_message" in mixed.out
     assert mixed.manifest["rows"]["kept"] == mixed.manifest["exports"]["steerlm"]["rows"] + 1
-    whole = curate("--input", tools, "--export", "steerlm", "messages")
+    whole = curate("--input", tools)
     assert whole.code == 0, whole.err
-    assert whole.manifest["exports"]["messages"] == {
-        "file": "messages.jsonl",
-        "rows": 1,
-        "left_out": {},
-        "without": {},
-    }
+    assert "labeled.jsonl will hold no row: its trainer takes none (tool_message: 1 of 1)" in whole.err
+    assert whole.manifest["exports"]["messages"]["rows"] == 1
+
+
+def test_other_pairs_of_the_same_answers_score_nothing(
+    curate: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weighed = replace(
+        fakes.spec(tmp_path / "model", digest_of_bytes(os.fsencode(tmp_path))),
+        factors=(("helpfulness", 1.0),),
+    )
+    monkeypatch.setattr(prepare, "find_model", lambda name, *known, **options: weighed)
+    path = tmp_path / "answers.jsonl"
+    path.write_text("\n".join(line(f"q{n % 2}", f"answer {n}") for n in range(8)) + "\n")
+    asked = ("--input", path, "--export", "trl-preference", "messages")
+    first = curate(*asked)
+    assert first.code == 0, first.err
+    assert first.manifest["pairs"]["pairs"] == 2
+    assert len((first.output / "trl/preference.jsonl").read_bytes().splitlines()) == 2
+    second = curate(*asked, "--pairs", "all", "--min-margin", "0.1")
+    assert second.code == 0, second.err
+    assert second.manifest["turns"]["scored"] == 0
+    pairs = second.manifest["pairs"]["pairs"]
+    assert pairs > 2
+    assert len((second.output / "trl/preference.jsonl").read_bytes().splitlines()) == pairs
+    refused = curate("--input", path, "--export", "trl-kto")
+    assert refused.code == 2
+    assert "trl-kto is refused: No record is one side of a pair" in refused.err
+    assert (second.output / "trl/preference.jsonl").exists()
 
 
 def test_rules_that_keep_nothing_replace_what_was_there_and_are_warned_of(

@@ -170,6 +170,21 @@ def test_results_of_runs_are_no_input_unless_they_are_named(tmp_path: Path) -> N
     assert len(take_inventory([str(tmp_path / "data/**/*.jsonl")]).files) == 2
 
 
+def test_what_a_run_wrote_for_a_trainer_is_no_input_unless_it_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "data/a.jsonl")
+    result = write(tmp_path / "data/trl/sft.jsonl")
+    (tmp_path / "data/manifest.json").write_bytes(b'{"assay": "0", "files": {"messages.jsonl": {}}}')
+    pattern = str(tmp_path / "data/*/*.jsonl")
+    assert [file.path for file in take_inventory([pattern]).files] == [result]
+    (tmp_path / "data/manifest.json").write_bytes(b'{"assay": "0", "files": {"trl/sft.jsonl": {}}}')
+    said: list[str] = []
+    with pytest.raises(UserMistake, match="matches no file but results of runs"):
+        take_inventory([pattern], say=said.append)
+    assert said == [f"{tmp_path}/data/trl: is among the results of a run, which are not read"]
+    assert [file.path for file in take_inventory([result]).files] == [result]
+    assert path
+
+
 def test_no_file_is_read_that_lies_where_the_output_goes(tmp_path: Path) -> None:
     results = write_results(tmp_path / "out")
     (tmp_path / "link.jsonl").symlink_to(results)

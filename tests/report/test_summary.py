@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from assay.report.summary import escaped, run_manifest, summary_markdown, summar
 from assay.rewards.spec import LocalSpec
 from assay.score.scoring import ScoringWork
 from assay.storage.manifests import Converted, Counts, Filtered, InputFile, Scored, Shortfall
-from assay.storage.run_manifest import ExportedFile, Rows, RunManifest, Turns, Written
+from assay.storage.run_manifest import ExportedFile, PairsMade, Rows, RunManifest, Turns, Written
 
 NOTE = "The starter model is here to try the pipeline, not to judge data."
 MODEL = LocalSpec(
@@ -185,6 +186,16 @@ def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary: Callable[[R
     ) in text
     assert "info.json 9 bytes" in text
     assert "No record could be used" not in text
+
+
+def test_the_pairs_of_a_run_are_summed_up() -> None:
+    pairs = PairsMade(40, 30, {"tie": 2, "one_answer": 8}, {"lengths_differ": 4}, {"5": 0.25, "50": 1.5}, 0.9)
+    text = summary_text(manifest(exported=replace(EXPORTED, pairs=pairs)))
+    assert re.search(r"made +30 +of the answers to 40 prompts\n +lengths_differ +4\n", text)
+    assert "5% below 0.25, 50% below 1.5\n" in text
+    assert re.search(r"chosen is the longer +90\.0% +of the pairs\n", text)
+    assert re.search(r"prompts without a pair +10 +25\.0%\n +one_answer +8\n +tie +2\n", text)
+    assert "Pairs" not in summary_text(manifest())
 
 
 def test_a_run_whose_exports_hold_nothing_that_was_kept_says_so() -> None:

@@ -45,8 +45,8 @@ def test_help_shows_every_option_with_what_the_model_says_of_it(help_text: str) 
         assert field.description is not None
         assert field.description in flat
     assert "Default: starter." in flat
-    assert "Default: steerlm." in flat
-    assert "steerlm|messages" in flat
+    assert "Default: messages, and rows labelled 0-4 where the model rates such attributes." in flat
+    assert "One of: messages, steerlm, " in flat
 
 
 def test_help_fits_a_terminal_of_80_columns(help_text: str) -> None:

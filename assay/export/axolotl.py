@@ -1,0 +1,156 @@
+"""Axolotl: ``messages`` with ``train``, verdicts, and a YAML to start from beside each.
+
+Checked against Axolotl 0.19 (axolotl/prompt_strategies: chat_template.py, dpo/chat_template.py,
+kto/chatml.py). Its DPO renders an answer behind a message of its own, and then looks for where the answer's
+text begins. It finds the wrong place where the text is part of that message or of a role's name, and where
+the chat template strips spaces that the text begins or ends with: of such an answer one letter is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import yaml
+
+from assay.export.chat import (
+    answer_of,
+    ends_on_another,
+    messages_of,
+    no_prompt,
+    no_side,
+    prompt_of,
+    trained_turns,
+    without_prompt,
+)
+from assay.export.contract import Companion, Export, Json, Unit
+from assay.export.kept import Item
+from assay.export.pairs import Pair
+from assay.storage.run_manifest import Written
+
+FOLDER = "axolotl"
+#: The side of a split that training is checked against.
+_VALIDATION = ("val", "validation")
+
+
+def to_start_from(file: str, **settings: Json) -> Companion:
+    """A YAML for ``axolotl train``; ``settings`` are those of the data set, ``rl`` stands above them."""
+
+    def content(written: Mapping[str, Written]) -> bytes:
+        rl = {"rl": settings["rl"]} if "rl" in settings else {}
+        about = {name: value for name, value in settings.items() if name != "rl"}
+        (one,) = written.values()
+        held_back = [_data(one.sides[side], about) for side in _VALIDATION if side in one.sides]
+        config = {
+            "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+            **rl,
+            "chat_template": "tokenizer_default",
+            "datasets": [_data(one.file, about)],
+            **({"test_datasets": held_back} if held_back else {}),
+            "sequence_len": 8192,
+            "micro_batch_size": 1,
+            "gradient_accumulation_steps": 8,
+            "num_epochs": 1,
+            "learning_rate": 0.00001,
+            "output_dir": "./trained",
+        }
+        comment = (
+            "# A start: name your model, and run `axolotl train` in the folder above.\n"
+            "# What is longer than sequence_len is dropped.\n"
+        )
+        return (comment + yaml.safe_dump(config, sort_keys=False)).encode()
+
+    return Companion(f"{FOLDER}/{file.removesuffix('.jsonl')}.yaml", content)
+
+
+def _data(file: str, about: Mapping[str, Json]) -> dict[str, Json]:
+    return {"path": file, "ds_type": "json", "split": "train", **about}
+
+
+def _sft(item: Item) -> dict[str, Json]:
+    rows = zip(messages_of(item.messages), trained_turns(item), strict=True)
+    return {"messages": [{**row, "train": is_trained} for row, is_trained in rows]}
+
+
+def _refuses_verdict(item: Item) -> str | None:
+    return ends_on_another(item.roles) or no_prompt(item.roles) or no_side(item)
+
+
+def _kto(item: Item) -> dict[str, Json]:
+    return {"completion": messages_of(item.messages), "label": item.side == "chosen"}
+
+
+#: What stands before an answer while its text is looked for (dpo/chat_template.py, dummy_user_message), in
+#: templates that are usual: ChatML's, Llama 3's, Gemma's.
+_BEFORE_AN_ANSWER = (
+    "<|im_start|>user\n[[dummy_message]]<|im_end|>\n<|im_start|>assistant\n",
+    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n[[dummy_message]]<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "<bos><start_of_turn>user\n[[dummy_message]]<end_of_turn>\n<start_of_turn>model\n",
+)
+
+
+def _refuses_pair(pair: Pair) -> str | None:
+    for side, message in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+        text = message.content
+        if text != text.strip():
+            return f"space_around_answer: the {side} answer begins or ends with white space"
+        if any(text in before for before in _BEFORE_AN_ANSWER):
+            return f"answer_found_too_early: the {side} answer is a part of what stands before it"
+    return without_prompt(pair)
+
+
+def _preference(pair: Pair) -> dict[str, Json]:
+    return {
+        "messages": prompt_of(pair),
+        "chosen": answer_of(pair.chosen),
+        "rejected": answer_of(pair.rejected),
+    }
+
+
+AXOLOTL_SFT: Export[Item] = Export(
+    name="axolotl-sft",
+    file=f"{FOLDER}/sft.jsonl",
+    description="messages with train for Axolotl's chat_template, with a YAML to start from",
+    row=_sft,
+    holds_fields=False,
+    companions=(
+        to_start_from(
+            "sft.jsonl",
+            type="chat_template",
+            field_messages="messages",
+            message_field_training="train",
+            roles_to_train=[],
+            train_on_eos="turn",
+        ),
+    ),
+)
+
+AXOLOTL_KTO: Export[Item] = Export(
+    name="axolotl-kto",
+    file=f"{FOLDER}/kto.jsonl",
+    description="conversations with a verdict (the chosen side is true) for Axolotl, with a YAML",
+    refuses=_refuses_verdict,
+    row=_kto,
+    holds_fields=False,
+    companions=(to_start_from("kto.jsonl", type="chatml.argilla_chat", rl="kto"),),
+)
+
+AXOLOTL_PREFERENCE: Export[Pair] = Export(
+    name="axolotl-preference",
+    file=f"{FOLDER}/preference.jsonl",
+    description="messages, chosen and rejected for Axolotl's DPO, with a YAML to start from",
+    unit=Unit.PAIR,
+    refuses=_refuses_pair,
+    row=_preference,
+    holds_fields=False,
+    companions=(
+        to_start_from(
+            "preference.jsonl",
+            type="chat_template.default",
+            field_messages="messages",
+            field_chosen="chosen",
+            field_rejected="rejected",
+            rl="dpo",
+        ),
+    ),
+)

@@ -1,0 +1,64 @@
+"""``records.parquet``: every record, kept or not, with what was decided and all scores, each column typed."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from assay.core.schema import SCORE
+from assay.export.chat import MESSAGE
+from assay.export.contract import Columns, EveryRecord, Export
+from assay.export.kept import Item, KeptRecords
+from assay.rewards.scalar import scalar_among
+
+
+def columns(attributes: tuple[str, ...], given: tuple[str, ...]) -> Columns:
+    """``score`` is the last turn's one number, where the model has one; ``scores`` has every turn's.
+
+    What people gave a turn stands there too: ``given.NAME``, null where they did not rate it.
+    """
+    return {
+        "file": pl.String(),
+        "line": pl.UInt64(),
+        "part": pl.UInt32(),
+        "outcome": pl.String(),
+        "reason": pl.String(),
+        "roles": pl.String(),
+        "messages": pl.List(MESSAGE),
+        "labels": pl.List(pl.String),
+        **({} if scalar_among(attributes) is None else {SCORE: pl.Float32()}),
+        "scores": pl.List(
+            pl.Struct(
+                {
+                    "turn": pl.UInt32,
+                    **dict.fromkeys(attributes, pl.Float32),
+                    **dict.fromkeys(given, pl.Float64),
+                }
+            )
+        ),
+        "extra": pl.String(),
+    }
+
+
+def frame(block: KeptRecords) -> pl.DataFrame:
+    """A row a record of the block."""
+    scalar = scalar_among(block.attributes)
+    last = [] if scalar is None else [pl.col(scalar).last().alias(SCORE)]
+    turns = block.scores.with_columns(block.given_numbers()).unnest("given") if block.given else block.scores
+    scores = turns.group_by("row", maintain_order=True).agg(
+        pl.struct("turn", *block.attributes, *block.given).alias("scores"), *last
+    )
+    joined = block.records.join(scores, on="row", how="left", maintain_order="left")
+    return joined.with_columns(
+        pl.lit(block.file).alias("file"),
+        pl.col("messages").str.json_decode(pl.List(MESSAGE)),
+        pl.col("labels").str.json_decode(pl.List(pl.String)),
+        pl.col("rest").alias("extra"),
+    ).select(list(columns(block.attributes, block.given)))
+
+
+PARQUET: Export[Item] = Export(
+    name="parquet",
+    file="records.parquet",
+    description="every record, kept or not, with its decision and all scores, a table",
+    row=EveryRecord(columns, frame),
+)

@@ -1,0 +1,130 @@
+"""What is known of the result files before anything is scored: an export that could hold nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import polars as pl
+
+from assay.core.errors import UserMistake
+from assay.core.schema import turn_keys
+from assay.core.text import counted
+from assay.export.contract import Export, ToWrite, Unit, refusal
+from assay.export.kept import Item, KeptRecords, items_of, turns_of
+from assay.export.pairs import PairChoice
+from assay.export.sides import Sides
+from assay.export.splits import Split
+from assay.storage.disk import read_artifact
+from assay.storage.home import Home
+from assay.storage.manifests import Converted, ConvertedPiece, reason_code
+
+_AT_A_TIME = 2048
+_CONTENTS = ["row", "line", "part", "roles", "messages", "labels", "rest", "nemo_prompt", "tools"]
+#: A reason that a person can do something about before the run, and what.
+_WAYS_ON = {
+    "no_side": "No record is one side of a pair, so nobody says which answers are good ones. Read preference "
+    "data, or leave the export out.",
+}
+
+
+def warnings_of(wanted: ToWrite, converted: Converted, home: Home) -> list[str]:
+    """A line for each export whose trainer would take none of the records, whatever their scores.
+
+    UserMistake where an export makes no sense of these inputs: verdicts where nobody gave one, pairs where
+    no prompt has two answers.
+    """
+    lines: list[str] = []
+    for export in wanted.records:
+        if (export.refuses is None and export.holds_fields) or not converted.counts.ok:
+            continue
+        reasons = _refused_all(export, converted, home)
+        if reasons is None:
+            continue
+        reason, count = max(reasons.items(), key=lambda item: (item[1], item[0]))
+        if set(reasons) <= _WAYS_ON.keys():
+            raise UserMistake(f"Export {export.name} is refused: {_WAYS_ON[reason]}")
+        of_all = f"{count:,} of {sum(reasons.values()):,}"
+        lines.append(f"{export.file} will hold no row: its trainer takes none ({reason}: {of_all})")
+    if wanted.split is not None and converted.counts.ok:
+        _check_sides(wanted.split, converted, home)
+    if wanted.pairs and converted.counts.ok and not _has_two_answers(converted, wanted.choice, home):
+        names = ", ".join(export.name for export in wanted.pairs)
+        raise UserMistake(
+            f"Export {names} is refused: {_NO_PAIR[wanted.choice.way == 'given']} Read data with several "
+            "answers to a prompt, in one file or in many, or leave the export out."
+        )
+    return lines
+
+
+def _check_sides(split: Split, converted: Converted, home: Home) -> None:
+    """Nothing, or UserMistake where a side of the split would be empty, whatever is kept."""
+    missing = dict.fromkeys(split.sides)
+    sides = Sides(split, converted)
+    for piece in converted.pieces:
+        for block in _blocks(piece, home):
+            for of_side in sides.divided(block):
+                missing.pop(of_side.side, None)
+            if not missing:
+                return
+    raise UserMistake(
+        f"--split: no record falls to {', '.join(missing)}: {counted(converted.counts.ok, 'records')} are "
+        "too few for such a share. Give a greater share, another --seed, or more data."
+    )
+
+
+_NO_PAIR = {
+    False: "no prompt has two different answers, so there is nothing to pair.",
+    True: "no row has a chosen and a rejected answer, so there are no given pairs.",
+}
+
+
+def _refused_all(export: Export[Item], converted: Converted, home: Home) -> Counter[str] | None:
+    """Why the export takes no item, by reason code; None where it takes one."""
+    reasons: Counter[str] = Counter()
+    for piece in converted.pieces:
+        for record in _items(piece, home):
+            for item in turns_of(record) if export.unit is Unit.TURN else (record,):
+                reason = refusal(export, item)
+                if reason is None:
+                    return None
+                reasons[reason_code(reason)] += 1
+    return reasons
+
+
+def _items(piece: ConvertedPiece, home: Home) -> Iterator[Item]:
+    """Yield the records that could be read, as exports are given them but for the scores."""
+    for block in _blocks(piece, home):
+        yield from items_of(block)
+
+
+def _blocks(piece: ConvertedPiece, home: Home) -> Iterator[KeptRecords]:
+    records = read_artifact(piece.records, home, ["outcome", *_CONTENTS])
+    ok = records.filter(pl.col("outcome") == "ok").select(_CONTENTS)
+    scores = pl.DataFrame(schema={"row": pl.UInt32, "turn": pl.UInt32, "given": pl.String})
+    for few in ok.iter_slices(_AT_A_TIME):
+        yield KeptRecords(piece.file, (), few, scores)
+
+
+def _has_two_answers(converted: Converted, choice: PairChoice, home: Home) -> bool:
+    """Whether a prompt has two different answers, or for given pairs whether a row has two sides."""
+    if choice.way == "given":
+        return any(_has_sides(piece, home) for piece in converted.pieces)
+    answers: dict[bytes, bytes] = {}
+    for piece in converted.pieces:
+        for item in _items(piece, home):
+            for key in turn_keys(item.messages, item.tools):
+                if answers.setdefault(key.prompt_key, key.key) != key.key:
+                    return True
+    return False
+
+
+def _has_sides(piece: ConvertedPiece, home: Home) -> bool:
+    sides: dict[int, set[str]] = {}
+    for item in _items(piece, home):
+        if item.side is not None:
+            found = sides.setdefault(item.line, set())
+            found.add(item.side)
+            if len(found) == 2:
+                return True
+    return False

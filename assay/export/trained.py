@@ -1,0 +1,132 @@
+"""The file of one export while it is written, and the files that its trainer needs beside it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
+from typing import Generic
+
+from assay.core.errors import AssayError, UserMistake
+from assay.export.contract import AtOnce, Companion, EveryRecord, Export, MadeRows, Of, Outcome
+from assay.export.files import LinesFile, RankedLines, TableFile, write_file
+from assay.export.kept import Item
+from assay.export.pairs import Pair
+from assay.export.splits import NEMO_OASST, file_of_side
+from assay.storage.private import FOLDER
+from assay.storage.run_manifest import RUN_MANIFEST, ExportedFile, Written
+
+
+class TrainerFile(Generic[Of]):
+    """An export's file while it is written."""
+
+    def __init__(
+        self,
+        export: Export[Of],
+        staging: Path,
+        attributes: tuple[str, ...],
+        stack: ExitStack,
+        *,
+        sides: Sequence[str] = (),
+        ranked: bool = False,
+        given: tuple[str, ...] = (),
+    ) -> None:
+        """The file, or one for each of the ``sides`` of a split. A table of every record is never split.
+
+        ``ranked`` lines stand in the order of the ranks that they are written with.
+        """
+        self.export = export
+        self._rows = 0
+        self._left_out: Counter[str] = Counter()
+        self._without: Counter[str] = Counter()
+        whole = not sides or self.takes_every_record or self.takes_what_was_dropped
+        self._names = (
+            {"": export.file} if whole else {side: file_of_side(export.file, side) for side in sides}
+        )
+        columns = export.columns
+        if isinstance(export.row, EveryRecord):
+            columns = export.row.columns(attributes, given)
+        self._files: dict[str, LinesFile | RankedLines | TableFile] = {}
+        for side, name in self._names.items():
+            path = staging / _checked(name, export.name)
+            path.parent.mkdir(mode=FOLDER, parents=True, exist_ok=True)
+            if columns is None:
+                lines: RankedLines | LinesFile = RankedLines(path) if ranked else LinesFile(path)
+                stack.enter_context(lines)
+                self._files[side] = lines
+            elif ranked and not whole:
+                raise UserMistake(
+                    f"--split {NEMO_OASST} orders lines, and {export.name} is a table; leave it out"
+                )
+            else:
+                self._files[side] = TableFile(path, columns)
+
+    @property
+    def takes_every_record(self) -> bool:
+        """Whether the file also holds what is not kept."""
+        return isinstance(self.export.row, EveryRecord)
+
+    @property
+    def takes_what_was_dropped(self) -> bool:
+        """Whether the file holds dropped records, and none that is kept."""
+        row = self.export.row
+        return isinstance(row, AtOnce) and row.outcome is Outcome.DROPPED
+
+    def write(self, rows: MadeRows, side: str = "", rank: int | None = None) -> None:
+        """Append rows that the export made, to the file of a side."""
+        self._rows += rows.rows
+        self._left_out.update(rows.left_out)
+        self._without.update(rows.without)
+        file = self._files[side if side in self._files else ""]
+        if isinstance(file, LinesFile):
+            file.write(rows.lines, rows.rows)
+        elif isinstance(file, RankedLines):
+            file.write(rows.lines, rows.rows, rank or 0)
+        elif rows.table is not None:
+            file.add(rows.table)
+
+    def finish(self) -> dict[str, ExportedFile]:
+        """The files by their names, once all is written."""
+        return {
+            self._names[side]: file.finish() if isinstance(file, TableFile) else file.exported
+            for side, file in self._files.items()
+        }
+
+    @property
+    def written(self) -> Written:
+        """What was written so far."""
+        sides = {side: name for side, name in self._names.items() if side}
+        first = next(iter(self._names.values()))
+        return Written(
+            first,
+            self._rows,
+            dict(sorted(self._left_out.items())),
+            dict(sorted(self._without.items())),
+            sides,
+        )
+
+
+def companions(
+    trained: Sequence[TrainerFile[Item] | TrainerFile[Pair]], staging: Path, *, taken: set[str]
+) -> dict[str, ExportedFile]:
+    """The files beside the exports' data, written; AssayError where one has no name of its own."""
+    sharing: dict[Companion, dict[str, Written]] = {}
+    for one in trained:
+        for companion in one.export.companions:
+            sharing.setdefault(companion, {})[one.export.name] = one.written
+    files: dict[str, ExportedFile] = {}
+    for companion, written in sharing.items():
+        name = _checked(companion.file, next(iter(written)))
+        if name in taken or name in files:
+            raise AssayError(f"export {next(iter(written))}: {name!r} is no name for a file of it")
+        files[name] = write_file(staging / name, companion.content(written))
+    return files
+
+
+def _checked(name: str, export: str) -> str:
+    """The name, where a file of the export may have it; AssayError where not."""
+    parts = PurePosixPath(name).parts
+    if not parts or len(parts) > 2 or name != "/".join(parts) or {*parts} & {"..", "/", RUN_MANIFEST}:
+        raise AssayError(f"export {export}: {name!r} is no name for a file of it")
+    return name

@@ -1,0 +1,133 @@
+"""The card says what the data are, names the data files and no other, and obeys nobody's Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import manifests
+import pytest
+import yaml
+from handmade import Record, Turn, make
+from markdown_it import MarkdownIt
+from stages import decide
+
+from assay.core.digests import digest_of_file
+from assay.export import EXPORT, EXPORTS, AboutRun, ToExport
+from assay.export.card import CARD, for_others
+from assay.export.folder import OutputFolder
+from assay.export.splits import Split
+from assay.select.rules import parse_rules
+from assay.storage.home import Home
+from assay.storage.run_manifest import ExportedFile, Written
+from assay.storage.stage import RunContext
+
+ABOUT = AboutRun("team/judge", "abc123", "apache-2.0", ("reward >= 1",), ("2 of 2 golden rows agree.",))
+
+
+def card_of(
+    root: Path,
+    *exports: str,
+    about: AboutRun = ABOUT,
+    file: str = "/home/me/chats.jsonl",
+    split: Split | None = None,
+) -> tuple[dict[str, Any], str]:
+    """The front matter and the body of the card of a few answers to one prompt."""
+    home = Home(root)
+    records = [
+        Record(line, (("user", f"Q{line // 2}"), ("assistant", f"answer {line}")), (Turn((float(line),)),))
+        for line in range(40)
+    ]
+    made = make(home, {file: [records]}, attributes=("reward",))
+    rules = parse_rules(about.rules, attributes=("reward",), allow_cross_prompt=True)
+    filtered = decide(made.converted, made.scored, rules=rules, home=home)
+    staging = root / "staging"
+    staging.mkdir()
+    folder = OutputFolder(root / "published")
+    given = ToExport(
+        made.converted, made.scored, filtered, exports, folder, staging, split=split, about=about
+    )
+    exported = EXPORT.run(given, RunContext(home))
+    assert exported.files[CARD].rows is None
+    assert exported.files[CARD].digest == digest_of_file(staging / CARD)
+    _, front, body = (staging / CARD).read_text().split("---\n", 2)
+    return yaml.safe_load(front), body
+
+
+def test_the_front_matter_names_the_data_files_and_no_other(tmp_path: Path) -> None:
+    names = [name for name in EXPORTS if not name.startswith(("steerlm", "dropped"))]
+    front, body = card_of(tmp_path, *names)
+    files = {one["config_name"]: one["data_files"] for one in front["configs"]}
+    lines = [name for name in names if EXPORTS[name].file.endswith(".jsonl")]
+    assert files == {name: [{"split": "train", "path": EXPORTS[name].file}] for name in lines}
+    assert [one["config_name"] for one in front["configs"] if one.get("default")] == ["messages"]
+    assert front["size_categories"] == ["n<1K"]
+    for name in names:
+        file = EXPORTS[name].file
+        by_file = f'load_dataset("parquet", data_files=f"{{FOLDER}}/{file}", split="train")'
+        assert (f'load_dataset(FOLDER, "{name}", split="train")' if name in lines else by_file) in body
+
+
+def test_what_is_shared_is_the_data_and_the_card_alone() -> None:
+    names = ["README.md", "decisions.parquet", "dropped.jsonl", "messages-train.jsonl", "messages-val.jsonl"]
+    names += ["pairs.parquet", "quarantine.jsonl", "scores.parquet", "axolotl/sft.jsonl", "axolotl/sft.yaml"]
+    sides = {side: f"messages-{side}.jsonl" for side in ("train", "val")}
+    run = manifests.made(
+        files={name: ExportedFile("0", 1, None) for name in names},
+        exports={
+            "messages": Written(sides["train"], 2, sides=sides),
+            "axolotl-sft": Written("axolotl/sft.jsonl", 2),
+        },
+    )
+    assert for_others(run) == [
+        "README.md",
+        "axolotl/sft.jsonl",
+        "axolotl/sft.yaml",
+        "messages-train.jsonl",
+        "messages-val.jsonl",
+    ]
+
+
+def test_tables_alone_are_loaded_by_name_too(tmp_path: Path) -> None:
+    front, _ = card_of(tmp_path, "verl-preference", "parquet")
+    assert [one["config_name"] for one in front["configs"]] == ["parquet", "verl-preference"]
+
+
+def test_sides_are_the_hubs_splits(tmp_path: Path) -> None:
+    front, _ = card_of(tmp_path, "messages", split=Split((("val", 0.3),)))
+    assert front["configs"][0]["data_files"] == [
+        {"split": "train", "path": "messages-train.jsonl"},
+        {"split": "validation", "path": "messages-val.jsonl"},
+    ]
+
+
+def test_the_body_says_where_the_data_come_from_and_what_was_kept(tmp_path: Path) -> None:
+    _, body = card_of(tmp_path, "messages", "trl-preference")
+    for said in (
+        "39 records of 40",
+        "| `chats.jsonl` |",
+        "`team/judge`, revision `abc123`, licence `apache-2.0`",
+        "- 2 of 2 golden rows agree.",
+        "- `reward >= 1`",
+        "| dropped: `rule: reward >= 1` | 1 |",
+        "19 pairs of the answers to 20 prompts.",
+        "| `trl-preference` | `trl/preference.jsonl` | 19 | – |",
+    ):
+        assert said in body, said
+    assert "/home/me" not in body
+
+
+def test_equal_results_have_an_equal_card(tmp_path: Path) -> None:
+    assert card_of(tmp_path / "a", "messages") == card_of(tmp_path / "b", "messages")
+
+
+@pytest.mark.parametrize(
+    "name", ["`<b>x</b>`.jsonl", "a|b.jsonl", "[x](http:y).jsonl", "a\nb.jsonl", "``.jsonl"]
+)
+def test_a_name_in_the_card_is_shown_and_not_obeyed(tmp_path: Path, name: str) -> None:
+    about = AboutRun(name)
+    _, body = card_of(tmp_path, "messages", about=about, file=name)
+    rendered = MarkdownIt("commonmark").enable("table").render(body)
+    assert "<b>" not in rendered
+    assert "<a " not in rendered
+    assert rendered.count("<td><code>") >= 1
