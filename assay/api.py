@@ -1,22 +1,242 @@
-"""The scores of one conversation, for notebooks, in the manner of NeMo Curator's ``query_reward_model``."""
+"""Assay in a notebook, or in other people's code: read, rate, select, export, without a Prefect server.
+
+>>> import assay
+>>> chats = assay.read("samples/support.messages.jsonl")
+>>> rated = chats.rate("starter", workers=1)  # doctest: +SKIP
+>>> best = rated.select("helpfulness >= 2")  # doctest: +SKIP
+>>> best.export("out", ["trl-sft"])  # doctest: +SKIP
+
+The stages, the store of scores and the files are those of the command line: what one has rated, the other
+does not rate again. ``query_reward_model`` gives the scores of one conversation, in the manner of NeMo
+Curator's.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
+import polars as pl
 
+from assay.config.options import RunOptions, options_from
 from assay.config.resolve import models_of
 from assay.config.settings import Settings
 from assay.core.calls import Json
+from assay.core.digests import digest_of_content
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import ROLES, Conversation, is_turn
+from assay.export import EXPORT, AboutRun, ToExport, check_exports, default_exports, wanted
+from assay.export.folder import OutputFolder
+from assay.export.foreseen import warnings_of
+from assay.export.results import scores_of
+from assay.read.convert import CONVERT, ToConvert
 from assay.read.formats.names import KNOWN_NAMES
 from assay.read.formats.reading import Row, Unreadable, chat_in
 from assay.read.formats.tools import NoCalls, tools_in
+from assay.read.inventory import INGEST, Inputs
+from assay.report.bars import Bars
+from assay.report.summary import run_manifest
+from assay.rewards.catalog import CATALOG
 from assay.rewards.find import find_model
 from assay.rewards.remote.service import in_a_loop
+from assay.rewards.spec import ModelSpec
+from assay.score.scoring import SCORE, ToScore
 from assay.score.ways import way_of
+from assay.score.workers.cluster import ClusterOptions
+from assay.select.decide import DECIDE, ToDecide
+from assay.select.rules import parse_rules
+from assay.storage.home import written_whole
+from assay.storage.manifests import Converted, Counts, Filtered, Scored
+from assay.storage.run_manifest import RunManifest
+from assay.storage.stage import RunContext
+
+#: What ``read`` takes besides paths: rows, such as dicts, a ``datasets.Dataset`` or a polars frame.
+GivenRows = Iterable[Mapping[str, object]] | pl.DataFrame
+
+_GIVEN = "given"
+
+
+def read(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | GivenRows, *, format: str = "auto"
+) -> Chats:
+    """The conversations in files, folders or globs, or in rows: dicts, a ``datasets.Dataset``, a frame.
+
+    ``UserMistake`` where there is nothing of that name. What cannot be read is counted in ``counts``.
+    """
+    context = RunContext(Settings.read().opened_home(), Bars())
+    names = _names(source)
+    if names is None:
+        assert not isinstance(source, str | os.PathLike)
+        names = (_written(source, context),)
+    inventory = INGEST.run(Inputs(names, format), context)
+    return Chats(CONVERT.run(ToConvert(inventory), context), names, format)
+
+
+def _names(source: object) -> tuple[str, ...] | None:
+    """The paths, where the source is one or several; None where it is rows."""
+    if isinstance(source, str | os.PathLike):
+        return (os.fspath(source),)
+    if isinstance(source, Sequence) and source and all(isinstance(one, str | os.PathLike) for one in source):
+        return tuple(os.fspath(one) for one in source)
+    return None
+
+
+def _written(rows: Iterable[object], context: RunContext) -> str:
+    """A file of the rows below ``ASSAY_HOME``, named by its digest."""
+    if isinstance(rows, pl.DataFrame):
+        rows = rows.iter_rows(named=True)
+    try:
+        lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+    except (TypeError, msgspec.MsgspecError) as error:
+        raise UserMistake(
+            f"read: a row is not JSON: {error}. Give dicts, as json.loads makes them"
+        ) from error
+    path = context.home.copies / _GIVEN / f"{digest_of_content(lines)}.jsonl"
+    if not path.exists():
+        with written_whole(path) as temporary:
+            temporary.write_bytes(lines)
+    return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Chats:
+    """Conversations that were read."""
+
+    converted: Converted
+    inputs: tuple[str, ...]
+    """What ``read`` was given, or the file that its rows were written to."""
+    format: str = "auto"
+
+    @property
+    def counts(self) -> Counts:
+        """How many records could be read, and why others could not."""
+        return self.converted.counts
+
+    def rate(
+        self,
+        model: str,
+        *,
+        workers: int | None = None,
+        revision: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        max_tokens: int | None = None,
+    ) -> Rated:
+        """The conversations with the scores of every turn; only what was never rated is rated.
+
+        ``model`` and the others are what the command line's options of these names take. ``UserMistake``
+        where there is no such model, ``ModelFault`` where it gives no scores.
+        """
+        options = options_from(
+            RunOptions,
+            typed={
+                "input": list(self.inputs),
+                "output": "-",
+                "format": self.format,
+                "model": model,
+                "workers": workers,
+                "revision": revision,
+                "max_tokens": max_tokens,
+                "weights": [f"{name}={factor!r}" for name, factor in (weights or {}).items()],
+            },
+        )
+        settings = Settings.read()
+        context = RunContext(settings.opened_home(), Bars())
+        spec = find_model(
+            model, models_of(settings), options.of_the_model(), digest_cache=context.home.model_digests
+        )
+        scored = SCORE.run(ToScore(self.converted, spec, ClusterOptions(workers=workers)), context)
+        return Rated(self.converted, scored, spec, options, _decided(self.converted, scored, (), context))
+
+    async def rate_async(self, model: str, **options: int | str | None) -> Rated:
+        """The same for use inside an event loop, which goes on meanwhile."""
+        return await asyncio.to_thread(self.rate, model, **options)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """Conversations with scores, and what of them is kept."""
+
+    converted: Converted
+    scored: Scored
+    model: ModelSpec
+    options: RunOptions
+    filtered: Filtered
+    rules: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> Counts:
+        """How many records are kept (``ok``), dropped by which rule, quarantined for which reason."""
+        return self.filtered.counts
+
+    def select(self, *rules: str, allow_cross_prompt: bool = False) -> Rated:
+        """What of this also satisfies all of the ``rules``, which are those of ``--keep``.
+
+        ``UserMistake`` for a rule that cannot be read, or that compares rewards across prompts unasked.
+        """
+        all_rules = (*self.rules, *rules)
+        context = RunContext(Settings.read().opened_home())
+        parsed = parse_rules(all_rules, attributes=self.model.columns, allow_cross_prompt=allow_cross_prompt)
+        filtered = DECIDE.run(ToDecide(self.converted, self.scored, parsed), context)
+        return Rated(self.converted, self.scored, self.model, self.options, filtered, all_rules)
+
+    def scores(self) -> pl.DataFrame:
+        """A row a turn of what is kept: file, line, part, turn, and a Float32 column an attribute."""
+        return scores_of(self.converted, self.scored, self.filtered, Settings.read().opened_home())
+
+    def export(
+        self, folder: str | os.PathLike[str], exports: Sequence[str] = (), **choices: object
+    ) -> RunManifest:
+        """Write the files of these exports, or of the defaults, as a run does; the manifest of the folder.
+
+        ``choices`` are the command line's options on files: ``pairs``, ``min_margin``, ``max_length_ratio``,
+        ``pairs_per_prompt``, ``split``, ``seed``. The folder is replaced as a whole. ``OutputRefused`` where
+        it holds what no run wrote, ``UserMistake`` where an export makes no sense of these conversations.
+        """
+        output = OutputFolder(os.fspath(folder))
+        names = tuple(exports) or default_exports(self.model.columns)
+        check_exports(names, self.model.columns)
+        asked = {"output": os.fspath(folder), "export": list(names), "keep": list(self.rules), **choices}
+        options = options_from(RunOptions, typed={**self.options.model_dump(), **asked})
+        context = RunContext(Settings.read().opened_home(), Bars())
+        to_write = wanted(names, None, options.pair_choice(), options.split_choice())
+        for line in warnings_of(to_write, self.converted, context.home):
+            context.say(f"warning: {line}")
+        license = CATALOG[self.model.name].license if self.model.name in CATALOG else None
+        about = AboutRun(self.model.name, options.revision, license, self.rules)
+        output.check()
+        with output.held():
+            output.repair()
+            staging = output.staging()
+            given = ToExport(
+                self.converted,
+                self.scored,
+                self.filtered,
+                names,
+                output,
+                staging,
+                pairs=options.pair_choice(),
+                split=options.split_choice(),
+                about=about,
+            )
+            manifest = run_manifest(
+                options=options.model_dump(mode="json"),
+                model=self.model,
+                converted=self.converted,
+                scored=self.scored,
+                filtered=self.filtered,
+                exported=EXPORT.run(given, context),
+                work=None,
+                seconds={},
+            )
+            output.publish(staging, manifest)
+        return manifest
+
+
+def _decided(converted: Converted, scored: Scored, rules: Sequence[str], context: RunContext) -> Filtered:
+    return DECIDE.run(ToDecide(converted, scored, parse_rules(rules, attributes=scored.attributes)), context)
 
 
 def query_reward_model(

@@ -114,7 +114,7 @@ def test_a_mistake_is_shown_without_an_event_loops_story() -> None:
 
 
 def names_used(path: Path) -> set[str]:
-    """The names that the file imports from ``assay`` itself and then uses."""
+    """The names of ``assay`` itself that the file uses: imported ones, and those after ``assay.``."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     imported = {
         alias.asname or alias.name: alias.name
@@ -122,7 +122,11 @@ def names_used(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module == "assay"
         for alias in node.names
     }
-    return {imported[node.id] for node in nodes if isinstance(node, ast.Name) and node.id in imported}
+    return {imported[node.id] for node in nodes if isinstance(node, ast.Name) and node.id in imported} | {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "assay"
+    }
 
 
 def test_every_exported_name_is_used_in_a_test_or_an_example() -> None:

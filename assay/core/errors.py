@@ -21,6 +21,10 @@ class AssayError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: the message says all."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UserMistake(AssayError):
     """The user asks for something that cannot be done; found before any work."""

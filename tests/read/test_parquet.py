@@ -20,11 +20,10 @@ from converting import converted_paths
 from flipping import chats, flip, sweep
 from stages import take_inventory
 
-import assay.read.tables
 from assay.core.errors import AssayError, UserMistake
 from assay.export.first_rows import first_rows
 from assay.export.quarantine import quarantine_lines
-from assay.read import parquet_table, table_decoder
+from assay.read import parquet_table, table_decoder, tables
 from assay.read.damage import DamagedTable
 from assay.read.parquet_footer import Column, Group, check_sums, read_groups
 from assay.read.sources import read_originals
@@ -266,7 +265,7 @@ DIES_IN_THE_SECOND_GROUP = """
 
 def dying(monkeypatch: pytest.MonkeyPatch, signal_name: str) -> None:
     script = textwrap.dedent(DIES_IN_THE_SECOND_GROUP.format(signal_name))
-    monkeypatch.setattr(assay.read.tables, "_COMMAND", [sys.executable, "-P", "-c", script])
+    monkeypatch.setattr(tables, "_COMMAND", [sys.executable, "-P", "-c", script])
 
 
 def test_data_that_end_the_decoding_process_cost_their_group_alone(
