@@ -4,7 +4,7 @@ BIN := .venv/bin
 AT_ONCE ?= 4
 PYTEST := $(BIN)/pytest -n $(AT_ONCE)
 
-.PHONY: demo serve test test-fast test-operated test-faults coverage lint format clean
+.PHONY: demo serve test test-fast test-operated test-faults test-loaders coverage lint format clean
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -24,11 +24,11 @@ serve: .venv/installed
 
 # All but the two kinds that have a target of their own.
 test: .venv/installed-test
-	$(PYTEST) -m "not operated and not faults"
+	$(PYTEST) -m "not operated and not faults" --ignore tests/loaders
 
 # For the inner loop: no Prefect server, no Dask process, no browser. These do not wait: one a core.
 test-fast: .venv/installed-test
-	$(BIN)/pytest -n logical -m "not slow and not operated and not faults"
+	$(BIN)/pytest -n logical -m "not slow and not operated and not faults" --ignore tests/loaders
 
 # A server, workers, PostgreSQL and a browser; what is not installed is skipped, and named. Each test keeps both
 # cores of a small machine busy by itself.
@@ -38,6 +38,11 @@ test-operated: .venv/installed-test
 # Processes that are killed, servers that die.
 test-faults: .venv/installed-test
 	$(PYTEST) -m faults
+
+# The loaders of the trainers that exports are for, each in an environment of its own: some 6 GB, some minutes.
+test-loaders: .venv/installed-test
+	$(BIN)/python tests/loaders/venvs.py
+	$(BIN)/pytest tests/loaders -rs
 
 coverage: .venv/installed-test
 	$(PYTEST) -m "not operated and not faults" --cov
@@ -52,4 +57,4 @@ format: .venv/installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv .loaders runs

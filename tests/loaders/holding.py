@@ -1,0 +1,42 @@
+"""``datasets`` of both ends of its range loads a folder's data, and nothing else of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loaders.exported import Exports
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+class Holds:
+    """What both versions are held to."""
+
+    def test_a_folder_is_its_data_and_nothing_else(self, exports: Exports, load: Any) -> None:
+        found = load("datasets_load", arguments=[str(exports.folder)])
+        assert list(found["splits"]) == ["train"], found
+        assert found["splits"]["train"] == exports.rows("messages")
+
+    def test_every_config_of_the_card_loads(self, exports: Exports, load: Any) -> None:
+        for name in exports.written:
+            if exports.path(name).suffix == ".parquet":
+                continue
+            found = load("datasets_load", arguments=[str(exports.folder), name])
+            assert "died" not in found, (name, found)
+            assert len(found["splits"]["train"]) == exports.written[name].rows, name
+
+    def test_messages_of_sources_with_other_fields_load(self, load: Any, tmp_path: Path) -> None:
+        """More than one block of ``datasets``, which casts each to the first one's types."""
+        message = [{"role": "user", "content": "Q" * 400}, {"role": "assistant", "content": "A" * 400}]
+        extras = ("{}", '{"id": 1}', '{"id": "one", "more": [1.10]}')
+        path = tmp_path / "messages.jsonl"
+        with path.open("w") as file:
+            for extra in extras:
+                row = {"messages": message, "score": 1.0, "extra": extra}
+                for _ in range(14_000):
+                    file.write(json.dumps(row) + "\n")
+        found = load("datasets_count", file=str(path))
+        assert found == {"rows": 42_000, "extras": list(extras)}

@@ -1,0 +1,7 @@
+from loaders.holding import Holds
+
+LOADER = "datasets4"
+
+
+class TestDatasets4(Holds):
+    """See ``Holds``."""

@@ -1,0 +1,71 @@
+"""LLaMA-Factory reads every row to the letter, and empties those that are left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loaders.exported import Exports, forced
+from loaders.items import item, pair
+
+from assay.export import EXPORTS, PAIR_EXPORTS, RECORD_EXPORTS
+from assay.export.llamafactory import DATASET_INFO
+from assay.storage.run_manifest import Written
+
+LOADER = "llamafactory"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+ROLES = {"tool": "observation", "tool_call": "function"}
+
+
+def apart(messages: list[dict[str, Any]]) -> tuple[str, list[dict[str, Any]]]:
+    """The system message, and the others as LLaMA-Factory names their roles."""
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    rest = messages[1:] if system else messages
+    return system, [{**one, "role": ROLES.get(one["role"], one["role"])} for one in rest]
+
+
+@pytest.mark.parametrize("kind", ["sft", "kto", "preference"])
+def test_every_row_is_read(kind: str, exports: Exports, load: Any) -> None:
+    name = f"llamafactory-{kind}"
+    done = load("llamafactory_load", name=f"assay_{kind}", folder=str(exports.path(name).parent))
+    rows = exports.rows(name)
+    assert len(done) == len(rows) > 0
+    for row, seen in zip(rows, done, strict=True):
+        system, said = apart(row["messages"])
+        assert seen["_system"] == system
+        if kind == "preference":
+            assert seen["_prompt"] == said
+            assert seen["_response"] == [row["chosen"], row["rejected"]]
+            continue
+        assert seen["_prompt"] == said[:-1]
+        empty = {"role": "assistant", "content": ""}
+        expected = {"sft": said[-1:], "kto": [said[-1], empty] if row.get("label") else [empty, said[-1]]}
+        assert seen["_response"] == expected[kind]
+
+
+def bad_folder(folder: Path, name: str, *items: Any) -> str:
+    forced(folder / Path(EXPORTS[name].file).name, EXPORTS[name], *items)
+    (folder / "dataset_info.json").write_bytes(DATASET_INFO.content({name: Written(EXPORTS[name].file, 1)}))
+    return str(folder)
+
+
+@pytest.mark.parametrize("roles", ["uau", "uasua", "ssua", "uua", "uaa", "aua", "uta", "sa", "uatta"])
+def test_what_is_left_out_of_sft_would_be_emptied(roles: str, load: Any, tmp_path: Path) -> None:
+    folder = bad_folder(tmp_path, "llamafactory-sft", item(roles))
+    (seen,) = load("llamafactory_load", name="assay_sft", folder=folder)
+    assert (seen["_prompt"], seen["_response"]) == ([], [])
+
+
+@pytest.mark.parametrize("roles", ["uus", "uu", "a", "ua", "s"])
+def test_what_is_left_out_of_preferences_would_be_emptied(roles: str, load: Any, tmp_path: Path) -> None:
+    folder = bad_folder(tmp_path, "llamafactory-preference", pair(roles))
+    (seen,) = load("llamafactory_load", name="assay_preference", folder=folder)
+    assert (seen["_prompt"], seen["_response"]) == ([], [])
+
+
+def test_it_is_sharegpt_because_openai_would_add_to_the_system_message(exports: Exports) -> None:
+    info = json.loads((exports.folder / "llamafactory/dataset_info.json").read_text())
+    assert {one["formatting"] for one in info.values()} == {"sharegpt"}
+    assert RECORD_EXPORTS.keys() | PAIR_EXPORTS.keys() >= {f"llamafactory-{name[6:]}" for name in info}

@@ -1,0 +1,34 @@
+"""OpenRLHF's RewardDataset reads every pair to the letter, with its margin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loaders.exported import Exports, forced
+from loaders.items import pair
+
+from assay.export import PAIR_EXPORTS
+
+LOADER = "openrlhf"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+NAME = "openrlhf-preference"
+
+
+def test_every_pair_is_read(exports: Exports, load: Any) -> None:
+    done = load("openrlhf_load", file=str(exports.path(NAME)))["rows"]
+    rows = exports.rows(NAME)
+    assert len(done) == len(rows) > 0
+    for row, seen in zip(rows, done, strict=True):
+        said = "".join(f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in row["prompt"])
+        assert seen["prompt"] == said + "<|im_start|>assistant\n"
+        for side in ("chosen", "rejected"):
+            assert seen[side] == f"{row[side][0]['content']}<|im_end|>\n"
+        assert seen["margin"] == row["margin"]
+
+
+def test_an_empty_prompt_is_died_on_or_leaves_an_answer_to_nothing(load: Any, tmp_path: Path) -> None:
+    file = forced(tmp_path / "bad.jsonl", PAIR_EXPORTS[NAME], pair(""))
+    done = load("openrlhf_load", file=str(file))
+    assert "died" in done or done["rows"][0]["prompt"] == "<|im_start|>assistant\n"
