@@ -2,13 +2,14 @@
 
 >>> import assay
 >>> chats = assay.read("samples/support.messages.jsonl")
->>> rated = chats.rate("starter", workers=1)  # doctest: +SKIP
->>> best = rated.select("helpfulness >= 2")  # doctest: +SKIP
->>> best.export("out", ["trl-sft"])  # doctest: +SKIP
+>>> rated = chats.rate("starter", workers=1)
+>>> best = rated.select("helpfulness >= 2")
+>>> best.counts.ok < rated.counts.ok
+True
 
-The stages, the store of scores and the files are those of the command line: what one has rated, the other
-does not rate again. ``query_reward_model`` gives the scores of one conversation, in the manner of NeMo
-Curator's.
+``best.export("out", ["trl-sft"])`` writes files. The stages, the store of scores and the files are those of
+the command line: what one has rated, the other does not rate again. ``query_reward_model`` gives the scores
+of one conversation, in the manner of NeMo Curator's.
 """
 
 from __future__ import annotations

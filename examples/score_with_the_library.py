@@ -15,23 +15,15 @@ from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import parse_rules
 from assay.storage.stage import RunContext
 
+context = RunContext(Settings.read().opened_home())
+model = find_model("starter")
+rules = parse_rules(["helpfulness >= 2"], attributes=model.columns)
 
-def main() -> None:
-    """Print how many of the sample conversations pass a rule."""
-    context = RunContext(Settings.read().opened_home())
-    model = find_model("starter")
-    rules = parse_rules(["helpfulness >= 2"], attributes=model.columns)
+inventory = INGEST.run(Inputs(("samples",)), context)
+converted = CONVERT.run(ToConvert(inventory), context)
+scored = SCORE.run(ToScore(converted, model, ClusterOptions(workers=1)), context)
+decided = DECIDE.run(ToDecide(converted, scored, rules), context)
 
-    inventory = INGEST.run(Inputs(("samples",)), context)
-    converted = CONVERT.run(ToConvert(inventory), context)
-    scored = SCORE.run(ToScore(converted, model, ClusterOptions(workers=1)), context)
-    decided = DECIDE.run(ToDecide(converted, scored, rules), context)
-
-    print(f"{decided.counts.read} records, {decided.counts.ok} kept, {scored.distinct_turns} turns rated")
-    for reason, count in decided.counts.dropped.items():
-        print(f"  dropped: {reason}: {count}")
-
-
-# Dask starts its workers by importing this file again; only the first process is to run it.
-if __name__ == "__main__":
-    main()
+print(f"{decided.counts.read} records, {decided.counts.ok} kept, {scored.distinct_turns} turns rated")
+for reason, count in decided.counts.dropped.items():
+    print(f"  dropped: {reason}: {count}")

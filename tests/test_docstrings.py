@@ -19,7 +19,13 @@ WRITTEN = {
 }
 
 
-@pytest.mark.parametrize("module", WRITTEN)
+#: Modules whose examples start workers.
+SLOW = {"assay.api"}
+
+
+@pytest.mark.parametrize(
+    "module", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in WRITTEN]
+)
 def test_the_examples_of_a_module_run(module: str, assay_home: Path) -> None:
     done = doctest.testmod(import_module(module))
     assert done.failed == 0, "what was expected is above"

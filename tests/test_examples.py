@@ -23,7 +23,6 @@ NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 def test_a_notebook_runs_from_top_to_bottom(notebook: Path, tmp_path: Path) -> None:
     cells = json.loads(notebook.read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    # By -c: as in a notebook, there is no file that Dask's workers would import again.
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,

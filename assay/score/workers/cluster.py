@@ -27,6 +27,7 @@ from assay.score.workers.gpus import (
     packages_are_here,
     visible_devices,
 )
+from assay.score.workers.main_program import leave_main_program_out
 from assay.score.workers.startup import started
 from assay.score.workers.steady_clock import PRELOAD, temporary_certificates, use_steady_clock
 from assay.storage.scratch import own_folder, torch_environment
@@ -145,6 +146,7 @@ def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecC
     import dask
     from distributed import LocalCluster
 
+    leave_main_program_out()
     devices = visible_devices()
     if devices and not packages_are_here():
         progress.say(
