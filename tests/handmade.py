@@ -12,7 +12,7 @@ import polars as pl
 
 from assay.core.digests import digest_of_bytes, digest_of_file
 from assay.core.schema import Conversation, Message, roles_of, turn_keys
-from assay.storage.conversations import conversation_json
+from assay.storage.conversations import conversation_json, field_kinds
 from assay.storage.home import Artifact, Home
 from assay.storage.manifests import (
     Converted,
@@ -198,6 +198,8 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
         given=tuple(
             sorted({f"given.{name}" for one in records for turn in one.turns for name in turn.given or ()})
         ),
+        fields=field_kinds(message for record in records for message in spoken(record)),
+        with_tools=sum(record.tools is not None for record in records),
     )
 
 

@@ -4,6 +4,8 @@ Checked against Axolotl 0.19 (axolotl/prompt_strategies: chat_template.py, dpo/c
 kto/chatml.py). Its DPO renders an answer behind a message of its own, and then looks for where the answer's
 text begins. It finds the wrong place where the text is part of that message or of a role's name, and where
 the chat template strips spaces that the text begins or ends with: of such an answer one letter is left.
+Its SFT reads the texts of arguments and of ``tools``, and dies on one that is no JSON; its DPO and KTO know
+neither tools nor calls.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ from collections.abc import Mapping
 import yaml
 
 from assay.export.chat import (
+    MASKS,
+    TO_TEMPLATES,
     answer_of,
+    arguments_problem,
     ends_on_another,
     messages_of,
     no_prompt,
     no_side,
-    prompt_of,
     trained_turns,
+    with_tools,
     without_prompt,
 )
 from assay.export.contract import Companion, Export, Json, Unit
@@ -67,8 +72,12 @@ def _data(file: str, about: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def _sft(item: Item) -> dict[str, Json]:
-    rows = zip(messages_of(item.messages), trained_turns(item), strict=True)
-    return {"messages": [{**row, "train": is_trained} for row, is_trained in rows]}
+    rows = zip(messages_of(item.messages, item.held), trained_turns(item), strict=True)
+    return with_tools({"messages": [{**row, "train": is_trained} for row, is_trained in rows]}, item, "[]")
+
+
+def _refuses(item: Item) -> str | None:
+    return arguments_problem(item.messages)
 
 
 def _refuses_verdict(item: Item) -> str | None:
@@ -101,7 +110,7 @@ def _refuses_pair(pair: Pair) -> str | None:
 
 def _preference(pair: Pair) -> dict[str, Json]:
     return {
-        "messages": prompt_of(pair),
+        "messages": messages_of(pair.prompt),
         "chosen": answer_of(pair.chosen),
         "rejected": answer_of(pair.rejected),
     }
@@ -111,8 +120,9 @@ AXOLOTL_SFT: Export[Item] = Export(
     name="axolotl-sft",
     file=f"{FOLDER}/sft.jsonl",
     description="messages with train for Axolotl's chat_template, with a YAML to start from",
+    refuses=_refuses,
     row=_sft,
-    holds_fields=False,
+    holds=TO_TEMPLATES | MASKS,
     companions=(
         to_start_from(
             "sft.jsonl",
@@ -131,7 +141,6 @@ AXOLOTL_KTO: Export[Item] = Export(
     description="conversations with a verdict (the chosen side is true) for Axolotl, with a YAML",
     refuses=_refuses_verdict,
     row=_kto,
-    holds_fields=False,
     companions=(to_start_from("kto.jsonl", type="chatml.argilla_chat", rl="kto"),),
 )
 
@@ -142,7 +151,6 @@ AXOLOTL_PREFERENCE: Export[Pair] = Export(
     unit=Unit.PAIR,
     refuses=_refuses_pair,
     row=_preference,
-    holds_fields=False,
     companions=(
         to_start_from(
             "preference.jsonl",

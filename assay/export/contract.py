@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 
 from assay.core.schema import Message
-from assay.export.kept import Item, KeptRecords, items_of, turns_of
+from assay.export.kept import NOTHING, Held, Item, KeptRecords, items_of, turns_of
 from assay.export.pairs import Pair, PairChoice
 from assay.export.splits import Split
 from assay.storage.conversations import field_names
@@ -60,9 +60,9 @@ Columns: TypeAlias = "Mapping[str, pl.DataType | type[pl.DataType]]"
 class EveryRecord:
     """A table of all records of the inputs, whatever became of them."""
 
-    columns: Callable[[tuple[str, ...], tuple[str, ...]], Columns]
+    columns: Callable[[tuple[str, ...], tuple[str, ...], Held], Columns]
     """The table's columns for a model that rates these attributes, where people gave turns these
-    ``given.NAME``."""
+    ``given.NAME``, and records hold this."""
     frame: Callable[[KeptRecords], pl.DataFrame]
     """A row a record, in order. The records also have ``outcome`` and ``reason``, and not all are kept: the
     messages of some cannot be read, and turns may lack scores."""
@@ -104,11 +104,11 @@ class Export(Generic[Of]):
     takes it. Without this function it takes every item. It looks at no score."""
     row: Callable[[Of], Row] | AtOnce | EveryRecord
     """What the file holds of an item that is not refused."""
-    columns: Columns | None = None
+    columns: Columns | Callable[[Held], Columns] | None = None
     """The types of a table's columns, which the mappings that ``row`` returns have; None for JSON lines."""
-    holds_fields: bool = True
-    """Whether its rows hold what messages hold beside role, content and label, and tools. Where they do not,
-    items with calls or tools are left out, and other fields are counted."""
+    holds: frozenset[str] = frozenset()
+    """The fields of messages that its rows hold, by name, and ``tools``. Without ``tool_calls`` or ``tools``
+    among them, items that have such are left out. Other fields that rows lack are counted."""
     companions: tuple[Companion, ...] = ()
 
 
@@ -160,7 +160,7 @@ def refusals(export: Export[Of], items: Iterable[Of]) -> list[str | None]:
 def refusal(export: Export[Of], item: Of) -> str | None:
     """Why the item is left out of the export; None where it is not."""
     reason = None if export.refuses is None else export.refuses(item)
-    return reason if reason is not None or export.holds_fields else _calls_in(item)
+    return _not_held(export.holds, item) if reason is None else reason
 
 
 def rows_of_block(export: Export[Item], kept: KeptRecords, records: Sequence[Item] | None = None) -> MadeRows:
@@ -171,7 +171,7 @@ def rows_of_block(export: Export[Item], kept: KeptRecords, records: Sequence[Ite
     if isinstance(export.row, EveryRecord):
         return MadeRows(b"", export.row.frame(kept), kept.records.height, Counter(), Counter())
     if not isinstance(export.row, AtOnce):
-        return rows_of(export, items_in(export, items_of(kept) if records is None else records))
+        return rows_of(export, items_in(export, items_of(kept) if records is None else records), kept.held)
     left_out: Counter[str] = Counter()
     if export.refuses is not None:
         reasons = refusals(export, items_of(kept) if records is None else records)
@@ -181,8 +181,11 @@ def rows_of_block(export: Export[Item], kept: KeptRecords, records: Sequence[Ite
     return MadeRows(export.row.lines(kept) if count else b"", None, count, left_out, Counter())
 
 
-def rows_of(export: Export[Of], items: Iterable[Of]) -> MadeRows:
-    """What the file of an export holds of some items: each is a row, or is left out."""
+def rows_of(export: Export[Of], items: Iterable[Of], held: Held = NOTHING) -> MadeRows:
+    """What the file of an export holds of some items: each is a row, or is left out.
+
+    ``held`` is what the records of the run hold, as the items have it.
+    """
     if isinstance(export.row, AtOnce | EveryRecord):
         raise TypeError(f"export {export.name} writes whole blocks")
     rows: list[Row] = []
@@ -192,12 +195,12 @@ def rows_of(export: Export[Of], items: Iterable[Of]) -> MadeRows:
         reason = refusal(export, item)
         if reason is None:
             rows.append(export.row(item))
-            if not export.holds_fields:
-                without.update(_names_of_fields(item))
+            without.update(_names_of_fields(item) - export.holds)
         else:
             left_out[reason_code(reason)] += 1
-    if export.columns is not None:
-        return MadeRows(b"", _table(rows, export.columns), len(rows), left_out, without)
+    columns = columns_of(export, held)
+    if columns is not None:
+        return MadeRows(b"", _table(rows, columns), len(rows), left_out, without)
     lines = b"".join([_on_one_line(_ENCODE(row)) for row in rows])
     return MadeRows(lines, None, len(rows), left_out, without)
 
@@ -206,11 +209,17 @@ def _table(rows: Sequence[Row], columns: Columns) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=dict(columns), orient="row")
 
 
-def _calls_in(item: Item | Pair) -> str | None:
-    for number, message in enumerate(item.messages, 1):
-        if type(message) is not Message and message.fields.tool_calls is not None:
-            return f"tool_call: message {number} calls a tool"
-    return None if item.tools is None else "tools: the record has tools"
+def columns_of(export: Export[Of], held: Held) -> Columns | None:
+    """The types of the table's columns for records that hold this; None where the file has lines."""
+    return export.columns(held) if callable(export.columns) else export.columns
+
+
+def _not_held(holds: frozenset[str], item: Item | Pair) -> str | None:
+    if "tool_calls" not in holds:
+        for number, message in enumerate(item.messages, 1):
+            if type(message) is not Message and message.fields.tool_calls is not None:
+                return f"tool_call: message {number} calls a tool"
+    return None if item.tools is None or "tools" in holds else "tools: the record has tools"
 
 
 def _names_of_fields(item: Item | Pair) -> set[str]:

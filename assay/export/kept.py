@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
 from assay.core.schema import Conversation
-from assay.storage.conversations import conversation_of
+from assay.storage.conversations import FieldKind, conversation_of
+from assay.storage.manifests import Converted
 
 _DECODE_LABELS = msgspec.json.Decoder(list[str | None]).decode
 
@@ -24,6 +26,26 @@ class _Rest(msgspec.Struct):
 
 
 _DECODE_SIDE = msgspec.json.Decoder(_Rest).decode
+
+
+class Held(NamedTuple):
+    """What the records of a run hold beside the roles and contents of messages.
+
+    Every row of a file has the same keys, so a row is made of this as well as of its record.
+    """
+
+    fields: Mapping[str, FieldKind] = MappingProxyType({})
+    """Fields of messages, by name."""
+    tools: bool = False
+    """Whether any record has tools."""
+
+    @classmethod
+    def in_records(cls, converted: Converted) -> Held:
+        """What these records hold, whatever becomes of them."""
+        return cls(converted.fields, converted.with_tools > 0)
+
+
+NOTHING = Held()
 
 
 class KeptRecords(NamedTuple):
@@ -43,6 +65,8 @@ class KeptRecords(NamedTuple):
     """Whether any record of the run came with other fields than its messages."""
     given: tuple[str, ...] = ()
     """What people gave any turn of the run: ``given.NAME``, sorted."""
+    held: Held = NOTHING
+    """Of all records of the run."""
 
     def given_numbers(self) -> pl.Expr:
         """Of each of the ``scores`` a struct: of each ``given.NAME`` a Float64, or null."""
@@ -75,6 +99,8 @@ class Item(NamedTuple):
     """NeMo-Aligner's text of all between the system message and the last, where the input had it so."""
     tools: str | None = None
     """The tools that the assistant could call, as a JSON array."""
+    held: Held = NOTHING
+    """Of all records of the run."""
 
     @property
     def side(self) -> str | None:
@@ -105,6 +131,7 @@ def items_of(kept: KeptRecords) -> Iterator[Item]:
             rest,
             nemo_prompt,
             tools,
+            kept.held,
         )
 
 

@@ -2,24 +2,28 @@
 
 Checked against LLaMA-Factory 0.9.5 (src/llamafactory/data/parser.py, converter.py, processor/). What does not
 alternate becomes an empty example, with a warning, and is dropped. ``formatting: openai`` would append
-"detailed thinking off" to every system message; ``sharegpt`` with tags of our own alters nothing.
+"detailed thinking off" to every system message; ``sharegpt`` with tags of our own alters nothing. A call is
+a message of its own, whose content is JSON. Other content ends the training, as arguments do that are no
+object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from assay.core.schema import Message
 from assay.export.chat import (
-    answer_of,
+    arguments_problem,
+    calls_in_words,
     ends_on_another,
     late_system,
-    messages_of,
     no_prompt,
     no_side,
     out_of_turn,
-    prompt_of,
+    text_beside_call,
+    with_tools,
     without_prompt,
 )
 from assay.export.contract import Companion, Export, Json, Unit
@@ -32,22 +36,23 @@ _SFT = "llamafactory-sft"
 _PREFERENCE = "llamafactory-preference"
 _KTO = "llamafactory-kto"
 
+#: The role of a call.
+_CALL = "tool_call"
+#: What its rows hold of messages' fields.
+_HOLDS = frozenset({"tool_calls", "tools"})
 _TAGS = {
     "role_tag": "role",
     "content_tag": "content",
     "user_tag": "user",
     "assistant_tag": "assistant",
     "observation_tag": "tool",
-    "function_tag": "tool_call",
+    "function_tag": _CALL,
     "system_tag": "system",
 }
-_MORE: Mapping[str, Mapping[str, Json]] = {
-    _SFT: {"columns": {"messages": "messages"}},
-    _KTO: {"columns": {"messages": "messages", "kto_tag": "label"}},
-    _PREFERENCE: {
-        "ranking": True,
-        "columns": {"messages": "messages", "chosen": "chosen", "rejected": "rejected"},
-    },
+_COLUMNS = {
+    _SFT: {"messages": "messages"},
+    _KTO: {"messages": "messages", "kto_tag": "label"},
+    _PREFERENCE: {"messages": "messages", "chosen": "chosen", "rejected": "rejected"},
 }
 
 
@@ -57,7 +62,8 @@ def _dataset_info(written: Mapping[str, Written]) -> bytes:
         f"{name.replace(FOLDER, 'assay').replace('-', '_')}{side}": {
             "file_name": file.removeprefix(f"{FOLDER}/"),
             "formatting": "sharegpt",
-            **_MORE[name],
+            **({"ranking": True} if name == _PREFERENCE else {}),
+            "columns": _COLUMNS[name] | ({"tools": "tools"} if one.has_tools else {}),
             "tags": _TAGS,
         }
         for name, one in sorted(written.items())
@@ -75,31 +81,48 @@ def shape_refused(roles: str) -> str | None:
 
 
 def _refuses(item: Item) -> str | None:
-    return shape_refused(item.roles)
+    return shape_refused(item.roles) or _calls_refused(item.messages)
 
 
 def _refuses_verdict(item: Item) -> str | None:
-    return shape_refused(item.roles) or no_side(item)
+    return _refuses(item) or no_side(item)
+
+
+def _calls_refused(messages: Sequence[Message]) -> str | None:
+    return text_beside_call(messages) or arguments_problem(messages)
+
+
+def _messages(messages: Sequence[Message]) -> list[Json]:
+    return [_message(message) for message in messages]
+
+
+def _message(message: Message) -> dict[str, Json]:
+    if message.fields.tool_calls is None:
+        return {"role": message.role, "content": message.content}
+    calls = calls_in_words(message.fields.tool_calls)
+    return {"role": _CALL, "content": calls[0] if len(calls) == 1 else f"[{','.join(calls)}]"}
 
 
 def _sft(item: Item) -> dict[str, Json]:
-    return {"messages": messages_of(item.messages)}
+    return with_tools({"messages": _messages(item.messages)}, item, "[]")
 
 
 def _kto(item: Item) -> dict[str, Json]:
-    return {"messages": messages_of(item.messages), "label": item.side == "chosen"}
+    row: dict[str, Json] = {"messages": _messages(item.messages), "label": item.side == "chosen"}
+    return with_tools(row, item, "[]")
 
 
 def _refuses_pair(pair: Pair) -> str | None:
-    return without_prompt(pair) or shape_refused(f"{pair.roles}a")
+    return without_prompt(pair) or shape_refused(f"{pair.roles}a") or _calls_refused(pair.messages)
 
 
 def _preference(pair: Pair) -> dict[str, Json]:
-    return {
-        "messages": prompt_of(pair),
-        "chosen": answer_of(pair.chosen),
-        "rejected": answer_of(pair.rejected),
+    row: dict[str, Json] = {
+        "messages": _messages(pair.prompt),
+        "chosen": _message(pair.chosen),
+        "rejected": _message(pair.rejected),
     }
+    return with_tools(row, pair, "[]")
 
 
 LLAMAFACTORY_SFT: Export[Item] = Export(
@@ -108,7 +131,7 @@ LLAMAFACTORY_SFT: Export[Item] = Export(
     description="conversations for LLaMA-Factory, with dataset_info.json",
     refuses=_refuses,
     row=_sft,
-    holds_fields=False,
+    holds=_HOLDS,
     companions=(DATASET_INFO,),
 )
 
@@ -118,7 +141,7 @@ LLAMAFACTORY_KTO: Export[Item] = Export(
     description="conversations with a verdict (the chosen side is true) for LLaMA-Factory",
     refuses=_refuses_verdict,
     row=_kto,
-    holds_fields=False,
+    holds=_HOLDS,
     companions=(DATASET_INFO,),
 )
 
@@ -129,6 +152,6 @@ LLAMAFACTORY_PREFERENCE: Export[Pair] = Export(
     unit=Unit.PAIR,
     refuses=_refuses_pair,
     row=_preference,
-    holds_fields=False,
+    holds=_HOLDS,
     companions=(DATASET_INFO,),
 )

@@ -5,28 +5,33 @@ Nothing of a record is lost. Every column has one type in all rows, so that ``da
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import polars as pl
 
 from assay.core.schema import SCORE
+from assay.export.chat import messages_of
 from assay.export.contract import AtOnce, Export, Outcome
-from assay.export.kept import Item, KeptRecords
+from assay.export.kept import Held, Item, KeptRecords
 from assay.rewards.scalar import scalar_among
+from assay.storage.conversations import conversation_of
+
+_ENCODE = msgspec.json.Encoder().encode
 
 
 def lines(kept: KeptRecords) -> bytes:
     """A line a record: ``messages``, ``tools``, ``score``, ``scores``, ``source``, ``extra``.
 
-    ``tools`` are those that the assistant could call; a record without any has no such field. ``score`` is
-    the last turn's one number; lines of a model that has none have no such field. A score has the fewest
-    digits that give the same float32. ``extra`` is what else the input row held, one text that is a JSON
-    object with every digit as it was written: rows of other fields then have one type. It is null in all
-    rows where no record of the run has other fields. ``datasets`` takes a column's type from the first
-    10 MB of a file, and dies on a text where these hold null alone.
-    A turn has ``given.NAME`` beside the model's scores where people rated any turn of the run: null where
-    they did not rate this one.
+    Messages have the fields that any message of the run holds, null where one does not hold it; arguments of
+    calls are texts. ``tools`` are those that the assistant could call, one text that is a JSON array; rows of
+    runs without any have no such field. ``score`` is the last turn's one number; lines of a model that has
+    none have no such field. A score has the fewest digits that give the same float32. ``extra`` is what else
+    the input row held, one text that is a JSON object with every digit as it was written: rows of other
+    fields then have one type. It is null in all rows where no record of the run has other fields.
+    ``datasets`` takes a column's type from the first 10 MB of a file, and dies on a text where these hold
+    null alone. A turn has ``given.NAME`` beside the model's scores where people rated any turn of the run:
+    null where they did not rate this one.
     """
     return _lines(kept)
 
@@ -39,20 +44,24 @@ def dropped_lines(dropped: KeptRecords) -> bytes:
 def _lines(kept: KeptRecords, *first: pl.Expr) -> bytes:
     scalar = scalar_among(kept.attributes)
     last = pl.lit("") if scalar is None else pl.format(f'"{SCORE}":{{}},', _number(scalar).last())
+    records = kept.records
+    if kept.held.fields:
+        same = [with_same_keys(text, kept.held) for text in records["messages"]]
+        records = records.with_columns(pl.Series("messages", same, pl.String))
     turns = kept.scores.with_columns(kept.given_numbers()).unnest("given") if kept.given else kept.scores
     scores = turns.group_by("row", maintain_order=True).agg(
         _score_of_turn(kept.attributes, kept.given).str.join(",").alias("scores"), last.alias("score")
     )
     written: str = (
-        kept.records.join(scores, on="row", how="left", maintain_order="left")
+        records.join(scores, on="row", how="left", maintain_order="left")
         .select(
             pl.concat_str(
                 pl.lit("{"),
                 *first,
                 pl.lit('"messages":'),
                 _on_one_line("messages").fill_null("null"),
-                pl.format(',"tools":{}', "tools").fill_null(""),
                 pl.lit(","),
+                *_tools(kept),
                 pl.col("score").fill_null("" if scalar is None else f'"{SCORE}":null,'),
                 pl.lit('"scores":['),
                 pl.col("scores").fill_null(""),
@@ -68,6 +77,19 @@ def _lines(kept: KeptRecords, *first: pl.Expr) -> bytes:
         .item()
     )
     return written.encode()
+
+
+def _tools(kept: KeptRecords) -> Iterator[pl.Expr]:
+    if kept.held.tools:
+        # Not null: ``datasets`` takes a column's type from the first 10 MB, as of ``extra``.
+        yield pl.format('"tools":{},', _quoted_text("tools").fill_null('"[]"'))
+
+
+def with_same_keys(messages: str | None, held: Held) -> str | None:
+    """The JSON array with the keys in every message that any message of the run has; None stays None."""
+    if messages is None:
+        return None
+    return _ENCODE(messages_of(conversation_of(messages), held, everything=True)).decode()
 
 
 def _score_of_turn(attributes: Sequence[str], given: Sequence[str]) -> pl.Expr:

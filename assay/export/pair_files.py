@@ -10,7 +10,7 @@ import polars as pl
 
 from assay.export.contract import ToWrite, rows_of
 from assay.export.files import TableFile
-from assay.export.kept import KeptRecords
+from assay.export.kept import Held, KeptRecords
 from assay.export.pair_texts import PAIR_COLUMNS, Answers, Paired, with_texts
 from assay.export.pairs import Pair
 from assay.export.trained import TrainerFile
@@ -32,15 +32,17 @@ class PairFiles:
         attributes: tuple[str, ...],
         stack: ExitStack,
         scored: Scored | None,
+        held: Held,
     ) -> None:
         self._choice = wanted.choice
+        self._held = held
         self._folder = staging / f".{PAIRS}.parts"
         self._answers = Answers(self._folder, turns=scored.turns if scored else 0)
         self._table = TableFile(staging / PAIRS, PAIR_COLUMNS)
         self._split = wanted.split
         sides = wanted.split.sides if wanted.split else ()
         self.trained = [
-            TrainerFile(export, staging, attributes, stack, sides=sides) for export in wanted.pairs
+            TrainerFile(export, staging, attributes, stack, sides=sides, held=held) for export in wanted.pairs
         ]
         self.summary: PairsMade | None = None
         """What was made, once all is written."""
@@ -56,7 +58,7 @@ class PairFiles:
             self._table.add(places)
             for side, of_side in self._by_side(pairs).items():
                 for one in self.trained:
-                    one.write(rows_of(one.export, of_side), side)
+                    one.write(rows_of(one.export, of_side, self._held), side)
         shutil.rmtree(self._folder)
         self.summary = _summary(paired)
         return {PAIRS: self._table.finish()}

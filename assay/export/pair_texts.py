@@ -17,7 +17,7 @@ import polars as pl
 
 from assay.core.schema import Conversation, Message, roles_of, turn_keys, turn_positions
 from assay.export.files import TableFile
-from assay.export.kept import KeptRecords, items_of
+from assay.export.kept import Held, KeptRecords, items_of
 from assay.export.pairs import Candidate, ChosenPair, Pair, PairChoice, Place, pairs_of, score_of
 from assay.rewards.scalar import scalar_among
 from assay.storage.conversations import conversation_json, conversation_of
@@ -200,6 +200,7 @@ def with_texts(
     ``folder`` is for answers from other pieces, while they wait.
     """
     table = paired.table.with_row_index("pair")
+    held = Held.in_records(converted)
     waiting = _Waiting(folder, table, converted, home)
     for (piece,), pairs in table.partition_by("chosen_piece", as_dict=True, maintain_order=True).items():
         own = pl.concat(
@@ -222,7 +223,9 @@ def with_texts(
                 else:
                     other_line, other_part, rejected = waiting.answer(row["pair"])
                 prompt = messages[:place]
-                made.append(Pair(prompt, roles_of(prompt), messages[place], rejected, row["margin"], tools))
+                made.append(
+                    Pair(prompt, roles_of(prompt), messages[place], rejected, row["margin"], tools, held)
+                )
                 places.append(
                     (file, line, part, converted.pieces[row["rejected_piece"]].file, other_line, other_part)
                 )

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Literal, NamedTuple
 
 from assay.core.schema import Conversation, Message
+from assay.export.kept import NOTHING, Held
 
 PairWay = Literal["best-worst", "best-next", "all", "given"]
 
@@ -98,6 +99,8 @@ class Pair(NamedTuple):
     margin: float
     tools: str | None = None
     """The tools that the assistant could call, as a JSON array."""
+    held: Held = NOTHING
+    """Of all records of the run."""
 
     @property
     def messages(self) -> Conversation:

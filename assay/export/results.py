@@ -17,7 +17,7 @@ from assay.core.errors import AssayError
 from assay.core.schema import SCORE
 from assay.export.contract import ToWrite, looks_at_items, rows_of_block
 from assay.export.files import Exported, LinesFile, TableFile
-from assay.export.kept import KeptRecords, items_of
+from assay.export.kept import Held, KeptRecords, items_of
 from assay.export.pair_files import PairFiles
 from assay.export.quarantine import quarantine_lines
 from assay.export.sides import Sides
@@ -62,6 +62,7 @@ def write_results(
     """Every result file but ``manifest.json``; without scores there is no ``scores.parquet``."""
     attributes = scored.attributes if scored else ()
     inputs = {file.path: file for file in converted.inputs}
+    held = Held.in_records(converted)
     some_have_rest = bool(exports.records) and any(
         read_artifact(piece.records, home, ["rest"])["rest"].null_count() < piece.counts.read
         for piece in converted.pieces
@@ -77,10 +78,11 @@ def write_results(
                 sides=sides.names,
                 ranked=sides.are_ranked,
                 given=converted.given,
+                held=held,
             )
             for export in exports.records
         ]
-        pairs = PairFiles(exports, staging, attributes, stack, scored) if exports.pairs else None
+        pairs = PairFiles(exports, staging, attributes, stack, scored, held) if exports.pairs else None
         quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
         scores = TableFile(staging / SCORES, _score_columns(attributes, converted.given)) if scored else None
@@ -100,7 +102,7 @@ def write_results(
                     one for one in trained if not (one.takes_every_record or one.takes_what_was_dropped)
                 ]
                 for block in _kept(piece.file, judged, turns, attributes):
-                    kept = block._replace(some_have_rest=some_have_rest, given=converted.given)
+                    kept = block._replace(some_have_rest=some_have_rest, given=converted.given, held=held)
                     for side, of_side, rank in sides.divided(kept):
                         one_by_one = any(looks_at_items(one.export) for one in of_kept)
                         records = list(items_of(of_side)) if one_by_one else []
@@ -111,12 +113,12 @@ def write_results(
             if of_dropped := [one for one in trained if one.takes_what_was_dropped]:
                 dropped = judged.filter(pl.col("outcome") == "dropped")
                 for block in _blocks_of_records(piece.file, dropped, turns, attributes):
-                    of_run = block._replace(some_have_rest=some_have_rest, given=converted.given)
+                    of_run = block._replace(some_have_rest=some_have_rest, given=converted.given, held=held)
                     for one in of_dropped:
                         one.write(rows_of_block(one.export, of_run))
             if of_all := [one for one in trained if one.takes_every_record]:
                 for block in _blocks_of_records(piece.file, judged, turns, attributes):
-                    of_run = block._replace(some_have_rest=some_have_rest, given=converted.given)
+                    of_run = block._replace(some_have_rest=some_have_rest, given=converted.given, held=held)
                     for one in of_all:
                         one.write(rows_of_block(one.export, of_run))
         quarantine.finish()

@@ -60,7 +60,6 @@ STEERLM: Export[Item] = Export(
     needs=frozenset(ATTRIBUTES),
     refuses=refuses,
     row=labelled,
-    holds_fields=False,
 )
 
 #: What a run writes that stops after convert. It is nobody's choice, so it is not in ``EXPORTS``.
@@ -70,7 +69,6 @@ CONVERTED: Export[Item] = Export(
     description="SteerLM rows with the labels that the records came with",
     refuses=refuses,
     row=as_it_came,
-    holds_fields=False,
 )
 
 
@@ -90,5 +88,4 @@ STEERLM_REGRESSION: Export[Item] = Export(
     needs=frozenset(ATTRIBUTES),
     refuses=refuses,
     row=_regression,
-    holds_fields=False,
 )

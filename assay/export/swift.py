@@ -4,17 +4,24 @@ Read in ms-swift 4.6 (swift/dataset/preprocessor/core.py, swift/template/base.py
 and an answer in turn. They join two messages of one role without a space, put an empty prompt before an
 answer that comes first, and train on nothing where the last message is no answer. A ``rejected_response``
 would replace all that follows the last user's message; ``rejected_messages`` is the whole conversation.
+Fields of a message other than ``role``, ``content`` and ``loss`` are taken out: a call is a message of its
+own (docs/source_en/Instruction/Agent-support.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from assay.core.schema import Message
 from assay.export.chat import (
+    MASKS,
+    calls_in_words,
     ends_on_another,
     late_system,
-    messages_of,
     no_prompt,
     out_of_turn,
     trained_turns,
+    with_tools,
     without_prompt,
 )
 from assay.export.contract import Export, Json, Unit
@@ -37,8 +44,25 @@ def _refuses(item: Item) -> str | None:
 
 
 def _sft(item: Item) -> dict[str, Json]:
-    rows = zip(messages_of(item.messages), trained_turns(item), strict=True)
-    return {"messages": [{**row, "loss": is_trained} for row, is_trained in rows]}
+    messages: list[Json] = [
+        {**row, "loss": is_trained}
+        for message, is_trained in zip(item.messages, trained_turns(item), strict=True)
+        for row in _in_words(message)
+    ]
+    return with_tools({"messages": messages}, item, "")
+
+
+def _in_words(message: Message) -> Iterator[dict[str, Json]]:
+    """Yield the message, and then each of its calls."""
+    calls = message.fields.tool_calls
+    if calls is None or message.content.strip():
+        yield {"role": message.role, "content": message.content}
+    for call in calls_in_words(calls) if calls is not None else ():
+        yield {"role": "tool_call", "content": call}
+
+
+def _conversation(messages: Sequence[Message]) -> list[Json]:
+    return [row for message in messages for row in _in_words(message)]
 
 
 def _refuses_pair(pair: Pair) -> str | None:
@@ -46,11 +70,12 @@ def _refuses_pair(pair: Pair) -> str | None:
 
 
 def _preference(pair: Pair) -> dict[str, Json]:
-    return {
-        "messages": messages_of([*pair.prompt, pair.chosen]),
-        "rejected_messages": messages_of([*pair.prompt, pair.rejected]),
+    row: dict[str, Json] = {
+        "messages": _conversation([*pair.prompt, pair.chosen]),
+        "rejected_messages": _conversation([*pair.prompt, pair.rejected]),
         "margin": pair.margin,
     }
+    return with_tools(row, pair, "")
 
 
 SWIFT_SFT: Export[Item] = Export(
@@ -59,7 +84,7 @@ SWIFT_SFT: Export[Item] = Export(
     description="messages with loss for ms-swift",
     refuses=_refuses,
     row=_sft,
-    holds_fields=False,
+    holds=frozenset({"tool_calls", "tools", *MASKS}),
 )
 
 SWIFT_PREFERENCE: Export[Pair] = Export(
@@ -69,5 +94,5 @@ SWIFT_PREFERENCE: Export[Pair] = Export(
     unit=Unit.PAIR,
     refuses=_refuses_pair,
     row=_preference,
-    holds_fields=False,
+    holds=frozenset({"tool_calls", "tools"}),
 )

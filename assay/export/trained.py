@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import Generic
 
 from assay.core.errors import AssayError, UserMistake
-from assay.export.contract import AtOnce, Companion, EveryRecord, Export, MadeRows, Of, Outcome
+from assay.export.contract import AtOnce, Companion, EveryRecord, Export, MadeRows, Of, Outcome, columns_of
 from assay.export.files import LinesFile, RankedLines, TableFile, write_file
-from assay.export.kept import Item
+from assay.export.kept import NOTHING, Held, Item
 from assay.export.pairs import Pair
 from assay.export.splits import NEMO_OASST, file_of_side
 from assay.storage.private import FOLDER
@@ -31,12 +31,14 @@ class TrainerFile(Generic[Of]):
         sides: Sequence[str] = (),
         ranked: bool = False,
         given: tuple[str, ...] = (),
+        held: Held = NOTHING,
     ) -> None:
         """The file, or one for each of the ``sides`` of a split. A table of every record is never split.
 
         ``ranked`` lines stand in the order of the ranks that they are written with.
         """
         self.export = export
+        self._held = held
         self._rows = 0
         self._left_out: Counter[str] = Counter()
         self._without: Counter[str] = Counter()
@@ -44,9 +46,9 @@ class TrainerFile(Generic[Of]):
         self._names = (
             {"": export.file} if whole else {side: file_of_side(export.file, side) for side in sides}
         )
-        columns = export.columns
+        columns = columns_of(export, held)
         if isinstance(export.row, EveryRecord):
-            columns = export.row.columns(attributes, given)
+            columns = export.row.columns(attributes, given, held)
         self._files: dict[str, LinesFile | RankedLines | TableFile] = {}
         for side, name in self._names.items():
             path = staging / _checked(name, export.name)
@@ -104,6 +106,7 @@ class TrainerFile(Generic[Of]):
             dict(sorted(self._left_out.items())),
             dict(sorted(self._without.items())),
             sides,
+            self._held.tools and "tools" in self.export.holds,
         )
 
 

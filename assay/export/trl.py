@@ -7,21 +7,25 @@ all whether a dataset is conversational, and an empty ``prompt`` counts as a lis
 from __future__ import annotations
 
 from assay.export.chat import (
+    TO_TEMPLATES,
     answer_of,
     ends_on_another,
     messages_of,
     no_prompt,
     no_side,
     prompt_of,
+    with_tools,
     without_prompt,
 )
 from assay.export.contract import Export, Json, Unit
 from assay.export.kept import Item
 from assay.export.pairs import Pair
 
+_NO_TOOLS = "null"
+
 
 def _sft(item: Item) -> dict[str, Json]:
-    return {"messages": messages_of(item.messages)}
+    return with_tools({"messages": messages_of(item.messages, item.held)}, item, _NO_TOOLS)
 
 
 def refuses_verdict(item: Item) -> str | None:
@@ -30,19 +34,20 @@ def refuses_verdict(item: Item) -> str | None:
 
 
 def _kto(item: Item) -> dict[str, Json]:
-    return {
-        "prompt": messages_of(item.messages[:-1]),
-        "completion": messages_of(item.messages[-1:]),
+    row: dict[str, Json] = {
+        "prompt": messages_of(item.messages[:-1], item.held),
+        "completion": messages_of(item.messages[-1:], item.held),
         "label": item.side == "chosen",
     }
+    return with_tools(row, item, _NO_TOOLS)
 
 
 def preference(pair: Pair) -> dict[str, Json]:
     """``prompt``, ``chosen`` and ``rejected``, each a list of messages."""
     return {
         "prompt": prompt_of(pair),
-        "chosen": [answer_of(pair.chosen)],
-        "rejected": [answer_of(pair.rejected)],
+        "chosen": [answer_of(pair.chosen, pair.held)],
+        "rejected": [answer_of(pair.rejected, pair.held)],
     }
 
 
@@ -51,12 +56,20 @@ def preference_with_margin(pair: Pair) -> dict[str, Json]:
     return {**preference(pair), "margin": pair.margin}
 
 
+def _preference(pair: Pair) -> dict[str, Json]:
+    return with_tools(preference(pair), pair, _NO_TOOLS)
+
+
+def _reward(pair: Pair) -> dict[str, Json]:
+    return with_tools(preference_with_margin(pair), pair, _NO_TOOLS)
+
+
 TRL_SFT: Export[Item] = Export(
     name="trl-sft",
     file="trl/sft.jsonl",
     description="messages for TRL's SFTTrainer",
     row=_sft,
-    holds_fields=False,
+    holds=TO_TEMPLATES,
 )
 
 TRL_KTO: Export[Item] = Export(
@@ -65,7 +78,7 @@ TRL_KTO: Export[Item] = Export(
     description="prompt, completion and label (the chosen side is true) for TRL's KTOTrainer",
     refuses=refuses_verdict,
     row=_kto,
-    holds_fields=False,
+    holds=TO_TEMPLATES,
 )
 
 TRL_PREFERENCE: Export[Pair] = Export(
@@ -74,8 +87,8 @@ TRL_PREFERENCE: Export[Pair] = Export(
     description="prompt, chosen and rejected for TRL's DPOTrainer and its like",
     unit=Unit.PAIR,
     refuses=without_prompt,
-    row=preference,
-    holds_fields=False,
+    row=_preference,
+    holds=TO_TEMPLATES,
 )
 
 TRL_REWARD: Export[Pair] = Export(
@@ -84,6 +97,6 @@ TRL_REWARD: Export[Pair] = Export(
     description="prompt, chosen, rejected and margin for TRL's RewardTrainer",
     unit=Unit.PAIR,
     refuses=without_prompt,
-    row=preference_with_margin,
-    holds_fields=False,
+    row=_reward,
+    holds=TO_TEMPLATES,
 )

@@ -2,20 +2,26 @@
 
 Checked against verl 0.9.1 (verl/utils/dataset/multiturn_sft_dataset.py, rm_dataset.py). Both read Parquet
 alone; the latter tokenises ``prompt`` as a bare text, so a prompt of several messages has no place in it.
+SFT hands ``tools`` to the chat template as the table has them, and a table has one type for all: each tool
+would have the parameters of every other one, null. So records with tools are left out.
 """
 
 from __future__ import annotations
 
 import polars as pl
 
-from assay.export.chat import MESSAGE, messages_of, without_prompt
-from assay.export.contract import Export, Json, Unit
-from assay.export.kept import Item
+from assay.export.chat import SHOWN, message_type, messages_of, without_prompt
+from assay.export.contract import Columns, Export, Json, Unit
+from assay.export.kept import Held, Item
 from assay.export.pairs import Pair
 
 
 def _sft(item: Item) -> dict[str, Json]:
-    return {"messages": messages_of(item.messages)}
+    return {"messages": messages_of(item.messages, item.held)}
+
+
+def _columns(held: Held) -> Columns:
+    return {"messages": pl.List(message_type(held))}
 
 
 def _refuses_pair(pair: Pair) -> str | None:
@@ -39,8 +45,8 @@ VERL_SFT: Export[Item] = Export(
     file="verl/sft.parquet",
     description="messages for verl's SFT, a table",
     row=_sft,
-    holds_fields=False,
-    columns={"messages": pl.List(MESSAGE)},
+    columns=_columns,
+    holds=frozenset(SHOWN),
 )
 
 VERL_PREFERENCE: Export[Pair] = Export(
@@ -50,6 +56,5 @@ VERL_PREFERENCE: Export[Pair] = Export(
     unit=Unit.PAIR,
     refuses=_refuses_pair,
     row=_preference,
-    holds_fields=False,
     columns={"prompt": pl.String, "chosen": pl.String, "rejected": pl.String},
 )

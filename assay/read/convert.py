@@ -45,7 +45,7 @@ from assay.read.sources import (
     Stamp,
 )
 from assay.read.tables import decoder_kept
-from assay.storage.conversations import conversation_json, field_names
+from assay.storage.conversations import FieldKind, conversation_json, field_kinds, field_names, merged_kinds
 from assay.storage.disk import read_artifact
 from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import (
@@ -415,6 +415,7 @@ class _Piece:
         self._tools: dict[int, str] = {}
         self._shown: dict[int, bytes] = {}
         self._given_names: set[str] = set()
+        self._fields: dict[str, FieldKind] = {}
         self._left_out: Counter[str] = Counter()
 
     @property
@@ -439,6 +440,8 @@ class _Piece:
             self._tools[self.size] = reading.tools
         if shown is not None:
             self._shown[self.size] = shown
+        if messages is not None and not _PLAIN.issuperset(map(type, reading.messages)):
+            self._fields = merged_kinds(self._fields, field_kinds(reading.messages))
         self._reasoning_turns += reasoning_turns
         self._roles.append(roles)
         if reading.more is not None and turns:
@@ -507,6 +510,8 @@ class _Piece:
             given=tuple(sorted(self._given_names)),
             left_out=dict(sorted(self._left_out.items())),
             reasoning_turns=self._reasoning_turns,
+            fields=self._fields,
+            with_tools=len(self._tools),
         )
 
 

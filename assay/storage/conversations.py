@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -59,6 +60,72 @@ def _entry(message: Message) -> Mapping[str, str | Raw | None]:
 def field_names(message: Message) -> set[str]:
     """The names of what a message holds beside its role and its content."""
     return set(_entry(message)) - {"role", "content"}
+
+
+FieldKind = Literal["text", "flag", "whole", "number", "calls", "calls_with_more", "json"]
+"""What the values of a message's field are in all messages of some records. ``calls`` have an id, a type and
+a function with a name and arguments, ``calls_with_more`` something else too. ``json`` is anything."""
+
+_WHOLE = re.compile(rb"-?[0-9]{1,18}")
+_CALL = {"id", "type", "function"}
+_FUNCTION = {"name", "arguments"}
+
+
+def field_kinds(messages: Iterable[Message]) -> dict[str, FieldKind]:
+    """The fields that these messages hold beside role and content, by name."""
+    found: dict[str, FieldKind] = {}
+    for message in messages:
+        if type(message) is Message:
+            continue
+        fields = message.fields
+        found = merged_kinds(found, {name: "text" for name in _TEXTS if getattr(fields, name) is not None})
+        if fields.tool_calls is not None:
+            found = merged_kinds(found, {"tool_calls": _kind_of_calls(fields.tool_calls)})
+        if fields.carried is not None:
+            carried = _DECODE_OBJECT(fields.carried)
+            found = merged_kinds(found, {name: _kind_of(bytes(raw)) for name, raw in carried.items()})
+    return found
+
+
+def merged_kinds(*kinds: Mapping[str, FieldKind]) -> dict[str, FieldKind]:
+    """The kinds of the fields of all these messages together, by name, sorted.
+
+    >>> merged_kinds({"weight": "whole"}, {"weight": "number", "name": "text"}, {"name": "text"})
+    {'name': 'text', 'weight': 'number'}
+    """
+    found: dict[str, FieldKind] = {}
+    for some in kinds:
+        for name, kind in some.items():
+            found[name] = _of_both(found.get(name, kind), kind)
+    return dict(sorted(found.items()))
+
+
+def _of_both(one: FieldKind, other: FieldKind) -> FieldKind:
+    if one == other:
+        return one
+    pair = {one, other}
+    if pair == {"whole", "number"}:
+        return "number"
+    return "calls_with_more" if pair == {"calls", "calls_with_more"} else "json"
+
+
+def _kind_of(value: bytes) -> FieldKind:
+    if value.startswith(b'"'):
+        return "text"
+    if value in {b"true", b"false"}:
+        return "flag"
+    if _WHOLE.fullmatch(value):
+        return "whole"
+    # A number of more digits, an object or a list.
+    return "number" if value[:1] in b"-0123456789" and set(value) & set(b".eE") else "json"
+
+
+def _kind_of_calls(calls: str) -> FieldKind:
+    for call in _DECODE_ENTRIES(calls):
+        function = _DECODE_OBJECT(call.get("function", b"{}"))
+        if set(call) - _CALL or set(function) - _FUNCTION:
+            return "calls_with_more"
+    return "calls"
 
 
 def conversation_of(text: str | bytes) -> Conversation:

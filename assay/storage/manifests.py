@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from assay.storage.conversations import FieldKind, merged_kinds
 from assay.storage.home import Artifact
 
 T = TypeVar("T")
@@ -107,6 +108,10 @@ class ConvertedPiece:
     """Fields of the input that neither messages nor ``rest`` hold: by name, of how many ok records."""
     reasoning_turns: int = 0
     """How many of the turns hold reasoning."""
+    fields: dict[str, FieldKind] = field(default_factory=dict)
+    """What the messages hold beside role and content, by name."""
+    with_tools: int = 0
+    """How many records have tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +152,16 @@ class Converted:
     def given(self) -> tuple[str, ...]:
         """What people gave the turns: ``given.NAME``, sorted."""
         return tuple(sorted({name for piece in self.pieces for name in piece.given}))
+
+    @property
+    def fields(self) -> dict[str, FieldKind]:
+        """What the messages hold beside role and content, by name, sorted."""
+        return merged_kinds(*(piece.fields for piece in self.pieces))
+
+    @property
+    def with_tools(self) -> int:
+        """How many records have tools."""
+        return sum(piece.with_tools for piece in self.pieces)
 
     @property
     def reasoning_turns(self) -> int:

@@ -52,6 +52,8 @@ class Written:
     sides: dict[str, str] = field(default_factory=dict)
     """The files of a split by the names of its sides, of which ``file`` is the first and ``rows`` are all;
     empty where the export is not split."""
+    has_tools: bool = False
+    """Whether its rows have a column of tools."""
 
 
 @dataclass(frozen=True, slots=True)

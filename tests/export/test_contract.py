@@ -157,14 +157,19 @@ def test_messages_have_what_they_held_and_the_tools_and_a_row_of_steerlm_has_nei
     lines = (staging / "messages.jsonl").read_bytes().splitlines()
     assert len(lines) == len(records)
     first = json.loads(lines[0])
-    assert first["tools"] == json.loads(tools)
-    assert "tools" not in json.loads(lines[1])
-    assert first["messages"] == [
+    assert first["tools"] == tools
+    assert json.loads(lines[1])["tools"] == "[]"
+    call = {"id": None, "type": None, "function": {"name": "f", "arguments": "{}"}}
+    assert [
+        {name: value for name, value in one.items() if value is not None} for one in first["messages"]
+    ] == [
         {"role": "user", "content": "9.0"},
-        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]},
+        {"role": "assistant", "tool_calls": [call]},
         {"role": "tool", "content": "9.2", "tool_call_id": "c1", "weight": 0.1},
         {"role": "assistant", "content": "9.3", "reasoning_content": "Hm.", "train": False},
     ]
+    keys = ["role", "content", "reasoning_content", "tool_calls", "tool_call_id", "train", "weight"]
+    assert {tuple(one) for line in lines for one in json.loads(line)["messages"]} == {tuple(keys)}
     assert b'"weight":0.10' in lines[0]
     assert [len(item.scores) for kept in blocks(made) for item in items_of(kept)] == [1, 2, 1, 1, 1, 1]
 

@@ -16,7 +16,7 @@ from stages import convert, decide, take_inventory
 from assay.export import EXPORT, EXPORTS, AboutRun, PairChoice, ToExport
 from assay.export.contract import EveryRecord, Export
 from assay.export.folder import OutputFolder
-from assay.export.kept import Item
+from assay.export.kept import NOTHING, Item
 from assay.export.pairs import Pair
 from assay.select.rules import Rules
 from assay.storage.home import Artifact, Home
@@ -104,8 +104,9 @@ def forced(path: Path, export: Export[Item] | Export[Pair], *items: Any) -> Path
     for item in items:
         assert export.refuses(item), item
     rows = [export.row(item) for item in items]  # type: ignore[operator]
-    if export.columns is not None:
-        pl.DataFrame(rows, schema=dict(export.columns), orient="row").write_parquet(path)
+    columns = export.columns(NOTHING) if callable(export.columns) else export.columns
+    if columns is not None:
+        pl.DataFrame(rows, schema=dict(columns), orient="row").write_parquet(path)
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
