@@ -193,8 +193,9 @@ class Rated:
         """Write the files of these exports, or of the defaults, as a run does; the manifest of the folder.
 
         ``choices`` are the command line's options on files: ``pairs``, ``min_margin``, ``max_length_ratio``,
-        ``pairs_per_prompt``, ``split``, ``seed``. The folder is replaced as a whole. ``OutputRefused`` where
-        it holds what no run wrote, ``UserMistake`` where an export makes no sense of these conversations.
+        ``pairs_per_prompt``, ``desirable``, ``split``, ``seed``. The folder is replaced as a whole.
+        ``OutputRefused`` where it holds what no run wrote, ``UserMistake`` where an export makes no sense of
+        these conversations.
         """
         output = OutputFolder(os.fspath(folder))
         names = tuple(exports) or default_exports(self.model.columns)
@@ -202,11 +203,21 @@ class Rated:
         asked = {"output": os.fspath(folder), "export": list(names), "keep": list(self.rules), **choices}
         options = options_from(RunOptions, typed={**self.options.model_dump(), **asked})
         context = RunContext(Settings.read().opened_home(), Bars())
-        to_write = wanted(names, None, options.pair_choice(), options.split_choice())
+        rules = parse_rules(
+            options.desirable,
+            attributes=self.model.columns,
+            allow_cross_prompt=options.allow_cross_prompt,
+        )
+        to_write = wanted(
+            names, None, options.pair_choice(), options.split_choice(), has_rule=bool(rules.rules)
+        )
         for line in warnings_of(to_write, self.converted, context.home):
             context.say(f"warning: {line}")
         license = CATALOG[self.model.name].license if self.model.name in CATALOG else None
         about = AboutRun(self.model.name, options.revision, license, self.rules)
+        desirable = None
+        if rules.rules:
+            desirable = DECIDE.run(ToDecide(self.converted, self.scored, rules), context)
         output.check()
         with output.held():
             output.repair()
@@ -221,6 +232,7 @@ class Rated:
                 pairs=options.pair_choice(),
                 split=options.split_choice(),
                 about=about,
+                desirable=desirable,
             )
             manifest = run_manifest(
                 options=options.model_dump(mode="json"),

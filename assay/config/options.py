@@ -448,6 +448,16 @@ class RunOptions(ScoringChoice, _DataChoice):
         ),
         CommandLine(_PAIRS, "N"),
     ] = None
+    desirable: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Desirable",
+            description="A rule as of --keep, which says for KTO which answers are good ones where no person "
+            "chose. All rules must hold. Both kinds are written; --keep decides which records are.",
+        ),
+        CommandLine(_PAIRS, "RULE"),
+    ] = []
     split: Annotated[
         list[str],
         Listed,

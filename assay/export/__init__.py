@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,13 @@ from assay.core.digests import digest_of_bytes
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
 from assay.export.axolotl import AXOLOTL_KTO, AXOLOTL_PREFERENCE, AXOLOTL_SFT
-from assay.export.card import CARD, AboutRun, card
+from assay.export.card import CARD, AboutRun, Features, card
 from assay.export.contract import Export, ToWrite
 from assay.export.every_record import PARQUET
+from assay.export.features import OfRun, pair_features, record_features
 from assay.export.files import Exported, write_file
 from assay.export.folder import OutputFolder
-from assay.export.kept import Item
+from assay.export.kept import NOTHING, Held, Item
 from assay.export.llamafactory import LLAMAFACTORY_KTO, LLAMAFACTORY_PREFERENCE, LLAMAFACTORY_SFT
 from assay.export.messages import DROPPED, MESSAGES
 from assay.export.nemo_rl import NEMO_RL_PREFERENCE, NEMO_RL_SFT
@@ -93,6 +94,9 @@ PAIR_EXPORTS: dict[str, Export[Pair]] = {
 #: All, by name.
 EXPORTS: dict[str, Export[Item] | Export[Pair]] = {**RECORD_EXPORTS, **PAIR_EXPORTS}
 
+#: Their readers want tools as a list, and OpenAI's takes no null.
+_TOOLS_AS_THEY_ARE = frozenset({OPENAI.name, NEMO_RL_SFT.name})
+
 #: Written unless ``--export`` is given, where the run has what they need. The first always is.
 _BY_DEFAULT = (MESSAGES, STEERLM)
 
@@ -149,11 +153,15 @@ class ToExport:
     """How every file is divided; None: it is not."""
     about: AboutRun | None = None
     """What the card says of the run; without, there is no card."""
+    desirable: Filtered | None = None
+    """Keeps the records whose answers are good ones, as a rule says; None without a rule."""
 
     @property
     def wanted(self) -> ToWrite:
         """What is written."""
-        return wanted(self.exports, self.stop_after, self.pairs, self.split)
+        return wanted(
+            self.exports, self.stop_after, self.pairs, self.split, has_rule=self.desirable is not None
+        )
 
 
 def _key(given: ToExport) -> str:
@@ -170,11 +178,13 @@ def _key(given: ToExport) -> str:
         ]
     )
     pairs = written.choice if written.pairs else None
+    verdicts = [piece.decisions.digest for piece in given.desirable.pieces] if given.desirable else None
     return digest_of_bytes(
         given.converted.digest.encode(),
         to_json(
-            (attributes, scores, decisions, versions, given.stop_after, pairs, written.split, given.about)
+            (attributes, scores, decisions, versions, given.stop_after, pairs, written.split, given.about),
         ),
+        to_json(verdicts),
     )
 
 
@@ -188,6 +198,8 @@ def wanted(
     stop_after: Literal["convert", "score"] | None,
     pairs: PairChoice = PairChoice(),
     split: Split | None = None,
+    *,
+    has_rule: bool = False,
 ) -> ToWrite:
     """The exports that a run writes, each once. One that stops early writes none of those it names."""
     if stop_after == "convert":
@@ -200,6 +212,7 @@ def wanted(
         tuple(PAIR_EXPORTS[name] for name in names if name in PAIR_EXPORTS),
         pairs,
         split,
+        has_rule,
     )
 
 
@@ -217,11 +230,41 @@ def build(given: ToExport, context: RunContext) -> Exported:
         given.wanted,
         home=context.home,
         staging=given.staging,
+        desirable=given.desirable,
     )
     if given.about is None or given.scored is None or not exported.exports:
         return exported
-    made = card(given.about, given.converted, given.scored, given.filtered.counts, exported)
+    made = card(
+        given.about,
+        given.converted,
+        given.scored,
+        given.filtered.counts,
+        exported,
+        _features(given.converted, given.scored, exported.exports),
+    )
     return replace(exported, files=exported.files | {CARD: write_file(given.staging / CARD, made)})
+
+
+def _features(converted: Converted, scored: Scored, exports: Iterable[str]) -> dict[str, Features]:
+    """The columns of exports of lines, where messages hold more than a role and a content.
+
+    None of those that write tools as what they are: these are of as many types as there are tools.
+    """
+    run = OfRun(scored.attributes, converted.given, Held.in_records(converted))
+    if run.held == NOTHING:
+        return {}
+    found: dict[str, Features] = {}
+    for name in exports:
+        if name in _TOOLS_AS_THEY_ARE:
+            continue
+        features = (
+            record_features(RECORD_EXPORTS[name], run)
+            if name in RECORD_EXPORTS
+            else pair_features(PAIR_EXPORTS[name], run)
+        )
+        if features is not None:
+            found[name] = features
+    return found
 
 
 #: Files that are not in this folder are no loss: another run may have put them into another.

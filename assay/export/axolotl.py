@@ -85,7 +85,7 @@ def _refuses_verdict(item: Item) -> str | None:
 
 
 def _kto(item: Item) -> dict[str, Json]:
-    return {"completion": messages_of(item.messages), "label": item.side == "chosen"}
+    return {"completion": messages_of(item.messages), "label": item.verdict}
 
 
 #: What stands before an answer while its text is looked for (dpo/chat_template.py, dummy_user_message), in
@@ -138,7 +138,7 @@ AXOLOTL_SFT: Export[Item] = Export(
 AXOLOTL_KTO: Export[Item] = Export(
     name="axolotl-kto",
     file=f"{FOLDER}/kto.jsonl",
-    description="conversations with a verdict (the chosen side is true) for Axolotl, with a YAML",
+    description="conversations with a verdict (true for a chosen or desirable one) for Axolotl, with a YAML",
     refuses=_refuses_verdict,
     row=_kto,
     companions=(to_start_from("kto.jsonl", type="chatml.argilla_chat", rl="kto"),),

@@ -7,13 +7,15 @@ Its front matter names the data files, so that ``datasets.load_dataset(FOLDER)``
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import TypeAlias
 
 import yaml
 
 from assay.core.text import counted, printable
+from assay.export.contract import Json
 from assay.export.files import Exported
 from assay.storage.manifests import Converted, Counts, Scored
 from assay.storage.run_manifest import RunManifest, Written
@@ -54,11 +56,31 @@ class AboutRun:
     """Sentences on what was measured of the model in this set-up."""
 
 
-def card(about: AboutRun, converted: Converted, scored: Scored, counts: Counts, exported: Exported) -> bytes:
-    """The card of these results, in Markdown with a front matter in YAML. ``counts`` are of all records."""
+#: The columns of a config, each with its name and its type.
+Features: TypeAlias = "Sequence[Mapping[str, Json]]"
+
+
+def card(
+    about: AboutRun,
+    converted: Converted,
+    scored: Scored,
+    counts: Counts,
+    exported: Exported,
+    features: Mapping[str, Features],
+) -> bytes:
+    """The card of these results, in Markdown with a front matter in YAML. ``counts`` are of all records.
+
+    ``features`` are the columns of exports, by name, where ``datasets`` could not find them out.
+    """
     written = exported.exports
+    typed = [
+        {"config_name": name, "features": features[name]}
+        for name in _loaded_by_name(written)
+        if name in features
+    ]
     front = {
         "configs": list(_configs(written)),
+        **({"dataset_info": typed} if typed else {}),
         "license": "unknown",
         "size_categories": [_size(max((one.rows for one in written.values()), default=0))],
         "task_categories": ["text-generation"],

@@ -284,5 +284,5 @@ def out_of_turn(roles: str, *, tools_in_a_row: bool = False) -> str | None:
 
 
 def no_side(item: Item) -> str | None:
-    """``no_side``: why nobody says whether the answer is a good one; None where the record has a side."""
-    return "no_side: the record is no side of a pair" if item.side is None else None
+    """``no_side``: why nothing says whether the answer is a good one; None where a person or a rule does."""
+    return "no_side: the record is no side of a pair, and no rule judges it" if item.verdict is None else None

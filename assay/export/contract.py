@@ -122,6 +122,8 @@ class ToWrite(NamedTuple):
     """Which pairs."""
     split: Split | None = None
     """How every file is divided; None: it is not."""
+    has_rule: bool = False
+    """Whether a rule says which answers are desirable."""
 
 
 class MadeRows(NamedTuple):

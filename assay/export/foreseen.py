@@ -23,8 +23,8 @@ _AT_A_TIME = 2048
 _CONTENTS = ["row", "line", "part", "roles", "messages", "labels", "rest", "nemo_prompt", "tools"]
 #: A reason that a person can do something about before the run, and what.
 _WAYS_ON = {
-    "no_side": "No record is one side of a pair, so nobody says which answers are good ones. Read preference "
-    "data, or leave the export out.",
+    "no_side": "No record is one side of a pair, so nobody says which answers are good ones. Say it by a "
+    "rule, as with `--desirable 'helpfulness >= 3'`, read preference data, or leave the export out.",
 }
 
 
@@ -38,7 +38,7 @@ def warnings_of(wanted: ToWrite, converted: Converted, home: Home) -> list[str]:
     for export in wanted.records:
         if not looks_at_items(export) or not converted.counts.ok:
             continue
-        reasons = _refused_all(export, converted, home)
+        reasons = _refused_all(export, converted, home, has_rule=wanted.has_rule)
         if reasons is None:
             continue
         reason, count = max(reasons.items(), key=lambda item: (item[1], item[0]))
@@ -79,11 +79,14 @@ _NO_PAIR = {
 }
 
 
-def _refused_all(export: Export[Item], converted: Converted, home: Home) -> Counter[str] | None:
+def _refused_all(
+    export: Export[Item], converted: Converted, home: Home, *, has_rule: bool
+) -> Counter[str] | None:
     """Why the export takes no item, by reason code; None where it takes one."""
     reasons: Counter[str] = Counter()
     for piece in converted.pieces:
-        for record in _items(piece, home):
+        for read in _items(piece, home):
+            record = read._replace(desirable=True) if has_rule else read
             for item in turns_of(record) if export.unit is Unit.TURN else (record,):
                 reason = refusal(export, item)
                 if reason is None:
@@ -100,7 +103,8 @@ def _items(piece: ConvertedPiece, home: Home) -> Iterator[Item]:
 
 def _blocks(piece: ConvertedPiece, home: Home) -> Iterator[KeptRecords]:
     records = read_artifact(piece.records, home, ["outcome", *_CONTENTS])
-    ok = records.filter(pl.col("outcome") == "ok").select(_CONTENTS)
+    unknown = pl.lit(None, pl.Boolean).alias("desirable")
+    ok = records.filter(pl.col("outcome") == "ok").select(*_CONTENTS, unknown)
     scores = pl.DataFrame(schema={"row": pl.UInt32, "turn": pl.UInt32, "given": pl.String})
     for few in ok.iter_slices(_AT_A_TIME):
         yield KeptRecords(piece.file, (), few, scores)

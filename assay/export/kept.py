@@ -57,7 +57,7 @@ class KeptRecords(NamedTuple):
     records: pl.DataFrame
     """``row``, ``line``, ``part``, ``roles``, ``messages`` (a JSON array), ``labels`` (a JSON array, or
     null), ``rest`` (a JSON object, or null), ``nemo_prompt``, ``tools`` (a JSON array, or null): as
-    ``ConvertedPiece`` has them."""
+    ``ConvertedPiece`` has them. And ``desirable``: whether the run's rule on that holds, or null."""
     scores: pl.DataFrame
     """``row``, ``turn``, a Float32 column an attribute, and ``given`` (what people gave the turn: a JSON
     object of numbers, or null); the records' turns, ordered."""
@@ -101,6 +101,8 @@ class Item(NamedTuple):
     """The tools that the assistant could call, as a JSON array."""
     held: Held = NOTHING
     """Of all records of the run."""
+    desirable: bool | None = None
+    """Whether the run's rule on that holds for the last answer; None without a rule."""
 
     @property
     def side(self) -> str | None:
@@ -109,6 +111,13 @@ class Item(NamedTuple):
             return None
         return _SIDES.get(bytes(_DECODE_SIDE(self.rest).assay_side).strip())
 
+    @property
+    def verdict(self) -> bool | None:
+        """Whether the last answer is a good one: as a person chose, else as the run's rule says; None where
+        neither does."""
+        side = self.side
+        return self.desirable if side is None else side == "chosen"
+
 
 def items_of(kept: KeptRecords) -> Iterator[Item]:
     """Yield the records of a block one by one; ValueError where its scores are not of its turns."""
@@ -116,9 +125,9 @@ def items_of(kept: KeptRecords) -> Iterator[Item]:
         raise ValueError(f"{kept.file}: the scores run out of step with the records")
     scores = kept.scores.select(kept.attributes).iter_rows()
     columns = kept.records.select(
-        "line", "part", "roles", "messages", "labels", "rest", "nemo_prompt", "tools"
+        "line", "part", "roles", "messages", "labels", "rest", "nemo_prompt", "tools", "desirable"
     )
-    for line, part, roles, messages, labels, rest, nemo_prompt, tools in columns.iter_rows():
+    for line, part, roles, messages, labels, rest, nemo_prompt, tools, desirable in columns.iter_rows():
         yield Item(
             kept.file,
             line,
@@ -132,6 +141,7 @@ def items_of(kept: KeptRecords) -> Iterator[Item]:
             nemo_prompt,
             tools,
             kept.held,
+            desirable,
         )
 
 

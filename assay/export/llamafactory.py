@@ -108,7 +108,7 @@ def _sft(item: Item) -> dict[str, Json]:
 
 
 def _kto(item: Item) -> dict[str, Json]:
-    row: dict[str, Json] = {"messages": _messages(item.messages), "label": item.side == "chosen"}
+    row: dict[str, Json] = {"messages": _messages(item.messages), "label": item.verdict}
     return with_tools(row, item, "[]")
 
 
@@ -138,7 +138,7 @@ LLAMAFACTORY_SFT: Export[Item] = Export(
 LLAMAFACTORY_KTO: Export[Item] = Export(
     name=_KTO,
     file=f"{FOLDER}/kto.jsonl",
-    description="conversations with a verdict (the chosen side is true) for LLaMA-Factory",
+    description="conversations with a verdict (true for a chosen or desirable one) for LLaMA-Factory",
     refuses=_refuses_verdict,
     row=_kto,
     holds=_HOLDS,

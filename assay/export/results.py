@@ -58,8 +58,12 @@ def write_results(
     *,
     home: Home,
     staging: Path,
+    desirable: Filtered | None = None,
 ) -> Exported:
-    """Every result file but ``manifest.json``; without scores there is no ``scores.parquet``."""
+    """Every result file but ``manifest.json``; without scores there is no ``scores.parquet``.
+
+    ``desirable`` keeps the records whose answers are good ones, as a rule says; None without one.
+    """
     attributes = scored.attributes if scored else ()
     inputs = {file.path: file for file in converted.inputs}
     held = Held.in_records(converted)
@@ -91,6 +95,7 @@ def write_results(
         for number, (piece, scored_piece, filtered_piece) in enumerate(pieces):
             columns = _PLACE_IN_FILE + (_CONTENTS if trained or pairs else [])
             judged = _judged(read_artifact(piece.records, home, columns), filtered_piece, home)
+            judged = _with_verdicts(judged, desirable.pieces[number] if desirable else None, home)
             turns = _turns(piece, scored_piece, attributes, home)
             decisions.add(_placed(piece.file, judged))
             if scores is not None:
@@ -145,6 +150,7 @@ def kept_records(
 ) -> Iterator[KeptRecords]:
     """Yield a piece's kept records, a bounded number at a time, as exports are given them."""
     judged = _judged(read_artifact(piece.records, home, _PLACE_IN_FILE + _CONTENTS), filtered, home)
+    judged = _with_verdicts(judged, None, home)
     return _kept(piece.file, judged, _turns(piece, scored, attributes, home), attributes)
 
 
@@ -219,11 +225,19 @@ def _judged(records: pl.DataFrame, filtered: FilteredPiece, home: Home) -> pl.Da
     return records.join(decided, on="row", how="left", maintain_order="left")
 
 
+def _with_verdicts(records: pl.DataFrame, desirable: FilteredPiece | None, home: Home) -> pl.DataFrame:
+    """The records with ``desirable``: whether the rule on that keeps them, null without a rule."""
+    if desirable is None:
+        return records.with_columns(pl.lit(None, pl.Boolean).alias("desirable"))
+    kept = _judged(records.select("row"), desirable, home)["outcome"] == "kept"
+    return records.with_columns(kept.alias("desirable"))
+
+
 def _kept(
     file: str, judged: pl.DataFrame, turns: pl.DataFrame, attributes: tuple[str, ...]
 ) -> Iterator[KeptRecords]:
     """Yield a piece's kept records, a bounded number at a time."""
-    kept = judged.filter(pl.col("outcome") == "kept").select("row", "line", "part", *_CONTENTS)
+    kept = judged.filter(pl.col("outcome") == "kept").select("row", "line", "part", "desirable", *_CONTENTS)
     yield from _blocks_of_records(file, kept, turns, attributes)
 
 

@@ -37,7 +37,7 @@ def _kto(item: Item) -> dict[str, Json]:
     row: dict[str, Json] = {
         "prompt": messages_of(item.messages[:-1], item.held),
         "completion": messages_of(item.messages[-1:], item.held),
-        "label": item.side == "chosen",
+        "label": item.verdict,
     }
     return with_tools(row, item, _NO_TOOLS)
 
@@ -75,7 +75,7 @@ TRL_SFT: Export[Item] = Export(
 TRL_KTO: Export[Item] = Export(
     name="trl-kto",
     file="trl/kto.jsonl",
-    description="prompt, completion and label (the chosen side is true) for TRL's KTOTrainer",
+    description="prompt, completion and label (true for a chosen or desirable one) for TRL's KTOTrainer",
     refuses=refuses_verdict,
     row=_kto,
     holds=TO_TEMPLATES,

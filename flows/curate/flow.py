@@ -195,6 +195,7 @@ class _Run:
             options.pair_choice(),
             options.split_choice(),
             _about(options, prepared),
+            self._desirable(converted, scored),
         )
         with ExitStack() as stack:
             with self.console.stage("export") as stage:
@@ -230,7 +231,8 @@ class _Run:
         """Report exports that would hold nothing. UserMistake if one makes no sense of these inputs."""
         options, prepared = self.options, self.prepared
         choices = options.pair_choice(), options.split_choice()
-        to_write = wanted(prepared.exports, options.stop_after, *choices)
+        has_rule = bool(prepared.desirable.rules)
+        to_write = wanted(prepared.exports, options.stop_after, *choices, has_rule=has_rule)
         for line in warnings_of(to_write, converted, prepared.home):
             self.console.say(f"warning: {line}")
 
@@ -283,6 +285,17 @@ class _Run:
             stage.note = _counted(finished.manifest.counts, "kept")
         if self.options.strict:
             refuse_quarantine(converted, finished.manifest, self.prepared.home)
+        return finished.manifest
+
+    def _desirable(self, converted: Converted, scored: Scored | None) -> Filtered | None:
+        """The records whose answers are good ones by a rule; None without a rule."""
+        if not self.prepared.desirable.rules:
+            return None
+        with self.console.stage("desirable") as stage:
+            to_decide = ToDecide(converted, scored, self.prepared.desirable)
+            finished = run_stage(DECIDE, to_decide, self.context)
+            stage.cached = finished.cached
+            stage.note = _counted(finished.manifest.counts, "desirable")
         return finished.manifest
 
 

@@ -39,6 +39,8 @@ class Prepared:
     home: Home
     model: ModelSpec
     rules: Rules
+    desirable: Rules
+    """Which answers are good ones, for KTO; without rules only people say it."""
     output: OutputFolder
     places: Places
     cluster: ClusterOptions
@@ -82,14 +84,21 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         flags=why_unknown(model),
         allow_cross_prompt=options.allow_cross_prompt,
     )
+    desirable = parse_rules(
+        options.desirable,
+        attributes=model.columns,
+        flags=why_unknown(model),
+        allow_cross_prompt=options.allow_cross_prompt,
+    )
     if options.stop_after is None:
         check_exports(exports, model.columns)
+        _check_desirable(options, exports)
         _check_pairs(options, exports)
     options.split_choice()
     output = OutputFolder(_release(where.output, options) if options.release else where.output)
     output.check()
     hub = _hub_dataset(options, settings, deployed=deployed)
-    return Prepared(settings, home, model, rules, output, where, cluster, names, exports, hub)
+    return Prepared(settings, home, model, rules, desirable, output, where, cluster, names, exports, hub)
 
 
 def _release(folder: str, options: RunOptions) -> Path:
@@ -103,6 +112,7 @@ def _check_stop(options: RunOptions) -> None:
     if options.stop_after is None:
         return
     unused = [f"--keep {rule!r}" for rule in options.keep]
+    unused += [f"--desirable {rule!r}" for rule in options.desirable]
     # steerlm alone was the default once, and may stand in a config file.
     if options.export not in ([], ["steerlm"]):
         unused.append(f"--export {' '.join(options.export)}")
@@ -110,6 +120,15 @@ def _check_stop(options: RunOptions) -> None:
         raise UserMistake(
             f"--stop-after {options.stop_after} stops before {' and '.join(unused)} would be used. Leave out "
             "the one or the other."
+        )
+
+
+def _check_desirable(options: RunOptions, exports: tuple[str, ...]) -> None:
+    """Refuse a rule on verdicts where no export holds any."""
+    if options.desirable and not any(name.endswith("-kto") for name in exports):
+        raise UserMistake(
+            "--desirable says which answers are good ones for KTO, and no export of this run holds such "
+            "verdicts. Add one, such as --export trl-kto; `assay exports` lists them."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from markdown_it import MarkdownIt
 from stages import decide
 
 from assay.core.digests import digest_of_file
+from assay.core.schema import FullMessage, MessageFields
 from assay.export import EXPORT, EXPORTS, AboutRun, ToExport
 from assay.export.card import CARD, for_others
 from assay.export.folder import OutputFolder
@@ -31,10 +33,11 @@ def card_of(
     about: AboutRun = ABOUT,
     file: str = "/home/me/chats.jsonl",
     split: Split | None = None,
+    records: Sequence[Record] = (),
 ) -> tuple[dict[str, Any], str]:
     """The front matter and the body of the card of a few answers to one prompt."""
     home = Home(root)
-    records = [
+    records = records or [
         Record(line, (("user", f"Q{line // 2}"), ("assistant", f"answer {line}")), (Turn((float(line),)),))
         for line in range(40)
     ]
@@ -131,3 +134,35 @@ def test_a_name_in_the_card_is_shown_and_not_obeyed(tmp_path: Path, name: str) -
     assert "<b>" not in rendered
     assert "<a " not in rendered
     assert rendered.count("<td><code>") >= 1
+
+
+def test_the_front_matter_has_the_types_of_what_messages_hold(tmp_path: Path) -> None:
+    fields = MessageFields(
+        tool_calls='[{"id":"1","function":{"name":"f"}}]', carried='{"weight":0.5,"ok":true}'
+    )
+    records = [
+        Record(1, (("user", "Q"), ("assistant", "A")), (Turn((1.0,)),), tools="[]"),
+        Record(2, (("user", "Q"), FullMessage("assistant", "B", fields)), (Turn((2.0,)),)),
+    ]
+    names = ["messages", "trl-sft", "trl-preference", "llamafactory-sft", "openai", "nemo-rl-sft"]
+    front, _ = card_of(tmp_path, *names, records=records)
+    typed = {one["config_name"]: {of["name"]: of for of in one["features"]} for one in front["dataset_info"]}
+    assert set(typed) == set(names) - {"openai", "nemo-rl-sft"}
+    text = {"dtype": "string"}
+    called = [
+        {"name": "id", **text},
+        {"name": "type", **text},
+        {"name": "function", "struct": [{"name": "name", **text}, {"name": "arguments", **text}]},
+    ]
+    said = [{"name": "role", **text}, {"name": "content", **text}, {"name": "tool_calls", "list": called}]
+    more = [{"name": "ok", "dtype": "bool"}, {"name": "weight", "dtype": "float64"}]
+    assert typed["messages"]["messages"]["list"] == [*said, *more]
+    assert typed["messages"]["score"]["dtype"] == "float64"
+    assert typed["trl-preference"]["chosen"]["list"] == typed["trl-sft"]["messages"]["list"] == said
+    assert typed["llamafactory-sft"]["messages"]["list"] == said[:2]
+    assert {one["tools"]["dtype"] for one in typed.values()} == {"string"}
+
+
+def test_types_that_a_file_shows_in_every_row_are_left_to_it(tmp_path: Path) -> None:
+    front, _ = card_of(tmp_path, "messages", "trl-sft")
+    assert "dataset_info" not in front

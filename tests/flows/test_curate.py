@@ -332,7 +332,14 @@ def test_other_pairs_of_the_same_answers_score_nothing(
     refused = curate("--input", path, "--export", "trl-kto")
     assert refused.code == 2
     assert "trl-kto is refused: No record is one side of a pair" in refused.err
-    assert (second.output / "trl/preference.jsonl").exists()
+    refused = curate("--input", path, "--desirable", "helpfulness >= 2", "--export", "messages")
+    assert refused.code == 2
+    assert "no export of this run holds such verdicts" in refused.err
+    judged = curate("--input", path, "--export", "trl-kto", "--desirable", "helpfulness >= 2")
+    assert judged.code == 0, judged.err
+    assert judged.manifest["exports"]["trl-kto"]["rows"] == 8
+    assert judged.manifest["turns"]["scored"] == 0
+    assert (judged.output / "trl/kto.jsonl").exists()
 
 
 def test_rules_that_keep_nothing_replace_what_was_there_and_are_warned_of(

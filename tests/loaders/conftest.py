@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loaders.exported import Exports, of_samples
+from loaders.exported import Exports, of_samples, of_tool_calls
 from loaders.venvs import COMMANDS, python_of
 from places import ROOT
 
@@ -22,6 +22,12 @@ Load = Callable[..., Any]
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     """All exports of the demo's samples, and of what data there are besides."""
     return of_samples(tmp_path_factory.mktemp("exports"))
+
+
+@pytest.fixture(scope="session")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """All exports of conversations with tools."""
+    return of_tool_calls(tmp_path_factory.mktemp("calls"))
 
 
 @pytest.fixture

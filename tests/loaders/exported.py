@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from loaders.tool_chats import TOOL_CHATS
 from places import ROOT
 from stages import convert, decide, take_inventory
 
@@ -57,6 +58,22 @@ def of_samples(root: Path) -> Exports:
         paths += [Path(DATA) / "hh-rlhf/helpful-base-test.jsonl.gz"]
     home = Home(root / "home")
     converted = convert(take_inventory([str(path) for path in paths]), home=home, limit=1500)
+    return exported(root, converted, scored_by_nobody(converted, home), home)
+
+
+def of_tool_calls(root: Path) -> Exports:
+    """The exports of conversations with tools, calls and reasoning, behind some without any."""
+    return exported_rows(TOOL_CHATS, root)
+
+
+def exported_rows(rows: Sequence[Mapping[str, Any]], root: Path) -> Exports:
+    """The exports of these rows, each of which has to be read."""
+    root.mkdir(exist_ok=True)
+    path = root / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    home = Home(root / "home")
+    converted = convert(take_inventory([str(path)]), home=home)
+    assert converted.counts.ok == converted.counts.read, converted.counts
     return exported(root, converted, scored_by_nobody(converted, home), home)
 
 

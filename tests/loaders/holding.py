@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loaders.exported import Exports
+from loaders.exported import Exports, exported_rows
+from loaders.tool_chats import TOOL_CHATS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -28,6 +29,13 @@ class Holds:
             assert "died" not in found, (name, found)
             assert len(found["splits"]["train"]) == exports.written[name].rows, name
 
+    @pytest.mark.parametrize(
+        "name", ["messages", "trl-sft", "trl-preference", "axolotl-sft", "llamafactory-sft"]
+    )
+    def test_what_messages_hold_is_loaded_as_it_is(self, name: str, calls: Exports, load: Any) -> None:
+        found = load("datasets_load", arguments=[str(calls.folder), name])
+        assert found["splits"]["train"] == calls.rows(name)
+
     def test_messages_of_sources_with_other_fields_load(self, load: Any, tmp_path: Path) -> None:
         """More than one block of ``datasets``, which casts each to the first one's types."""
         message = [{"role": "user", "content": "Q" * 400}, {"role": "assistant", "content": "A" * 400}]
@@ -40,3 +48,15 @@ class Holds:
                     file.write(json.dumps(row) + "\n")
         found = load("datasets_count", file=str(path))
         assert found == {"rows": 42_000, "extras": list(extras)}
+
+    def test_a_field_that_is_rarer_than_10_mb_loads(self, load: Any, tmp_path: Path) -> None:
+        """The first block of ``datasets`` has no call and no reasoning; the card has their types."""
+        plain = {
+            "messages": [{"role": "user", "content": "Q" * 400}, {"role": "assistant", "content": "A" * 400}]
+        }
+        rows = [plain] * 14_000 + TOOL_CHATS
+        calls = exported_rows(rows, tmp_path / "results")
+        for name in ("messages", "trl-sft", "axolotl-sft", "trl-preference"):
+            found = load("datasets_load", arguments=[str(calls.folder), name])
+            assert "died" not in found, (name, found)
+            assert found["splits"]["train"] == calls.rows(name)

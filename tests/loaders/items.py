@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
-from assay.core.schema import ROLES, Conversation, Message
-from assay.export.kept import Item
+from assay.core.schema import ROLES, Conversation, FullMessage, Message, MessageFields
+from assay.export.kept import Held, Item
 from assay.export.pairs import Pair
+from assay.storage.conversations import field_kinds
 
 ROLE = {role[0]: role for role in ROLES}
 
@@ -26,3 +27,14 @@ def item(roles: str, *, side: str | None = None) -> Item:
 def pair(roles: str, chosen: str = "A good answer.", rejected: str = "A bad answer.") -> Pair:
     """A pair after a prompt of these roles."""
     return Pair(messages(roles), roles, Message("assistant", chosen), Message("assistant", rejected), 1.5)
+
+
+def calling(arguments: str) -> Item:
+    """A record with a call whose arguments are this text."""
+    calls = json.dumps(
+        [{"id": "c1", "type": "function", "function": {"name": "tide", "arguments": arguments}}]
+    )
+    call = FullMessage("assistant", "", MessageFields(tool_calls=calls, content_is="null"))
+    said = (Message("user", "Q"), call, Message("tool", "R"), Message("assistant", "A"))
+    held = Held(field_kinds(said))
+    return Item("a.jsonl", 1, 0, "ucta", said, None, ("reward",), [(1.0,)], None, held=held)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from loaders.exported import Exports, forced
-from loaders.items import item, pair
+from loaders.items import calling, item, pair
+from loaders.tool_chats import TEMPLATE, body, conversations, shown
 
 from assay.export import PAIR_EXPORTS, RECORD_EXPORTS
 
@@ -87,3 +88,44 @@ def test_kto_learns_what_is_no_answer_or_answers_nothing(load: Any, tmp_path: Pa
     file = forced(tmp_path / "none.jsonl", RECORD_EXPORTS["axolotl-kto"], item("a", side="chosen"))
     (seen,) = load("axolotl_load", kind="kto", file=str(file))
     assert seen["prompt"] == "<|im_start|>assistant\n", "the prompt is empty"
+
+
+def test_sft_shows_tools_calls_and_reasoning_and_learns_what_the_input_does_not_mask(
+    calls: Exports, load: Any
+) -> None:
+    done = load(
+        "axolotl_load",
+        kind="sft",
+        yaml=yaml_of(calls, "axolotl-sft"),
+        folder=str(calls.folder),
+        template=TEMPLATE,
+    )
+    assert [one["text"] for one in done] == [shown(*one) for one in conversations()]
+    learned = [
+        "".join(
+            f"{body(one)}<|im_end|>"
+            for one in messages
+            if one["role"] == "assistant" and one.get("weight") != 0
+        )
+        for messages, _ in conversations()
+    ]
+    assert [one["trained"] for one in done] == learned
+
+
+def test_sft_dies_on_arguments_that_are_no_json(load: Any, tmp_path: Path) -> None:
+    file = forced(tmp_path / "bad.jsonl", RECORD_EXPORTS["axolotl-sft"], calling("today"))
+    with pytest.raises(AssertionError, match="JSONDecodeError"):
+        load("axolotl_load", kind="sft", file=str(file), template=TEMPLATE)
+
+
+def test_dpo_and_kto_lose_calls_and_tools(load: Any, tmp_path: Path) -> None:
+    context = calling("{}").messages
+    file = forced(
+        tmp_path / "dpo.jsonl", PAIR_EXPORTS["axolotl-preference"], pair("u")._replace(prompt=context[:2])
+    )
+    (seen,) = load("axolotl_load", kind="dpo", file=str(file), template=TEMPLATE)
+    assert "tide" not in seen["prompt"]
+    lost = calling("{}")._replace(rest='{"assay_side":"chosen"}')
+    file = forced(tmp_path / "kto.jsonl", RECORD_EXPORTS["axolotl-kto"], lost)
+    (seen,) = load("axolotl_load", kind="kto", file=str(file))
+    assert "tide" not in seen["prompt"]

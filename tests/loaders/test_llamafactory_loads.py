@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from loaders.exported import Exports, forced
 from loaders.items import item, pair
+from loaders.tool_chats import conversations
 
 from assay.export import EXPORTS, PAIR_EXPORTS, RECORD_EXPORTS
 from assay.export.llamafactory import DATASET_INFO
@@ -69,3 +70,25 @@ def test_it_is_sharegpt_because_openai_would_add_to_the_system_message(exports: 
     info = json.loads((exports.folder / "llamafactory/dataset_info.json").read_text())
     assert {one["formatting"] for one in info.values()} == {"sharegpt"}
     assert RECORD_EXPORTS.keys() | PAIR_EXPORTS.keys() >= {f"llamafactory-{name[6:]}" for name in info}
+
+
+def test_calls_and_tools_are_read(calls: Exports, load: Any) -> None:
+    folder = str(calls.path("llamafactory-sft").parent)
+    done = load("llamafactory_load", name="assay_sft", folder=folder)
+    rows = calls.rows("llamafactory-sft")
+    # Text beside a call, and two results of tools in a row, have no place.
+    assert len(done) == len(rows) == len(conversations()) - 2
+    for row, seen in zip(rows, done, strict=True):
+        _, said = apart(row["messages"])
+        assert (seen["_prompt"], seen["_response"]) == (said[:-1], said[-1:])
+        assert seen["_tools"] == row["tools"]
+    contents = [one["content"] for row in rows for one in row["messages"] if one["role"] == "tool_call"]
+    assert contents
+    for made in load("llamafactory_calls", contents=contents):
+        assert all("tide" in text and not text.startswith("died") for text in made.values()), made
+
+
+def test_what_says_something_beside_a_call_or_has_no_object_is_died_on(load: Any) -> None:
+    contents = ['Let me see. {"name": "tide", "arguments": {}}', '{"name": "tide", "arguments": "today"}']
+    for made in load("llamafactory_calls", contents=contents):
+        assert any(text.startswith("died") for text in made.values()), made

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loaders.exported import Exports, forced
 from loaders.items import pair
+from loaders.tool_chats import TEMPLATE, TIDE, conversations, shown
 
 from assay.export import PAIR_EXPORTS
 
@@ -32,3 +34,14 @@ def test_an_empty_prompt_is_died_on_or_leaves_an_answer_to_nothing(load: Any, tm
     file = forced(tmp_path / "bad.jsonl", PAIR_EXPORTS[NAME], pair(""))
     done = load("openrlhf_load", file=str(file))
     assert "died" in done or done["rows"][0]["prompt"] == "<|im_start|>assistant\n"
+
+
+def test_calls_in_a_prompt_are_shown_and_tools_would_not_be(
+    calls: Exports, load: Any, tmp_path: Path
+) -> None:
+    done = load("openrlhf_load", file=str(calls.path(NAME)), template=TEMPLATE)["rows"]
+    seen = {row["prompt"] + row[side] for row in done for side in ("chosen", "rejected")}
+    assert seen == {shown(one) for one, tools in conversations()[-6:] if not tools}
+    with_tools = pair("u")._replace(tools=json.dumps([TIDE]))
+    file = forced(tmp_path / "bad.jsonl", PAIR_EXPORTS[NAME], with_tools)
+    assert "tide" not in load("openrlhf_load", file=str(file), template=TEMPLATE)["rows"][0]["prompt"]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from loaders.exported import Exports, forced
 from loaders.items import item, pair
+from loaders.tool_chats import TEMPLATE, conversations, shown
 
 from assay.export import PAIR_EXPORTS, RECORD_EXPORTS
 
@@ -76,3 +77,28 @@ def test_kto_dies_on_an_empty_prompt_and_trains_on_what_is_no_answer(load: Any, 
     done = load("trl_step", kind="kto", file=str(file))
     # The user's message, role and all, is learned as the answer that it stands in place of.
     assert done["texts"][0]["completion_ids"] == "user\n2<|im_end|>\n"
+
+
+def test_sft_shows_tools_calls_and_reasoning_as_the_input_had_them(calls: Exports, load: Any) -> None:
+    done = load("trl_step", kind="sft", file=str(calls.path("trl-sft")), template=TEMPLATE)
+    assert [one["input_ids"] for one in done["texts"]] == [shown(*one) for one in conversations()]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("dpo", "trl-preference"), ("reward", "trl-reward")])
+def test_pairs_show_the_tools_of_their_prompt(kind: str, name: str, calls: Exports, load: Any) -> None:
+    done = load("trl_step", kind=kind, file=str(calls.path(name)), template=TEMPLATE)
+    seen = [
+        "".join(one.get(part, "") for part in ("prompt_ids", f"{side}_ids"))
+        for one in done["texts"]
+        for side in ("chosen", "rejected")
+    ]
+    expected = {shown(*one) for one in conversations()[-6:]}
+    # DPO's end is the end of the answer.
+    assert {text.removesuffix("\n") for text in seen} == {text.removesuffix("\n") for text in expected}
+
+
+def test_kto_shows_the_tools_too(calls: Exports, load: Any) -> None:
+    done = load("trl_step", kind="kto", file=str(calls.path("trl-kto")), template=TEMPLATE)
+    seen = [(one["prompt_ids"] + one["completion_ids"]).removesuffix("\n") for one in done["texts"]]
+    assert seen == [shown(*one).removesuffix("\n") for one in conversations()[-6:]]
+    assert done["label"] == [True, False] * 3

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 from loaders.exported import Exports
+from loaders.tool_chats import MOON, TEMPLATE, TIDE, conversations, shown
 
 LOADER = "verl"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -37,3 +38,18 @@ def test_a_prompt_that_is_a_list_is_died_on(load: Any, tmp_path: Path) -> None:
     prompt = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     pl.DataFrame({"prompt": [prompt], "chosen": ["a"], "rejected": ["b"]}).write_parquet(path)
     assert "died" in load("verl_load", kind="preference", file=str(path))
+
+
+def test_sft_shows_calls_and_reasoning_of_records_without_tools(calls: Exports, load: Any) -> None:
+    done = load("verl_load", kind="sft", file=str(calls.path("verl-sft")), template=TEMPLATE)
+    assert [one["text"] for one in done["rows"]] == [
+        shown(one) for one, tools in conversations() if not tools
+    ]
+
+
+def test_sft_would_show_each_tool_with_the_parameters_of_the_others(load: Any, tmp_path: Path) -> None:
+    path = tmp_path / "tools.parquet"
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi."}]
+    pl.DataFrame({"messages": [messages] * 2, "tools": [[TIDE], [MOON]]}).write_parquet(path)
+    done = load("verl_load", kind="sft", file=str(path), template=TEMPLATE)
+    assert ["null" in one["text"] for one in done["rows"]] == [True, True]

@@ -20,4 +20,6 @@ model_args = ModelArguments(model_name_or_path="nobody")
 training_args = Seq2SeqTrainingArguments(output_dir="out")
 data = _load_single_dataset(attributes, model_args, data_args, training_args)
 print()
-print(json.dumps([{name: row[name] for name in ("_prompt", "_response", "_system")} for row in data]))
+print(
+    json.dumps([{name: row[name] for name in ("_prompt", "_response", "_system", "_tools")} for row in data])
+)

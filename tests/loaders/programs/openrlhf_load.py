@@ -11,6 +11,8 @@ from transformers import AutoTokenizer
 
 given = json.loads(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(os.environ["ASSAY_TOKENIZER"])
+if given.get("template"):
+    tokenizer.chat_template = given["template"]
 data = load_dataset("json", data_files=given["file"], split="train")
 options = SimpleNamespace(
     prompt_key="prompt", chosen_key="chosen", rejected_key="rejected", apply_chat_template=True

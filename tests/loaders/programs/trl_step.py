@@ -11,6 +11,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, LlamaForS
 
 given = json.loads(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(os.environ["ASSAY_TOKENIZER"])
+if given.get("template"):
+    tokenizer.chat_template = given["template"]
 config = LlamaConfig(
     vocab_size=len(tokenizer),
     hidden_size=16,

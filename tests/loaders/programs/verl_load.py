@@ -10,6 +10,8 @@ from transformers import AutoTokenizer
 
 given = json.loads(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(os.environ["ASSAY_TOKENIZER"])
+if given.get("template"):
+    tokenizer.chat_template = given["template"]
 try:
     if given["kind"] == "sft":
         from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
