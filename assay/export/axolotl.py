@@ -16,6 +16,7 @@ import yaml
 
 from assay.export.chat import (
     MASKS,
+    SHOWN,
     TO_TEMPLATES,
     answer_of,
     arguments_problem,
@@ -129,6 +130,8 @@ AXOLOTL_SFT: Export[Item] = Export(
             type="chat_template",
             field_messages="messages",
             message_field_training="train",
+            # Otherwise it looks for them in the template's text, and does not find all.
+            message_property_mappings={name: name for name in ("role", "content", *SHOWN)},
             roles_to_train=[],
             train_on_eos="turn",
         ),

@@ -7,13 +7,24 @@ the first that does. With types in the card it loads the folder, however rare a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
 import polars as pl
 
-from assay.core.schema import Conversation, Message, MessageFields, message_with, roles_of
-from assay.export.contract import AtOnce, Export, Json, Unit, columns_of, rows_of, rows_of_block
+from assay.core.schema import Conversation, MessageFields, message_with, roles_of
+from assay.export.contract import (
+    AtOnce,
+    EveryRecord,
+    Export,
+    Json,
+    MadeRows,
+    Unit,
+    columns_of,
+    rows_of,
+    rows_of_block,
+)
 from assay.export.kept import Held, Item, KeptRecords
 from assay.export.pairs import Pair
 from assay.storage.conversations import FieldKind, conversation_json
@@ -45,28 +56,34 @@ def record_features(export: Export[Item], run: OfRun) -> list[dict[str, Json]] |
 
     They are those of a row of a record that holds all that any record of the run holds.
     """
-    item = _full_item(run)
     if isinstance(export.row, AtOnce):
-        return _fields(rows_of_block(export, _block_of(item, run)).lines)
-    if callable(export.row) and export.unit is Unit.RECORD and columns_of(export, run.held) is None:
-        return _fields(rows_of(export, [item], run.held).lines)
-    return None
+        return _fields(rows_of_block(export, _block_of(_item(_messages(run.held), run), run)).lines)
+    if isinstance(export.row, EveryRecord) or export.unit is not Unit.RECORD or columns_of(export, run.held):
+        return None
+    items = [_item(messages, run) for messages in (_messages(run.held), _messages(run.held, beside=False))]
+    return _first_that_is_taken(rows_of(export, [item], run.held) for item in items)
 
 
 def pair_features(export: Export[Pair], run: OfRun) -> list[dict[str, Json]] | None:
     """The same of an export of pairs."""
     if columns_of(export, run.held) is not None:
         return None
-    *prompt, answer = _full_messages(run.held)
     tools = _TOOLS if run.held.tools and "tools" in export.holds else None
-    pair = Pair(tuple(prompt), roles_of(prompt), answer, Message("assistant", "b"), 0.5, tools, run.held)
-    return _fields(rows_of(export, [pair], run.held).lines)
+    pairs = []
+    for beside in (True, False):
+        *prompt, answer = _messages(run.held, beside=beside)
+        other = message_with("assistant", "b", answer.fields)
+        pairs.append(Pair(tuple(prompt), roles_of(prompt), answer, other, 0.5, tools, run.held))
+    return _first_that_is_taken(rows_of(export, [pair], run.held) for pair in pairs)
 
 
-def _full_item(run: OfRun) -> Item:
-    """A record that no trainer refuses for its shape, and whose messages hold everything."""
-    messages = _full_messages(run.held)
-    scores = [(0.5,) * len(run.attributes)]
+def _first_that_is_taken(made: Iterable[MadeRows]) -> list[dict[str, Json]] | None:
+    return next((_fields(one.lines) for one in made if one.rows), None)
+
+
+def _item(messages: Conversation, run: OfRun) -> Item:
+    """A record of these messages that lacks nothing."""
+    scores = [(0.5,) * len(run.attributes)] * roles_of(messages).count("a")
     tools = _TOOLS if run.held.tools else None
     return Item(
         "a",
@@ -85,7 +102,11 @@ def _full_item(run: OfRun) -> Item:
     )
 
 
-def _full_messages(held: Held) -> Conversation:
+def _messages(held: Held, *, beside: bool = True) -> Conversation:
+    """A conversation that holds everything, in its last message too.
+
+    Some trainers take no call ``beside`` an answer's text; without, the last message has none.
+    """
     values = {name: _VALUES[kind] for name, kind in held.fields.items()}
     calls = values.pop("tool_calls", None)
     texts = {name: "a" for name in _TEXTS if values.pop(name, None) is not None}
@@ -98,11 +119,11 @@ def _full_messages(held: Held) -> Conversation:
         name=texts.get("name"),
         carried=carried if values else None,
     )
-    told = message_with("user", "a", fields)
+    answer = message_with("assistant", "a", replace(fields, tool_calls=calls if beside else None))
     if calls is None:
-        return told, Message("assistant", "a")
-    call = message_with("assistant", "", MessageFields(tool_calls=calls, content_is="null"))
-    return told, call, Message("tool", "a"), Message("assistant", "a")
+        return message_with("user", "a", fields), answer
+    call = message_with("assistant", "", replace(fields, tool_calls=calls, content_is="null"))
+    return message_with("user", "a", fields), call, message_with("tool", "a", fields), answer
 
 
 def _block_of(item: Item, run: OfRun) -> KeptRecords:

@@ -16,9 +16,10 @@ from handmade import HELPSTEER
 
 from assay.core.schema import ROLES, Message
 from assay.core.steerlm import regression_rows, to_row
-from assay.export import RECORD_EXPORTS
+from assay.export import PAIR_EXPORTS, RECORD_EXPORTS
 from assay.export.contract import Unit, rows_of
 from assay.export.kept import Item, turns_of
+from assay.export.pairs import Pair
 from assay.storage.run_manifest import Written
 
 ROLE = {role[0]: role for role in ROLES}
@@ -217,3 +218,24 @@ def test_a_tables_columns_are_typed_even_without_rows() -> None:
     assert dict(made.table.schema) == {
         "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
     }
+
+
+def test_nemo_rls_rows_are_what_its_loaders_assert() -> None:
+    """NeMo-RL is on no index. These are its own lines, August 2026, on rows of ours.
+
+    nemo_rl/data/datasets/response_datasets/oai_format_dataset.py, OpenAIFormatDataset.format_data;
+    nemo_rl/data/processors.py, preference_preprocessor.
+    """
+    for roles in ("sua", "uaua", "a"):
+        row = row_of("nemo-rl-sft", roles)
+        assert row["messages"][-1]["role"] == "assistant"
+        assert all(set(message) == {"role", "content"} for message in row["messages"])
+    prompt = tuple(Message(ROLE[letter], letter) for letter in "su")
+    pair = Pair(prompt, "su", Message("assistant", "good"), Message("assistant", "bad"), 1.0)
+    (line,) = rows_of(PAIR_EXPORTS["nemo-rl-preference"], [pair]).lines.splitlines()
+    row = json.loads(line)
+    assert len(row["completions"]) == 2
+    first, second = row["completions"]
+    assert first["rank"] != second["rank"], "ties are not supported"
+    chosen = first if first["rank"] < second["rank"] else second
+    assert [message["content"] for message in row["context"] + chosen["completion"]] == ["s", "u", "good"]

@@ -316,8 +316,12 @@ def test_other_pairs_of_the_same_answers_score_nothing(
         factors=(("helpfulness", 1.0),),
     )
     monkeypatch.setattr(prepare, "find_model", lambda name, *known, **options: weighed)
-    path = tmp_path / "answers.jsonl"
-    path.write_text("\n".join(line(f"q{n % 2}", f"answer {n}") for n in range(8)) + "\n")
+    path = tmp_path / "candidates.jsonl"
+    rows = [
+        {"prompt": f"q{q}", "all_generated_responses": [f"answer {q}.{n}" for n in range(5)]}
+        for q in range(2)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
     asked = ("--input", path, "--export", "trl-preference", "messages")
     first = curate(*asked)
     assert first.code == 0, first.err
@@ -337,7 +341,7 @@ def test_other_pairs_of_the_same_answers_score_nothing(
     assert "no export of this run holds such verdicts" in refused.err
     judged = curate("--input", path, "--export", "trl-kto", "--desirable", "helpfulness >= 2")
     assert judged.code == 0, judged.err
-    assert judged.manifest["exports"]["trl-kto"]["rows"] == 8
+    assert judged.manifest["exports"]["trl-kto"]["rows"] == 10
     assert judged.manifest["turns"]["scored"] == 0
     assert (judged.output / "trl/kto.jsonl").exists()
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 from loaders.tool_chats import TOOL_CHATS
 from places import ROOT
 from stages import convert, decide, take_inventory
 
 from assay.export import EXPORT, EXPORTS, AboutRun, PairChoice, ToExport
-from assay.export.contract import EveryRecord, Export
+from assay.export.contract import EveryRecord, Export, refusal
 from assay.export.folder import OutputFolder
 from assay.export.kept import NOTHING, Item
 from assay.export.pairs import Pair
@@ -117,13 +118,12 @@ def scored_by_nobody(converted: Converted, home: Home) -> Scored:
 def forced(path: Path, export: Export[Item] | Export[Pair], *items: Any) -> Path:
     """A file of rows that the export would have left out, each of them refused."""
     assert not isinstance(export.row, EveryRecord)
-    assert export.refuses is not None
     for item in items:
-        assert export.refuses(item), item
+        assert refusal(export, item), item
     rows = [export.row(item) for item in items]  # type: ignore[operator]
     columns = export.columns(NOTHING) if callable(export.columns) else export.columns
     if columns is not None:
         pl.DataFrame(rows, schema=dict(columns), orient="row").write_parquet(path)
     else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
     return path

@@ -18,7 +18,7 @@ if "yaml" in given:
     config = yaml.safe_load(pathlib.Path(given["yaml"]).read_text())
     path = os.path.join(given["folder"], config["datasets"][0]["path"])
 else:
-    kinds = {"dpo": "chat_template.default", "kto": "chatml.argilla_chat"}
+    kinds = {"sft": "chat_template", "dpo": "chat_template.default", "kto": "chatml.argilla_chat"}
     config = {"chat_template": "tokenizer_default", "datasets": [{"type": kinds[given["kind"]]}]}
     path = given["file"]
 cfg = DictDefault(config)
