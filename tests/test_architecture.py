@@ -22,7 +22,7 @@ flows
 tasks
 assay.api
 assay.config
-assay.verify
+assay.verify assay.evaluate
 assay.report
 assay.export
 assay.select

@@ -70,22 +70,34 @@ def golden_places(
     """
     if deployed and record is not None:
         _require(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
-    if deployed and check is not None:
+    if record is not None and settings.output_roots:
+        record = _inside(record, settings.output_roots, "record", "ASSAY_OUTPUT_ROOTS", below=True)
+    if check is not None:
+        check = file_to_read(check, settings, option="check", what="golden rows", deployed=deployed)
+    return GoldenPlaces(record, check)
+
+
+def file_to_read(given: str, settings: Settings, *, option: str, what: str, deployed: bool) -> str:
+    """The path of a file beside the inputs, inside the operator's roots if there are any.
+
+    It is read from an output root or a data root of this machine. If two roots have the same name, the output
+    root counts. UserMistake for a path that leads out of the roots, and for a run of a deployment without
+    roots.
+    """
+    if deployed:
         _require({**settings.data_roots, **settings.output_roots}, "ASSAY_DATA_ROOTS")
+    if not settings.data_roots and not settings.output_roots:
+        return given
     readable: dict[str, Path | str] = dict(settings.output_roots)
     for name, root in settings.data_roots.items():
         if isinstance(root, Path):
             readable.setdefault(name, root)
-    if record is not None and settings.output_roots:
-        record = _inside(record, settings.output_roots, "record", "ASSAY_OUTPUT_ROOTS", below=True)
-    if check is not None and (settings.data_roots or settings.output_roots):
-        if not readable:
-            raise UserMistake(
-                f"check {check!r}: golden rows are read from folders of this machine alone; the "
-                "operator must name one, such as ASSAY_OUTPUT_ROOTS=results=/srv/results"
-            )
-        check = _inside(check, readable, "check", "ASSAY_DATA_ROOTS, ASSAY_OUTPUT_ROOTS")
-    return GoldenPlaces(record, check)
+    if not readable:
+        raise UserMistake(
+            f"{option} {given!r}: {what} are read from folders of this machine alone; the "
+            "operator must name one, such as ASSAY_OUTPUT_ROOTS=results=/srv/results"
+        )
+    return _inside(given, readable, option, "ASSAY_DATA_ROOTS, ASSAY_OUTPUT_ROOTS")
 
 
 def _require(roots: Mapping[str, Path | str], variable: str) -> None:

@@ -135,6 +135,60 @@ MODEL = (
     "service of the operator's list."
 )
 
+InputNames = Annotated[
+    list[str],
+    Listed,
+    Field(
+        title="Inputs",
+        description="What to read: files, folders or globs, on disk, on S3 (s3://BUCKET/…) or on the Hub "
+        "(hf://datasets/OWNER/NAME). Names end in .jsonl, .ndjson, .json, .csv, .tsv (also with .gz, "
+        ".zst or .zstd), .parquet, .arrow or .feather.",
+        json_schema_extra=in_form(
+            "What to read: files, folders or globs below a folder that the operator opened, such as "
+            "data/new/*.jsonl. Names end in .jsonl, .ndjson, .json, .csv, .tsv (also with .gz, .zst or "
+            ".zstd), .parquet, .arrow or .feather."
+        ),
+        min_length=1,
+    ),
+    CommandLine(_DATA, "PATH_OR_GLOB"),
+]
+InputFormat = Annotated[
+    str,
+    Chosen(_format_names),
+    Field(title="Input format", description="Format of the inputs; auto recognises it by their content."),
+    CommandLine(_DATA, "NAME"),
+]
+FieldNames = Annotated[
+    list[str],
+    Listed,
+    Field(
+        title="Names of fields",
+        description="Read a field of the input under a name that Assay knows, such as problem=prompt or "
+        "final=response. With speaker=role and text=content, a field of a message.",
+    ),
+    CommandLine(_DATA, "NAME=KNOWN"),
+]
+SpeakerNames = Annotated[
+    list[str],
+    Listed,
+    Field(
+        title="Names of speakers",
+        description="Read a speaker as system, user, assistant or tool, such as customer=user.",
+    ),
+    CommandLine(_DATA, "NAME=ROLE"),
+]
+WorkerCount = Annotated[
+    int | None,
+    Field(
+        title="Workers",
+        description="Processes that score. Default: one per GPU, or one per CPU core as far as memory "
+        "holds the models.",
+        ge=1,
+        le=MOST,
+    ),
+    CommandLine(_WORK, "N"),
+]
+
 ModelName = Annotated[
     str,
     Field(
@@ -291,23 +345,7 @@ class ScoringChoice(ModelChoice):
 class _DataChoice(Choice):
     """The inputs and the output of a run."""
 
-    input: Annotated[
-        list[str],
-        Listed,
-        Field(
-            title="Inputs",
-            description="What to read: files, folders or globs, on disk, on S3 (s3://BUCKET/…) or on the Hub "
-            "(hf://datasets/OWNER/NAME). Names end in .jsonl, .ndjson, .json, .csv, .tsv (also with .gz, "
-            ".zst or .zstd), .parquet, .arrow or .feather.",
-            json_schema_extra=in_form(
-                "What to read: files, folders or globs below a folder that the operator opened, such as "
-                "data/new/*.jsonl. Names end in .jsonl, .ndjson, .json, .csv, .tsv (also with .gz, .zst or "
-                ".zstd), .parquet, .arrow or .feather."
-            ),
-            min_length=1,
-        ),
-        CommandLine(_DATA, "PATH_OR_GLOB"),
-    ]
+    input: InputNames
     output: Annotated[
         str,
         Field(
@@ -331,31 +369,9 @@ class _DataChoice(Choice):
         ),
         CommandLine(_DATA),
     ] = False
-    format: Annotated[
-        str,
-        Chosen(_format_names),
-        Field(title="Input format", description="Format of the inputs; auto recognises it by their content."),
-        CommandLine(_DATA, "NAME"),
-    ] = "auto"
-    map: Annotated[
-        list[str],
-        Listed,
-        Field(
-            title="Names of fields",
-            description="Read a field of the input under a name that Assay knows, such as problem=prompt or "
-            "final=response. With speaker=role and text=content, a field of a message.",
-        ),
-        CommandLine(_DATA, "NAME=KNOWN"),
-    ] = []
-    map_role: Annotated[
-        list[str],
-        Listed,
-        Field(
-            title="Names of speakers",
-            description="Read a speaker as system, user, assistant or tool, such as customer=user.",
-        ),
-        CommandLine(_DATA, "NAME=ROLE"),
-    ] = []
+    format: InputFormat = "auto"
+    map: FieldNames = []
+    map_role: SpeakerNames = []
     limit: Annotated[
         int | None,
         Field(title="Limit", description="Take the first N records only.", ge=1, le=MOST),
@@ -491,17 +507,7 @@ class RunOptions(ScoringChoice, _DataChoice):
         ),
         CommandLine(_FILES),
     ] = False
-    workers: Annotated[
-        int | None,
-        Field(
-            title="Workers",
-            description="Processes that score. Default: one per GPU, or one per CPU core as far as memory "
-            "holds the models.",
-            ge=1,
-            le=MOST,
-        ),
-        CommandLine(_WORK, "N"),
-    ] = None
+    workers: WorkerCount = None
     shard_tokens: Annotated[
         int | None,
         Field(

@@ -17,6 +17,7 @@ from assay.core.progress import Progress
 from assay.core.text import counted, did_you_mean
 from assay.read.folders import files_of_rows
 from assay.read.formats import FORMATS, KNOWN_NAMES, Names, Row, nearest_format, row_of, row_reader
+from assay.read.not_chat import why_file_is_no_chat
 from assay.read.remote_inputs import RemoteFile, all_copied, remote_files, sweep_copies
 from assay.read.sources import (
     DAMAGED_ROW_GROUP,
@@ -89,6 +90,25 @@ class Inputs:
     shard_bytes: int = SHARD_BYTES
     mapped: Names = KNOWN_NAMES
     """The names of fields and speakers that the user maps."""
+
+
+def check_inputs(inputs: list[str]) -> None:
+    """Refuse what an input's name or first bytes show to be wrong. The ingest stage checks again."""
+    for given in inputs:
+        if not given:
+            raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")
+        if not is_remote(given) and not glob.has_magic(given) and not os.path.exists(given):
+            raise UserMistake(f"{given}: there is no such file or folder.")
+        if not os.path.exists(given) or os.path.isdir(given):
+            continue
+        if why := why_not_regular(given):
+            raise UserMistake(f"{given}: {why}; only regular files are read.")
+        try:
+            refused = why_file_is_no_chat(given)
+        except OSError as error:
+            raise UserMistake(f"{given}: cannot be read: {error.strerror or error}") from error
+        if refused:
+            raise UserMistake(f"{given}: {refused}")
 
 
 @decoder_kept()

@@ -79,12 +79,18 @@ def damage_named(path: Path) -> Iterator[None]:
 
 def read_artifact(artifact: Artifact, home: Home, columns: Sequence[str]) -> pl.DataFrame:
     """These columns of a stage's Parquet file. AssayError where the file is gone or altered."""
+    with damage_named(home.artifacts / artifact.path):
+        return pl.read_parquet(read_bytes(artifact, home), columns=list(columns))
+
+
+def read_bytes(artifact: Artifact, home: Home) -> bytes:
+    """The content of a stage's file. AssayError where the file is gone or altered."""
     path = home.artifacts / artifact.path
     with damage_named(path):
         data = path.read_bytes()
-        if digest_of_content(data) != artifact.digest:
-            raise _damaged(path, "its digest does not match its content")
-        return pl.read_parquet(data, columns=list(columns))
+    if digest_of_content(data) != artifact.digest:
+        raise _damaged(path, "its digest does not match its content")
+    return data
 
 
 def _damaged(path: Path, why: str) -> AssayError:

@@ -17,6 +17,7 @@ usage: assay COMMAND [option …]
 commands:
   curate    rate every answer of chat data, keep what passes, write training files
   verify    check that a reward model gives the scores that it should
+  evaluate  measure how well a reward model ranks answers
   models    list the reward models that Assay knows by name
   formats   list the input formats
   exports   list the training files that curate can write
@@ -41,6 +42,15 @@ def _verify(arguments: Sequence[str], program: str) -> int:
     return command(arguments, program=program)
 
 
+def _evaluate(arguments: Sequence[str], program: str) -> NoReturn:
+    # As for curate.
+    gc.disable()
+    from flows.command.evaluate import COMMAND
+    from flows.command.launch import main
+
+    main(COMMAND, arguments, program=program)
+
+
 def _models(arguments: Sequence[str], program: str) -> int:
     from flows.command.lists import models
 
@@ -62,6 +72,7 @@ def _exports(arguments: Sequence[str], program: str) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {
     "curate": _curate,
     "verify": _verify,
+    "evaluate": _evaluate,
     "models": _models,
     "formats": _formats,
     "exports": _exports,

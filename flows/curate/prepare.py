@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +14,7 @@ from assay.core.errors import UserMistake
 from assay.export import PAIR_EXPORTS, PairChoice, check_exports, default_exports
 from assay.export.folder import OutputFolder
 from assay.read.formats import Names, parse_names
-from assay.read.not_chat import why_file_is_no_chat
+from assay.read.inventory import check_inputs
 from assay.read.releases import next_release
 from assay.rewards.find import find_model
 from assay.rewards.spec import ModelSpec
@@ -28,7 +26,6 @@ from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.hub_push import HubDataset, hub_dataset
-from assay.storage.regular import why_not_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         )
     names = parse_names(options.map, options.map_role)
     where = places(options.input, options.output, settings, deployed=deployed)
-    _check_inputs(where.inputs)
+    check_inputs(where.inputs)
     home = settings.opened_home()
     check_store(home)
     named = model_named(options.model, settings) if deployed else options.model
@@ -154,22 +151,3 @@ def _hub_dataset(options: RunOptions, settings: Settings, *, deployed: bool) -> 
     dataset = hub_dataset(options.push_to_hub, settings.hub_token_variable, private=not options.public)
     dataset.check()
     return dataset
-
-
-def _check_inputs(inputs: list[str]) -> None:
-    """Refuse what an input's name or first bytes show to be wrong. The ingest stage checks again."""
-    for given in inputs:
-        if not given:
-            raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")
-        if not is_remote(given) and not glob.has_magic(given) and not os.path.exists(given):
-            raise UserMistake(f"{given}: there is no such file or folder.")
-        if not os.path.exists(given) or os.path.isdir(given):
-            continue
-        if why := why_not_regular(given):
-            raise UserMistake(f"{given}: {why}; only regular files are read.")
-        try:
-            refused = why_file_is_no_chat(given)
-        except OSError as error:
-            raise UserMistake(f"{given}: cannot be read: {error.strerror or error}") from error
-        if refused:
-            raise UserMistake(f"{given}: {refused}")

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from assay.core.labels import OASST_ATTRIBUTES, label_from_oasst
-from assay.core.schema import Message
+from assay.core.schema import ATTRIBUTES, Message
 from assay.read.formats.names import Names
 from assay.read.formats.reading import (
     Draft,
@@ -115,7 +115,7 @@ def step_of(known: KnownRow, number: int, names: Names) -> Step:
     labels = (known.original("labels"),)
     if role != "assistant" or values is None:
         return Step(Message(role, text), None, None, labels if values else ())
-    exact = {name: values[name] * 4 for name in OASST_ATTRIBUTES if name in values}
+    exact = {name: values[name] * 4 for name in ATTRIBUTES if name in values}
     more = labels if len(values) > len(exact) else ()
     return Step(Message(role, text), label_from_oasst(values), exact, more)
 

@@ -267,7 +267,7 @@ def test_fields_of_messages_that_a_path_does_not_hold_are_counted(tmp_path: Path
         row["lang"] = "en"
     of_tree = converted_file(tmp_path, json.dumps({**TREE, "id": 1}).encode(), name="tree.jsonl").converted
     of_rows = converted_file(tmp_path, jsonl(rows), name="flat.jsonl").converted
-    # Of each path the ids of all but its leaf; labels where they hold more than the four attributes.
+    # Of each path the ids of all but its leaf; labels where they hold more than is given.
     assert of_tree.left_out == {"labels": 3, "message_id": 3}
     assert of_rows.left_out == {"labels": 3, "lang": 3, "message_id": 3}
 
@@ -276,7 +276,7 @@ def test_labels_of_messages_are_given_exactly(tmp_path: Path) -> None:
     outcome = converted_file(tmp_path, json.dumps(TREE).encode())
     assert [turn["given"] and json.loads(turn["given"]) for turn in outcome.turns] == [
         {"given.quality": 0.5, "given.toxicity": 1.5, "given.humor": 2.5, "given.creativity": 3.5},
-        {"given.quality": 0.0, "given.creativity": 4.0},
+        {"given.quality": 0.0, "given.creativity": 4.0, "given.helpfulness": 2.0},
         None,
         None,
     ]

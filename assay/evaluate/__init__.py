@@ -1,0 +1,1 @@
+"""How well a reward model ranks answers: benchmarks, preference data and human labels."""

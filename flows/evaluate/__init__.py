@@ -1,0 +1,1 @@
+"""The flow of ``assay evaluate``: which reward model deserves trust?"""
