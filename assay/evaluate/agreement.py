@@ -57,7 +57,9 @@ def _rated(
 ) -> list[_Rated]:
     found = []
     for item in items:
-        for answer, rated in zip(item.answers, item.given.get(name, ()), strict=False):
+        given = item.given.get(name) or (None,) * len(item.answers)
+        for answer in item.answers:
+            rated = given[answer.place]
             score = scores.values.get(place_of(answer), {}).get(column)
             if rated is None or score is None:
                 continue

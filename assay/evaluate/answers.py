@@ -29,6 +29,11 @@ class Pair:
         """How much better the better answer is scored; 0 for a tie."""
         return self.better_score - self.worse_score
 
+    @property
+    def order(self) -> int:
+        """1 where the better answer scores higher, -1 where it scores lower, 0 for a tie."""
+        return (self.margin > 0) - (self.margin < 0)
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredItem:

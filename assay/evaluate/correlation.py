@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from assay.evaluate.figures import RESAMPLES, SEED, Floats, interval
+
+Places: TypeAlias = npt.NDArray[np.int64]
 
 #: Beyond so many values Kendall's tau takes minutes here, and Spearman's intervals too.
 MOST_RESAMPLED = 200_000
@@ -28,13 +31,17 @@ def average_ranks(values: Floats) -> Floats:
 
 def spearman(left: Floats, right: Floats) -> float | None:
     """Spearman's rank correlation; None where a side has fewer than two different values."""
-    return _weighted(left, right, np.ones(len(left)))
+    return _correlated(_places(left), _places(right), np.ones(len(left))) if len(left) else None
 
 
-def _weighted(left: Floats, right: Floats, weights: Floats) -> float | None:
+def _places(values: Floats) -> Places:
+    """The place of each value among the different values, from 0."""
+    places: Places = np.unique(values, return_inverse=True)[1]
+    return places
+
+
+def _correlated(left: Places, right: Places, weights: Floats) -> float | None:
     """Spearman's correlation where each value stands there ``weights`` times."""
-    if not len(left):
-        return None
     a, b = (_weighted_ranks(side, weights) for side in (left, right))
     total = weights.sum()
     a, b = a - (a @ weights) / total, b - (b @ weights) / total
@@ -42,10 +49,9 @@ def _weighted(left: Floats, right: Floats, weights: Floats) -> float | None:
     return float((a * b) @ weights) / scale if scale > 0 else None
 
 
-def _weighted_ranks(values: Floats, weights: Floats) -> Floats:
-    _, inverse = np.unique(values, return_inverse=True)
-    counts = np.bincount(inverse, weights)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+def _weighted_ranks(places: Places, weights: Floats) -> Floats:
+    counts = np.bincount(places, weights)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[places]
     return ranks
 
 
@@ -58,14 +64,14 @@ def spearman_interval(left: Floats, right: Floats, clusters: Sequence[bytes]) ->
     if len(names) < 2 or len(left) > MOST_RESAMPLED:
         return None
     order = np.array(sorted(range(len(left)), key=lambda one: (clusters[one], left[one], right[one])))
-    places = {name: place for place, name in enumerate(names)}
-    member: npt.NDArray[np.int64] = np.array([places[clusters[one]] for one in order])
-    left, right = left[order], right[order]
+    number = {name: place for place, name in enumerate(names)}
+    member: Places = np.array([number[clusters[one]] for one in order])
+    sides = _places(left[order]), _places(right[order])
     random = np.random.default_rng(SEED)
     draws = []
     for _ in range(RESAMPLES):
         drawn = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))
-        found = _weighted(left, right, drawn[member].astype(np.float64))
+        found = _correlated(*sides, drawn[member].astype(np.float64))
         draws.append(math.nan if found is None else found)
     return interval(np.array(draws))
 

@@ -102,21 +102,20 @@ def _why_incomplete(
 ) -> tuple[str, ...]:
     why = []
     used = gathered.rows.used
-    if expected is not None and used != expected:
-        which = "fewer" if used < expected else "more"
-        why.append(f"{counted(used, 'rows')} are {which} than the {expected:,} of {benchmark.title}")
+    if expected is not None and used < expected:
+        why.append(f"{used:,} of the {expected:,} rows of {benchmark.title} are there")
+    if expected is not None and used > expected:
+        why.append(f"{used:,} rows are there, and {benchmark.title} has {expected:,}")
     if gathered.rows.quarantined:
         why.append(f"{counted(gathered.rows.quarantined, 'rows')} could not be read")
+        if gathered.looks_like:
+            count = sum(gathered.looks_like.values())
+            why.append(f"rows that look like those of {names(gathered.looks_like)}: {count:,}")
     for model in models:
         if model.rows.unscored:
             count = sum(model.rows.unscored.values())
-            why.append(f"{counted(count, 'rows')} have no score of {model.name}")
+            why.append(f"{counted(count, 'rows')} without a score of {model.name}")
     why += [str(one) for one in converted.shortfalls]
-    if gathered.looks_like:
-        count = sum(gathered.looks_like.values())
-        why += [f"{counted(count, 'rows')} look like those of {names(gathered.looks_like)}"] * bool(
-            gathered.rows.quarantined
-        )
     return tuple(why)
 
 
@@ -254,9 +253,7 @@ class _Asked:
             Sums(self.benchmark.units([other for _, other in both])),
         )
         signs = [
-            (np.sign(a.margin), np.sign(b.margin))
-            for one, other in both
-            for a, b in zip(one.pairs(), other.pairs(), strict=True)
+            (a.order, b.order) for one, other in both for a, b in zip(one.pairs(), other.pairs(), strict=True)
         ]
         count = len(signs)
         return Versus(

@@ -75,8 +75,9 @@ def rated_by(item: AskedItem, name: str) -> AskedItem:
     given = item.given.get(name)
     if given is None:
         return replace(item, answers=())
-    rated = zip(item.answers, given, strict=True)
-    answers = tuple(replace(answer, worth=value) for answer, value in rated if value is not None)
+    answers = tuple(
+        replace(answer, worth=value) for answer in item.answers if (value := given[answer.place]) is not None
+    )
     return replace(item, answers=answers)
 
 

@@ -16,6 +16,8 @@ from assay.evaluate.figures import Figure
 from assay.report.summary import escaped
 
 _NOTHING = "–"
+#: A first column is at least so wide, where its names are.
+_NARROW = 14
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def _counts(figure: Figure) -> str:
 
 
 def _correlation(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:+.2f}"
+    return _NOTHING if value is None else f"{value:.2f}"
 
 
 def _moved(difference: FigureDifference) -> str:
@@ -189,7 +191,7 @@ def _labels(model: ModelEvaluation, of: str) -> Section:
             name if name == one.column else f"{name} ({one.column})",
             f"{one.answers:,}",
             _correlation(one.spearman),
-            _NOTHING if one.interval is None else f"{one.interval[0]:+.2f} to {one.interval[1]:+.2f}",
+            _NOTHING if one.interval is None else f"{one.interval[0]:.2f} to {one.interval[1]:.2f}",
             _correlation(one.kendall),
             _correlation(one.length_only),
             _correlation(one.starter),
@@ -197,7 +199,7 @@ def _labels(model: ModelEvaluation, of: str) -> Section:
         )
         for name, one in model.labels.items()
     )
-    headings = ("rated by people", "answers", "Spearman", "95%", "Kendall", "length", "starter", "% same")
+    headings = ("rated", "answers", "Spearman", "95%", "Kendall", "length", "starter", "% same")
     return Section(f"Agreement of {model.name} with people: {of}", headings, rows)
 
 
@@ -268,8 +270,14 @@ def evaluation_table(evaluation: Evaluation) -> RenderableType:
         )
         for number, heading in enumerate(section.headings):
             right = number > 0 and all(_is_short(row[number]) for row in section.rows)
+            # A name is folded where a column has to be: figures are not.
+            width = max(map(len, (row[number] for row in section.rows)), default=0)
             table.add_column(
-                Text(printable(heading)), justify="right" if right else "left", overflow="fold", no_wrap=right
+                Text(printable(heading)),
+                justify="right" if right else "left",
+                overflow="fold",
+                no_wrap=right,
+                min_width=min(width, _NARROW),
             )
         for row in section.rows:
             table.add_row(*(Text(printable(cell)) for cell in row))

@@ -10,7 +10,7 @@ from assay.config.evaluate_options import EvaluateOptions
 from assay.config.resolve import cluster_of, models_of
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
-from assay.evaluate.results import EvaluationFolder
+from assay.evaluate.evaluation_folder import EvaluationFolder
 from assay.evaluate.scores import column_to_compare
 from assay.read.formats import Names, parse_names
 from assay.read.inventory import check_inputs

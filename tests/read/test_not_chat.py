@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from stages import take_inventory
 
 from assay.core.errors import UserMistake
+from assay.read.inventory import check_inputs
 from assay.read.not_chat import why_no_chat
-from flows.curate.prepare import _check_inputs
 
 
 def zipped(members: Mapping[str, bytes]) -> bytes:
@@ -86,7 +86,7 @@ def test_a_file_that_is_named_is_refused_before_a_server_or_a_model_is_looked_fo
     path = tmp_path / "rows.jsonl"
     path.write_bytes(POINTER)
     with pytest.raises(UserMistake, match="is a Git LFS pointer"):
-        _check_inputs([str(path)])
+        check_inputs([str(path)])
 
 
 @given(st.text(min_size=1).filter(lambda text: not text.lstrip("\ufeff\n\t\r ").startswith("<")))
