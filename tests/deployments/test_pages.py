@@ -19,6 +19,7 @@ from operation import LOGIN, Operation
 from prefect.client.schemas.objects import FlowRun
 from pydantic import BaseModel
 
+from assay.config.evaluate_options import EvaluateOptions
 from assay.config.options import RunOptions
 from assay.config.verify_options import VerifyOptions
 
@@ -130,7 +131,12 @@ def page(pages: str, tmp_path: Path) -> Look:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("curate/curate", RunOptions), ("verify/verify-gpu", VerifyOptions)]
+    ("name", "options"),
+    [
+        ("curate/curate", RunOptions),
+        ("verify/verify-gpu", VerifyOptions),
+        ("evaluate/evaluate", EvaluateOptions),
+    ],
 )
 def test_the_form_names_every_option_and_says_what_it_is(
     operated: Operation, page: Look, name: str, options: type[BaseModel]

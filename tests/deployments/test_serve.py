@@ -67,7 +67,7 @@ def test_all_of_it_listens_on_loopback_and_ends_with_its_parent(
         assert told.stat().st_mode & 0o777 == 0o600
         login = told.read_text().strip()
         offered = {one["name"] for one in listed(port, login, "deployments")}
-        assert offered == {"curate", "curate-gpu", "verify", "verify-gpu"}
+        assert offered == {"curate", "curate-gpu", "verify", "verify-gpu", "evaluate", "evaluate-gpu"}
         assert [one["name"] for one in listed(port, login, "automations")] == ["assay-crashed-runs"]
         tree = [psutil.Process(served.pid), *psutil.Process(served.pid).children(recursive=True)]
         assert in_the_open(login, tree, tmp_path) == {told}
