@@ -84,8 +84,8 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
         worker = start_worker(environment)
         stack.callback(stop, worker)
         say(
-            f"Prefect's pages: {server.address}/deployments (curate, verify or evaluate, Run, Custom run). They "
-            f"ask for a password: the line in {login}. From a command line: "
+            f"Prefect's pages: {server.address}/deployments (curate, verify or evaluate, Run, Custom run). "
+            f"They ask for a password: the line in {login}. From a command line: "
             f"PREFECT_API_URL={server.api_url} PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(login))}) "
             "assay curate … --deployment curate. Ctrl-C ends it."
         )

@@ -29,8 +29,11 @@ class MarginStep:
     """The pairs whose scores differ by at least so much."""
 
     margin: float
+    """By how much the two scores differ, at least."""
     accuracy: float
+    """The share of these pairs in which the better answer scores higher."""
     pairs: int
+    """How many such pairs there are."""
     share: float
     """Of all pairs."""
 
@@ -40,6 +43,7 @@ class FigureDifference:
     """How far apart two figures are on the same rows, resampled together."""
 
     difference: float | None
+    """The first figure less the second."""
     interval: tuple[float, float] | None
     """95%. Zero in it: the two cannot be told apart."""
 
@@ -71,11 +75,13 @@ class RuleCut:
     """A ``--keep`` rule, and how it agrees with people who were asked the same."""
 
     rule: str
+    """As `--keep` takes it."""
     precision: float | None
     """Of the answers that the rule keeps, the share for which it holds by people's numbers."""
     recall: float | None
     """Of the answers for which it holds by people's numbers, the share that the rule keeps."""
     kept: int
+    """Answers that the rule keeps by the scores."""
     holds: int
     """Answers for which the rule holds by people's numbers."""
 
@@ -87,8 +93,11 @@ class AttributeAgreement:
     column: str
     """The model's column that is compared."""
     answers: int
+    """How many answers people rated and the model scored."""
     spearman: float | None
+    """Spearman's rank correlation of scores and people's numbers."""
     interval: tuple[float, float] | None
+    """Its 95% interval, by conversation."""
     kendall: float | None
     """Tau-b."""
     length_only: float | None
@@ -101,6 +110,7 @@ class AttributeAgreement:
     confusion: tuple[tuple[int, ...], ...]
     """Answers by people's label (rows, 0 to 4) and the model's (columns)."""
     cuts: tuple[RuleCut, ...]
+    """Rules at cuts from 0.5 to 3.5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,13 +118,19 @@ class PublishedLine:
     """A printed figure beside the one that was found."""
 
     figure: str
+    """`overall`, or the name of a group."""
     printed: float
+    """What is printed."""
     found: float
+    """What this evaluation found."""
     interval: tuple[float, float] | None
+    """The 95% interval of what was found."""
     off: bool
     """Whether the printed figure lies outside of the interval."""
     source: str
+    """Where it is printed."""
     note: str = ""
+    """What is wrong in the print."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +138,7 @@ class ModelRows:
     """Rows by what became of them with one model."""
 
     used: int
+    """Rows that its figures count."""
     unscored: dict[str, int] = field(default_factory=dict)
     """Rows of which an answer has no score, by reason code. No figure counts them."""
     examples: tuple[str, ...] = ()
@@ -133,28 +150,39 @@ class ModelEvaluation:
     """One model's figures."""
 
     name: str
+    """Its name in the tables."""
     kind: Literal["model", "recorded", "ensemble"]
     """Whether its scores were made by a run, recorded elsewhere, or made of the ranks by several models."""
     source: str
     """The model as it was named, or the file of its scores."""
     fingerprint: str | None
+    """32 hex digits, as in a run's manifest; null for recorded scores."""
     by: str
     """The column that answers are compared by."""
     rows: ModelRows
+    """Rows with and without its scores."""
     overall: Figure
+    """The figure that the benchmark calls overall."""
     overall_by_rows: Figure | None
     """Where published tables also have an overall figure that weighs each row alike."""
     groups: dict[str, Figure]
+    """Figures by domain, section, subset, difficulty or attribute."""
     groups_by_rows: dict[str, Figure]
+    """Those that lie across domains, with each row weighing alike."""
     by_ties: ByTies
+    """The overall figure under each rule on ties."""
     length_baseline: Figure
     """``overall`` where the longer answer counts as the better one."""
     starter_baseline: Figure | None
     """``overall`` of the starter model; null where it was not asked."""
     doubts: Doubts
+    """What to doubt."""
     labels: dict[str, AttributeAgreement] = field(default_factory=dict)
+    """For labels: by the name of what people rated."""
     published: tuple[PublishedLine, ...] = ()
+    """What is printed of the model, beside what was found."""
     notes: tuple[str, ...] = ()
+    """What users of its scores should know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,14 +190,19 @@ class Versus:
     """Two models on the rows that both could score."""
 
     first: str
+    """A model."""
     second: str
+    """Another one."""
     rows: int
+    """Rows that both could score."""
     overall: FigureDifference
     """The first's overall figure less the second's."""
     agreement: float | None
     """The share of pairs of answers that both put into the same order, or both tie."""
     both_right: float | None
+    """The share of pairs that both put into the right order."""
     both_wrong: float | None
+    """The share of pairs that both put into the wrong order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,16 +212,21 @@ class Evaluation:
     assay: str
     """The version of Assay."""
     benchmark: str
+    """Its name, as `--benchmark` takes it."""
     title: str
+    """Its name for people."""
     complete: bool
     """False where rows of the benchmark are missing, unreadable or without a score."""
     why_incomplete: tuple[str, ...]
+    """What is missing, a phrase each."""
     expected: int | None
     """How many rows the benchmark has; null where it has no fixed number."""
     rows: BenchmarkRows
+    """Rows of the inputs: `read` is the sum of `used`, `dropped` and `quarantined`."""
     dropped: dict[str, int]
     """Rows that say nothing on which answer is better, by reason code."""
     quarantined: dict[str, int]
+    """Rows that could not be read, by reason code."""
     rules: tuple[str, ...]
     """How the figures are made."""
     source: str | None
@@ -198,7 +236,9 @@ class Evaluation:
     ensemble: ModelEvaluation | None = None
     """The mean of the models' ranks, with two models or more."""
     versus: tuple[Versus, ...] = ()
+    """Each two models, by name."""
     inputs: tuple[InputFile, ...] = ()
+    """Path, digest, size and format of every file read."""
     shortfalls: tuple[Shortfall, ...] = ()
     """The inputs that are cut short or damaged."""
     resamples: int = 0
