@@ -16,7 +16,7 @@ Places: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ComparedPair:
     """Two answers of an item, the better one first."""
 
     better: ItemAnswer
@@ -42,11 +42,11 @@ class ScoredItem:
     item: AskedItem
     scores: tuple[float, ...]
 
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[ComparedPair]:
         """Every better answer with every worse one."""
         scored = list(zip(self.item.answers, self.scores, strict=True))
         return [
-            Pair(better, worse, high, low)
+            ComparedPair(better, worse, high, low)
             for better, high in scored
             for worse, low in scored
             if better.worth > worse.worth
@@ -62,13 +62,13 @@ UnitsOf = Callable[[Sequence[ScoredItem]], list[ResampledUnit]]
 """What a benchmark makes of scored items."""
 
 
-def strict(pair: Pair) -> float:
+def strict(pair: ComparedPair) -> float:
     """A point where the better answer scores strictly higher."""
     return float(pair.margin > 0)
 
 
 def summed(
-    pairs: Sequence[Pair], points: Callable[[Pair], float] = strict
+    pairs: Sequence[ComparedPair], points: Callable[[ComparedPair], float] = strict
 ) -> tuple[float, float, float, float]:
     """Points, strict wins, ties and comparisons."""
     margins = [pair.margin for pair in pairs]
@@ -80,7 +80,9 @@ def summed(
     )
 
 
-def pair_units(items: Sequence[ScoredItem], points: Callable[[Pair], float] = strict) -> list[ResampledUnit]:
+def pair_units(
+    items: Sequence[ScoredItem], points: Callable[[ComparedPair], float] = strict
+) -> list[ResampledUnit]:
     """A unit for each item: every pair of its answers is a comparison."""
     return [ResampledUnit(one.item.group, one.key, {ALL: summed(one.pairs(), points)}) for one in items]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from assay.evaluate.answers import Pair, ScoredItem, flat, summed
+from assay.evaluate.answers import ComparedPair, ScoredItem, flat, summed
 from assay.evaluate.correlation import spearman
 from assay.evaluate.evaluation import Doubts, FigureDifference, MarginStep
 from assay.evaluate.figures import ALL, Figure, Floats, ResampledUnit, Spec, Sums, interval, share
@@ -51,7 +51,7 @@ def _joined(parts: Sequence[Floats]) -> Floats:
     return np.concatenate(parts) if parts else np.array([])
 
 
-def _position(one: ScoredItem, pair: Pair) -> str | None:
+def _position(one: ScoredItem, pair: ComparedPair) -> str | None:
     if not one.item.positioned:
         return None
     return "better answer first" if pair.better.place < pair.worse.place else "better answer second"
@@ -63,12 +63,12 @@ def _languages(scored: Sequence[ScoredItem]) -> dict[str, Figure]:
 
 
 def _over(
-    scored: Sequence[ScoredItem], part_of: Callable[[ScoredItem, Pair], str | None]
+    scored: Sequence[ScoredItem], part_of: Callable[[ScoredItem, ComparedPair], str | None]
 ) -> dict[str, Figure]:
     """The strict share of pairs in each part; a pair of no part counts in none."""
     units: list[ResampledUnit] = []
     for one in scored:
-        parts: dict[str, list[Pair]] = defaultdict(list)
+        parts: dict[str, list[ComparedPair]] = defaultdict(list)
         for pair in one.pairs():
             if (part := part_of(one, pair)) is not None:
                 parts[part].append(pair)

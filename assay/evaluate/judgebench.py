@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assay.evaluate.answers import Pair, ScoredItem, pair_units
+from assay.evaluate.answers import ComparedPair, ScoredItem, pair_units
 from assay.evaluate.benchmark import Benchmark, Figures
 from assay.evaluate.figures import ResampledUnit, share
 from assay.evaluate.items import AskedItem, Line, RefusedLine, answer_of, by_line, id_of, language_of
@@ -60,7 +60,7 @@ def holds(line: Line) -> bool:
     return line.text("label") in LABELS and line.text("source") is not None
 
 
-def points(pair: Pair) -> float:
+def points(pair: ComparedPair) -> float:
     """A point by JudgeBench's rule: a tie is decided as ``B>A``, so it is right where B is the better one."""
     return float(pair.margin > 0 or (pair.margin == 0 and pair.better.place == 1))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from assay.evaluate.answers import Pair, ScoredItem, summed
+from assay.evaluate.answers import ComparedPair, ScoredItem, summed
 from assay.evaluate.benchmark import Benchmark, Figures
 from assay.evaluate.figures import ALL, ResampledUnit, mean_of, share
 from assay.evaluate.items import AskedItem, Line, RefusedLine, answer_of, by_line, id_of
@@ -68,7 +68,7 @@ def holds(line: Line) -> bool:
     return three and "num_correct" not in line.rest
 
 
-def difficulty(pair: Pair) -> str:
+def difficulty(pair: ComparedPair) -> str:
     """``hard`` where the rejected answer has the fancier style, ``easy`` where the chosen one has it."""
     chosen, rejected = pair.better.place, pair.worse.place - _STYLES
     return "hard" if chosen < rejected else "normal" if chosen == rejected else "easy"
