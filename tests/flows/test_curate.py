@@ -574,8 +574,10 @@ def test_hidden_reasoning_is_kept_and_what_was_rated_without_it_is_not_rated_aga
     assert "1 turn holds reasoning, which the model was not shown." in hidden.out
     for ran in (shown, hidden):
         lines = [json.loads(one) for one in ran.files()["messages.jsonl"].splitlines()]
-        assert [one["messages"] for one in lines] == [row["messages"] for row in rows]
-        assert [one.get("tools") for one in lines] == [None, None, [call]]
+        assert [[message["content"] for message in one["messages"]] for one in lines] == [
+            [message["content"] for message in row["messages"]] for row in rows
+        ]
+        assert [json.loads(one["tools"]) for one in lines] == [[], [], [call]]
     config = tmp_path / "hidden.yaml"
     config.write_text("hide-reasoning: true\n")
     again = curate("--input", path, "--export", "messages", "--config", config)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import polars as pl
-from loaders.tool_chats import TOOL_CHATS
+from loaders.calling_chats import TOOL_CHATS
 from places import ROOT
 from stages import convert, decide, take_inventory
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from loaders.exported import Exports, exported_rows
-from loaders.tool_chats import TOOL_CHATS
+from loaders.calling_chats import TOOL_CHATS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

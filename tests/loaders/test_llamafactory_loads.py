@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from loaders.exported import Exports, forced
 from loaders.items import item, pair
-from loaders.tool_chats import conversations
+from loaders.calling_chats import conversations
 
 from assay.export import EXPORTS, PAIR_EXPORTS, RECORD_EXPORTS
 from assay.export.llamafactory import DATASET_INFO

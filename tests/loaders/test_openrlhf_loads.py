@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from loaders.exported import Exports, forced
 from loaders.items import pair
-from loaders.tool_chats import TEMPLATE, TIDE, conversations, shown
+from loaders.calling_chats import TEMPLATE, TIDE, conversations, shown
 
 from assay.export import PAIR_EXPORTS
 

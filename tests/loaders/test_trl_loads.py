@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from loaders.exported import Exports, forced
 from loaders.items import item, pair
-from loaders.tool_chats import TEMPLATE, conversations, shown
+from loaders.calling_chats import TEMPLATE, conversations, shown
 
 from assay.export import PAIR_EXPORTS, RECORD_EXPORTS
 

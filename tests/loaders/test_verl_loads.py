@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 from loaders.exported import Exports
-from loaders.tool_chats import MOON, TEMPLATE, TIDE, conversations, shown
+from loaders.calling_chats import MOON, TEMPLATE, TIDE, conversations, shown
 
 LOADER = "verl"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
