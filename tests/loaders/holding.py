@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loaders.exported import Exports, exported_rows
 from loaders.calling_chats import TOOL_CHATS
+from loaders.exported import Exports, exported_rows
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loaders.calling_chats import TEMPLATE, body, conversations, shown
 from loaders.exported import Exports, forced
 from loaders.items import calling, item, pair
-from loaders.calling_chats import TEMPLATE, body, conversations, shown
 
 from assay.export import PAIR_EXPORTS, RECORD_EXPORTS
 

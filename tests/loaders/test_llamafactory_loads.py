@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loaders.calling_chats import conversations
 from loaders.exported import Exports, forced
 from loaders.items import item, pair
-from loaders.calling_chats import conversations
 
 from assay.export import EXPORTS, PAIR_EXPORTS, RECORD_EXPORTS
 from assay.export.llamafactory import DATASET_INFO

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loaders.calling_chats import TEMPLATE, TIDE, conversations, shown
 from loaders.exported import Exports, forced
 from loaders.items import pair
-from loaders.calling_chats import TEMPLATE, TIDE, conversations, shown
 
 from assay.export import PAIR_EXPORTS
 

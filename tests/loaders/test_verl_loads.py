@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from loaders.exported import Exports
 from loaders.calling_chats import MOON, TEMPLATE, TIDE, conversations, shown
+from loaders.exported import Exports
 
 LOADER = "verl"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
