@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from assay.core.schema import (
+    MAY_BEGIN_THOUGHT,
     REASONING_FIELDS,
+    THOUGHT_MARKS,
     Conversation,
     Message,
     is_turn,
@@ -14,7 +16,7 @@ from assay.core.schema import (
     thought_end,
 )
 
-_OPENING = "<think>"
+_OPENINGS = tuple(opening for opening, _ in THOUGHT_MARKS)
 
 
 class NothingElse(Exception):
@@ -34,19 +36,16 @@ def holds_reasoning(message: Message) -> bool:
     """
     if message.role != "assistant":
         return False
-    if message.content[:1] in _BEGINNINGS and _opens(message.content):
+    if _opens(message.content):
         return True
     return type(message) is not Message and any(
         (getattr(message.fields, name) or "").strip() for name in REASONING_FIELDS
     )
 
 
-#: What an answer may begin with that begins with reasoning: looked at first, for most answers do not.
-_BEGINNINGS = frozenset(("<", " ", "\n", "\t", "\r"))
-
-
 def _opens(content: str) -> bool:
-    return content.lstrip().startswith(_OPENING)
+    # Most answers begin with another character.
+    return content[:1] in MAY_BEGIN_THOUGHT and content.lstrip().startswith(_OPENINGS)
 
 
 def without_reasoning(messages: Iterable[Message]) -> Conversation:
@@ -64,11 +63,12 @@ def _bare(message: Message, number: int) -> Message:
     if message.role != "assistant":
         return message
     content, fields = message.content, message.fields
-    if content[:1] in _BEGINNINGS and _opens(content):
+    if _opens(content):
         content = content[thought_end(content) :]
         if _opens(content):
+            opening = next(one for one in _OPENINGS if content.lstrip().startswith(one))
             raise NothingElse(
-                f"unclosed_reasoning: message {number} (assistant) begins with {_OPENING} and never ends it, "
+                f"unclosed_reasoning: message {number} (assistant) begins with {opening} and never ends it, "
                 "so it has no answer to rate"
             )
     fields = replace(fields, **dict.fromkeys(REASONING_FIELDS)) if type(message) is not Message else fields

@@ -50,8 +50,13 @@ TURN_KEY_BYTES = DIGEST_BYTES
 
 #: Fields that hold an assistant's reasoning, as transformers knows them (chat_template_utils, 5.24).
 REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
+#: What encloses reasoning at the beginning of an answer: DeepSeek-R1's marks, and those of OpenThoughts.
+THOUGHT_MARKS = (("<think>", "</think>"), ("<|begin_of_thought|>", "<|end_of_thought|>"))
+#: The first character of any text that begins with reasoning, or with white space before it.
+MAY_BEGIN_THOUGHT = frozenset("<").union(filter(str.isspace, map(chr, range(0x3001))))
+_ENCLOSED = "|".join(rf"{re.escape(opening)}.*?{re.escape(end)}\s*" for opening, end in THOUGHT_MARKS)
 #: Reasoning at the beginning of an answer, with the white space around it.
-_THOUGHT = re.compile(r"\s*(?:<think>.*?</think>\s*)+", re.DOTALL)
+_THOUGHT = re.compile(rf"\s*(?:{_ENCLOSED})+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ def is_call(message: Message) -> bool:
 
 
 def thought_end(content: str) -> int:
-    """Where an answer begins behind ``<think>…</think>``; 0 where it does not begin with that.
+    """Where an answer begins behind its reasoning (``<think>…</think>``); 0 where it does not begin with any.
 
     >>> thought_end("<think>2 + 2</think> 4")
     21
@@ -178,13 +183,15 @@ def turn_keys(messages: Iterable[Message], tools: str | None = None) -> list[Tur
         text_bytes += len(encoded)
         running.update(b"tools:%d:%s" % (len(encoded), encoded))
     for message in messages:
-        content = message.content.encode()
+        role, content = message.role, message.content.encode()
         text_bytes += len(content)
-        entry = b"%s:%d:%s" % (message.role.encode(), len(content), content)
+        entry = b"%s:%d:%s" % (role.encode(), len(content), content)
+        is_rated = role == "assistant"
         if type(message) is not Message:
             more = _key_of_fields(message.fields)
             entry, text_bytes = entry + more, text_bytes + len(more)
-        if message.role == "assistant" and (type(message) is Message or is_turn(message)):
+            is_rated = is_turn(message)
+        if is_rated:
             prompt_key = running.digest()
             running.update(entry)
             keys.append(TurnKey(running.digest(), text_bytes, prompt_key))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import polars as pl
@@ -21,7 +21,7 @@ from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError, InputFault
 from assay.core.progress import Progress
 from assay.core.reasoning import NothingElse, turns_with_reasoning, without_reasoning
-from assay.core.schema import GIVEN, Message, TurnKey, is_call, roles_of, turn_keys
+from assay.core.schema import GIVEN, MAY_BEGIN_THOUGHT, Message, TurnKey, is_call, roles_of, turn_keys
 from assay.read.formats import (
     FORMATS,
     Misfits,
@@ -67,9 +67,10 @@ VERSION = 9
 PIECE_TEXT_BYTES = 16 << 20
 PIECE_RECORDS = 50_000
 
+T = TypeVar("T")
+
 _ENCODE = msgspec.json.Encoder().encode
 _COMPRESSION_LEVEL = 1
-_PLAIN = frozenset({Message})
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,20 +332,27 @@ def _judged(reading: Reading, *, hide_reasoning: bool) -> _Judged | None:
     An ok one has at least one turn.
     """
     messages, _, _, problem, drop, _, tools = reading
+    plain, roles = True, ""
     if problem is None:
+        # One look at each message, for there are many: nearly all are plain, and begin with no reasoning.
         for number, message in enumerate(messages, 1):
+            content = message.content
             # A call of tools need not say anything.
-            if (not message.content or message.content.isspace()) and not is_call(message):
+            if (not content or content.isspace()) and not is_call(message):
                 if message.role == "system":
                     return None
                 problem = f"empty_content: message {number} ({message.role})"
                 break
+            if type(message) is not Message or content[0] in MAY_BEGIN_THOUGHT:
+                plain = False
+            roles += message.role[0]
     if problem is not None:
         return _Judged("quarantined", problem)
-    encoded = conversation_json(messages)
     reasoning_turns, shown = 0, None
-    # Nearly no conversation is worth a look at every message.
-    if b"<think>" in encoded or not _PLAIN.issuperset(map(type, messages)):
+    if plain:
+        encoded = _ENCODE(messages)
+    else:
+        encoded, roles = conversation_json(messages), roles_of(messages)
         reasoning_turns = turns_with_reasoning(messages)
         if hide_reasoning:
             try:
@@ -363,7 +371,7 @@ def _judged(reading: Reading, *, hide_reasoning: bool) -> _Judged | None:
         drop,
         encoded,
         None if shown is None else conversation_json(shown),
-        roles_of(messages) or None,
+        roles or None,
         turns,
         reasoning_turns if drop is None else 0,
     )
@@ -484,9 +492,9 @@ class _Piece:
                 pl.Series("prompt_key", self._prompt_keys, pl.Binary),
                 _text_column("rest", self._rests),
                 pl.Series("roles", self._roles, pl.String),
-                pl.Series("nemo_prompt", list(map(self._nemo_prompts.get, range(self.size))), pl.String),
-                pl.Series("tools", list(map(self._tools.get, range(self.size))), pl.String),
-                _text_column("shown", list(map(self._shown.get, range(self.size)))),
+                pl.Series("nemo_prompt", _sparse(self._nemo_prompts, self.size), pl.String),
+                pl.Series("tools", _sparse(self._tools, self.size), pl.String),
+                _text_column("shown", _sparse(self._shown, self.size)),
             ]
         )
         turns = pl.DataFrame(
@@ -495,7 +503,7 @@ class _Piece:
                 pl.Series("turn", self._turn_numbers, pl.UInt32),
                 pl.Series("key", self._turn_keys, pl.Binary),
                 pl.Series("text_bytes", self._turn_bytes, pl.UInt32),
-                _text_column("given", list(map(self._given.get, range(len(self._turn_rows))))),
+                _text_column("given", _sparse(self._given, len(self._turn_rows))),
             ]
         )
         return ConvertedPiece(
@@ -513,6 +521,11 @@ class _Piece:
             fields=self._fields,
             with_tools=len(self._tools),
         )
+
+
+def _sparse(values: Mapping[int, T], size: int) -> list[T | None]:
+    """A column of which few places have a value."""
+    return list(map(values.get, range(size))) if values else [None] * size
 
 
 def _text_column(name: str, values: list[bytes | None]) -> pl.Series:

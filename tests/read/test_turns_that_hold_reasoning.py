@@ -23,6 +23,10 @@ PLAIN = [user("Hi"), answer("Hello!"), user("Rain?"), answer("Yes.")]
 REASONED = {
     "a field": [*PLAIN[:3], answer("Yes.", reasoning_content="It says so.")],
     "the other field": [*PLAIN[:3], answer("Yes.", thinking="It says so.")],
+    "OpenThoughts' text": [
+        *PLAIN[:3],
+        answer("<|begin_of_thought|>\nIt says so.\n<|end_of_thought|>\n\nYes."),
+    ],
     "the text": [*PLAIN[:3], answer("<think>\nIt says so.\n</think>\n\nYes.")],
 }
 

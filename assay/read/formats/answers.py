@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 from msgspec import Raw
 
-from assay.core.schema import REASONING_FIELDS, Message
+from assay.core.schema import REASONING_FIELDS, Message, MessageFields, message_with
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import Prompt, messages_in
 from assay.read.formats.ratings import RATINGS, given_in, number_in
 from assay.read.formats.reading import Draft, Row, Unreadable, decoded, kind_of
+from assay.read.formats.tools import NoCalls, calls_in
 
 #: Fields that hold a list of rival answers. ``answers`` is Nectar's, ``all_generated_responses`` SimPO's,
 #: ``choices`` that of OpenAI's replies.
@@ -53,6 +54,8 @@ _TEXTS = (
 )
 _ROLE_FIELDS = frozenset({"role", "from"})
 _CONTENTS = ("content", "text")
+#: All that an object holds that is a call.
+_OF_CALLS = frozenset({"name", "arguments", "id", "type"})
 #: What templates show of an answer beside its content.
 _OF_MESSAGE = (*REASONING_FIELDS, "tool_calls", "function_call", "tool_call_id", "name")
 
@@ -98,6 +101,10 @@ def answers_in(row: Row, field: str, names: Names) -> Iterator[Answer]:
         yield _answer(row, field, names)
         return
     listed = decoded(row, field, _DECODE_ANSWERS) or []
+    calls = _calls_in(row[field], listed)
+    if calls is not None:
+        yield Answer([message_with("assistant", "", MessageFields(tool_calls=calls, content_is="missing"))])
+        return
     numbers = {meant: _numbers(row, name, len(listed)) for name, meant in PARALLEL.items() if name in row}
     for place, raw in enumerate(listed):
         try:
@@ -107,6 +114,17 @@ def answers_in(row: Row, field: str, names: Names) -> Iterator[Answer]:
             continue
         beside = {meant: value for meant, values in numbers.items() if (value := values[place]) is not None}
         yield answer._replace(given={**beside, **answer.given}) if beside else answer
+
+
+def _calls_in(value: Raw, listed: Sequence[Raw]) -> str | None:
+    """The calls, where the list holds the calls of one answer (xLAM's data sets), and no rival answers."""
+    try:
+        fields = [_DECODE_ROW(one).keys() for one in listed]
+        if not fields or any(not {"name", "arguments"} <= one <= _OF_CALLS for one in fields):
+            return None
+        return calls_in(value)
+    except (msgspec.DecodeError, NoCalls):
+        return None
 
 
 def _numbers(row: Row, field: str, count: int) -> list[float | None]:

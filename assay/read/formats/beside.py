@@ -6,13 +6,14 @@ Every format's records go through ``reading_of``, so that nothing of this depend
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from msgspec import Raw
 
 from assay.core.labels import label_from_ratings, parse_label
-from assay.core.schema import ATTRIBUTES, Message, roles_of
+from assay.core.reasoning import holds_reasoning
+from assay.core.schema import ATTRIBUTES, Message, message_with, roles_of
 from assay.read.formats.names import Names
 from assay.read.formats.prompts import CONTEXT_FIELDS, is_transcript, transcript
 from assay.read.formats.ratings import given_in
@@ -62,6 +63,8 @@ MEDIA_FIELDS = tuple(
     for kind in ("image", "video", "audio")
     for ending in ("", "s", "_path", "_paths", "_url", "_urls", "_file", "_files")
 )
+#: Fields that hold the reasoning of the one answer of a row. ``reasoning`` may be a switch: ``"on"``.
+THOUGHT_FIELDS = ("reasoning_content", "thinking")
 #: All of them. A null in one of these means that the row has none.
 BESIDE_FIELDS = frozenset({*SYSTEM_FIELDS, *HISTORY_FIELDS, *_EARLIER_FIELDS, *CONTEXT_FIELDS, *MEDIA_FIELDS})
 
@@ -86,6 +89,7 @@ class Beside:
     ratings: tuple[str, ...]
     scores: tuple[str, ...]
     tools: tuple[str, ...]
+    thoughts: tuple[str, ...]
 
     @classmethod
     def of(cls, names: Collection[str]) -> Beside:
@@ -102,10 +106,11 @@ class Beside:
             among(ATTRIBUTES),
             among(_SCORES),
             among(TOOL_FIELDS),
+            among(THOUGHT_FIELDS),
         )
 
 
-NOTHING_BESIDE = Beside((), False, (), (), (), (), ())
+NOTHING_BESIDE = Beside((), False, (), (), (), (), (), ())
 
 
 def with_beside(row: Row, beside: Beside, found: Sequence[Draft], names: Names) -> list[Draft]:
@@ -114,12 +119,15 @@ def with_beside(row: Row, beside: Beside, found: Sequence[Draft], names: Names) 
         return [Draft([], problem=f"not_text: the row has something in {picture!r}")]
     systems, used = _systems(row, beside, names, taken=found[0].used if found else ())
     ratings = given_in(row, beside.ratings) if len(found) == 1 else {}
-    scores = given_in(row, beside.scores) if len(found) == 1 and found[0].is_answer else {}
+    is_one_answer = len(found) == 1 and found[0].is_answer
+    scores = given_in(row, beside.scores) if is_one_answer else {}
 
     def complete(one: Draft) -> Draft:
         if one.problem is not None:
             return one
         one = _with_system(_with_history(row, beside, one, names), systems, used)
+        if is_one_answer:
+            one = _with_thought(one, row, beside.thoughts)
         # The system message may show the tools.
         return with_tools(_rated(one, ratings, scores), row, beside.tools)
 
@@ -303,6 +311,18 @@ def _pair(entry: Raw, field: str) -> list[Message]:
         raise fault(f"wrong_type: in {field!r}: {error}") from error
     roles = ("user", "assistant")
     return [Message(roles[place % 2], text) for place, text in enumerate(texts) if text]
+
+
+def _with_thought(found: Draft, row: Row, fields: Iterable[str]) -> Draft:
+    """The record with the reasoning that stands beside its answer, in the answer's message."""
+    answer = found.messages[-1] if found.messages else None
+    if answer is None or answer.role != "assistant" or holds_reasoning(answer):
+        return found
+    for name in fields:
+        if kind_of(row, name) == '"' and not is_blank(text := decoded(row, name, _DECODE_TEXT)):
+            thinking = message_with("assistant", answer.content, replace(answer.fields, **{name: text}))
+            return found._replace(messages=[*found.messages[:-1], thinking], used={*found.used, name})
+    return found
 
 
 def _rated(found: Draft, ratings: Mapping[str, float], scores: Mapping[str, float]) -> Draft:

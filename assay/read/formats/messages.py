@@ -12,22 +12,27 @@ role twice. Empty or null content is quarantined; a system message without conte
 
 from __future__ import annotations
 
+from assay.core.schema import Message
 from assay.read.formats.chats import BESIDE, completed
 from assay.read.formats.names import Names
-from assay.read.formats.reading import Draft, Format, Row, chat_in, kind_of
+from assay.read.formats.reading import Alone, Draft, Format, Row, chat_in, kind_of, texts_in
 
-_USED = frozenset({"messages"})
+_FIELD = "messages"
 
 
 def read(row: Row, names: Names) -> list[Draft]:
     """One record, or one per answer beside the messages."""
-    messages = chat_in(row, "messages", names)
-    return completed(row, messages, "messages", names)
+    messages = chat_in(row, _FIELD, names)
+    return completed(row, messages, _FIELD, names)
+
+
+def _texts(row: Row, names: Names) -> list[Message] | None:
+    return texts_in(row, _FIELD, names)
 
 
 def fits(row: Row) -> bool:
     """Whether ``messages`` is a list."""
-    return kind_of(row, "messages") == "["
+    return kind_of(row, _FIELD) == "["
 
 
-MESSAGES = Format("messages", (_USED,), fits, read, beside=BESIDE, alone="messages")
+MESSAGES = Format("messages", (frozenset({_FIELD}),), fits, read, beside=BESIDE, alone=Alone(_FIELD, _texts))

@@ -36,7 +36,7 @@ SPEAKERS: Mapping[str, str] = {
 }
 
 #: Speakers whose messages are calls of tools, as JSON: LLaMA-Factory's and ms-swift's.
-CALLERS = frozenset({"function_call", "function-call", "tool_call", "tool_calls"})
+CALLERS = frozenset({"function_call", "tool_call", "tool_calls"})
 
 #: Fields of a message that a field may be mapped to.
 INSIDE_MESSAGES = frozenset({"role", "content"})
@@ -59,11 +59,11 @@ class Names:
     """A field of the input → the known field that it is read as."""
     speakers: dict[str, str] = field(default_factory=dict)
     """A speaker's name in lower case → its role."""
+    roles: Mapping[str, str] = field(init=False, compare=False, repr=False)
+    """All speakers, known and mapped, each with its role."""
 
-    @property
-    def roles(self) -> Mapping[str, str]:
-        """All speakers, known and mapped, each with its role."""
-        return {**SPEAKERS, **self.speakers} if self.speakers else SPEAKERS
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "roles", {**SPEAKERS, **self.speakers})
 
     @property
     def inside(self) -> Mapping[str, str]:

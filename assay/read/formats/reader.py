@@ -13,19 +13,20 @@ from assay.read.formats.beside import (
     BESIDE_FIELDS,
     NOTHING_BESIDE,
     TEMPLATE_FIELD,
+    THOUGHT_FIELDS,
     Beside,
     reading_of,
     with_beside,
 )
 from assay.read.formats.names import KNOWN_NAMES, Names, plain
 from assay.read.formats.reading import (
+    Alone,
     Format,
     MissingField,
     More,
     PatchedRow,
     Reading,
     Row,
-    chat_in,
     kind_of,
     on_one_line,
 )
@@ -36,11 +37,11 @@ from assay.read.formats.tools import TOOL_FIELDS
 _STRUCTURED = frozenset(
     {"messages", "conversations", "conversation", "conversation_a", "conversation_b", "trajectory"}
     | {"context_messages", "chosen_messages", "rejected_messages", "responses", "completions", "generations"}
-    | {"all_generated_responses", "history", TEMPLATE_FIELD}
+    | {"all_generated_responses", "answers", "history", TEMPLATE_FIELD}
 )
 #: Shapes are forgotten at this many, for rows whose fields never repeat.
 _MOST_SHAPES = 4096
-_NULL, _QUOTE, _LIST = b'n"['
+_NULL, _QUOTE = b'n"'
 
 _NOTHING: Row = {}
 _NO_NAMES: Mapping[str, str] = {}
@@ -59,8 +60,8 @@ class _Shape(NamedTuple):
     structured: tuple[str, ...]
     """Fields in which a text may be JSON."""
     beside: Beside
-    alone: str | None
-    """The field that is all that any format looks at, if it holds a conversation."""
+    alone: Alone | None
+    """The short way, where no format looks at another field than the one with the conversation."""
     renamed: Mapping[str, str]
     """Fields of the input that are read under another name → that name."""
 
@@ -86,7 +87,7 @@ class RowReader:
         self._names = names
         self._named = named
         self._keys = frozenset(chain.from_iterable(keys for one in formats.values() for keys in one.keys))
-        self._known = self._keys | BESIDE_FIELDS | {TEMPLATE_FIELD, *TOOL_FIELDS}
+        self._known = self._keys | BESIDE_FIELDS | {TEMPLATE_FIELD, *TOOL_FIELDS, *THOUGHT_FIELDS}
         self._known |= frozenset(chain.from_iterable(one.beside for one in formats.values()))
         self._shapes: dict[tuple[str, ...], _Shape] = {}
 
@@ -128,9 +129,9 @@ class RowReader:
         """
         shape = self._shapes.get(tuple(row))
         alone = None if shape is None or type(row) is not dict else shape.alone
-        if alone is not None and memoryview(row[alone])[0] == _LIST:
-            messages = chat_in(row, alone, self._names)
-            others = {name: value for name, value in row.items() if name != alone}
+        if alone is not None and (messages := alone.texts(row, self._names)) is not None:
+            field = alone.field
+            others = {name: value for name, value in row.items() if name != field}
             return [Reading(messages, None, on_one_line(others))]
         view = self._view(row)
         format = self._named or _recognised(view) or fallback
@@ -173,7 +174,11 @@ class RowReader:
         carried = {originals.get(name, name): row[name] for name in nulls if name not in BESIDE_FIELDS}
         kept = {name: value for name, value in row.items() if name not in nulls}
         shape = self._shape_of(tuple(kept))
-        seen = self._with_values(_View(kept, shape, originals, {**view.carried, **carried}))
+        # Where a null had the known name, a field in another case may have it now.
+        known = under_known_names(kept, shape.renamed)
+        carried |= {originals.get(name, name): value for name, value in known.carried.items()}
+        originals = {**originals, **{name: originals.get(was, was) for name, was in known.originals.items()}}
+        seen = self._with_values(_View(known.row, shape, originals, {**view.carried, **carried}))
         if self._named is None:
             is_read = _recognised(seen) is not None
         else:
@@ -207,11 +212,12 @@ class RowReader:
         self._shapes[fields] = shape
         return shape
 
-    def _alone(self, fields: tuple[str, ...], formats: Sequence[Format]) -> str | None:
+    def _alone(self, fields: tuple[str, ...], formats: Sequence[Format]) -> Alone | None:
         alone = formats[0].alone if len(formats) == 1 else None
         looked_at = [name for name in fields if name in self._known or plain(name) in self._known]
-        is_alone = looked_at == [alone] and not self._names.fields
-        return alone if is_alone and self._named in (None, *formats) else None
+        if alone is None or looked_at != [alone.field] or self._names.fields:
+            return None
+        return alone if self._named in (None, *formats) else None
 
 
 def _with_left_out(reading: Reading, names: Collection[str]) -> Reading:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from assay.core.schema import CALL, Message, message_with, roles_of
+from assay.core.schema import CALL, Message, MessageFields, message_with, roles_of
 from assay.read.formats.names import CALLERS, Names, plain
 from assay.read.formats.tools import NoCalls, calls_in, spoken_calls
 from assay.read.sources import RawRecord
@@ -123,8 +123,17 @@ class Format:
     """Replaces ``read`` where several lines make a record."""
     beside: frozenset[str] = frozenset()
     """Other fields that it looks at."""
-    alone: str | None = None
-    """The field that holds the whole conversation, where no format looks at another field of the row."""
+    alone: Alone | None = None
+    """How a row is read of which no format looks at another field than one."""
+
+
+class Alone(NamedTuple):
+    """A short way for nearly all rows of a format: a conversation, and nothing beside it."""
+
+    field: str
+    """The field that holds the conversation."""
+    texts: Callable[[Row, Names], list[Message] | None]
+    """Its messages; None where they hold more than texts, and so need the long way."""
 
 
 class FileReader(Protocol):
@@ -382,8 +391,45 @@ _DECODE_STRING = msgspec.json.Decoder(str).decode
 _INSIDE = {"parts": "content", "role": "role", "from": "from", "content": "content", "value": "value"}
 
 
+class _Written(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A speaker and a text, as OpenAI's format has them."""
+
+    speaker: str = msgspec.field(name="role")
+    text: str = msgspec.field(name="content")
+
+
+class _Said(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A speaker and a text, as ShareGPT has them."""
+
+    speaker: str = msgspec.field(name="from")
+    text: str = msgspec.field(name="value")
+
+
+_DECODE_WRITTEN = msgspec.json.Decoder(list[_Written]).decode
+_DECODE_SAID = msgspec.json.Decoder(list[_Said]).decode
+
+
+def texts_in(row: Row, field: str, names: Names, *, sharegpt: bool = False) -> list[Message] | None:
+    """The messages of the list in ``field``, if each is a known speaker with a text; else None.
+
+    Nearly all messages are so, and to read them needs no look at what else there may be.
+    """
+    raw = row.get(field)
+    if raw is None or names.fields:
+        return None
+    decode: Callable[[Raw], Sequence[_Said | _Written]] = _DECODE_SAID if sharegpt else _DECODE_WRITTEN
+    roles = names.roles
+    try:
+        return [Message(roles[one.speaker], one.text) for one in decode(raw)]
+    except (msgspec.DecodeError, RecursionError, KeyError):
+        return None
+
+
 def chat_in(row: Row, field: str, names: Names) -> list[Message]:
     """The messages of the list in ``field``, as given; Unreadable where one is neither text nor call."""
+    texts = texts_in(row, field, names)
+    if texts is not None:
+        return texts
     if names.fields:
         return messages_of(wire_messages(row, field, names), names)
     try:
@@ -459,7 +505,12 @@ def messages_of(wires: Iterable[WireMessage], names: Names, *, labels_apart: boo
             or (wire.label is not UNSET and (role != "assistant" or not labels_apart))
             or (wire.speaker and wire.role)
         ):
-            messages.append(_unusual(wire, name, content, messages, roles, labels_apart=labels_apart))
+            made = _unusual(wire, name, content, messages, roles, labels_apart=labels_apart)
+            joined = None if labels_apart or not messages else _with_call(messages[-1], made, by=name)
+            if joined is None:
+                messages.append(made)
+            else:
+                messages[-1] = joined
         else:
             messages.append(Message(role, content))
     return messages
@@ -478,9 +529,11 @@ def _unusual(
     number = len(before) + 1
     if not name:
         raise Nameless(f"missing_field: message {number} has neither 'role' nor 'from'")
-    plain_name = name.strip().lower()
+    lower_name, plain_name = name.strip().lower(), plain(name)
     role = (
-        "assistant" if plain_name in CALLERS else roles.get(plain_name) or roles.get(plain_name.rstrip(": "))
+        "assistant"
+        if plain_name in CALLERS
+        else roles.get(lower_name) or roles.get(lower_name.rstrip(": ")) or roles.get(plain_name)
     )
     if role is None:
         raise unknown_speaker(name, number, after=before[-1].role if before else None)
@@ -535,6 +588,23 @@ def _spoken(text: str, others: dict[str, Raw], which: str) -> Message:
         "",
         fields if spoken.reasoning is None else replace(fields, reasoning_content=spoken.reasoning),
     )
+
+
+def _with_call(message: Message, call: Message, *, by: str | None) -> Message | None:
+    """The assistant's message with the call that follows it, where a speaker such as ``tool_call`` makes it.
+
+    ms-swift writes parallel calls, and what is said before them, as several messages, and trains on them as
+    on one. None where the call is no such one, or holds more than that.
+    """
+    if by is None or plain(by) not in CALLERS or message.role != "assistant":
+        return None
+    earlier, later = message.fields, call.fields
+    calls = later.tool_calls
+    if calls is None or call.content or replace(later, tool_calls=None, content_is=None) != MessageFields():
+        return None
+    if earlier.tool_calls is not None:
+        calls = f"{earlier.tool_calls[:-1]},{calls[1:]}"
+    return message_with("assistant", message.content, replace(earlier, tool_calls=calls))
 
 
 def _text_of(content: object, number: int, role: str) -> str:

@@ -30,7 +30,8 @@ def read(row: Row, names: Names) -> list[Draft]:
         raise MissingField("prompt")
     prompt = prompt_of(row, asked, names)
     found = after(row, prompt, answered, names)
-    return found or [Draft([], prompt.used | {answered})]
+    # A question without answers is no conversation: it is carried along.
+    return found or [Draft([], {answered})]
 
 
 def fits(row: Row) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from assay.read.formats import steerlm_rows
 from assay.read.formats.chats import BESIDE
-from assay.read.formats.reading import Format, Row, kind_of
+from assay.read.formats.reading import Alone, Format, Row, kind_of
 
 
 def fits(row: Row) -> bool:
@@ -21,4 +21,11 @@ def fits(row: Row) -> bool:
     return kind_of(row, "conversations") == "["
 
 
-SHAREGPT = Format("sharegpt", (frozenset({"conversations"}),), fits, steerlm_rows.read, beside=BESIDE)
+SHAREGPT = Format(
+    "sharegpt",
+    (frozenset({"conversations"}),),
+    fits,
+    steerlm_rows.read,
+    beside=BESIDE,
+    alone=Alone("conversations", steerlm_rows.plain_texts),
+)

@@ -11,10 +11,12 @@ middle is kept too, though Assay cannot write it as a SteerLM row again. Empty o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from assay.core import steerlm
-from assay.core.schema import message_with
+from assay.core.schema import Message, message_with
 from assay.read.formats.chats import completed
 from assay.read.formats.names import KNOWN_NAMES, Names
 from assay.read.formats.nemo_markers import split_prompt
@@ -26,6 +28,7 @@ from assay.read.formats.reading import (
     kind_of,
     messages_of,
     text_of,
+    texts_in,
     wire_messages,
 )
 
@@ -42,9 +45,9 @@ def read(row: Row, names: Names) -> list[Draft]:
         return [_split(one) for one in chats]
     used = {_CONVERSATIONS}
     mask = text_of(row, "mask")
-    for wire in wires:
-        if mask is not None and wire.speaker == mask:
-            wire.speaker = "user"
+    masked = [wire for wire in wires if mask is not None and wire.speaker == mask]
+    for wire in masked:
+        wire.speaker = "user"
     messages = messages_of(wires, names, labels_apart=True)
     labels = [
         wire.label if message.role == "assistant" and isinstance(wire.label, str) else None
@@ -52,8 +55,8 @@ def read(row: Row, names: Names) -> list[Draft]:
     ]
     if "type" in row and text_of(row, "type") in (steerlm.TYPE, None):
         used.add("type")
-    # The mask is not carried along: it names the user, whose role says the same.
-    if mask is not None:
+    # A mask that names the user is not carried along: the user's role says the same.
+    if masked:
         used.add("mask")
     if kind_of(row, "system") == '"' and text_of(row, "system") == steerlm.NEMO_SYSTEM:
         used.add("system")
@@ -61,10 +64,20 @@ def read(row: Row, names: Names) -> list[Draft]:
     return [_split(Draft(messages, used, labels if has_label else None))]
 
 
+def plain_texts(row: Row, names: Names) -> list[Message] | None:
+    """The messages of a conversation in which nothing but texts is said; None where there is more to read."""
+    texts = texts_in(row, _CONVERSATIONS, names, sharegpt=True)
+    return None if texts is not None and _may_split(texts) else texts
+
+
+def _may_split(messages: Sequence[Message]) -> bool:
+    return len(messages) == 2 and messages[0].role == "user" and "<extra_id_1>" in messages[0].content
+
+
 def _split(draft: Draft) -> Draft:
     """The record with HelpSteer2's prompt, one turn in NeMo-Aligner's rows, as the turns in it."""
     messages = draft.messages
-    if len(messages) != 2 or messages[0].role != "user" or "<extra_id_1>" not in messages[0].content:
+    if not _may_split(messages):
         return draft
     parts = split_prompt(messages[0].content)
     if parts is None:

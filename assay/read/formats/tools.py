@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from assay.core.calls import Json, names_of
-from assay.core.schema import Message, thought_end
+from assay.core.schema import THOUGHT_MARKS, Message, thought_end
 
 #: Fields of a row that hold its tools: today's, and that of OpenAI's first function calls.
 TOOL_FIELDS = ("tools", "functions")
@@ -66,7 +66,9 @@ def spoken_calls(text: str) -> SpokenCalls:
     calls = calls_in(Raw(_ENCODE(text[end:])))
     if calls is None:
         raise NoCalls("it is empty")
-    thought = text[:end].strip().removeprefix("<think>").removesuffix("</think>").strip()
+    thought = text[:end].strip()
+    for opening, closing in THOUGHT_MARKS:
+        thought = thought.removeprefix(opening).removesuffix(closing).strip()
     return SpokenCalls(calls, thought or None)
 
 

@@ -44,7 +44,8 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(INSIDE), inner, max_size=3),
     max_leaves=6,
 )
-rows = st.dictionaries(st.sampled_from(KNOWN), values, max_size=6)
+# Names match in any case.
+rows = st.dictionaries(st.sampled_from([*KNOWN, *map(str.title, KNOWN)]), values, max_size=6)
 by_format = st.sampled_from([(format, keys) for format in FORMATS.values() for keys in format.keys]).flatmap(
     lambda pair: st.tuples(st.fixed_dictionaries(dict.fromkeys(sorted(pair[1]), values)), rows).map(
         lambda both: {**both[1], **both[0]}

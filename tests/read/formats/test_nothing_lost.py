@@ -223,6 +223,7 @@ def rows_of_any_format(draw: st.DrawFn) -> Row:
                 "tags": st.just([words(), None]),
                 "images": st.just([]),
                 "Note": st.just(words()),
+                "thinking": st.just(words()),
                 **{name: st.sampled_from([3, 2.5]) for name in ATTRIBUTES[:5]},
                 **{name: st.none() for name in ("chosen", "rejected", "messages", "response", "system")},
             },

@@ -100,6 +100,28 @@ def test_an_answer_is_found_beside_fields_that_hold_none(
     assert json.loads(outcome.records[0]["rest"]) == {**beside, "id": 1}
 
 
+def test_a_question_without_answers_is_dropped_and_carried_along(tmp_path: Path) -> None:
+    outcome = outcome_of(tmp_path, {"instruction": "q", "responses": [], "id": 1})
+    (record,) = outcome.records
+    assert (record["outcome"], record["reason"]) == ("dropped", "no_messages")
+    assert json.loads(record["rest"]) == {"instruction": "q", "id": 1}
+
+
+def test_a_null_makes_way_for_the_same_name_in_another_case(tmp_path: Path) -> None:
+    outcome = outcome_of(
+        tmp_path, {"prompt": None, "Prompt": "q", "response": "a"}, {"prompt": None, "Prompt": None}
+    )
+    assert conversations(outcome) == [[("user", "q"), ("assistant", "a")]]
+    assert json.loads(outcome.records[0]["rest"]) == {"prompt": None}
+    assert reasons(outcome)[1] == "unknown_schema"
+
+
+def test_a_mask_that_names_no_speaker_is_carried_along(tmp_path: Path) -> None:
+    talk = [{"from": "User", "value": "q"}, {"from": "Assistant", "value": "a"}]
+    outcome = outcome_of(tmp_path, *[{"conversations": talk, "mask": name} for name in ("User", "Narrator")])
+    assert [record["rest"] for record in outcome.records] == [None, '{"mask":"Narrator"}']
+
+
 def test_all_numbered_answers_are_rated(tmp_path: Path) -> None:
     row = {"prompt": "q", **{f"response_{number}": f"a{number}" for number in (1, 2, 3, 4)}}
     found = conversations(outcome_of(tmp_path, row))
