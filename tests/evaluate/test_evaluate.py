@@ -20,6 +20,7 @@ from asking import (
     in_order,
     judge_row,
     pair_row,
+    rm_row,
 )
 
 from assay.evaluate.evaluation import Evaluation
@@ -136,6 +137,20 @@ def test_a_published_figure_beyond_the_interval_is_called_off(tmp_path: Path) ->
     )
     # 32 of 40 are 80.0%, and 82.1% lies within the interval of 40 rows.
     assert not {line.figure: line for line in evaluation(found, near).models[0].published}["math"].off
+
+
+def test_the_overall_figure_is_the_one_that_the_printed_table_used(tmp_path: Path) -> None:
+    rows = [rm_row("a", "one", domain="chat"), *(rm_row(n, f"p{n}", domain="math") for n in range(3))]
+    found = asked(tmp_path, "rm-bench", {"rows.jsonl": rows})
+
+    def overall(name: str) -> float:
+        scores = given(found, lambda item, answer: answer.worth * (item.group == "math"), published_name=name)
+        (line,) = [one for one in evaluation(found, scores).models[0].published if one.figure == "overall"]
+        return line.found
+
+    # All of math and nothing of chat: one of two domains, and three of four rows.
+    assert overall("Skywork/Skywork-Reward-Llama-3.1-8B") == 1 / 2
+    assert overall("Skywork/Skywork-Reward-Llama-3.1-8B-v0.2") == 3 / 4
 
 
 def shuffled(row: dict[str, Any], own: random.Random) -> dict[str, Any]:

@@ -62,7 +62,9 @@ def test_rows_of_one_prompt_are_resampled_together() -> None:
 def test_another_stratum_changes_no_interval_and_neither_does_the_order() -> None:
     alone = Sums([one for one in UNITS if one.stratum == "a"]).figure(share("a"))
     assert Sums(UNITS[::-1]).figure(share("a")) == alone
-    assert Sums(UNITS).draws(share("a")).shape == (RESAMPLES,)
+    forth, back = Sums(UNITS).draws(share("a")), Sums(UNITS[::-1]).draws(share("a"))
+    assert forth.shape == (RESAMPLES,)
+    assert np.array_equal(forth, back)
 
 
 def test_without_rows_there_is_no_figure() -> None:

@@ -17,12 +17,13 @@ DATA = os.environ.get("ASSAY_TEST_DATA")
 
 
 def test_a_tie_is_decided_for_b_as_the_benchmark_does(tmp_path: Path) -> None:
-    rows = [judge_row("p", "A>B"), judge_row("q", "B>A"), judge_row("r", "A>B"), judge_row("s", "B>A")]
-    scores = {"p": (1.0, 1.0), "q": (1.0, 1.0), "r": (2.0, 1.0), "s": (2.0, 1.0)}
+    labels = {"p": "A>B", "q": "B>A", "r": "A>B", "s": "B>A", "t": "B>A"}
+    rows = [judge_row(name, label) for name, label in labels.items()]
+    scores = {"p": (1.0, 1.0), "q": (1.0, 1.0), "r": (2.0, 1.0), "s": (2.0, 1.0), "t": (3.0, 3.0)}
     found = figures(asked(tmp_path, "judgebench", {"rows.jsonl": rows}), by_id(scores))
-    # q by the tie and r; p's tie is lost, and s is wrong.
-    assert (found.overall.correct, found.overall.total, found.overall.ties) == (2, 4, 2)
-    assert (found.by_ties.lost, found.by_ties.half, found.by_ties.left_out) == (1 / 4, 2 / 4, 1 / 2)
+    # q and t by their ties, and r; p's tie is lost, and s is wrong.
+    assert (found.overall.correct, found.overall.total, found.overall.ties) == (3, 5, 3)
+    assert (found.by_ties.lost, found.by_ties.half, found.by_ties.left_out) == (1 / 5, 2.5 / 5, 1 / 2)
 
 
 def test_sources_are_grouped_and_positions_are_shown(tmp_path: Path) -> None:

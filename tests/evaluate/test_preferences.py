@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from asking import asked, figures
+from asking import asked, evaluation, figures, given
 
 from assay.evaluate.items import AskedItem
 
@@ -82,10 +82,15 @@ def test_what_cannot_be_compared_is_dropped_and_counted(tmp_path: Path) -> None:
         {"prompt": "Q", "chosen": "fine", "rejected": ""},
         {"prompt": "alone", "response": "an answer", "helpfulness": 2},
     ]
-    found = asked(tmp_path, "preferences", {"rows.jsonl": rows}).gathered
-    assert (found.rows.read, found.rows.used) == (6, 1)
-    assert found.dropped == {"different_prompts": 1, "no_preference": 2, "same_answer": 1}
-    assert found.quarantined == {"empty_content": 1}
+    found = asked(tmp_path, "preferences", {"rows.jsonl": rows})
+    assert (found.gathered.rows.read, found.gathered.rows.used) == (6, 1)
+    assert found.gathered.dropped == {"different_prompts": 1, "no_preference": 2, "same_answer": 1}
+    assert found.gathered.quarantined == {"empty_content": 1}
+    # What says nothing is not missing; what could not be read is.
+    made = evaluation(found, given(found, lambda item, answer: answer.worth))
+    assert made.why_incomplete == ("1 row could not be read",)
+    assert not made.complete
+    assert made.expected is None
 
 
 def test_several_of_each_side_are_all_compared(tmp_path: Path) -> None:
