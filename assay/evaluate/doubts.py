@@ -18,18 +18,21 @@ _STEPS = 10
 _MOST_LANGUAGES = 20
 
 
-def by_length(one: ScoredItem) -> ScoredItem:
-    """The item with the number of characters of each answer in place of its score."""
-    return replace(one, scores=tuple(float(answer.characters) for answer in one.item.answers))
+def by_length(one: ScoredItem, sign: float = 1.0) -> ScoredItem:
+    """The item with the number of characters of each answer, times ``sign``, in place of its score."""
+    return replace(one, scores=tuple(sign * answer.characters for answer in one.item.answers))
 
 
-def doubts(scored: Sequence[ScoredItem], over_length: FigureDifference) -> Doubts:
-    """What to doubt about the scores of these items."""
+def doubts(scored: Sequence[ScoredItem], sums: Sums, longer: Sums, shorter: Sums, overall: Spec) -> Doubts:
+    """What to doubt about the scores of these items, whose sums these are; so are those of length alone."""
+    by_longer, by_shorter = longer.value(overall), shorter.value(overall)
+    better = longer if (by_longer or 0.0) >= (by_shorter or 0.0) else shorter
     pairs = [(one, pair) for one in scored for pair in one.pairs()]
     scores = [np.array(one.scores) for one in scored]
     characters = [np.array(by_length(one).scores) for one in scored]
     return Doubts(
-        over_length=over_length,
+        over_length=difference(sums, better, overall),
+        shorter_only=by_shorter,
         length_correlation=spearman(flat([one.scores for one in scored]), _joined(characters)),
         length_correlation_within_prompts=spearman(
             _joined([one - one.mean() for one in scores]), _joined([one - one.mean() for one in characters])

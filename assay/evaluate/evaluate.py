@@ -191,9 +191,11 @@ class _Asked:
         benchmark = self.benchmark
         figures = benchmark.figures(sorted({one.item.group for one in scored}))
         sums = Sums(benchmark.units(scored))
-        by_characters = Sums(benchmark.units([by_length(one) for one in scored]))
-        starter = self._starter(scored, scores)
-        return _Made.of(scored, figures, sums, by_characters, starter)
+        lengths = (
+            Sums(benchmark.units([by_length(one) for one in scored])),
+            Sums(benchmark.units([by_length(one, -1.0) for one in scored])),
+        )
+        return _Made.of(scored, figures, sums, lengths, self._starter(scored, scores))
 
     def _starter(self, scored: Sequence[ScoredItem], scores: Scores) -> Sums | None:
         """The sums of the starter's scores of the same items; items that it cannot score are left out."""
@@ -286,14 +288,17 @@ class _Made:
         scored: Sequence[ScoredItem],
         figures: Figures,
         sums: Sums,
-        by_characters: Sums,
+        lengths: tuple[Sums, Sums],
         starter: Sums | None,
     ) -> _Made:
+        """``lengths``: the sums where the longer answer counts as the better, and where the shorter does."""
+        longer, shorter = lengths
+
         def figure(spec: Spec) -> Figure:
             """The figure, with what the baselines make of the same rows."""
             return replace(
                 sums.figure(spec),
-                length_only=by_characters.value(spec),
+                length_only=longer.value(spec),
                 starter=None if starter is None else starter.value(spec),
             )
 
@@ -309,9 +314,9 @@ class _Made:
                 left_out=sums.without_ties(overall),
                 own_rule=sums.value(overall),
             ),
-            length_baseline=by_characters.figure(overall),
+            length_baseline=longer.figure(overall),
             starter_baseline=None if starter is None else starter.figure(overall),
-            doubts=doubts(scored, difference(sums, by_characters, overall)),
+            doubts=doubts(scored, sums, longer, shorter, overall),
         )
 
 

@@ -53,7 +53,10 @@ class Doubts:
     """What a reader should doubt."""
 
     over_length: FigureDifference
-    """The overall figure less that of the length of the answer."""
+    """The overall figure less that of length alone: of the longer or the shorter answer, whichever is right
+    more often."""
+    shorter_only: float | None
+    """The overall figure where the shorter answer counts as the better one."""
     length_correlation: float | None
     """Spearman, of score and number of characters, over all answers."""
     length_correlation_within_prompts: float | None

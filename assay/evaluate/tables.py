@@ -161,6 +161,7 @@ def _doubts(model: ModelEvaluation, of: str) -> Section:
     doubts = model.doubts
     rows = [
         ("overall less that of length alone", _moved(doubts.over_length)),
+        ("overall where the shorter answer counts", percent(doubts.shorter_only)),
         ("correlation with length, all answers", _correlation(doubts.length_correlation)),
         ("correlation with length, within prompts", _correlation(doubts.length_correlation_within_prompts)),
         ("right where the better answer is shorter", _with_counts(doubts.chosen_shorter)),

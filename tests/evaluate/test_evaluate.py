@@ -89,6 +89,19 @@ def test_the_baselines_stand_beside_each_figure(tmp_path: Path) -> None:
     assert model.starter_baseline is not None
     assert model.starter_baseline.accuracy == 0.5
     assert model.doubts.over_length.difference == 0.0
+    # Where the shorter answers are the better ones, these are what a model has to beat.
+    turned = evaluation(found, given(found, lambda item, answer: -answer.worth)).models[0].doubts
+    assert (turned.over_length.difference, turned.shorter_only) == (-1.0, 0.0)
+
+
+def test_a_model_is_held_against_the_length_that_does_better(tmp_path: Path) -> None:
+    rows = [{"id": f"r{n}", "prompt": f"Q{n}", "chosen": "ab", "rejected": "abcd"} for n in range(4)]
+    doubts = figures(
+        asked(tmp_path, "preferences", {"rows.jsonl": rows}),
+        lambda item, answer: answer.worth * (1 if item.id == "r0" else -1),
+    ).doubts
+    # One of four is right, the shorter answer is in all of them, and the longer one in none.
+    assert (doubts.over_length.difference, doubts.shorter_only) == (0.25 - 1.0, 1.0)
 
 
 def test_doubts_are_counted(tmp_path: Path) -> None:
