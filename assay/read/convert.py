@@ -61,7 +61,7 @@ from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext, Stage
 
 #: Part of every shard's key: raise it when the same input gives other records.
-VERSION = 9
+VERSION = 10
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20
@@ -71,6 +71,7 @@ T = TypeVar("T")
 
 _ENCODE = msgspec.json.Encoder().encode
 _COMPRESSION_LEVEL = 1
+_PLAIN = frozenset({Message})
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def test_a_model_is_shown_no_hidden_reasoning(tmp_path: Path) -> None:
     shard = Shard(0, members, {0: piece.records.path}, 1)
     for carried in (shard, shard.carrying(home)):
         requests, _ = requested(carried, home)
-        assert len(requests) == 4
+        assert len(requests) == len(REASONED) + 1
         for request in requests:
             assert json.loads(request.tools or "") == TOOLS
             texts = [repr(message) for message in request.messages]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -320,7 +321,8 @@ def _with_thought(found: Draft, row: Row, fields: Iterable[str]) -> Draft:
         return found
     for name in fields:
         if kind_of(row, name) == '"' and not is_blank(text := decoded(row, name, _DECODE_TEXT)):
-            thinking = message_with("assistant", answer.content, replace(answer.fields, **{name: text}))
+            thought: dict[str, Any] = {name: text}
+            thinking = message_with("assistant", answer.content, replace(answer.fields, **thought))
             return found._replace(messages=[*found.messages[:-1], thinking], used={*found.used, name})
     return found
 
