@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from assay.core.errors import UserMistake
@@ -155,6 +156,7 @@ def unseen_by_turn(roles: Sequence[str], unseen: Sequence[str]) -> list[bool]:
     return by_turn
 
 
+@cache
 def _text(place: int) -> str:
     """A text whose words are in no other message: lines and paragraphs, with a colon here and there."""
     words = _words(place)
@@ -163,8 +165,9 @@ def _text(place: int) -> str:
     return ":\n\n".join(paragraphs)
 
 
-def _words(place: int) -> list[str]:
-    return [f"q{chr(ord('a') + place)}{number:04}z" for number in range(_WORDS)]
+@cache
+def _words(place: int) -> tuple[str, ...]:
+    return tuple(f"q{chr(ord('a') + place)}{number:04}z" for number in range(_WORDS))
 
 
 def _left_out(roles: Sequence[str], text: str | Refused) -> list[int]:
