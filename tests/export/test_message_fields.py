@@ -306,7 +306,7 @@ def mixed(home: Home) -> Made:
         Record(5, (ASKED, odder), (Turn((2.5,)),)),
         Record(6, (ASKED, more), (Turn((3.5,)),)),
     ]
-    return make(home, {"a.jsonl": [records[:2], records[2:]]}, ["reward"])
+    return make(home, {"a.jsonl": [records[:2], records[2:5], records[5:]]}, ["reward"])
 
 
 def files_of(made: Made, staging: Path, *names: str) -> Path:
@@ -359,6 +359,20 @@ def test_every_row_of_a_file_has_the_same_keys_and_types(home: Home, tmp_path: P
         for one in shapes:
             for other in shapes:
                 assert agree(one, other), (name, one, other)
+
+
+def test_a_pair_has_the_tools_that_its_prompt_had_and_without_them_it_is_another_prompt(
+    home: Home, tmp_path: Path
+) -> None:
+    records = [
+        Record(line, (*CONTEXT, ("assistant", f"{line}")), (Turn((float(line),)),), tools=tools)
+        for line, tools in enumerate((TOOLS, None, TOOLS, None))
+    ]
+    made = make(home, {"a.jsonl": [records[:3], records[3:]]}, ["reward"])
+    folder = files_of(made, tmp_path / "out", "trl-preference")
+    rows = [json.loads(line) for line in (folder / "trl/preference.jsonl").read_bytes().splitlines()]
+    pairs = [(row["chosen"][0]["content"], row["rejected"][0]["content"], row["tools"]) for row in rows]
+    assert pairs == [("2", "0", TOOLS), ("3", "1", "null")]
 
 
 def test_tools_are_a_text_in_every_row_once_any_record_has_some(home: Home, tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ if "yaml" in given:
     path = os.path.join(given["folder"], config["datasets"][0]["path"])
 else:
     kinds = {"sft": "chat_template", "dpo": "chat_template.default", "kto": "chatml.argilla_chat"}
-    config = {"chat_template": "tokenizer_default", "datasets": [{"type": kinds[given["kind"]]}]}
+    shown = ("role", "content", "tool_calls")
+    data_set = {"type": kinds[given["kind"]], "message_property_mappings": {name: name for name in shown}}
+    config = {"chat_template": "tokenizer_default", "datasets": [data_set]}
     path = given["file"]
 cfg = DictDefault(config)
 data = load_dataset("json", data_files=path, split="train")
