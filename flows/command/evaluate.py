@@ -59,8 +59,8 @@ def _flow() -> Callable[[EvaluateCommandOptions], Ended]:
 
 
 COMMAND = Command(
-    summary="Measure how well reward models rank answers, on a benchmark, on preference data or on human "
-    "labels, and what to doubt about the figures.",
+    summary="Measure how well reward models rank answers, on a benchmark, on preference data\n"
+    "or on human labels, and what to doubt about the figures.",
     examples=_EXAMPLES,
     options=EvaluateCommandOptions,
     check=prepare,

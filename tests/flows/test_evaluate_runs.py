@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import fakes
 import pytest
-from asking import judge_row
+from asking import asked, evaluation, given, in_order, judge_row
 from curate_runs import Ran, in_this_process
 
 from assay.core.digests import digest_of_bytes
 from assay.score import ways
+from assay.storage.manifests import Shortfall
 from flows.command import console
 from flows.command.evaluate import COMMAND
 from flows.command.launch import launch
@@ -168,3 +170,21 @@ def test_mistakes_exit_2_before_any_work(
 def test_the_command_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 0
     assert "  evaluate  measure how well" in capsys.readouterr().out
+
+
+def test_a_deployed_run_ends_in_a_state_that_gives_the_figures(tmp_path: Path) -> None:
+    from flows.evaluate.flow import Evaluated, _end_of
+
+    found = asked(tmp_path, "judgebench", {"rows.jsonl": [judge_row("p", "A>B"), judge_row("q", "B>A")]})
+    made = evaluation(found, given(found, in_order(1.0, 0.0), "judge"))
+    state = _end_of(Evaluated(made))
+    assert state.is_completed()
+    assert state.message == (
+        "JudgeBench, 2 rows: judge 50.0%; not complete: 2 of the 350 rows of JudgeBench are there"
+    )
+    cut = replace(made, shortfalls=(Shortfall("rows.jsonl", "is cut short", 1),))
+    assert (_end_of(Evaluated(cut)).name, Evaluated(cut).complete) == ("Incomplete", False)
+    nothing = evaluation(found, given(found, lambda item, answer: None, "judge"))
+    failed = _end_of(Evaluated(nothing))
+    assert failed.is_failed()
+    assert failed.message == "No row could be used: no_score (2 of 2)."
