@@ -11,6 +11,7 @@ from pydantic import Field
 from assay.config.options import (
     MODEL,
     MODEL_IN_FORM,
+    Choice,
     Chosen,
     CommandLine,
     FieldNames,
@@ -40,20 +41,9 @@ def _benchmark_names() -> list[str]:
     return list(BENCHMARKS)
 
 
-class EvaluateOptions(ScoringChoice):
-    """The options of one run of ``assay evaluate``."""
+class _WhatIsAsked(Choice):
+    """The benchmark, its rows, and where the results go."""
 
-    # Several, where other commands take one.
-    model: Annotated[
-        list[str],
-        Listed,
-        Field(
-            title="Reward models",
-            description=f"{MODEL} {_SEVERAL}",
-            json_schema_extra=in_form(f"{MODEL_IN_FORM} {_SEVERAL}"),
-        ),
-        CommandLine(_MODEL, "[NAME=]MODEL"),
-    ] = Field(default_factory=list)  # type: ignore[assignment]
     benchmark: Annotated[
         str,
         Chosen(_benchmark_names),
@@ -92,6 +82,23 @@ class EvaluateOptions(ScoringChoice):
         ),
         CommandLine(_DATA, "[NAME=]FILE"),
     ] = Field(default_factory=list)
+
+
+# Pydantic orders the fields by the bases from right to left: what is asked, then the model, then the rest.
+class EvaluateOptions(ScoringChoice, _WhatIsAsked):
+    """The options of one run of ``assay evaluate``."""
+
+    # Several, where other commands take one.
+    model: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Reward models",
+            description=f"{MODEL} {_SEVERAL}",
+            json_schema_extra=in_form(f"{MODEL_IN_FORM} {_SEVERAL}"),
+        ),
+        CommandLine(_MODEL, "[NAME=]MODEL"),
+    ] = Field(default_factory=list)  # type: ignore[assignment]
     by: Annotated[
         str | None,
         Field(
