@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -321,8 +320,13 @@ def _with_thought(found: Draft, row: Row, fields: Iterable[str]) -> Draft:
         return found
     for name in fields:
         if kind_of(row, name) == '"' and not is_blank(text := decoded(row, name, _DECODE_TEXT)):
-            thought: dict[str, Any] = {name: text}
-            thinking = message_with("assistant", answer.content, replace(answer.fields, **thought))
+            before = answer.fields
+            after = (
+                replace(before, thinking=text)
+                if name == "thinking"
+                else replace(before, reasoning_content=text)
+            )
+            thinking = message_with("assistant", answer.content, after)
             return found._replace(messages=[*found.messages[:-1], thinking], used={*found.used, name})
     return found
 
