@@ -67,7 +67,7 @@ class Ran(ran.Ran):
         """The state of each stage's task run as the server shows it, once all are final."""
         assert self.watched.flow_run_id is not None
         ours = FlowRunFilter(id=FlowRunFilterId(any_=[self.watched.flow_run_id]))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         with get_client(sync_client=True) as client:
             while True:
                 runs = client.read_task_runs(flow_run_filter=ours)
