@@ -163,6 +163,7 @@ def _nearest(names: frozenset[str], formats: tuple[Format, ...]) -> _Nearest:
 _NO_CONTENT = re.compile(
     r"(?:^|_)(?:id|uuid|url|date|lang|language|model|split|hash|category)$", re.IGNORECASE
 )
+_SIDES = ("chosen", "rejected")
 #: What people call an answer that is not to be learnt.
 _WRONG = re.compile("incorrect|wrong|reject|negative|worse|worst|bad", re.IGNORECASE)
 #: What people call a question and its answer, beside the names that are known; the likeliest first.
@@ -185,7 +186,7 @@ def _readable_mapping(
     answers = [name for name in _by_likeness(texts, _LIKE_RESPONSE) if not _WRONG.search(name)]
     if prompt_field(row) is None:
         tried += [{name: "prompt"} for name in questions]
-    elif "rejected" not in nearest.missing:
+    elif nearest.missing.isdisjoint(_SIDES):
         # What is beside one side of two is not known to be the better one.
         tried += [{name: "response"} for name in answers]
     tried += [
