@@ -168,7 +168,7 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
         },
     )
     turns = [
-        (row, turn, key.key, key.text_bytes, _given_in(record, turn))
+        (row, turn, key.key, key.text_bytes, key.prompt_key, _given_in(record, turn))
         for row, record in enumerate(records)
         if record.outcome == "ok" and record.messages is not None
         for turn, key in enumerate(turn_keys(spoken(record), record.tools))
@@ -180,6 +180,7 @@ def _write_piece(home: Home, file: str, number: int, records: Sequence[Record]) 
             "turn": pl.UInt32,
             "key": pl.Binary,
             "text_bytes": pl.UInt32,
+            "prompt_key": pl.Binary,
             "given": pl.String,
         },
         orient="row",

@@ -19,6 +19,7 @@ from assay.score.scoring import SCORE, ScoringWork, ToScore
 from assay.score.workers.cluster import ClusterOptions
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import Rules
+from assay.select.selection import Selection
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Filtered, Scored
 from assay.storage.stage import RunContext
@@ -96,8 +97,15 @@ def scores_are_current(converted: Converted, model: ModelSpec, scored: Scored, h
     return SCORE.is_current(ToScore(converted, model), scored, home)
 
 
-def decide(converted: Converted, scored: Scored | None, *, rules: Rules, home: Home) -> Filtered:
-    return DECIDE.run(ToDecide(converted, scored, rules), RunContext(home))
+def decide(
+    converted: Converted,
+    scored: Scored | None,
+    *,
+    rules: Rules,
+    home: Home,
+    selection: Selection | None = None,
+) -> Filtered:
+    return DECIDE.run(ToDecide(converted, scored, rules, selection or Selection()), RunContext(home))
 
 
 def build(

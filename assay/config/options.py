@@ -30,6 +30,7 @@ from assay.export.splits import Split, parse_splits
 from assay.rewards.families import ReadAt
 from assay.rewards.options import Dtype, ModelOptions, OverLength
 from assay.rewards.scalar import parse_factors
+from assay.select.kinds import Dedup, OnFail, Over, Quota
 from assay.storage.regular import read_regular
 
 Options = TypeVar("Options", bound=BaseModel)
@@ -401,16 +402,112 @@ class RunOptions(ScoringChoice, _DataChoice):
         Field(
             title="Rules",
             description="Keep a record whose last turn satisfies this rule, such as 'helpfulness >= 2 and "
-            "toxicity < 1'. If there are several, all must hold.",
+            "rank(helpfulness) == 1'. If there are several, all must hold; docs/rules.md has all that a rule "
+            "can say.",
         ),
         CommandLine(_CHOICE, "RULE"),
+    ] = []
+    group: Annotated[
+        str | None,
+        Field(
+            title="Group",
+            description="A field of the input row whose equal values make a group, such as row.prompt_id. "
+            "Default: equal messages before a turn.",
+            min_length=1,
+        ),
+        CommandLine(_CHOICE, "row.FIELD"),
+    ] = None
+    on_fail: Annotated[
+        OnFail,
+        Field(
+            title="A turn that fails",
+            description="What a turn that fails a rule costs: drop its record, truncate the record before "
+            "that turn, or mask the turn, so that it is context and not trained on. With truncate and mask, "
+            "rules are asked at every turn.",
+        ),
+        CommandLine(_CHOICE),
+    ] = "drop"
+    target: Annotated[
+        str | None,
+        Field(
+            title="Target",
+            description="Keep so many of the records that pass the rules, or such a share (20%), the best "
+            "by the order that is chosen beside it.",
+            min_length=1,
+        ),
+        CommandLine(_CHOICE, "N_OR_PERCENT"),
+    ] = None
+    by: Annotated[
+        str | None,
+        Field(
+            title="Order",
+            description="What is best, for the target: the largest of this, such as 'mean(helpfulness)'. "
+            "Default: the model's one number.",
+            min_length=1,
+        ),
+        CommandLine(_CHOICE, "EXPRESSION"),
+    ] = None
+    per: Annotated[
+        str | None,
+        Field(
+            title="Parts",
+            description="A column, such as row.lang: each of its values has a part of the target.",
+            min_length=1,
+        ),
+        CommandLine(_CHOICE, "COLUMN"),
+    ] = None
+    quota: Annotated[
+        Quota | None,
+        Field(
+            title="Size of the parts",
+            description="Parts as large as what is left of each value, or equal ones. Default: proportional.",
+        ),
+        CommandLine(_CHOICE),
+    ] = None
+    dedup: Annotated[
+        Dedup | None,
+        Field(
+            title="Duplicates",
+            description="Keep one of the records that say the same, exactly or nearly: the best by the order "
+            "that is chosen, or the first. Before a target is met.",
+        ),
+        CommandLine(_CHOICE),
+    ] = None
+    dedup_over: Annotated[
+        Over,
+        Field(
+            title="What is compared",
+            description="Whether records say the same: their last answer, the prompt before it, or both.",
+        ),
+        CommandLine(_CHOICE),
+    ] = "whole"
+    near: Annotated[
+        float,
+        Field(
+            title="Nearness",
+            description="The share of runs of three words that nearly equal texts have in common.",
+            gt=0,
+            le=1,
+            allow_inf_nan=False,
+        ),
+        CommandLine(_CHOICE, "NUMBER"),
+    ] = 0.8
+    decontaminate: Annotated[
+        list[str],
+        Listed,
+        Field(
+            title="Evaluation files",
+            description="Drop records that share thirteen words in a row with these files, or globs: JSON "
+            "lines or text.",
+        ),
+        CommandLine(_CHOICE, "PATH_OR_GLOB"),
     ] = []
     allow_cross_prompt: Annotated[
         bool,
         Field(
             title="Compare across prompts",
-            description="Allow a threshold on a scalar reward, although such a reward only compares answers "
-            "to the same prompt.",
+            description="Allow a threshold on a scalar reward, and an order by it, although such a reward "
+            "only compares answers to the same prompt.",
         ),
         CommandLine(_CHOICE),
     ] = False
@@ -527,6 +624,15 @@ class RunOptions(ScoringChoice, _DataChoice):
         ),
         CommandLine(_WORK),
     ] = None
+    preview: Annotated[
+        bool,
+        Field(
+            title="Preview",
+            description="Show what the rules would do with scores that are stored: how many records each "
+            "drops, what other thresholds would keep, and what is nearest to the cut. Write nothing.",
+        ),
+        CommandLine(_CHOICE),
+    ] = False
     dry_run: Annotated[
         bool,
         Field(

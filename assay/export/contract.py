@@ -109,6 +109,8 @@ class Export(Generic[Of]):
     holds: frozenset[str] = frozenset()
     """The fields of messages that its rows hold, by name, and ``tools``. Without ``tool_calls`` or ``tools``
     among them, items that have such are left out. Other fields that rows lack are counted."""
+    holds_sides: bool = False
+    """Whether its rows say which answers a person chose, where records came as sides of pairs."""
     companions: tuple[Companion, ...] = ()
 
 

@@ -61,7 +61,7 @@ from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext, Stage
 
 #: Part of every shard's key: raise it when the same input gives other records.
-VERSION = 10
+VERSION = 11
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20
@@ -418,6 +418,7 @@ class _Piece:
         self._turn_numbers: list[int] = []
         self._turn_keys: list[bytes] = []
         self._turn_bytes: list[int] = []
+        self._turn_prompts: list[bytes] = []
         # By their turn's or their record's place; few have any.
         self._given: dict[int, bytes] = {}
         self._nemo_prompts: dict[int, str] = {}
@@ -460,6 +461,7 @@ class _Piece:
             self._turn_numbers.append(number)
             self._turn_keys.append(turn.key)
             self._turn_bytes.append(turn.text_bytes)
+            self._turn_prompts.append(turn.prompt_key)
         self._text_bytes += len(messages or b"")
         self.size += 1
         return reason if outcome == "quarantined" else None
@@ -504,6 +506,7 @@ class _Piece:
                 pl.Series("turn", self._turn_numbers, pl.UInt32),
                 pl.Series("key", self._turn_keys, pl.Binary),
                 pl.Series("text_bytes", self._turn_bytes, pl.UInt32),
+                pl.Series("prompt_key", self._turn_prompts, pl.Binary),
                 _text_column("given", _sparse(self._given, len(self._turn_rows))),
             ]
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rich.console import Group
@@ -21,7 +22,16 @@ from assay.score import card_warnings
 from assay.score.languages import DETECTOR
 from assay.score.scoring import ScoringWork
 from assay.storage.manifests import Converted, Filtered, Scored, Shortfall
-from assay.storage.run_manifest import ExportedFile, PairsMade, Rows, RunManifest, RunModel, Turns
+from assay.storage.run_manifest import (
+    ExportedFile,
+    PairsMade,
+    Rows,
+    RunManifest,
+    RunModel,
+    Selected,
+    Spread,
+    Turns,
+)
 
 #: What can change a result, or how it is computed.
 _PACKAGES = ("torch", "transformers", "tokenizers", "polars", "dask", "distributed", "prefect", *DETECTOR)
@@ -40,8 +50,11 @@ def run_manifest(
     work: ScoringWork | None,
     seconds: Mapping[str, float],
     output: str | None = None,
+    spread: Mapping[str, Spread] = MappingProxyType({}),
 ) -> RunManifest:
     """The run's manifest. ``output`` is where the results are, where that is not what the options name.
+
+    ``spread`` is how each attribute's scores are spread.
 
     Where the score stage was cached, ``work`` is None or empty, and no turn was scored by this run.
     """
@@ -61,6 +74,7 @@ def run_manifest(
             quarantined=sum(counts.quarantined.values()),
         ),
         dropped=dict(counts.dropped),
+        selected=Selected(_reading(options), dict(filtered.turns), filtered.notes),
         quarantined=dict(counts.quarantined),
         left_out=dict(converted.left_out),
         lines=converted.lines,
@@ -68,6 +82,7 @@ def run_manifest(
         failed=dict(scored.failed) if scored else {},
         reasoning_turns=converted.reasoning_turns,
         warnings=_warnings(scored, model),
+        spread=dict(spread),
         devices=tuple(
             replace(one, tokens_per_second=round(one.tokens_per_second, 1), busy=round(one.busy, 3))
             for one in (work.devices if work else ())
@@ -81,6 +96,15 @@ def run_manifest(
         options=dict(options),
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
     )
+
+
+def _reading(options: Mapping[str, Any]) -> str:
+    """What the rules are asked of; empty where there are none."""
+    if not options.get("keep"):
+        return ""
+    if options.get("on_fail", "drop") == "drop":
+        return "rules are asked of the record, and a turn's value is the last turn's"
+    return "rules that name a turn's value are asked at every turn"
 
 
 def _turns(scored: Scored | None, work: ScoringWork | None) -> Turns:
@@ -152,6 +176,14 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
         if len(fields) > _FIELDS_SHOWN:
             lines.append(_Line(f"{len(fields) - _FIELDS_SHOWN:,} more, in manifest.json"))
         yield _Section("Fields left out", [lines[0]._replace(about=about), *lines[1:]])
+    if manifest.selected.turns:
+        yield _Section(
+            "Turns of kept records",
+            [
+                _Line(name, _count(count), manifest.selected.reading)
+                for name, count in manifest.selected.turns.items()
+            ],
+        )
     if manifest.model is not None:
         yield _Section(
             "Turns",
@@ -161,6 +193,11 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
                 _Line("failed", _count(turns.failed)),
                 *_reasons(manifest.failed),
             ],
+        )
+    if manifest.spread:
+        yield _Section(
+            "Scores of last turns",
+            [line for name, spread in manifest.spread.items() for line in _spread(name, spread)],
         )
     if manifest.pairs is not None:
         yield _Section("Pairs", list(_pairs(manifest.pairs)))
@@ -200,6 +237,7 @@ def _remarks(manifest: RunManifest) -> list[str]:
     ]
     if manifest.reasoning_turns and manifest.model is not None:
         remarks.append(_on_reasoning(manifest))
+    remarks += [f"{note[:1].upper()}{note[1:]}." for note in manifest.selected.notes]
     remarks += [f"{line}." for line in lines_on_shortfalls(manifest.shortfalls)]
     return remarks
 
@@ -221,6 +259,24 @@ def lines_on_shortfalls(shortfalls: Sequence[Shortfall]) -> list[str]:
     if more := len(shortfalls) - len(lines):
         lines.append(f"{more:,} more inputs are cut short or damaged; manifest.json lists them")
     return lines
+
+
+def _spread(name: str, spread: Spread) -> Iterator[_Line]:
+    """Yield a line of an attribute's quantiles, and one of what thresholds would keep."""
+    quantiles = dict(spread.quantiles)
+    median = quantiles.pop("50", 0.0)
+    about = ", ".join(f"{share}%: {value:.3g}" for share, value in quantiles.items())
+    yield _Line(name, f"{median:.3g}", f"in the middle; {about}")
+    if spread.kept_at:
+        kept = ", ".join(f"{cut}: {100 * share:.0f}%" for cut, share in spread.kept_at.items())
+        yield _Line("at or above", "", kept, depth=1)
+    if spread.outside_labels:
+        yield _Line(
+            "below 0 or above 4",
+            _count(spread.outside_labels),
+            "as the model gave it; a label clamps it, a rule sees it as it is",
+            depth=1,
+        )
 
 
 def _reasons(counts: Mapping[str, int]) -> Iterator[_Line]:

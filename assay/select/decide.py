@@ -8,32 +8,21 @@ turn. What an export can hold changes no decision.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
 from assay.core.digests import digest_of_bytes
-from assay.core.errors import AssayError, InputFault
+from assay.core.errors import InputFault
+from assay.select.judge import CUT, MASKED, Verdicts, judged, records_decided
 from assay.select.rules import Rules
+from assay.select.selection import Selection
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Artifact, Home, sweep, written_whole
-from assay.storage.manifests import (
-    Converted,
-    ConvertedPiece,
-    Counts,
-    Filtered,
-    FilteredPiece,
-    Scored,
-    reason_code,
-)
+from assay.storage.manifests import Converted, Counts, Filtered, FilteredPiece, Scored, reason_code
 from assay.storage.stage import RunContext, Stage
-
-#: Reason code for a score that is NaN or infinite and has no reason of its own.
-NOT_A_NUMBER = "not_a_number"
-#: Reason code for a score that is missing and has no reason of its own.
-NO_SCORE = "no_score"
-#: Reason code for a record without any turn.
-NO_TURN = "no_turn"
 
 _RULE = "rule"
 
@@ -56,6 +45,8 @@ class ToDecide:
     scored: Scored | None
     """None for a run that stops before scoring; then there are no rules."""
     rules: Rules
+    selection: Selection = field(default_factory=Selection)
+    """How records are chosen, besides by rules."""
 
 
 def _key(given: ToDecide) -> str:
@@ -68,40 +59,75 @@ def _key(given: ToDecide) -> str:
         "\n".join(piece.scores.digest for piece in (scored.pieces if scored else ())).encode(),
         "\n".join(rules.canonical).encode(),
         "\n".join(rules.texts).encode(),
+        *(part.encode() for part in given.selection.depends_on()),
     )
 
 
 def _is_current(given: ToDecide, filtered: Filtered, home: Home) -> bool:
     """Whether all files of decisions are there and unaltered."""
-    return all(piece.decisions.is_intact(home) for piece in filtered.pieces)
+    return all(
+        piece.decisions.is_intact(home) and (piece.turns is None or piece.turns.is_intact(home))
+        for piece in filtered.pieces
+    )
 
 
 def decide(given: ToDecide, context: RunContext) -> Filtered:
-    """Write one decision per record below ``home.artifacts/filter``, one piece in memory at a time."""
-    converted, scored, rules, home = given.converted, given.scored, given.rules, context.home
-    if scored is None and rules.rules:
+    """Write one decision per record below ``home.artifacts/filter``, one piece in memory at a time.
+
+    Where a failing turn does not cost its record, also one per turn.
+    """
+    if given.scored is None and given.rules.rules:
         raise TypeError("there are rules but no scores")
-    folder = home.artifacts / "filter" / DECIDE.digest(given)
-    tallies: list[tuple[str, str | None, int]] = []
-    pieces = []
+    folder = context.home.artifacts / "filter" / DECIDE.digest(given)
+    written = _Written(folder, context.home)
+    notes: tuple[str, ...] = ()
     with full_disk_named(folder):
         sweep(folder)
-        for number, piece in enumerate(converted.pieces):
-            records = read_artifact(piece.records, home, ["row", "outcome", "reason"])
-            if scored is None:
-                judged = _unjudged(records)
-            else:
-                judged = _judged(records, piece, number, scored, rules, home)
-            decisions = _decisions(judged)
-            path = folder / f"decisions-{number:06d}.parquet"
-            with written_whole(path) as temporary:
-                decisions.write_parquet(temporary)
-            pieces.append(FilteredPiece(Artifact.of(path, home)))
-            tallies += (
-                (outcome, reason and counted_as(reason), count)
-                for outcome, reason, count in decisions.group_by("outcome", "reason").len().iter_rows()
-            )
-    return Filtered(tuple(pieces), Counts.tallied(tallies))
+        if given.scored is None:
+            for piece in given.converted.pieces:
+                records = read_artifact(piece.records, context.home, ["row", "outcome", "reason"])
+                written.add(Verdicts(records_decided(records), None))
+        else:
+            with judged(given.converted, given.scored, given.rules, given.selection, context.home) as found:
+                for verdicts in found.verdicts:
+                    written.add(verdicts)
+                notes = found.notes()
+    for note in notes:
+        context.say(f"note: {note}")
+    return Filtered(tuple(written.pieces), Counts.tallied(written.tallies), notes, dict(written.turns))
+
+
+class _Written:
+    """The files of decisions, and what they come to."""
+
+    def __init__(self, folder: Path, home: Home) -> None:
+        self._folder = folder
+        self._home = home
+        self.pieces: list[FilteredPiece] = []
+        self.tallies: list[tuple[str, str | None, int]] = []
+        self.turns: Counter[str] = Counter()
+        """Turns of kept records that were cut or masked."""
+
+    def add(self, verdicts: Verdicts) -> None:
+        """Write the decisions on the next piece."""
+        number = len(self.pieces)
+        decisions = self._file(verdicts.records, f"decisions-{number:06d}.parquet")
+        turns = None
+        if verdicts.turns is not None:
+            turns = self._file(verdicts.turns, f"turns-{number:06d}.parquet")
+            changed = verdicts.turns["outcome"].value_counts()
+            self.turns.update({name: n for name, n in changed.iter_rows() if name in (CUT, MASKED)})
+        self.pieces.append(FilteredPiece(decisions, turns))
+        self.tallies += (
+            (outcome, reason and counted_as(reason), count)
+            for outcome, reason, count in verdicts.records.group_by("outcome", "reason").len().iter_rows()
+        )
+
+    def _file(self, frame: pl.DataFrame, name: str) -> Artifact:
+        path = self._folder / name
+        with written_whole(path) as temporary:
+            frame.write_parquet(temporary)
+        return Artifact.of(path, self._home)
 
 
 def refuse_quarantine(converted: Converted, filtered: Filtered, home: Home) -> None:
@@ -115,98 +141,6 @@ def refuse_quarantine(converted: Converted, filtered: Filtered, home: Home) -> N
             places = read_artifact(piece.records, home, ["row", "line"])
             line, reason = bad.join(places, on="row").select("line", "reason").row(0)
             raise InputFault(f"{piece.file}:{line}: {reason}")
-
-
-def _unjudged(records: pl.DataFrame) -> pl.DataFrame:
-    """The records with the columns of ``_judged``, as if every turn had its scores."""
-    no_reason = pl.lit(None, pl.String)
-    return records.with_columns(
-        no_reason.alias("unscored"), pl.lit(True).alias("has_turn"), no_reason.alias("broken")
-    )
-
-
-def _judged(
-    records: pl.DataFrame,
-    piece: ConvertedPiece,
-    number: int,
-    scored: Scored,
-    rules: Rules,
-    home: Home,
-) -> pl.DataFrame:
-    """The records with ``unscored`` and ``broken`` (a reason or null) and ``has_turn`` (true or null)."""
-    attributes, scores = scored.attributes, scored.pieces[number].scores
-    turns = read_artifact(scores, home, ["row", "turn", *attributes, *scored.warnings, "reason"])
-    if turns.height != piece.turn_count:
-        raise AssayError(
-            f"{home.artifacts / scores.path}: {turns.height} turns where the piece has "
-            f"{piece.turn_count}. Remove it and run again: it is made anew."
-        )
-    unscored = (
-        turns.filter(_is_unscored(attributes))
-        .unique(subset="row", keep="first", maintain_order=True)
-        .select("row", _reason_of_turn(attributes).alias("unscored"))
-    )
-    last = turns.unique(subset="row", keep="last", maintain_order=True).select(
-        "row", pl.lit(True).alias("has_turn"), _first_broken_rule(rules).alias("broken")
-    )
-    return records.join(unscored, on="row", how="left", maintain_order="left").join(
-        last, on="row", how="left", maintain_order="left"
-    )
-
-
-def _decisions(judged: pl.DataFrame) -> pl.DataFrame:
-    """The ``row``, ``outcome`` and ``reason`` of every record of a piece."""
-    ok = pl.col("outcome") == "ok"
-    fault = pl.coalesce(
-        "unscored",
-        pl.when(pl.col("has_turn").is_null()).then(pl.lit(f"{NO_TURN}: no assistant message to rate")),
-    )
-    return judged.select(
-        "row",
-        pl.when(~ok)
-        .then("outcome")
-        .when(fault.is_not_null())
-        .then(pl.lit("quarantined"))
-        .when(pl.col("broken").is_not_null())
-        .then(pl.lit("dropped"))
-        .otherwise(pl.lit("kept"))
-        .alias("outcome"),
-        pl.when(~ok).then("reason").otherwise(pl.coalesce(fault, "broken")).alias("reason"),
-    )
-
-
-def _is_unscored(attributes: tuple[str, ...]) -> pl.Expr:
-    """True for a turn with a reason, or without a finite number for one of the attributes."""
-    return pl.any_horizontal(
-        [pl.col("reason").is_not_null()]
-        + [pl.col(attribute).is_null() | ~pl.col(attribute).is_finite() for attribute in attributes]
-    ).fill_null(True)
-
-
-def _reason_of_turn(attributes: tuple[str, ...]) -> pl.Expr:
-    """The turn's reason with the turn's number after its code: ``too_long: turn 2: 5000 tokens``."""
-    any_null = pl.any_horizontal([pl.col(attribute).is_null() for attribute in attributes])
-    reason = pl.coalesce("reason", pl.when(any_null).then(pl.lit(NO_SCORE)).otherwise(pl.lit(NOT_A_NUMBER)))
-    code_and_detail = reason.str.splitn(":", 2)
-    detail = code_and_detail.struct.field("field_1").str.strip_chars()
-    return pl.concat_str(
-        code_and_detail.struct.field("field_0"),
-        pl.lit(": turn "),
-        pl.col("turn").cast(pl.String),
-        pl.when(detail.is_null() | (detail == "")).then(pl.lit("")).otherwise(pl.lit(": ") + detail),
-    )
-
-
-def _first_broken_rule(rules: Rules) -> pl.Expr:
-    """The reason of the first rule that does not hold; null where all hold."""
-    return pl.coalesce(
-        [
-            # Null means a turn without scores. Such a turn is quarantined; if not, it must fail the rule.
-            pl.when(rule.predicate.expression().fill_null(False)).then(None).otherwise(pl.lit(rule.reason))
-            for rule in rules.rules
-        ]
-        or [pl.lit(None, dtype=pl.String)]
-    )
 
 
 DECIDE = Stage("filter", 2, Filtered, _key, _is_current, decide)

@@ -93,8 +93,9 @@ class ConvertedPiece:
 
     ``turns`` is a Parquet file with one row per turn of an ``ok`` record, ordered by (row, turn):
     ``row`` UInt32, ``turn`` UInt32 (0 is the first), ``key`` Binary (16 bytes), ``text_bytes`` UInt32
-    (UTF-8 bytes of all texts through the turn), ``given`` String (what people gave the turn, a JSON object of
-    numbers, each under ``given.NAME``; null if nothing).
+    (UTF-8 bytes of all texts through the turn), ``prompt_key`` Binary (16 bytes: a hash of the messages
+    before the turn), ``given`` String (what people gave the turn, a JSON object of numbers, each under
+    ``given.NAME``; null if nothing).
     """
 
     file: str
@@ -210,6 +211,10 @@ class FilteredPiece:
     """
 
     decisions: Artifact
+    turns: Artifact | None = None
+    """Where a failing turn does not cost its record: a Parquet file with the rows of the piece's ``turns``,
+    in their order: ``row`` UInt32, ``turn`` UInt32, ``outcome`` String (that of the record, or ``cut`` or
+    ``masked`` for a turn of a record that is kept), ``reason`` String (null where kept)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +223,10 @@ class Filtered:
 
     pieces: tuple[FilteredPiece, ...]
     counts: Counts
+    notes: tuple[str, ...] = ()
+    """What a person should know of the rules: sentences without a full stop."""
+    turns: dict[str, int] = field(default_factory=dict)
+    """How many turns of kept records are ``cut`` or ``masked``."""
 
 
 def to_json(manifest: object) -> bytes:

@@ -110,6 +110,30 @@ class DeviceWork:
     """The share of the time in which its model was at work, 0 to 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How the last turns of the scored records score in one attribute."""
+
+    quantiles: dict[str, float]
+    """The scores below which 5, 25, 50, 75 and 95 per cent lie."""
+    kept_at: dict[str, float]
+    """By threshold, the share that is at least as large."""
+    outside_labels: int = 0
+    """How many lie outside of the 0 to 4 that labels have: a label clamps them, a rule does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What selecting came to, besides the numbers of records."""
+
+    reading: str = ""
+    """What the rules are asked of; empty without rules."""
+    turns: dict[str, int] = field(default_factory=dict)
+    """Turns of kept records that are ``cut`` or ``masked``."""
+    notes: tuple[str, ...] = ()
+    """Sentences without a full stop."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunModel:
     """The model that gave the scores. An earlier version did not write the fields that have a default."""
@@ -152,6 +176,9 @@ class RunManifest:
     """Records: `read` is the sum of `kept`, `dropped` and `quarantined`."""
     dropped: dict[str, int]
     """Dropped records, by reason."""
+    selected: Selected = field(default_factory=Selected)
+    """How the rules were read (`reading`), the turns of kept records that are `cut` or `masked`, and `notes`:
+    what a person should know of the rules and of the target."""
     quarantined: dict[str, int]
     """Quarantined records, by reason."""
     left_out: dict[str, int] = field(default_factory=dict)
@@ -168,6 +195,10 @@ class RunManifest:
     warnings: dict[str, int] = field(default_factory=dict)
     """By warning, how many conversations it applies to: the model's card does not vouch for them, or the
     model sees only a part of them."""
+    spread: dict[str, Spread] = field(default_factory=dict)
+    """For each attribute, how the last turns of the scored records score: `quantiles` (5, 25, 50, 75, 95),
+    `kept_at` (by threshold, the share that is at least as large), and how many are `outside_labels`, below 0
+    or above 4."""
     devices: tuple[DeviceWork, ...] = ()
     """One entry for each worker that scored in this run: shards, turns, tokens a second, and `busy`, the
     share of the time in which its model was at work."""

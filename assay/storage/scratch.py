@@ -21,11 +21,15 @@ _TORCH = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @contextmanager
-def own_folder() -> Iterator[Path]:
-    """Yield a private temporary folder; first remove the folders that killed runs left."""
+def own_folder(within: Path | None = None) -> Iterator[Path]:
+    """Yield a private temporary folder; first remove the folders that killed runs left.
+
+    It lies ``within`` that folder, or where the system has its temporary files.
+    """
     mine = f"assay-run-{socket.gethostname()}-"
-    _sweep(mine)
-    folder = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-"))
+    place = Path(tempfile.gettempdir()) if within is None else within
+    _sweep(place, mine)
+    folder = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=place))
     try:
         yield folder
     finally:
@@ -33,9 +37,9 @@ def own_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep(mine: str) -> None:
+def _sweep(place: Path, mine: str) -> None:
     """Remove the folders of this user whose processes on this machine have ended."""
-    for path in Path(tempfile.gettempdir()).glob(f"{glob.escape(mine)}*"):
+    for path in place.glob(f"{glob.escape(mine)}*"):
         pid = path.name.removeprefix(mine).partition("-")[0]
         try:
             ours = not path.is_symlink() and path.stat().st_uid == os.geteuid()

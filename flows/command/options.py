@@ -94,7 +94,10 @@ _OTHER_NAMES = {
     "--max-length": "--max-tokens",
     "--num-workers": "--workers",
     "--jobs": "--workers",
-    "--preview": "--dry-run",
+    "--top": "--target",
+    "--best": "--target",
+    "--sort": "--by",
+    "--group-by": "--group",
 }
 
 

@@ -26,11 +26,15 @@ from assay.read.convert import CONVERT, ToConvert
 from assay.read.inventory import INGEST, Inputs
 from assay.read.releases import new_only, released
 from assay.report.dry_run import preview_table
+from assay.report.preview import rules_table
+from assay.report.spread import spreads
 from assay.report.summary import lines_on_shortfalls, run_manifest, summary_table, summary_text
 from assay.rewards.catalog import CATALOG
 from assay.score.scoring import ScoringWork, ToScore, former_remarks, preview
 from assay.score.store import nameless_scores
 from assay.select.decide import DECIDE, ToDecide, refuse_quarantine
+from assay.select.preview import previewed
+from assay.select.sides import both_sides_kept
 from assay.storage.manifests import Converted, Counts, Filtered, Scored
 from assay.storage.private import private
 from assay.storage.run_manifest import RunManifest
@@ -119,6 +123,8 @@ def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
     tag_run(runtime.flow_run.id, model=prepared.model.name, inputs=options.input)
     run = _Run(options, prepared, console, RunContext(prepared.home, console))
     try:
+        if options.preview:
+            return run.tried()
         return run.previewed() if options.dry_run else run.written()
     except _NothingNew:
         nothing = f"Nothing new: every input is in an earlier release in {options.output}"
@@ -176,6 +182,26 @@ class _Run:
             unusable.show(why, first_rows(converted, None, self.prepared.home), self.console, fault=fault)
         return DryRun(converted.complete, why if fault else None)
 
+    def tried(self) -> DryRun:
+        """What the rules would do with the scores that are stored, shown; nothing is written that stays.
+
+        Where a turn has no score yet, what scoring would cost is shown instead.
+        """
+        model = self.prepared.model
+        converted = self._converted()
+        cost = preview(converted, model, home=self.prepared.home)
+        if cost.missing_turns:
+            self.console.say(
+                f"--preview: {counted(cost.missing_turns, 'turns')} of {cost.distinct_turns:,} have no score "
+                f"of {model.name} yet. Run without --preview to score them; what that costs:"
+            )
+            self.console.show(preview_table(converted, model, cost))
+            return DryRun(converted.complete, None)
+        scored = self._scored(converted)
+        rules, selection = self.prepared.rules, self.prepared.selection
+        self.console.show(rules_table(previewed(converted, scored, rules, selection, self.prepared.home)))
+        return DryRun(converted.complete, None)
+
     def _carried_out(self) -> tuple[RunManifest, list[str]]:
         """Run the stages. Returns the manifest, and the first rows of the inputs if none could be used."""
         options, prepared = self.options, self.prepared
@@ -216,6 +242,7 @@ class _Run:
                 exported=exported.manifest,
                 seconds=self.console.seconds,
                 output=output,
+                spread=spreads(converted, scored, prepared.home) if scored else {},
             )
             # Not in a cached task, and last: the manifest reports this run.
             if exported.cached:
@@ -276,13 +303,22 @@ class _Run:
             )
         return finished.manifest
 
+    def _sides_are_exported(self) -> bool:
+        """Whether a file is written that says what people chose, or no file that anybody trains on."""
+        to_write = wanted(self.prepared.exports, self.options.stop_after)
+        says_sides = any(one.holds_sides for one in to_write.records)
+        return self.options.stop_after is not None or bool(to_write.pairs) or says_sides
+
     def _filtered(self, converted: Converted, scored: Scored | None) -> Filtered:
         """Decisions. A run that stops early has no rules."""
         with self.console.stage("filter") as stage:
-            to_decide = ToDecide(converted, scored, self.prepared.rules)
+            to_decide = ToDecide(converted, scored, self.prepared.rules, self.prepared.selection)
             finished = run_stage(DECIDE, to_decide, self.context)
             stage.cached = finished.cached
             stage.note = _counted(finished.manifest.counts, "kept")
+        formats = [file.format for file in converted.inputs]
+        if not self._sides_are_exported() and (why := both_sides_kept(formats, self.prepared.rules)):
+            self.console.say(f"warning: {why}")
         if self.options.strict:
             refuse_quarantine(converted, finished.manifest, self.prepared.home)
         return finished.manifest
@@ -292,7 +328,8 @@ class _Run:
         if not self.prepared.desirable.rules:
             return None
         with self.console.stage("desirable") as stage:
-            to_decide = ToDecide(converted, scored, self.prepared.desirable)
+            rules, selection = self.prepared.desirable, self.prepared.selection.of_verdicts
+            to_decide = ToDecide(converted, scored, rules, selection)
             finished = run_stage(DECIDE, to_decide, self.context)
             stage.cached = finished.cached
             stage.note = _counted(finished.manifest.counts, "desirable")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +21,11 @@ from assay.rewards.spec import ModelSpec
 from assay.score.card_warnings import why_unknown
 from assay.score.segments import check_store
 from assay.score.workers.cluster import ClusterOptions, check_options
+from assay.select.columns import ANSWER_TOKENS
 from assay.select.rules import Rules, parse_rules
+from assay.select.selection import Selection, chosen_order, parse_selection
+from assay.select.token_counts import place_of
+from assay.select.vocabulary import Vocabulary
 from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
@@ -38,6 +42,7 @@ class Prepared:
     rules: Rules
     desirable: Rules
     """Which answers are good ones, for KTO; without rules only people say it."""
+    selection: Selection
     output: OutputFolder
     places: Places
     cluster: ClusterOptions
@@ -75,18 +80,45 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         )
     exports = tuple(options.export) or default_exports(model.columns)
     _check_stop(options)
+    flags = why_unknown(model)
+    tokenizer = place_of(model)
+    unknown = (
+        {} if tokenizer else {ANSWER_TOKENS: f"{model.name} is a service, and its tokenizer is not here"}
+    )
+    vocabulary = Vocabulary(tuple(model.columns), flags, unknown)
+    vocabulary = replace(vocabulary, order=chosen_order(vocabulary, options.by))
     rules = parse_rules(
         options.keep,
         attributes=model.columns,
-        flags=why_unknown(model),
+        flags=flags,
+        unknown=unknown,
+        order=vocabulary.order,
         allow_cross_prompt=options.allow_cross_prompt,
     )
     desirable = parse_rules(
         options.desirable,
         attributes=model.columns,
-        flags=why_unknown(model),
+        flags=flags,
+        unknown=unknown,
+        order=vocabulary.order,
         allow_cross_prompt=options.allow_cross_prompt,
     )
+    selection = parse_selection(
+        vocabulary,
+        group=options.group,
+        on_fail=options.on_fail,
+        target=options.target,
+        by=options.by,
+        per=options.per,
+        quota=options.quota,
+        rules=Rules((*rules.rules, *desirable.rules)),
+        dedup=options.dedup,
+        dedup_over=options.dedup_over,
+        near=options.near,
+        decontaminate=_local(options.decontaminate, options.output, settings, deployed=deployed),
+        allow_cross_prompt=options.allow_cross_prompt,
+    )
+    selection = replace(selection, tokenizer=tokenizer)
     if options.stop_after is None:
         check_exports(exports, model.columns)
         _check_desirable(options, exports)
@@ -95,7 +127,9 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     output = OutputFolder(_release(where.output, options) if options.release else where.output)
     output.check()
     hub = _hub_dataset(options, settings, deployed=deployed)
-    return Prepared(settings, home, model, rules, desirable, output, where, cluster, names, exports, hub)
+    return Prepared(
+        settings, home, model, rules, desirable, selection, output, where, cluster, names, exports, hub
+    )
 
 
 def _release(folder: str, options: RunOptions) -> Path:
@@ -104,15 +138,26 @@ def _release(folder: str, options: RunOptions) -> Path:
     return next_release(Path(folder), datetime.now(UTC).date())
 
 
+def _local(files: list[str], output: str, settings: Settings, *, deployed: bool) -> list[str]:
+    """Files that the run compares with, where the operator lets it read."""
+    remote = next((file for file in files if is_remote(file)), None)
+    if remote is not None:
+        raise UserMistake(f"--decontaminate {remote}: is read from this machine; copy it here first")
+    return places(files, output, settings, deployed=deployed).inputs if files else []
+
+
 def _check_stop(options: RunOptions) -> None:
     """Refuse rules and exports in a run that stops before they are used."""
     if options.stop_after is None:
         return
     unused = [f"--keep {rule!r}" for rule in options.keep]
     unused += [f"--desirable {rule!r}" for rule in options.desirable]
+    unused += [] if options.target is None else [f"--target {options.target}"]
     # steerlm alone was the default once, and may stand in a config file.
     if options.export not in ([], ["steerlm"]):
         unused.append(f"--export {' '.join(options.export)}")
+    if options.preview:
+        unused.append("--preview")
     if unused:
         raise UserMistake(
             f"--stop-after {options.stop_after} stops before {' and '.join(unused)} would be used. Leave out "

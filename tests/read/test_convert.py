@@ -75,6 +75,7 @@ def test_columns_are_those_of_the_contract(tmp_path: Path) -> None:
         "turn": pl.UInt32,
         "key": pl.Binary,
         "text_bytes": pl.UInt32,
+        "prompt_key": pl.Binary,
         "given": pl.String,
     }
 

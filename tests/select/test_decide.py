@@ -58,6 +58,19 @@ def test_a_record_that_meets_every_rule_is_kept(home: Home) -> None:
     assert one(home, Record(1, turns=(rated(2.0),)), "helpfulness >= 2", "verbosity < 2") == ("kept", None)
 
 
+@pytest.mark.parametrize(
+    ("rule", "outcome"),
+    [
+        ("row.lang == 'en'", "dropped"),
+        ("not row.lang == 'en'", "dropped"),
+        ("margin(helpfulness) >= 0", "dropped"),
+        ("row.lang == 'en' or row.lang is missing", "kept"),
+    ],
+)
+def test_a_rule_that_a_missing_value_leaves_open_does_not_hold(home: Home, rule: str, outcome: str) -> None:
+    assert one(home, Record(1, turns=(rated(2.0),), rest='{"id":1}'), rule)[0] == outcome
+
+
 def test_without_rules_a_scored_record_is_kept(home: Home) -> None:
     assert one(home, Record(1, turns=(rated(-9.0),))) == ("kept", None)
 

@@ -12,19 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.core.errors import UserMistake
-from assay.select.rules import (
-    MAX_DEPTH,
-    MAX_RULE_CHARACTERS,
-    Both,
-    Comparison,
-    Either,
-    Flag,
-    Not,
-    Operator,
-    Predicate,
-    Rules,
-    parse_rules,
-)
+from assay.select.columns import attribute
+from assay.select.expressions import Both, Comparison, Either, NamedColumn, Not, Operator, Predicate
+from assay.select.parser import MAX_DEPTH, MAX_RULE_CHARACTERS
+from assay.select.rules import Rules, parse_rules
 
 COMPARE: dict[Operator, Callable[[float, float], bool]] = {
     "<": operator.lt,
@@ -34,6 +25,10 @@ COMPARE: dict[Operator, Callable[[float, float], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
+
+
+def compared(name: str, symbol: Operator, threshold: float) -> Comparison:
+    return Comparison(attribute(name).column, symbol, threshold)
 
 
 def parsed(text: str, attributes: Sequence[str] = HELPSTEER) -> Predicate:
@@ -69,19 +64,19 @@ def test_a_number_may_stand_on_the_left(symbol: Operator, score: float) -> None:
 
 def test_a_chain_means_all_of_its_comparisons() -> None:
     assert parsed("1 <= helpfulness < 3") == Both(
-        (Comparison("helpfulness", ">=", 1.0), Comparison("helpfulness", "<", 3.0))
+        (compared("helpfulness", ">=", 1.0), compared("helpfulness", "<", 3.0))
     )
 
 
 def test_and_binds_more_tightly_than_or_and_not_more_than_both() -> None:
-    a, b, c = (Comparison(name, ">", 1.0) for name in ("helpfulness", "correctness", "coherence"))
+    a, b, c = (compared(name, ">", 1.0) for name in ("helpfulness", "correctness", "coherence"))
     assert parsed("helpfulness > 1 or correctness > 1 and not coherence > 1") == Either(
         (a, Both((b, Not(c))))
     )
 
 
 def test_parentheses_bind_before_everything() -> None:
-    a, b, c = (Comparison(name, ">", 1.0) for name in ("helpfulness", "correctness", "coherence"))
+    a, b, c = (compared(name, ">", 1.0) for name in ("helpfulness", "correctness", "coherence"))
     assert parsed("not (helpfulness > 1 or correctness > 1) and coherence > 1") == Both(
         (Not(Either((a, b))), c)
     )
@@ -129,7 +124,10 @@ def test_unknown_attribute_names_the_nearest_and_all_of_the_models() -> None:
         "  helpfullness >= 2\n"
         "  ^^^^^^^^^^^^\n"
         "Did you mean helpfulness? "
-        "The model rates: helpfulness, correctness, coherence, complexity, verbosity."
+        "The model rates: helpfulness, correctness, coherence, complexity, verbosity. "
+        "Other columns are turns, messages, tokens, answer_tokens, answer_chars, prompt_chars, language, "
+        "source, side, starts_with_assistant, alternates, group_size, agrees, given_margin, row.FIELD and "
+        "given.NAME."
     )
 
 
@@ -213,7 +211,100 @@ def test_a_threshold_on_reward_is_refused_with_the_reason_and_the_ways_on() -> N
 
 def test_a_threshold_on_reward_is_taken_from_who_insists() -> None:
     rules = parse_rules(["reward >= 3"], attributes=("reward",), allow_cross_prompt=True)
-    assert rules.rules[0].predicate == Comparison("reward", ">=", 3.0)
+    assert rules.rules[0].predicate == compared("reward", ">=", 3.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "reward >= 3",
+        "mean(reward) >= 3",
+        "any(reward >= 3)",
+        "percentile(reward) > 90",
+        "percentile(max(reward), by=source) > 90",
+        "reward in (1, 2)",
+        "turns > 1 or not last(reward) < 0",
+    ],
+)
+def test_whatever_thresholds_reward_across_prompts_is_refused(text: str) -> None:
+    message = refusal(text, ("reward",))
+    assert "a threshold on `reward`" in message
+    ways = ["rank(reward)", "margin(reward)", "centred(reward)", "attribute model", "--allow-cross-prompt"]
+    assert sorted(ways, key=message.index) == ways
+    assert parse_rules([text], attributes=("reward",), allow_cross_prompt=True).rules
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rank(reward) == 1",
+        "margin(mean(reward)) > 0",
+        "percentile(centred(reward)) > 50",
+        "all(gap(reward) < 1)",
+        "min(zscore(reward)) > -1",
+        "reward is missing",
+    ],
+)
+def test_within_the_prompt_reward_may_be_compared(text: str) -> None:
+    assert parse_rules([text], attributes=("reward",)).rules
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "expected"),
+    [
+        ("max(turns) > 1", 1, "`turns` is one value of a record already"),
+        ("any(turns > 1)", 1, "is the same at each turn of a record"),
+        ("all(any(helpfulness > 1))", 1, "one of them is enough"),
+        ("min(percentile(helpfulness)) > 1", 1, "percentile is of records"),
+        ("rank(gap(helpfulness)) == 1", 1, "is compared with others already"),
+        ("percentile(percentile(helpfulness)) > 1", 1, "is a percentile already"),
+        ("rank(language) == 1", 6, "`language` is a string"),
+        ("rank() == 1", 6, "as in `rank(helpfulness)`"),
+        ("rank(helpfulness == 1", 18, "Expected `)` for the `(` at character 5"),
+        ("rnk(helpfulness) == 1", 1, "Did you mean rank?"),
+        ("percentile(helpfulness, source) > 1", 25, "Expected `by=` and a column"),
+        ("percentile(helpfulness, by=1) > 1", 28, "Expected a column"),
+        ("tokens == 'a'", 11, "`tokens` is a number"),
+        ("language > 'a'", 12, "compared with == and != alone"),
+        ("language in 'a'", 13, "Expected a list such as"),
+        ("language in ('a', helpfulness)", 19, "Expected a string in quotes"),
+        ("language in ('a', 1)", 19, "`language` is a string"),
+        ("language in ()", 14, "Expected a string or a number"),
+        ("language is nothing", 13, "Expected `missing`"),
+        ("language == 'en", 13, "has no ' at its end"),
+        ("language", 9, "`in` or `is missing`"),
+        ("alternates == 1", 12, "true or false: write it alone"),
+        ("row. == 1", 1, "unknown attribute `row.`"),
+        ("helpfulness > 'a'", 15, "`helpfulness` is a number"),
+    ],
+)
+def test_a_mistake_in_a_function_or_a_string_is_shown_with_its_place(
+    text: str, place: int, expected: str
+) -> None:
+    message = refusal(text)
+    assert expected in message
+    assert f"character {place}:" in message
+    assert message.split("\n")[2].index("^") == place + 1
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("1 <= helpfulness <= 3", "helpfulness >= 1 and helpfulness <= 3"),
+        ('row.lang=="en"', "row.lang == 'en'"),
+        ("'it\\'s' == row.x", "row.x == 'it\\'s'"),
+        ("row.n >= 3.50", "row.n >= 3.5"),
+        ("row.n == 1e300", "row.n == 1e+300"),
+        ("language not in ( 'a' ,'b')", "not language in ('a', 'b')"),
+        ("row.x IS NOT missing", "not row.x is missing"),
+        ("percentile( helpfulness ,by = row.x )>5", "percentile(helpfulness, by=row.x) > 5"),
+        ("all( helpfulness>1 or turns>2 )", "all(helpfulness > 1 or turns > 2)"),
+    ],
+)
+def test_a_rule_has_one_spelling(text: str, canonical: str) -> None:
+    rules = parse_rules([text], attributes=HELPSTEER)
+    assert rules.canonical == (canonical,)
+    assert parse_rules(rules.canonical, attributes=HELPSTEER).rules[0].predicate == rules.rules[0].predicate
 
 
 def test_a_reason_names_the_rule_as_it_was_written() -> None:
@@ -232,7 +323,7 @@ def test_a_score_that_is_missing_makes_no_rule_true_or_false() -> None:
 
 
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.integers(-5, 5).map(float)
-comparisons = st.builds(Comparison, st.sampled_from(HELPSTEER), st.sampled_from(sorted(COMPARE)), numbers)
+comparisons = st.builds(compared, st.sampled_from(HELPSTEER), st.sampled_from(sorted(COMPARE)), numbers)
 
 
 def flattened(kind: type[Both] | type[Either], operands: Sequence[Predicate]) -> Both | Either:
@@ -255,18 +346,19 @@ predicates = st.recursive(
 
 def evaluate(predicate: Predicate, scores: Mapping[str, float]) -> bool:
     match predicate:
-        case Comparison(attribute, symbol, threshold):
-            return COMPARE[symbol](scores[attribute], threshold)
+        case Comparison(NamedColumn() as column, symbol, float() as threshold):
+            return COMPARE[symbol](scores[column.name], threshold)
         case Not(operand):
             return not evaluate(operand, scores)
         case Both(operands):
             return all(evaluate(operand, scores) for operand in operands)
         case Either(operands):
             return any(evaluate(operand, scores) for operand in operands)
-        case Flag():
-            raise AssertionError("no flag is drawn")
+        case _:
+            raise AssertionError(f"{predicate} is not drawn")
 
 
+@settings(deadline=None)
 @given(predicates)
 def test_canonical_text_parses_to_the_predicate_it_was_made_from(predicate: Predicate) -> None:
     assert parsed(str(predicate)) == predicate
@@ -294,6 +386,19 @@ pieces_of_rules = st.sampled_from(
         "1e400",
         "=",
         "&&",
+        "rank(",
+        "percentile(",
+        "all(",
+        "mean(",
+        "'en'",
+        "'",
+        ",",
+        "in",
+        "is missing",
+        "by=",
+        "row.x",
+        "given.quality",
+        "language",
         "\x00",
         "é",
         "\ud800",

@@ -1,0 +1,323 @@
+"""The table of columns: what a rule can name besides the scores of a model.
+
+Each column says what it is measured over, what it needs and how it is computed: a function of one piece,
+which gives a value for each record or for each turn of it. Texts are decoded a piece at a time and then let
+go. What needs more than one piece (a group, the dataset) is in ``groups`` and ``percentiles``, by key.
+
+To add one: write its function, and add it to ``COLUMNS``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import msgspec
+import polars as pl
+
+from assay.core.schema import FLAGS
+from assay.score.languages import language_of
+from assay.select.expressions import NamedColumn, Scope, ValueKind
+
+#: Begins the name of a field of the input row.
+ROW = "row."
+
+#: The column for which the model's tokenizer is needed.
+ANSWER_TOKENS = "answer_tokens"
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+_DTYPES = {
+    ValueKind.NUMBER: pl.Float64,
+    ValueKind.STRING: pl.String,
+    ValueKind.BOOLEAN: pl.Boolean,
+    ValueKind.ANY: pl.String,
+}
+
+
+class _Said(msgspec.Struct):
+    role: str
+    content: str | None = None
+
+
+_DECODE_SAID = msgspec.json.Decoder(list[_Said]).decode
+_DECODE_GIVEN = msgspec.json.Decoder(dict[str, float]).decode
+_DECODE_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_ENCODE = msgspec.json.Encoder(order="sorted").encode
+
+
+class PieceData:
+    """The scored records of one piece, with the columns that are needed of them."""
+
+    def __init__(
+        self,
+        file: str,
+        records: pl.DataFrame,
+        turns: pl.DataFrame,
+        count_tokens: Callable[[Sequence[str]], list[int]] | None = None,
+    ) -> None:
+        """``count_tokens`` counts as the model's tokenizer does; None where the model has none here.
+
+        ``records`` and ``turns`` are in input order, and every record has at least one turn.
+
+        ``records`` has ``row``, ``turns`` has ``row`` and ``turn``; besides, what the columns need.
+        """
+        self.file = file
+        self.records = records
+        self.turns = turns
+        self.count_tokens = count_tokens
+
+    @cached_property
+    def _said(self) -> list[list[_Said]]:
+        return [_DECODE_SAID(messages) for messages in self.records["messages"]]
+
+    def answers(self) -> Iterator[tuple[Sequence[_Said], str]]:
+        """Yield, for every turn, the messages before it, and its text."""
+        for messages in self._said:
+            for number, message in enumerate(messages):
+                if message.role == "assistant":
+                    yield messages[:number], message.content or ""
+
+
+Compute = Callable[[PieceData], pl.Series]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A column and how it is computed of a piece."""
+
+    column: NamedColumn
+    about: str
+    """What it is, for a person."""
+    compute: Compute | None
+    """A value for each of ``PieceData.turns`` where ``column.of_turns``, else one for each of its
+    ``records``. None: it is made by key (``groups``)."""
+    of_records: tuple[str, ...] = ()
+    """Columns of ``ConvertedPiece.records`` that are needed."""
+    of_turns: tuple[str, ...] = ()
+    """Columns of ``ConvertedPiece.turns`` that are needed."""
+    of_scores: tuple[str, ...] = ()
+    """Columns of ``ScoredPiece.scores`` that are needed."""
+
+
+def _of_turn(
+    name: str, kind: ValueKind, about: str, compute: Compute, of_records: Sequence[str] = (), *of_scores: str
+) -> Measure:
+    return Measure(
+        NamedColumn(name, Scope.TURN, kind), about, compute, of_records=tuple(of_records), of_scores=of_scores
+    )
+
+
+def _of_record(name: str, kind: ValueKind, about: str, compute: Compute, *of_records: str) -> Measure:
+    return Measure(
+        NamedColumn(name, Scope.RECORD, kind, of_turns=False), about, compute, of_records=of_records
+    )
+
+
+def _roles(piece: PieceData) -> pl.Series:
+    return piece.records["roles"]
+
+
+def _count_of_turns(piece: PieceData) -> pl.Series:
+    return _roles(piece).str.count_matches("a", literal=True)
+
+
+def _count_of_messages(piece: PieceData) -> pl.Series:
+    return _roles(piece).str.len_chars()
+
+
+def _starts_with_assistant(piece: PieceData) -> pl.Series:
+    return _roles(piece).str.contains("^s*a")
+
+
+def _alternates(piece: PieceData) -> pl.Series:
+    return ~_roles(piece).str.contains("uu|aa")
+
+
+def _source(piece: PieceData) -> pl.Series:
+    return pl.Series([piece.file], dtype=pl.String).new_from_index(0, piece.records.height)
+
+
+def _side(piece: PieceData) -> pl.Series:
+    return _field_values(piece, ["assay_side"], ValueKind.STRING)
+
+
+def _tokens(piece: PieceData) -> pl.Series:
+    return piece.turns["tokens"]
+
+
+def _answer_chars(piece: PieceData) -> pl.Series:
+    return pl.Series([len(answer) for _, answer in piece.answers()], dtype=pl.UInt32)
+
+
+def _answer_tokens(piece: PieceData) -> pl.Series:
+    answers = [answer for _, answer in piece.answers()]
+    if piece.count_tokens is None:
+        return pl.Series([None] * len(answers), dtype=pl.UInt32)
+    return pl.Series(piece.count_tokens(answers), dtype=pl.UInt32)
+
+
+def _prompt_chars(piece: PieceData) -> pl.Series:
+    counts = [sum(len(message.content or "") for message in before) for before, _ in piece.answers()]
+    return pl.Series(counts, dtype=pl.UInt32)
+
+
+def _language(piece: PieceData) -> pl.Series:
+    return pl.Series([language_of(answer) for _, answer in piece.answers()], dtype=pl.String)
+
+
+#: What a rule can name of every model, by name.
+COLUMNS: dict[str, Measure] = {
+    measure.column.name: measure
+    for measure in (
+        _of_record("turns", ValueKind.NUMBER, "how many turns the record has", _count_of_turns, "roles"),
+        _of_record("messages", ValueKind.NUMBER, "how many messages it has", _count_of_messages, "roles"),
+        _of_turn(
+            "tokens",
+            ValueKind.NUMBER,
+            "tokens through the turn, as the model's tokenizer counted them when it scored",
+            _tokens,
+            (),
+            "tokens",
+        ),
+        _of_turn(
+            ANSWER_TOKENS,
+            ValueKind.NUMBER,
+            "tokens of the turn's text alone, as the model's tokenizer counts them",
+            _answer_tokens,
+            ["messages"],
+        ),
+        _of_turn(
+            "answer_chars", ValueKind.NUMBER, "characters of the turn's text", _answer_chars, ["messages"]
+        ),
+        _of_turn(
+            "prompt_chars",
+            ValueKind.NUMBER,
+            "characters of the texts before the turn",
+            _prompt_chars,
+            ["messages"],
+        ),
+        _of_turn(
+            "language",
+            ValueKind.STRING,
+            "the language of the turn's text, such as 'en'",
+            _language,
+            ["messages"],
+        ),
+        _of_record("source", ValueKind.STRING, "the input file, as it was named", _source),
+        _of_record("side", ValueKind.STRING, "'chosen' or 'rejected', as the row came", _side, "rest"),
+        _of_record(
+            "starts_with_assistant",
+            ValueKind.BOOLEAN,
+            "whether the first message behind system messages is an assistant's",
+            _starts_with_assistant,
+            "roles",
+        ),
+        _of_record(
+            "alternates",
+            ValueKind.BOOLEAN,
+            "whether no user's message follows a user's, and no turn follows a turn",
+            _alternates,
+            "roles",
+        ),
+        Measure(NamedColumn("group_size", Scope.GROUP), "how many answers the turn's group has", None),
+    )
+}
+
+
+def flag(name: str) -> Measure:
+    """The column of a flag of ``schema.FLAGS``, which is found while turns are scored."""
+    return _of_turn(
+        name, ValueKind.BOOLEAN, "a warning of the model", lambda piece: piece.turns[name], (), name
+    )
+
+
+#: The flags, by name.
+FLAG_COLUMNS: dict[str, Measure] = {name: flag(name) for name in FLAGS}
+
+
+def attribute(name: str) -> Measure:
+    """The column of a score."""
+    return Measure(
+        NamedColumn(name, Scope.TURN, is_float32=True),
+        "a score",
+        lambda piece: piece.turns[name],
+        of_scores=(name,),
+    )
+
+
+def field(name: str, kind: ValueKind) -> Measure:
+    """The column of a row's field, ``row.FIELD``, as numbers, strings, or true and false.
+
+    A value of another kind is missing. As ``ValueKind.ANY`` it is the value's JSON, for who compares it with
+    itself.
+    """
+    path = name.removeprefix(ROW).split(".")
+    return _of_record(
+        name, kind, "a field of the input row", lambda piece: _field_values(piece, path, kind), "rest"
+    )
+
+
+def given(name: str) -> Measure:
+    """The column of a number that people gave a turn, ``given.NAME``."""
+
+    def values(piece: PieceData) -> pl.Series:
+        found = [None if text is None else _DECODE_GIVEN(text).get(name) for text in piece.turns["given"]]
+        return pl.Series(found, dtype=pl.Float64)
+
+    return Measure(
+        NamedColumn(name, Scope.TURN), "a number that people gave the turn", values, of_turns=("given",)
+    )
+
+
+def _field_values(piece: PieceData, path: Sequence[str], kind: ValueKind) -> pl.Series:
+    decoder = msgspec.json.Decoder(
+        msgspec.defstruct("Rest", [("first", object, None)], rename={"first": path[0]})
+    )
+    found = []
+    for rest in piece.records["rest"]:
+        value: Json = None if rest is None else decoder.decode(rest).first  # type: ignore[attr-defined]
+        for name in path[1:]:
+            value = value.get(name) if isinstance(value, dict) else None
+        found.append(_as(value, kind))
+    return pl.Series(found, dtype=_DTYPES[kind])
+
+
+def last_answer(messages: str) -> str:
+    """The text of a record's last turn, from ``ConvertedPiece``'s ``messages``."""
+    said = _DECODE_SAID(messages)
+    return next((one.content or "" for one in reversed(said) if one.role == "assistant"), "")
+
+
+def texts_of(messages: str, over: str) -> str:
+    """The text of a record's last ``answer``, of its ``prompt``, or of the ``whole`` through that answer."""
+    said = _DECODE_SAID(messages)
+    last = max((number for number, one in enumerate(said) if one.role == "assistant"), default=-1)
+    chosen = {"answer": said[last : last + 1], "prompt": said[:last], "whole": said[: last + 1]}[over]
+    return "\n".join(one.content or "" for one in chosen)
+
+
+def fields_of(rest: str) -> list[str]:
+    """The names of a row's fields, from ``ConvertedPiece``'s ``rest``."""
+    return list(_DECODE_FIELDS(rest))
+
+
+def _as(value: Json, kind: ValueKind) -> float | str | bool | None:
+    """The value, where it is of the kind; None for any other, and for a number that is not finite."""
+    match kind:
+        case ValueKind.NUMBER if isinstance(value, int | float) and not isinstance(value, bool):
+            try:
+                number = float(value)
+            except OverflowError:
+                return None
+            return number if math.isfinite(number) else None
+        case ValueKind.STRING if isinstance(value, str):
+            return value
+        case ValueKind.BOOLEAN if isinstance(value, bool):
+            return value
+        case ValueKind.ANY if value is not None:
+            return _ENCODE(value).decode()
+    return None
