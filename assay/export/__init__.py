@@ -169,6 +169,7 @@ def _key(given: ToExport) -> str:
     scored = given.scored
     scores = [piece.scores.digest for piece in scored.pieces] if scored else None
     decisions = [piece.decisions.digest for piece in given.filtered.pieces]
+    decisions += [piece.turns.digest for piece in given.filtered.pieces if piece.turns is not None]
     attributes = scored.attributes if scored else None
     written = given.wanted
     versions = sorted(
@@ -178,7 +179,10 @@ def _key(given: ToExport) -> str:
         ]
     )
     pairs = written.choice if written.pairs else None
-    verdicts = [piece.decisions.digest for piece in given.desirable.pieces] if given.desirable else None
+    verdicts = None
+    if given.desirable is not None:
+        found = [file for piece in given.desirable.pieces for file in (piece.decisions, piece.turns)]
+        verdicts = [file.digest for file in found if file is not None]
     return digest_of_bytes(
         given.converted.digest.encode(),
         to_json(
@@ -240,17 +244,19 @@ def build(given: ToExport, context: RunContext) -> Exported:
         given.scored,
         given.filtered.counts,
         exported,
-        _features(given.converted, given.scored, exported.exports),
+        _features(given.converted, given.scored, given.filtered, exported.exports),
     )
     return replace(exported, files=exported.files | {CARD: write_file(given.staging / CARD, made)})
 
 
-def _features(converted: Converted, scored: Scored, exports: Iterable[str]) -> dict[str, Features]:
+def _features(
+    converted: Converted, scored: Scored, filtered: Filtered, exports: Iterable[str]
+) -> dict[str, Features]:
     """The columns of exports of lines, where messages hold more than a role and a content.
 
     None of those that write tools as what they are: these are of as many types as there are tools.
     """
-    run = OfRun(scored.attributes, converted.given, Held.in_records(converted))
+    run = OfRun(scored.attributes, converted.given, Held.in_records(converted).in_kept(filtered))
     if run.held == NOTHING:
         return {}
     found: dict[str, Features] = {}

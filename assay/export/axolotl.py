@@ -15,7 +15,6 @@ from collections.abc import Mapping
 import yaml
 
 from assay.export.chat import (
-    MASKS,
     SHOWN,
     TO_TEMPLATES,
     answer_of,
@@ -31,6 +30,7 @@ from assay.export.chat import (
 from assay.export.contract import Companion, Export, Json, Unit
 from assay.export.kept import Item
 from assay.export.pairs import Pair
+from assay.export.turned import MASKS
 from assay.storage.run_manifest import Written
 
 FOLDER = "axolotl"
@@ -145,6 +145,7 @@ AXOLOTL_KTO: Export[Item] = Export(
     refuses=_refuses_verdict,
     row=_kto,
     companions=(to_start_from("kto.jsonl", type="chatml.argilla_chat", rl="kto"),),
+    holds_sides=True,
 )
 
 AXOLOTL_PREFERENCE: Export[Pair] = Export(

@@ -12,10 +12,11 @@ import msgspec
 import polars as pl
 from msgspec import Raw
 
-from assay.core.schema import CALL, ROLES, Message
+from assay.core.schema import CALL, ROLES, Message, turn_positions
 from assay.export.contract import Json
 from assay.export.kept import NOTHING, Held, Item
 from assay.export.pairs import Pair
+from assay.export.turned import MASKS
 from assay.storage.conversations import FieldKind
 
 _ROLES = {role[0]: role for role in ROLES}
@@ -26,8 +27,6 @@ _TEXTS = ("reasoning_content", "thinking", "reasoning", "tool_call_id", "name")
 SHOWN = ("reasoning_content", "thinking", "reasoning", "tool_calls", "tool_call_id", "name")
 #: What an export holds whose trainer hands messages and tools to a chat template.
 TO_TEMPLATES = frozenset({*SHOWN, "tools"})
-#: Fields by which people say that a message is not to be learned: OpenAI's, Axolotl's, ms-swift's.
-MASKS = frozenset({"weight", "train", "loss"})
 
 _DECODE_ENTRIES = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _DECODE_OBJECT = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -204,8 +203,12 @@ def with_tools(row: dict[str, Json], of: Item | Pair, absent: str) -> dict[str, 
 
 
 def trained_turns(item: Item) -> list[bool]:
-    """Whether each message is trained on: every assistant message that the input does not mask."""
-    return [message.role == "assistant" and not _is_masked(message) for message in item.messages]
+    """Whether each message is trained on: the assistant's are, unless the input or a rule masks them."""
+    by_rule = {turn_positions(item.messages)[turn] for turn in item.masked} if item.masked else set()
+    return [
+        message.role == "assistant" and place not in by_rule and not _is_masked(message)
+        for place, message in enumerate(item.messages)
+    ]
 
 
 def _is_masked(message: Message) -> bool:

@@ -15,6 +15,7 @@ from assay.core.schema import Message
 from assay.export.kept import NOTHING, Held, Item, KeptRecords, items_of, turns_of
 from assay.export.pairs import Pair, PairChoice
 from assay.export.splits import Split
+from assay.export.turned import MASKED_TURN, MASKS
 from assay.storage.conversations import field_names
 from assay.storage.manifests import reason_code
 from assay.storage.run_manifest import Written
@@ -108,10 +109,17 @@ class Export(Generic[Of]):
     """The types of a table's columns, which the mappings that ``row`` returns have; None for JSON lines."""
     holds: frozenset[str] = frozenset()
     """The fields of messages that its rows hold, by name, and ``tools``. Without ``tool_calls`` or ``tools``
-    among them, items that have such are left out. Other fields that rows lack are counted."""
+    among them, items that have such are left out. Other fields that rows lack are counted. With any of
+    ``MASKS`` its rows say which turns are not to be trained on; without, items of which a rule masks a turn
+    are left out."""
     holds_sides: bool = False
     """Whether its rows say which answers a person chose, where records came as sides of pairs."""
     companions: tuple[Companion, ...] = ()
+
+    @property
+    def holds_masks(self) -> bool:
+        """Whether its rows say which turns are not to be trained on."""
+        return not MASKS.isdisjoint(self.holds)
 
 
 class ToWrite(NamedTuple):
@@ -163,6 +171,8 @@ def refusals(export: Export[Of], items: Iterable[Of]) -> list[str | None]:
 
 def refusal(export: Export[Of], item: Of) -> str | None:
     """Why the item is left out of the export; None where it is not."""
+    if isinstance(item, Item) and item.masked and not export.holds_masks:
+        return MASKED_TURN
     reason = None if export.refuses is None else export.refuses(item)
     return _not_held(export.holds, item) if reason is None else reason
 
@@ -177,7 +187,7 @@ def rows_of_block(export: Export[Item], kept: KeptRecords, records: Sequence[Ite
     if not isinstance(export.row, AtOnce):
         return rows_of(export, items_in(export, items_of(kept) if records is None else records), kept.held)
     left_out: Counter[str] = Counter()
-    if export.refuses is not None:
+    if export.refuses is not None or (not export.holds_masks and kept.have_masks):
         reasons = refusals(export, items_of(kept) if records is None else records)
         left_out.update(reason_code(reason) for reason in reasons if reason is not None)
         kept = kept.only([reason is None for reason in reasons])

@@ -72,4 +72,5 @@ PARQUET: Export[Item] = Export(
     file="records.parquet",
     description="every record, kept or not, with its decision and all scores, a table",
     row=EveryRecord(columns, frame),
+    holds_sides=True,
 )

@@ -11,8 +11,10 @@ import msgspec
 import polars as pl
 
 from assay.core.schema import Conversation
-from assay.storage.conversations import FieldKind, conversation_of
-from assay.storage.manifests import Converted
+from assay.export.turned import IS_CUT, MASKED_TURNS, WEIGHT
+from assay.select.judge import MASKED
+from assay.storage.conversations import FieldKind, conversation_of, merged_kinds
+from assay.storage.manifests import Converted, Filtered
 
 _DECODE_LABELS = msgspec.json.Decoder(list[str | None]).decode
 
@@ -44,6 +46,12 @@ class Held(NamedTuple):
         """What these records hold, whatever becomes of them."""
         return cls(converted.fields, converted.with_tools > 0)
 
+    def in_kept(self, filtered: Filtered) -> Held:
+        """What those of them hold that are kept: a rule may mask a turn of theirs."""
+        if not filtered.turns.get(MASKED):
+            return self
+        return self._replace(fields=merged_kinds(self.fields, {WEIGHT: "whole"}))
+
 
 NOTHING = Held()
 
@@ -57,7 +65,10 @@ class KeptRecords(NamedTuple):
     records: pl.DataFrame
     """``row``, ``line``, ``part``, ``roles``, ``messages`` (a JSON array), ``labels`` (a JSON array, or
     null), ``rest`` (a JSON object, or null), ``nemo_prompt``, ``tools`` (a JSON array, or null): as
-    ``ConvertedPiece`` has them. And ``desirable``: whether the run's rule on that holds, or null."""
+    ``ConvertedPiece`` has them, but without turns that were cut. ``masked``: the numbers of the turns that
+    are not to be trained on; null or empty where there are none. ``is_cut``: whether turns were cut. No such
+    columns where no turn can be masked or cut.
+    ``desirable``: whether the run's rule on that holds of the last answer, or null."""
     scores: pl.DataFrame
     """``row``, ``turn``, a Float32 column an attribute, and ``given`` (what people gave the turn: a JSON
     object of numbers, or null); the records' turns, ordered."""
@@ -71,6 +82,11 @@ class KeptRecords(NamedTuple):
     def given_numbers(self) -> pl.Expr:
         """Of each of the ``scores`` a struct: of each ``given.NAME`` a Float64, or null."""
         return pl.col("given").str.json_decode(pl.Struct(dict.fromkeys(self.given, pl.Float64)))
+
+    @property
+    def have_masks(self) -> bool:
+        """Whether a turn of any of the records is masked."""
+        return MASKED_TURNS in self.records.columns and bool(self.records[MASKED_TURNS].list.len().sum())
 
     def only(self, wanted: list[bool]) -> KeptRecords:
         """The records at which ``wanted`` is true, with their scores."""
@@ -103,11 +119,18 @@ class Item(NamedTuple):
     """Of all records of the run."""
     desirable: bool | None = None
     """Whether the run's rule on that holds for the last answer; None without a rule."""
+    masked: tuple[int, ...] = ()
+    """Numbers of the turns that a rule makes context: they are not to be trained on."""
+    is_cut: bool = False
+    """Whether a rule cut its last turns."""
 
     @property
     def side(self) -> str | None:
-        """``chosen`` or ``rejected``, where the record is one side of a person's pair; else None."""
-        if self.rest is None or _SIDE not in self.rest:
+        """``chosen`` or ``rejected``, where the record is one side of a person's pair; else None.
+
+        A record that is cut ends with another answer than the person saw.
+        """
+        if self.is_cut or self.rest is None or _SIDE not in self.rest:
             return None
         return _SIDES.get(bytes(_DECODE_SIDE(self.rest).assay_side).strip())
 
@@ -124,10 +147,16 @@ def items_of(kept: KeptRecords) -> Iterator[Item]:
     if kept.attributes and kept.scores["row"].to_list() != _rows_of_turns(kept.records):
         raise ValueError(f"{kept.file}: the scores run out of step with the records")
     scores = kept.scores.select(kept.attributes).iter_rows()
-    columns = kept.records.select(
-        "line", "part", "roles", "messages", "labels", "rest", "nemo_prompt", "tools", "desirable"
+    there = kept.records.columns
+    changed = (
+        MASKED_TURNS if MASKED_TURNS in there else pl.lit(None).alias(MASKED_TURNS),
+        IS_CUT if IS_CUT in there else pl.lit(False).alias(IS_CUT),
     )
-    for line, part, roles, messages, labels, rest, nemo_prompt, tools, desirable in columns.iter_rows():
+    columns = kept.records.select(
+        "line", "part", "roles", "messages", "labels", "rest", "nemo_prompt", "tools", "desirable", *changed
+    )
+    for row in columns.iter_rows():
+        line, part, roles, messages, labels, rest, nemo_prompt, tools, desirable, masked, is_cut = row
         yield Item(
             kept.file,
             line,
@@ -142,6 +171,8 @@ def items_of(kept: KeptRecords) -> Iterator[Item]:
             tools,
             kept.held,
             desirable,
+            tuple(masked or ()),
+            is_cut,
         )
 
 
@@ -157,6 +188,8 @@ def turns_of(item: Item) -> Iterator[Item]:
                 labels=None if item.labels is None else item.labels[:number],
                 scores=item.scores[:turn],
                 nemo_prompt=item.nemo_prompt if number == len(item.messages) else None,
+                # A turn before it is context here, masked or not.
+                masked=(turn - 1,) if turn - 1 in item.masked else (),
             )
 
 

@@ -143,6 +143,7 @@ LLAMAFACTORY_KTO: Export[Item] = Export(
     row=_kto,
     holds=_HOLDS,
     companions=(DATASET_INFO,),
+    holds_sides=True,
 )
 
 LLAMAFACTORY_PREFERENCE: Export[Pair] = Export(

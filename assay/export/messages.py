@@ -14,6 +14,7 @@ from assay.core.schema import SCORE
 from assay.export.chat import messages_of
 from assay.export.contract import AtOnce, Export, Outcome
 from assay.export.kept import Held, Item, KeptRecords
+from assay.export.turned import MASKED_TURNS, MASKS, weighed
 from assay.rewards.scalar import scalar_among
 from assay.storage.conversations import conversation_of
 
@@ -24,14 +25,14 @@ def lines(kept: KeptRecords) -> bytes:
     """A line a record: ``messages``, ``tools``, ``score``, ``scores``, ``source``, ``extra``.
 
     Messages have the fields that any message of the run holds, null where one does not hold it; arguments of
-    calls are texts. ``tools`` are those that the assistant could call, one text that is a JSON array; rows of
-    runs without any have no such field. ``score`` is the last turn's one number; lines of a model that has
-    none have no such field. A score has the fewest digits that give the same float32. ``extra`` is what else
-    the input row held, one text that is a JSON object with every digit as it was written: rows of other
-    fields then have one type. It is null in all rows where no record of the run has other fields.
-    ``datasets`` takes a column's type from the first 10 MB of a file, and dies on a text where these hold
-    null alone. A turn has ``given.NAME`` beside the model's scores where people rated any turn of the run:
-    null where they did not rate this one.
+    calls are texts. A turn that a rule masks has ``"weight": 0``. ``tools`` are those that the assistant
+    could call, one text that is a JSON array; rows of runs without any have no such field. ``score`` is the
+    last turn's one number; lines of a model that has none have no such field. A score has the fewest digits
+    that give the same float32. ``extra`` is what else the input row held, one text that is a JSON object with
+    every digit as it was written: rows of other fields then have one type. It is null in all rows where no
+    record of the run has other fields. ``datasets`` takes a column's type from the first 10 MB of a file, and
+    dies on a text where these hold null alone. A turn has ``given.NAME`` beside the model's scores where
+    people rated any turn of the run: null where they did not rate this one.
     """
     return _lines(kept)
 
@@ -44,7 +45,7 @@ def dropped_lines(dropped: KeptRecords) -> bytes:
 def _lines(kept: KeptRecords, *first: pl.Expr) -> bytes:
     scalar = scalar_among(kept.attributes)
     last = pl.lit("") if scalar is None else pl.format(f'"{SCORE}":{{}},', _number(scalar).last())
-    records = kept.records
+    records = _weighed(kept)
     if kept.held.fields:
         same = [with_same_keys(text, kept.held) for text in records["messages"]]
         records = records.with_columns(pl.Series("messages", same, pl.String))
@@ -92,6 +93,17 @@ def with_same_keys(messages: str | None, held: Held) -> str | None:
     return _ENCODE(messages_of(conversation_of(messages), held, everything=True)).decode()
 
 
+def _weighed(kept: KeptRecords) -> pl.DataFrame:
+    """The records, with a weight on turns that are masked."""
+    if not kept.have_masks:
+        return kept.records
+    weighed_or_not = [
+        weighed(messages, masked) if masked else messages
+        for messages, masked in kept.records.select("messages", MASKED_TURNS).iter_rows()
+    ]
+    return kept.records.with_columns(pl.Series("messages", weighed_or_not, pl.String))
+
+
 def _score_of_turn(attributes: Sequence[str], given: Sequence[str]) -> pl.Expr:
     parts: list[pl.Expr] = [pl.lit('{"turn":'), pl.col("turn").cast(pl.String)]
     for attribute in attributes:
@@ -127,6 +139,7 @@ MESSAGES: Export[Item] = Export(
     description="messages with raw scores, and all else that the record came with",
     version=2,
     row=AtOnce(lines),
+    holds=MASKS,
 )
 
 #: Not a trainer's: for a person who wants to see what a rule costs.

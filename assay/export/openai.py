@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from assay.export.chat import MASKS, ends_on_another, messages_of, trained_turns
+from assay.export.chat import ends_on_another, messages_of, trained_turns
 from assay.export.contract import Export, Json
 from assay.export.kept import Item
+from assay.export.turned import MASKS
 
 
 def _refuses(item: Item) -> str | None:

@@ -138,7 +138,7 @@ class Paired:
 
 
 def _answers_in(piece: int, kept: KeptRecords) -> pl.DataFrame:
-    """A row a turn of the block."""
+    """A row a turn of the block, but for turns that are masked: those are no answers to learn from."""
     scalar = scalar_among(kept.attributes)
     if scalar is None:
         raise ValueError(f"no one number among {', '.join(kept.attributes)}")
@@ -148,12 +148,15 @@ def _answers_in(piece: int, kept: KeptRecords) -> pl.DataFrame:
         keys = turn_keys(item.messages, item.tools)
         places = turn_positions(item.messages)
         for turn, (key, place) in enumerate(zip(keys, places, strict=True)):
+            score = next(scores)
+            if turn in item.masked:
+                continue
             is_answer = place == len(item.messages) - 1
             rows.append(
                 (
                     key.prompt_key,
                     key.key,
-                    next(scores),
+                    score,
                     len(item.messages[place].content),
                     piece,
                     number,

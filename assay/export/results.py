@@ -15,13 +15,14 @@ import polars as pl
 
 from assay.core.errors import AssayError
 from assay.core.schema import SCORE
-from assay.export.contract import ToWrite, looks_at_items, rows_of_block
+from assay.export.contract import EveryRecord, ToWrite, looks_at_items, rows_of_block
 from assay.export.files import Exported, LinesFile, TableFile
 from assay.export.kept import Held, KeptRecords, items_of
 from assay.export.pair_files import PairFiles
 from assay.export.quarantine import quarantine_lines
 from assay.export.sides import Sides
 from assay.export.trained import TrainerFile, companions
+from assay.export.turned import turned, turns_left
 from assay.rewards.scalar import scalar_among
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Home
@@ -37,6 +38,7 @@ from assay.storage.manifests import (
 
 QUARANTINE = "quarantine.jsonl"
 DECISIONS = "decisions.parquet"
+DECISIONS_TURNS = "decisions-turns.parquet"
 SCORES = "scores.parquet"
 
 #: Exports are given so many kept records at a time.
@@ -46,6 +48,7 @@ _WRITE_BYTES = 1 << 20
 
 _PLACE: dict[str, type[pl.DataType]] = {"file": pl.String, "line": pl.UInt64, "part": pl.UInt32}
 _DECISION_COLUMNS = _PLACE | {"outcome": pl.String, "reason": pl.String}
+_TURN_COLUMNS = _PLACE | {"turn": pl.UInt32, "outcome": pl.String, "reason": pl.String}
 _PLACE_IN_FILE = ["row", "line", "part", "offset", "length"]
 _CONTENTS = ["roles", "messages", "labels", "rest", "nemo_prompt", "tools"]
 
@@ -82,7 +85,7 @@ def write_results(
                 sides=sides.names,
                 ranked=sides.are_ranked,
                 given=converted.given,
-                held=held,
+                held=held if isinstance(export.row, EveryRecord) else held.in_kept(filtered),
             )
             for export in exports.records
         ]
@@ -90,24 +93,32 @@ def write_results(
         quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
         scores = TableFile(staging / SCORES, _score_columns(attributes, converted.given)) if scored else None
+        by_turn = any(piece.turns is not None for piece in filtered.pieces)
+        turn_decisions = TableFile(staging / DECISIONS_TURNS, _TURN_COLUMNS) if by_turn else None
         scored_pieces = scored.pieces if scored else (None,) * len(converted.pieces)
         pieces = zip(converted.pieces, scored_pieces, filtered.pieces, strict=True)
         for number, (piece, scored_piece, filtered_piece) in enumerate(pieces):
             columns = _PLACE_IN_FILE + (_CONTENTS if trained or pairs else [])
             judged = _judged(read_artifact(piece.records, home, columns), filtered_piece, home)
-            judged = _with_verdicts(judged, desirable.pieces[number] if desirable else None, home)
+            decided = _turns_decided(filtered_piece, home)
+            verdicts = desirable.pieces[number] if desirable else None
+            judged = _with_verdicts(judged, decided, verdicts, home)
             turns = _turns(piece, scored_piece, attributes, home)
             decisions.add(_placed(piece.file, judged))
             if scores is not None:
                 named = _with_given(_named(turns, judged, attributes), converted.given)
                 scores.add(_placed(piece.file, named))
+            if turn_decisions is not None and decided is not None:
+                turn_decisions.add(_placed(piece.file, _every_turn(turns, decided, judged)))
             quarantine.add(inputs[piece.file], judged)
             if trained or pairs:
                 of_kept = [
                     one for one in trained if not (one.takes_every_record or one.takes_what_was_dropped)
                 ]
-                for block in _kept(piece.file, judged, turns, attributes):
-                    kept = block._replace(some_have_rest=some_have_rest, given=converted.given, held=held)
+                for block in _kept(piece.file, judged, turns, attributes, decided):
+                    kept = block._replace(
+                        some_have_rest=some_have_rest, given=converted.given, held=held.in_kept(filtered)
+                    )
                     for side, of_side, rank in sides.divided(kept):
                         one_by_one = any(looks_at_items(one.export) for one in of_kept)
                         records = list(items_of(of_side)) if one_by_one else []
@@ -130,6 +141,8 @@ def write_results(
         files = {QUARANTINE: quarantine.file.exported, DECISIONS: decisions.finish()}
         if scores is not None:
             files[SCORES] = scores.finish()
+        if turn_decisions is not None:
+            files[DECISIONS_TURNS] = turn_decisions.finish()
         if pairs:
             files |= pairs.finish(converted, home)
         whole = [*trained, *(pairs.trained if pairs else ())]
@@ -150,19 +163,22 @@ def kept_records(
 ) -> Iterator[KeptRecords]:
     """Yield a piece's kept records, a bounded number at a time, as exports are given them."""
     judged = _judged(read_artifact(piece.records, home, _PLACE_IN_FILE + _CONTENTS), filtered, home)
-    judged = _with_verdicts(judged, None, home)
-    return _kept(piece.file, judged, _turns(piece, scored, attributes, home), attributes)
+    judged = _with_verdicts(judged, None, None, home)
+    turns = _turns(piece, scored, attributes, home)
+    return _kept(piece.file, judged, turns, attributes, _turns_decided(filtered, home))
 
 
 def scores_of(converted: Converted, scored: Scored, filtered: Filtered, home: Home) -> pl.DataFrame:
-    """A row a turn of the records that are kept, in input order, with the columns of ``scores.parquet``."""
+    """A row a turn of the kept records, but for cut turns, in order, with ``scores.parquet``'s columns."""
     columns = _score_columns(scored.attributes, converted.given)
     found = [pl.DataFrame(schema=columns)]
     pieces = zip(converted.pieces, scored.pieces, filtered.pieces, strict=True)
     for piece, scored_piece, filtered_piece in pieces:
         judged = _judged(read_artifact(piece.records, home, _PLACE_IN_FILE), filtered_piece, home)
         kept = judged.filter(pl.col("outcome") == "kept")
-        turns = _turns(piece, scored_piece, scored.attributes, home)
+        turns = turns_left(
+            _turns(piece, scored_piece, scored.attributes, home), _turns_decided(filtered_piece, home)
+        )
         of_kept = turns.join(kept.select("row"), on="row", how="semi", maintain_order="left")
         named = _with_given(_named(of_kept, kept, scored.attributes), converted.given)
         placed = _placed(piece.file, named)
@@ -225,20 +241,56 @@ def _judged(records: pl.DataFrame, filtered: FilteredPiece, home: Home) -> pl.Da
     return records.join(decided, on="row", how="left", maintain_order="left")
 
 
-def _with_verdicts(records: pl.DataFrame, desirable: FilteredPiece | None, home: Home) -> pl.DataFrame:
-    """The records with ``desirable``: whether the rule on that keeps them, null without a rule."""
+def _turns_decided(filtered: FilteredPiece, home: Home) -> pl.DataFrame | None:
+    """What was decided on a piece's turns; None where records are kept whole."""
+    if filtered.turns is None:
+        return None
+    return read_artifact(filtered.turns, home, ["row", "turn", "outcome", "reason"])
+
+
+def _with_verdicts(
+    records: pl.DataFrame, decided: pl.DataFrame | None, desirable: FilteredPiece | None, home: Home
+) -> pl.DataFrame:
+    """The records with ``desirable``: whether the rule on that keeps the last turn that is left; or null."""
     if desirable is None:
         return records.with_columns(pl.lit(None, pl.Boolean).alias("desirable"))
-    kept = _judged(records.select("row"), desirable, home)["outcome"] == "kept"
-    return records.with_columns(kept.alias("desirable"))
+    verdicts = _turns_decided(desirable, home)
+    if verdicts is None:
+        kept = _judged(records.select("row"), desirable, home)["outcome"] == "kept"
+        return records.with_columns(kept.alias("desirable"))
+    last = turns_left(verdicts, decided).group_by("row", maintain_order=True).last()
+    of_last = last.select("row", (pl.col("outcome") == "kept").alias("desirable"))
+    return records.join(of_last, on="row", how="left", maintain_order="left")
+
+
+def _every_turn(turns: pl.DataFrame, decided: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
+    """A row for each of the turns, with its record's place. A turn that no rule judged is as its record."""
+    return (
+        turns.select("row", "turn")
+        .join(decided, on=["row", "turn"], how="left", maintain_order="left")
+        .join(
+            judged.select("row", "line", "part", pl.col("outcome", "reason").name.suffix("_of_record")),
+            on="row",
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(
+            pl.when(pl.col("outcome").is_null()).then("reason_of_record").otherwise("reason").alias("reason"),
+            pl.coalesce("outcome", "outcome_of_record").alias("outcome"),
+        )
+    )
 
 
 def _kept(
-    file: str, judged: pl.DataFrame, turns: pl.DataFrame, attributes: tuple[str, ...]
+    file: str,
+    judged: pl.DataFrame,
+    turns: pl.DataFrame,
+    attributes: tuple[str, ...],
+    decided: pl.DataFrame | None,
 ) -> Iterator[KeptRecords]:
-    """Yield a piece's kept records, a bounded number at a time."""
+    """Yield a piece's kept records, cut where a turn's decision says so, a bounded number at a time."""
     kept = judged.filter(pl.col("outcome") == "kept").select("row", "line", "part", "desirable", *_CONTENTS)
-    yield from _blocks_of_records(file, kept, turns, attributes)
+    yield from _blocks_of_records(file, turned(kept, decided), turns_left(turns, decided), attributes)
 
 
 def _blocks_of_records(

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 
 from assay.core.schema import Message
 from assay.export.chat import (
-    MASKS,
     calls_in_words,
     ends_on_another,
     late_system,
@@ -27,6 +26,7 @@ from assay.export.chat import (
 from assay.export.contract import Export, Json, Unit
 from assay.export.kept import Item
 from assay.export.pairs import Pair
+from assay.export.turned import MASKS
 
 
 def shape_refused(roles: str) -> str | None:

@@ -79,6 +79,7 @@ TRL_KTO: Export[Item] = Export(
     refuses=refuses_verdict,
     row=_kto,
     holds=TO_TEMPLATES,
+    holds_sides=True,
 )
 
 TRL_PREFERENCE: Export[Pair] = Export(

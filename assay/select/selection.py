@@ -93,8 +93,13 @@ class Selection:
 
     @property
     def of_verdicts(self) -> Selection:
-        """What verdicts on answers are decided by: the same groups, tokens and sides, and rules alone."""
-        return Selection(self.group, tokenizer=self.tokenizer, sides_by=self.sides_by)
+        """What verdicts on answers are decided by: rules alone, in the same groups, with the same sides.
+
+        Where a failing turn does not cost its record, there is a verdict on every turn, since a record may be
+        cut: a turn that is masked is no good one.
+        """
+        on_fail: OnFail = "drop" if self.on_fail == "drop" else "mask"
+        return Selection(self.group, on_fail, tokenizer=self.tokenizer, sides_by=self.sides_by)
 
     def depends_on(self) -> tuple[str, ...]:
         """What decisions depend on besides the rules; nothing for a selection of nothing."""
