@@ -98,8 +98,8 @@ def _weighed(kept: KeptRecords) -> pl.DataFrame:
     if not kept.have_masks:
         return kept.records
     weighed_or_not = [
-        weighed(messages, masked) if masked else messages
-        for messages, masked in kept.records.select("messages", MASKED_TURNS).iter_rows()
+        weighed(roles, messages, masked) if masked else messages
+        for roles, messages, masked in kept.records.select("roles", "messages", MASKED_TURNS).iter_rows()
     ]
     return kept.records.with_columns(pl.Series("messages", weighed_or_not, pl.String))
 

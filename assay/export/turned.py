@@ -70,15 +70,12 @@ def turns_left(turns: pl.DataFrame, decided: pl.DataFrame | None) -> pl.DataFram
     return turns.join(cut, on=["row", "turn"], how="anti", maintain_order="left")
 
 
-def weighed(messages: str, masked: Collection[int]) -> str:
+def weighed(roles: str, messages: str, masked: Collection[int]) -> str:
     """The JSON array of messages, each masked turn with ``"weight":0``, as OpenAI's fine-tuning has it."""
     found = _DECODE_FIELDS(messages)
-    turn = -1
-    for fields in found:
-        if bytes(fields["role"]) == b'"assistant"':
-            turn += 1
-            if turn in masked:
-                fields["weight"] = msgspec.Raw(b"0")
+    turns = [number for number, role in enumerate(roles) if role == "a"]
+    for turn in masked:
+        found[turns[turn]]["weight"] = msgspec.Raw(b"0")
     return _ENCODE(found).decode()
 
 

@@ -15,6 +15,7 @@ from assay.select.duplicates import CONTENT, Signatures, content_key, without_du
 from assay.select.expressions import Expression, Value
 from assay.select.frames import Frames
 from assay.select.groups import ANSWER, GROUP
+from assay.select.kinds import Over
 from assay.select.selection import Selection
 from assay.storage.disk import read_artifact
 from assay.storage.home import Home
@@ -97,10 +98,12 @@ class AfterRules:
             self._signatures.add(list(different), list(different.values()))
         return left.with_columns(pl.Series(CONTENT, keys, pl.Binary))
 
-    def _texts(self, left: pl.DataFrame, number: int, over: str) -> Sequence[str]:
-        records = read_artifact(self._converted.pieces[number].records, self._home, ["row", "messages"])
-        messages = left.select("row").join(records, on="row", how="left", maintain_order="left")["messages"]
-        return [texts_of(one, over) for one in messages]
+    def _texts(self, left: pl.DataFrame, number: int, over: Over) -> Sequence[str]:
+        records = read_artifact(
+            self._converted.pieces[number].records, self._home, ["row", "roles", "messages"]
+        )
+        theirs = left.select("row").join(records, on="row", how="left", maintain_order="left")
+        return [texts_of(roles, messages, over) for _, roles, messages in theirs.iter_rows()]
 
     def settle(self) -> Settled:
         """What goes, once every piece is taken in: evaluation data, then duplicates, then over the target."""

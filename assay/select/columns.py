@@ -18,9 +18,10 @@ from typing import TypeAlias
 import msgspec
 import polars as pl
 
-from assay.core.schema import FLAGS
+from assay.core.schema import CALL, FLAGS
 from assay.score.languages import language_of
 from assay.select.expressions import NamedColumn, Scope, ValueKind
+from assay.select.kinds import Over
 
 #: Begins the name of a field of the input row.
 ROW = "row."
@@ -38,8 +39,13 @@ _DTYPES = {
 }
 
 
+#: The letter of a turn in ``roles``, and a pattern of an assistant's message of any kind.
+_TURN, _ASSISTANTS = "a", f"[a{CALL}]"
+#: What of a record its turns' texts are made of.
+_TEXTS = ("roles", "messages")
+
+
 class _Said(msgspec.Struct):
-    role: str
     content: str | None = None
 
 
@@ -71,15 +77,17 @@ class PieceData:
         self.count_tokens = count_tokens
 
     @cached_property
-    def _said(self) -> list[list[_Said]]:
-        return [_DECODE_SAID(messages) for messages in self.records["messages"]]
+    def _texts(self) -> list[tuple[str, list[str]]]:
+        """Of each record its roles, and the text of each message."""
+        records = self.records.select("roles", "messages").iter_rows()
+        return [(roles, [one.content or "" for one in _DECODE_SAID(messages)]) for roles, messages in records]
 
-    def answers(self) -> Iterator[tuple[Sequence[_Said], str]]:
-        """Yield, for every turn, the messages before it, and its text."""
-        for messages in self._said:
-            for number, message in enumerate(messages):
-                if message.role == "assistant":
-                    yield messages[:number], message.content or ""
+    def answers(self) -> Iterator[tuple[Sequence[str], str]]:
+        """Yield, for every turn, the texts of the messages before it, and its own."""
+        for roles, texts in self._texts:
+            for number, (role, text) in enumerate(zip(roles, texts, strict=True)):
+                if role == _TURN:
+                    yield texts[:number], text
 
 
 Compute = Callable[[PieceData], pl.Series]
@@ -122,7 +130,7 @@ def _roles(piece: PieceData) -> pl.Series:
 
 
 def _count_of_turns(piece: PieceData) -> pl.Series:
-    return _roles(piece).str.count_matches("a", literal=True)
+    return _roles(piece).str.count_matches(_TURN, literal=True)
 
 
 def _count_of_messages(piece: PieceData) -> pl.Series:
@@ -130,11 +138,11 @@ def _count_of_messages(piece: PieceData) -> pl.Series:
 
 
 def _starts_with_assistant(piece: PieceData) -> pl.Series:
-    return _roles(piece).str.contains("^s*a")
+    return _roles(piece).str.contains(f"^s*{_ASSISTANTS}")
 
 
 def _alternates(piece: PieceData) -> pl.Series:
-    return ~_roles(piece).str.contains("uu|aa")
+    return ~_roles(piece).str.contains(f"uu|{_ASSISTANTS}{{2}}")
 
 
 def _source(piece: PieceData) -> pl.Series:
@@ -161,7 +169,7 @@ def _answer_tokens(piece: PieceData) -> pl.Series:
 
 
 def _prompt_chars(piece: PieceData) -> pl.Series:
-    counts = [sum(len(message.content or "") for message in before) for before, _ in piece.answers()]
+    counts = [sum(map(len, before)) for before, _ in piece.answers()]
     return pl.Series(counts, dtype=pl.UInt32)
 
 
@@ -188,24 +196,22 @@ COLUMNS: dict[str, Measure] = {
             ValueKind.NUMBER,
             "tokens of the turn's text alone, as the model's tokenizer counts them",
             _answer_tokens,
-            ["messages"],
+            _TEXTS,
         ),
-        _of_turn(
-            "answer_chars", ValueKind.NUMBER, "characters of the turn's text", _answer_chars, ["messages"]
-        ),
+        _of_turn("answer_chars", ValueKind.NUMBER, "characters of the turn's text", _answer_chars, _TEXTS),
         _of_turn(
             "prompt_chars",
             ValueKind.NUMBER,
             "characters of the texts before the turn",
             _prompt_chars,
-            ["messages"],
+            _TEXTS,
         ),
         _of_turn(
             "language",
             ValueKind.STRING,
             "the language of the turn's text, such as 'en'",
             _language,
-            ["messages"],
+            _TEXTS,
         ),
         _of_record("source", ValueKind.STRING, "the input file, as it was named", _source),
         _of_record("side", ValueKind.STRING, "'chosen' or 'rejected', as the row came", _side, "rest"),
@@ -219,7 +225,7 @@ COLUMNS: dict[str, Measure] = {
         _of_record(
             "alternates",
             ValueKind.BOOLEAN,
-            "whether no user's message follows a user's, and no turn follows a turn",
+            "whether no user's message follows a user's, and no assistant's an assistant's",
             _alternates,
             "roles",
         ),
@@ -286,18 +292,15 @@ def _field_values(piece: PieceData, path: Sequence[str], kind: ValueKind) -> pl.
     return pl.Series(found, dtype=_DTYPES[kind])
 
 
-def last_answer(messages: str) -> str:
-    """The text of a record's last turn, from ``ConvertedPiece``'s ``messages``."""
-    said = _DECODE_SAID(messages)
-    return next((one.content or "" for one in reversed(said) if one.role == "assistant"), "")
+def texts_of(roles: str, messages: str, over: Over) -> str:
+    """The text of a record's last ``answer``, of the ``prompt`` before it, or of the ``whole`` through it.
 
-
-def texts_of(messages: str, over: str) -> str:
-    """The text of a record's last ``answer``, of its ``prompt``, or of the ``whole`` through that answer."""
-    said = _DECODE_SAID(messages)
-    last = max((number for number, one in enumerate(said) if one.role == "assistant"), default=-1)
-    chosen = {"answer": said[last : last + 1], "prompt": said[:last], "whole": said[: last + 1]}[over]
-    return "\n".join(one.content or "" for one in chosen)
+    ``roles`` and ``messages`` are as ``ConvertedPiece`` has them, and there is a turn.
+    """
+    texts = [one.content or "" for one in _DECODE_SAID(messages)]
+    last = roles.rindex(_TURN)
+    chosen = {"answer": texts[last : last + 1], "prompt": texts[:last], "whole": texts[: last + 1]}[over]
+    return "\n".join(chosen)
 
 
 def fields_of(rest: str) -> list[str]:

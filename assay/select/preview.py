@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from assay.core.scale import round_numbers
-from assay.select.columns import last_answer
+from assay.select.columns import texts_of
 from assay.select.expressions import Comparison
 from assay.select.frames import Dataset, ToMeasure
 from assay.select.judge import Verdicts, judged
@@ -150,6 +150,6 @@ def _dtype(comparison: Comparison) -> type[pl.DataType]:
 
 def _neighbour(near: _Near, data: Dataset) -> Neighbour:
     piece = data.converted.pieces[near.piece]
-    records = read_artifact(piece.records, data.home, ["row", "line", "messages"])
-    line, messages = records.row(near.row)[1:]
-    return Neighbour(piece.file, line, near.value, last_answer(messages)[:_EXCERPT])
+    records = read_artifact(piece.records, data.home, ["row", "line", "roles", "messages"])
+    line, roles, messages = records.row(near.row)[1:]
+    return Neighbour(piece.file, line, near.value, texts_of(roles, messages, "answer")[:_EXCERPT])

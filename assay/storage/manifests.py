@@ -93,9 +93,9 @@ class ConvertedPiece:
 
     ``turns`` is a Parquet file with one row per turn of an ``ok`` record, ordered by (row, turn):
     ``row`` UInt32, ``turn`` UInt32 (0 is the first), ``key`` Binary (16 bytes), ``text_bytes`` UInt32
-    (UTF-8 bytes of all texts through the turn), ``prompt_key`` Binary (16 bytes: a hash of the messages
-    before the turn), ``given`` String (what people gave the turn, a JSON object of numbers, each under
-    ``given.NAME``; null if nothing).
+    (UTF-8 bytes of all texts through the turn), ``prompt_key`` Binary (16 bytes: a hash of the tools and the
+    messages before the turn), ``given`` String (what people gave the turn, a JSON object of numbers, each
+    under ``given.NAME``; null if nothing).
     """
 
     file: str

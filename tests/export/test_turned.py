@@ -12,7 +12,10 @@ import pytest
 from handmade import HELPSTEER, Record, Turn, make
 from stages import build, decide
 
+from assay.core.schema import Message, MessageFields, message_with
+from assay.export.chat import messages_of
 from assay.export.files import Exported
+from assay.export.kept import Held
 from assay.export.turned import weighed
 from assay.select.kinds import OnFail
 from assay.select.rules import parse_rules
@@ -29,6 +32,9 @@ MESSAGES = (
     ("assistant", "good again"),
 )
 
+
+CALLS = '[{"type":"function","function":{"name":"times","arguments":{"a":6,"b":7}},"id":"c1"}]'
+TOOLS = '[{"type":"function","function":{"name":"times"}}]'
 
 #: As NeMo-Aligner's rows have what is before the last message.
 NEMO_PROMPT = "\n<extra_id_1>".join(["a", "Assistant\ngood", "User\nb", "Assistant\nbad", "User\nc"])
@@ -154,5 +160,42 @@ def test_without_it_there_is_no_table_of_turns(results: Results) -> None:
 
 def test_a_weight_changes_no_other_letter_of_a_message() -> None:
     messages = '[{"role":"user","content":"\\u00e9"},{"role":"assistant","content":"x","n":1e400}]'
-    assert weighed(messages, [0]) == messages.replace("1e400}", '1e400,"weight":0}')
-    assert weighed(messages, [1]) == messages
+    assert weighed("ua", messages, [0]) == messages.replace("1e400}", '1e400,"weight":0}')
+    assert weighed("ua", messages, []) == messages
+
+
+#: A call of a tool, which is no turn, its result, and two turns. What messages hold beside their text stays.
+WITH_CALL = (
+    Message("user", "6 times 7?"),
+    message_with("assistant", "", MessageFields(tool_calls=CALLS, content_is="null", carried='{"weight":1}')),
+    message_with("tool", "42", MessageFields(tool_call_id="c1")),
+    message_with("assistant", "It is 42.", MessageFields(reasoning_content="6 * 7", carried='{"weight":1}')),
+    Message("user", "Sure?"),
+    Message("assistant", "No."),
+)
+
+
+@pytest.mark.parametrize(
+    ("on_fail", "scores", "left", "weights"),
+    [
+        ("truncate", (3.0, 0.0), 4, [None, 1, None, 1]),
+        ("mask", (0.0, 3.0), 6, [None, 1, None, 0, None, None]),
+    ],
+)
+def test_a_call_of_a_tool_is_no_turn_and_what_messages_hold_stays(
+    tmp_path: Path, on_fail: OnFail, scores: tuple[float, ...], left: int, weights: list[int | None]
+) -> None:
+    staging = tmp_path / "out"
+    staging.mkdir()
+    record = Record(1, WITH_CALL, tuple(map(turn, scores)), tools=TOOLS)
+    made = make(Home(tmp_path / "home"), {"a.jsonl": [[record]]})
+    rules = parse_rules(["helpfulness >= 2"], attributes=HELPSTEER)
+    filtered = decide(
+        made.converted, made.scored, rules=rules, home=made.home, selection=Selection(on_fail=on_fail)
+    )
+    build(made.converted, made.scored, filtered, home=made.home, staging=staging, exports=("messages",))
+    (row,) = rows(staging / "messages.jsonl")
+    assert [message.pop("weight") for message in row["messages"]] == weights
+    whole = messages_of(WITH_CALL[:left], Held.in_records(made.converted))
+    assert row["messages"] == whole
+    assert row["tools"] == TOOLS
