@@ -10,9 +10,10 @@ To add one: write its function, and add it to ``COLUMNS``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import TypeAlias
 
 import msgspec
@@ -22,6 +23,7 @@ from assay.core.schema import CALL, FLAGS
 from assay.score.languages import language_of
 from assay.select.expressions import NamedColumn, Scope, ValueKind
 from assay.select.kinds import Over
+from assay.select.token_counts import Count
 
 #: Begins the name of a field of the input row.
 ROW = "row."
@@ -63,13 +65,12 @@ class PieceData:
         file: str,
         records: pl.DataFrame,
         turns: pl.DataFrame,
-        count_tokens: Callable[[Sequence[str]], list[int]] | None = None,
+        count_tokens: Mapping[str, Count] = MappingProxyType({}),
     ) -> None:
-        """``count_tokens`` counts as the model's tokenizer does; None where the model has none here.
-
-        ``records`` and ``turns`` are in input order, and every record has at least one turn.
+        """``records`` and ``turns`` are in input order, and every record has at least one turn.
 
         ``records`` has ``row``, ``turns`` has ``row`` and ``turn``; besides, what the columns need.
+        ``count_tokens`` counts as a model's tokenizer does, by the column; a model may have none here.
         """
         self.file = file
         self.records = records
@@ -153,19 +154,8 @@ def _side(piece: PieceData) -> pl.Series:
     return _field_values(piece, ["assay_side"], ValueKind.STRING)
 
 
-def _tokens(piece: PieceData) -> pl.Series:
-    return piece.turns["tokens"]
-
-
 def _answer_chars(piece: PieceData) -> pl.Series:
     return pl.Series([len(answer) for _, answer in piece.answers()], dtype=pl.UInt32)
-
-
-def _answer_tokens(piece: PieceData) -> pl.Series:
-    answers = [answer for _, answer in piece.answers()]
-    if piece.count_tokens is None:
-        return pl.Series([None] * len(answers), dtype=pl.UInt32)
-    return pl.Series(piece.count_tokens(answers), dtype=pl.UInt32)
 
 
 def _prompt_chars(piece: PieceData) -> pl.Series:
@@ -177,27 +167,12 @@ def _language(piece: PieceData) -> pl.Series:
     return pl.Series([language_of(answer) for _, answer in piece.answers()], dtype=pl.String)
 
 
-#: What a rule can name of every model, by name.
+#: What a rule can name whatever the models are, by name.
 COLUMNS: dict[str, Measure] = {
     measure.column.name: measure
     for measure in (
         _of_record("turns", ValueKind.NUMBER, "how many turns the record has", _count_of_turns, "roles"),
         _of_record("messages", ValueKind.NUMBER, "how many messages it has", _count_of_messages, "roles"),
-        _of_turn(
-            "tokens",
-            ValueKind.NUMBER,
-            "tokens through the turn, as the model's tokenizer counted them when it scored",
-            _tokens,
-            (),
-            "tokens",
-        ),
-        _of_turn(
-            ANSWER_TOKENS,
-            ValueKind.NUMBER,
-            "tokens of the turn's text alone, as the model's tokenizer counts them",
-            _answer_tokens,
-            _TEXTS,
-        ),
         _of_turn("answer_chars", ValueKind.NUMBER, "characters of the turn's text", _answer_chars, _TEXTS),
         _of_turn(
             "prompt_chars",
@@ -234,15 +209,30 @@ COLUMNS: dict[str, Measure] = {
 }
 
 
-def flag(name: str) -> Measure:
-    """The column of a flag of ``schema.FLAGS``, which is found while turns are scored."""
-    return _of_turn(
-        name, ValueKind.BOOLEAN, "a warning of the model", lambda piece: piece.turns[name], (), name
-    )
+def _stored(kind: ValueKind, about: str) -> Callable[[str], Measure]:
+    """Makes a column that was stored under its own name while turns were scored."""
+    return lambda name: _of_turn(name, kind, about, lambda piece: piece.turns[name], (), name)
 
 
-#: The flags, by name.
-FLAG_COLUMNS: dict[str, Measure] = {name: flag(name) for name in FLAGS}
+def _answer_tokens(name: str) -> Measure:
+    def counts(piece: PieceData) -> pl.Series:
+        answers = [answer for _, answer in piece.answers()]
+        count = piece.count_tokens.get(name)
+        return pl.Series([None] * len(answers) if count is None else count(answers), dtype=pl.UInt32)
+
+    about = "tokens of the turn's text alone, as the model's tokenizer counts them"
+    return _of_turn(name, ValueKind.NUMBER, about, counts, _TEXTS)
+
+
+#: What a rule can name of a model besides its numbers: makes the column that has this name in full, which
+#: begins with the model's where there are several.
+COLUMNS_OF_MODELS: dict[str, Callable[[str], Measure]] = {
+    "tokens": _stored(
+        ValueKind.NUMBER, "tokens through the turn, as the model's tokenizer counted them when it scored"
+    ),
+    ANSWER_TOKENS: _answer_tokens,
+    **dict.fromkeys(FLAGS, _stored(ValueKind.BOOLEAN, "a warning of the model")),
+}
 
 
 def attribute(name: str) -> Measure:

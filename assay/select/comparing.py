@@ -39,8 +39,8 @@ def check_threshold(text: str, compared: Sequence[Compared]) -> None:
     """Nothing, or UserMistake where a rule has a threshold on a reward across prompts."""
     for value, tokens in compared:
         if reward := reward_across_prompts(value):
-            token = next(token for token in tokens if token.text == reward.name)
-            sentence = _WHY.format(name=reward.name, what="a threshold")
+            token = next(token for token in tokens if _bare(token.text) == _bare(reward.name))
+            sentence = _WHY.format(name=token.text, what="a threshold")
             raise mistake(text, token, sentence, found="a threshold on")
 
 
@@ -52,4 +52,8 @@ def why_no_order(expression: Expression) -> str | None:
 
 def _is_reward(name: str) -> bool:
     """Whether it is a Bradley-Terry model's one number, also one of several models'."""
-    return name.rpartition(".")[2] == REWARD and not name.startswith((ROW, GIVEN))
+    return _bare(name) == REWARD and not name.startswith((ROW, GIVEN))
+
+
+def _bare(name: str) -> str:
+    return name.rpartition(".")[2]

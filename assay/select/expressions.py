@@ -361,6 +361,26 @@ class EveryTurn:
 
 
 @dataclass(frozen=True, slots=True)
+class Agreement:
+    """Whether two numbers give an answer the same rank within its group."""
+
+    first: InGroup
+    second: InGroup
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        """The two ranks."""
+        return (self.first, self.second)
+
+    def expression(self) -> pl.Expr:
+        """True, false, or null where one of them has no value."""
+        return pl.col(self.first.measured) == pl.col(self.second.measured)
+
+    def __str__(self) -> str:
+        return f"agree({self.first.operand}, {self.second.operand})"
+
+
+@dataclass(frozen=True, slots=True)
 class Not:
     """True where its operand is false."""
 
@@ -411,7 +431,7 @@ class Either:
         return " or ".join(str(operand) for operand in self.operands)
 
 
-Predicate = Comparison | OneOf | Missing | Flag | EveryTurn | Not | Both | Either
+Predicate = Comparison | OneOf | Missing | Flag | EveryTurn | Agreement | Not | Both | Either
 Expression = Value | Predicate
 
 

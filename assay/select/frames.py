@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 import polars as pl
@@ -30,8 +31,8 @@ class ToMeasure:
     """Whether a turn's percentile is among all turns; else among the last turns of the records."""
     with_answers: bool = False
     """Whether the frames of records have ``ANSWER``."""
-    tokenizer: TokenizerPlace | None = None
-    """What counts the tokens of an answer; None where the model has no tokenizer here."""
+    tokenizers: Mapping[str, TokenizerPlace] = field(default_factory=dict)
+    """What counts the tokens of an answer, by column. A model may have no tokenizer here."""
 
     def of_type(self, kind: type[Part]) -> tuple[Part, ...]:
         """The different parts of that type, those inside of others first."""

@@ -70,7 +70,7 @@ def judged(
         selection.group,
         by_turn,
         with_answers=selection.looks_at_what_is_left,
-        tokenizer=selection.tokenizer,
+        tokenizers=selection.tokenizers,
     )
     by_rules = _ByRules(rules, selection.on_fail)
     with ExitStack() as stack:

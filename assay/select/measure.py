@@ -24,7 +24,7 @@ import polars as pl
 from assay.core.errors import AssayError
 from assay.core.text import counted
 from assay.select.by_key import Groups, Sides
-from assay.select.columns import ANSWER_TOKENS, PieceData
+from assay.select.columns import PieceData
 from assay.select.expressions import (
     EveryTurn,
     Expression,
@@ -183,9 +183,9 @@ def _of_piece(number: int, data: Dataset) -> Frames:
         contents = records.join(contents, on="row", how="left", maintain_order="left")
     else:
         contents = records
-    counts = wanted.tokenizer is not None and any(one.column.name == ANSWER_TOKENS for one in measures)
-    count = counter(wanted.tokenizer) if counts and wanted.tokenizer else None
-    given = PieceData(piece.file, contents, turns, count)
+    named = {one.column.name for one in measures}
+    counts = {name: counter(place) for name, place in wanted.tokenizers.items() if name in named}
+    given = PieceData(piece.file, contents, turns, counts)
     values = {one.column: one.compute(given).alias(one.column.measured) for one in measures if one.compute}
     keys_kept = [name for name in (ANSWER, GROUP) if name in turns.columns]
     by_turn = [series for column, series in values.items() if column.of_turns]

@@ -5,7 +5,8 @@ The grammar, keywords in any case::
     rule       = either
     either     = both { "or" both }
     both       = denial { "and" denial }
-    denial     = "not" denial | "(" either ")" | ("all" | "any") "(" either ")" | test
+    denial     = "not" denial | "(" either ")" | ("all" | "any") "(" either ")" | agreement | test
+    agreement  = "agree" "(" value "," value ")"
     test       = comparison | value [ "not" ] "in" "(" item { "," item } ")"
                | value "is" [ "not" ] "missing" | FLAG
     comparison = operand operator operand { operator operand }
@@ -27,6 +28,7 @@ from typing import NamedTuple
 
 from assay.core.errors import UserMistake
 from assay.select.expressions import (
+    Agreement,
     Both,
     Comparison,
     Either,
@@ -50,6 +52,7 @@ from assay.select.expressions import (
 )
 from assay.select.tokens import Token, mistake, tokens
 from assay.select.vocabulary import (
+    AGREE,
     EVERY_TURN,
     FUNCTIONS,
     GIVEN_PAIR,
@@ -202,6 +205,8 @@ class _Parser:
             return predicate
         if self._calls(EVERY_TURN):
             return self._every_turn(depth)
+        if self._calls((AGREE,)):
+            return self._agreement(depth)
         return self._test(depth)
 
     def _check_depth(self, token: Token, depth: int) -> None:
@@ -227,6 +232,22 @@ class _Parser:
                 name, f"what it looks at is the same at each turn of a record: write it without `{name.text}`"
             )
         return EveryTurn("all" if name.text == "all" else "any", operand)
+
+    def _agreement(self, depth: int) -> Agreement:
+        name, opened = self._take(), self._take()
+        first = self._rank_of(name, depth)
+        if not self._takes(","):
+            raise self._mistake(self._peek(), f"expected `,` and a second number, as in `{FUNCTIONS[AGREE]}`")
+        second = self._rank_of(name, depth)
+        self._closed(opened)
+        return Agreement(first, second)
+
+    def _rank_of(self, name: Token, depth: int) -> InGroup:
+        """The rank of the number that stands here."""
+        inner = self._peek()
+        if inner.kind != "word":
+            raise self._mistake(inner, f"expected what is measured, as in `{FUNCTIONS[name.text]}`")
+        return InGroup("rank", self._compared_in_group(name, self._value(depth + 1), inner))
 
     def _test(self, depth: int) -> Predicate:
         left = self._operand(f"a comparison such as `{self._example()}`", depth)
@@ -380,12 +401,17 @@ class _Parser:
         return OverTurns(function, operand)
 
     def _in_group(self, name: Token, operand: Value, inner: Token) -> Value:
+        operand = self._compared_in_group(name, operand, inner)
+        return InGroup(next(one for one in IN_GROUP if one == name.text), operand)
+
+    def _compared_in_group(self, name: Token, operand: Value, inner: Token) -> Value:
+        """The value, where it is a number that each answer has by itself."""
         operand = self._as(operand, ValueKind.NUMBER, inner)
         if any(isinstance(part, InGroup | Percentile | GivenPair) for part in parts(operand)):
             raise self._out_of_scope(
                 name, f"`{operand}` is compared with others already; `{name.text}` takes what one answer has"
             )
-        return InGroup(next(one for one in IN_GROUP if one == name.text), operand)
+        return operand
 
     def _percentile(self, name: Token, operand: Value, inner: Token) -> Value:
         operand = self._as(operand, ValueKind.NUMBER, inner)
@@ -417,11 +443,15 @@ class _Parser:
         token = self._take()
         if token.text in GIVEN_PAIR and token.text not in self._words.attributes:
             raise self._mistake(token, "expected a column that is measured piece by piece")
-        if not self._words.has(token.text):
+        meant = self._words.meant_by(token.text)
+        if not meant:
             raise self._unknown(token)
-        if why := self._words.why_not(token.text):
+        if len(meant) > 1:
+            which = ", ".join(f"`{name}`" for name in meant)
+            raise self._mistake(token, f"write which model's: {which}", found="of several models:")
+        if why := self._words.why_not(meant[0]):
             raise self._mistake(token, why, found="not known for this model:")
-        return self._words.column(token.text)
+        return self._words.column(meant[0])
 
     def _unknown(self, token: Token) -> UserMistake:
         near = self._words.near(token.text)

@@ -91,7 +91,7 @@ def previewed(
         tallies, notes = found.tallies(), found.notes()
     cuts = _cuts(
         rules.rules,
-        Dataset(converted, scored, ToMeasure((), selection.group, tokenizer=selection.tokenizer), home),
+        Dataset(converted, scored, ToMeasure((), selection.group, tokenizers=selection.tokenizers), home),
     )
     return RulesPreview(read, kept, tallies, cuts, notes)
 

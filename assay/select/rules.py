@@ -66,6 +66,11 @@ def parse_rules(
     Also for a threshold on ``reward``, which says nothing across prompts, unless ``allow_cross_prompt``.
     """
     vocabulary = Vocabulary(tuple(attributes), flags, unknown, order)
+    return rules_in(texts, vocabulary, allow_cross_prompt=allow_cross_prompt)
+
+
+def rules_in(texts: Sequence[str], vocabulary: Vocabulary, *, allow_cross_prompt: bool = False) -> Rules:
+    """The rules in ``texts``, in the words of this vocabulary; UserMistake as of ``parse_rules``."""
     rules = []
     for text in texts:
         predicate, compared = parsed_rule(text, vocabulary)

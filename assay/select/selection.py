@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from assay.core.digests import digest_of_file
 from assay.core.errors import UserMistake
 from assay.core.versions import installed
 from assay.rewards.scalar import scalar_among
-from assay.select.columns import ROW, field
+from assay.select import columns
 from assay.select.comparing import why_no_order
 from assay.select.contamination import evaluation_files
 from assay.select.expressions import NamedColumn, Value, ValueKind
@@ -81,8 +81,8 @@ class Selection:
     duplicates: Duplicates | None = None
     evaluation: tuple[str, ...] = ()
     """Files of evaluation data; a record that shares thirteen words with one of them is dropped."""
-    tokenizer: TokenizerPlace | None = None
-    """The model's, to count the tokens of an answer. The model's fingerprint covers it."""
+    tokenizers: Mapping[str, TokenizerPlace] = field(default_factory=dict)
+    """The models', to count the tokens of an answer, by column. A model's fingerprint covers its own."""
     sides_by: Value | None = None
     """What ``agrees`` and ``given_margin`` compare by, where somebody chose it."""
 
@@ -153,9 +153,9 @@ def parse_selection(
     """The selection that options make; UserMistake for what contradicts itself or cannot be measured."""
     field_of_group = None
     if group is not None:
-        if not group.startswith(ROW) or group == ROW:
+        if not group.startswith(columns.ROW) or group == columns.ROW:
             raise UserMistake(f"--group {group}: write a field of the input row, such as row.prompt_id")
-        field_of_group = field(group, ValueKind.ANY).column
+        field_of_group = columns.field(group, ValueKind.ANY).column
     sides_by = vocabulary.order if by is not None and rules is not None and rules.compares_sides else None
     evaluation = evaluation_files(decontaminate)
     duplicates = None
@@ -196,7 +196,7 @@ def chosen_order(vocabulary: Vocabulary, by: str | None) -> Value | None:
     """
     if by is not None:
         return parsed_number(by, vocabulary, option="--by").value
-    scalar = scalar_among(vocabulary.attributes)
+    scalar = None if vocabulary.has_several_models else scalar_among(vocabulary.attributes)
     return None if scalar is None else vocabulary.column(scalar)
 
 
@@ -208,7 +208,7 @@ def ranking(vocabulary: Vocabulary, by: str | None, *, for_option: str) -> Value
     order = chosen_order(vocabulary, by)
     if order is None:
         raise UserMistake(
-            f"{for_option}: needs an order, and the model rates several things: "
+            f"{for_option}: needs an order, and there are several numbers: "
             f"{_listed(vocabulary.attributes)}. Add --by, such as --by 'mean({vocabulary.attributes[0]})'"
         )
     return order

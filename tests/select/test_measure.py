@@ -199,7 +199,7 @@ def test_tokens_of_an_answer_are_what_the_models_tokenizer_makes_of_its_text(hom
     row = record(1, "Hello there!", "One two, three.", "And now?", "x", scores=[1.0, 1.0])
     made = make(home, {"a.jsonl": [[row]]})
     value = words().column("answer_tokens")
-    wanted = ToMeasure((value, OverTurns("first", value)), tokenizer=tokenizer)
+    wanted = ToMeasure((value, OverTurns("first", value)), tokenizers={"answer_tokens": tokenizer})
     with measured(Dataset(made.converted, made.scored, wanted, home)) as found:
         (frames,) = found.frames
     loaded = load(tokenizer.folder, whose="starter")

@@ -125,7 +125,7 @@ def test_unknown_attribute_names_the_nearest_and_all_of_the_models() -> None:
         "  ^^^^^^^^^^^^\n"
         "Did you mean helpfulness? "
         "The model rates: helpfulness, correctness, coherence, complexity, verbosity. "
-        "Other columns are turns, messages, tokens, answer_tokens, answer_chars, prompt_chars, language, "
+        "Other columns are tokens, answer_tokens, turns, messages, answer_chars, prompt_chars, language, "
         "source, side, starts_with_assistant, alternates, group_size, agrees, given_margin, row.FIELD and "
         "given.NAME."
     )
