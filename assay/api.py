@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import polars as pl
@@ -29,7 +29,7 @@ from assay.core.calls import Json
 from assay.core.digests import digest_of_content
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import ROLES, Conversation, is_turn
-from assay.export import EXPORT, AboutRun, ToExport, check_exports, default_exports, wanted
+from assay.export import EXPORT, AboutModel, AboutRun, ToExport, check_exports, default_exports, wanted
 from assay.export.folder import OutputFolder
 from assay.export.foreseen import warnings_of
 from assay.export.results import scores_of
@@ -39,16 +39,19 @@ from assay.read.formats.reading import Row, Unreadable, chat_in
 from assay.read.formats.tools import NoCalls, tools_in
 from assay.read.inventory import INGEST, Inputs
 from assay.report.bars import Bars
-from assay.report.summary import run_manifest
+from assay.report.summary import ScoredModel, run_manifest
 from assay.rewards.catalog import CATALOG
 from assay.rewards.find import find_model
+from assay.rewards.named import NamedModel
 from assay.rewards.remote.service import in_a_loop
 from assay.rewards.spec import ModelSpec
 from assay.score.scoring import SCORE, ToScore
 from assay.score.ways import way_of
 from assay.score.workers.cluster import ClusterOptions
 from assay.select.decide import DECIDE, ToDecide
-from assay.select.rules import parse_rules
+from assay.select.rules import Rules, parse_rules, rules_in
+from assay.select.selection import Selection, chosen_order
+from assay.select.vocabulary import tokenizers_of, vocabulary_of
 from assay.storage.home import written_whole
 from assay.storage.manifests import Converted, Counts, Filtered, Scored
 from assay.storage.run_manifest import RunManifest
@@ -146,7 +149,10 @@ class Chats:
         settings = Settings.read()
         context = RunContext(settings.opened_home(), Bars())
         spec = find_model(
-            model, models_of(settings), options.of_the_model(), digest_cache=context.home.model_digests
+            model,
+            models_of(settings),
+            options.chosen_models()[0].options,
+            digest_cache=context.home.model_digests,
         )
         scored = SCORE.run(ToScore(self.converted, spec, ClusterOptions(workers=workers)), context)
         return Rated(self.converted, scored, spec, options, _decided(self.converted, scored, (), context))
@@ -179,9 +185,21 @@ class Rated:
         """
         all_rules = (*self.rules, *rules)
         context = RunContext(Settings.read().opened_home())
-        parsed = parse_rules(all_rules, attributes=self.model.columns, allow_cross_prompt=allow_cross_prompt)
-        filtered = DECIDE.run(ToDecide(self.converted, self.scored, parsed), context)
+        filtered = self._decided(self._parsed(all_rules, allow_cross_prompt=allow_cross_prompt), context)
         return Rated(self.converted, self.scored, self.model, self.options, filtered, all_rules)
+
+    @property
+    def _models(self) -> tuple[NamedModel, ...]:
+        return (NamedModel(None, self.model),)
+
+    def _parsed(self, rules: Sequence[str], *, allow_cross_prompt: bool) -> Rules:
+        vocabulary = vocabulary_of(self._models)
+        vocabulary = replace(vocabulary, order=chosen_order(vocabulary, None))
+        return rules_in(rules, vocabulary, allow_cross_prompt=allow_cross_prompt)
+
+    def _decided(self, rules: Rules, context: RunContext) -> Filtered:
+        selection = Selection(tokenizers=tokenizers_of(self._models))
+        return DECIDE.run(ToDecide(self.converted, self.scored, rules, selection), context)
 
     def scores(self) -> pl.DataFrame:
         """A row a turn of what is kept: file, line, part, turn, and a Float32 column an attribute."""
@@ -203,21 +221,17 @@ class Rated:
         asked = {"output": os.fspath(folder), "export": list(names), "keep": list(self.rules), **choices}
         options = options_from(RunOptions, typed={**self.options.model_dump(), **asked})
         context = RunContext(Settings.read().opened_home(), Bars())
-        rules = parse_rules(
-            options.desirable,
-            attributes=self.model.columns,
-            allow_cross_prompt=options.allow_cross_prompt,
-        )
+        rules = self._parsed(options.desirable, allow_cross_prompt=options.allow_cross_prompt)
         to_write = wanted(
             names, None, options.pair_choice(), options.split_choice(), has_rule=bool(rules.rules)
         )
         for line in warnings_of(to_write, self.converted, context.home):
             context.say(f"warning: {line}")
         license = CATALOG[self.model.name].license if self.model.name in CATALOG else None
-        about = AboutRun(self.model.name, options.revision, license, self.rules)
-        desirable = None
-        if rules.rules:
-            desirable = DECIDE.run(ToDecide(self.converted, self.scored, rules), context)
+        revision = options.chosen_models()[0].options.revision
+        model = AboutModel(None, self.model.name, self.model.fingerprint, revision, license)
+        about = AboutRun((model,), self.rules)
+        desirable = self._decided(rules, context) if rules.rules else None
         output.check()
         with output.held():
             output.repair()
@@ -236,12 +250,11 @@ class Rated:
             )
             manifest = run_manifest(
                 options=options.model_dump(mode="json"),
-                model=self.model,
+                models=[ScoredModel(one, self.scored) for one in self._models],
                 converted=self.converted,
                 scored=self.scored,
                 filtered=self.filtered,
                 exported=EXPORT.run(given, context),
-                work=None,
                 seconds={},
             )
             output.publish(staging, manifest)

@@ -2,14 +2,14 @@
 
 ``RunOptions`` defines them once. The command line, a ``--config`` file and the form in Prefect's UI are made
 from its fields. The options for a model, which several commands share, are in ``ModelChoice`` and
-``ScoringChoice``.
+``ScoringChoice``; those for one or several models, in ``ModelsChoice``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
+from assay.config.several_models import ChosenModel, is_for_one_model, named_models, options_by_model
 from assay.config.yaml_text import NotYAML, parsed_yaml, shown
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
@@ -208,84 +209,76 @@ class Choice(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=numbered_fields)
 
 
+_REVISION = Field(
+    title="Revision", description="Branch, tag or commit of a model on the Hub. Default: its main branch."
+)
+_DTYPE = Field(
+    title="Number format",
+    description="The numbers that the model computes with. Default: its card's, or else float32.",
+)
+_AS = Field(
+    title="Known as",
+    description="The published model that a folder holds, by its name in the catalog, such as "
+    "nvidia/Qwen-2.5-Nemotron-32B-Reward. What its card says is then known of it.",
+)
+_FAMILY = Field(
+    title="Family",
+    description="How to read the model, where neither the catalog nor its architecture says it. "
+    "first-token-logit is for a *ForCausalLM whose score is the logit of vocabulary id 0.",
+)
+_READ_AT = Field(
+    title="Read at",
+    description="Where to read a *ForSequenceClassification whose template ends in its padding "
+    "token: at the last token, or before the padding, as transformers' own head does. Default: at "
+    "the last token, and the run reports it.",
+)
+_MAX_TOKENS = Field(
+    title="Longest turn",
+    description="The most tokens through a turn that the model is shown. Default: its own limit.",
+)
+_OVER_LENGTH = Field(
+    title="Over-length turns",
+    description="What to do with a turn beyond the model's token limit: quarantine it, or score it "
+    "without its oldest tokens.",
+)
+_ADD_BOS = Field(
+    title="Begin with BOS",
+    description="Begin a conversation with the tokenizer's BOS token, as tokenizer(text) does, where "
+    "the template writes none. Default: as the model's card does; without a card, no BOS, and the "
+    "run reports it.",
+)
+_ATTRIBUTES = Field(
+    title="Names of the outputs",
+    description="What each output of the model rates, in order, where its config.json does not say it.",
+)
+_HIDE_REASONING = Field(
+    title="Hide reasoning",
+    description="Rate answers without the reasoning before them: a message's reasoning_content or "
+    "thinking, or <think>…</think> at the beginning of an answer. Default: the model is shown what "
+    "its chat template writes. The results keep the reasoning.",
+)
+_WEIGHTS = Field(
+    title="Weights",
+    description="Compute weighted_reward from the attributes, with weights such as helpfulness=0.65. "
+    "Default: the published weights, where there are any.",
+)
+_Tokens = Annotated[int, Field(ge=1, le=MOST)]
+_Published = Annotated[str, Chosen(catalog_names, listed_by="assay models")]
+_Family = Annotated[str, Chosen(family_names)]
+
+
 class ModelChoice(Choice):
     """Which model, and how to read it: for every command that uses one."""
 
     model: ModelName
-    revision: Annotated[
-        str | None,
-        Field(
-            title="Revision",
-            description="Branch, tag or commit of a model on the Hub. Default: its main branch.",
-        ),
-        CommandLine(_MODEL, "COMMIT"),
-    ] = None
-    dtype: Annotated[
-        Dtype | None,
-        Field(
-            title="Number format",
-            description="The numbers that the model computes with. Default: its card's, or else float32.",
-        ),
-        CommandLine(_MODEL),
-    ] = None
-    as_: Annotated[
-        Annotated[str, Chosen(catalog_names, listed_by="assay models")] | None,
-        Field(
-            title="Known as",
-            description="The published model that a folder holds, by its name in the catalog, such as "
-            "nvidia/Qwen-2.5-Nemotron-32B-Reward. What its card says is then known of it.",
-        ),
-        CommandLine(_MODEL, "NAME"),
-    ] = None
-    family: Annotated[
-        Annotated[str, Chosen(family_names)] | None,
-        Field(
-            title="Family",
-            description="How to read the model, where neither the catalog nor its architecture says it. "
-            "first-token-logit is for a *ForCausalLM whose score is the logit of vocabulary id 0.",
-        ),
-        CommandLine(_MODEL, "NAME"),
-    ] = None
-    read_at: Annotated[
-        ReadAt | None,
-        Field(
-            title="Read at",
-            description="Where to read a *ForSequenceClassification whose template ends in its padding "
-            "token: at the last token, or before the padding, as transformers' own head does. Default: at "
-            "the last token, and the run reports it.",
-        ),
-        CommandLine(_MODEL),
-    ] = None
-    add_bos: Annotated[
-        bool | None,
-        Field(
-            title="Begin with BOS",
-            description="Begin a conversation with the tokenizer's BOS token, as tokenizer(text) does, where "
-            "the template writes none. Default: as the model's card does; without a card, no BOS, and the "
-            "run reports it.",
-        ),
-        CommandLine(_MODEL),
-    ] = None
-    attributes: Annotated[
-        list[str],
-        Listed,
-        Field(
-            title="Names of the outputs",
-            description="What each output of the model rates, in order, where its config.json does not say "
-            "it.",
-        ),
-        CommandLine(_MODEL, "NAME"),
-    ] = []
-    hide_reasoning: Annotated[
-        bool,
-        Field(
-            title="Hide reasoning",
-            description="Rate answers without the reasoning before them: a message's reasoning_content or "
-            "thinking, or <think>…</think> at the beginning of an answer. Default: the model is shown what "
-            "its chat template writes. The results keep the reasoning.",
-        ),
-        CommandLine(_MODEL),
-    ] = False
+    revision: Annotated[str | None, _REVISION, CommandLine(_MODEL, "COMMIT")] = None
+    dtype: Annotated[Dtype | None, _DTYPE, CommandLine(_MODEL)] = None
+    as_: Annotated[_Published | None, _AS, CommandLine(_MODEL, "NAME")] = None
+    family: Annotated[_Family | None, _FAMILY, CommandLine(_MODEL, "NAME")] = None
+    read_at: Annotated[ReadAt | None, _READ_AT, CommandLine(_MODEL)] = None
+    add_bos: Annotated[bool | None, _ADD_BOS, CommandLine(_MODEL)] = None
+    attributes: Annotated[list[str], Listed, _ATTRIBUTES, CommandLine(_MODEL, "NAME")] = []
+    hide_reasoning: Annotated[bool, _HIDE_REASONING, CommandLine(_MODEL)] = False
 
     def of_the_model(self) -> ModelOptions:
         """The choices as the model's options. ``UserMistake`` for a value that no option takes."""
@@ -303,35 +296,9 @@ class ModelChoice(Choice):
 class ScoringChoice(ModelChoice):
     """Options for a model that scores data: for every command that does so."""
 
-    weights: Annotated[
-        list[str],
-        Listed,
-        Field(
-            title="Weights",
-            description="Compute weighted_reward from the attributes, with weights such as helpfulness=0.65. "
-            "Default: the published weights, where there are any.",
-        ),
-        CommandLine(_MODEL, "NAME=NUMBER"),
-    ] = []
-    max_tokens: Annotated[
-        int | None,
-        Field(
-            title="Longest turn",
-            description="The most tokens through a turn that the model is shown. Default: its own limit.",
-            ge=1,
-            le=MOST,
-        ),
-        CommandLine(_MODEL, "N"),
-    ] = None
-    over_length: Annotated[
-        OverLength,
-        Field(
-            title="Over-length turns",
-            description="What to do with a turn beyond the model's token limit: quarantine it, or score it "
-            "without its oldest tokens.",
-        ),
-        CommandLine(_MODEL),
-    ] = "quarantine"
+    weights: Annotated[list[str], Listed, _WEIGHTS, CommandLine(_MODEL, "NAME=NUMBER")] = []
+    max_tokens: Annotated[_Tokens | None, _MAX_TOKENS, CommandLine(_MODEL, "N")] = None
+    over_length: Annotated[OverLength, _OVER_LENGTH, CommandLine(_MODEL)] = "quarantine"
 
     def of_the_model(self) -> ModelOptions:
         """The choices as the model's options. ``UserMistake`` for weights that are not NAME=NUMBER."""
@@ -341,6 +308,77 @@ class ScoringChoice(ModelChoice):
             max_tokens=self.max_tokens,
             over_length=self.over_length,
         )
+
+
+def _for_models(value: object) -> object:
+    """Several values for one model: the last. One that names its model: a list of one."""
+    if isinstance(value, str) and is_for_one_model(value):
+        return [value]
+    if isinstance(value, list) and value and not any(map(is_for_one_model, map(str, value))):
+        return value[-1]
+    return value
+
+
+def _models(value: object) -> object:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+#: One value for all models, or values that name the model that they are for.
+_ForModels = BeforeValidator(_for_models)
+
+
+ModelNames = Annotated[
+    Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)],
+    BeforeValidator(_models),
+    Field(
+        title="Reward model",
+        description=f"{MODEL} Several models each have a name of their own, as in judge=NAME_OR_PATH.",
+        json_schema_extra=in_form(
+            f"{MODEL_IN_FORM} Several models each have a name of their own, as in judge=NAME."
+        ),
+    ),
+    CommandLine(_MODEL, "NAME_OR_PATH"),
+]
+
+
+class ModelsChoice(Choice):
+    """One model or several, and how to read each: what ``ScoringChoice`` is for one."""
+
+    model: ModelNames
+    revision: Annotated[str | list[str] | None, _ForModels, _REVISION, CommandLine(_MODEL, "COMMIT")] = None
+    dtype: Annotated[Dtype | list[str] | None, _ForModels, _DTYPE, CommandLine(_MODEL)] = None
+    as_: Annotated[_Published | list[str] | None, _ForModels, _AS, CommandLine(_MODEL, "NAME")] = None
+    family: Annotated[_Family | list[str] | None, _ForModels, _FAMILY, CommandLine(_MODEL, "NAME")] = None
+    read_at: Annotated[ReadAt | list[str] | None, _ForModels, _READ_AT, CommandLine(_MODEL)] = None
+    add_bos: Annotated[bool | None, _ADD_BOS, CommandLine(_MODEL)] = None
+    attributes: Annotated[list[str], Listed, _ATTRIBUTES, CommandLine(_MODEL, "NAME")] = []
+    hide_reasoning: Annotated[bool, _HIDE_REASONING, CommandLine(_MODEL)] = False
+    weights: Annotated[list[str], Listed, _WEIGHTS, CommandLine(_MODEL, "NAME=NUMBER")] = []
+    max_tokens: Annotated[_Tokens | list[str] | None, _ForModels, _MAX_TOKENS, CommandLine(_MODEL, "N")] = (
+        None
+    )
+    over_length: Annotated[OverLength | list[str], _ForModels, _OVER_LENGTH, CommandLine(_MODEL)] = (
+        "quarantine"
+    )
+
+    def chosen_models(self) -> tuple[ChosenModel, ...]:
+        """The models in order. ``UserMistake`` for a name or a value that none takes."""
+        named = named_models([self.model] if isinstance(self.model, str) else self.model)
+        given = {
+            option_name(name): getattr(self, name) for name in ScoringChoice.model_fields if name != "model"
+        }
+        found = []
+        for alias, of_one in options_by_model(list(named), given).items():
+            typed: dict[str, object] = {"model": named[alias]}
+            for name, info in ScoringChoice.model_fields.items():
+                value = of_one.get(option_name(name))
+                if isinstance(value, list) and get_origin(info.annotation) is not list:
+                    value = value[-1] if value else info.default
+                if name != "model":
+                    typed[name] = value
+            choice = options_from(ScoringChoice, typed=typed)
+            found.append(ChosenModel(alias, named[alias], choice.of_the_model()))
+        return tuple(found)
 
 
 class _DataChoice(Choice):
@@ -392,10 +430,10 @@ class _DataChoice(Choice):
 
 
 # Pydantic orders the fields by the bases from right to left: data, then the model, then the rest.
-class RunOptions(ScoringChoice, _DataChoice):
+class RunOptions(ModelsChoice, _DataChoice):
     """The options of one run of ``assay curate``."""
 
-    model: ModelName = "starter"
+    model: ModelNames = "starter"
     keep: Annotated[
         list[str],
         Listed,

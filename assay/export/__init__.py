@@ -12,7 +12,7 @@ from assay.core.digests import digest_of_bytes
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
 from assay.export.axolotl import AXOLOTL_KTO, AXOLOTL_PREFERENCE, AXOLOTL_SFT
-from assay.export.card import CARD, AboutRun, Features, card
+from assay.export.card import CARD, AboutModel, AboutRun, Features, card
 from assay.export.contract import Export, ToWrite
 from assay.export.every_record import PARQUET
 from assay.export.features import OfRun, pair_features, record_features
@@ -42,6 +42,7 @@ __all__ = [
     "EXPORTS",
     "PAIR_EXPORTS",
     "RECORD_EXPORTS",
+    "AboutModel",
     "AboutRun",
     "Export",
     "Exported",

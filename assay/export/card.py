@@ -41,15 +41,24 @@ _SNIPPETS = {
 
 
 @dataclass(frozen=True, slots=True)
-class AboutRun:
-    """What a card says of a run besides its results."""
+class AboutModel:
+    """What a card says of a model."""
 
-    model: str
-    """Its name."""
+    alias: str | None
+    """What the run calls it; None where it has one model without a name of its own."""
+    name: str
+    fingerprint: str
     revision: str | None = None
     """Branch, tag or commit, where one was named."""
     license: str | None = None
-    """Of the model, where its catalog entry says it."""
+    """Where its catalog entry says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AboutRun:
+    """What a card says of a run besides its results."""
+
+    models: tuple[AboutModel, ...]
     rules: tuple[str, ...] = ()
     """What was kept."""
     verified: tuple[str, ...] = ()
@@ -131,9 +140,10 @@ def _size(rows: int) -> str:
 def _body(
     about: AboutRun, converted: Converted, scored: Scored, counts: Counts, exported: Exported
 ) -> Iterator[str]:
-    yield "# Conversations rated by a reward model\n"
+    raters = " and ".join(_code(_base(model.name)) for model in about.models)
+    yield f"# Conversations rated by {'a reward model' if len(about.models) == 1 else 'reward models'}\n"
     yield (
-        f"{counted(counts.ok, 'records')} of {counts.read:,}, kept by what {_code(_base(about.model))} says "
+        f"{counted(counts.ok, 'records')} of {counts.read:,}, kept by what {raters} says "
         "of each assistant turn. Made with Assay. The licence of the sources is that of the data: put it "
         "into the front matter before you publish this.\n"
     )
@@ -144,11 +154,14 @@ def _body(
     yield ""
     if not converted.complete:
         yield "An input is cut short or damaged: `manifest.json` says which.\n"
-    yield "## Model\n"
-    revision = f", revision {_code(about.revision)}" if about.revision else ""
-    license = f", licence {_code(about.license)}" if about.license else ""
-    yield f"{_code(_base(about.model))}{revision}{license}; fingerprint `{scored.fingerprint}`.\n"
-    yield f"It rates {', '.join(map(_code, scored.attributes))}. Scores are raw.\n"
+    yield "## Model\n" if len(about.models) == 1 else "## Models\n"
+    for model in about.models:
+        alias = f"{_code(model.alias)}: " if model.alias is not None else ""
+        revision = f", revision {_code(model.revision)}" if model.revision else ""
+        license = f", licence {_code(model.license)}" if model.license else ""
+        yield f"{alias}{_code(_base(model.name))}{revision}{license}; fingerprint `{model.fingerprint}`.\n"
+    it = "It rates" if len(about.models) == 1 else "They rate"
+    yield f"{it} {', '.join(map(_code, scored.attributes))}. Scores are raw.\n"
     yield from (f"- {_text(one)}" for one in about.verified)
     if about.verified:
         yield ""

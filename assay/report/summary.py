@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from assay.core.text import columns, counted, printable
 from assay.core.versions import VERSION, installed
 from assay.export.files import Exported
 from assay.export.usable import all_ruled_out, nothing_usable
+from assay.rewards.named import NamedModel
 from assay.rewards.spec import ModelSpec
 from assay.score import card_warnings
 from assay.score.languages import DETECTOR
@@ -39,27 +41,34 @@ _SHORTFALLS_SHOWN = 5
 _FIELDS_SHOWN = 10
 
 
+class ScoredModel(NamedTuple):
+    """One of the run's models, and what it gave."""
+
+    model: NamedModel
+    scored: Scored
+    work: ScoringWork | None = None
+    """What this run did for it; None or empty where its score stage was cached."""
+
+
 def run_manifest(
     *,
     options: Mapping[str, Any],
-    model: ModelSpec | None,
+    models: Sequence[ScoredModel],
     converted: Converted,
     scored: Scored | None,
     filtered: Filtered,
     exported: Exported,
-    work: ScoringWork | None,
     seconds: Mapping[str, float],
     output: str | None = None,
     spread: Mapping[str, Spread] = MappingProxyType({}),
 ) -> RunManifest:
     """The run's manifest. ``output`` is where the results are, where that is not what the options name.
 
-    ``spread`` is how each attribute's scores are spread.
-
-    Where the score stage was cached, ``work`` is None or empty, and no turn was scored by this run.
+    ``spread`` is how each attribute's scores are spread. ``models`` is empty where nothing was scored, and
+    ``scored`` has the scores of all of them.
     """
     counts = filtered.counts
-    about = _model(model, work.remarks if work else ()) if scored and model else None
+    about = {one.model.key: _model(one.model.spec, one.work.remarks if one.work else ()) for one in models}
     return RunManifest(
         assay=VERSION,
         versions=installed(*_PACKAGES),
@@ -78,17 +87,18 @@ def run_manifest(
         quarantined=dict(counts.quarantined),
         left_out=dict(converted.left_out),
         lines=converted.lines,
-        turns=_turns(scored, work),
-        failed=dict(scored.failed) if scored else {},
+        turns=_turns(models),
+        failed=_failed(models),
         reasoning_turns=converted.reasoning_turns,
-        warnings=_warnings(scored, model),
+        warnings=_warnings(models),
         spread=dict(spread),
         devices=tuple(
             replace(one, tokens_per_second=round(one.tokens_per_second, 1), busy=round(one.busy, 3))
-            for one in (work.devices if work else ())
+            for rated in models
+            for one in (rated.work.devices if rated.work else ())
         ),
-        model=about,
-        models={about.name: about} if about else {},
+        model=next(iter(about.values())) if len(about) == 1 else None,
+        models=about,
         inputs=converted.inputs,
         files=dict(sorted(exported.files.items())),
         exports=dict(exported.exports),
@@ -107,20 +117,29 @@ def _reading(options: Mapping[str, Any]) -> str:
     return "rules that name a turn's value are asked at every turn"
 
 
-def _turns(scored: Scored | None, work: ScoringWork | None) -> Turns:
-    if scored is None:
-        return Turns()
-    rated = work.turns_scored if work else 0
-    failed = sum(scored.failed.values())
-    return Turns(rated, max(0, scored.turns - rated - failed), failed)
+def _turns(models: Sequence[ScoredModel]) -> Turns:
+    """What all models did together: a turn that two of them rated counts twice."""
+    rated = sum(one.work.turns_scored for one in models if one.work)
+    failed = sum(_failed(models).values())
+    return Turns(rated, max(0, sum(one.scored.turns for one in models) - rated - failed), failed)
 
 
-def _warnings(scored: Scored | None, model: ModelSpec | None) -> dict[str, int]:
-    """What the model's card warns of, and of how many conversations it is true; those of none left out."""
-    if scored is None or model is None:
-        return {}
-    sentences = card_warnings.sentences(model)
-    return {sentences[name]: count for name, count in scored.warnings.items() if count}
+def _failed(models: Sequence[ScoredModel]) -> dict[str, int]:
+    failed: Counter[str] = Counter()
+    for one in models:
+        failed.update(one.scored.failed)
+    return dict(sorted(failed.items()))
+
+
+def _warnings(models: Sequence[ScoredModel]) -> dict[str, int]:
+    """What each model's card warns of, and of how many conversations it is true; those of none left out."""
+    found = {}
+    for one in models:
+        sentences = card_warnings.sentences(one.model.spec)
+        for name, count in one.scored.warnings.items():
+            if count:
+                found[sentences[name] if len(models) == 1 else f"{sentences[name]} ({one.model.key})"] = count
+    return found
 
 
 def _model(model: ModelSpec, remarks: Sequence[str]) -> RunModel:
@@ -184,11 +203,12 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
                 for name, count in manifest.selected.turns.items()
             ],
         )
-    if manifest.model is not None:
+    if manifest.models:
+        raters = " and ".join(one.name for one in manifest.models.values())
         yield _Section(
             "Turns",
             [
-                _Line("scored", _count(turns.scored), f"by {manifest.model.name}"),
+                _Line("scored", _count(turns.scored), f"by {raters}"),
                 _Line("reused", _count(turns.reused), "from the store, or repeated"),
                 _Line("failed", _count(turns.failed)),
                 *_reasons(manifest.failed),
@@ -228,14 +248,18 @@ def _pairs(made: PairsMade) -> Iterator[_Line]:
 
 def _remarks(manifest: RunManifest) -> list[str]:
     """Sentences that a person should not miss."""
-    remarks = list(manifest.model.notes) if manifest.model is not None else []
+    remarks = [
+        note if manifest.model is not None else f"{alias}: {note}"
+        for alias, model in manifest.models.items()
+        for note in model.notes
+    ]
     counts = manifest.counts
     remarks += filter(None, [nothing_usable(counts, manifest.exports), all_ruled_out(counts)])
     remarks += [
         f"{counted(count, 'conversations')} {'is' if count == 1 else 'are'} {what}."
         for what, count in manifest.warnings.items()
     ]
-    if manifest.reasoning_turns and manifest.model is not None:
+    if manifest.reasoning_turns and manifest.models:
         remarks.append(_on_reasoning(manifest))
     remarks += [f"{note[:1].upper()}{note[1:]}." for note in manifest.selected.notes]
     remarks += [f"{line}." for line in lines_on_shortfalls(manifest.shortfalls)]

@@ -107,7 +107,7 @@ class Groups:
         return found if found is not None else _no_rows(self.values)
 
 
-class Sides:
+class RowSides:
     """What a row's chosen and rejected records come to, by way of buckets of whole rows."""
 
     def __init__(self, data: Dataset, folder: Path) -> None:

@@ -23,7 +23,7 @@ import polars as pl
 
 from assay.core.errors import AssayError
 from assay.core.text import counted
-from assay.select.by_key import Groups, Sides
+from assay.select.by_key import Groups, RowSides
 from assay.select.columns import PieceData
 from assay.select.expressions import (
     EveryTurn,
@@ -73,7 +73,7 @@ def measured(data: Dataset) -> Iterator[Measured]:
         place.mkdir(parents=True, exist_ok=True)
         waiting = _Waiting(stack.enter_context(own_folder(place)), len(data.converted.pieces))
         groups = Groups(data, waiting.folder) if wanted.has_groups else None
-        sides = Sides(data, waiting.folder) if wanted.has_pairs else None
+        sides = RowSides(data, waiting.folder) if wanted.has_pairs else None
         for number, frames in enumerate(_frames_of(data, presence)):
             waiting.put(number, frames)
             for by_key in (groups, sides):
@@ -95,7 +95,7 @@ def measured(data: Dataset) -> Iterator[Measured]:
 def _whole(
     waiting: _Waiting,
     groups: Groups | None,
-    sides: Sides | None,
+    sides: RowSides | None,
     percentiles: Sequence[Distribution],
     wanted: ToMeasure,
 ) -> Iterator[Frames]:
@@ -245,7 +245,7 @@ def _with_groups(frames: Frames, groups: Groups | None, number: int, wanted: ToM
     return _with_over_turns(frames._replace(turns=turns, records=records), later)
 
 
-def _with_sides(frames: Frames, sides: Sides | None, number: int) -> Frames:
+def _with_sides(frames: Frames, sides: RowSides | None, number: int) -> Frames:
     """The frames with what the sides of rows come to."""
     if sides is None:
         return frames

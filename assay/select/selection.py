@@ -99,7 +99,7 @@ class Selection:
         cut: a turn that is masked is no good one.
         """
         on_fail: OnFail = "drop" if self.on_fail == "drop" else "mask"
-        return Selection(self.group, on_fail, tokenizer=self.tokenizer, sides_by=self.sides_by)
+        return Selection(self.group, on_fail, tokenizers=self.tokenizers, sides_by=self.sides_by)
 
     def depends_on(self) -> tuple[str, ...]:
         """What decisions depend on besides the rules; nothing for a selection of nothing."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import get_args
 
-from assay.core.schema import FLAGS, GIVEN
+from assay.core.schema import ATTRIBUTES, FLAGS, GIVEN, REWARD, WEIGHTED_REWARD
 from assay.core.text import nearest
 from assay.rewards.named import NamedModel, columns_of, prefixed
 from assay.score.card_warnings import why_unknown
@@ -23,6 +23,7 @@ from assay.select.columns import (
 )
 from assay.select.expressions import GivenPairName, InGroupName, NamedColumn, OverTurnsName, Value, ValueKind
 from assay.select.token_counts import TokenizerPlace, place_of
+from assay.select.tokens import KEYWORDS
 
 OVER_TURNS: tuple[OverTurnsName, ...] = get_args(OverTurnsName)
 IN_GROUP: tuple[InGroupName, ...] = get_args(InGroupName)
@@ -130,6 +131,16 @@ def tokenizers_of(models: Sequence[NamedModel]) -> dict[str, TokenizerPlace]:
         for one in models
     }
     return {column: place for column, place in places.items() if place is not None}
+
+
+def why_no_alias(alias: str) -> str | None:
+    """Why a rule cannot call a model so; None where it can."""
+    if f"{alias}." in (ROW, GIVEN):
+        return f"{alias}. begins the names of other columns"
+    taken = {*COLUMNS, *COLUMNS_OF_MODELS, *GIVEN_PAIR, *FUNCTIONS, *ATTRIBUTES, REWARD, WEIGHTED_REWARD}
+    if alias in taken:
+        return f"{alias} is a column, or a function of rules"
+    return f"{alias} is a word of rules" if alias.lower() in KEYWORDS else None
 
 
 def _is_of_records(name: str) -> bool:

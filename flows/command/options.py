@@ -150,7 +150,17 @@ def _add(group: Any, name: str, field: FieldInfo) -> None:
         arguments["metavar"] = _metavar(field)
         if get_origin(kind) is list:
             arguments.update(action="extend", nargs="+")
+        elif _takes_several(kind):
+            arguments["action"] = "append"
     group.add_argument(option_name(name), **arguments)
+
+
+def _takes_several(kind: Any) -> bool:
+    """Whether it takes one value, or a list of values."""
+    return get_origin(kind) in (Union, types.UnionType) and any(
+        get_origin(get_args(one)[0] if get_origin(one) is Annotated else one) is list
+        for one in get_args(kind)
+    )
 
 
 def _shown(field: FieldInfo) -> CommandLine:
@@ -181,6 +191,8 @@ def _help(field: FieldInfo) -> str:
         text += f" One of: {', '.join(choices)}."
     if get_origin(field.annotation) is list:
         text += " May be repeated."
+    elif _takes_several(field.annotation):
+        text += " May be repeated, for one of several models each: NAME:VALUE."
     default = field.get_default(call_default_factory=True, validated_data={})
     if default not in (PydanticUndefined, None, False, []):
         default = " ".join(default) if isinstance(default, list) else default

@@ -17,7 +17,7 @@ from assay.config.options import RunOptions
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, OutputRefused
 from assay.core.text import counted
-from assay.export import EXPORT, AboutRun, ToExport, wanted
+from assay.export import EXPORT, AboutModel, AboutRun, ToExport, wanted
 from assay.export.card import for_others
 from assay.export.first_rows import first_rows
 from assay.export.foreseen import warnings_of
@@ -28,10 +28,18 @@ from assay.read.releases import new_only, released
 from assay.report.dry_run import preview_table
 from assay.report.preview import rules_table
 from assay.report.spread import spreads
-from assay.report.summary import lines_on_shortfalls, run_manifest, summary_table, summary_text
+from assay.report.summary import (
+    ScoredModel,
+    lines_on_shortfalls,
+    run_manifest,
+    summary_table,
+    summary_text,
+)
 from assay.rewards.catalog import CATALOG
+from assay.rewards.named import NamedModel
 from assay.score.scoring import ScoringWork, ToScore, former_remarks, preview
 from assay.score.store import nameless_scores
+from assay.score.together import TOGETHER, ToPutTogether
 from assay.select.decide import DECIDE, ToDecide, refuse_quarantine
 from assay.select.preview import previewed
 from assay.select.sides import both_sides_kept
@@ -71,6 +79,15 @@ class NothingNew:
 
 
 Outcome = RunManifest | DryRun | NothingNew
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    """What all models gave."""
+
+    scored: Scored
+    """Of several models, all their columns side by side."""
+    models: tuple[ScoredModel, ...]
 
 
 class _NothingNew(Exception):
@@ -120,7 +137,7 @@ def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
     console = current()
     console.flow_run_id = UUID(str(runtime.flow_run.id))
     prepared = prepare(options, Settings.read(), deployed=deployed)
-    tag_run(runtime.flow_run.id, model=prepared.model.name, inputs=options.input)
+    tag_run(runtime.flow_run.id, models=[one.spec.name for one in prepared.models], inputs=options.input)
     run = _Run(options, prepared, console, RunContext(prepared.home, console))
     try:
         if options.preview:
@@ -160,22 +177,23 @@ class _Run:
         if why := unusable.sentence(manifest):
             unusable.show(why, rows, self.console, fault=fault)
         elif self.prepared.hub is not None:
-            message = f"Rated by {self.prepared.model.name}: {manifest.rows.kept:,} records kept"
+            raters = " and ".join(one.spec.name for one in self.prepared.models)
+            message = f"Rated by {raters}: {manifest.rows.kept:,} records kept"
             address = self.prepared.hub.push(output.path, for_others(manifest), message=message)
             self.console.say(f"pushed: {address}")
         return manifest
 
     def previewed(self) -> DryRun:
         """Show what the run would score. Writes nothing but converted records, below ``ASSAY_HOME``."""
-        model = self.prepared.model
         converted = self._converted()
         self._warn_of_exports(converted)
-        found = preview(converted, model, home=self.prepared.home)
-        for note in model.notes:
-            self.console.say(note)
-        if former := nameless_scores(model, self.prepared.home):
-            self.console.say(former)
-        self.console.show(preview_table(converted, model, found))
+        for one in self.prepared.models:
+            found = preview(converted, one.spec, home=self.prepared.home)
+            for note in one.spec.notes:
+                self.console.say(note)
+            if former := nameless_scores(one.spec, self.prepared.home):
+                self.console.say(former)
+            self.console.show(preview_table(converted, one.spec, found))
         why = nothing_usable(converted.counts, {})
         fault = why is not None and converted.counts.read > 0
         if why is not None:
@@ -187,17 +205,20 @@ class _Run:
 
         Where a turn has no score yet, what scoring would cost is shown instead.
         """
-        model = self.prepared.model
         converted = self._converted()
-        cost = preview(converted, model, home=self.prepared.home)
-        if cost.missing_turns:
-            self.console.say(
-                f"--preview: {counted(cost.missing_turns, 'turns')} of {cost.distinct_turns:,} have no score "
-                f"of {model.name} yet. Run without --preview to score them; what that costs:"
-            )
-            self.console.show(preview_table(converted, model, cost))
+        costs = [
+            (one.spec, preview(converted, one.spec, home=self.prepared.home)) for one in self.prepared.models
+        ]
+        for model, cost in costs:
+            if cost.missing_turns:
+                self.console.say(
+                    f"--preview: {counted(cost.missing_turns, 'turns')} of {cost.distinct_turns:,} have no "
+                    f"score of {model.name} yet. Run without --preview to score them; what that costs:"
+                )
+                self.console.show(preview_table(converted, model, cost))
+        if any(cost.missing_turns for _, cost in costs):
             return DryRun(converted.complete, None)
-        scored = self._scored(converted)
+        scored = self._scored(converted).scored
         rules, selection = self.prepared.rules, self.prepared.selection
         self.console.show(rules_table(previewed(converted, scored, rules, selection, self.prepared.home)))
         return DryRun(converted.complete, None)
@@ -207,7 +228,8 @@ class _Run:
         options, prepared = self.options, self.prepared
         converted = self._converted()
         self._warn_of_exports(converted)
-        scored = self._scored(converted) if options.stop_after != "convert" else None
+        rated = self._scored(converted) if options.stop_after != "convert" else None
+        scored = rated.scored if rated else None
         filtered = self._filtered(converted, scored)
         staging = prepared.output.staging()
         to_export = ToExport(
@@ -234,10 +256,9 @@ class _Run:
                 stage.note = f"{counted(len(exported.manifest.files), 'files')} in {output}"
             manifest = run_manifest(
                 options=options.model_dump(mode="json"),
-                model=prepared.model,
+                models=rated.models if rated else (),
                 converted=converted,
                 scored=scored,
-                work=self.console.work_of(ScoringWork),
                 filtered=filtered,
                 exported=exported.manifest,
                 seconds=self.console.seconds,
@@ -287,12 +308,40 @@ class _Run:
             self.console.say(f"warning: {line}, and this run exits with 1")
         return finished.manifest
 
-    def _scored(self, converted: Converted) -> Scored:
-        model = self.prepared.model
+    def _scored(self, converted: Converted) -> _Rated:
+        """The scores of all models, one model after the other.
+
+        Where a model fails, the others are still asked, and what they give is stored. Then its fault is
+        raised.
+        """
+        models = self.prepared.models
+        found: list[ScoredModel] = []
+        faults: list[AssayError] = []
+        for one in models:
+            try:
+                found.append(self._scored_by(one, converted))
+            except AssayError as fault:
+                faults.append(fault)
+                if one is not models[-1]:
+                    self.console.say(f"error: {one.key}: {fault}; the other models are still asked")
+        if faults:
+            raise faults[0]
+        if len(found) == 1:
+            return _Rated(found[0].scored, tuple(found))
+        given = ToPutTogether(converted, {one.model.key: one.scored for one in found})
+        with self.console.stage("together") as stage:
+            finished = run_stage(TOGETHER, given, self.context)
+            stage.cached = finished.cached
+            stage.note = f"scores of {len(found)} models"
+        return _Rated(finished.manifest, tuple(found))
+
+    def _scored_by(self, one: NamedModel, converted: Converted) -> ScoredModel:
+        model = one.spec
         if former := nameless_scores(model, self.prepared.home):
             self.console.say(former)
         to_score = ToScore(converted, model, self.prepared.cluster, self.options.shard_tokens)
-        with self.console.stage("score") as stage:
+        name = "score" if len(self.prepared.models) == 1 else f"score {one.key}"
+        with self.console.stage(name) as stage:
             finished = score(to_score, self.context)
             stage.cached = finished.cached
             if finished.cached:
@@ -301,7 +350,7 @@ class _Run:
             stage.note = (
                 f"{counted(finished.manifest.turns, 'turns')}, {work.turns_scored:,} scored by this run"
             )
-        return finished.manifest
+        return ScoredModel(one, finished.manifest, work)
 
     def _sides_are_exported(self) -> bool:
         """Whether a file is written that says what people chose, or no file that anybody trains on."""
@@ -338,9 +387,17 @@ class _Run:
 
 def _about(options: RunOptions, prepared: Prepared) -> AboutRun:
     """What the card says of the run."""
-    name = prepared.model.name
-    license = CATALOG[name].license if name in CATALOG else None
-    return AboutRun(name, options.revision, license, prepared.rules.texts)
+    models = tuple(
+        AboutModel(
+            chosen.alias,
+            one.spec.name,
+            one.spec.fingerprint,
+            chosen.options.revision,
+            CATALOG[one.spec.name].license if one.spec.name in CATALOG else None,
+        )
+        for chosen, one in zip(options.chosen_models(), prepared.models, strict=True)
+    )
+    return AboutRun(models, prepared.rules.texts)
 
 
 def _counted(counts: Counts, word: str) -> str:

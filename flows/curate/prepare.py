@@ -17,15 +17,12 @@ from assay.read.formats import Names, parse_names
 from assay.read.inventory import check_inputs
 from assay.read.releases import next_release
 from assay.rewards.find import find_model
-from assay.rewards.spec import ModelSpec
-from assay.score.card_warnings import why_unknown
+from assay.rewards.named import NamedModel
 from assay.score.segments import check_store
 from assay.score.workers.cluster import ClusterOptions, check_options
-from assay.select.columns import ANSWER_TOKENS
-from assay.select.rules import Rules, parse_rules
+from assay.select.rules import Rules, rules_in
 from assay.select.selection import Selection, chosen_order, parse_selection
-from assay.select.token_counts import place_of
-from assay.select.vocabulary import Vocabulary
+from assay.select.vocabulary import tokenizers_of, vocabulary_of, why_no_alias
 from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
@@ -38,7 +35,8 @@ class Prepared:
 
     settings: Settings
     home: Home
-    model: ModelSpec
+    models: tuple[NamedModel, ...]
+    """At least one; each of several has a name of its own."""
     rules: Rules
     desirable: Rules
     """Which answers are good ones, for KTO; without rules only people say it."""
@@ -69,40 +67,14 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     check_inputs(where.inputs)
     home = settings.opened_home()
     check_store(home)
-    named = model_named(options.model, settings) if deployed else options.model
     cluster = cluster_of(settings, options.workers)
-    if named not in settings.endpoints() and options.stop_after != "convert":
-        # Check this before a model is fetched from the Hub, which may take an hour.
-        check_options(cluster)
-    with full_disk_named(home.root):
-        model = find_model(
-            named, models_of(settings), options.of_the_model(), digest_cache=home.model_digests
-        )
-    exports = tuple(options.export) or default_exports(model.columns)
+    models = _models(options, settings, home, cluster, deployed=deployed)
+    vocabulary = vocabulary_of(models)
+    exports = tuple(options.export) or default_exports(vocabulary.attributes)
     _check_stop(options)
-    flags = why_unknown(model)
-    tokenizer = place_of(model)
-    unknown = (
-        {} if tokenizer else {ANSWER_TOKENS: f"{model.name} is a service, and its tokenizer is not here"}
-    )
-    vocabulary = Vocabulary(tuple(model.columns), flags, unknown)
     vocabulary = replace(vocabulary, order=chosen_order(vocabulary, options.by))
-    rules = parse_rules(
-        options.keep,
-        attributes=model.columns,
-        flags=flags,
-        unknown=unknown,
-        order=vocabulary.order,
-        allow_cross_prompt=options.allow_cross_prompt,
-    )
-    desirable = parse_rules(
-        options.desirable,
-        attributes=model.columns,
-        flags=flags,
-        unknown=unknown,
-        order=vocabulary.order,
-        allow_cross_prompt=options.allow_cross_prompt,
-    )
+    rules = rules_in(options.keep, vocabulary, allow_cross_prompt=options.allow_cross_prompt)
+    desirable = rules_in(options.desirable, vocabulary, allow_cross_prompt=options.allow_cross_prompt)
     selection = parse_selection(
         vocabulary,
         group=options.group,
@@ -118,9 +90,9 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         decontaminate=_local(options.decontaminate, options.output, settings, deployed=deployed),
         allow_cross_prompt=options.allow_cross_prompt,
     )
-    selection = replace(selection, tokenizer=tokenizer)
+    selection = replace(selection, tokenizers=tokenizers_of(models))
     if options.stop_after is None:
-        check_exports(exports, model.columns)
+        check_exports(exports, vocabulary.attributes)
         _check_desirable(options, exports)
         _check_pairs(options, exports)
     options.split_choice()
@@ -128,8 +100,33 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     output.check()
     hub = _hub_dataset(options, settings, deployed=deployed)
     return Prepared(
-        settings, home, model, rules, desirable, selection, output, where, cluster, names, exports, hub
+        settings, home, models, rules, desirable, selection, output, where, cluster, names, exports, hub
     )
+
+
+def _models(
+    options: RunOptions, settings: Settings, home: Home, cluster: ClusterOptions, *, deployed: bool
+) -> tuple[NamedModel, ...]:
+    """The models, found; UserMistake for the first that cannot be used."""
+    chosen = options.chosen_models()
+    names = [model_named(one.name, settings) if deployed else one.name for one in chosen]
+    if options.stop_after != "convert" and not set(names) <= settings.endpoints().keys():
+        # Check this before a model is fetched from the Hub, which may take an hour.
+        check_options(cluster)
+    models = []
+    for one, name in zip(chosen, names, strict=True):
+        if one.alias is not None and (why := why_no_alias(one.alias)):
+            raise UserMistake(f"--model {one.alias}={one.name}: {why}; call the model by another name")
+        with full_disk_named(home.root):
+            spec = find_model(name, models_of(settings), one.options, digest_cache=home.model_digests)
+        models.append(NamedModel(one.alias, spec))
+    for model in models:
+        if clash := next((one for one in models if model.alias in one.spec.columns), None):
+            raise UserMistake(
+                f"--model {model.alias}=…: {clash.spec.name} rates {model.alias}; call the model by another "
+                "name"
+            )
+    return tuple(models)
 
 
 def _release(folder: str, options: RunOptions) -> Path:

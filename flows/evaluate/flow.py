@@ -96,8 +96,8 @@ def _evaluated(options: EvaluateOptions, *, deployed: bool) -> Evaluated:
     console = current()
     console.flow_run_id = UUID(str(runtime.flow_run.id))
     prepared = prepare(options, Settings.read(), deployed=deployed)
-    for model in prepared.models.values():
-        tag_run(runtime.flow_run.id, model=model.name, inputs=options.input)
+    models = [model.name for model in prepared.models.values()]
+    tag_run(runtime.flow_run.id, models=models, inputs=options.input)
     return _Run(options, prepared, console, RunContext(prepared.home, console)).done()
 
 

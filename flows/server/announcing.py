@@ -27,12 +27,12 @@ COMPLETED_EVENT = "assay.curate.completed"
 _MOST_DATA_TAGS = 3
 
 
-def tag_run(run: UUID, *, model: str, inputs: Sequence[str]) -> None:
-    """Add the model and the inputs to the run's tags, as the person named them."""
+def tag_run(run: UUID, *, models: Sequence[str], inputs: Sequence[str]) -> None:
+    """Add the models and the inputs to the run's tags, as the person named them."""
     named = [f"data:{PurePath(given).name}" for given in inputs[:_MOST_DATA_TAGS]]
     with where_reachable(), get_client(sync_client=True) as client:
         known = client.read_flow_run(run).tags
-        client.update_flow_run(run, tags=sorted({*known, f"model:{model}", *named}))
+        client.update_flow_run(run, tags=sorted({*known, *(f"model:{one}" for one in models), *named}))
 
 
 def announce_completed(manifest: RunManifest, *, output: str) -> None:
@@ -46,6 +46,7 @@ def announce_completed(manifest: RunManifest, *, output: str) -> None:
             "rows": asdict(manifest.rows),
             "turns": asdict(manifest.turns),
             "model": manifest.model.name if manifest.model else None,
+            "models": {alias: one.name for alias, one in manifest.models.items()},
         },
     )
 

@@ -45,7 +45,7 @@ def verify(options: VerifyOptions) -> State[Any]:
     deployed = runtime.deployment.id is not None
     console = current()
     try:
-        tag_run(runtime.flow_run.id, model=options.model, inputs=[])
+        tag_run(runtime.flow_run.id, models=[options.model], inputs=[])
         with private():
             checks = checked(
                 options, Settings.read(), console, deployed=deployed, read_block=read_secret_block

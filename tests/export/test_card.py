@@ -15,7 +15,7 @@ from stages import decide
 
 from assay.core.digests import digest_of_file
 from assay.core.schema import FullMessage, MessageFields
-from assay.export import EXPORT, EXPORTS, AboutRun, ToExport
+from assay.export import EXPORT, EXPORTS, AboutModel, AboutRun, ToExport
 from assay.export.card import CARD, for_others
 from assay.export.folder import OutputFolder
 from assay.export.splits import Split
@@ -24,7 +24,8 @@ from assay.storage.home import Home
 from assay.storage.run_manifest import ExportedFile, Written
 from assay.storage.stage import RunContext
 
-ABOUT = AboutRun("team/judge", "abc123", "apache-2.0", ("reward >= 1",), ("2 of 2 golden rows agree.",))
+JUDGE = AboutModel(None, "team/judge", "f" * 32, "abc123", "apache-2.0")
+ABOUT = AboutRun((JUDGE,), ("reward >= 1",), ("2 of 2 golden rows agree.",))
 
 
 def card_of(
@@ -128,7 +129,7 @@ def test_equal_results_have_an_equal_card(tmp_path: Path) -> None:
     "name", ["`<b>x</b>`.jsonl", "a|b.jsonl", "[x](http:y).jsonl", "a\nb.jsonl", "``.jsonl"]
 )
 def test_a_name_in_the_card_is_shown_and_not_obeyed(tmp_path: Path, name: str) -> None:
-    about = AboutRun(name)
+    about = AboutRun((AboutModel(None, name, "f" * 32),))
     _, body = card_of(tmp_path, "messages", about=about, file=name)
     rendered = MarkdownIt("commonmark").enable("table").render(body)
     assert "<b>" not in rendered

@@ -13,7 +13,7 @@ from stages import decide
 
 from assay.core.digests import digest_of_file
 from assay.core.schema import FullMessage, MessageFields
-from assay.export import EXPORT, EXPORTS, AboutRun, PairChoice, ToExport
+from assay.export import EXPORT, EXPORTS, AboutModel, AboutRun, PairChoice, ToExport
 from assay.export.files import LinesFile, TableFile
 from assay.export.folder import OutputFolder
 from assay.export.splits import Split
@@ -67,7 +67,7 @@ def test_an_attempt_that_ends_at_any_write_changes_no_byte_of_the_next(
             staging,
             pairs=PairChoice("all"),
             split=Split((("val", 0.5),)),
-            about=AboutRun("nobody"),
+            about=AboutRun((AboutModel(None, "nobody", "f" * 32),)),
         )
         files = EXPORT.run(given, RunContext(home)).files
         assert set(files) == {str(one.relative_to(staging)) for one in staging.rglob("*") if one.is_file()}

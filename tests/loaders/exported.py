@@ -15,7 +15,7 @@ from loaders.calling_chats import TOOL_CHATS
 from places import ROOT
 from stages import convert, decide, take_inventory
 
-from assay.export import EXPORT, EXPORTS, AboutRun, PairChoice, ToExport
+from assay.export import EXPORT, EXPORTS, AboutModel, AboutRun, PairChoice, ToExport
 from assay.export.contract import EveryRecord, Export, refusal
 from assay.export.folder import OutputFolder
 from assay.export.kept import NOTHING, Item
@@ -91,7 +91,7 @@ def exported(root: Path, converted: Converted, scored: Scored, home: Home) -> Ex
         OutputFolder(root / "published"),
         staging,
         pairs=PairChoice("all"),
-        about=AboutRun("nobody"),
+        about=AboutRun((AboutModel(None, "nobody", "f" * 32),)),
     )
     return Exports(staging, EXPORT.run(given, RunContext(home)).exports)
 

@@ -20,7 +20,15 @@ from rich.table import Table
 from assay import __version__
 from assay.core.text import printable
 from assay.export.files import Exported
-from assay.report.summary import escaped, run_manifest, summary_markdown, summary_table, summary_text
+from assay.report.summary import (
+    ScoredModel,
+    escaped,
+    run_manifest,
+    summary_markdown,
+    summary_table,
+    summary_text,
+)
+from assay.rewards.named import NamedModel
 from assay.rewards.spec import LocalSpec
 from assay.score.scoring import ScoringWork
 from assay.storage.manifests import Converted, Counts, Filtered, InputFile, Scored, Shortfall
@@ -49,15 +57,19 @@ FILES = {"labeled.jsonl": ExportedFile("a" * 32, 2048, 7), "quarantine.jsonl": E
 EXPORTED = Exported(FILES, {"steerlm": Written("labeled.jsonl", 7)})
 
 
+def scored_by(model: LocalSpec = MODEL, **work: Any) -> ScoredModel:
+    did = ScoringWork(**({"turns_scored": 25} | work))
+    return ScoredModel(NamedModel(None, model), SCORED, did)
+
+
 def manifest(**changes: Any) -> RunManifest:
     given: dict[str, Any] = {
         "options": {"output": "runs/out", "keep": ["helpfulness >= 2"]},
-        "model": MODEL,
+        "models": [scored_by()],
         "converted": CONVERTED,
         "scored": SCORED,
         "filtered": FILTERED,
         "exported": EXPORTED,
-        "work": ScoringWork(turns_scored=25),
         "seconds": {"ingest": 0.12345, "score": 12.0},
     }
     return run_manifest(**given | changes)
@@ -79,7 +91,7 @@ def test_every_record_is_counted_once_and_by_reason() -> None:
 
 def test_the_manifest_says_how_the_model_was_read_and_what_it_told() -> None:
     named = replace(MODEL, family="first-token-logit", family_named=True, add_bos=True)
-    told = manifest(model=named, work=ScoringWork(remarks=("1 here, 2 elsewhere",)))
+    told = manifest(models=[scored_by(named, remarks=("1 here, 2 elsewhere",))])
     assert told.model is not None
     assert told.model.family == "first-token-logit"
     assert (told.model.family_named, told.model.read_at, told.model.add_bos) == (*(True, None, True),)
@@ -92,11 +104,11 @@ def test_turns_are_rated_now_rated_before_or_without_a_score() -> None:
 
 
 def test_a_cached_score_stage_rated_nothing_in_this_run() -> None:
-    assert manifest(work=None).turns == Turns(0, 36, 4)
+    assert manifest(models=[scored_by()._replace(work=None)]).turns == Turns(0, 36, 4)
 
 
 def test_reused_is_never_below_zero() -> None:
-    assert manifest(work=ScoringWork(turns_scored=100)).turns.reused == 0
+    assert manifest(models=[scored_by(turns_scored=100)]).turns.reused == 0
 
 
 def test_a_manifest_survives_json_and_names_what_made_it() -> None:
@@ -116,7 +128,7 @@ def test_a_manifest_survives_json_and_names_what_made_it() -> None:
 
 
 def test_a_run_that_stopped_after_convert_has_no_model_and_no_turns() -> None:
-    run = manifest(scored=None, work=None)
+    run = manifest(scored=None, models=())
     assert run.rows == Rows(17, 7, 5, 5)
     assert run.model is None
     assert run.turns == Turns(0, 0, 0)
@@ -295,8 +307,11 @@ def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else() ->
     """S12, with a reader that obeys HTML, tables and strike-through, for every text a summary can hold."""
     run = manifest(
         filtered=Filtered((), Counts(1, {f"rule: {HOSTILE}": 1}, {HOSTILE: 1})),
-        scored=replace(SCORED, failed={HOSTILE: 1}),
-        model=replace(MODEL, name=HOSTILE, notes=(HOSTILE,)),
+        models=[
+            scored_by(replace(MODEL, name=HOSTILE, notes=(HOSTILE,)))._replace(
+                scored=replace(SCORED, failed={HOSTILE: 1})
+            )
+        ],
         options={"output": HOSTILE},
         exported=HOSTILE_EXPORT,
     )

@@ -140,7 +140,7 @@ def test_a_config_file_and_a_form_say_it_too(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(f"input: rows.jsonl\noutput: out\nmodel: /srv/judge\nas: {QWEN}\n")
     options = options_from(RunOptions, typed={}, filed=read_config_file(str(file), RunOptions))
-    assert options.of_the_model().known_as == QWEN
+    assert options.chosen_models()[0].options.known_as == QWEN
     choices = RunOptions.model_json_schema()["properties"]["as_"]["anyOf"][0]["enum"]
     assert {QWEN, LLAMA} < set(choices)
     assert "starter" not in choices
