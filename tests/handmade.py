@@ -223,7 +223,7 @@ def _write_scores(
     home: Home, number: int, records: Sequence[Record], attributes: Sequence[str]
 ) -> ScoredPiece:
     rows = [
-        (row, number_of_turn, *(turn.values or (None,) * len(attributes)), turn.reason, turn.tokens_cut)
+        (row, number_of_turn, *(turn.values or (None,) * len(attributes)), turn.reason, turn.tokens_cut, None)
         for row, record in enumerate(records)
         if record.outcome == "ok"
         for number_of_turn, turn in enumerate(record.turns)
@@ -236,11 +236,14 @@ def _write_scores(
             **dict.fromkeys(attributes, pl.Float32),
             "reason": pl.String,
             "tokens_cut": pl.UInt32,
+            "tokens": pl.UInt32,
         },
         orient="row",
     )
     folder = home.artifacts / "score" / "handmade"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"scores-{number}.parquet"
+    # Each model's scores of the same records have a file of their own.
+    digest = digest_of_bytes(repr((frame.columns, frame.rows())).encode())
+    path = folder / f"scores-{number}-{digest}.parquet"
     frame.write_parquet(path)
     return ScoredPiece(Artifact.of(path, home))

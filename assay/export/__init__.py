@@ -31,6 +31,7 @@ from assay.export.steerlm import CONVERTED, STEERLM, STEERLM_REGRESSION
 from assay.export.swift import SWIFT_PREFERENCE, SWIFT_SFT
 from assay.export.trl import TRL_KTO, TRL_PREFERENCE, TRL_REWARD, TRL_SFT
 from assay.export.verl import VERL_PREFERENCE, VERL_SFT
+from assay.rewards.named import plain_names
 from assay.rewards.scalar import scalar_among
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Filtered, Scored, to_json
@@ -108,15 +109,29 @@ def default_exports(columns: Sequence[str]) -> tuple[str, ...]:
     >>> default_exports(["reward"]), default_exports(["helpfulness"])
     (('messages',), ('messages', 'steerlm'))
     """
-    return tuple(export.name for export in _BY_DEFAULT if not _lacks(export, columns))
+    return tuple(
+        export.name for export in _BY_DEFAULT if not (_lacks(export, columns) or _twice(export, columns))
+    )
 
 
 def _lacks(export: Export[Item] | Export[Pair], columns: Sequence[str]) -> bool:
-    return bool(export.needs) and export.needs.isdisjoint(columns)
+    return bool(export.needs) and export.needs.isdisjoint(plain_names(columns))
 
 
-def check_exports(exports: Sequence[str], columns: Sequence[str]) -> None:
-    """Nothing, or UserMistake where an export is unknown, or has none of the columns that it needs."""
+def _twice(export: Export[Item] | Export[Pair], columns: Sequence[str]) -> list[str]:
+    """Attributes that an export needs and that several models rate: each time their columns."""
+    by_name: dict[str, list[str]] = {}
+    for column, name in zip(columns, plain_names(columns), strict=True):
+        if name in export.needs:
+            by_name.setdefault(name, []).append(column)
+    return [" and ".join(same) for same in by_name.values() if len(same) > 1]
+
+
+def check_exports(exports: Sequence[str], columns: Sequence[str], *, are_ordered: bool = False) -> None:
+    """Nothing, or UserMistake where an export is unknown, or columns are not those that it needs.
+
+    ``are_ordered``: whether the run names what orders answers.
+    """
     for name in exports:
         if name not in EXPORTS:
             choices = "; ".join(f"{known} ({export.description})" for known, export in EXPORTS.items())
@@ -127,10 +142,16 @@ def check_exports(exports: Sequence[str], columns: Sequence[str]) -> None:
                 f"this model rates {', '.join(columns)}. Write `--export {MESSAGES.name}`, which needs none, "
                 "or rate with a model that has one of them."
             )
-        if name in PAIR_EXPORTS and scalar_among(columns) is None:
+        if twice := _twice(EXPORTS[name], columns):
             raise UserMistake(
-                f"Export {name} is refused: it ranks answers by one number, and this model rates "
-                f"{', '.join(columns)}. Make one number of them, as with `--weights helpfulness=0.65`."
+                f"Export {name} is refused: it needs each attribute from one model, and this run has "
+                f"{', '.join(twice)}. Leave the export out, or use one of the models."
+            )
+        if name in PAIR_EXPORTS and not are_ordered and scalar_among(columns) is None:
+            raise UserMistake(
+                f"Export {name} is refused: it ranks answers by one number, and there are "
+                f"{', '.join(columns)}. Choose one, as with `--by {columns[0]}`, or make one number of them, "
+                "as with `--weights helpfulness=0.65`."
             )
 
 
@@ -170,7 +191,8 @@ def _key(given: ToExport) -> str:
     scored = given.scored
     scores = [piece.scores.digest for piece in scored.pieces] if scored else None
     decisions = [piece.decisions.digest for piece in given.filtered.pieces]
-    decisions += [piece.turns.digest for piece in given.filtered.pieces if piece.turns is not None]
+    for piece in given.filtered.pieces:
+        decisions += [file.digest for file in (piece.turns, piece.order) if file is not None]
     attributes = scored.attributes if scored else None
     written = given.wanted
     versions = sorted(

@@ -12,6 +12,7 @@ import polars as pl
 
 from assay.core.schema import Conversation
 from assay.export.turned import IS_CUT, MASKED_TURNS, WEIGHT
+from assay.rewards.scalar import scalar_among
 from assay.select.judge import MASKED
 from assay.storage.conversations import FieldKind, conversation_of, merged_kinds
 from assay.storage.manifests import Converted, Filtered
@@ -55,6 +56,9 @@ class Held(NamedTuple):
 
 NOTHING = Held()
 
+#: The column of ``KeptRecords.scores`` with what the run orders answers by, where it names that.
+ORDER = ".order"
+
 
 class KeptRecords(NamedTuple):
     """A bounded block of kept records of one file, in input order. Every turn has its scores."""
@@ -71,7 +75,7 @@ class KeptRecords(NamedTuple):
     ``desirable``: whether the run's rule on that holds of the last answer, or null."""
     scores: pl.DataFrame
     """``row``, ``turn``, a Float32 column an attribute, and ``given`` (what people gave the turn: a JSON
-    object of numbers, or null); the records' turns, ordered."""
+    object of numbers, or null); the records' turns, ordered. ``ORDER`` where the run names an order."""
     some_have_rest: bool = False
     """Whether any record of the run came with other fields than its messages."""
     given: tuple[str, ...] = ()
@@ -82,6 +86,17 @@ class KeptRecords(NamedTuple):
     def given_numbers(self) -> pl.Expr:
         """Of each of the ``scores`` a struct: of each ``given.NAME`` a Float64, or null."""
         return pl.col("given").str.json_decode(pl.Struct(dict.fromkeys(self.given, pl.Float64)))
+
+    @property
+    def one_number(self) -> str | None:
+        """Which of the ``scores`` is ``score``: the model's one number, else what the run orders by."""
+        scalar = scalar_among(self.attributes)
+        return ORDER if scalar is None and ORDER in self.scores.columns else scalar
+
+    @property
+    def ranked_by(self) -> str | None:
+        """Which of the ``scores`` ranks answers: what the run orders by, else the model's one number."""
+        return ORDER if ORDER in self.scores.columns else scalar_among(self.attributes)
 
     @property
     def have_masks(self) -> bool:

@@ -15,7 +15,6 @@ from assay.export.chat import messages_of
 from assay.export.contract import AtOnce, Export, Outcome
 from assay.export.kept import Held, Item, KeptRecords
 from assay.export.turned import MASKED_TURNS, MASKS, weighed
-from assay.rewards.scalar import scalar_among
 from assay.storage.conversations import conversation_of
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -43,7 +42,7 @@ def dropped_lines(dropped: KeptRecords) -> bytes:
 
 
 def _lines(kept: KeptRecords, *first: pl.Expr) -> bytes:
-    scalar = scalar_among(kept.attributes)
+    scalar = kept.one_number
     last = pl.lit("") if scalar is None else pl.format(f'"{SCORE}":{{}},', _number(scalar).last())
     records = _weighed(kept)
     if kept.held.fields:

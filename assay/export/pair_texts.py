@@ -19,7 +19,6 @@ from assay.core.schema import Conversation, Message, roles_of, turn_keys, turn_p
 from assay.export.files import TableFile
 from assay.export.kept import Held, KeptRecords, items_of
 from assay.export.pairs import Candidate, ChosenPair, Pair, PairChoice, Place, pairs_of, score_of
-from assay.rewards.scalar import scalar_among
 from assay.storage.conversations import conversation_json, conversation_of
 from assay.storage.disk import read_artifact
 from assay.storage.home import Home
@@ -138,18 +137,18 @@ class Paired:
 
 
 def _answers_in(piece: int, kept: KeptRecords) -> pl.DataFrame:
-    """A row a turn of the block, but for turns that are masked: those are no answers to learn from."""
-    scalar = scalar_among(kept.attributes)
-    if scalar is None:
+    """A row a turn of the block, but for turns that are masked or that nothing ranks."""
+    number = kept.ranked_by
+    if number is None:
         raise ValueError(f"no one number among {', '.join(kept.attributes)}")
-    scores = iter(kept.scores[scalar].cast(pl.String))
+    scores = iter(kept.scores[number].cast(pl.String))
     rows: list[tuple[object, ...]] = []
     for number, item in zip(kept.records["row"], items_of(kept), strict=True):
         keys = turn_keys(item.messages, item.tools)
         places = turn_positions(item.messages)
         for turn, (key, place) in enumerate(zip(keys, places, strict=True)):
             score = next(scores)
-            if turn in item.masked:
+            if turn in item.masked or score is None:
                 continue
             is_answer = place == len(item.messages) - 1
             rows.append(

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import msgspec
 import polars as pl
+import polars.selectors as cs
 
 from assay.core.errors import AssayError
 from assay.core.schema import SCORE
 from assay.export.contract import EveryRecord, ToWrite, looks_at_items, rows_of_block
 from assay.export.files import Exported, LinesFile, TableFile
-from assay.export.kept import Held, KeptRecords, items_of
+from assay.export.kept import ORDER, Held, KeptRecords, items_of
 from assay.export.pair_files import PairFiles
 from assay.export.quarantine import quarantine_lines
 from assay.export.sides import Sides
@@ -68,6 +69,7 @@ def write_results(
     ``desirable`` keeps the records whose answers are good ones, as a rule says; None without one.
     """
     attributes = scored.attributes if scored else ()
+    are_ordered = _are_ordered(filtered)
     inputs = {file.path: file for file in converted.inputs}
     held = Held.in_records(converted)
     some_have_rest = bool(exports.records) and any(
@@ -92,7 +94,11 @@ def write_results(
         pairs = PairFiles(exports, staging, attributes, stack, scored, held) if exports.pairs else None
         quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
         decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
-        scores = TableFile(staging / SCORES, _score_columns(attributes, converted.given)) if scored else None
+        scores = (
+            TableFile(staging / SCORES, _score_columns(attributes, converted.given, are_ordered=are_ordered))
+            if scored
+            else None
+        )
         by_turn = any(piece.turns is not None for piece in filtered.pieces)
         turn_decisions = TableFile(staging / DECISIONS_TURNS, _TURN_COLUMNS) if by_turn else None
         scored_pieces = scored.pieces if scored else (None,) * len(converted.pieces)
@@ -103,7 +109,7 @@ def write_results(
             decided = _turns_decided(filtered_piece, home)
             verdicts = desirable.pieces[number] if desirable else None
             judged = _with_verdicts(judged, decided, verdicts, home)
-            turns = _turns(piece, scored_piece, attributes, home)
+            turns = _turns(piece, scored_piece, filtered_piece, attributes, home)
             decisions.add(_placed(piece.file, judged))
             if scores is not None:
                 named = _with_given(_named(turns, judged, attributes), converted.given)
@@ -164,20 +170,21 @@ def kept_records(
     """Yield a piece's kept records, a bounded number at a time, as exports are given them."""
     judged = _judged(read_artifact(piece.records, home, _PLACE_IN_FILE + _CONTENTS), filtered, home)
     judged = _with_verdicts(judged, None, None, home)
-    turns = _turns(piece, scored, attributes, home)
+    turns = _turns(piece, scored, filtered, attributes, home)
     return _kept(piece.file, judged, turns, attributes, _turns_decided(filtered, home))
 
 
 def scores_of(converted: Converted, scored: Scored, filtered: Filtered, home: Home) -> pl.DataFrame:
     """A row a turn of the kept records, but for cut turns, in order, with ``scores.parquet``'s columns."""
-    columns = _score_columns(scored.attributes, converted.given)
+    columns = _score_columns(scored.attributes, converted.given, are_ordered=_are_ordered(filtered))
     found = [pl.DataFrame(schema=columns)]
     pieces = zip(converted.pieces, scored.pieces, filtered.pieces, strict=True)
     for piece, scored_piece, filtered_piece in pieces:
         judged = _judged(read_artifact(piece.records, home, _PLACE_IN_FILE), filtered_piece, home)
         kept = judged.filter(pl.col("outcome") == "kept")
         turns = turns_left(
-            _turns(piece, scored_piece, scored.attributes, home), _turns_decided(filtered_piece, home)
+            _turns(piece, scored_piece, filtered_piece, scored.attributes, home),
+            _turns_decided(filtered_piece, home),
         )
         of_kept = turns.join(kept.select("row"), on="row", how="semi", maintain_order="left")
         named = _with_given(_named(of_kept, kept, scored.attributes), converted.given)
@@ -186,21 +193,33 @@ def scores_of(converted: Converted, scored: Scored, filtered: Filtered, home: Ho
     return pl.concat(found)
 
 
-def _score_columns(attributes: Sequence[str], given: Sequence[str]) -> dict[str, type[pl.DataType]]:
+def _are_ordered(filtered: Filtered) -> bool:
+    """Whether the run names what orders answers."""
+    return any(piece.order is not None for piece in filtered.pieces)
+
+
+def _score_columns(
+    attributes: Sequence[str], given: Sequence[str], *, are_ordered: bool
+) -> dict[str, type[pl.DataType]]:
+    has_score = are_ordered or scalar_among(attributes) is not None
     return (
         _PLACE
         | {"turn": pl.UInt32}
         | dict.fromkeys(attributes, pl.Float32)
-        | ({} if scalar_among(attributes) is None else {SCORE: pl.Float32})
+        | ({SCORE: pl.Float32} if has_score else {})
         | dict.fromkeys(given, pl.Float64)
         | {"reason": pl.String, "tokens_cut": pl.UInt32}
     )
 
 
 def _turns(
-    piece: ConvertedPiece, scored: ScoredPiece | None, attributes: Sequence[str], home: Home
+    piece: ConvertedPiece,
+    scored: ScoredPiece | None,
+    filtered: FilteredPiece,
+    attributes: Sequence[str],
+    home: Home,
 ) -> pl.DataFrame:
-    """A piece's turns with their scores; none where nothing was scored."""
+    """A piece's turns with their scores, and with ``ORDER`` where there is one; none before scoring."""
     if scored is None:
         return pl.DataFrame(schema={"row": pl.UInt32, "turn": pl.UInt32, "given": pl.String})
     turns = read_artifact(scored.scores, home, ["row", "turn", *attributes, "reason", "tokens_cut"])
@@ -210,7 +229,11 @@ def _turns(
             f"{piece.turn_count}. Remove it and run again: it is made anew."
         )
     given = read_artifact(piece.turns, home, ["given"])
-    return turns.hstack(given)
+    turns = turns.hstack(given)
+    if filtered.order is None:
+        return turns
+    order = read_artifact(filtered.order, home, ["row", "turn", "by"]).rename({"by": ORDER})
+    return turns.join(order, on=["row", "turn"], how="left", maintain_order="left")
 
 
 def _with_given(turns: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
@@ -225,8 +248,8 @@ def _with_given(turns: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
 
 def _named(turns: pl.DataFrame, records: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
     """The turns with their record's place, and with ``score`` where the model has one number."""
-    scalar = scalar_among(attributes)
-    named = turns if scalar is None else turns.with_columns(pl.col(scalar).alias(SCORE))
+    scalar = scalar_among(attributes) or (ORDER if ORDER in turns.columns else None)
+    named = turns if scalar is None else turns.with_columns(pl.col(scalar).cast(pl.Float32).alias(SCORE))
     return named.join(records.select("row", "line", "part"), on="row", how="left", maintain_order="left")
 
 
@@ -297,7 +320,7 @@ def _blocks_of_records(
     file: str, records: pl.DataFrame, turns: pl.DataFrame, attributes: tuple[str, ...]
 ) -> Iterator[KeptRecords]:
     """Yield the records, a bounded number at a time."""
-    scores = turns.select("row", "turn", *attributes, "given")
+    scores = turns.select("row", "turn", *attributes, "given", cs.by_name(ORDER, require_all=False))
     for few in records.iter_slices(_KEPT_AT_A_TIME):
         of_them = scores.join(few.select("row"), on="row", how="semi", maintain_order="left")
         yield KeptRecords(file, attributes, few, of_them)

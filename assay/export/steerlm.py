@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 
 from msgspec import Raw
 
@@ -17,6 +18,7 @@ from assay.core.labels import label_from_scores
 from assay.core.schema import ATTRIBUTES, Message
 from assay.export.contract import Export, Unit
 from assay.export.kept import Item
+from assay.rewards.named import plain_names
 
 
 def refuses(item: Item) -> str | None:
@@ -24,9 +26,22 @@ def refuses(item: Item) -> str | None:
     return steerlm.gap(item.roles)
 
 
+def _label(columns: tuple[str, ...], values: Sequence[float]) -> str:
+    """The label of a turn with these values; of several models, each attribute is of one of them."""
+    names, places = _of_labels(columns)
+    return label_from_scores(names, [values[place] for place in places])
+
+
+@lru_cache
+def _of_labels(columns: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The attributes that labels have, and where their values stand."""
+    found = [(name, place) for place, name in enumerate(plain_names(columns)) if name in ATTRIBUTES]
+    return tuple(name for name, _ in found), tuple(place for _, place in found)
+
+
 def labelled(item: Item) -> Raw:
     """The row with labels made of the scores, which ``assay.core.labels`` alone rounds."""
-    labels = iter([label_from_scores(item.attributes, values) for values in item.scores])
+    labels = iter([_label(item.attributes, values) for values in item.scores])
     return _row(item, [next(labels) if message.role == "assistant" else None for message in item.messages])
 
 
@@ -75,7 +90,7 @@ CONVERTED: Export[Item] = Export(
 def _regression(item: Item) -> Raw:
     """The row of the item's last turn: the text through it, and its label's nine numbers."""
     labels: list[str | None] = [None] * len(item.messages)
-    labels[-1] = label_from_scores(item.attributes, item.scores[-1])
+    labels[-1] = _label(item.attributes, item.scores[-1])
     (row,) = steerlm.regression_rows(*_as_nemo_has_them(item, labels))
     return Raw(json.dumps(row, ensure_ascii=False).encode())
 

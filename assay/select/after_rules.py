@@ -35,6 +35,7 @@ def needed(selection: Selection) -> tuple[Expression, ...]:
     budget, duplicates = selection.budget, selection.duplicates
     values: list[Value | None] = [] if budget is None else [budget.by, budget.per]
     values += [] if duplicates is None else [duplicates.by]
+    values.append(selection.order)
     return tuple(value for value in values if value is not None)
 
 

@@ -66,8 +66,10 @@ def _key(given: ToDecide) -> str:
 def _is_current(given: ToDecide, filtered: Filtered, home: Home) -> bool:
     """Whether all files of decisions are there and unaltered."""
     return all(
-        piece.decisions.is_intact(home) and (piece.turns is None or piece.turns.is_intact(home))
+        file.is_intact(home)
         for piece in filtered.pieces
+        for file in (piece.decisions, piece.turns, piece.order)
+        if file is not None
     )
 
 
@@ -117,7 +119,10 @@ class _Written:
             turns = self._file(verdicts.turns, f"turns-{number:06d}.parquet")
             changed = verdicts.turns["outcome"].value_counts()
             self.turns.update({name: n for name, n in changed.iter_rows() if name in (CUT, MASKED)})
-        self.pieces.append(FilteredPiece(decisions, turns))
+        order = None
+        if verdicts.order is not None:
+            order = self._file(verdicts.order, f"order-{number:06d}.parquet")
+        self.pieces.append(FilteredPiece(decisions, turns, order))
         self.tallies += (
             (outcome, reason and counted_as(reason), count)
             for outcome, reason, count in verdicts.records.group_by("outcome", "reason").len().iter_rows()

@@ -19,7 +19,7 @@ import polars as pl
 
 from assay.select.after_rules import AfterRules, needed
 from assay.select.budget import PIECE
-from assay.select.expressions import varies_by_turn
+from assay.select.expressions import Value, varies_by_turn
 from assay.select.frames import Dataset, Frames, ToMeasure
 from assay.select.kinds import OnFail
 from assay.select.measure import beside_turns, measured, named_in
@@ -44,6 +44,8 @@ class Verdicts(NamedTuple):
     """``row``, ``outcome`` and ``reason`` of every record."""
     turns: pl.DataFrame | None
     """As ``FilteredPiece.turns`` has them; None where a record is kept whole or not at all."""
+    order: pl.DataFrame | None = None
+    """As ``FilteredPiece.order`` has it; None where the run names no order."""
 
 
 class Judged(NamedTuple):
@@ -82,7 +84,8 @@ def judged(
         def pieces() -> Iterator[tuple[Frames, Verdicts]]:
             for piece, frames in zip(converted.pieces, found.frames, strict=True):
                 records = read_artifact(piece.records, home, ["row", "outcome", "reason"])
-                yield frames, by_rules.verdicts(records, frames)
+                verdicts = by_rules.verdicts(records, frames)
+                yield frames, verdicts._replace(order=_ordered(frames, selection.order))
 
         if not selection.looks_at_what_is_left:
             yield Judged((verdicts for _, verdicts in pieces()), notes, by_rules.tallies)
@@ -122,7 +125,18 @@ def _without(verdicts: Verdicts, dropped: pl.DataFrame | None) -> Verdicts:
             .drop("why")
         )
 
-    return Verdicts(decided(verdicts.records), None if verdicts.turns is None else decided(verdicts.turns))
+    turns = None if verdicts.turns is None else decided(verdicts.turns)
+    return verdicts._replace(records=decided(verdicts.records), turns=turns)
+
+
+def _ordered(frames: Frames, by: Value | None) -> pl.DataFrame | None:
+    """What orders the turns: each turn's value, or its record's."""
+    if by is None:
+        return None
+    number = pl.col(by.measured).cast(pl.Float64)
+    return beside_turns(frames, [by.measured]).select(
+        "row", "turn", pl.when(number.is_finite()).then(number).alias("by")
+    )
 
 
 class _ByRules:

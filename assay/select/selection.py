@@ -86,6 +86,9 @@ class Selection:
     sides_by: Value | None = None
     """What ``agrees`` and ``given_margin`` compare by, where somebody chose it."""
 
+    order: Value | None = None
+    """What orders answers in the files: what ``--by`` names, a number a turn; None where nobody chose it."""
+
     @property
     def looks_at_what_is_left(self) -> bool:
         """Whether records are dropped for what other records there are, once the rules are applied."""
@@ -116,6 +119,8 @@ class Selection:
         parts += [f"evaluation: {file} {digest_of_file(Path(file))}" for file in self.evaluation]
         if self.sides_by is not None:
             parts.append(f"sides by {self.sides_by}")
+        if self.order is not None:
+            parts.append(f"order: {self.order}")
         return tuple(parts)
 
 
@@ -149,13 +154,18 @@ def parse_selection(
     dedup_over: Over = "whole",
     near: float = 0.8,
     decontaminate: Sequence[str] = (),
+    orders_files: bool = False,
 ) -> Selection:
-    """The selection that options make; UserMistake for what contradicts itself or cannot be measured."""
+    """The selection that options make; UserMistake for what contradicts itself or cannot be measured.
+
+    ``orders_files``: whether files are written that need one number, which ``by`` then chooses.
+    """
     field_of_group = None
     if group is not None:
         if not group.startswith(columns.ROW) or group == columns.ROW:
             raise UserMistake(f"--group {group}: write a field of the input row, such as row.prompt_id")
         field_of_group = columns.field(group, ValueKind.ANY).column
+    order_of_files = vocabulary.order if by is not None and orders_files else None
     sides_by = vocabulary.order if by is not None and rules is not None and rules.compares_sides else None
     evaluation = evaluation_files(decontaminate)
     duplicates = None
@@ -166,12 +176,17 @@ def parse_selection(
             raise UserMistake(f"--dedup {dedup} by {best}: {why}.")
         duplicates = Duplicates(dedup, dedup_over, near, best)
     if target is None:
-        uses_by = sides_by is not None or duplicates is not None
+        uses_by = orders_files or sides_by is not None or duplicates is not None
         for option, value in (("--by", None if uses_by else by), ("--per", per), ("--quota", quota)):
             if value is not None:
                 raise UserMistake(f"{option} {value}: says how a target is met; add --target, such as 20%")
         return Selection(
-            field_of_group, on_fail, duplicates=duplicates, evaluation=evaluation, sides_by=sides_by
+            field_of_group,
+            on_fail,
+            duplicates=duplicates,
+            evaluation=evaluation,
+            sides_by=sides_by,
+            order=order_of_files,
         )
     if quota is not None and per is None:
         raise UserMistake(f"--quota {quota}: says how a target is shared out; add --per, such as row.lang")
@@ -186,6 +201,7 @@ def parse_selection(
         duplicates=duplicates,
         evaluation=evaluation,
         sides_by=sides_by,
+        order=order_of_files,
     )
 
 

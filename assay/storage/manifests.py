@@ -215,6 +215,9 @@ class FilteredPiece:
     """Where a failing turn does not cost its record: a Parquet file with the rows of the piece's ``turns``,
     in their order: ``row`` UInt32, ``turn`` UInt32, ``outcome`` String (that of the record, or ``cut`` or
     ``masked`` for a turn of a record that is kept), ``reason`` String (null where kept)."""
+    order: Artifact | None = None
+    """Where the run names what orders answers: a Parquet file with a row a turn of each scored record, in
+    their order: ``row`` UInt32, ``turn`` UInt32, ``by`` Float64 (null where it has no value)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,10 +89,11 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         near=options.near,
         decontaminate=_local(options.decontaminate, options.output, settings, deployed=deployed),
         allow_cross_prompt=options.allow_cross_prompt,
+        orders_files=vocabulary.has_several_models or not PAIR_EXPORTS.keys().isdisjoint(exports),
     )
     selection = replace(selection, tokenizers=tokenizers_of(models))
     if options.stop_after is None:
-        check_exports(exports, vocabulary.attributes)
+        check_exports(exports, vocabulary.attributes, are_ordered=options.by is not None)
         _check_desirable(options, exports)
         _check_pairs(options, exports)
     options.split_choice()

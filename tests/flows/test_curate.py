@@ -26,6 +26,7 @@ from assay.core.digests import digest_of_bytes
 from assay.core.errors import Resumable
 from assay.export.folder import OutputFolder
 from assay.score.scoring import SCORE, ToScore
+from assay.storage.manifests import Scored
 from assay.storage.stage import RunContext
 from flows.curate import prepare
 from tasks import score as task_module
@@ -517,6 +518,59 @@ def test_a_resumable_stop_is_exit_75(
     ran = curate("--input", chats)
     assert ran.code == 75
     assert ran.err.splitlines()[-1].startswith("error: the service asks")
+
+
+def test_of_several_models_each_keeps_its_scores_where_another_fails(
+    curate: Callable[..., Ran], chats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first model fails; the second is still asked, and what it gave is not asked for again."""
+    specs = {
+        name: fakes.spec(tmp_path / name, digest_of_bytes(os.fsencode(tmp_path / name)))
+        for name in ("judge", "guard")
+    }
+    monkeypatch.setattr(prepare, "find_model", lambda name, *known, **options: specs[name])
+    run = SCORE.run
+
+    def stopped(given: ToScore, context: RunContext) -> Scored:
+        if given.model is specs["judge"]:
+            raise Resumable("the judge asks to wait; the same command goes on from there")
+        return run(given, context)
+
+    asked = ("--input", chats, "--model", "a=judge", "--model", "b=guard", "--export", "messages")
+    with monkeypatch.context() as failing:
+        failing.setattr(task_module, "SCORE", dataclasses.replace(SCORE, run=stopped))
+        ran = curate(*asked)
+    assert ran.code == 75, ran.err
+    assert "error: a: the judge asks to wait" in ran.err
+    assert [len(fakes.calls(tmp_path / name)) for name in specs] == [0, 10]
+
+    ran = curate(*asked, "--by", "a.helpfulness", "--keep", "rank(a.helpfulness) == 1 and b.verbosity >= 0")
+    assert ran.code == 0, ran.err
+    assert [len(fakes.calls(tmp_path / name)) for name in specs] == [10, 10]
+    manifest = ran.manifest
+    assert manifest["model"] is None
+    assert {alias: one["fingerprint"] for alias, one in manifest["models"].items()} == {
+        "a": specs["judge"].fingerprint,
+        "b": specs["guard"].fingerprint,
+    }
+    assert manifest["turns"] == {"scored": 10, "reused": 12, "failed": 0}
+    assert manifest["rows"]["kept"] == 11
+    assert set(manifest["seconds"]) >= {"score a", "score b"}
+    rated = [json.loads(row) for row in (ran.output / "messages.jsonl").read_text().splitlines()]
+    scores = pl.read_parquet(ran.output / "scores.parquet")
+    attributes = [f"{alias}.{name}" for alias in "ab" for name in ("helpfulness", "verbosity")]
+    assert set(attributes) < set(scores.columns)
+    assert [row["score"] for row in rated] == [row["scores"][-1]["a.helpfulness"] for row in rated]
+    assert scores["score"].to_list() == scores["a.helpfulness"].to_list()
+    card = (ran.output / "README.md").read_text()
+    assert specs["judge"].fingerprint in card
+    assert specs["guard"].fingerprint in card
+    dry = curate(*asked, "--dry-run")
+    assert "fake" in dry.out
+
+    refused = curate("--input", chats, "--model", "a=judge", "--model", "b=guard", "--export", "steerlm")
+    assert refused.code == 2
+    assert "a.helpfulness and b.helpfulness, " in refused.err
 
 
 def test_a_rerun_loads_neither_dask_nor_torch(
