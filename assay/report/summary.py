@@ -61,10 +61,12 @@ def run_manifest(
     seconds: Mapping[str, float],
     output: str | None = None,
     spread: Mapping[str, Spread] = MappingProxyType({}),
+    repeated: int = 0,
 ) -> RunManifest:
     """The run's manifest. ``output`` is where the results are, where that is not what the options name.
 
-    ``spread`` is how each attribute's scores are spread. ``models`` is empty where nothing was scored, and
+    ``spread`` is how each attribute's scores are spread, ``repeated`` how many records say the same as an
+    earlier one. ``models`` is empty where nothing was scored, and
     ``scored`` has the scores of all of them.
     """
     counts = filtered.counts
@@ -89,6 +91,7 @@ def run_manifest(
         lines=converted.lines,
         turns=_turns(models),
         failed=_failed(models),
+        repeated=repeated,
         reasoning_turns=converted.reasoning_turns,
         warnings=_warnings(models),
         spread=dict(spread),
@@ -184,6 +187,7 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
             _Line("kept", _count(rows.kept), _share(rows.kept, rows.read)),
             _Line("dropped", _count(rows.dropped), _share(rows.dropped, rows.read)),
             *_reasons(manifest.dropped),
+            *([_Line("how", "", reading, depth=1)] if (reading := manifest.selected.reading) else []),
             _Line("quarantined", _count(rows.quarantined), _share(rows.quarantined, rows.read)),
             *_reasons(manifest.quarantined),
         ],
@@ -198,10 +202,7 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
     if manifest.selected.turns:
         yield _Section(
             "Turns of kept records",
-            [
-                _Line(name, _count(count), manifest.selected.reading)
-                for name, count in manifest.selected.turns.items()
-            ],
+            [_Line(name, _count(count)) for name, count in manifest.selected.turns.items()],
         )
     if manifest.models:
         raters = " and ".join(one.name for one in manifest.models.values())
@@ -261,6 +262,9 @@ def _remarks(manifest: RunManifest) -> list[str]:
     ]
     if manifest.reasoning_turns and manifest.models:
         remarks.append(_on_reasoning(manifest))
+    if manifest.repeated and not manifest.options.get("dedup"):
+        again = f"{counted(manifest.repeated, 'records')} {'says' if manifest.repeated == 1 else 'say'}"
+        remarks.append(f"{again} the same as an earlier one. --dedup exact keeps one of each.")
     remarks += [f"{note[:1].upper()}{note[1:]}." for note in manifest.selected.notes]
     remarks += [f"{line}." for line in lines_on_shortfalls(manifest.shortfalls)]
     return remarks

@@ -133,7 +133,8 @@ def _ordered(frames: Frames, by: Value | None) -> pl.DataFrame | None:
     """What orders the turns: each turn's value, or its record's."""
     if by is None:
         return None
-    number = pl.col(by.measured).cast(pl.Float64)
+    # A score stays the float32 that it is, so that its digits are those that files show.
+    number = pl.col(by.measured).cast(pl.Float32 if by.is_float32 else pl.Float64)
     return beside_turns(frames, [by.measured]).select(
         "row", "turn", pl.when(number.is_finite()).then(number).alias("by")
     )

@@ -217,7 +217,8 @@ class FilteredPiece:
     ``masked`` for a turn of a record that is kept), ``reason`` String (null where kept)."""
     order: Artifact | None = None
     """Where the run names what orders answers: a Parquet file with a row a turn of each scored record, in
-    their order: ``row`` UInt32, ``turn`` UInt32, ``by`` Float64 (null where it has no value)."""
+    their order: ``row`` UInt32, ``turn`` UInt32, ``by`` Float32 of scores, else Float64 (null where it has no
+    value)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,6 +190,8 @@ class RunManifest:
     """`scored` by this run, `reused` from the store or repeated, `failed` without a score."""
     failed: dict[str, int]
     """Turns without a score, by reason."""
+    repeated: int = 0
+    """Records that say the same as an earlier one, up to the last turn."""
     reasoning_turns: int = 0
     """Turns that hold reasoning: in a field of the message, or as `<think>…</think>` before the answer."""
     warnings: dict[str, int] = field(default_factory=dict)

@@ -27,6 +27,7 @@ from assay.read.inventory import INGEST, Inputs
 from assay.read.releases import new_only, released
 from assay.report.dry_run import preview_table
 from assay.report.preview import rules_table
+from assay.report.repeated import repeated_records
 from assay.report.spread import spreads
 from assay.report.summary import (
     ScoredModel,
@@ -264,6 +265,7 @@ class _Run:
                 seconds=self.console.seconds,
                 output=output,
                 spread=spreads(converted, scored, prepared.home) if scored else {},
+                repeated=repeated_records(converted, prepared.home),
             )
             # Not in a cached task, and last: the manifest reports this run.
             if exported.cached:

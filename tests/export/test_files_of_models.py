@@ -45,7 +45,7 @@ def rows(path: Path) -> list[Any]:
 
 def record(line: int, answer: str, *turns: Sequence[float]) -> Record:
     chat = (("user", "Why?"), ("assistant", answer), ("user", "Really?"), ("assistant", "Yes."))
-    return Record(line, chat[: 2 * len(turns)], tuple(map(Turn, turns)))
+    return Record(line, chat[: 2 * len(turns)], tuple(Turn(tuple(one)) for one in turns))
 
 
 @pytest.fixture
@@ -93,13 +93,15 @@ def test_pairs_are_ranked_by_what_the_run_names(
 
 
 def test_a_model_of_several_numbers_makes_pairs_by_the_one_that_is_named(tmp_path: Path) -> None:
-    records = [record(n, text, (x, 3.0, 3.0, 1.0, y)) for n, text, x, y in ((1, "a", 1, 9), (2, "b", 2, 8))]
+    records = [
+        record(n, text, (x, 3.0, 3.0, 1.0, y)) for n, text, x, y in ((1, "a", 0.6, 0.9), (2, "b", 0.7, 0.8))
+    ]
     made = make(Home(tmp_path / "home"), {"a.jsonl": [records]})
     words = Vocabulary(HELPSTEER, {}, {})
     for by, best in (("helpfulness", "b"), ("verbosity", "a")):
         out = written(made, tmp_path / by, "trl-reward", "messages", by=by, words=words)
         (pair,) = rows(out / "trl/reward.jsonl")
-        assert (pair["chosen"][0]["content"], pair["margin"]) == (best, 1.0)
+        assert (pair["chosen"][0]["content"], pair["margin"]) == (best, 0.1)
     filtered = decide(made.converted, made.scored, rules=Rules(), home=made.home)
     assert all(piece.order is None for piece in filtered.pieces)
 

@@ -13,6 +13,7 @@ from handmade import HELPSTEER, Record, Turn, make
 from stages import build, decide
 
 from assay.core.schema import Message, MessageFields, message_with
+from assay.export import RECORD_EXPORTS
 from assay.export.chat import messages_of
 from assay.export.files import Exported
 from assay.export.kept import Held
@@ -151,6 +152,58 @@ def test_a_record_that_is_cut_has_the_turns_that_are_left_and_not_nemos_text_of_
     assert [one["given.quality"] for one in first["scores"]] == [2.5]
     conversations = rows(staging / "labeled.jsonl")[0]["conversations"]
     assert [one["value"] for one in conversations] == ["a", "good"]
+
+
+#: What marks a masked turn in a file that can say so, and an answer to learn from.
+MARKS: dict[str, tuple[str, str, object, object]] = {
+    "messages": ("messages.jsonl", "weight", 0, None),
+    "openai": ("openai/sft.jsonl", "weight", 0, 1),
+    "axolotl-sft": ("axolotl/sft.jsonl", "train", False, True),
+    "swift-sft": ("swift/sft.jsonl", "loss", False, True),
+}
+
+
+def masked_in(tmp_path: Path, name: str) -> tuple[Path, Exported]:
+    """The file of an export of a record whose second turn of three fails, and of one that is good."""
+    records = [
+        Record(1, MESSAGES, (turn(3.0), turn(1.0), turn(4.0)), rest='{"assay_side":"chosen"}'),
+        Record(2, MESSAGES[:3], (turn(3.5),), rest='{"assay_side":"chosen"}'),
+    ]
+    made = make(Home(tmp_path / "home"), {"a.jsonl": [records]})
+    rules = parse_rules(["helpfulness >= 2"], attributes=HELPSTEER)
+    selection = Selection(on_fail="mask")
+    filtered = decide(made.converted, made.scored, rules=rules, home=made.home, selection=selection)
+    staging = tmp_path / "out"
+    staging.mkdir()
+    return staging, build(
+        made.converted, made.scored, filtered, home=made.home, staging=staging, exports=(name,)
+    )
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_a_file_that_can_mark_a_turn_holds_the_record_with_the_mark(tmp_path: Path, name: str) -> None:
+    staging, exported = masked_in(tmp_path, name)
+    file, mark, masked, trained = MARKS[name]
+    first, second = rows(staging / file)
+    marks = [message.get(mark) for message in first["messages"] if message["role"] == "assistant"]
+    assert marks == [trained, masked, trained]
+    assert [one.get(mark) for one in second["messages"] if one["role"] == "assistant"] == [trained]
+    assert exported.exports[name].left_out == {}
+
+
+OTHERS = [name for name in RECORD_EXPORTS if name not in {*MARKS, "parquet", "dropped", "steerlm-regression"}]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_that_cannot_leaves_the_record_out_as_a_masked_turn(tmp_path: Path, name: str) -> None:
+    _, exported = masked_in(tmp_path, name)
+    assert (exported.exports[name].rows, exported.exports[name].left_out) == (1, {"masked_turn": 1})
+
+
+def test_of_a_file_of_turns_the_masked_one_is_left_out(tmp_path: Path) -> None:
+    _, exported = masked_in(tmp_path, "steerlm-regression")
+    of_turns = exported.exports["steerlm-regression"]
+    assert (of_turns.rows, of_turns.left_out) == (3, {"masked_turn": 1})
 
 
 def test_without_it_there_is_no_table_of_turns(results: Results) -> None:

@@ -303,6 +303,33 @@ def test_text_from_data_is_no_markup_in_markdown() -> None:
             assert line.replace("\\|", "").count("|") == 4
 
 
+def test_the_summary_says_how_rules_were_read_and_what_is_repeated() -> None:
+    text = summary_text(manifest(repeated=3))
+    assert "rules are asked of the record, and a turn's value is the last turn's" in " ".join(text.split())
+    assert "3 records say the same as an earlier one. --dedup exact keeps one of each." in text
+    options = {"output": "runs/out", "keep": ["helpfulness >= 2"], "on_fail": "mask", "dedup": "exact"}
+    text = summary_text(manifest(repeated=1, options=options))
+    assert "rules that name a turn's value are asked at every turn" in " ".join(text.split())
+    assert "the same as an earlier one" not in text
+    assert "rules are asked" not in summary_text(manifest(options={"output": "runs/out"}))
+
+
+def test_several_models_are_named_and_counted_together() -> None:
+    judge = scored_by()._replace(model=NamedModel("judge", MODEL))
+    guard = scored_by(replace(MODEL, name="guard", fingerprint="e" * 32))
+    made = manifest(models=[judge, guard._replace(model=NamedModel("safety", guard.model.spec))])
+    assert made.model is None
+    assert [(alias, one.name) for alias, one in made.models.items()] == [
+        ("judge", "starter"),
+        ("safety", "guard"),
+    ]
+    assert made.turns == Turns(50, 22, 8)
+    assert made.failed == {"too_long": 8}
+    text = summary_text(made)
+    assert "by starter and guard" in text
+    assert f"judge: {NOTE}" in " ".join(text.split())
+
+
 def test_a_markdown_reader_finds_text_from_data_to_be_text_and_nothing_else() -> None:
     """S12, with a reader that obeys HTML, tables and strike-through, for every text a summary can hold."""
     run = manifest(
