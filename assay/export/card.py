@@ -60,7 +60,7 @@ class AboutRun:
 
     models: tuple[AboutModel, ...]
     rules: tuple[str, ...] = ()
-    """What was kept."""
+    """What was kept: rules, and other options that choose."""
     verified: tuple[str, ...] = ()
     """Sentences on what was measured of the model in this set-up."""
 

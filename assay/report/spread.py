@@ -8,6 +8,7 @@ import polars as pl
 
 from assay.core.scale import round_numbers
 from assay.core.schema import ATTRIBUTES
+from assay.rewards.named import plain_names
 from assay.select.frames import Dataset, ToMeasure
 from assay.select.measure import measured
 from assay.select.vocabulary import measure_of
@@ -32,15 +33,19 @@ def spreads(converted: Converted, scored: Scored, home: Home) -> dict[str, Sprea
     if not pieces or not sum(piece.height for piece in pieces):
         return {}
     values = pl.concat(pieces)
-    return {name: _spread(name, values[name]) for name in scored.attributes}
+    plain = plain_names(scored.attributes)
+    return {
+        name: _spread(values[name], is_label=bare in ATTRIBUTES)
+        for name, bare in zip(scored.attributes, plain, strict=True)
+    }
 
 
-def _spread(name: str, values: pl.Series) -> Spread:
+def _spread(values: pl.Series, *, is_label: bool) -> Spread:
     ordered = values.sort()
     quantiles = {str(q): _at(ordered, q / 100) for q in _QUANTILES}
     cuts = round_numbers(quantiles["5"], quantiles["95"], _STEPS)
     kept = ordered.len() - ordered.search_sorted(pl.Series(cuts, dtype=pl.Float32), side="left")
-    outside = _outside(ordered) if name in ATTRIBUTES else 0
+    outside = _outside(ordered) if is_label else 0
     return Spread(
         quantiles, dict(zip(map(_spelled, cuts), _shares(kept, ordered.len()), strict=True)), outside
     )

@@ -104,6 +104,21 @@ class Selection:
         on_fail: OnFail = "drop" if self.on_fail == "drop" else "mask"
         return Selection(self.group, on_fail, tokenizers=self.tokenizers, sides_by=self.sides_by)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is chosen besides rules, as options of a command line."""
+        texts = [] if self.group is None else [f"--group {self.group}"]
+        texts += [] if self.on_fail == "drop" else [f"--on-fail {self.on_fail}"]
+        texts += [f"--decontaminate {Path(file).name}" for file in self.evaluation]
+        if (one := self.duplicates) is not None:
+            near = f" --near {one.near}" if one.kind == "near" else ""
+            by = "" if one.by is None else f" --by {one.by}"
+            texts.append(f"--dedup {one.kind} --dedup-over {one.over}{near}{by}")
+        if (budget := self.budget) is not None:
+            per = "" if budget.per is None else f" --per {budget.per} --quota {budget.quota}"
+            texts.append(f"--target {budget.target.text} --by {budget.by}{per}")
+        return tuple(texts)
+
     def depends_on(self) -> tuple[str, ...]:
         """What decisions depend on besides the rules; nothing for a selection of nothing."""
         parts = []

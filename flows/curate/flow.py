@@ -399,7 +399,7 @@ def _about(options: RunOptions, prepared: Prepared) -> AboutRun:
         )
         for chosen, one in zip(options.chosen_models(), prepared.models, strict=True)
     )
-    return AboutRun(models, prepared.rules.texts)
+    return AboutRun(models, (*prepared.rules.texts, *prepared.selection.texts))
 
 
 def _counted(counts: Counts, word: str) -> str:

@@ -21,7 +21,7 @@ from assay.select.budget import quotas
 from assay.select.expressions import NamedColumn
 from assay.select.kinds import Quota
 from assay.select.rules import parse_rules
-from assay.select.selection import Selection, parse_selection
+from assay.select.selection import Selection, chosen_order, parse_selection
 from assay.select.vocabulary import Vocabulary
 from assay.storage.home import Home
 
@@ -214,6 +214,26 @@ def test_what_agrees_compares_by_needs_one_number() -> None:
     both = parse_selection(replace(WORDS, order=order), by="verbosity", rules=chosen, target="5")
     assert both.budget is not None
     assert (both.sides_by, both.budget.by) == (order, order)
+
+
+def test_what_is_chosen_is_named_as_options() -> None:
+    assert parse_selection(WORDS).texts == ()
+    chosen: Options = {
+        "group": "row.id",
+        "on_fail": "mask",
+        "dedup": "near",
+        "by": "mean(helpfulness)",
+        "target": "20%",
+        "per": "source",
+        "quota": "equal",
+    }
+    order = chosen_order(WORDS, chosen["by"])
+    assert parse_selection(replace(WORDS, order=order), **chosen).texts == (
+        "--group row.id",
+        "--on-fail mask",
+        "--dedup near --dedup-over whole --near 0.8 --by mean(helpfulness)",
+        "--target 20% --by mean(helpfulness) --per source --quota equal",
+    )
 
 
 def test_decisions_depend_on_the_choice_and_a_choice_of_nothing_adds_nothing() -> None:
