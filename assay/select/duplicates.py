@@ -89,7 +89,7 @@ class Signatures:
         if not keys:
             return
         rows = np.array([_signature(text) for text in texts], dtype=np.uint32)
-        np.save(self._path(len(self._keys)), rows)
+        rows.tofile(self._path(len(self._keys)))
         self._keys.append(
             pl.DataFrame({CONTENT: keys}, schema={CONTENT: pl.Binary}).with_columns(
                 pl.lit(len(self._keys), pl.UInt32).alias("file"), pl.int_range(pl.len()).alias("place")
@@ -115,7 +115,7 @@ class Signatures:
         for start, end in pairwise(range(0, _NUMBERS + 1, self._band)):
             hashed = []
             for (file,), members in texts.group_by("file"):
-                numbers = np.load(self._path(int(str(file))), mmap_mode="r")
+                numbers = self._stored(int(str(file)))
                 band = np.ascontiguousarray(numbers[members["place"].to_numpy(), start:end])
                 keys = band.view(f"V{band.shape[1] * band.itemsize}").ravel()
                 values = [one.tobytes() for one in keys]
@@ -134,7 +134,7 @@ class Signatures:
         numbers = np.zeros((at.height, _NUMBERS), dtype=np.uint32)
         placed = at.with_row_index("slot")
         for (file,), members in placed.group_by("file"):
-            stored = np.load(self._path(int(str(file))), mmap_mode="r")
+            stored = self._stored(int(str(file)))
             numbers[members["slot"].to_numpy()] = stored[members["place"].to_numpy()]
         slots = dict(placed.select("index", "slot").iter_rows())
         alike = [
@@ -143,8 +143,12 @@ class Signatures:
         ]
         return pairs.filter(pl.Series(alike, dtype=pl.Boolean))
 
+    def _stored(self, number: int) -> np.ndarray:
+        """The signatures of a file, one a row, read as they are asked for."""
+        return np.memmap(self._path(number), dtype=np.uint32, mode="r").reshape(-1, _NUMBERS)
+
     def _path(self, number: int) -> Path:
-        return self._folder / f"signatures-{number}.npy"
+        return self._folder / f"signatures-{number}"
 
 
 def _signature(text: str) -> list[int]:

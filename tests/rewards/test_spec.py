@@ -23,8 +23,8 @@ ENDPOINT = Endpoint(
     "judge", "http://127.0.0.1:9/v1", "openai", "m", ("reward",), max_tokens=900, price_per_request=0.25
 )
 
-#: Where it is decided by type how a model is scored, and which checks apply to it.
-DECIDING = {"assay/score/ways.py", "flows/verify/checked.py"}
+#: Where it is decided by type how a model is scored, which checks apply to it, and whose tokenizer counts.
+DECIDING = {"assay/score/ways.py", "flows/verify/checked.py", "assay/select/token_counts.py"}
 
 
 def asks_which_kind(path: Path) -> bool:
@@ -38,7 +38,7 @@ def asks_which_kind(path: Path) -> bool:
     )
 
 
-def test_one_place_decides_how_a_model_is_scored_and_one_how_it_is_checked() -> None:
+def test_one_place_each_decides_how_a_model_is_scored_checked_and_counted() -> None:
     asking = {
         str(path.relative_to(ROOT))
         for package in ("assay", "tasks", "flows", "deployments")
