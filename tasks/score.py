@@ -1,4 +1,4 @@
-"""The score stage in Prefect: a progress artifact while turns are scored, then a table and plots.
+"""The score stage in Prefect: a progress artifact while turns are scored, then a table.
 
 The table has a row for each shard, a group of turns that was scored together.
 """
@@ -15,7 +15,6 @@ from dataclasses import replace
 from uuid import UUID
 
 from prefect.artifacts import (
-    create_image_artifact,
     create_link_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -23,7 +22,6 @@ from prefect.artifacts import (
 )
 
 from assay.core.progress import Progress, Utilisation
-from assay.report.plots import Histogram, histograms, picture_address
 from assay.score.scoring import SCORE, ScoringWork, ToScore
 from assay.score.shard import ShardWork
 from assay.storage.manifests import Scored
@@ -39,7 +37,7 @@ _TABLE_ROWS = 200
 
 
 def score(given: ToScore, context: RunContext) -> Finished[Scored]:
-    """Every turn's scores. Prefect's pages show the progress, a table of shards and a plot of the scores."""
+    """Every turn's scores. Prefect's pages show the progress and a table of shards."""
     in_prefect = replace(
         given,
         cluster=replace(given.cluster, show_dashboard=_show_dashboard),
@@ -51,7 +49,6 @@ def score(given: ToScore, context: RunContext) -> Finished[Scored]:
         context,
         retry_after_seconds=[5],
         within=_watched,
-        show=lambda scored: _show_histograms(histograms(scored, context.home)),
     )
 
 
@@ -168,14 +165,6 @@ def _show_dashboard(address: str) -> None:
             link_text="Dask's dashboard",
             description="What the workers do now; open it while turns are scored, on the scheduler's machine",
         )
-
-
-def _show_histograms(found: Sequence[Histogram]) -> None:
-    if found:
-        with where_reachable():
-            create_image_artifact(
-                picture_address(found), key="scores", description="How the scores of all turns are spread"
-            )
 
 
 def _show_shards(shards: Sequence[ShardWork]) -> None:

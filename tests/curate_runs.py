@@ -51,6 +51,10 @@ def line(question: str, answer: str) -> str:
     )
 
 
+#: What two runs with equal results need not have alike.
+OF_THE_RUN = ("manifest.json", "report.html")
+
+
 @dataclass
 class Ran(ran.Ran):
     """What a run in this process came to."""
@@ -58,10 +62,8 @@ class Ran(ran.Ran):
     watched: console.Console
 
     def files(self) -> dict[str, bytes]:
-        """The results but for the manifest, which tells of the run."""
-        return {
-            path.name: path.read_bytes() for path in self.output.iterdir() if path.name != "manifest.json"
-        }
+        """The results but for the manifest and the page, which are of the run."""
+        return {path.name: path.read_bytes() for path in self.output.iterdir() if path.name not in OF_THE_RUN}
 
     def task_states(self) -> dict[str, str]:
         """The state of each stage's task run as the server shows it, once all are final."""

@@ -53,7 +53,11 @@ class Ran(ran.Ran):
 
     def files(self) -> dict[str, bytes]:
         """The results but for the manifest, which tells of the run."""
-        return {one.name: one.read_bytes() for one in self.output.iterdir() if one.name != "manifest.json"}
+        return {
+            one.name: one.read_bytes()
+            for one in self.output.iterdir()
+            if one.name not in ("manifest.json", "report.html")
+        }
 
 
 def check_accounts(ran: Ran, read: int = RECORDS) -> None:

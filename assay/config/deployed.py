@@ -100,6 +100,18 @@ def file_to_read(given: str, settings: Settings, *, option: str, what: str, depl
     return _inside(given, readable, option, "ASSAY_DATA_ROOTS, ASSAY_OUTPUT_ROOTS")
 
 
+def results_place(given: str, option: str, settings: Settings, *, deployed: bool) -> str:
+    """A folder for results, or of results: below an output root, if the operator opened any.
+
+    UserMistake for a path that leads out of the roots, and for a run of a deployment without roots.
+    """
+    if deployed:
+        _require(settings.output_roots, "ASSAY_OUTPUT_ROOTS")
+    if settings.output_roots:
+        return _inside(given, settings.output_roots, option, "ASSAY_OUTPUT_ROOTS", below=True)
+    return given
+
+
 def _require(roots: Mapping[str, Path | str], variable: str) -> None:
     if not roots:
         raise UserMistake(

@@ -7,6 +7,7 @@ from its fields. The options for a model, which several commands share, are in `
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar, get_origin
@@ -642,6 +643,30 @@ class RunOptions(ModelsChoice, _DataChoice):
         ),
         CommandLine(_FILES),
     ] = False
+    report: Annotated[
+        bool,
+        Field(
+            title="Report",
+            description="Make report.html beside the results: a page that shows what was kept and why, how "
+            "the scores are spread, and conversations to look at.",
+        ),
+        CommandLine(_FILES),
+    ] = True
+    compare: Annotated[
+        str | None,
+        Field(
+            title="Compare with",
+            description="Show in the report what is new, gone, newly kept and newly dropped since the run "
+            "whose results are in this folder. Default: the results that the output folder holds.",
+            json_schema_extra=in_form(
+                "Show in the report what is new, gone, newly kept and newly dropped since the run whose "
+                "results are in this folder, below one that the operator opened for results. Default: the "
+                "results that the output folder holds."
+            ),
+            min_length=1,
+        ),
+        CommandLine(_FILES, "DIR"),
+    ] = None
     workers: WorkerCount = None
     shard_tokens: Annotated[
         int | None,
@@ -687,6 +712,28 @@ class RunOptions(ModelsChoice, _DataChoice):
     def split_choice(self) -> Split | None:
         """How every file is divided; None: it is not. ``UserMistake`` for what is no split."""
         return parse_splits(self.split, self.seed)
+
+
+def as_command(options: BaseModel, program: str = "assay curate") -> str:
+    """The command line that has these options, as a shell takes it, without those that are as by default."""
+    words = [program]
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if value == field.get_default(call_default_factory=True, validated_data={}):
+            continue
+        option = option_name(name)
+        if isinstance(value, bool):
+            words.append(option if value else f"--no-{option.removeprefix('--')}")
+        else:
+            # A value that begins with a dash would be taken for an option.
+            values = list(map(str, value)) if isinstance(value, list) else [str(value)]
+            plain = not any(one.startswith("-") for one in values)
+            words += (
+                [option, *map(shlex.quote, values)]
+                if plain
+                else [f"{option}={shlex.quote(one)}" for one in values]
+            )
+    return " ".join(words)
 
 
 def option_name(field: str) -> str:

@@ -112,6 +112,12 @@ def _address_on_s3(value: str) -> str:
     return value
 
 
+def _web_address(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+        raise ValueError("is not of the form https://HOST/PATH")
+    return value
+
+
 NamedFolders = Annotated[dict[str, Path], NoDecode, BeforeValidator(_folders_by_name)]
 NamedPlaces = Annotated[dict[str, Path | str], NoDecode, BeforeValidator(_places_by_name)]
 NamedFamilies = Annotated[
@@ -159,6 +165,11 @@ class Settings(BaseSettings):
     """``ASSAY_MODEL_NAMES``: ``NAME=OWNER/MODEL:…``, which models of the catalog lie in those folders."""
     notification_block: str | None = None
     """``ASSAY_NOTIFICATION_BLOCK``: a Prefect notification block to report failed runs of deployments."""
+    results_url: Annotated[str, AfterValidator(_web_address)] | None = None
+    """``ASSAY_RESULTS_URL``: where the output roots are served, such as ``https://results.example.org``.
+
+    Prefect's pages then link each run's ``report.html``, below it by the name of the output.
+    """
     server_start_seconds: float = Field(default=120.0, gt=0)
     """``ASSAY_SERVER_START_SECONDS``: how long the embedded Prefect server may take to start."""
     server_answer_seconds: float = Field(default=4.0, gt=0)

@@ -45,6 +45,19 @@ class VerifyOptions(ModelChoice):
         ),
         CommandLine(_WORK, "N"),
     ] = 2
+    output: Annotated[
+        str | None,
+        Field(
+            title="Output folder",
+            description="Write the results to this folder: checks.json for programs, report.html for people.",
+            json_schema_extra=in_form(
+                "Write the results to this folder, below one that the operator opened for results: "
+                "checks.json for programs, report.html for people."
+            ),
+            min_length=1,
+        ),
+        CommandLine(_WORK, "DIR"),
+    ] = None
     record: Annotated[
         str | None,
         Field(

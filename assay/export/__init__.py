@@ -258,6 +258,7 @@ def build(given: ToExport, context: RunContext) -> Exported:
         home=context.home,
         staging=given.staging,
         desirable=given.desirable,
+        progress=context.progress,
     )
     if given.about is None or given.scored is None or not exported.exports:
         return exported

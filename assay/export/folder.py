@@ -38,7 +38,10 @@ from assay.export.usable import holds_records
 from assay.storage.disk import full_disk_named
 from assay.storage.home import is_intact, sweep, sync, written_whole
 from assay.storage.private import FOLDER, make_private, usual_file_mode
+from assay.storage.regular import NotRegular, open_regular
 from assay.storage.run_manifest import (
+    PAGE_BEGINS,
+    REPORT,
     RUN_MANIFEST,
     UNUSABLE,
     ExportedFile,
@@ -51,7 +54,7 @@ from assay.storage.run_manifest import (
 _MAX_NAME_BYTES = 220
 # What file browsers leave in any folder that was looked at.
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
-_MANIFEST_IN_THE_MAKING = re.compile(rf"\.{re.escape(RUN_MANIFEST)}\..+\.tmp")
+_IN_THE_MAKING = re.compile(rf"\.(?:{re.escape(RUN_MANIFEST)}|{re.escape(REPORT)})\..+\.tmp")
 
 
 class OutputFolder:
@@ -120,7 +123,7 @@ class OutputFolder:
         foreign = {
             name
             for name in _names_in(self.path, {os.path.dirname(name) for name in ours}) - ours - {RUN_MANIFEST}
-            if not _MANIFEST_IN_THE_MAKING.fullmatch(name)
+            if not _IN_THE_MAKING.fullmatch(name) and not (name == REPORT and is_page(self.path / name))
         }
         if foreign:
             raise OutputRefused(
@@ -214,7 +217,7 @@ class OutputFolder:
             shutil.rmtree(leftover)
         if self.path.is_dir():
             for name in os.listdir(self.path):
-                if _MANIFEST_IN_THE_MAKING.fullmatch(name):
+                if _IN_THE_MAKING.fullmatch(name):
                     (self.path / name).unlink()
         return said
 
@@ -225,6 +228,22 @@ class OutputFolder:
         staging.mkdir(mode=FOLDER)
         self._stagings.append(staging)
         return staging
+
+    def put_page(self, staging: Path | None, page: bytes) -> None:
+        """Put the page beside the results in ``staging``, or in the folder itself where that is None.
+
+        A page of an earlier run is removed first: it shows another run than the manifest. AssayError, or
+        OSError, where the page cannot be written.
+        """
+        self._require_lock()
+        path = (staging or self.path) / REPORT
+        if is_page(path):
+            path.unlink()
+        elif os.path.lexists(path):
+            raise AssayError(f"{path}: is no page that Assay made, and came while the run worked")
+        if page:
+            with written_whole(path, mode=usual_file_mode()) as temporary:
+                temporary.write_bytes(page)
 
     def publish(self, staging: Path, manifest: RunManifest) -> None:
         """Make ``staging`` the export. Its manifest is written last, when all else is on the disk.
@@ -305,6 +324,15 @@ class OutputFolder:
     def _require_lock(self) -> None:
         if not self._is_held:
             raise RuntimeError("OutputFolder is changed without its lock: use `with folder.held():`")
+
+
+def is_page(path: Path) -> bool:
+    """Whether the file is a page that Assay made. Another program's is not ours to replace."""
+    try:
+        with open_regular(path) as file:
+            return file.read(len(PAGE_BEGINS)) == PAGE_BEGINS
+    except (OSError, NotRegular):
+        return False
 
 
 def _holder(lock: Path) -> str:

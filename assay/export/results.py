@@ -15,6 +15,7 @@ import polars as pl
 import polars.selectors as cs
 
 from assay.core.errors import AssayError
+from assay.core.progress import SILENT, Progress
 from assay.core.schema import SCORE
 from assay.export.contract import EveryRecord, ToWrite, looks_at_items, rows_of_block
 from assay.export.files import Exported, LinesFile, TableFile
@@ -63,11 +64,13 @@ def write_results(
     home: Home,
     staging: Path,
     desirable: Filtered | None = None,
+    progress: Progress = SILENT,
 ) -> Exported:
     """Every result file but ``manifest.json``; without scores there is no ``scores.parquet``.
 
     ``desirable`` keeps the records whose answers are good ones, as a rule says; None without one.
     """
+    progress.begin("export", filtered.counts.read, "records")
     attributes = scored.attributes if scored else ()
     are_ordered = _are_ordered(filtered)
     inputs = {file.path: file for file in converted.inputs}
@@ -143,6 +146,7 @@ def write_results(
                     of_run = block._replace(some_have_rest=some_have_rest, given=converted.given, held=held)
                     for one in of_all:
                         one.write(rows_of_block(one.export, of_run))
+            progress.advance(piece.counts.read)
         quarantine.finish()
         files = {QUARANTINE: quarantine.file.exported, DECISIONS: decisions.finish()}
         if scores is not None:

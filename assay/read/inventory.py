@@ -132,7 +132,10 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     shards: list[InputShard] = []
     stamps: list[Stamp] = []
     # Check all paths before the first file is read.
-    for name, path, is_named in list(_paths(inputs, context)):
+    found = list(_paths(inputs, context))
+    context.progress.begin("ingest", len(found), "files")
+    for name, path, is_named in found:
+        context.progress.advance()
         try:
             stamp = Stamp.of(path)
             source = sniff(path)

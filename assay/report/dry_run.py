@@ -11,6 +11,32 @@ from assay.score.scoring import Preview
 from assay.storage.manifests import Converted
 
 
+def preview_data(converted: Converted, model: ModelSpec, preview: Preview) -> dict[str, object]:
+    """The same figures for a program: JSON's own types."""
+    usage = preview.usage
+    return {
+        "dry_run": True,
+        "model": model.name,
+        "lines": converted.lines,
+        "records": {
+            "read": converted.counts.read,
+            "dropped": converted.counts.dropped,
+            "quarantined": converted.counts.quarantined,
+            "to_score": preview.records,
+            "to_show_the_model": preview.planned_records,
+        },
+        "turns": {
+            "all": preview.turns,
+            "distinct": preview.distinct_turns,
+            "stored": preview.stored_turns,
+            "missing": preview.missing_turns,
+        },
+        "tokens": preview.estimated_tokens if usage is None else usage.tokens,
+        "requests": None if usage is None else usage.requests,
+        "cost": None if usage is None or usage.cost is None else {usage.currency: usage.cost},
+    }
+
+
 def preview_table(converted: Converted, model: ModelSpec, preview: Preview) -> Group:
     """A title, and a table of two columns, what and how many."""
     table = Table(show_header=False)

@@ -229,7 +229,10 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
     if manifest.files:
         yield _Section(
             "Results",
-            [line for name, file in manifest.files.items() for line in _file(name, file, manifest)],
+            [
+                *(line for name, file in manifest.files.items() for line in _file(name, file, manifest)),
+                *([_Line(manifest.report, "", "a page to look at")] if manifest.report else []),
+            ],
         )
 
 
@@ -267,6 +270,7 @@ def _remarks(manifest: RunManifest) -> list[str]:
         remarks.append(f"{again} the same as an earlier one. --dedup exact keeps one of each.")
     remarks += [f"{note[:1].upper()}{note[1:]}." for note in manifest.selected.notes]
     remarks += [f"{line}." for line in lines_on_shortfalls(manifest.shortfalls)]
+    remarks += manifest.observations
     return remarks
 
 

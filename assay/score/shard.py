@@ -18,6 +18,7 @@ import polars as pl
 
 from assay.core.errors import AssayError
 from assay.core.schema import Conversation, turn_keys
+from assay.rewards.batch_reports import reporting
 from assay.rewards.leaving import checking
 from assay.rewards.protocol import (
     OUT_OF_MEMORY,
@@ -120,18 +121,24 @@ class Fatal:
 
 
 def score_shard(
-    shard: Shard, spec: LocalSpec, home: Home, *, check: Callable[[], None] = lambda: None
+    shard: Shard,
+    spec: LocalSpec,
+    home: Home,
+    *,
+    check: Callable[[], None] = lambda: None,
+    heard: Callable[[int, int], None] = lambda turns, tokens: None,
 ) -> ShardWork:
     """Score the shard, write its scores as one new segment of the store, and return what work that was.
 
     It may be done twice: the same turns in the same order give the same segment under the same name.
-    ``check`` is called before every batch. If it raises, scoring ends and nothing is written.
+    ``check`` is called before every batch. If it raises, scoring ends and nothing is written. ``heard`` is
+    called after every batch, with its turns and its tokens.
     """
     began = time.monotonic()
     scores: dict[bytes, TurnScore] = {}
     tokens = 0
     requests, keys = requested(shard, home)
-    with checking(check):
+    with checking(check), reporting(heard):
         scored = using(spec, partial(_scored, requests))
     for asked_keys, outcomes in zip(keys, scored.outcomes, strict=True):
         scores.update(zip(asked_keys, outcomes, strict=True))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from assay.core.progress import Progress
 from assay.core.schema import Conversation, turn_positions
 from assay.core.text import counted
 from assay.rewards.protocol import Request, RewardModel, TurnScore
@@ -106,6 +107,7 @@ class ByWorkers:
 
         progress = context.progress
         finished: list[ShardWork] = []
+        moved = _Moved(turns, progress)
 
         def ended(result: ShardWork | Fatal) -> None:
             if isinstance(result, Fatal):
@@ -113,14 +115,14 @@ class ByWorkers:
                 for key in members[KEY]:
                     lost(key, KILLED)
                 progress.say(f"shard {result.shard.number}: one turn kills its workers; it gets no score")
-                progress.advance(members.height, failed=members.height)
+                moved.by_shard(members.height, 0, failed=members.height)
                 return
             finished.append(result)
             done(result)
-            progress.advance(
+            moved.by_shard(
                 result.turns,
+                result.tokens,
                 failed=result.failed,
-                tokens=result.tokens,
                 worker=result.worker,
                 busy_seconds=result.busy_seconds,
             )
@@ -129,8 +131,40 @@ class ByWorkers:
         with connected(sized, progress) as client:
             began = time.monotonic()
             with _reported_when_stopped(finished, turns, context):
-                dispatch(client, shards, self.model, context, done=ended)
+                dispatch(client, shards, self.model, context, done=ended, batch=moved.by_batch)
             return time.monotonic() - began
+
+
+class _Moved:
+    """Progress that moves with each batch, though only a shard that ends says what it held.
+
+    What batches moved is not moved again when a shard ends. A shard whose worker dies is scored anew, so its
+    batches are heard twice: the progress never passes the number of turns.
+    """
+
+    def __init__(self, turns: int, progress: Progress) -> None:
+        self._progress = progress
+        self._left = turns
+        self._early_turns, self._early_tokens = 0, 0
+
+    def by_batch(self, turns: int, tokens: int) -> None:
+        """Move on by a batch of a shard that has not ended."""
+        # Whole at the end of the last shard, and not before.
+        turns = min(turns, max(0, self._left - 1))
+        self._early_turns += turns
+        self._early_tokens += tokens
+        self._move(turns, tokens=tokens)
+
+    def by_shard(self, turns: int, tokens: int, **details: float | str) -> None:
+        """Move on by what no batch of a shard that has ended has moved."""
+        early_turns, early_tokens = min(turns, self._early_turns), min(tokens, self._early_tokens)
+        self._early_turns -= early_turns
+        self._early_tokens -= early_tokens
+        self._move(min(turns - early_turns, self._left), tokens=tokens - early_tokens, **details)
+
+    def _move(self, turns: int, **details: float | str) -> None:
+        self._left -= turns
+        self._progress.advance(turns, **details)
 
 
 @dataclass(frozen=True, slots=True)

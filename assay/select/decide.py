@@ -81,7 +81,8 @@ def decide(given: ToDecide, context: RunContext) -> Filtered:
     if given.scored is None and given.rules.rules:
         raise TypeError("there are rules but no scores")
     folder = context.home.artifacts / "filter" / DECIDE.digest(given)
-    written = _Written(folder, context.home)
+    written = _Written(folder, context)
+    context.progress.begin("filter", given.converted.counts.read, "records")
     notes: tuple[str, ...] = ()
     with full_disk_named(folder):
         sweep(folder)
@@ -102,9 +103,10 @@ def decide(given: ToDecide, context: RunContext) -> Filtered:
 class _Written:
     """The files of decisions, and what they come to."""
 
-    def __init__(self, folder: Path, home: Home) -> None:
+    def __init__(self, folder: Path, context: RunContext) -> None:
         self._folder = folder
-        self._home = home
+        self._home = context.home
+        self._progress = context.progress
         self.pieces: list[FilteredPiece] = []
         self.tallies: list[tuple[str, str | None, int]] = []
         self.turns: Counter[str] = Counter()
@@ -123,6 +125,7 @@ class _Written:
         if verdicts.order is not None:
             order = self._file(verdicts.order, f"order-{number:06d}.parquet")
         self.pieces.append(FilteredPiece(decisions, turns, order))
+        self._progress.advance(verdicts.records.height)
         self.tallies += (
             (outcome, reason and counted_as(reason), count)
             for outcome, reason, count in verdicts.records.group_by("outcome", "reason").len().iter_rows()

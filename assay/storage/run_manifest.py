@@ -18,6 +18,10 @@ from assay.storage.sealed import DIGEST, Altered, decoded, is_as_sealed, sealed
 
 #: The run's manifest in its output folder. Assay may replace a folder that has one.
 RUN_MANIFEST = "manifest.json"
+#: The run's page beside it, which people look at. It is no result: no file depends on it.
+REPORT = "report.html"
+#: How each page of ours begins, and no other program's.
+PAGE_BEGINS = b'<!doctype html>\n<html lang="en" data-page="assay">'
 #: Only a run's manifest has this key; other programs' ``manifest.json`` do not.
 RUN_MANIFEST_KEY = "assay"
 #: Ends the name of the folder beside the output folder that takes the files of a run without usable records.
@@ -201,6 +205,8 @@ class RunManifest:
     """For each attribute, how the last turns of the scored records score: `quantiles` (5, 25, 50, 75, 95),
     `kept_at` (by threshold, the share that is at least as large), and how many are `outside_labels`, below 0
     or above 4."""
+    observations: tuple[str, ...] = ()
+    """What people should know of the data before they use it, in sentences; empty without a page."""
     devices: tuple[DeviceWork, ...] = ()
     """One entry for each worker that scored in this run: shards, turns, tokens a second, and `busy`, the
     share of the time in which its model was at work."""
@@ -214,6 +220,8 @@ class RunManifest:
     """Path, digest, size and format of every file read."""
     files: dict[str, ExportedFile]
     """Digest, size and rows of every result file; rows are null where it has none."""
+    report: str | None = None
+    """The page beside this file, which shows the run; null where none was made."""
     exports: dict[str, Written] = field(default_factory=dict)
     """For each export by its name (`converted` after `--stop-after convert`): `file`, `rows`, `left_out` (the
     kept items that the file does not hold, by reason), `without` (the fields of messages that its rows lack,

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO, TypeVar
+from typing import NamedTuple, TextIO, TypeVar
 from uuid import UUID
 
+import msgspec
 import rich.console
 from rich.console import RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from assay.core.progress import Utilisation
@@ -27,6 +28,13 @@ _PLAIN_SECONDS = 10.0
 _REDRAWS_PER_SECOND = 8
 _STAGE_WIDTH = 8
 _NARROW = 80
+_BAR_WIDTH = 14
+#: What a terminal has beside the words about the progress: the stage, the bar, and what parts them.
+_BESIDE = _STAGE_WIDTH + _BAR_WIDTH + 3
+#: Stages that are mostly over before a person reads in a log that they began.
+_SHORT_STAGES = ("ingest", "filter", "export", "report")
+#: How lines begin that ``--quiet`` shows.
+_GRAVE = ("warning: ", "error: ")
 
 
 class ShownStage:
@@ -40,11 +48,21 @@ class ShownStage:
         """Its result in a few words, such as ``1,002 records``."""
 
 
+class Showing(NamedTuple):
+    """How much a person wants to see."""
+
+    is_quiet: bool = False
+    """Warnings and errors, and nothing else."""
+    as_json: bool = False
+    """The result as one JSON value on standard output, and no table."""
+
+
 class Console:
     """Shows a run as it goes on. Implements ``assay.core.progress.Progress``, and times the stages."""
 
     def __init__(self, *, errors: TextIO | None = None, results: TextIO | None = None) -> None:
         """A console on the process's standard streams, unless others are given."""
+        self.showing = Showing()
         self._screen = rich.console.Console(file=errors or sys.stderr, highlight=False, soft_wrap=False)
         results = results or sys.stdout
         # In a log or a mail, a table that is no wider than most terminals is easy to read.
@@ -60,6 +78,7 @@ class Console:
         self._utilisation = Utilisation()
         self._currency = ""
         self._began = 0.0
+        self._moved: tuple[float, int] | None = None
         self._spoke = 0.0
         self._works: list[object] = []
         self.seconds: dict[str, float] = {}
@@ -88,24 +107,29 @@ class Console:
         self._name, self._unit, self._total = stage, unit, total
         self._done, self._sums, self._utilisation = 0, {}, Utilisation()
         self._began = self._spoke = time.monotonic()
+        self._moved = None
+        if self.showing.is_quiet:
+            return
         if self._screen.is_terminal:
             self._bars = Progress(
                 TextColumn(f"{{task.description:<{_STAGE_WIDTH}}}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=_BAR_WIDTH),
                 TextColumn("{task.fields[about]}"),
-                TimeElapsedColumn(),
                 console=self._screen,
                 transient=True,
                 refresh_per_second=_REDRAWS_PER_SECOND,
             )
             self._bar = self._bars.add_task(stage, total=total, about=self._about())
             self._bars.start()
-        elif total is not None:
+        elif total is not None and stage not in _SHORT_STAGES:
             self.say(f"{stage}: {_amount(total, unit)}")
 
     def advance(self, count: int = 1, **details: object) -> None:
         """Move the bar; in a log, print a line with the progress every few seconds."""
         self._done += count
+        if self._moved is None:
+            # The first batch waits for workers and their models: it says nothing of the rate.
+            self._moved = (time.monotonic(), self._done)
         self._currency = str(details.get("currency", self._currency))
         self._utilisation.add(details)
         for name, value in details.items():
@@ -118,11 +142,15 @@ class Console:
             self.say(f"{self._name}: {self._about()}")
 
     def _about(self) -> str:
-        """The progress in words: how much is done, how fast, and what a service's requests cost."""
+        """The progress in words: how much is done, how fast, how long it will take, what it costs.
+
+        On a terminal as much of it as its width holds; what comes first matters most.
+        """
         parts = [_amount(self._done, self._unit, self._total)]
         seconds = time.monotonic() - self._began
         if seconds <= 0:
             return parts[0]
+        parts += filter(None, [self._rate(), self._left()])
         requests = self._sums.get("requests", 0)
         if requests:
             parts.append(f"{requests * 60 / seconds:,.0f} requests/min")
@@ -136,9 +164,27 @@ class Console:
             parts.append(f"{failed:,.0f} without a score")
         if "cost" in self._sums:
             parts.append(f"{self._sums['cost']:,.2f} {self._currency}")
-        if requests and self._total and self._done < self._total:
-            parts.append(f"{_duration((self._total - self._done) * seconds / self._done)} left")
+        if self._screen.is_terminal:
+            while len(parts) > 1 and len(", ".join(parts)) > self._screen.width - _BESIDE:
+                parts.pop()
         return ", ".join(parts)
+
+    def _rate(self) -> str:
+        """``12.5 turns/s`` since the stage began; empty before anything is done."""
+        if not self._done or self._unit == "bytes":
+            return ""
+        rate = self._done / (time.monotonic() - self._began)
+        return f"{rate:,.0f} {self._unit}/s" if rate >= 100 else f"{rate:,.1f} {self._unit}/s"
+
+    def _left(self) -> str:
+        """``40 s left``, by the rate since the first of the work was done; empty where it is not known."""
+        if self._moved is None or not self._total or self._done >= self._total:
+            return ""
+        since, done_then = self._moved
+        done = self._done - done_then
+        if done <= 0:
+            return ""
+        return f"{_duration((self._total - self._done) * (time.monotonic() - since) / done)} left"
 
     def did(self, work: object) -> None:
         """Note what a stage did in this run."""
@@ -150,25 +196,39 @@ class Console:
 
     def say(self, line: str) -> None:
         """Print the line, above the bar if there is one."""
+        if self.showing.is_quiet and not line.startswith(_GRAVE):
+            return
         self._screen.print(Text(printable(line)), soft_wrap=not self._screen.is_terminal)
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
         """In this context, a terminal shows what the command waits for."""
-        if not self._screen.is_terminal:
+        if not self._screen.is_terminal or self.showing.is_quiet:
             yield
             return
         with self._screen.status(Text(text)):
             yield
 
     def show(self, table: RenderableType, plain: str | None = None) -> None:
-        """Print a table of results to standard output, or ``plain``, if given, where that is no terminal."""
+        """Print results to standard output: a table, or ``plain``, if given, where that is no terminal.
+
+        Nothing with ``--quiet``, nor with ``--json``, which prints what ``show_data`` is given.
+        """
         self._end_bar()
+        if self.showing.is_quiet or self.showing.as_json:
+            return
         if plain is not None and not self._results.is_terminal:
             self._results.file.write(plain)
             self._results.file.flush()
         else:
             self._results.print(table)
+
+    def show_data(self, data: object) -> None:
+        """Print the result to standard output as one JSON value, with ``--json``; else nothing."""
+        if self.showing.as_json:
+            written = msgspec.json.format(msgspec.json.encode(data), indent=2)
+            self._results.file.write(written.decode() + "\n")
+            self._results.file.flush()
 
     def close(self) -> None:
         """Remove the bar."""
@@ -180,6 +240,8 @@ class Console:
         self._bars = self._bar = None
 
     def _line(self, text: str, right: str) -> None:
+        if self.showing.is_quiet:
+            return
         width = min(self._screen.width, _NARROW) if self._screen.is_terminal else _NARROW
         gap = max(2, width - len(text) - len(right) - 1)
         self._screen.print(Text(printable(f"{text}{' ' * gap}{right}")), soft_wrap=True)

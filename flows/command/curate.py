@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from assay.config.options import RunOptions
-from flows.command.console import current
+from flows.command.console import Showing, current
 from flows.command.launch import Command, Elsewhere, Ended
-from flows.command.options import DeploymentName
+from flows.command.options import AsJson, DeploymentName, Quiet
 from flows.curate.prepare import prepare
 
 _EXAMPLES = """\
@@ -17,6 +17,7 @@ examples:
   PROGRAM --input chats.jsonl.gz --output runs/good \\
       --keep 'helpfulness >= 2.5' --keep 'toxicity < 1' --export steerlm messages
   PROGRAM --input chats.jsonl --output runs/chats --dry-run
+  PROGRAM --input chats.jsonl --output runs/chats --json | jq .rows.kept
 
 exit codes:
   0    finished, whether or not records were quarantined
@@ -33,20 +34,26 @@ without it, a run starts its own.
 """
 
 
+#: Fields that are no options of a run.
+_OF_THE_COMMAND = {"deployment", "quiet", "json_"}
+
+
 class CommandOptions(RunOptions):
-    """What the command line takes: the options of a run, and the deployment that does it, if any."""
+    """What the command line takes: the options of a run, who does it, and how much of it is shown."""
 
     deployment: DeploymentName = None
+    quiet: Quiet = False
+    json_: AsJson = False
 
     def of_the_run(self) -> RunOptions:
-        """The options of the run, without the deployment."""
-        return RunOptions(**self.model_dump(exclude={"deployment"}))
+        """The options of the run alone."""
+        return RunOptions(**self.model_dump(exclude=_OF_THE_COMMAND))
 
 
 def _elsewhere(options: CommandOptions) -> Elsewhere | None:
     if options.deployment is None:
         return None
-    asked = options.model_dump(mode="json", exclude={"deployment"}, exclude_unset=True)
+    asked = options.model_dump(mode="json", exclude=_OF_THE_COMMAND, exclude_unset=True)
     return Elsewhere("curate", options.deployment, {"options": asked})
 
 
@@ -65,4 +72,5 @@ COMMAND = Command(
     check=prepare,
     flow=_flow,
     elsewhere=_elsewhere,
+    showing=lambda options: Showing(options.quiet, options.json_),
 )

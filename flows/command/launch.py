@@ -18,10 +18,10 @@ from typing import Any, Generic, NamedTuple, NoReturn, Protocol, TypeVar
 from pydantic import BaseModel
 
 from assay.config.settings import Settings
-from assay.core.errors import AssayError, ServerFault
+from assay.core.errors import AssayError, ServerFault, UserMistake
 from assay.core.text import printable
 from assay.storage.private import private
-from flows.command.console import Console, opened
+from flows.command.console import Console, Showing, opened
 from flows.command.options import parse
 from flows.command.signals import (
     GOES_ON,
@@ -73,6 +73,8 @@ class Command(Generic[Options]):
     """Imports Prefect and returns the flow."""
     elsewhere: Callable[[Options], Elsewhere | None] = lambda options: None
     """The deployment that does the run, where the options name one."""
+    showing: Callable[[Options], Showing] = lambda options: Showing()
+    """How much of it a person wants to see."""
 
 
 def main(command: Command[Any], arguments: Sequence[str], *, program: str) -> NoReturn:
@@ -117,7 +119,14 @@ def launch(
                 from flows.server.remote_runs import run_there
 
                 _collect_garbage()
-                return run_there(*elsewhere, settings, Console().say)
+                console = Console()
+                console.showing = command.showing(options)
+                if console.showing.as_json:
+                    raise UserMistake(
+                        "--json: the manifest stays where the deployment's run works; leave out the one or "
+                        "the other"
+                    )
+                return run_there(*elsewhere, settings, console.say)
             command.check(options, settings)
             return _run(command, options, settings, on_reported)
         except AssayError as error:
@@ -147,6 +156,7 @@ def _run(
     on_reported: Callable[[Connection], object],
 ) -> int:
     with opened(Console()) as console, ExitStack() as stack:
+        console.showing = command.showing(options)
         embedded = stack.enter_context(server_of_the_run(settings.opened_home()))
         with console.waiting("connecting to a Prefect server"):
             # Import the flow while the server starts.

@@ -30,6 +30,20 @@ DeploymentName = Annotated[
     CommandLine("who does it", "NAME"),
 ]
 
+_SHOWN = "what it shows"
+
+#: Two options of each command that scripts run.
+Quiet = Annotated[
+    bool,
+    Field(title="Quiet", description="Show warnings and errors, and nothing else."),
+    CommandLine(_SHOWN),
+]
+AsJson = Annotated[
+    bool,
+    Field(title="JSON", description="Print the result to standard output as JSON, and nothing else there."),
+    CommandLine(_SHOWN),
+]
+
 _WIDEST_HELP = 100
 
 

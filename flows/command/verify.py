@@ -13,15 +13,17 @@ from assay.config.verify_options import VerifyOptions
 from assay.core.errors import AssayError
 from assay.storage.private import private
 from assay.verify.table import checks_table, checks_text, verdict
-from flows.command.console import Console, opened
-from flows.command.options import DeploymentName, parse
+from flows.command.console import Console, Showing, opened
+from flows.command.options import AsJson, DeploymentName, Quiet, parse
 from flows.command.signals import INTERRUPTED, stopping_on_signals
 from flows.verify.checked import checked
+from flows.verify.results import checks_file, folder_for, write
 
 _EXAMPLES = """\
 examples:
   PROGRAM starter
   PROGRAM nvidia/Qwen-2.5-Nemotron-32B-Reward --dtype float16
+  PROGRAM starter --output runs/verified
   PROGRAM starter --record golden.json
   PROGRAM starter --check golden.json
   PROGRAM judge --deployment verify-gpu
@@ -33,10 +35,16 @@ exit codes:
 """
 
 
+#: Fields that are no options of the checks.
+_OF_THE_COMMAND = {"deployment", "quiet", "json_"}
+
+
 class VerifyCommandOptions(VerifyOptions):
     """What the command line takes: the options of the checks, and a deployment to do them, if any."""
 
     deployment: DeploymentName = None
+    quiet: Quiet = False
+    json_: AsJson = False
 
 
 def command(arguments: Sequence[str], program: str = "assay verify") -> int:
@@ -56,14 +64,22 @@ def command(arguments: Sequence[str], program: str = "assay verify") -> int:
             )
             settings = Settings.read()
             with opened(Console()) as console:
+                console.showing = Showing(options.quiet, options.json_)
                 if options.deployment is not None:
                     return _carried_out_there(options, options.deployment, settings, console)
+                folder = folder_for(options, settings, deployed=False)
                 checks = checked(options, settings, console)
                 said = verdict(checks)
                 console.show(
                     Group(checks_table(options.model, checks), *([Text(said)] if said else [])),
                     checks_text(checks) + (f"{said}\n" if said else ""),
                 )
+                console.show_data(checks_file(options, checks))
+                if options.quiet and any(check.passed is False for check in checks):
+                    console.say(f"error: {said}")
+                if folder is not None:
+                    asked = VerifyOptions(**options.model_dump(exclude=_OF_THE_COMMAND))
+                    write(folder, asked, checks, console.say)
         except AssayError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             return error.exit_code
@@ -78,5 +94,5 @@ def _carried_out_there(
 ) -> int:
     from flows.server.remote_runs import run_there
 
-    asked = options.model_dump(mode="json", exclude={"deployment"}, exclude_unset=True)
+    asked = options.model_dump(mode="json", exclude=_OF_THE_COMMAND, exclude_unset=True)
     return run_there("verify", deployment, {"options": asked}, settings, console.say)

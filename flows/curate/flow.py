@@ -6,26 +6,29 @@ read (ingest, convert) → score → filter → export → report, one Prefect t
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from prefect import State, flow, runtime
 from prefect.states import Completed, Failed
 
-from assay.config.options import RunOptions
+from assay.config.options import RunOptions, as_command
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, OutputRefused
 from assay.core.text import counted
 from assay.export import EXPORT, AboutModel, AboutRun, ToExport, wanted
 from assay.export.card import for_others
 from assay.export.first_rows import first_rows
+from assay.export.folder import OutputFolder
 from assay.export.foreseen import warnings_of
 from assay.export.usable import nothing_usable
 from assay.read.convert import CONVERT, ToConvert
 from assay.read.inventory import INGEST, Inputs
 from assay.read.releases import new_only, released
-from assay.report.dry_run import preview_table
+from assay.report.build import Reported, ToReport, reported
+from assay.report.dry_run import preview_data, preview_table
 from assay.report.preview import rules_table
 from assay.report.repeated import repeated_records
 from assay.report.spread import spreads
@@ -46,7 +49,7 @@ from assay.select.preview import previewed
 from assay.select.sides import both_sides_kept
 from assay.storage.manifests import Converted, Counts, Filtered, Scored
 from assay.storage.private import private
-from assay.storage.run_manifest import RunManifest
+from assay.storage.run_manifest import REPORT, RUN_MANIFEST, RunManifest
 from assay.storage.stage import RunContext
 from flows.command.console import Console, current, is_of_a_command
 from flows.curate import unusable
@@ -147,6 +150,8 @@ def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
     except _NothingNew:
         nothing = f"Nothing new: every input is in an earlier release in {options.output}"
         console.say(nothing)
+        # Of --json: there is no manifest.
+        console.show_data(None)
         return NothingNew(nothing)
 
 
@@ -168,13 +173,16 @@ class _Run:
             unusable.repair_beside(output)
             if self.options.release and output.path.exists():
                 raise OutputRefused(f"{output.path}: is there by now; start the run again")
-            manifest, rows = self._carried_out()
+            manifest, page, rows = self._carried_out()
             self.console.outcome = manifest
-            report(manifest)
+            settings = self.prepared.settings
+            # Below the address, a folder is known by the name of its output root.
+            report(manifest, page.pictures, settings.results_url if settings.output_roots else None)
         fault = manifest.unusable is not None
         if not fault and not manifest.is_beside:
             announce_completed(manifest, output=self.options.output)
         self.console.show(summary_table(manifest), summary_text(manifest))
+        self.console.show_data(manifest.as_written())
         if why := unusable.sentence(manifest):
             unusable.show(why, rows, self.console, fault=fault)
         elif self.prepared.hub is not None:
@@ -188,6 +196,7 @@ class _Run:
         """Show what the run would score. Writes nothing but converted records, below ``ASSAY_HOME``."""
         converted = self._converted()
         self._warn_of_exports(converted)
+        figures: dict[str, object] = {}
         for one in self.prepared.models:
             found = preview(converted, one.spec, home=self.prepared.home)
             for note in one.spec.notes:
@@ -195,6 +204,8 @@ class _Run:
             if former := nameless_scores(one.spec, self.prepared.home):
                 self.console.say(former)
             self.console.show(preview_table(converted, one.spec, found))
+            figures[one.key] = preview_data(converted, one.spec, found)
+        self.console.show_data(figures)
         why = nothing_usable(converted.counts, {})
         fault = why is not None and converted.counts.read > 0
         if why is not None:
@@ -218,14 +229,19 @@ class _Run:
                 )
                 self.console.show(preview_table(converted, model, cost))
         if any(cost.missing_turns for _, cost in costs):
+            self.console.show_data(
+                {model.name: preview_data(converted, model, cost) for model, cost in costs}
+            )
             return DryRun(converted.complete, None)
         scored = self._scored(converted).scored
         rules, selection = self.prepared.rules, self.prepared.selection
-        self.console.show(rules_table(previewed(converted, scored, rules, selection, self.prepared.home)))
+        found = previewed(converted, scored, rules, selection, self.prepared.home)
+        self.console.show(rules_table(found))
+        self.console.show_data(found)
         return DryRun(converted.complete, None)
 
-    def _carried_out(self) -> tuple[RunManifest, list[str]]:
-        """Run the stages. Returns the manifest, and the first rows of the inputs if none could be used."""
+    def _carried_out(self) -> tuple[RunManifest, Reported, list[str]]:
+        """Run the stages. Returns the manifest, the page, and the first rows of inputs of no use."""
         options, prepared = self.options, self.prepared
         converted = self._converted()
         self._warn_of_exports(converted)
@@ -267,15 +283,67 @@ class _Run:
                 spread=spreads(converted, scored, prepared.home) if scored else {},
                 repeated=repeated_records(converted, prepared.home),
             )
+            staged = None if exported.cached else staging
+            page = self._reported(manifest, converted, rated, filtered, files=staged or folder.path)
+            manifest = self._with_page(manifest, page, folder, staged)
             # Not in a cached task, and last: the manifest reports this run.
             if exported.cached:
                 folder.refresh(manifest)
             else:
                 folder.publish(staging, manifest)
         if manifest.unusable is None:
-            return manifest, []
+            return manifest, page, []
         exports = to_export.wanted.records
-        return manifest, list(first_rows(converted, filtered, prepared.home, scored=scored, exports=exports))
+        return (
+            manifest,
+            page,
+            list(first_rows(converted, filtered, prepared.home, scored=scored, exports=exports)),
+        )
+
+    def _reported(
+        self,
+        manifest: RunManifest,
+        converted: Converted,
+        rated: _Rated | None,
+        filtered: Filtered,
+        *,
+        files: Path,
+    ) -> Reported:
+        """The page of these results, which are in ``files``. Nothing with --no-report, and after a fault."""
+        before = self.prepared.before
+        if not self.options.report:
+            return Reported()
+        with self.console.stage("report") as stage:
+            to_report = ToReport(
+                manifest,
+                converted,
+                rated.scored if rated else None,
+                filtered,
+                models={one.key: one.spec for one in self.prepared.models},
+                files=files,
+                command=as_command(self.options),
+                work=rated.models[0].work if rated and len(rated.models) == 1 else None,
+                before=before if (before.folder / RUN_MANIFEST).is_file() else None,
+            )
+            page = reported(to_report, self.context)
+            stage.note = f"{len(page.page) / 1e6:.1f} MB" if page.page else "no page"
+        return page
+
+    def _with_page(
+        self, manifest: RunManifest, page: Reported, folder: OutputFolder, staging: Path | None
+    ) -> RunManifest:
+        """The manifest that names the page, which is now beside the results, or none: that is no fault."""
+        try:
+            folder.put_page(staging, page.page)
+        except (AssayError, OSError) as error:
+            self.console.say(f"warning: {REPORT} could not be written ({error}). The results are whole")
+            page = replace(page, page=b"")
+        return replace(
+            manifest,
+            report=REPORT if page.page else None,
+            observations=page.warnings,
+            seconds={stage: round(value, 3) for stage, value in self.console.seconds.items()},
+        )
 
     def _warn_of_exports(self, converted: Converted) -> None:
         """Report exports that would hold nothing. UserMistake if one makes no sense of these inputs."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from assay.config.deployed import Places, model_named, places
+from assay.config.deployed import Places, model_named, places, results_place
 from assay.config.options import RunOptions
 from assay.config.resolve import cluster_of, models_of
 from assay.config.settings import Settings
@@ -16,6 +16,7 @@ from assay.export.folder import OutputFolder
 from assay.read.formats import Names, parse_names
 from assay.read.inventory import check_inputs
 from assay.read.releases import next_release
+from assay.report.build import Before
 from assay.rewards.find import find_model
 from assay.rewards.named import NamedModel
 from assay.score.segments import check_store
@@ -27,6 +28,7 @@ from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.hub_push import HubDataset, hub_dataset
+from assay.storage.run_manifest import RUN_MANIFEST, run_manifest_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Prepared:
     """The files to write, by the names of their exports."""
     hub: HubDataset | None
     """The dataset on the Hub that they are pushed to."""
+    before: Before
+    """The results that the page compares this run's with, if there are any."""
 
 
 def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) -> Prepared:
@@ -100,8 +104,21 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
     output = OutputFolder(_release(where.output, options) if options.release else where.output)
     output.check()
     hub = _hub_dataset(options, settings, deployed=deployed)
+    before = _before(options, output, settings, deployed=deployed)
     return Prepared(
-        settings, home, models, rules, desirable, selection, output, where, cluster, names, exports, hub
+        settings,
+        home,
+        models,
+        rules,
+        desirable,
+        selection,
+        output,
+        where,
+        cluster,
+        names,
+        exports,
+        hub,
+        before,
     )
 
 
@@ -142,6 +159,20 @@ def _local(files: list[str], output: str, settings: Settings, *, deployed: bool)
     if remote is not None:
         raise UserMistake(f"--decontaminate {remote}: is read from this machine; copy it here first")
     return places(files, output, settings, deployed=deployed).inputs if files else []
+
+
+def _before(options: RunOptions, output: OutputFolder, settings: Settings, *, deployed: bool) -> Before:
+    """What the page compares with: the results that ``--compare`` names, or those in the output folder."""
+    if options.compare is None:
+        return Before(output.path, options.output)
+    if not options.report:
+        raise UserMistake(
+            f"--compare {options.compare}: the report shows the comparison; leave out --no-report"
+        )
+    folder = Path(results_place(options.compare, "compare", settings, deployed=deployed))
+    if run_manifest_in(folder) is None:
+        raise UserMistake(f"--compare {options.compare}: holds no {RUN_MANIFEST} of a run; name its results")
+    return Before(folder, options.compare)
 
 
 def _check_stop(options: RunOptions) -> None:

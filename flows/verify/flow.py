@@ -22,6 +22,7 @@ from flows.command.console import current
 from flows.server.announcing import notify, tag_run
 from flows.server.remote_runs import UNVERIFIED, state_name
 from flows.verify.checked import checked
+from flows.verify.results import folder_for, write
 from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
 from tasks.server_answers import drop_results
@@ -47,9 +48,11 @@ def verify(options: VerifyOptions) -> State[Any]:
     try:
         tag_run(runtime.flow_run.id, models=[options.model], inputs=[])
         with private():
-            checks = checked(
-                options, Settings.read(), console, deployed=deployed, read_block=read_secret_block
-            )
+            settings = Settings.read()
+            folder = folder_for(options, settings, deployed=deployed)
+            checks = checked(options, settings, console, deployed=deployed, read_block=read_secret_block)
+            if folder is not None:
+                write(folder, options, checks, console.say)
     except AssayError as error:
         if not deployed:
             raise

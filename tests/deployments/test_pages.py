@@ -172,14 +172,15 @@ def test_a_runs_page_shows_how_it_ended_and_its_artifacts(
     assert "data:seen.jsonl" in said
     assert "Finished in state Completed('6 of 6 records kept')" in said
     said = page(f"/v2/runs/flow-run/{run.id}?tab=Artifacts", "artifacts", r"\bsummary\b").words
-    for key in ("scoring", "shards", "scores", "summary"):
+    for key in ("scoring", "shards", "flow", "scores-helpfulness", "summary"):
         assert re.search(rf"\b{key}\b", said, re.IGNORECASE), key
 
 
 def test_the_histogram_is_a_picture_that_the_page_shows(
     operated: Operation, run: FlowRun, page: Look
 ) -> None:
-    about = "How the scores of all turns are spread"
-    seen = page(f"/artifacts/artifact/{operated.artifacts(run.id)['scores'].id}", "scores", about)
+    about = "How the scores of helpfulness are spread"
+    artifact = operated.artifacts(run.id)["scores-helpfulness"]
+    seen = page(f"/artifacts/artifact/{artifact.id}", "scores", about)
     assert about in seen.words
     assert '<img src="data:image/svg+xml;base64,' in seen.markup

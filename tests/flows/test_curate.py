@@ -24,7 +24,7 @@ from planted import Bomb
 
 from assay.core.digests import digest_of_bytes
 from assay.core.errors import Resumable
-from assay.export.folder import OutputFolder
+from assay.export.folder import OutputFolder, is_page
 from assay.score.scoring import SCORE, ToScore
 from assay.storage.manifests import Scored
 from assay.storage.stage import RunContext
@@ -56,7 +56,9 @@ def test_a_run_accounts_for_every_record_and_shows_it_in_prefect(
     assert manifest["rows"] == {"read": 12, "kept": 11, "dropped": 0, "quarantined": 1}
     assert manifest["turns"] == {"scored": 10, "reused": 1, "failed": 0}
     assert manifest["complete"] is True
-    assert set(manifest["seconds"]) >= {"ingest", "convert", "score", "filter", "export"}
+    assert set(manifest["seconds"]) >= {"ingest", "convert", "score", "filter", "export", "report"}
+    assert manifest["report"] == "report.html"
+    assert is_page(ran.output / "report.html")
     assert set(ran.files()) == {
         "README.md",
         "labeled.jsonl",
@@ -70,7 +72,7 @@ def test_a_run_accounts_for_every_record_and_shows_it_in_prefect(
     assert "Traceback" not in ran.err
     assert ran.task_states() == dict.fromkeys(STAGES, "Completed")
     artifacts = ran.artifacts()
-    assert set(artifacts) == {"scoring", "shards", "scores", "summary"}
+    assert {"scoring", "shards", "flow", "scores-helpfulness", "summary"} <= set(artifacts)
     assert float(artifacts["scoring"].data) == 100.0
     assert sum(row["turns"] for row in json.loads(artifacts["shards"].data)) == 10
     assert "Records" in artifacts["summary"].data

@@ -95,7 +95,11 @@ def command(folder: Path, prefect_api: str, output: Path, **settings: str) -> su
 
 
 def results(output: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in output.iterdir() if path.name != "manifest.json"}
+    return {
+        path.name: path.read_bytes()
+        for path in output.iterdir()
+        if path.name not in ("manifest.json", "report.html")
+    }
 
 
 def scored_by_this_run(output: Path) -> int:

@@ -100,7 +100,7 @@ class Place:
         return fakes.calls(self.folder / "model")
 
     def results(self) -> dict[str, bytes]:
-        paths = [path for path in self.output.iterdir() if path.name != "manifest.json"]
+        paths = [path for path in self.output.iterdir() if path.name not in ("manifest.json", "report.html")]
         return {path.name: path.read_bytes() for path in paths}
 
 

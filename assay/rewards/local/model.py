@@ -18,6 +18,7 @@ import transformers
 
 from assay.core.errors import DeviceLost, ModelFault
 from assay.rewards import families
+from assay.rewards.batch_reports import batch_done
 from assay.rewards.fingerprint import fingerprint
 from assay.rewards.local import allocation, attention, batching, differences, opening, sharing
 from assay.rewards.local.network import Network, code_of_its_own, placed
@@ -147,13 +148,19 @@ class LocalRewardModel:
                     beginning = unfit.token_ids[: earlier[-1].position + 1]
                     shorter.append((owner, Pass(beginning, tuple(earlier))))
             else:
-                self.tokens_seen += sum(lengths[whole[place]] for place in batch)
+                members = [whole[place] for place in batch]
+                self._note_batch(members, passes, sum(lengths[member] for member in members))
         for index, rows in _fetched(scores):
             for read, row in zip(passes[index].reads, rows, strict=True):
                 # An encoder is read at its first token, and has seen them all.
                 seen = lengths[index] if self.network.family.pair else read.position + 1 + read.behind
                 outcomes[owned[index][0]][read.turn] = _outcome(row, seen, passes[index].tokens_cut)
         return shorter
+
+    def _note_batch(self, members: Sequence[int], passes: Sequence[Pass], tokens: int) -> None:
+        """Count the tokens of what was put through, and report its turns."""
+        self.tokens_seen += tokens
+        batch_done(sum(len(passes[member].reads) for member in members), tokens)
 
     def _forward(self, batch: Sequence[Pass]) -> tuple[torch.Tensor, ...]:
         """Per pass float32 ``[reads, attributes]``, left on the device: fetching them would mean waiting."""
@@ -201,7 +208,7 @@ class LocalRewardModel:
                     whole.update(group.members)
                 else:
                     rests = sum(lengths[member] - group.tokens for member in group.members)
-                    self.tokens_seen += group.tokens + rests
+                    self._note_batch(group.members, passes, group.tokens + rests)
         return sorted(whole)
 
     def _forward_shared(

@@ -20,7 +20,7 @@ from assay.storage.home import Home
 from assay.storage.stage import RunContext
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client, Future, Worker
 
 #: How many shards a worker has at a time: one in work, one waiting.
 _IN_FLIGHT_PER_WORKER = 2
@@ -28,8 +28,19 @@ _IN_FLIGHT_PER_WORKER = 2
 #: How often the run asks the scheduler how many workers there are.
 _COUNT_SECONDS = 1.0
 
+#: The topic of these events. One for all runs: a scheduler never forgets a topic.
+_BATCHES = "assay-batches"
+
+#: A worker sends what it has scored no more often than this.
+_BATCHES_SECONDS = 0.5
+
 #: With no worker at all for this long, the run ends instead of waiting for ever.
 NO_WORKERS_SECONDS = 60.0
+
+
+class _Batch(NamedTuple):
+    turns: int
+    tokens: int
 
 
 class _Attempt(NamedTuple):
@@ -46,8 +57,28 @@ class _Unwanted(Exception):
     """The run that wants this shard is gone. Nobody reads this message."""
 
 
-def score_or_leave(shard: Shard, model: LocalSpec, home: Home) -> ShardWork:
+class _Batches:
+    """Sends a worker's batches to the run, several together: a small model scores many a second."""
+
+    def __init__(self, worker: Worker, run: str) -> None:
+        self._worker = worker
+        self._run = run
+        self._turns, self._tokens = 0, 0
+        self._sent = time.monotonic()
+
+    def note(self, turns: int, tokens: int) -> None:
+        """Take a batch."""
+        self._turns += turns
+        self._tokens += tokens
+        if time.monotonic() - self._sent >= _BATCHES_SECONDS:
+            self._worker.log_event(_BATCHES, [self._run, self._turns, self._tokens])
+            self._turns, self._tokens, self._sent = 0, 0, time.monotonic()
+
+
+def score_or_leave(shard: Shard, model: LocalSpec, home: Home, run: str) -> ShardWork:
     """``score_shard`` in a worker; it stops between two batches once the run is gone.
+
+    While it works, it sends what batches it has scored to ``run``, as an event of Dask.
 
     Dask cannot interrupt a thread. It only notes in the worker's memory that a running task was cancelled, by
     the run or by a scheduler that lost the run. Reading that note costs nothing.
@@ -67,7 +98,7 @@ def score_or_leave(shard: Shard, model: LocalSpec, home: Home) -> ShardWork:
             raise _Unwanted
 
     try:
-        return score_shard(shard, model, home, check=check)
+        return score_shard(shard, model, home, check=check, heard=_Batches(worker, run).note)
     except DeviceLost as error:
         if worker.nanny is None:
             raise
@@ -85,9 +116,13 @@ def dispatch(
     context: RunContext,
     *,
     done: Callable[[ShardWork | Fatal], None],
+    batch: Callable[[int, int], None] = lambda turns, tokens: None,
     no_workers_seconds: float = NO_WORKERS_SECONDS,
 ) -> None:
     """Score every shard. Calls ``done`` with the result of each as it ends. Raises what a shard raises.
+
+    Before that, ``batch`` is called with the turns and tokens of batches as workers end them. A shard that
+    ends may have had batches that nobody heard of, and one whose worker dies has them again.
 
     A shard whose workers die is a suspect. The other shards finish first. Then the suspect runs alone, so
     that no innocent shard is blamed. If it kills again it is halved, down to the turn that does it.
@@ -100,7 +135,7 @@ def dispatch(
     waiting = deque(sorted(shards, key=lambda shard: (-shard.estimated_tokens, shard.number)))
     suspects: deque[Shard] = deque()
     in_flight: dict[str, _Attempt] = {}
-    finished: queue.SimpleQueue[str] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[str | _Batch] = queue.SimpleQueue()
     submitted = 0
     # A scheduler may serve several runs, and it takes equal keys for one task.
     run = secrets.token_hex(4)
@@ -112,10 +147,17 @@ def dispatch(
         submitted += 1
         key = f"score-{run}-{shard.number}-{submitted}"
         sent = shard if home.score_store is None else shard.carrying(home)
-        future = client.submit(score_or_leave, sent, model, home, pure=False, key=key)
+        future = client.submit(score_or_leave, sent, model, home, run, pure=False, key=key)
         in_flight[key] = _Attempt(future, shard, alone)
         future.add_done_callback(lambda _: finished.put(key))
 
+    def hear(event: tuple[float, tuple[str, int, int]]) -> None:
+        """Keep what Dask's thread hears of this run's batches for this one, beside what is finished."""
+        of_run, turns, tokens = event[1]
+        if of_run == run:
+            finished.put(_Batch(turns, tokens))
+
+    client.subscribe_topic(_BATCHES, hear)
     while waiting or suspects or in_flight:
         context.leave_if_unwanted()
         if time.monotonic() - counted >= _COUNT_SECONDS:
@@ -126,7 +168,7 @@ def dispatch(
         if not in_flight:
             submit(suspects.popleft(), alone=True)
         try:
-            key = finished.get(timeout=_COUNT_SECONDS)
+            news = finished.get(timeout=_COUNT_SECONDS)
         except queue.Empty:
             if worker_count:
                 last_seen_workers = time.monotonic()
@@ -137,7 +179,10 @@ def dispatch(
                 ) from None
             continue
         last_seen_workers = time.monotonic()
-        future, shard, alone = in_flight.pop(key)
+        if isinstance(news, _Batch):
+            batch(*news)
+            continue
+        future, shard, alone = in_flight.pop(news)
         try:
             done(future.result())
         except KilledWorker:

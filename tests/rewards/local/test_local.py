@@ -17,6 +17,7 @@ from planted import Bomb
 
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import Conversation, Message, turn_positions
+from assay.rewards.batch_reports import reporting
 from assay.rewards.local.model import LocalRewardModel, open_model
 from assay.rewards.local.network import Network
 from assay.rewards.local_spec import local_spec
@@ -42,6 +43,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path) -> LocalRewardModel:
     torch.set_num_threads(1)
     return LocalRewardModel(tiny.spec(folder))
+
+
+def test_batches_that_are_reported_hold_every_turn_once(
+    model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [whole(talk(f"Question {n}?", f"Answer {n}.", "More?", f"More {n}.")) for n in range(9)]
+    heard: list[tuple[int, int]] = []
+    # Small batches, of conversations put through whole and of those that share a beginning.
+    monkeypatch.setattr(model, "batch_tokens", 60)
+    seen = model.tokens_seen
+    with reporting(lambda turns, tokens: heard.append((turns, tokens))):
+        model.score([*asked, *asked[:1] * 3])
+    assert sum(turns for turns, _ in heard) == 2 * 12
+    assert sum(tokens for _, tokens in heard) == model.tokens_seen - seen
+    assert len(heard) > 3
 
 
 def tokens(model: LocalRewardModel, conversation: Conversation) -> int:
