@@ -106,6 +106,16 @@ def test_a_model_of_several_numbers_makes_pairs_by_the_one_that_is_named(tmp_pat
     assert all(piece.order is None for piece in filtered.pieces)
 
 
+def test_what_the_run_names_ranks_answers_before_the_models_one_number(tmp_path: Path) -> None:
+    records = [record(n, text, (x, y)) for n, text, x, y in ((1, "a", 1.0, 9.0), (2, "b", 2.0, 8.0))]
+    made = make(Home(tmp_path / "home"), {"a.jsonl": [records]}, ("reward", "depth"))
+    words = Vocabulary(("reward", "depth"), {}, {})
+    out = written(made, tmp_path / "out", "trl-preference", "messages", by="depth", words=words)
+    (pair,) = rows(out / "trl/preference.jsonl")
+    assert pair["chosen"][0]["content"] == "a"
+    assert [row["score"] for row in rows(out / "messages.jsonl")] == [1.0, 2.0]
+
+
 def test_an_answer_that_is_masked_or_that_nothing_ranks_makes_no_pair(made: Made, tmp_path: Path) -> None:
     """The best answer of the judge is in the middle of a record and fails the rule."""
     out = written(
