@@ -126,7 +126,8 @@ class Runs:
 
     def __call__(self, *arguments: object, output: str = "out") -> Ran:
         where = self._folder / output
-        given = ["--input", self.chats, "--model", "reward-service", "--output", where, *arguments]
+        model = () if "--model" in arguments else ("--model", "reward-service")
+        given = ["--input", self.chats, *model, "--output", where, *arguments]
         code = launch(COMMAND, [str(one) for one in given])
         captured = self._capsys.readouterr()
         return Ran(code, captured.out, captured.err, where)
