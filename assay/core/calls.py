@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """JSON's types, as Python's ``json`` reads them."""
+
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 
 
 def shown_calls(tool_calls: str) -> str:
@@ -59,6 +62,25 @@ def sent_calls(tool_calls: str) -> Json:
 def compact(value: Json) -> str:
     """The value as JSON without white space."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def as_tojson(text: str) -> str:
+    """The JSON text as transformers' ``tojson`` writes its value, but with every digit as it was written.
+
+    A template that prints arguments as they are then shows what another shows of the object.
+
+    >>> as_tojson('{"port":"Zo\\\\u00eb","depth":1.10}')
+    '{"port": "Zoë", "depth": 1.10}'
+    """
+    return "".join([_as_tojson(token) for token in _TOKENS.findall(text)])
+
+
+def _as_tojson(token: str) -> str:
+    if token in {",", ":"}:
+        return f"{token} "
+    if "\\" not in token:
+        return token
+    return json.dumps(json.loads(token), ensure_ascii=False)
 
 
 def _object_in(text: str) -> Json:

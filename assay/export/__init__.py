@@ -298,4 +298,4 @@ def _features(
 
 
 #: Files that are not in this folder are no loss: another run may have put them into another.
-EXPORT = Stage("export", 6, Exported, _key, _is_current, build, says_when_stale=False)
+EXPORT = Stage("export", 7, Exported, _key, _is_current, build, says_when_stale=False)

@@ -12,6 +12,7 @@ import msgspec
 import polars as pl
 from msgspec import Raw
 
+from assay.core.calls import as_tojson
 from assay.core.schema import CALL, ROLES, Message, turn_positions
 from assay.export.contract import Json
 from assay.export.kept import NOTHING, Held, Item
@@ -117,6 +118,8 @@ def _of_kind(raw: Raw | None, kind: FieldKind) -> Json:
 def calls_of(tool_calls: str, *, with_more: bool = False) -> list[Json]:
     """The calls, each with the same keys; their arguments are texts, with every digit as it was written.
 
+    Arguments that are an object are written as a chat template shows them.
+
     ``with_more`` adds ``extra``: what else a call holds, as JSON in a text, or null.
 
     >>> calls_of('[{"function": {"name": "add", "arguments": {"a": 1.10}}}]')
@@ -132,7 +135,7 @@ def _call(call: Mapping[str, Raw], *, with_more: bool) -> dict[str, Json]:
         "type": _text_in(call.get("type")),
         "function": {
             "name": _text_in(function.get("name")),
-            "arguments": _text_in(function.get("arguments")) or "{}",
+            "arguments": _arguments_of(function),
         },
     }
     if with_more:
@@ -142,6 +145,13 @@ def _call(call: Mapping[str, Raw], *, with_more: bool) -> dict[str, Json]:
             more["function"] = Raw(_ENCODE(of_function))
         row["extra"] = _ENCODE(more).decode() if more else None
     return row
+
+
+def _arguments_of(function: Mapping[str, Raw]) -> str:
+    """The arguments as a text: the input's own, or its object as a chat template shows it."""
+    raw = function.get("arguments", Raw(b"{}"))
+    value = bytes(raw)
+    return (_DECODE_TEXT(value) or "{}") if value.startswith(b'"') else as_tojson(value.decode())
 
 
 def _text_in(raw: Raw | None) -> str | None:
@@ -161,7 +171,7 @@ def calls_in_words(tool_calls: str) -> list[str]:
     found: list[str] = []
     for call in _DECODE_ENTRIES(tool_calls):
         function = _DECODE_OBJECT(call["function"])
-        arguments = Raw((_text_in(function.get("arguments")) or "{}").encode())
+        arguments = Raw(_arguments_of(function).encode())
         found.append(_ENCODE({"name": function["name"], "arguments": arguments}).decode())
     return found
 
@@ -175,9 +185,8 @@ def arguments_problem(messages: Iterable[Message]) -> str | None:
         if message.fields.tool_calls is None:
             continue
         for call in _DECODE_ENTRIES(message.fields.tool_calls):
-            text = _text_in(_DECODE_OBJECT(call["function"]).get("arguments")) or "{}"
             try:
-                _DECODE_OBJECT(text)
+                _DECODE_OBJECT(_arguments_of(_DECODE_OBJECT(call["function"])))
             except msgspec.DecodeError:
                 return f"arguments_no_object: message {number} calls with arguments that are no object"
     return None

@@ -253,6 +253,25 @@ def test_several_calls_of_a_message_are_a_list_or_one_behind_the_other() -> None
     ]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        # As a template's tojson writes the object, but for the digits.
+        (
+            r'{"port":"Zo\u00eb \ud83c\udf0a","n" :[1.10,-0],"": {}}',
+            '{"port": "Zoë 🌊", "n": [1.10, -0], "": {}}',
+        ),
+        (r'{"said": "a:b, \"c\"\n\/"}', r'{"said": "a:b, \"c\"\n/"}'),
+        # A text is the input's own.
+        (r'"{\"port\":\"Zo\\u00eb\"}"', r'{"port":"Zo\u00eb"}'),
+        ('""', "{}"),
+    ],
+)
+def test_arguments_are_the_text_that_a_template_shows_of_them(arguments: str, text: str) -> None:
+    (row,), _, _ = made("trl-sft", item((ASKED, calling(arguments), RESULT, ANSWER)))
+    assert row["messages"][1]["tool_calls"][0]["function"]["arguments"] == text
+
+
 @pytest.mark.parametrize("name", ["trl-sft", "nemo-rl-sft", "llamafactory-sft", "openai", "swift-sft"])
 def test_a_conversation_may_end_on_a_call(name: str) -> None:
     rows, left_out, _ = made(name, item(CHAT[:2], None))
