@@ -3,6 +3,7 @@
 import json
 import sys
 
+import without_torchaudio  # noqa: F401
 from llamafactory.data.formatter import FunctionFormatter
 from llamafactory.data.tool_utils import TOOLS
 

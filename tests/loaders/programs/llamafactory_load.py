@@ -2,16 +2,12 @@
 
 import json
 import sys
-import types
 
-# The wheel of torchaudio wants CUDA's libraries; nothing here plays a sound.
-sys.modules["torchaudio"] = types.ModuleType("torchaudio")
-sys.modules["torchaudio"].__spec__ = types.SimpleNamespace(name="torchaudio", loader=None)  # type: ignore[assignment]
-
-from llamafactory.data.loader import _load_single_dataset  # noqa: E402
-from llamafactory.data.parser import get_dataset_list  # noqa: E402
-from llamafactory.hparams import DataArguments, ModelArguments  # noqa: E402
-from transformers import Seq2SeqTrainingArguments  # noqa: E402
+import without_torchaudio  # noqa: F401
+from llamafactory.data.loader import _load_single_dataset
+from llamafactory.data.parser import get_dataset_list
+from llamafactory.hparams import DataArguments, ModelArguments
+from transformers import Seq2SeqTrainingArguments
 
 given = json.loads(sys.argv[1])
 data_args = DataArguments(dataset=given["name"], dataset_dir=given["folder"], preprocessing_num_workers=1)
