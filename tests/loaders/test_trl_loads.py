@@ -63,10 +63,16 @@ def test_kto_sees_every_verdict(exports: Exports, load: Any) -> None:
         assert whole == prompt + f"{row['completion'][0]['content']}<|im_end|>\n"
 
 
-@pytest.mark.parametrize(("kind", "name"), [("dpo", "trl-preference"), ("reward", "trl-reward")])
-def test_an_empty_prompt_is_died_on(kind: str, name: str, load: Any, tmp_path: Path) -> None:
-    file = forced(tmp_path / "bad.jsonl", PAIR_EXPORTS[name], *[pair("")] * 4)
-    assert "died" in load("trl_step", kind=kind, file=str(file))
+def test_dpo_dies_on_an_empty_prompt(load: Any, tmp_path: Path) -> None:
+    file = forced(tmp_path / "bad.jsonl", PAIR_EXPORTS["trl-preference"], *[pair("")] * 4)
+    assert "died" in load("trl_step", kind="dpo", file=str(file))
+
+
+def test_reward_models_die_on_an_empty_prompt_or_rate_answers_to_nothing(load: Any, tmp_path: Path) -> None:
+    """TRL asks one field of a set whether it holds messages: which, the process's hash seed decides."""
+    file = forced(tmp_path / "bad.jsonl", PAIR_EXPORTS["trl-reward"], *[pair("")] * 4)
+    done = load("trl_step", kind="reward", file=str(file))
+    assert "died" in done or done["texts"][0]["chosen_ids"].startswith("<|im_start|>assistant\n")
 
 
 def test_kto_dies_on_an_empty_prompt_and_trains_on_what_is_no_answer(load: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ def test_sft_shows_calls_and_reasoning_of_records_without_tools(calls: Exports, 
 def test_sft_would_show_each_tool_with_the_parameters_of_the_others(load: Any, tmp_path: Path) -> None:
     path = tmp_path / "tools.parquet"
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi."}]
-    pl.DataFrame({"messages": [messages] * 2, "tools": [[TIDE], [MOON]]}).write_parquet(path)
+    lines = [json.dumps({"messages": messages, "tools": [tool]}) for tool in (TIDE, MOON)]
+    # All rows are looked at for the types: with the first alone, what only others have would be gone.
+    pl.read_ndjson("\n".join(lines).encode(), infer_schema_length=None).write_parquet(path)
     done = load("verl_load", kind="sft", file=str(path), template=TEMPLATE)
     assert ["null" in one["text"] for one in done["rows"]] == [True, True]

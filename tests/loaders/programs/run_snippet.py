@@ -1,5 +1,6 @@
-"""Runs a snippet with a tiny model in place of ``MODEL``."""
+"""Runs a snippet with a tiny model in place of ``MODEL``, on the CPU."""
 
+import functools
 import json
 import os
 import sys
@@ -25,6 +26,8 @@ tokenizer.save_pretrained(folder)
 steps: list[int] = []
 train = trl.SFTTrainer.train
 trl.SFTTrainer.train = lambda self: (train(self), steps.append(self.state.global_step))[0]
+# TRL trains in bf16 unless it is asked not to, which it refuses to do without a GPU.
+trl.SFTConfig = functools.partial(trl.SFTConfig, use_cpu=True, bf16=False)
 exec(code, {"MODEL": folder})
 print()
 print(json.dumps({"steps": sum(steps)}))
