@@ -226,8 +226,11 @@ def test_nemo_rls_rows_are_what_its_loaders_assert() -> None:
     nemo_rl/data/datasets/response_datasets/oai_format_dataset.py, OpenAIFormatDataset.format_data;
     nemo_rl/data/processors.py, preference_preprocessor.
     """
-    for roles in ("sua", "uaua", "a"):
-        row = row_of("nemo-rl-sft", roles)
+    items = [item(roles) for roles in ("sua", "uau", "uaua", "uas", "uat", "a")]
+    made = rows_of(RECORD_EXPORTS["nemo-rl-sft"], items)
+    assert made.rows == 3
+    for row in map(json.loads, made.lines.splitlines()):
+        # One row that fails ends the load of the whole file.
         assert row["messages"][-1]["role"] == "assistant"
         assert all(set(message) == {"role", "content"} for message in row["messages"])
     prompt = tuple(Message(ROLE[letter], letter) for letter in "su")
