@@ -39,7 +39,7 @@ def nobody(*options: object, **more: object) -> Iterator[None]:
     yield None
 
 
-def here(client: Any, shards: Any, model: Any, context: Any, *, done: Any) -> None:
+def here(client: Any, shards: Any, model: Any, context: Any, *, done: Any, **more: object) -> None:
     """Score the shards in this process: what Dask's workers would do."""
     for shard in shards:
         done(score_shard(shard, model, context.home))

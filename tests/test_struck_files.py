@@ -65,6 +65,7 @@ def here(
     context: RunContext,
     *,
     done: Callable[[ShardWork], None],
+    **more: object,
 ) -> None:
     """Score the shards in this process: what Dask's workers would do."""
     for shard in shards:

@@ -33,6 +33,9 @@ def run(program, arguments, folder):
     os.chdir(folder)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    if "datasets" in sys.modules:
+        # Its cache knows a folder by its last name and its card, and would take another with both for it.
+        sys.modules["datasets"].config.HF_DATASETS_CACHE = os.path.join(folder, "cache")
     sys.argv = [program, arguments]
     code = 1
     try:
