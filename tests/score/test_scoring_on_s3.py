@@ -226,6 +226,7 @@ def test_a_record_that_kills_every_worker_is_found_in_a_shard_of_several_pieces(
     assert frame.filter(pl.col("reason").is_not_null()).height == 2
 
 
+@pytest.mark.faults
 def test_the_run_ends_with_one_line_where_s3_goes_away_and_goes_on_from_there(
     home: Home, model: LocalSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

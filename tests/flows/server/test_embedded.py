@@ -418,6 +418,7 @@ def test_old_events_are_cleared_from_a_large_database_alone(tmp_path: Path) -> N
     assert vacuum not in embedded_server._environment(tmp_path, "a:b", for_deployments=False)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("strike", ["time.sleep(600)", "os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(1)"])
 def test_a_program_of_its_own_takes_the_place_of_a_fork_that_hangs_or_crashes(
     tmp_path: Path, strike: str

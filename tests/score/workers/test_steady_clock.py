@@ -107,6 +107,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.faults
 @pytest.mark.slow
 def test_tasks_go_on_and_workers_come_back_whatever_the_clock_does(tmp_path: Path) -> None:
     compiler = shutil.which("cc")
