@@ -96,7 +96,7 @@ class OfAttribute:
     by_language: tuple[tuple[str, Quantiles], ...]
     """Of the last answers whose language was looked at; empty where all are in one."""
     language_explains: float | None
-    """The share of their variance between languages (eta squared), 0 to 1; None for one language."""
+    """The share of their variance between languages (epsilon squared), 0 to 1; None for one language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,8 +377,9 @@ def _by_language(answers: pl.DataFrame, name: str) -> tuple[tuple[str, Quantiles
 
 
 def _explained(answers: pl.DataFrame, name: str) -> float | None:
-    """Eta squared: the variance of the languages' means, over that of all."""
-    if answers["language"].n_unique() < 2:
+    """Epsilon squared (Kelley, 1935): eta squared, less what as many groups explain by chance; at least 0."""
+    languages, count = answers["language"].n_unique(), answers.height
+    if languages < 2 or count <= languages:
         return None
     scores = answers.select(pl.col(name).cast(pl.Float64), "language")
     means = scores.with_columns(pl.col(name).mean().over("language").alias("of_language"))
@@ -386,7 +387,7 @@ def _explained(answers: pl.DataFrame, name: str) -> float | None:
     between = means["of_language"].var(ddof=0)
     if not isinstance(whole, float) or not isinstance(between, float) or whole <= 0:
         return None
-    return between / whole
+    return max(0.0, 1 - (1 - between / whole) * (count - 1) / (count - languages))
 
 
 def _sources(outcomes: pl.DataFrame, names: Sequence[str]) -> Iterator[OfSource]:

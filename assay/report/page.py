@@ -220,7 +220,8 @@ def _cell(value: float | None) -> _Cell:
         return _Cell("–", "")
     shade = sum(abs(value) >= limit for limit in _SHADES)
     sign = "plus" if value > 0 else "minus"
-    return _Cell(f"{value:+.2f}", f"{sign}-{shade}" if shade else "")
+    shown = f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"
+    return _Cell(shown, f"{sign}-{shade}" if shade else "")
 
 
 def _cards(content: PageContent) -> Iterator[_Card]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from html import escape, unescape
 from pathlib import Path
 from re import findall
@@ -223,6 +224,16 @@ def test_languages_are_found_of_a_bounded_number_of_records(
     monkeypatch.setattr(measures, "LANGUAGES_OF", 4)
     (helpfulness, _) = figures_of(made).attributes
     assert sum(spread.count for _, spread in helpfulness.by_language) <= 4
+
+
+def test_languages_that_mean_nothing_explain_nothing() -> None:
+    drawn = random.Random(1)
+    scores = [drawn.random() for _ in range(400)]
+    # Groups of two: without the adjustment, chance explains about a half.
+    answers = pl.DataFrame({"x": scores, "language": [f"l{number // 2}" for number in range(400)]})
+    found = aggregate._explained(answers, "x")
+    assert found is not None
+    assert found < 0.2
 
 
 @pytest.mark.parametrize(
