@@ -115,10 +115,10 @@ def test_a_record_that_is_cut_ends_with_another_answer_than_a_person_saw(tmp_pat
 
 def test_a_verdict_does_not_depend_on_how_many_records_are_wanted(made: Made, tmp_path: Path) -> None:
     by = Vocabulary(made.scored.attributes, {}, {}).column("helpfulness")
-    best = Selection(budget=Budget(parsed_target("1"), by))
-    # A verdict of each record, kept or not: the best one is no good answer by this rule.
-    labels, _ = verdicts(made, tmp_path / "out", rule="verbosity > 1", selection=best)
-    assert labels == {"rejected": False}
+    best = Selection(budget=Budget(parsed_target("50%"), by))
+    # Two of five are kept, and the rule holds for both; half of those that it holds for are one.
+    labels, _ = verdicts(made, tmp_path / "out", selection=best)
+    assert labels == {"good": True, "rejected": False}
 
 
 def test_without_a_rule_only_what_a_person_chose_or_rejected_is_written(made: Made, tmp_path: Path) -> None:
