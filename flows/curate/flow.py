@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect import State, flow, runtime
-from prefect.states import Completed, Failed
 
 from assay.config.options import RunOptions, as_command
 from assay.config.settings import Settings
@@ -55,7 +54,7 @@ from flows.command.console import Console, current, is_of_a_command
 from flows.curate import unusable
 from flows.curate.prepare import Prepared, prepare
 from flows.server.announcing import announce_completed, notify_of_resumable, tag_run
-from flows.server.remote_runs import INCOMPLETE, state_name
+from flows.server.endings import EndKind, completed, failed, kind_of
 from tasks.report import report
 from tasks.score import score
 from tasks.server_answers import drop_results
@@ -118,23 +117,23 @@ def curate(options: RunOptions) -> Outcome | State[Any]:
         try:
             return _end_of(_curated(options, deployed=True))
         except AssayError as error:
-            return Failed(name=state_name(error), message=str(error))
+            return failed(str(error), kind_of(error))
 
 
 def _end_of(outcome: Outcome) -> State[Any]:
     """The state in which a deployment's run with this outcome ends."""
     if isinstance(outcome, DryRun):
         if outcome.unusable is not None:
-            return Failed(message=outcome.unusable)
-        return Completed(message="A dry run: nothing was scored")
+            return failed(outcome.unusable)
+        return completed("A dry run: nothing was scored")
     if isinstance(outcome, NothingNew):
-        return Completed(message=outcome.sentence)
+        return completed(outcome.sentence)
     if outcome.unusable is not None:
-        return Failed(message=unusable.sentence(outcome))
+        return failed(unusable.sentence(outcome) or outcome.unusable)
     message = f"{outcome.rows.kept:,} of {outcome.rows.read:,} records kept"
     if not outcome.complete:
-        return Completed(name=INCOMPLETE, message=f"{message}; an input is cut short or damaged")
-    return Completed(message=message)
+        return completed(f"{message}; an input is cut short or damaged", EndKind.INCOMPLETE)
+    return completed(message)
 
 
 def _curated(options: RunOptions, *, deployed: bool) -> Outcome:

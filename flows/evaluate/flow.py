@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from prefect import State, flow, runtime
-from prefect.states import Completed, Failed
 
 from assay.config.evaluate_options import EvaluateOptions
 from assay.config.settings import Settings
@@ -31,7 +30,7 @@ from assay.storage.stage import RunContext
 from flows.command.console import Console, current, is_of_a_command
 from flows.evaluate.prepare import STARTER, PreparedEvaluation, prepare
 from flows.server.announcing import notify_of_resumable, tag_run
-from flows.server.remote_runs import INCOMPLETE, state_name
+from flows.server.endings import EndKind, completed, failed, kind_of
 from tasks.evaluate import show_evaluation
 from tasks.score import score
 from tasks.server_answers import drop_results
@@ -77,19 +76,19 @@ def evaluate(options: EvaluateOptions) -> Evaluated | State[Any]:
         try:
             return _end_of(_evaluated(options, deployed=True))
         except AssayError as error:
-            return Failed(name=state_name(error), message=str(error))
+            return failed(str(error), kind_of(error))
 
 
 def _end_of(outcome: Evaluated) -> State[Any]:
     """The state in which a deployment's run with this outcome ends."""
     evaluation = outcome.evaluation
     if outcome.unusable is not None:
-        return Failed(message=outcome.unusable)
+        return failed(outcome.unusable)
     figures = ", ".join(f"{model.name} {percent(model.overall.accuracy)}%" for model in evaluation.models)
     message = printable(f"{evaluation.title}, {counted(evaluation.rows.used, 'rows')}: {figures}")
     if not evaluation.complete:
         message += f"; not complete: {printable('; '.join(evaluation.why_incomplete))}"
-    return Completed(name=None if outcome.complete else INCOMPLETE, message=message)
+    return completed(message, None if outcome.complete else EndKind.INCOMPLETE)
 
 
 def _evaluated(options: EvaluateOptions, *, deployed: bool) -> Evaluated:

@@ -20,6 +20,7 @@ from prefect.events import emit_event
 
 from assay.config.settings import Settings
 from assay.storage.run_manifest import RunManifest
+from flows.server.endings import EndKind, kind_in, without_kinds
 from tasks.pages import where_reachable
 
 COMPLETED_EVENT = "assay.curate.completed"
@@ -31,7 +32,7 @@ def tag_run(run: UUID, *, models: Sequence[str], inputs: Sequence[str]) -> None:
     """Add the models and the inputs to the run's tags, as the person named them."""
     named = [f"data:{PurePath(given).name}" for given in inputs[:_MOST_DATA_TAGS]]
     with where_reachable(), get_client(sync_client=True) as client:
-        known = client.read_flow_run(run).tags
+        known = without_kinds(client.read_flow_run(run).tags)
         client.update_flow_run(run, tags=sorted({*known, *(f"model:{one}" for one in models), *named}))
 
 
@@ -60,8 +61,10 @@ def notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
 
 
 def notify_of_resumable(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
-    """``notify``, for a flow whose runs can go on where they stopped."""
-    _notify(flow, flow_run, state, "What is finished is kept, and a retry goes on from there.")
+    """``notify``, for a flow whose runs can go on where they stopped. A retry mends no mistake."""
+    is_mistake = kind_in(state.message) is EndKind.MISTAKE
+    hint = "" if is_mistake else "What is finished is kept, and a retry goes on from there."
+    _notify(flow, flow_run, state, hint)
 
 
 def _notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any], hint: str) -> None:

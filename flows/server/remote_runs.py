@@ -5,33 +5,18 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assay.config.settings import Settings
-from assay.core.errors import AssayError, Resumable, ServerFault, UserMistake
+from assay.core.errors import ServerFault, UserMistake
 from flows.command.signals import INTERRUPTED, TERMINATED
-from flows.server.connection import configured_server
+from flows.server.connection import Connection, configured_server
 
-#: Names of the states in which a deployed run ends. The exit code of the following command depends on them.
-MISTAKE = "Mistake"
-STOPPED = "Stopped"
-INCOMPLETE = "Incomplete"
-UNVERIFIED = "Unverified"
+if TYPE_CHECKING:
+    import httpx
 
 _LOOK_SECONDS = 1.0
 _NO_LONGER = "stopped following; the run goes on. To end it, cancel it in Prefect's pages"
-_EXIT_CODES = {
-    MISTAKE: UserMistake.exit_code,
-    STOPPED: Resumable.exit_code,
-    INCOMPLETE: AssayError.exit_code,
-}
-
-
-def state_name(error: AssayError) -> str:
-    """The name of the state in which a run with this error ends."""
-    if isinstance(error, UserMistake):
-        return MISTAKE
-    return STOPPED if isinstance(error, Resumable) else "Failed"
 
 
 def run_there(
@@ -50,6 +35,8 @@ def run_there(
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+
+    from flows.server.endings import exit_code
 
     name = deployment if "/" in deployment else f"{flow_name}/{deployment}"
     with get_client(sync_client=True) as client:
@@ -73,14 +60,14 @@ def run_there(
                     shown = state.name or ""
                     say(f"{shown}{f': {state.message}' if state.message else ''}")
                 if state.is_final():
-                    return _EXIT_CODES.get(shown, 0 if state.is_completed() else 1)
+                    return exit_code(state)
                 time.sleep(_LOOK_SECONDS)
-        except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-            what = str(error).split("\n")[0] or type(error).__name__
-            raise ServerFault(
-                f"the Prefect server at {connection.api_url} failed ({what}); the run that this command "
-                "started may go on"
-            ) from error
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != httpx.codes.CONFLICT:
+                raise _failed(connection, error) from error
+            raise UserMistake(f"--deployment {deployment}: {_refusal(error.response)}") from error
+        except httpx.HTTPError as error:
+            raise _failed(connection, error) from error
         except KeyboardInterrupt:
             say(_NO_LONGER)
             return INTERRUPTED
@@ -89,3 +76,20 @@ def run_there(
                 raise
             say(_NO_LONGER)
             return TERMINATED
+
+
+def _failed(connection: Connection, error: Exception) -> ServerFault:
+    what = str(error).split("\n")[0] or type(error).__name__
+    return ServerFault(
+        f"the Prefect server at {connection.api_url} failed ({what}); the run that this command started may "
+        "go on"
+    )
+
+
+def _refusal(answer: httpx.Response) -> str:
+    """Why a server refuses a run with these parameters: what their schema says, in its own words."""
+    try:
+        detail = answer.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        return "its server refuses these options"
+    return f"its form refuses these options. {detail}"

@@ -9,7 +9,6 @@ from typing import Any
 
 from prefect import State, flow, runtime
 from prefect.artifacts import create_table_artifact
-from prefect.states import Completed, Failed
 
 from assay.config.settings import Settings
 from assay.config.verify_options import VerifyOptions
@@ -20,7 +19,7 @@ from assay.verify.checks import Check
 from assay.verify.table import checks_rows
 from flows.command.console import current
 from flows.server.announcing import notify, tag_run
-from flows.server.remote_runs import UNVERIFIED, state_name
+from flows.server.endings import EndKind, completed, failed, kind_of
 from flows.verify.checked import checked
 from flows.verify.results import folder_for, write
 from tasks.pages import where_reachable
@@ -56,7 +55,7 @@ def verify(options: VerifyOptions) -> State[Any]:
     except AssayError as error:
         if not deployed:
             raise
-        return Failed(name=state_name(error), message=str(error))
+        return failed(str(error), kind_of(error))
     with where_reachable():
         create_table_artifact(
             checks_rows(checks), key="checks", description=f"Verified: {printable(options.model)}"
@@ -66,17 +65,15 @@ def verify(options: VerifyOptions) -> State[Any]:
 
 def _end_of(checks: list[Check]) -> State[Any]:
     """The state for the results of the checks. Its message names those that failed."""
-    failed = [check for check in checks if check.passed is False]
-    if failed:
+    not_passed = [check for check in checks if check.passed is False]
+    if not_passed:
         named = "; ".join(
             f"{check.name}: {check.measured}" + (f" (allowed: {check.allowed})" if check.allowed else "")
-            for check in failed
+            for check in not_passed
         )
-        return Failed(
-            name=UNVERIFIED,
-            message=printable(f"{len(failed)} of {counted(len(checks), 'checks')} failed: {named}"),
-        )
+        message = f"{len(not_passed)} of {counted(len(checks), 'checks')} failed: {named}"
+        return failed(printable(message), EndKind.UNVERIFIED)
     passed = sum(check.passed is True for check in checks)
     if passed:
-        return Completed(message=f"{counted(passed, 'checks')} passed")
-    return Completed(message=printable("; ".join(f"{check.name}: {check.measured}" for check in checks)))
+        return completed(f"{counted(passed, 'checks')} passed")
+    return completed(printable("; ".join(f"{check.name}: {check.measured}" for check in checks)))
