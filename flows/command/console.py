@@ -1,13 +1,15 @@
 """What a person sees of a run: a bar on a terminal or lines in a log, and a line for each finished stage.
 
-Progress and warnings go to standard error. The summary, which is the run's result, goes to standard output.
+Progress and warnings go to standard error. The summary, which is the run's result, goes to standard output. A
+deployment's run writes its lines to its log in Prefect, which its page shows and its worker prints.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TextIO, TypeVar
 from uuid import UUID
@@ -25,6 +27,8 @@ from assay.storage.run_manifest import RunManifest
 Work = TypeVar("Work")
 
 _PLAIN_SECONDS = 10.0
+#: In a log that a server keeps, of a run that may take days.
+_LOG_SECONDS = 60.0
 _REDRAWS_PER_SECOND = 8
 _STAGE_WIDTH = 8
 _NARROW = 80
@@ -60,9 +64,19 @@ class Showing(NamedTuple):
 class Console:
     """Shows a run as it goes on. Implements ``assay.core.progress.Progress``, and times the stages."""
 
-    def __init__(self, *, errors: TextIO | None = None, results: TextIO | None = None) -> None:
-        """A console on the process's standard streams, unless others are given."""
+    def __init__(
+        self,
+        *,
+        errors: TextIO | None = None,
+        results: TextIO | None = None,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        """A console on the process's standard streams, unless others are given.
+
+        If there is a ``log``, it gets every line in place of standard error.
+        """
         self.showing = Showing()
+        self._log = log
         self._screen = rich.console.Console(file=errors or sys.stderr, highlight=False, soft_wrap=False)
         results = results or sys.stdout
         # In a log or a mail, a table that is no wider than most terminals is easy to read.
@@ -110,7 +124,7 @@ class Console:
         self._moved = None
         if self.showing.is_quiet:
             return
-        if self._screen.is_terminal:
+        if self._screen.is_terminal and self._log is None:
             self._bars = Progress(
                 TextColumn(f"{{task.description:<{_STAGE_WIDTH}}}"),
                 BarColumn(bar_width=_BAR_WIDTH),
@@ -137,7 +151,7 @@ class Console:
                 self._sums[name] = self._sums.get(name, 0) + value
         if self._bars is not None and self._bar is not None:
             self._bars.update(self._bar, completed=self._done, about=self._about())
-        elif time.monotonic() - self._spoke >= _PLAIN_SECONDS:
+        elif time.monotonic() - self._spoke >= (_PLAIN_SECONDS if self._log is None else _LOG_SECONDS):
             self._spoke = time.monotonic()
             self.say(f"{self._name}: {self._about()}")
 
@@ -195,7 +209,10 @@ class Console:
         return next((work for work in reversed(self._works) if isinstance(work, kind)), None)
 
     def say(self, line: str) -> None:
-        """Print the line, above the bar if there is one."""
+        """Print the line, above the bar if there is one; where there is a log, write it there."""
+        if self._log is not None:
+            self._log(printable(line))
+            return
         if self.showing.is_quiet and not line.startswith(_GRAVE):
             return
         self._screen.print(Text(printable(line)), soft_wrap=not self._screen.is_terminal)
@@ -240,6 +257,9 @@ class Console:
         self._bars = self._bar = None
 
     def _line(self, text: str, right: str) -> None:
+        if self._log is not None:
+            self._log(printable(f"{text}  {right}"))
+            return
         if self.showing.is_quiet:
             return
         width = min(self._screen.width, _NARROW) if self._screen.is_terminal else _NARROW
@@ -284,5 +304,20 @@ def is_of_a_command() -> bool:
 
 
 def current() -> Console:
-    """The console of the running command, or a new one where a deployment runs the flow."""
-    return _current if _current is not None else Console()
+    """The console of the running command, or a new one. That of a deployment's run writes to its log."""
+    if _current is not None:
+        return _current
+    from prefect import runtime
+    from prefect.logging import get_run_logger
+
+    return Console(log=_by_level(get_run_logger())) if runtime.deployment.id is not None else Console()
+
+
+def _by_level(log: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> Callable[[str], None]:
+    """Writes a line to the log, at the level that its first word names: ``warning:``, ``error:``, or none."""
+
+    def write(line: str) -> None:
+        level = {"warning": logging.WARNING, "error": logging.ERROR}.get(line.partition(":")[0], logging.INFO)
+        log.log(level, "%s", line)
+
+    return write
