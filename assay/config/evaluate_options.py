@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -87,6 +87,8 @@ class _WhatIsAsked(Choice):
 # Pydantic orders the fields by the bases from right to left: what is asked, then the model, then the rest.
 class EvaluateOptions(ScoringChoice, _WhatIsAsked):
     """The options of one run of ``assay evaluate``."""
+
+    in_front: ClassVar[tuple[str, ...]] = ("benchmark", "input", "output", "model", "scores")
 
     # Several, where other commands take one.
     model: Annotated[

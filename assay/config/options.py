@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_origin
 
 from pydantic import (
     BaseModel,
@@ -20,9 +20,11 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
+    model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
 
+from assay.config.form import in_two_groups, unfolded
 from assay.config.several_models import ChosenModel, is_for_one_model, named_models, options_by_model
 from assay.config.yaml_text import NotYAML, parsed_yaml, shown
 from assay.core.errors import UserMistake
@@ -119,12 +121,6 @@ _FILES = "how files are divided and shared"
 _WORK = "how the run works"
 
 
-def numbered_fields(schema: dict[str, Any]) -> None:
-    """Number the fields. Prefect's form sorts by these numbers, as PostgreSQL returns keys by length."""
-    for position, field in enumerate(schema["properties"].values()):
-        field["position"] = position
-
-
 def in_form(description: str) -> dict[str, Any]:
     """A field's description for Prefect's form, where it differs from the command line's help."""
     return {"description": description}
@@ -204,10 +200,29 @@ ModelName = Annotated[
 ]
 
 
+def _as_a_form(schema: dict[str, Any], kind: type[Choice]) -> None:
+    """Make the schema of options that of their form. Called by pydantic, which takes it so."""
+    schema["properties"] = in_two_groups(schema["properties"], kind.in_front, kind.hidden)
+    # It names a command.
+    schema.pop("description", None)
+    # Programs and schedules may give all options side by side. An unknown one is refused with a suggestion.
+    schema["additionalProperties"] = True
+
+
 class Choice(BaseModel):
     """Options that a user chooses. An unknown option is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=numbered_fields)
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_as_a_form)
+
+    in_front: ClassVar[tuple[str, ...]] = ()
+    """The fields that a form shows first; the others are in a group. Empty: there is no group."""
+    hidden: ClassVar[frozenset[str]] = frozenset()
+    """The fields that no form has, because a deployment refuses them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unfolded(cls, given: object) -> object:
+        return unfolded(given, cls)
 
 
 _REVISION = Field(
@@ -393,8 +408,9 @@ class _DataChoice(Choice):
             description="Folder for the results. Only a run that finishes replaces it, and it replaces all "
             "of it.",
             json_schema_extra=in_form(
-                "Folder for the results, below one that the operator opened, such as results/first. Only a "
-                "run that finishes replaces it, and it replaces all of it."
+                "Folder for the results, below one that the operator opened, such as results/first. {day} "
+                "stands for the day of the run. Only a run that finishes replaces it, and it replaces all of "
+                "it."
             ),
             min_length=1,
         ),
@@ -414,7 +430,13 @@ class _DataChoice(Choice):
     map_role: SpeakerNames = []
     limit: Annotated[
         int | None,
-        Field(title="Limit", description="Take the first N records only.", ge=1, le=MOST),
+        Field(
+            title="Limit",
+            description="Take the first N records only.",
+            json_schema_extra=in_form("Take so many records from the beginning. 0: all."),
+            ge=1,
+            le=MOST,
+        ),
         CommandLine(_DATA, "N"),
     ] = None
     export: Annotated[
@@ -425,6 +447,10 @@ class _DataChoice(Choice):
             description="Files to write, each for the trainer that loads it; `assay exports` lists them, "
             "docs/results.md describes them. Default: messages, and rows labelled 0-4 where the model rates "
             "such attributes.",
+            json_schema_extra=in_form(
+                "Files to write, each for the trainer that loads it. Empty: messages, and rows labelled 0-4 "
+                "where the model rates such attributes."
+            ),
         ),
         CommandLine(_DATA, "NAME"),
     ] = []
@@ -433,6 +459,9 @@ class _DataChoice(Choice):
 # Pydantic orders the fields by the bases from right to left: data, then the model, then the rest.
 class RunOptions(ModelsChoice, _DataChoice):
     """The options of one run of ``assay curate``."""
+
+    in_front: ClassVar[tuple[str, ...]] = ("input", "output", "model", "keep", "export", "dry_run")
+    hidden: ClassVar[frozenset[str]] = frozenset({"push_to_hub", "public"})
 
     model: ModelNames = "starter"
     keep: Annotated[
@@ -443,6 +472,10 @@ class RunOptions(ModelsChoice, _DataChoice):
             description="Keep a record whose last turn satisfies this rule, such as 'helpfulness >= 2 and "
             "rank(helpfulness) == 1'. If there are several, all must hold; docs/rules.md has all that a rule "
             "can say.",
+            json_schema_extra=in_form(
+                "Keep a record whose last turn satisfies this rule, such as 'helpfulness >= 2 and "
+                "rank(helpfulness) == 1'. If there are several, all must hold."
+            ),
         ),
         CommandLine(_CHOICE, "RULE"),
     ] = []
@@ -607,6 +640,10 @@ class RunOptions(ModelsChoice, _DataChoice):
             title="Desirable",
             description="A rule as of --keep, which says for KTO which answers are good ones where no person "
             "chose. All rules must hold. Both kinds are written; --keep decides which records are.",
+            json_schema_extra=in_form(
+                "A rule, like those above, which says for KTO which answers are good ones where no person "
+                "chose. All rules must hold. Both kinds are written; Rules decide which records are."
+            ),
         ),
         CommandLine(_PAIRS, "RULE"),
     ] = []
@@ -684,6 +721,10 @@ class RunOptions(ModelsChoice, _DataChoice):
         Field(
             title="Stop after",
             description="End after this stage and write what there is so far: no rules, no exports.",
+            json_schema_extra=in_form(
+                "End after this stage and write what there is so far: no rules, no exports. auto: go on to "
+                "the end."
+            ),
         ),
         CommandLine(_WORK),
     ] = None

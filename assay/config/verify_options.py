@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -14,6 +14,8 @@ _WORK = "what is done"
 
 class VerifyOptions(ModelChoice):
     """The options of one run of ``assay verify``."""
+
+    in_front: ClassVar[tuple[str, ...]] = ("model", "against", "record", "check")
 
     model: Annotated[
         str,

@@ -55,6 +55,7 @@ from flows.curate import unusable
 from flows.curate.prepare import Prepared, prepare
 from flows.server.announcing import announce_completed, notify_of_resumable, tag_run
 from flows.server.endings import EndKind, completed, failed, kind_of
+from flows.server.run_names import day_of_the_run, named_after, with_day
 from tasks.report import report
 from tasks.score import score
 from tasks.server_answers import drop_results
@@ -99,7 +100,7 @@ class _NothingNew(Exception):
 
 @flow(
     name="curate",
-    flow_run_name="curate to {options.output}",
+    flow_run_name=named_after(lambda options: f"curate to {options.output}"),
     persist_result=False,
     on_failure=[notify_of_resumable],
     on_crashed=[notify_of_resumable],
@@ -139,6 +140,9 @@ def _end_of(outcome: Outcome) -> State[Any]:
 def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
     console = current()
     console.flow_run_id = UUID(str(runtime.flow_run.id))
+    if deployed:
+        output = with_day(options.output, day_of_the_run())
+        options = options.model_copy(update={"output": output})
     prepared = prepare(options, Settings.read(), deployed=deployed)
     tag_run(runtime.flow_run.id, models=[one.spec.name for one in prepared.models], inputs=options.input)
     run = _Run(options, prepared, console, RunContext(prepared.home, console))

@@ -31,6 +31,7 @@ from flows.command.console import Console, current, is_of_a_command
 from flows.evaluate.prepare import STARTER, PreparedEvaluation, prepare
 from flows.server.announcing import notify_of_resumable, tag_run
 from flows.server.endings import EndKind, completed, failed, kind_of
+from flows.server.run_names import day_of_the_run, named_after, with_day
 from tasks.evaluate import show_evaluation
 from tasks.score import score
 from tasks.server_answers import drop_results
@@ -58,7 +59,7 @@ class Evaluated:
 
 @flow(
     name="evaluate",
-    flow_run_name="evaluate on {options.benchmark}",
+    flow_run_name=named_after(lambda options: f"evaluate on {options.benchmark}"),
     persist_result=False,
     on_failure=[notify_of_resumable],
     on_crashed=[notify_of_resumable],
@@ -94,6 +95,9 @@ def _end_of(outcome: Evaluated) -> State[Any]:
 def _evaluated(options: EvaluateOptions, *, deployed: bool) -> Evaluated:
     console = current()
     console.flow_run_id = UUID(str(runtime.flow_run.id))
+    if deployed:
+        output = with_day(options.output, day_of_the_run())
+        options = options.model_copy(update={"output": output})
     prepared = prepare(options, Settings.read(), deployed=deployed)
     models = [model.name for model in prepared.models.values()]
     tag_run(runtime.flow_run.id, models=models, inputs=options.input)

@@ -20,6 +20,7 @@ from assay.verify.table import checks_rows
 from flows.command.console import current
 from flows.server.announcing import notify, tag_run
 from flows.server.endings import EndKind, completed, failed, kind_of
+from flows.server.run_names import named_after
 from flows.verify.checked import checked
 from flows.verify.results import folder_for, write
 from tasks.pages import where_reachable
@@ -31,7 +32,7 @@ drop_results()
 
 @flow(
     name="verify",
-    flow_run_name="verify {options.model}",
+    flow_run_name=named_after(lambda options: f"verify {options.model}"),
     persist_result=False,
     on_failure=[notify],
     on_crashed=[notify],
