@@ -1,5 +1,8 @@
 """Give a Prefect server Assay's work pool, deployments and automation; again, to bring them up to date.
 
+The forms offer the roots and models of this process's settings (ASSAY_DATA_ROOTS …), which should be those of
+the workers.
+
 PREFECT_API_URL=http://127.0.0.1:4200/api PREFECT_API_AUTH_STRING=user:password python -m deployments.register
 """
 
@@ -9,11 +12,14 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from assay.config.offered import fitting, offered
+from assay.config.settings import Settings
 from assay.core.errors import AssayError, ServerFault, UserMistake
 
 if TYPE_CHECKING:
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 POOL = "assay"
+PREFECT_FILE = ROOT / "deployments" / "prefect.yaml"
 CRASHED_RUNS = ROOT / "deployments" / "crashed_runs.yaml"
 
 _DEPLOY_SECONDS = 180.0
@@ -33,7 +40,7 @@ def main() -> int:
         if not api_url:
             raise UserMistake("PREFECT_API_URL: name the server, such as http://127.0.0.1:4200/api")
         prepare_pool(api_url)
-        deploy(dict(os.environ))
+        deploy(api_url, dict(os.environ), Settings.read())
         watch_for_crashes(api_url)
     except AssayError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -68,23 +75,50 @@ def prepare_pool(api_url: str) -> None:
         client.create_work_pool(pool, overwrite=True)
 
 
-def deploy(environment: dict[str, str]) -> None:
-    """Give the server every deployment of ``prefect.yaml``; ServerFault with what Prefect said."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
-            *("--prefect-file", "deployments/prefect.yaml"),
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_DEPLOY_SECONDS,
-        check=False,
-    )
+def deploy(api_url: str, environment: dict[str, str], settings: Settings) -> None:
+    """Give the server every deployment of ``prefect.yaml``, with what these settings offer.
+
+    ServerFault with what Prefect said.
+    """
+    import yaml
+
+    asked = fitting(yaml.safe_load(PREFECT_FILE.read_bytes()), settings)
+    with tempfile.TemporaryDirectory(prefix="assay-deploy-") as folder:
+        file = Path(folder) / "prefect.yaml"
+        file.write_text(yaml.safe_dump(asked, sort_keys=False))
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"),
+                *("--prefect-file", str(file)),
+            ],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_DEPLOY_SECONDS,
+            check=False,
+        )
     if done.returncode:
         raise ServerFault(f"deploying failed: {(done.stderr or done.stdout).strip()}")
+    with client_of(api_url) as client:
+        for one in asked["deployments"]:
+            _offer(client, one, settings)
+
+
+def _offer(client: SyncPrefectClient, asked: dict[str, Any], settings: Settings) -> None:
+    """Have the form of a deployment offer what there is, and take away the limit of an earlier version.
+
+    That limit made leases, which a server forgets when it restarts; runs now wait for each other themselves.
+    """
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    flow = asked["entrypoint"].rpartition(":")[2]
+    there = client.read_deployment_by_name(f"{flow}/{asked['name']}")
+    schema = offered(dict(there.parameter_openapi_schema or {}), settings)
+    client.update_deployment(
+        there.id, DeploymentUpdate(parameter_openapi_schema=schema, concurrency_limit=None)
+    )
 
 
 def watch_for_crashes(api_url: str) -> None:
@@ -99,6 +133,45 @@ def watch_for_crashes(api_url: str) -> None:
             client.update_automation(there[0].id, wanted)
         else:
             client.create_automation(wanted)
+
+
+def end_lost_runs(api_url: str, *, queue: str | None = None) -> list[str]:
+    """The names of the runs of deployments that no process has any more, now that they have ended too.
+
+    Call it where the server, or the ``queue``, has no worker yet. Otherwise they would seem to run for good:
+    nothing was there to see that they died.
+    """
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+        WorkPoolFilter,
+        WorkPoolFilterName,
+        WorkQueueFilter,
+        WorkQueueFilterName,
+    )
+    from prefect.client.schemas.objects import State, StateType
+    from prefect.states import Cancelled, Crashed
+
+    under_way = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+        ),
+    )
+    of_the_queue = WorkQueueFilter(name=WorkQueueFilterName(any_=[queue])) if queue is not None else None
+    of_the_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])) if queue is not None else None
+    with client_of(api_url) as client:
+        lost = client.read_flow_runs(
+            flow_run_filter=under_way, work_pool_filter=of_the_pool, work_queue_filter=of_the_queue
+        )
+        for run in lost:
+            cancelling = run.state is not None and run.state.is_cancelling()
+            message = "Its worker ended while it was under way."
+            state: State[None] = Cancelled(message=message) if cancelling else Crashed(message=message)
+            client.set_flow_run_state(run.id, state, force=True)
+    return [run.name for run in lost]
 
 
 if __name__ == "__main__":

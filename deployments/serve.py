@@ -23,7 +23,7 @@ from assay.config.settings import Settings
 from assay.core.errors import AssayError, ServerFault
 from assay.storage.home import Home
 from assay.storage.private import make_private
-from deployments.register import POOL, ROOT, client_of, deploy, prepare_pool, watch_for_crashes
+from deployments.register import POOL, ROOT, deploy, end_lost_runs, prepare_pool, watch_for_crashes
 from flows.command.signals import TERMINATED, stopping_on_signals
 from flows.server.connection import speaking_to
 from flows.server.embedded import EmbeddedServer, end
@@ -76,7 +76,7 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
         }
         stack.enter_context(speaking_to(server))
         prepare_pool(server.api_url)
-        deploy(environment)
+        deploy(server.api_url, environment, settings)
         watch_for_crashes(server.api_url)
         for name in end_lost_runs(server.api_url):
             say(f"the run {name} was under way when this ended the last time; retry it to go on")
@@ -105,37 +105,6 @@ def told_to_this_user(login: str, file: Path) -> Iterator[Path]:
         yield file
     finally:
         file.unlink(missing_ok=True)
-
-
-def end_lost_runs(api_url: str) -> list[str]:
-    """The names of the runs of deployments that no process has any more, now that they have ended too.
-
-    To be called where the server has no worker yet. Otherwise they would hold their place in the queue for
-    good: nothing was there to see that they died.
-    """
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterDeploymentId,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import State, StateType
-    from prefect.states import Cancelled, Crashed
-
-    under_way = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
-        state=FlowRunFilterState(
-            type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
-        ),
-    )
-    with client_of(api_url) as client:
-        lost = client.read_flow_runs(flow_run_filter=under_way)
-        for run in lost:
-            cancelling = run.state is not None and run.state.is_cancelling()
-            message = "The server and its worker ended while it was under way."
-            state: State[None] = Cancelled(message=message) if cancelling else Crashed(message=message)
-            client.set_flow_run_state(run.id, state, force=True)
-    return [run.name for run in lost]
 
 
 def start_worker(

@@ -99,6 +99,8 @@ def check_inputs(inputs: list[str]) -> None:
             raise UserMistake("--input '': is empty. Name a file, a folder or a glob.")
         if not is_remote(given) and not glob.has_magic(given) and not os.path.exists(given):
             raise UserMistake(f"{given}: there is no such file or folder.")
+        if not is_remote(given) and not any(glob.iglob(given, recursive=True)) and not os.path.exists(given):
+            raise UserMistake(f"{given}: matches no file.")
         if not os.path.exists(given) or os.path.isdir(given):
             continue
         if why := why_not_regular(given):

@@ -54,7 +54,8 @@ from flows.command.console import Console, current, is_of_a_command
 from flows.curate import unusable
 from flows.curate.prepare import Prepared, prepare
 from flows.server.announcing import announce_completed, notify_of_resumable, tag_run
-from flows.server.endings import EndKind, completed, failed, kind_of
+from flows.server.endings import EndKind, completed, failed
+from flows.server.mistakes import ended_by
 from flows.server.run_names import day_of_the_run, named_after, with_day
 from tasks.report import report
 from tasks.score import score
@@ -118,7 +119,7 @@ def curate(options: RunOptions) -> Outcome | State[Any]:
         try:
             return _end_of(_curated(options, deployed=True))
         except AssayError as error:
-            return failed(str(error), kind_of(error))
+            return ended_by(error, options, options.input)
 
 
 def _end_of(outcome: Outcome) -> State[Any]:

@@ -30,7 +30,8 @@ from assay.storage.stage import RunContext
 from flows.command.console import Console, current, is_of_a_command
 from flows.evaluate.prepare import STARTER, PreparedEvaluation, prepare
 from flows.server.announcing import notify_of_resumable, tag_run
-from flows.server.endings import EndKind, completed, failed, kind_of
+from flows.server.endings import EndKind, completed, failed
+from flows.server.mistakes import ended_by
 from flows.server.run_names import day_of_the_run, named_after, with_day
 from tasks.evaluate import show_evaluation
 from tasks.score import score
@@ -77,7 +78,7 @@ def evaluate(options: EvaluateOptions) -> Evaluated | State[Any]:
         try:
             return _end_of(_evaluated(options, deployed=True))
         except AssayError as error:
-            return failed(str(error), kind_of(error))
+            return ended_by(error, options, options.input)
 
 
 def _end_of(outcome: Evaluated) -> State[Any]:

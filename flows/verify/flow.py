@@ -19,7 +19,8 @@ from assay.verify.checks import Check
 from assay.verify.table import checks_rows
 from flows.command.console import current
 from flows.server.announcing import notify, tag_run
-from flows.server.endings import EndKind, completed, failed, kind_of
+from flows.server.endings import EndKind, completed, failed
+from flows.server.mistakes import ended_by
 from flows.server.run_names import named_after
 from flows.verify.checked import checked
 from flows.verify.results import folder_for, write
@@ -56,7 +57,7 @@ def verify(options: VerifyOptions) -> State[Any]:
     except AssayError as error:
         if not deployed:
             raise
-        return failed(str(error), kind_of(error))
+        return ended_by(error, options)
     with where_reachable():
         create_table_artifact(
             checks_rows(checks), key="checks", description=f"Verified: {printable(options.model)}"
