@@ -5,7 +5,7 @@ read (ingest, convert) → score → filter → export → report, one Prefect t
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from flows.curate.prepare import Prepared, prepare
 from flows.server.announcing import announce_completed, notify_of_resumable, tag_run
 from flows.server.endings import EndKind, completed, failed
 from flows.server.mistakes import ended_by
+from flows.server.queue_place import place_in_queue
 from flows.server.run_names import day_of_the_run, named_after, with_day
 from tasks.report import report
 from tasks.score import score
@@ -148,9 +149,10 @@ def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
     tag_run(runtime.flow_run.id, models=[one.spec.name for one in prepared.models], inputs=options.input)
     run = _Run(options, prepared, console, RunContext(prepared.home, console))
     try:
-        if options.preview:
-            return run.tried()
-        return run.previewed() if options.dry_run else run.written()
+        with place_in_queue(prepared.home, console) if deployed else nullcontext():
+            if options.preview:
+                return run.tried()
+            return run.previewed() if options.dry_run else run.written()
     except _NothingNew:
         nothing = f"Nothing new: every input is in an earlier release in {options.output}"
         console.say(nothing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -32,6 +33,7 @@ from flows.evaluate.prepare import STARTER, PreparedEvaluation, prepare
 from flows.server.announcing import notify_of_resumable, tag_run
 from flows.server.endings import EndKind, completed, failed
 from flows.server.mistakes import ended_by
+from flows.server.queue_place import place_in_queue
 from flows.server.run_names import day_of_the_run, named_after, with_day
 from tasks.evaluate import show_evaluation
 from tasks.score import score
@@ -102,7 +104,9 @@ def _evaluated(options: EvaluateOptions, *, deployed: bool) -> Evaluated:
     prepared = prepare(options, Settings.read(), deployed=deployed)
     models = [model.name for model in prepared.models.values()]
     tag_run(runtime.flow_run.id, models=models, inputs=options.input)
-    return _Run(options, prepared, console, RunContext(prepared.home, console)).done()
+    run = _Run(options, prepared, console, RunContext(prepared.home, console))
+    with place_in_queue(prepared.home, console) if deployed else nullcontext():
+        return run.done()
 
 
 @dataclass(frozen=True, slots=True)
