@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ from places import ROOT
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-SECRETS = ("POSTGRES_PASSWORD", "PREFECT_AUTH_STRING", "ASSAY_DATA")
+SECRETS = ("POSTGRES_PASSWORD", "PREFECT_AUTH_STRING", "ASSAY_DATA", "ASSAY_RESULTS", "ASSAY_MODELS")
+PROFILES = {
+    "cpu": {"worker", "dask-scheduler", "dask-worker"},
+    "gpu": {"worker-gpu", "dask-scheduler-gpu", "dask-worker-gpu"},
+}
+#: Of the image; PostgreSQL's of Debian's image.
+OWNERS = {"10001:10001": "uid=10001,gid=10001", "999:999": "uid=999,gid=999"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -39,7 +46,7 @@ def test_versions_are_pinned_and_health_is_checked(name: str) -> None:
     image, _, tag = service["image"].partition(":")
     assert re.match(r"\d+\.\d+", tag), f"{image} has no version"
     # A job that ends has no health.
-    assert service["restart"] == "no" or "test" in service["healthcheck"]
+    assert service["restart"] == "on-failure" or "test" in service["healthcheck"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -55,8 +62,9 @@ def test_nothing_has_a_default_password() -> None:
         assert all(rest.startswith(":?") for name, rest in named if name in SECRETS), line
         if re.search(r"PASSWORD|AUTH_STRING", line) and not line.lstrip().startswith("#"):
             assert named, line
-    filled = [line for line in (ROOT / "deployments/example.env").read_text().splitlines() if line[:1] != "#"]
-    assert filled == [f"{name}=" for name in SECRETS]
+    lines = (ROOT / "deployments/example.env").read_text().splitlines()
+    filled = [line for line in lines if line and not line.startswith("#")]
+    assert filled == [*(f"{name}=" for name in SECRETS), "COMPOSE_PROFILES=cpu"]
 
 
 def test_the_data_cannot_be_written_and_the_database_is_reached_by_the_server_alone() -> None:
@@ -67,8 +75,93 @@ def test_the_data_cannot_be_written_and_the_database_is_reached_by_the_server_al
     assert reaching == {"postgres", "prefect-server"}
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_tmpfs_over_a_folder_of_the_image_belongs_to_who_writes_there(name: str) -> None:
+    service = SERVICES[name]
+    for mounted in service["tmpfs"]:
+        path, _, options = mounted.partition(":")
+        assert "mode=" in options
+        # Everybody may write to /tmp.
+        assert path == "/tmp" or OWNERS[service["user"]] in options, mounted
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_has_an_init_and_limits_of_memory_and_processes(name: str) -> None:
+    service = SERVICES[name]
+    assert service["init"] is True
+    assert service["mem_limit"]
+    assert service["pids_limit"] > 0
+
+
+def test_cpu_and_gpu_have_a_worker_of_their_queue_and_a_cluster_each() -> None:
+    for profile, names in PROFILES.items():
+        assert {name for name, one in SERVICES.items() if one.get("profiles") == [profile]} == names
+        (worker,) = (name for name in names if name.startswith("worker"))
+        assert SERVICES[worker]["command"] == ["python", "-m", "deployments.worker", profile]
+        scheduler = SERVICES[worker]["environment"]["ASSAY_SCHEDULER_ADDRESS"]
+        (host,) = (name for name in names if name.startswith("dask-scheduler"))
+        assert scheduler == f"tcp://{host}:8786"
+        (scoring,) = (name for name in names if name.startswith("dask-worker"))
+        assert scheduler in SERVICES[scoring]["command"]
+        assert host in SERVICES[scoring]["healthcheck"]["test"][-1]
+    published = [port for one in SERVICES.values() for port in one.get("ports", [])]
+    assert len({port.rpartition(":")[0] for port in published}) == len(published)
+
+
+@pytest.mark.parametrize("name", ["deploy", *sorted(set().union(*PROFILES.values()))])
+def test_models_services_and_s3_reach_what_needs_them(name: str) -> None:
+    service = SERVICES[name]
+    if name.startswith("dask-scheduler"):
+        # It moves what others read.
+        assert not service.get("volumes")
+        return
+    assert "models:/models:ro" in service["volumes"]
+    assert service["env_file"] == ["${ASSAY_SERVICES:-deployments/services.env}"]
+    assert service["environment"]["HF_HOME"].startswith("/var/lib/assay/")
+
+
+def test_workers_wait_for_the_deployments_which_are_tried_until_they_are_there() -> None:
+    assert SERVICES["deploy"]["restart"] == "on-failure"
+    for name in ("worker", "worker-gpu"):
+        assert SERVICES[name]["depends_on"]["deploy"] == {"condition": "service_completed_successfully"}
+        assert SERVICES[name]["stop_grace_period"] == "2m"
+
+
+def test_folders_of_the_host_are_bound_and_none_is_made() -> None:
+    # By the local driver, which fails where a folder is missing. A short "folder:/data" would make it.
+    for name in ("data", "results", "models"):
+        assert COMPOSE["volumes"][name]["driver_opts"]["o"] == "bind"
+    for one in SERVICES.values():
+        assert all(re.match(r"[a-z-]+:/", volume) for volume in one.get("volumes", []))
+
+
+def test_the_pages_find_their_api_behind_any_proxy() -> None:
+    assert SERVICES["prefect-server"]["environment"]["PREFECT_SERVER_UI_API_URL"] == "/api"
+
+
+def test_any_password_reaches_the_database() -> None:
+    parts = SERVICES["prefect-server"]["environment"]
+    password = "a@b/c#d%e:f g"
+    given = {name: value for name, value in parts.items() if name.startswith("PREFECT_SERVER_DATABASE_")}
+    assert given["PREFECT_SERVER_DATABASE_PASSWORD"].startswith("${POSTGRES_PASSWORD:?")
+    read = (
+        "from prefect.settings import get_current_settings as now; from sqlalchemy.engine import make_url;"
+        "url = make_url(now().server.database.connection_url.get_secret_value());"
+        "print(url.username, url.host, url.database, url.password, sep=chr(10))"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", read],
+        env={**kept, **given, "PREFECT_SERVER_DATABASE_PASSWORD": password},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["assay", "postgres", "prefect", password]
+
+
 def test_gpus_are_reserved_in_their_profile() -> None:
-    assert {name for name, service in SERVICES.items() if service.get("profiles")} == {"dask-worker-gpu"}
     (device,) = SERVICES["dask-worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
 
@@ -94,7 +187,7 @@ def test_docker_compose_reads_it_and_refuses_to_start_without_secrets(tmp_path: 
             check=False,
         )
 
-    given = {"POSTGRES_PASSWORD": "a", "PREFECT_AUTH_STRING": "b:c", "ASSAY_DATA": str(tmp_path)}
+    given = {name: str(tmp_path) for name in SECRETS} | {"POSTGRES_PASSWORD": "a@b/c#d"}
     whole = config(**given)
     assert whole.returncode == 0, whole.stderr
     assert set(yaml.safe_load(whole.stdout)["services"]) == set(SERVICES)

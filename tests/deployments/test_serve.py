@@ -24,7 +24,7 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelling, Pending, Running
 from stranger import in_the_open
 
-from deployments.serve import end_lost_runs
+from deployments.register import end_lost_runs
 
 pytestmark = pytest.mark.operated
 
