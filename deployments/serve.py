@@ -21,6 +21,7 @@ from typing import IO
 
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, ServerFault
+from assay.score.workers.gpus import visible_devices
 from assay.storage.home import Home
 from assay.storage.private import make_private
 from deployments.register import POOL, ROOT, deploy, end_lost_runs, prepare_pool, watch_for_crashes
@@ -81,7 +82,7 @@ def served(home: Home, settings: Settings, port: int) -> Iterator[subprocess.Pop
         for name in end_lost_runs(server.api_url):
             say(f"the run {name} was under way when this ended the last time; retry it to go on")
         login = stack.enter_context(told_to_this_user(server.login, home.prefect / f"login-{port}"))
-        worker = start_worker(environment)
+        worker = start_worker(environment, queues=queues_here())
         stack.callback(stop, worker)
         say(
             f"Prefect's pages: {server.address}/deployments (curate, verify or evaluate, Run, Custom run). "
@@ -107,12 +108,28 @@ def told_to_this_user(login: str, file: Path) -> Iterator[Path]:
         file.unlink(missing_ok=True)
 
 
+def queues_here() -> list[str]:
+    """The queues that a worker of this machine can serve: that of GPUs only where it has some."""
+    if visible_devices():
+        return ["cpu", "gpu"]
+    say("this machine shows no GPU: runs of curate-gpu, verify-gpu and evaluate-gpu wait for another worker")
+    return ["cpu"]
+
+
 def start_worker(
-    environment: dict[str, str], output: IO[bytes] | None = None, *, pool: str = POOL
+    environment: dict[str, str],
+    output: IO[bytes] | None = None,
+    *,
+    pool: str = POOL,
+    queues: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """A worker of the pool, which ends when this process does; it speaks to ``output``."""
+    """A worker of the pool, which ends when this process does; it speaks to ``output``.
+
+    It serves these queues, or all that the pool has.
+    """
+    served = [word for queue in queues for word in ("--work-queue", queue)]
     return subprocess.Popen(
-        [sys.executable, "-m", "deployments.child", "prefect", "worker", "start", "--pool", pool],
+        [sys.executable, "-m", "deployments.child", "prefect", "worker", "start", "--pool", pool, *served],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.PIPE,

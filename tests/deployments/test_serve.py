@@ -24,6 +24,7 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.states import Cancelling, Pending, Running
 from stranger import in_the_open
 
+from deployments import serve
 from deployments.register import end_lost_runs
 
 pytestmark = pytest.mark.operated
@@ -91,6 +92,15 @@ def test_all_of_it_listens_on_loopback_and_ends_with_its_parent(
         assert "Stopped." in log.read_text()
 
 
+@pytest.mark.parametrize(("devices", "queues"), [([], ["cpu"]), (["0", "1"], ["cpu", "gpu"])])
+def test_a_worker_serves_the_queues_of_what_its_machine_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], devices: list[str], queues: list[str]
+) -> None:
+    monkeypatch.setattr(serve, "visible_devices", lambda: devices)
+    assert serve.queues_here() == queues
+    assert ("wait for another worker" in capsys.readouterr().err) == (queues == ["cpu"])
+
+
 def test_runs_that_nobody_has_any_more_are_ended_and_free_their_place(prefect_api: str) -> None:
     made: list[UUID] = []
 
@@ -111,6 +121,8 @@ def test_runs_that_nobody_has_any_more_are_ended_and_free_their_place(prefect_ap
         assert client.read_flow_run(waiting).state_type == StateType.SCHEDULED
         assert client.set_flow_run_state(waiting, Pending()).status == SetStateStatus.ACCEPT
         client.set_flow_run_state(waiting, Cancelling(), force=True)
+        # Of another queue: its worker may have it.
+        assert end_lost_runs(prefect_api, queue="gpu") == []
         end_lost_runs(prefect_api)
         assert client.read_flow_run(waiting).state_type == StateType.CANCELLED
         client.delete_deployment(deployment)
