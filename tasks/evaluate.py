@@ -8,16 +8,21 @@ from prefect.cache_policies import NO_CACHE
 
 from assay.evaluate.evaluation import Evaluation
 from assay.evaluate.tables import evaluation_markdown, figure_rows
+from tasks.artifact_keys import Subject
 from tasks.pages import where_reachable
 
 
 @task(name="report", task_run_name="report", persist_result=False, cache_policy=NO_CACHE)
-def show_evaluation(evaluation: Evaluation) -> None:
+def show_evaluation(evaluation: Evaluation, subject: Subject) -> None:
     """Show the evaluation in Prefect's pages."""
     with where_reachable():
         create_markdown_artifact(
-            evaluation_markdown(evaluation), key="evaluation", description="The figures, and what to doubt"
+            evaluation_markdown(evaluation),
+            key=subject.key("evaluation"),
+            description="The figures, and what to doubt",
         )
         create_table_artifact(
-            figure_rows(evaluation), key="figures", description="Every figure of every model"
+            figure_rows(evaluation),
+            key=subject.key("figures"),
+            description="Every figure of every model",
         )

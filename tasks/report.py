@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from assay.report.figures import address
 from assay.report.summary import escaped, summary_markdown
 from assay.storage.run_manifest import RunManifest
+from tasks.artifact_keys import Subject
 from tasks.pages import where_reachable
 
 #: More pictures than a model has attributes make nobody wiser: the page shows all.
@@ -25,26 +26,36 @@ _ABOUT = {
 }
 
 
+_OF_NOTHING_ELSE = Subject()
+
+
 @task(name="report", task_run_name="report", persist_result=False, cache_policy=NO_CACHE)
 def report(
-    manifest: RunManifest, pictures: Mapping[str, Markup] | None = None, results_url: str | None = None
+    manifest: RunManifest,
+    pictures: Mapping[str, Markup] | None = None,
+    results_url: str | None = None,
+    subject: Subject = _OF_NOTHING_ELSE,
 ) -> None:
     """Show in Prefect's pages what the run did: its summary, its pictures, a link to its page.
 
     ``results_url``: the address at which the operator serves the folders of results; None: there is none.
+    ``subject``: what the artifacts are about, for their keys.
     """
     link = page_address(manifest, results_url)
     with where_reachable():
         linked = f"\n[The page of this run]({link})\n" if link else ""
         create_markdown_artifact(
-            summary_markdown(manifest) + linked, key="summary", description="What the run did"
+            summary_markdown(manifest) + linked, key=subject.key("summary"), description="What the run did"
         )
         if link:
             create_link_artifact(
-                link, key="report", link_text="report.html", description="The page of this run"
+                link,
+                key=subject.key("report"),
+                link_text="report.html",
+                description="The page of this run",
             )
         for key, picture, shows in _shown(pictures or {}):
-            create_image_artifact(address(picture), key=key, description=shows)
+            create_image_artifact(address(picture), key=subject.key(key), description=shows)
 
 
 def page_address(manifest: RunManifest, results_url: str | None) -> str | None:

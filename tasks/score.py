@@ -26,6 +26,7 @@ from assay.score.scoring import SCORE, ScoringWork, ToScore
 from assay.score.shard import ShardWork
 from assay.storage.manifests import Scored
 from assay.storage.stage import RunContext
+from tasks.artifact_keys import Subject
 from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
 from tasks.stage import Finished, run_stage
@@ -36,11 +37,14 @@ _LAST_UPDATE_SECONDS = 10.0
 _TABLE_ROWS = 200
 
 
-def score(given: ToScore, context: RunContext) -> Finished[Scored]:
+_OF_NOTHING_ELSE = Subject()
+
+
+def score(given: ToScore, context: RunContext, subject: Subject = _OF_NOTHING_ELSE) -> Finished[Scored]:
     """Every turn's scores. Prefect's pages show the progress and a table of shards."""
     in_prefect = replace(
         given,
-        cluster=replace(given.cluster, show_dashboard=_show_dashboard),
+        cluster=replace(given.cluster, show_dashboard=lambda address: _show_dashboard(address, subject)),
         read_block=read_secret_block,
     )
     return run_stage(
@@ -48,15 +52,15 @@ def score(given: ToScore, context: RunContext) -> Finished[Scored]:
         in_prefect,
         context,
         retry_after_seconds=[5],
-        within=_watched,
+        within=lambda context: _watched(context, subject),
     )
 
 
 @contextmanager
-def _watched(context: RunContext) -> Iterator[RunContext]:
+def _watched(context: RunContext, subject: Subject) -> Iterator[RunContext]:
     """In this context, Prefect's pages show the progress, and a run that somebody ends there ends here."""
     try:
-        with ShownInPrefect(context.progress) as shown, Wanted() as wanted:
+        with ShownInPrefect(context.progress, subject) as shown, Wanted() as wanted:
             yield replace(context, progress=shown, leave_if_unwanted=wanted.leave_if_unwanted)
     except NoLongerWanted as stop:
         leave(stop)
@@ -69,8 +73,9 @@ class ShownInPrefect:
     as Prefect's client retries.
     """
 
-    def __init__(self, watcher: Progress) -> None:
+    def __init__(self, watcher: Progress, subject: Subject = _OF_NOTHING_ELSE) -> None:
         self._watcher = watcher
+        self._subject = subject
         self._total = 0
         self._done = 0
         self._began = 0.0
@@ -115,7 +120,7 @@ class ShownInPrefect:
         """Pass it on, and show the table of shards."""
         self._watcher.did(work)
         if isinstance(work, ScoringWork) and work.shards:
-            _show_shards(work.shards)
+            _show_shards(work.shards, self._subject)
 
     def _send(self) -> None:
         artifact: UUID | None = None
@@ -123,10 +128,14 @@ class ShownInPrefect:
             self._news.wait()
             self._news.clear()
             if self._total:
-                artifact = _show_progress(artifact, 100.0 * self._done / self._total, self._about())
+                artifact = self._show(artifact)
             self._ended.wait(_UPDATE_SECONDS)
         if self._total:
-            _show_progress(artifact, 100.0 * self._done / self._total, self._about())
+            self._show(artifact)
+
+    def _show(self, artifact: UUID | None) -> UUID | None:
+        percent = 100.0 * self._done / self._total
+        return _show_progress(artifact, percent, self._about(), self._subject)
 
     def _about(self) -> str:
         """``120 of 400 turns, 12.5 turns/s, 2 devices 97% busy, 22 s left, 1 without a score`` and so on."""
@@ -146,28 +155,28 @@ class ShownInPrefect:
         return ", ".join(parts)
 
 
-def _show_progress(artifact: UUID | None, percent: float, about: str) -> UUID | None:
+def _show_progress(artifact: UUID | None, percent: float, about: str, subject: Subject) -> UUID | None:
     with where_reachable():
         if artifact is not None:
             update_progress_artifact(artifact, progress=percent, description=about)
         else:
-            made = create_progress_artifact(percent, key="scoring", description=about)
+            made = create_progress_artifact(percent, key=subject.key("scoring"), description=about)
             assert isinstance(made, UUID)
             return made
     return artifact
 
 
-def _show_dashboard(address: str) -> None:
+def _show_dashboard(address: str, subject: Subject) -> None:
     with where_reachable():
         create_link_artifact(
             address,
-            key="dask",
+            key=subject.key("dask"),
             link_text="Dask's dashboard",
             description="What the workers do now; open it while turns are scored, on the scheduler's machine",
         )
 
 
-def _show_shards(shards: Sequence[ShardWork]) -> None:
+def _show_shards(shards: Sequence[ShardWork], subject: Subject) -> None:
     rows = [
         {
             "shard": shard.shard,
@@ -184,4 +193,4 @@ def _show_shards(shards: Sequence[ShardWork]) -> None:
     if len(shards) > _TABLE_ROWS:
         about += f", of which the first {_TABLE_ROWS} are shown"
     with where_reachable():
-        create_table_artifact(rows, key="shards", description=about)
+        create_table_artifact(rows, key=subject.key("shards"), description=about)

@@ -417,7 +417,7 @@ def summary_markdown(manifest: RunManifest) -> str:
             title = f"Results in {escaped(manifest.output)}"
         written.append(f"### {title}\n\n| | | |\n|:--|--:|:--|")
         for line in section.lines:
-            name = "&emsp;" * line.depth + escaped(line.name)
+            name = "– " * line.depth + escaped(line.name)
             written.append(f"| {name} | {escaped(line.figure)} | {escaped(line.about)} |")
         written.append("")
     return "\n".join(written)

@@ -58,6 +58,7 @@ from flows.server.endings import EndKind, completed, failed
 from flows.server.mistakes import ended_by
 from flows.server.queue_place import place_in_queue
 from flows.server.run_names import day_of_the_run, named_after, with_day
+from tasks.artifact_keys import Subject
 from tasks.report import report
 from tasks.score import score
 from tasks.server_answers import drop_results
@@ -183,7 +184,8 @@ class _Run:
             self.console.outcome = manifest
             settings = self.prepared.settings
             # Below the address, a folder is known by the name of its output root.
-            report(manifest, page.pictures, settings.results_url if settings.output_roots else None)
+            address = settings.results_url if settings.output_roots else None
+            report(manifest, page.pictures, address, Subject(self.options.output))
         fault = manifest.unusable is not None
         if not fault and not manifest.is_beside:
             announce_completed(manifest, output=self.options.output)
@@ -418,7 +420,8 @@ class _Run:
         to_score = ToScore(converted, model, self.prepared.cluster, self.options.shard_tokens)
         name = "score" if len(self.prepared.models) == 1 else f"score {one.key}"
         with self.console.stage(name) as stage:
-            finished = score(to_score, self.context)
+            several = "" if len(self.prepared.models) == 1 else one.key
+            finished = score(to_score, self.context, Subject(self.options.output, several))
             stage.cached = finished.cached
             if finished.cached:
                 self.console.did(ScoringWork(remarks=former_remarks(model, self.context)))

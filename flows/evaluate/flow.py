@@ -35,6 +35,7 @@ from flows.server.endings import EndKind, completed, failed
 from flows.server.mistakes import ended_by
 from flows.server.queue_place import place_in_queue
 from flows.server.run_names import day_of_the_run, named_after, with_day
+from tasks.artifact_keys import Subject
 from tasks.evaluate import show_evaluation
 from tasks.score import score
 from tasks.server_answers import drop_results
@@ -139,7 +140,7 @@ class _Run:
                 stage.note = f"{counted(len(scores), 'models')} on {counted(evaluation.rows.used, 'rows')}"
             seconds = {name: round(value, 3) for name, value in self.console.seconds.items()}
             evaluation = output.write(replace(evaluation, seconds=seconds), gathered, home)
-            show_evaluation(evaluation)
+            show_evaluation(evaluation, Subject(self.options.output))
         self.console.show(evaluation_table(evaluation))
         self.console.say(f"Results in {self.options.output}")
         outcome = Evaluated(evaluation)
@@ -205,7 +206,9 @@ class _Run:
             self.console.say(former)
         several = len(self.prepared.models) + (self.prepared.starter is not None) > 1
         with self.console.stage(f"score {name}" if several else "score") as stage:
-            finished = score(ToScore(gathered.asked, model, self.prepared.cluster), self.context)
+            given = ToScore(gathered.asked, model, self.prepared.cluster)
+            subject = Subject(self.options.output, name if several else "")
+            finished = score(given, self.context, subject)
             stage.cached = finished.cached
             if finished.cached:
                 self.console.did(ScoringWork(remarks=former_remarks(model, self.context)))

@@ -24,6 +24,7 @@ from flows.server.mistakes import ended_by
 from flows.server.run_names import named_after
 from flows.verify.checked import checked
 from flows.verify.results import folder_for, write
+from tasks.artifact_keys import Subject
 from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
 from tasks.server_answers import drop_results
@@ -60,7 +61,9 @@ def verify(options: VerifyOptions) -> State[Any]:
         return ended_by(error, options)
     with where_reachable():
         create_table_artifact(
-            checks_rows(checks), key="checks", description=f"Verified: {printable(options.model)}"
+            checks_rows(checks),
+            key=Subject(options.model).key("checks"),
+            description=f"Verified: {printable(options.model)}",
         )
     return _end_of(checks)
 

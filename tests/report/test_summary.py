@@ -191,7 +191,7 @@ def test_what_a_file_leaves_out_is_named_below_it_by_reason(summary: Callable[[R
     run = manifest(exported=Exported(files | beside, exports))
     assert run.exports == exports
     assert run.files["info.json"].rows is None
-    text = " ".join(summary(run).replace("\\", "").replace("&emsp;", "").replace("|", " ").split())
+    text = " ".join(summary(run).replace("\\", "").replace("– ", "").replace("|", " ").split())
     assert (
         "labeled.jsonl 4 rows, 9 bytes left out: tool_message 2 left out: late_system_message 1 "
         "without a message's weight 3 messages.jsonl 7 rows, 9 bytes"

@@ -27,6 +27,7 @@ from assay.storage.home import Home
 from assay.storage.manifests import Scored
 from assay.storage.stage import RunContext
 from tasks import score as task_module
+from tasks.artifact_keys import Subject
 from tasks.score import ShownInPrefect, score
 from tasks.stage import Finished, results_folder
 
@@ -96,7 +97,7 @@ def test_a_server_that_is_away_does_not_hold_up_scoring(monkeypatch: pytest.Monk
 
 def test_a_table_of_shards_has_at_most_200_rows(shown: dict[str, list[Any]]) -> None:
     work = [ShardWork(n, "segment", 2, 0, 9, 0.1234, "w", "CPU") for n in range(500)]
-    task_module._show_shards(work)
+    task_module._show_shards(work, Subject())
     (rows,) = shown["tables"]
     assert len(rows) == 200
     expected = {"shard": 0, "turns": 2, "failed": 0, "tokens": 9, "seconds": 0.12}
