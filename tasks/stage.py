@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import msgspec
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import State, StateDetails, TaskRun
 from prefect.serializers import JSONSerializer
+from prefect.states import Completed
 
 from assay.core.errors import ClusterFault, StoreFault, StoreRefusal
 from assay.storage.home import Home
@@ -110,11 +113,13 @@ def run_stage(
         show(made)
         return made
 
+    made_from = _sources(given)
     if stage.key is None:
         always = _task(stage.name, retry_after_seconds, lambda: make(context)).with_options(
             persist_result=False, cache_policy=NO_CACHE
         )
-        return Finished(always(), cached=False)
+        ended = always(return_state=True, wait_for=made_from)
+        return Finished(_remembered(ended.result(), ended), cached=False)
     # The stage's name is part of the key, so that two stages with the same digest have two keys.
     key = f"{stage.name}-{stage.digest(given)}"
     kept = _trusted(stage, given, key, context)
@@ -126,8 +131,45 @@ def run_stage(
         cache_result_in_memory=False,
         refresh_cache=kept is None,
     )
-    state = cached(return_state=True)
-    return Finished(_manifest_of(state.result(), stage.made, key), cached=state.name == "Cached")
+    state = cached(return_state=True, wait_for=made_from)
+    made = _remembered(_manifest_of(state.result(), stage.made, key), state)
+    return Finished(made, cached=state.name == "Cached")
+
+
+#: The last manifests of this process, and the task runs that made them.
+_MADE: deque[tuple[object, UUID]] = deque(maxlen=64)
+_DEPTH = 3
+
+
+def _remembered(made: Made, state: State[Any]) -> Made:
+    if state.state_details.task_run_id is not None:
+        _MADE.append((made, state.state_details.task_run_id))
+    return made
+
+
+def _sources(given: object) -> list[State[Any]]:
+    """The task runs that made what the stage is given, as Prefect draws the graph of a run from them.
+
+    Their states have no result. Otherwise Prefect would read it from its file again, as that says.
+    """
+    return [
+        Completed(data="made", state_details=StateDetails(task_run_id=run))
+        for run in dict.fromkeys(_runs_behind(given, _DEPTH))
+    ]
+
+
+def _runs_behind(given: object, depth: int) -> list[UUID]:
+    found = [run for made, run in _MADE if made is given]
+    if found or not depth:
+        return found[-1:]
+    inner: Iterable[object] = ()
+    if is_dataclass(given) and not isinstance(given, type):
+        inner = (getattr(given, field.name) for field in fields(given))
+    elif isinstance(given, Mapping):
+        inner = given.values()
+    elif isinstance(given, tuple | list):
+        inner = given
+    return [run for one in inner for run in _runs_behind(one, depth - 1)]
 
 
 def _task(name: str, retry_after_seconds: Sequence[float], run: Callable[[], Returned]) -> Task[[], Returned]:

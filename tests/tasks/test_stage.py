@@ -251,3 +251,47 @@ def test_a_fault_that_will_not_pass_is_raised_as_it_was(home: Home, fault: Excep
     assert raised.value is fault
     assert maker.runs == 1
     assert not run(maker)[0].cached
+
+
+@dataclass(frozen=True)
+class ToMeasure:
+    """What a second stage is given: what the first one made, among other things."""
+
+    made: tuple[Made, ...]
+    maker: Maker
+
+
+MEASURE: Stage[ToMeasure, Made] = Stage(
+    "measure",
+    1,
+    Made,
+    lambda given: "measured",
+    lambda given, made, home: True,
+    lambda given, context: Made(given.made[0].file, ("c",)),
+)
+
+
+def test_the_graph_of_a_run_shows_which_stage_made_what_another_one_took(home: Home) -> None:
+    maker = Maker(home)
+
+    @flow(persist_result=False)
+    def measured() -> str:
+        made = run_stage(MAKE, ToMake(maker, "a"), context(home)).manifest
+        run_stage(MAKE, ToMake(maker, "b"), context(home))
+        run_stage(MEASURE, ToMeasure((made,), maker), context(home))
+        return str(runtime.flow_run.id)
+
+    for name in ("Completed", "Cached"):
+        run_id = UUID(measured())
+        deadline = time.monotonic() + 20
+        with get_client(sync_client=True) as client:
+            while True:
+                runs = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
+                if [run.state_name for run in runs] == [name] * 3:
+                    break
+                assert time.monotonic() < deadline, runs
+                time.sleep(0.1)
+        first, _ = sorted((run for run in runs if run.name == "make"), key=lambda run: str(run.start_time))
+        (last,) = (run for run in runs if run.name == "measure")
+        assert [getattr(one, "id", None) for one in last.task_inputs["wait_for"]] == [first.id]
+        assert not first.task_inputs.get("wait_for")
