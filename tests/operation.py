@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from itertools import product
 from pathlib import Path
@@ -29,10 +30,16 @@ from places import ROOT
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    LogFilter,
+    LogFilterFlowRunId,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from assay.config.settings import Settings
 from assay.core.schema import Message, turn_keys
 from assay.score.workers.environment import WORKER_ENVIRONMENT
 from deployments import register, serve
@@ -107,6 +114,29 @@ def process(
             started.wait()
 
 
+class Server:
+    """Prefect's server, which can be started again under those who use it."""
+
+    def __init__(self, port: int, folder: Path, environment: dict[str, str]) -> None:
+        self._started = partial(
+            process,
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            folder / "server.log",
+            environment,
+        )
+        self._health = f"http://127.0.0.1:{port}/api/health"
+        self._running = ExitStack()
+
+    def start(self) -> None:
+        self._running.enter_context(self._started())
+
+    def until_it_answers(self) -> None:
+        until(lambda: answers(self._health), 90, "Prefect's server")
+
+    def stop(self) -> None:
+        self._running.close()
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
     """The address of a fresh database, for Prefect."""
@@ -154,6 +184,7 @@ class Operation:
     client: SyncPrefectClient
     dask: Client
     worker_environment: dict[str, str]
+    server: Server
     held: set[str] = field(default_factory=set)
     """What the fake model waits for, by name."""
 
@@ -206,6 +237,11 @@ class Operation:
     def artifacts(self, run: UUID) -> dict[str, Any]:
         chosen = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
         return {found.key or "": found for found in self.client.read_artifacts(artifact_filter=chosen)}
+
+    def logged(self, run: UUID) -> list[str]:
+        """What the run has said in its log, by what the server has of it."""
+        chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
+        return [line.message for line in self.client.read_logs(chosen)]
 
     def manifest(self, output: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.results / output / "manifest.json").read_bytes())
@@ -329,6 +365,11 @@ def answers(url: str) -> bool:
         return False
 
 
+def _settings(folder: Path) -> Settings:
+    """The operator's settings, as far as forms show them."""
+    return Settings(data_roots={"data": folder / "data"}, output_roots={"results": folder / "results"})
+
+
 @contextmanager
 def operation(folder: Path) -> Iterator[Operation]:
     """All parts, up; what is in ``folder`` is theirs."""
@@ -359,29 +400,22 @@ def operation(folder: Path) -> Iterator[Operation]:
             "PREFECT_API_DATABASE_CONNECTION_URL": database,
             "PREFECT_SERVER_API_AUTH_STRING": LOGIN,
             "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-            "PREFECT_SERVER_UI_API_URL": f"http://127.0.0.1:{port}/api",
+            # As behind a proxy: the pages call the API at their own address.
+            "PREFECT_SERVER_UI_API_URL": "/api",
             # A minute by default: a schedule that is made in a test fires in the next one.
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
             # Half a minute by default.
             "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "1",
         }
         python = sys.executable
-        for command, name, its_environment in (
-            (
-                [python, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-                "server",
-                server_environment,
-            ),
-            (
-                [
-                    *(python, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(dask_port)),
-                    *("--dashboard-address", "127.0.0.1:0"),
-                ],
-                "scheduler",
-                environment,
-            ),
-        ):
-            stack.enter_context(process(command, folder / f"{name}.log", its_environment))
+        server = Server(port, folder, server_environment)
+        stack.callback(server.stop)
+        server.start()
+        scheduler = [
+            *(python, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(dask_port)),
+            *("--dashboard-address", "127.0.0.1:0"),
+        ]
+        stack.enter_context(process(scheduler, folder / "scheduler.log", environment))
         dask_worker = [
             *(python, "-m", "dask", "worker", f"tcp://127.0.0.1:{dask_port}", "--nthreads", "1"),
             *("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"),
@@ -394,7 +428,7 @@ def operation(folder: Path) -> Iterator[Operation]:
             for number in range(2)
         ]
         api_url = f"http://127.0.0.1:{port}/api"
-        until(lambda: answers(f"{api_url}/health"), 90, "Prefect's server")
+        server.until_it_answers()
         worker_environment = {
             **environment,
             "PREFECT_API_URL": api_url,
@@ -403,10 +437,14 @@ def operation(folder: Path) -> Iterator[Operation]:
         }
         stack.enter_context(temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: LOGIN}))
         register.prepare_pool(api_url)
-        register.deploy(worker_environment)
+        with get_client(sync_client=True) as earlier:
+            # As an earlier version registered it.
+            flow_id = earlier.create_flow_from_name("curate")
+            earlier.create_deployment(flow_id=flow_id, name="curate", concurrency_limit=1)
+        register.deploy(api_url, worker_environment, _settings(folder))
         register.watch_for_crashes(api_url)
         with (folder / "worker.log").open("ab") as log:
-            worker = serve.start_worker(worker_environment, output=log)
+            worker = serve.start_worker(worker_environment, output=log, queues=["cpu"])
         stack.callback(serve.stop, worker)
         client = stack.enter_context(get_client(sync_client=True))
         CustomWebhookNotificationBlock(
@@ -417,4 +455,4 @@ def operation(folder: Path) -> Iterator[Operation]:
             json_data={"subject": "{{subject}}", "body": "{{body}}"},
         ).save(HOOK)
         dask = stack.enter_context(Client(f"tcp://127.0.0.1:{dask_port}", set_as_default=False, timeout=60))
-        yield Operation(folder, api_url, database, workers, client, dask, worker_environment)
+        yield Operation(folder, api_url, database, workers, client, dask, worker_environment, server)

@@ -272,6 +272,11 @@ _HIDE_REASONING = Field(
     description="Rate answers without the reasoning before them: a message's reasoning_content or "
     "thinking, or <think>…</think> at the beginning of an answer. Default: the model is shown what "
     "its chat template writes. The results keep the reasoning.",
+    json_schema_extra=in_form(
+        "Rate answers without the reasoning before them: a message's reasoning_content or thinking, or what "
+        "stands between think tags at the beginning of an answer. Off: the model is shown what its chat "
+        "template writes. The results keep the reasoning."
+    ),
 )
 _WEIGHTS = Field(
     title="Weights",

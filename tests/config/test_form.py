@@ -62,6 +62,7 @@ def test_what_a_form_shows_unchanged_is_the_defaults(kind: type[Choice]) -> None
         ({"dtype": "bfloat16"}, {"dtype": "bfloat16"}),
         ({"add_bos": "no"}, {"add_bos": False}),
         ({"add_bos": "auto"}, {"add_bos": None}),
+        ({"add_bos": False}, {"add_bos": False}),
         ({"min_margin": "0"}, {"min_margin": 0.0}),
         ({"min_margin": "-0.5"}, {"min_margin": -0.5}),
         ({"min_margin": ""}, {"min_margin": None}),
@@ -89,6 +90,11 @@ def test_the_group_gives_what_the_command_line_gives(
 def test_a_group_that_makes_no_sense_is_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         RunOptions.model_validate(REQUIRED | given)
+
+
+def test_what_cannot_be_left_open_is_not() -> None:
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
+        VerifyOptions.model_validate({"model": "starter", "advanced": {"workers": 0}})
 
 
 def test_programs_and_schedules_may_give_all_options_side_by_side() -> None:

@@ -30,11 +30,12 @@ def settings(tmp_path: Path) -> Settings:
 def test_folders_of_the_server_are_said_by_their_names(settings: Settings, tmp_path: Path) -> None:
     said = (
         f"{tmp_path}/srv/chats/new: no such file; {tmp_path}/srv/chats-results/a is in use; "
-        f"{tmp_path}/home/scores is full; s3://team/chats/x is not there"
+        f"{tmp_path}/home/scores is full; s3://team/chats/x is not there; s3://team/chats2 is another"
     )
     shown = in_words_of_the_form(said, RunOptions, settings)
     assert shown == (
-        "data/new: no such file; results/a is in use; ASSAY_HOME/scores is full; bucket/x is not there"
+        "data/new: no such file; results/a is in use; ASSAY_HOME/scores is full; bucket/x is not there; "
+        "s3://team/chats2 is another"
     )
     assert str(tmp_path) not in shown
 

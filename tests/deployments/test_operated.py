@@ -18,14 +18,19 @@ from uuid import UUID
 import psutil
 import pytest
 from operation import PART, POSTGRES, Lost, Mailbox, Operation, until
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterName,
+)
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.events.schemas.automations import EventTrigger
 from prefect.states import Cancelling, Crashed, Paused, Scheduled, Suspended
 
 from assay.storage.sealed import DIGEST
-from flows.server.remote_runs import INCOMPLETE, MISTAKE, STOPPED, UNVERIFIED
+from flows.server.endings import EndKind
 from tasks.suspension import SUSPENDED_EVENT
 
 
@@ -62,10 +67,16 @@ def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(oper
     assert operated.manifest("some")["rows"]["kept"] == 4
     assert len((operated.results / "some/labeled.jsonl").read_text().splitlines()) == 4
     shown = operated.artifacts(run.id)
-    assert {"dask", "scoring", "shards", "summary", "scores"} <= shown.keys()
-    assert shown["scoring"].data == 100.0
-    assert shown["scoring"].description.startswith("4 of 4 turns, ")
-    assert shown["scores"].data.startswith("data:image/svg+xml;base64,")
+    names = ("dask", "scoring", "shards", "summary", "scores-helpfulness", "flow")
+    kinds = {f"{name}-results-some" for name in names}
+    assert kinds <= shown.keys()
+    assert shown["scoring-results-some"].data == 100.0
+    assert shown["scoring-results-some"].description.startswith("4 of 4 turns, ")
+    assert shown["scores-helpfulness-results-some"].data.startswith("data:image/svg+xml;base64,")
+    # What it said stands in its log, which its page shows.
+    for stage in ("ingest", "convert", "score", "filter", "export"):
+        line = re.compile(rf"{stage} .* \d+\.\d s")
+        until(lambda line=line: any(map(line.fullmatch, operated.logged(run.id))), 20, line.pattern)
     assert ended.name == "curate to results/some"
     assert {"assay", "cpu", "model:starter", "data:some.jsonl"} <= set(ended.tags)
     assert ended.state is not None
@@ -77,7 +88,9 @@ def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(oper
     assert event["payload"]["rows"] == {"read": 4, "kept": 4, "dropped": 0, "quarantined": 0}
     assert f"prefect.flow-run.{run.id}" in {one["prefect.resource.id"] for one in event["related"]}
     # The two processes that the operator started have scored, and no other.
-    scored_by = {int(row["worker"].partition(":")[2]) for row in json.loads(shown["shards"].data)}
+    scored_by = {
+        int(row["worker"].partition(":")[2]) for row in json.loads(shown["shards-results-some"].data)
+    }
     nannies = [psutil.Process(worker.pid) for worker in operated.dask_workers]
     assert scored_by <= {child.pid for nanny in nannies for child in nanny.children(recursive=True)}
 
@@ -93,8 +106,10 @@ def test_a_mistake_in_the_form_ends_the_run_with_a_sentence(operated: Operation)
     for said, run in runs.items():
         ended = operated.ended(run.id)
         assert ended.state is not None
-        assert (ended.state_type, ended.state.name) == (StateType.FAILED, "Mistake")
+        assert (ended.state_type, ended.state.name) == (StateType.FAILED, "Failed")
+        assert EndKind.MISTAKE.tag in ended.tags
         message = ended.state.message or ""
+        assert message.startswith("Mistake: ")
         assert said in message
         assert "Error" not in message
         until(partial(_notified, message), 20, "a notification")
@@ -118,7 +133,7 @@ def test_the_command_line_triggers_a_deployment_and_exits_by_its_end(operated: O
     assert "Traceback" not in done.stderr + refused.stderr + unknown.stderr
 
 
-def test_a_verification_shows_its_checks_and_fails_by_a_name_of_its_own(operated: Operation) -> None:
+def test_a_verification_shows_its_checks_and_says_which_failed(operated: Operation) -> None:
     run = operated.trigger("verify/verify", model="starter")
     named = "results/golden/starter.json"
     golden = operated.results / "golden/starter.json"
@@ -132,16 +147,16 @@ def test_a_verification_shows_its_checks_and_fails_by_a_name_of_its_own(operated
     assert ended.state is not None
     assert (ended.name, ended.state.type) == ("verify starter", StateType.COMPLETED), ended.state.message
     assert {"assay", "cpu", "model:starter"} <= set(ended.tags)
-    rows = json.loads(operated.artifacts(run.id)["checks"].data)
+    rows = json.loads(operated.artifacts(run.id)["checks-starter"].data)
     outcomes = {row["check"]: row["outcome"] for row in rows}
     assert outcomes["2 Dask workers"] == outcomes["padded on the left, with a mask"] == "pass"
     assert ended.state.message == f"{list(outcomes.values()).count('pass')} checks passed"
 
     refused = operated.ended(outside.id).state
     assert refused is not None
-    assert (refused.type, refused.name) == (StateType.FAILED, "Mistake")
-    assert (
-        refused.message == "record 'results/../golden.json': '..' is not followed here; begin with results/…"
+    assert (refused.type, refused.name) == (StateType.FAILED, "Failed")
+    assert refused.message == (
+        "Mistake: record 'results/../golden.json': '..' is not followed here; begin with results/…"
     )
 
     altered = json.loads(golden.read_bytes())
@@ -178,6 +193,15 @@ def test_a_release_takes_what_is_new_and_one_with_nothing_new_says_so(operated: 
         assert json.loads((release / "manifest.json").read_bytes())["rows"]["kept"] == count
         assert len((release / "labeled.jsonl").read_text().splitlines()) == count
     assert sorted(operated.calls(first)) == sorted(first)
+    # A file that grew is new as a whole, and only its new turns are scored; one that vanished is not missed.
+    (operated.data / "days/monday.jsonl").rename(operated.data / "monday.jsonl")
+    grown = operated.chats("days/tuesday.jsonl", 5)
+    assert run() == "5 of 5 records kept"
+    assert sorted(operated.calls(grown)) == sorted(grown)
+    # One that came back is in a release already.
+    (operated.data / "monday.jsonl").rename(operated.data / "days/monday.jsonl")
+    assert run() == "Nothing new: every input is in an earlier release in results/days"
+    assert len([path for path in series.iterdir() if not path.name.startswith(".")]) == 3
 
 
 def begun(operated: Operation, name: str, *held: str) -> tuple[FlowRun, set[str]]:
@@ -307,14 +331,12 @@ def test_all_parts_listen_on_loopback_alone_while_a_run_is_scored(operated: Oper
     assert {address for _, address in heard} == {"127.0.0.1"}
 
 
-def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn(operated: Operation) -> None:
-    curate = operated.client.read_deployment_by_name("curate/curate")
-    assert curate.global_concurrency_limit is not None
-    operated.deploy_fake(
-        "limited",
-        concurrency_limit=curate.global_concurrency_limit.limit,
-        concurrency_options=curate.concurrency_options,
-    )
+def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn_and_mistakes_do_not(
+    operated: Operation,
+) -> None:
+    # A server may have the limit of an earlier version, which registering takes away.
+    assert operated.client.read_deployment_by_name("curate/curate").global_concurrency_limit is None
+    operated.deploy_fake("limited")
     operated.chats("twice.jsonl", 1, ["twice"])
     options: dict[str, Any] = {"input": ["data/twice.jsonl"], "output": "results/twice", "shard_tokens": 30}
     first = operated.trigger("curate/limited", **options)
@@ -324,18 +346,65 @@ def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn(operated: Ope
     # A run of another deployment does not wait, and meets the one that holds the output.
     refused = operated.ended(operated.trigger("curate/fake", **options).id).state
     assert refused is not None
-    assert (refused.type, refused.name) == (StateType.FAILED, "Mistake")
+    assert (refused.type, refused.name) == (StateType.FAILED, "Failed")
+    assert (refused.message or "").startswith("Mistake: ")
     assert f"process {operated.process(first.id).pid} on {socket.gethostname()}" in (refused.message or "")
 
-    waited = operated.client.read_flow_run(second.id)
-    assert (waited.state_name, waited.run_count) == ("AwaitingConcurrencySlot", 0)
+    waiting = "waiting for another run to end: curate to results/twice"
+    until(lambda: waiting in "\n".join(operated.logged(second.id)), 30, "a run that says what it waits for")
+    assert operated.client.read_flow_run(second.id).state_name == "Running"
+    # Seen by whoever has made them, while the others work.
+    mistakes: dict[str, dict[str, object]] = {
+        "data/ holds: ": {"input": ["data/nothing-*.jsonl"]},
+        "helpfullness": {"keep": ["helpfullness > 1"]},
+        "takes a model by its name": {"model": "http://169.254.169.254/"},
+    }
+    for said, wrong in mistakes.items():
+        mistaken = operated.trigger("curate/limited", **{**options, **wrong})
+        ended = operated.ended(mistaken.id, 60)
+        assert ended.state_name == "Failed"
+        assert ended.end_time is not None
+        assert ended.start_time is not None
+        assert (ended.end_time - ended.start_time).total_seconds() < 10
+        shown = operated.artifacts(mistaken.id)["mistake"].data
+        assert said in shown.replace("\\", "")
+        assert str(operated.folder) not in f"{ended.state}{shown}"
+        assert "Traceback" not in shown
+        assert "Traceback" not in "".join(operated.logged(mistaken.id))
     operated.let_go("twice")
     ends = [operated.ended(run.id) for run in (first, second)]
     assert [run.state_type for run in ends] == [StateType.COMPLETED, StateType.COMPLETED]
     assert ends[0].end_time is not None
-    assert ends[1].start_time is not None
-    assert ends[0].end_time <= ends[1].start_time
+    begun = TaskRunFilter(name=TaskRunFilterName(any_=["ingest"]))
+    ours = FlowRunFilter(id=FlowRunFilterId(any_=[second.id]))
+    (ingest,) = operated.client.read_task_runs(flow_run_filter=ours, task_run_filter=begun)
+    assert ingest.start_time is not None
+    assert ends[0].end_time <= ingest.start_time
     assert operated.manifest("twice")["turns"]["scored"] == 0
+
+
+def test_a_server_that_restarts_under_runs_ends_none_and_the_next_has_its_turn(operated: Operation) -> None:
+    operated.chats("restarted.jsonl", PART, ["restarted"])
+    operated.deploy_fake("restarted")
+    options: dict[str, Any] = {"input": ["data/restarted.jsonl"], "shard_tokens": 30}
+    first = operated.trigger("curate/restarted", **options, output="results/restarted")
+    held = operated.results / ".restarted.lock"
+    until(lambda: held.exists() and held.read_text(), 60, "a run that holds the output")
+    second = operated.trigger("curate/restarted", **options, output="results/after")
+    until(lambda: "waiting" in "".join(operated.logged(second.id)), 60, "a run that waits")
+    for run in (first, second):
+        state = operated.client.read_flow_run(run.id).state
+        assert state is not None
+        # There is no lease that the server could forget, so no renewal that could find it gone.
+        assert state.state_details.deployment_concurrency_lease_id is None
+    operated.server.stop()
+    operated.server.start()
+    operated.server.until_it_answers()
+    operated.let_go("restarted")
+    ends = [operated.ended(run.id) for run in (first, second)]
+    assert [run.state_type for run in ends] == [StateType.COMPLETED] * 2
+    assert operated.manifest("restarted")["rows"]["kept"] == 2 * PART
+    assert operated.manifest("after")["rows"]["kept"] == 2 * PART
 
 
 def test_a_run_whose_worker_died_is_found_and_a_retry_finishes_it(operated: Operation, lost: Lost) -> None:
@@ -361,7 +430,7 @@ def test_the_automation_that_looks_for_dead_runs_knows_every_end_of_a_living_one
     assert isinstance(trigger, EventTrigger)
     # Two in a row may be lost.
     assert trigger.within.total_seconds() > 3 * 30
-    named = {f"prefect.flow-run.{name}" for name in (MISTAKE, STOPPED, INCOMPLETE, UNVERIFIED)}
+    named = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Suspended")}
     assert named | {SUSPENDED_EVENT} <= trigger.expect
 
 

@@ -75,8 +75,8 @@ class LoggedIn(BaseHTTPRequestHandler):
         )
         content = answer.content
         if self.path.endswith("/ui-settings"):
-            here = f"http://127.0.0.1:{self.connection.getsockname()[1]}/api"
-            content = json.dumps({**answer.json(), "auth": None, "api_url": here}).encode()
+            # The address of the API stays as the server gives it: below the page's own.
+            content = json.dumps({**answer.json(), "auth": None}).encode()
         self.send_response(answer.status_code)
         for key in ("Content-Type", "Location"):
             if key in answer.headers:
@@ -142,7 +142,9 @@ def test_the_form_names_every_option_and_says_what_it_is(
     operated: Operation, page: Look, name: str, options: type[BaseModel]
 ) -> None:
     deployment = operated.client.read_deployment_by_name(name)
-    fields = options.model_json_schema()["properties"].values()
+    schema = options.model_json_schema()["properties"]
+    group = schema.pop("advanced")
+    fields = [*schema.values(), group, *group["properties"].values()]
     *_, last = (re.escape(field["title"]) for field in fields)
     said = page(f"/deployments/deployment/{deployment.id}/run", "form", last).words
     for field in fields:
@@ -176,11 +178,23 @@ def test_a_runs_page_shows_how_it_ended_and_its_artifacts(
         assert re.search(rf"\b{key}\b", said, re.IGNORECASE), key
 
 
+def test_a_run_that_ended_by_a_mistake_is_on_its_deployments_page(operated: Operation, page: Look) -> None:
+    mistaken = operated.trigger("curate/fake", input=["data/missing.jsonl"], output="results/mistaken")
+    operated.ended(mistaken.id)
+    deployment = operated.client.read_deployment_by_name("curate/fake")
+    said = page(
+        f"/deployments/deployment/{deployment.id}?tab=Runs", "runs", "curate to results/mistaken"
+    ).words
+    assert "curate to results/mistaken" in said
+    said = page(f"/runs/flow-run/{mistaken.id}", "mistaken", "Finished in state").words
+    assert "Mistake: data/missing.jsonl: there is no such file or folder" in said
+
+
 def test_the_histogram_is_a_picture_that_the_page_shows(
     operated: Operation, run: FlowRun, page: Look
 ) -> None:
     about = "How the scores of helpfulness are spread"
-    artifact = operated.artifacts(run.id)["scores-helpfulness"]
+    artifact = operated.artifacts(run.id)["scores-helpfulness-results-seen"]
     seen = page(f"/artifacts/artifact/{artifact.id}", "scores", about)
     assert about in seen.words
     assert '<img src="data:image/svg+xml;base64,' in seen.markup
