@@ -35,6 +35,7 @@ from assay.read.formats import (
 )
 from assay.read.formats.reading import More, is_blank
 from assay.read.inventory import InputShard, Inventory
+from assay.read.kept_languages import languages_of
 from assay.read.sources import (
     CUT_SHORT,
     DAMAGED_ROW_GROUP,
@@ -97,6 +98,8 @@ class ToConvert:
     """A longer record is quarantined and never held in memory."""
     hide_reasoning: bool = False
     """Make the turns' keys, and what a model is shown, of messages without the assistant's reasoning."""
+    find_languages: bool = False
+    """Also find the language of every conversation. They are kept beside the records, and change none."""
 
 
 @decoder_kept()
@@ -123,6 +126,9 @@ def convert(given: ToConvert, context: RunContext) -> Converted:
         made = job.reused(home, watcher) or job.made(home, strict=given.strict)
         if given.strict:
             _refuse_quarantine(made, home)
+        if given.find_languages:
+            for piece in made.pieces:
+                languages_of(piece, home)
         shards.append(made)
         records = sum(piece.counts.read for piece in made.pieces)
         if left is not None:

@@ -15,7 +15,7 @@ import msgspec
 import polars as pl
 
 from assay.export.files import TableFile
-from assay.score.languages import language_of
+from assay.read.languages import language_of
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, Filtered, FilteredPiece, Scored, ScoredPiece

@@ -18,10 +18,10 @@ from assay.core.text import columns, counted, printable
 from assay.core.versions import VERSION, installed
 from assay.export.files import Exported
 from assay.export.usable import all_ruled_out, nothing_usable
+from assay.read.languages import DETECTOR
 from assay.rewards.named import NamedModel
 from assay.rewards.spec import ModelSpec
 from assay.score import card_warnings
-from assay.score.languages import DETECTOR
 from assay.score.scoring import ScoringWork
 from assay.storage.manifests import Converted, Filtered, Scored, Shortfall
 from assay.storage.run_manifest import (

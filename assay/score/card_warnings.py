@@ -19,9 +19,9 @@ from assay.core.schema import (
     is_turn,
 )
 from assay.core.versions import installed
+from assay.read.languages import DETECTOR
 from assay.rewards.probing import unseen_by_turn
 from assay.rewards.spec import ModelSpec, Unknown
-from assay.score.languages import DETECTOR, in_other_language
 from assay.storage.conversations import conversation_of
 
 _A_SYSTEM_MESSAGE = "a system message"
@@ -73,19 +73,24 @@ def why_unknown(model: ModelSpec) -> Mapping[str, str | None]:
     return {flag: limit.why if isinstance(limit, Unknown) else None for flag, limit in _limits(model).items()}
 
 
-def marked(turns: pl.DataFrame, model: ModelSpec, messages: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+def marked(
+    turns: pl.DataFrame,
+    model: ModelSpec,
+    messages: Callable[[], pl.DataFrame],
+    languages: Callable[[], pl.DataFrame],
+) -> pl.DataFrame:
     """The turns of a piece, with a Boolean column for each of ``sentences``. Needs the column ``tokens``.
 
-    ``messages`` gives the columns row and messages (JSON) of the piece. It is called only where it is needed.
+    ``messages`` gives the columns row and messages (JSON) of the piece, ``languages`` row and language. They
+    are called only where they are needed.
     """
     length, left_out = model.trained_length, model.unseen_messages
     if not isinstance(length, Unknown):
         marks = (pl.col("tokens") > length).fill_null(False)
         turns = turns.with_columns(marks.alias(BEYOND_TRAINED_LENGTH))
     if model.languages:
-        texts = messages()
-        other = [in_other_language(one, model.languages) for one in _conversations(texts)]
-        by_row = texts.select("row", pl.Series(OTHER_LANGUAGE, other, pl.Boolean))
+        other = ~pl.col("language").is_in(list(model.languages))
+        by_row = languages().select("row", other.fill_null(False).alias(OTHER_LANGUAGE))
         turns = turns.join(by_row, on="row", how="left", maintain_order="left")
     if model.without_system:
         turns = _joined(turns, messages(), WITH_SYSTEM_MESSAGE, _system_by_turn)

@@ -14,6 +14,7 @@ from assay.core.digests import digest_of_bytes
 from assay.core.errors import ClusterFault
 from assay.core.schema import WEIGHTED_REWARD
 from assay.core.text import counted
+from assay.read.kept_languages import languages_of
 from assay.rewards.endpoint import Usage
 from assay.rewards.protocol import OUT_OF_MEMORY, Remark
 from assay.rewards.remote.endpoints import ReadBlock
@@ -99,7 +100,7 @@ def _key(given: ToScore) -> str:
 
 
 def _is_current(given: ToScore, scored: Scored, home: Home) -> bool:
-    """Whether its files and segments are intact, and no turn without a score is worth another attempt."""
+    """Whether its files are intact, its segments are there, and no failed turn is worth an attempt."""
     return (
         not TRANSIENT & scored.failed.keys()
         and all(piece.scores.is_intact(home) for piece in scored.pieces)
@@ -321,7 +322,10 @@ def _gather(given: ToScore, store: ScoreStore, unscored: Mapping[bytes, str], ho
         parts = joined.partition_by("piece", as_dict=True)
         for number in group.pieces:
             part = parts.get((number,), joined.clear())
-            part = card_warnings.marked(part, model, partial(_messages, converted.pieces[number], home))
+            piece = converted.pieces[number]
+            part = card_warnings.marked(
+                part, model, partial(_messages, piece, home), partial(languages_of, piece, home)
+            )
             warnings.update(card_warnings.conversations_warned_of(part, model))
             part = part.select("row", "turn", *columns, *card_warnings.sentences(model))
             path = folder / f"piece-{number:05}.parquet"

@@ -20,7 +20,6 @@ import msgspec
 import polars as pl
 
 from assay.core.schema import CALL, FLAGS
-from assay.score.languages import language_of
 from assay.select.expressions import NamedColumn, Scope, ValueKind
 from assay.select.kinds import Over
 from assay.select.token_counts import Count
@@ -65,16 +64,19 @@ class PieceData:
         file: str,
         records: pl.DataFrame,
         turns: pl.DataFrame,
+        languages: Callable[[], pl.DataFrame],
         count_tokens: Mapping[str, Count] = MappingProxyType({}),
     ) -> None:
         """``records`` and ``turns`` are in input order, and every record has at least one turn.
 
         ``records`` has ``row``, ``turns`` has ``row`` and ``turn``; besides, what the columns need.
+        ``languages`` gives row, turn and language of the piece's turns.
         ``count_tokens`` counts as a model's tokenizer does, by the column; a model may have none here.
         """
         self.file = file
         self.records = records
         self.turns = turns
+        self.languages = languages
         self.count_tokens = count_tokens
 
     @cached_property
@@ -164,7 +166,10 @@ def _prompt_chars(piece: PieceData) -> pl.Series:
 
 
 def _language(piece: PieceData) -> pl.Series:
-    return pl.Series([language_of(answer) for _, answer in piece.answers()], dtype=pl.String)
+    at = ["row", "turn"]
+    return piece.turns.select(at).join(piece.languages(), on=at, how="left", maintain_order="left")[
+        "language"
+    ]
 
 
 #: What a rule can name whatever the models are, by name.
@@ -186,7 +191,6 @@ COLUMNS: dict[str, Measure] = {
             ValueKind.STRING,
             "the language of the turn's text, such as 'en'",
             _language,
-            _TEXTS,
         ),
         _of_record("source", ValueKind.STRING, "the input file, as it was named", _source),
         _of_record("side", ValueKind.STRING, "'chosen' or 'rejected', as the row came", _side, "rest"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ import polars as pl
 
 from assay.core.errors import AssayError
 from assay.core.text import counted
+from assay.read.kept_languages import languages_of_answers
 from assay.select.by_key import Groups, RowSides
 from assay.select.columns import PieceData
 from assay.select.expressions import (
@@ -185,7 +187,7 @@ def _of_piece(number: int, data: Dataset) -> Frames:
         contents = records
     named = {one.column.name for one in measures}
     counts = {name: counter(place) for name, place in wanted.tokenizers.items() if name in named}
-    given = PieceData(piece.file, contents, turns, counts)
+    given = PieceData(piece.file, contents, turns, partial(languages_of_answers, piece, home), counts)
     values = {one.column: one.compute(given).alias(one.column.measured) for one in measures if one.compute}
     keys_kept = [name for name in (ANSWER, GROUP) if name in turns.columns]
     by_turn = [series for column, series in values.items() if column.of_turns]

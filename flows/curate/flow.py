@@ -377,7 +377,12 @@ class _Run:
                     raise _NothingNew
         with self.console.stage("convert") as stage:
             to_convert = ToConvert(
-                inventory, options.limit, options.strict, hide_reasoning=options.hide_reasoning
+                inventory,
+                options.limit,
+                options.strict,
+                hide_reasoning=options.hide_reasoning,
+                find_languages=options.stop_after != "convert"
+                and any(one.spec.languages for one in self.prepared.models),
             )
             finished = run_stage(CONVERT, to_convert, self.context)
             stage.cached = finished.cached

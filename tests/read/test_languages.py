@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from assay.core.schema import Conversation, Message
+from assay.read.languages import _detector, language_of_conversation
 from assay.rewards.catalog import CATALOG
-from assay.score.languages import _detector, in_other_language
 
 SAID = {
     "en": ("Why do leaves turn red in autumn?", "They stop making green pigment, and other colours show."),
@@ -65,6 +65,12 @@ CODE = "```python\nimport math\n\n\ndef area(radius):\n    return math.pi * radi
 
 def talk(*said: str) -> Conversation:
     return tuple(Message(("user", "assistant")[number % 2], text) for number, text in enumerate(said))
+
+
+def in_other_language(conversation: Conversation, languages: tuple[str, ...]) -> bool:
+    """Whether the language is sure, and none of these."""
+    found = language_of_conversation(conversation)
+    return found is not None and found not in languages
 
 
 @pytest.mark.parametrize("language", SAID)

@@ -1,0 +1,103 @@
+"""The languages of a piece's conversations, and those of its answers, each found once and kept.
+
+A file holds those of one piece. It is named by a digest of the piece's records and of the detector's
+versions. So another version of the detector finds them anew, and nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import polars as pl
+
+from assay.core.digests import digest_of_bytes
+from assay.core.schema import is_turn
+from assay.core.versions import installed
+from assay.read.languages import DETECTOR, language_of, language_of_conversation
+from assay.storage.conversations import conversation_of
+from assay.storage.disk import read_artifact
+from assay.storage.home import Home, written_whole
+from assay.storage.manifests import ConvertedPiece
+from assay.storage.sealed import Altered, sealed_json, unsealed
+
+#: Part of every file's name: raise it when the same texts get other languages.
+_VERSION = 1
+_LANGUAGES = "languages"
+#: Stands for a language that is not sure.
+_NONE = "-"
+
+
+def languages_of(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
+    """Row and language (null where it is not sure) of the piece's records that have turns.
+
+    The language of a record is that of its conversation, as a model is shown it. Where the file of an earlier
+    run is missing or damaged, the languages are found now.
+    """
+    outcomes = read_artifact(piece.records, home, ["row", "outcome"])
+    rows = outcomes.filter(pl.col("outcome") == "ok")["row"]
+    found = _kept_or_found("conversations", piece, home, rows.len(), _of_conversations)
+    return pl.DataFrame([rows, pl.Series("language", found, pl.String)])
+
+
+def languages_of_answers(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
+    """Row, turn and language (null where it is not sure) of each of the piece's turns, by its text alone."""
+    turns = read_artifact(piece.turns, home, ["row", "turn"])
+    found = _kept_or_found("answers", piece, home, turns.height, _of_answers)
+    return turns.with_columns(pl.Series("language", found, pl.String))
+
+
+def _kept_or_found(
+    kind: str, piece: ConvertedPiece, home: Home, count: int, find: Callable[[pl.DataFrame], list[str | None]]
+) -> Sequence[str | None]:
+    """So many languages: of an earlier run, or found now in the records that have turns, and kept."""
+    key = _key(kind, piece)
+    path = home.artifacts / _LANGUAGES / f"{key}.json"
+    kept = _kept(path, key)
+    if kept is not None and len(kept) == count:
+        return kept
+    records = read_artifact(piece.records, home, ["outcome", "messages", "shown"])
+    found = find(records.filter(pl.col("outcome") == "ok"))
+    # One text: the digest of a list of 50,000 entries takes longer.
+    content = {_LANGUAGES: " ".join(one or _NONE for one in found)}
+    with written_whole(path) as temporary:
+        temporary.write_bytes(sealed_json(content, about=key))
+    return found
+
+
+def _key(kind: str, piece: ConvertedPiece) -> str:
+    versions = installed(*DETECTOR)
+    detector = [f"{one} {versions[one]}" for one in DETECTOR]
+    parts = (f"{_LANGUAGES} {_VERSION}", kind, piece.records.digest, *detector)
+    return digest_of_bytes(*(part.encode() for part in parts))
+
+
+def _kept(path: Path, key: str) -> Sequence[str | None] | None:
+    try:
+        text = unsealed(path.read_bytes(), about=key)[_LANGUAGES]
+    except (FileNotFoundError, Altered):
+        return None
+    return [None if one == _NONE else one for one in text.split()]
+
+
+def _of_conversations(records: pl.DataFrame) -> list[str | None]:
+    """The languages of the records. Each different conversation is looked at once."""
+    known: dict[str, str | None] = {}
+    texts = records.select(pl.coalesce("shown", "messages")).to_series()
+    for text in texts:
+        if text not in known:
+            known[text] = language_of_conversation(conversation_of(text))
+    return [known[text] for text in texts]
+
+
+def _of_answers(records: pl.DataFrame) -> list[str | None]:
+    """The languages of the records' turns. Each different answer is looked at once."""
+    known: dict[str, str | None] = {}
+    found: list[str | None] = []
+    for text in records["messages"]:
+        for message in conversation_of(text):
+            if is_turn(message):
+                if message.content not in known:
+                    known[message.content] = language_of(message.content)
+                found.append(known[message.content])
+    return found
