@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -55,9 +56,11 @@ def take_inventory(
     say: Callable[[str], object] | None = None,
     home: Home | None = None,
     mapped: Names = KNOWN_NAMES,
+    verify: bool = False,
 ) -> Inventory:
-    inputs = Inputs(tuple(names), format, within, output, shard_bytes, mapped)
-    return INGEST.run(inputs, context(home, say))
+    inputs = Inputs(tuple(names), format, within, output, shard_bytes, mapped, verify)
+    with tempfile.TemporaryDirectory() as other:
+        return INGEST.run(inputs, context(home or Home(Path(other)), say))
 
 
 def convert(

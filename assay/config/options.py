@@ -444,6 +444,15 @@ class _DataChoice(Choice):
         ),
         CommandLine(_DATA, "N"),
     ] = None
+    verify_inputs: Annotated[
+        bool,
+        Field(
+            title="Verify inputs",
+            description="Read every input again to see whether its content changed. Default: a file whose "
+            "size, times and inode are those of an earlier run is taken to be the same.",
+        ),
+        CommandLine(_DATA),
+    ] = False
     export: Annotated[
         list[Annotated[str, Chosen(_export_names)]],
         Listed,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import polars as pl
 
-from assay.core.digests import digest_of_file
 from assay.core.errors import InputFault, UserMistake
 from assay.read.damage import DamagedTable
+from assay.read.known_files import KnownFiles
 from assay.read.remote_inputs import local_path
 from assay.read.sources import DAMAGED_ROW_GROUP, Stamp, read_originals
 from assay.storage.home import Home
@@ -29,7 +28,7 @@ def quarantine_lines(file: InputFile, records: pl.DataFrame, home: Home) -> Iter
     too long to be held has its ``length`` in bytes instead, and a row that cannot be read that of its row
     group. InputFault where the file is no longer what was converted.
     """
-    originals = _Originals(file, local_path(file, home), records)
+    originals = _Originals(file, local_path(file, home), records, home)
     encode = msgspec.json.Encoder().encode
     for line, part, offset, length, reason in records.select(
         "line", "part", "offset", "length", "reason"
@@ -60,8 +59,9 @@ class _Originals:
     was read early is held until the last record that wants it has it.
     """
 
-    def __init__(self, file: InputFile, path: str, records: pl.DataFrame) -> None:
+    def __init__(self, file: InputFile, path: str, records: pl.DataFrame, home: Home) -> None:
         self._file = file
+        self._home = home
         self._path = path
         wanted = (
             records.filter(~pl.col("reason").str.split(":").list.first().is_in(WITHOUT_ORIGINAL))
@@ -80,7 +80,7 @@ class _Originals:
         """The file's stamp, where its bytes are those that were converted; InputFault where they are not."""
         try:
             stamp = Stamp.of(self._path)
-            digest = digest_of_file(Path(self._path))
+            digest = KnownFiles(self._home).digest(self._path)
         except OSError as error:
             raise self._changed(str(error)) from error
         if digest != self._file.digest:

@@ -17,6 +17,7 @@ from assay.core.progress import Progress
 from assay.core.text import counted, did_you_mean
 from assay.read.folders import files_of_rows
 from assay.read.formats import FORMATS, KNOWN_NAMES, Names, Row, nearest_format, row_of, row_reader
+from assay.read.known_files import DigestedFile, KnownFiles, Look
 from assay.read.not_chat import why_file_is_no_chat
 from assay.read.remote_inputs import RemoteFile, all_copied, remote_files, sweep_copies
 from assay.read.sources import (
@@ -90,6 +91,8 @@ class Inputs:
     shard_bytes: int = SHARD_BYTES
     mapped: Names = KNOWN_NAMES
     """The names of fields and speakers that the user maps."""
+    verify: bool = False
+    """Read every file, even one that has not changed since an earlier run by its size, times and inode."""
 
 
 def check_inputs(inputs: list[str]) -> None:
@@ -133,6 +136,7 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     sources: list[Source] = []
     shards: list[InputShard] = []
     stamps: list[Stamp] = []
+    digested = KnownFiles(context.home)
     # Check all paths before the first file is read.
     found = list(_paths(inputs, context))
     context.progress.begin("ingest", len(found), "files")
@@ -151,17 +155,24 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
             chosen = _format_of(rows, inputs.mapped) if format == "auto" else format
             is_cut = source.container == "lines" and source.compression == "none"
             is_cut = is_cut and FORMATS[chosen].read_file is None
-            digest, size, cuts = _digest_and_cuts(path, shard_bytes if is_cut else None)
+            every = shard_bytes if is_cut else None
+            look = Look.at(path)
+            known = None if inputs.verify else digested.known(path, look, shard_bytes=every)
+            if known is None:
+                known = DigestedFile(*_digest_and_cuts(path, every), every)
+                digested.learn(path, look, known)
         except OSError as error:
             raise UserMistake(f"{name}: cannot be read: {error.strerror or error}") from error
         except UserMistake as error:
             raise UserMistake(str(error).replace(path, name)) from error
         stamps.append(stamp)
-        files.append(InputFile(name, digest, size, chosen))
+        files.append(InputFile(name, known.digest, known.size, chosen))
         sources.append(source)
-        for cut, following in zip(cuts, [*cuts[1:], (size, 0)], strict=True):
+        cuts = known.cuts
+        for cut, following in zip(cuts, [*cuts[1:], (known.size, 0)], strict=True):
             length = following[0] - cut[0]
             shards.append(InputShard(len(files) - 1, cut[0], length, cut[1], len(cuts) == 1))
+    digested.keep()
     if not files:
         raise UserMistake(f"{' '.join(inputs.names)}: no file there holds rows of chats.")
     named = format != "auto"
@@ -330,7 +341,7 @@ def _files_below(folder: str, progress: Progress) -> Iterator[str]:
                 yield os.path.join(parent, name)
 
 
-def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list[tuple[int, int]]]:
+def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, tuple[tuple[int, int], ...]]:
     """The file's digest, its size, and the (offset, line from 1) where each shard begins, in one pass.
 
     A shard ends at the first line end after ``shard_bytes``. None leaves the file whole.
@@ -354,7 +365,7 @@ def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, list
             size += len(chunk)
     if len(cuts) > 1 and cuts[-1][0] == size:
         cuts.pop()
-    return running.hexdigest(), size, cuts
+    return running.hexdigest(), size, tuple(cuts)
 
 
 #: Columns that hold messages in other files. In a CSV, pandas writes them as Python would, which is no JSON.

@@ -99,7 +99,7 @@ def unstored(converted: Converted, store: ScoreStore, home: Home) -> pl.DataFram
     frames: list[pl.DataFrame] = []
     planned = pl.Series(KEY, [], pl.Binary)
     for _, turns in grouped_turns(converted, home):
-        stored = store.look_up(turns[KEY].unique())
+        stored = store.stored(turns[KEY].unique())
         missing = turns.join(stored, on=KEY, how="anti").join(planned.to_frame(), on=KEY, how="anti")
         chosen = (
             missing.with_columns(pl.len().over("piece", "row").alias("breadth"))

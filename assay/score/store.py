@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from assay.core.errors import AssayError
 from assay.core.progress import Progress
 from assay.core.schema import TURN_KEY_BYTES
 from assay.rewards.protocol import TurnScore
@@ -47,42 +48,80 @@ class ScoreStore:
         self.place = self._segments.place
         self._schema: dict[str, pl.DataType] = {KEY: pl.Binary(), **score_schema(attributes)}
         self._attributes = tuple(attributes)
-        self._intact: list[Path] = []
+        self._present: list[Path] = []
+        self._intact: set[Path] = set()
+        self._progress: Progress | None = None
 
     def open(self, progress: Progress | None = None) -> ScoreStore:
-        """This store, with its segments verified. A damaged segment is set aside and reported in a line.
+        """This store, with the segments that are there by now.
 
-        Without ``progress`` nothing is moved: damaged segments are only not read.
+        A segment is verified before its values are read, once after each ``open``. A damaged one is set aside
+        and reported in a line. Without ``progress`` nothing is moved: damaged segments are only not read.
         """
-        self._intact = self._segments.intact(progress)
+        self._present = self._segments.present(progress)
+        self._intact, self._progress = set(), progress
         return self
+
+    def stored(self, keys: pl.Series) -> pl.DataFrame:
+        """The ``keys`` (unique, Binary) that are stored, in a column ``key``."""
+        return self._found(keys).select(KEY).unique()
 
     def look_up(self, keys: pl.Series) -> pl.DataFrame:
         """A row for each of the ``keys`` (unique, Binary) that is stored: key, score columns, segment.
 
         Where two segments hold a key, the segment with the smaller name counts, whichever was written first.
         """
-        if not self._intact or keys.is_empty():
+        names = set(self._found(keys)[SEGMENT])
+        segments = [path for path in self._present if path.name in names]
+        if not segments:
             return pl.DataFrame(schema={**self._schema, SEGMENT: pl.String()})
-        wanted = pl.LazyFrame({KEY: keys})
-        with damage_named(self._intact[0].parent):
-            return self._looked_up(wanted)
-
-    def _looked_up(self, wanted: pl.LazyFrame) -> pl.DataFrame:
-        return (
-            # Older segments lack columns that were added later: these are null.
-            pl.scan_parquet(
-                self._intact,
-                schema=self._schema,
-                missing_columns="insert",
-                include_file_paths=SEGMENT,
-                glob=False,
+        with damage_named(segments[0].parent):
+            return (
+                self._scanned(segments)
+                .join(pl.LazyFrame({KEY: keys}), on=KEY, how="semi")
+                .collect(engine="streaming")
+                .with_columns(pl.col(SEGMENT).str.extract(r"([0-9a-f]{32})\.parquet$"))
+                .sort(SEGMENT)
+                .unique(KEY, keep="first", maintain_order=True)
             )
-            .join(wanted, on=KEY, how="semi")
-            .collect(engine="streaming")
-            .with_columns(pl.col(SEGMENT).str.extract(r"([0-9a-f]{32})\.parquet$"))
-            .sort(SEGMENT)
-            .unique(KEY, keep="first", maintain_order=True)
+
+    def _found(self, keys: pl.Series) -> pl.DataFrame:
+        """Each of the keys that is stored, with the file name of its segment, which is intact."""
+        wanted = pl.LazyFrame({KEY: keys})
+        while self._present and not keys.is_empty():
+            fault = None
+            try:
+                with damage_named(self._present[0].parent):
+                    found = (
+                        self._scanned(self._present)
+                        .select(KEY, pl.col(SEGMENT).str.extract(r"([^/]+)$"))
+                        .join(wanted, on=KEY, how="semi")
+                        .collect(engine="streaming")
+                    )
+            except AssayError as error:
+                # One of them cannot be read. The error does not say which.
+                fault, holding = error, set(self._present)
+            else:
+                names = set(found[SEGMENT])
+                holding = {path for path in self._present if path.name in names}
+            damaged = self._segments.damaged(sorted(holding - self._intact), self._progress)
+            refetched = fault is not None and bool(holding - self._intact)
+            self._intact |= holding - damaged
+            self._present = [path for path in self._present if path not in damaged]
+            if fault is None and not damaged:
+                return found
+            if fault is not None and not refetched:
+                raise fault
+        return pl.DataFrame(schema={KEY: pl.Binary(), SEGMENT: pl.String()})
+
+    def _scanned(self, segments: Sequence[Path]) -> pl.LazyFrame:
+        # Older segments lack columns that were added later: these are null.
+        return pl.scan_parquet(
+            segments,
+            schema=self._schema,
+            missing_columns="insert",
+            include_file_paths=SEGMENT,
+            glob=False,
         )
 
     def write(self, scores: Mapping[bytes, TurnScore]) -> str:

@@ -365,7 +365,12 @@ class _Run:
     def _converted(self) -> Converted:
         options, places, output = self.options, self.prepared.places, self.prepared.output.path
         inputs = Inputs(
-            tuple(places.inputs), options.format, places.within, output, mapped=self.prepared.names
+            tuple(places.inputs),
+            options.format,
+            places.within,
+            output,
+            mapped=self.prepared.names,
+            verify=options.verify_inputs,
         )
         with self.console.stage("ingest") as stage:
             inventory = run_stage(INGEST, inputs, self.context).manifest

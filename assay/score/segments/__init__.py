@@ -26,14 +26,20 @@ class Segments(Protocol):
     def holds_any(self) -> bool:
         """Whether there is any segment, intact or not."""
 
-    def intact(self, progress: Progress | None) -> list[Path]:
-        """The files of all segments that match their names, in the order of the names.
+    def present(self, progress: Progress | None) -> list[Path]:
+        """The files of all segments, in the order of the names. Whether they are intact is not looked at.
 
-        ``progress`` reports each damaged segment. Without ``progress`` they are only left out.
+        ``progress`` reports each segment that is known to be damaged.
+        """
+
+    def damaged(self, paths: Iterable[Path], progress: Progress | None) -> set[Path]:
+        """Those of these files that do not match their names. None of them may be read.
+
+        ``progress`` reports each. Without ``progress`` nothing is moved.
         """
 
     def hold(self, digests: Iterable[str]) -> bool:
-        """Whether all these segments are there and match their names."""
+        """Whether all these segments are there. Who reads their values looks whether they are intact."""
 
     def keep(self, data: bytes) -> str:
         """Store the data as a segment. Returns its digest, which is its name."""

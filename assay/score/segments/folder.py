@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -35,27 +35,26 @@ class SegmentFolder:
         """Whether there is any segment, intact or not."""
         return any(self._folder.glob("*.parquet"))
 
-    def intact(self, progress: Progress | None) -> list[Path]:
-        """Every segment that matches its name. With ``progress``, set damaged ones aside and report them."""
-        found = []
-        for path in sorted(self._folder.glob("*.parquet")):
-            if digest_of_file(path) == path.stem:
-                found.append(path)
-                continue
-            if progress is None:
-                continue
+    def present(self, progress: Progress | None) -> list[Path]:
+        """The file of every segment, by name. Whether it is intact is not looked at."""
+        return sorted(self._folder.glob("*.parquet"))
+
+    def damaged(self, paths: Iterable[Path], progress: Progress | None) -> set[Path]:
+        """Those that do not match their names. With ``progress``, set them aside and report them."""
+        found = {path for path in paths if not _is_intact(path)}
+        for path in sorted(found) if progress is not None else ():
             aside = self._folder / _SET_ASIDE / path.name
             make_private(aside.parent)
-            path.replace(aside)
-            progress.say(
-                f"score store: segment {path} is damaged; moved to {aside}, its turns are scored again"
-            )
+            with suppress(FileNotFoundError):
+                path.replace(aside)
+                progress.say(
+                    f"score store: segment {path} is damaged; moved to {aside}, its turns are scored again"
+                )
         return found
 
     def hold(self, digests: Iterable[str]) -> bool:
-        """Whether all these segments are there and match their names."""
-        paths = {digest: self._folder / f"{digest}.parquet" for digest in digests}
-        return all(path.is_file() and digest_of_file(path) == digest for digest, path in paths.items())
+        """Whether all these segments are there."""
+        return all((self._folder / f"{digest}.parquet").is_file() for digest in digests)
 
     def keep(self, data: bytes) -> str:
         """Store the data as a segment. Returns its digest, which is its name."""
@@ -95,3 +94,10 @@ class SegmentFolder:
             yield context
         finally:
             lock.release()
+
+
+def _is_intact(path: Path) -> bool:
+    try:
+        return digest_of_file(path) == path.stem
+    except FileNotFoundError:
+        return False

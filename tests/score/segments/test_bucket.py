@@ -58,17 +58,33 @@ def test_a_segment_is_fetched_once_a_machine(segments: Segments, requests: Count
     digests = sorted(segments.keep(bytes([number])) for number in range(5))
     requests.clear()
     for _ in range(2):
-        paths = segments_of(home, FINGERPRINT).intact(Heard(pytest.fail))
+        paths = segments_of(home, FINGERPRINT).present(Heard(pytest.fail))
         assert [path.stem for path in paths] == digests
+        assert segments.damaged(paths, Heard(pytest.fail)) == set()
     assert segments.hold(digests)
     assert requests == {"ListObjectsV2": 3, "GetObject": 5}
 
 
 def test_a_copy_that_is_damaged_is_fetched_again_and_nobody_is_bothered(segments: Segments) -> None:
     segments.keep(b"whole")
-    (path,) = segments.intact(Heard(pytest.fail))
+    (path,) = segments.present(Heard(pytest.fail))
     path.write_bytes(b"cut")
-    assert [path.read_bytes() for path in segments.intact(Heard(pytest.fail))] == [b"whole"]
+    assert segments.present(Heard(pytest.fail)) == [path]
+    assert path.read_bytes() == b"cut", "nobody reads its values yet"
+    assert segments.damaged([path], Heard(pytest.fail)) == set()
+    assert path.read_bytes() == b"whole"
+
+
+def test_a_copy_and_its_object_that_are_damaged_are_reported_once(segments: Segments, bucket: str) -> None:
+    digest = segments.keep(b"whole")
+    (path,) = segments.present(Heard(pytest.fail))
+    path.write_bytes(b"cut")
+    Objects(bucket).put(f"{FINGERPRINT}/{digest}.parquet", b"cut")
+    said: list[str] = []
+    for _ in range(2):
+        assert segments.damaged([path], Heard(said.append)) == {path}
+    assert len(said) == 1
+    assert segments.present(Heard(said.append)) == []
 
 
 def test_a_damaged_object_is_reported_once_and_whole_again_when_it_is_kept_again(
@@ -80,7 +96,7 @@ def test_a_damaged_object_is_reported_once_and_whole_again_when_it_is_kept_again
     said: list[str] = []
     requests.clear()
     for _ in range(2):
-        assert [path.stem for path in segments.intact(Heard(said.append))] == [other]
+        assert [path.stem for path in segments.present(Heard(said.append))] == [other]
     assert requests["GetObject"] == 2
     assert not segments.hold([digest])
     (line,) = said
@@ -98,7 +114,7 @@ def test_what_is_not_there_is_not_held(segments: Segments) -> None:
 
 def test_other_models_segments_are_not_looked_at(segments: Segments, home: Home) -> None:
     segments_of(home, "ef" * 16).keep(b"theirs")
-    assert segments.intact(Heard(pytest.fail)) == []
+    assert segments.present(Heard(pytest.fail)) == []
 
 
 def test_what_a_folder_holds_can_be_copied_to_a_bucket_as_it_is(tmp_path: Path, bucket: str) -> None:

@@ -1,0 +1,127 @@
+"""The digests of input files that an earlier run read, so that an unchanged file is not read again for one.
+
+A file is unchanged where its size, its times (of content and of inode), its inode and its device are as they
+were. Nothing that a program usually does changes a file and none of these. A file that was changed within two
+seconds of being read is not remembered: another change could have the same times.
+
+There is a small file for every folder of inputs. Where it is damaged or missing, the inputs are read again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from assay.core.digests import digest_of_bytes, digest_of_file
+from assay.storage.home import Home, sweep, written_whole
+from assay.storage.sealed import Altered, sealed_json, unsealed
+
+_FOLDER = "ingest"
+_FILES = "files"
+#: Times of a file can be this coarse (FAT's are), and clocks of file servers differ a little.
+_SETTLED_NS = 2 * 10**9
+
+
+class Look(msgspec.Struct, frozen=True, array_like=True):
+    """What the file system says of a file."""
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def at(cls, path: str) -> Look:
+        """The present one; OSError where there is no file."""
+        found = os.stat(path)
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+
+
+@dataclass(frozen=True, slots=True)
+class DigestedFile:
+    """What reading a whole file gave."""
+
+    digest: str
+    size: int
+    """Bytes that were read."""
+    cuts: tuple[tuple[int, int], ...]
+    """The (offset, line from 1) where each shard begins."""
+    shard_bytes: int | None
+    """The least size of its shards; None: it is one."""
+
+
+class _Known(msgspec.Struct, frozen=True):
+    look: Look
+    file: DigestedFile
+
+
+class KnownFiles:
+    """The files that were read for a digest, by this run or an earlier one."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._by_folder: dict[str, dict[str, _Known]] = {}
+        self._learnt: dict[str, dict[str, _Known]] = {}
+
+    def known(self, path: str, look: Look, *, shard_bytes: int | None) -> DigestedFile | None:
+        """What an earlier run read of the file, which is unchanged; None where that is not known."""
+        folder, name = _place(path)
+        if folder not in self._by_folder:
+            self._by_folder[folder] = self._read(folder)
+        known = self._by_folder[folder].get(name)
+        if known is None or known.look != look or known.file.shard_bytes != shard_bytes:
+            return None
+        return known.file
+
+    def digest(self, path: str) -> str:
+        """The file's digest: of an earlier run where the file is unchanged, else computed now."""
+        folder, name = _place(path)
+        known = self._read(folder).get(name)
+        if known is not None and known.look == Look.at(path):
+            return known.file.digest
+        return digest_of_file(Path(path))
+
+    def learn(self, path: str, look: Look, read: DigestedFile) -> None:
+        """Remember what was read of the file after it was looked at.
+
+        Only of a file that had settled by then, and that has not changed since.
+        """
+        settled = max(look.modified_ns, look.changed_ns) < time.time_ns() - _SETTLED_NS
+        if settled and read.size == look.size and Look.at(path) == look:
+            folder, name = _place(path)
+            self._learnt.setdefault(folder, {})[name] = _Known(look, read)
+
+    def keep(self) -> None:
+        """Write what was learnt. What is no longer there is forgotten."""
+        for folder, learnt in self._learnt.items():
+            before = {
+                name: one
+                for name, one in self._read(folder).items()
+                if name not in learnt and os.path.exists(os.path.join(folder, name))
+            }
+            path = self._file(folder)
+            files = msgspec.to_builtins({_FILES: before | learnt})
+            sweep(path.parent)
+            with written_whole(path) as temporary:
+                temporary.write_bytes(sealed_json(files, about=folder))
+        self._learnt = {}
+
+    def _file(self, folder: str) -> Path:
+        return self._home.artifacts / _FOLDER / f"{digest_of_bytes(os.fsencode(folder))}.json"
+
+    def _read(self, folder: str) -> dict[str, _Known]:
+        try:
+            content = unsealed(self._file(folder).read_bytes(), about=folder)
+            return msgspec.convert(content[_FILES], dict[str, _Known])
+        except (FileNotFoundError, Altered, KeyError, msgspec.ValidationError):
+            return {}
+
+
+def _place(path: str) -> tuple[str, str]:
+    """The file's folder, without links, and its name there."""
+    return os.path.split(os.path.realpath(path))
