@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+import polars as pl
+
 from assay.core.schema import ATTRIBUTES
 
 #: The attributes that NeMo-Aligner labels OpenAssistant messages with (common.py).
@@ -46,6 +48,15 @@ def _places(attributes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     if not places:
         raise ValueError(f"labels have none of {', '.join(attributes)}")
     return places
+
+
+def label_expression(attributes: Sequence[str]) -> pl.Expr:
+    """The label of each row: what ``label_from_scores`` gives of its attributes. None may be NaN."""
+    entries: list[pl.Expr] = []
+    for name, _ in _places(tuple(attributes)):
+        rounded = pl.col(name).clip(_LOWEST, _HIGHEST).round(mode="half_to_even").cast(pl.UInt8)
+        entries += [pl.lit(f"{',' if entries else ''}{name}:"), rounded.cast(pl.String)]
+    return pl.concat_str(entries)
 
 
 def label_from_oasst(values: Mapping[str, float]) -> str:

@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 
 from assay.core.schema import Message
-from assay.export.kept import NOTHING, Held, Item, KeptRecords, items_of, turns_of
+from assay.export.kept import NOTHING, Held, Item, KeptRecords, are_plain, items_of, turns_of
 from assay.export.pairs import Pair, PairChoice
 from assay.export.splits import Split
 from assay.export.turned import MASKED_TURN, MASKS
@@ -51,6 +51,16 @@ class AtOnce:
     """JSON lines, line ends included, one a record, in order."""
     outcome: Outcome = Outcome.KEPT
     """Of records that were dropped, ``reason`` is among the columns, and turns may lack scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRows:
+    """The rows of records whose messages hold a role and a content alone, in one go (``are_plain``)."""
+
+    lines: Callable[[KeptRecords], pl.Series]
+    """A line a record, line end included, in order: the bytes that ``Export.row`` gives."""
+    refuses: Callable[[str], str | None]
+    """What ``Export.refuses`` says of a record with these roles."""
 
 
 Columns: TypeAlias = "Mapping[str, pl.DataType | type[pl.DataType]]"
@@ -105,6 +115,8 @@ class Export(Generic[Of]):
     takes it. Without this function it takes every item. It looks at no score."""
     row: Callable[[Of], Row] | AtOnce | EveryRecord
     """What the file holds of an item that is not refused."""
+    plain: PlainRows | None = None
+    """Writes what ``row`` writes, without a loop, of most records; None: ``row`` writes all of them."""
     columns: Columns | Callable[[Held], Columns] | None = None
     """The types of a table's columns, which the mappings that ``row`` returns have; None for JSON lines."""
     holds: frozenset[str] = frozenset()
@@ -161,6 +173,8 @@ def items_in(export: Export[Item], records: Iterable[Item]) -> Iterator[Item]:
 
 def looks_at_items(export: Export[Item]) -> bool:
     """Whether an export needs a block's records one by one."""
+    if export.plain is not None:
+        return False
     return export.refuses is not None or not isinstance(export.row, AtOnce | EveryRecord)
 
 
@@ -184,6 +198,8 @@ def rows_of_block(export: Export[Item], kept: KeptRecords, records: Sequence[Ite
     """
     if isinstance(export.row, EveryRecord):
         return MadeRows(b"", export.row.frame(kept), kept.records.height, Counter(), Counter())
+    if export.plain is not None:
+        return _plain_and_others(export, export.plain, kept)
     if not isinstance(export.row, AtOnce):
         return rows_of(export, items_in(export, items_of(kept) if records is None else records), kept.held)
     left_out: Counter[str] = Counter()
@@ -193,6 +209,37 @@ def rows_of_block(export: Export[Item], kept: KeptRecords, records: Sequence[Ite
         kept = kept.only([reason is None for reason in reasons])
     count = kept.records.height
     return MadeRows(export.row.lines(kept) if count else b"", None, count, left_out, Counter())
+
+
+def _plain_and_others(export: Export[Item], plain: PlainRows, kept: KeptRecords) -> MadeRows:
+    """What the file holds of a block: plain records in one go, the others one by one, all in order."""
+    is_plain = are_plain(kept.records)
+    roles = kept.records["roles"]
+    reasons = {one: plain.refuses(one) for one in roles.unique()}
+    left_out: Counter[str] = Counter()
+    is_taken = [yes and reasons[one] is None for yes, one in zip(is_plain, roles, strict=True)]
+    for yes, one in zip(is_plain, roles, strict=True):
+        reason = reasons[one]
+        if yes and reason is not None:
+            left_out[reason_code(reason)] += 1
+    lines = plain.lines(kept.only(is_taken)) if any(is_taken) else pl.Series(dtype=pl.String)
+    if is_plain.all():
+        return MadeRows("".join(lines).encode(), None, lines.len(), left_out, Counter())
+    made = iter(lines)
+    others = items_of(kept.only([not yes for yes in is_plain]))
+    written: list[bytes] = []
+    rows, without = 0, Counter[str]()
+    for yes, taken in zip(is_plain, is_taken, strict=True):
+        if not yes:
+            other = rows_of(export, items_in(export, [next(others)]), kept.held)
+            written.append(other.lines)
+            rows += other.rows
+            left_out.update(other.left_out)
+            without.update(other.without)
+        elif taken:
+            written.append(next(made).encode())
+            rows += 1
+    return MadeRows(b"".join(written), None, rows, left_out, without)
 
 
 def rows_of(export: Export[Of], items: Iterable[Of], held: Held = NOTHING) -> MadeRows:

@@ -110,6 +110,25 @@ class KeptRecords(NamedTuple):
         return self._replace(records=records, scores=scores)
 
 
+def are_plain(records: pl.DataFrame) -> pl.Series:
+    """Which of the ``KeptRecords.records`` hold messages of a role and a content alone, and no tools, nor are any masked.
+
+    Found in the text: ``","`` stands behind a message's role, and behind its content where another field
+    follows. A content can hold it too, at its end; such a record does not count as plain.
+    """
+    messages = pl.col("messages")
+    count = pl.col("roles").str.len_bytes()
+    is_plain = (
+        (messages.str.count_matches('","', literal=True) == count)
+        & (messages.str.count_matches('","content":"', literal=True) == count)
+        & pl.col("tools").is_null()
+        & pl.col("nemo_prompt").is_null()
+    )
+    if MASKED_TURNS in records.columns:
+        is_plain &= pl.col(MASKED_TURNS).list.len().fill_null(0) == 0
+    return records.select(is_plain.alias("plain"))["plain"]
+
+
 class Item(NamedTuple):
     """A kept record."""
 

@@ -11,13 +11,14 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 
+import polars as pl
 from msgspec import Raw
 
 from assay.core import steerlm
-from assay.core.labels import label_from_scores
+from assay.core.labels import label_expression, label_from_scores
 from assay.core.schema import ATTRIBUTES, Message
-from assay.export.contract import Export, Unit
-from assay.export.kept import Item
+from assay.export.contract import Export, PlainRows, Unit
+from assay.export.kept import Item, KeptRecords
 from assay.rewards.named import plain_names
 
 
@@ -68,6 +69,58 @@ def _as_nemo_has_them(
     )
 
 
+def plain_lines(kept: KeptRecords) -> pl.Series:
+    """The rows of plain records that have no ``gap``, as ``labelled`` writes them, by polars.
+
+    A message's text is taken as it stands in the JSON that the record has: msgspec, which wrote it, escapes
+    the same characters in the same way as Python's json.
+    """
+    names, places = _of_labels(kept.attributes)
+    rated = kept.scores.select(
+        pl.col(kept.attributes[n]).alias(name) for name, n in zip(names, places, strict=True)
+    )
+    for name in names:
+        if rated[name].is_nan().any():
+            raise ValueError(f"{name} is not a number")
+    labels = rated.select(label_expression(names).alias("label"))["label"]
+    inner = pl.col("messages").str.strip_prefix('[{"role":"').str.strip_suffix('"}]')
+    said = kept.records.select("row", inner.str.split('"},{"role":"').alias("said")).explode("said")
+    is_answer = said["said"].str.starts_with("assistant")
+    if kept.scores["row"].to_list() != said["row"].filter(is_answer).to_list():
+        raise ValueError(f"{kept.file}: the scores run out of step with the records")
+    of_answers = labels.gather((is_answer.cum_sum().cast(pl.Int64) - 1).clip(0))
+    written = said.with_columns(
+        _text_of("system").alias("system"),
+        pl.when(is_answer)
+        .then(
+            pl.format(
+                '{{"value": "{}", "from": "Assistant", "label": "{}"}}', _text_of("assistant"), of_answers
+            )
+        )
+        .otherwise(pl.format('{{"value": "{}", "from": "User", "label": null}}', _text_of("user")))
+        .alias("turn"),
+    )
+    return (
+        written.group_by("row", maintain_order=True)
+        .agg(pl.col("turn").str.join(", "), pl.col("system").drop_nulls().first())
+        .select(
+            pl.format(
+                f'{{{{"conversations": [{{}}], "system": "{{}}", "mask": "{steerlm.MASK}", '
+                f'"type": "{steerlm.TYPE}"}}}}\n',
+                "turn",
+                pl.col("system").fill_null(json.dumps(steerlm.NEMO_SYSTEM)[1:-1]),
+            ).alias("line")
+        )["line"]
+    )
+
+
+def _text_of(role: str) -> pl.Expr:
+    """The text of messages of that role, as JSON has it between quotes; null of others."""
+    start = f'{role}","content":"'
+    said = pl.col("said")
+    return pl.when(said.str.starts_with(start)).then(said.str.strip_prefix(start))
+
+
 STEERLM: Export[Item] = Export(
     name="steerlm",
     file="labeled.jsonl",
@@ -75,6 +128,7 @@ STEERLM: Export[Item] = Export(
     needs=frozenset(ATTRIBUTES),
     refuses=refuses,
     row=labelled,
+    plain=PlainRows(plain_lines, steerlm.gap),
 )
 
 #: What a run writes that stops after convert. It is nobody's choice, so it is not in ``EXPORTS``.
