@@ -169,7 +169,7 @@ def test_what_may_be_chosen_of_a_model_is_defined_once_for_all_commands() -> Non
 
 
 def test_options_come_in_the_order_of_what_they_are_about() -> None:
-    data = ["input", "output", "release", "format", "map", "map_role", "limit", "export"]
+    data = ["input", "output", "release", "format", "map", "map_role", "limit", "export", "verify_inputs"]
     assert list(RunOptions.model_fields)[: len(data)] == data
     choice = list(ModelChoice.model_fields)
     assert list(RunOptions.model_fields)[len(data) :][: len(choice)] == choice

@@ -175,7 +175,7 @@ def test_a_system_message_is_marked_from_its_turn_on_where_the_card_asks_for_non
     assert card_warnings.sentences(model) == {
         "with_system_message": "with a system message, which fake's card asks to leave out"
     }
-    assert "with_system_message" not in card_warnings.marked(turns, plain, lambda: texts).columns
+    assert "with_system_message" not in card_warnings.marked(turns, plain, lambda: texts, not_asked).columns
     assert card_warnings.depend_on(model) != card_warnings.depend_on(plain)
     rule = "not with_system_message"
     parse_rules([rule], attributes=model.columns, flags=card_warnings.why_unknown(model))

@@ -1,0 +1,225 @@
+"""What a run costs as its data grow: another rule, one new record, workers, and ten times the records.
+
+Records are made of 2,000 short conversations, of which five answer each prompt, so that scoring is cheap and
+all else is not.
+
+- ``rule_over_polars``: a rerun with another rule and ``--export steerlm``, from the command to the files,
+  over polars' scan, filter and sink of the first run's ``messages.jsonl``. CPU seconds of all processes.
+- ``top_up``: a run with one new record beside 100,000 scored ones, over the rerun of that run, which finds
+  all done. CPU seconds of all processes.
+- ``cpu_per_million_10m_over_1m`` and ``peak_gb_10m`` (with ``--large``): CPU seconds a record of a first run
+  of 10 million over those of the first run above, and the peak of the memory of all processes at 10 million
+  (proportional set size: pages that several share count once).
+- ``two_over_one``: not measured yet.
+
+What was not measured is null in the file of figures, and its reason stands under ``why_null``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+PROMPTS = 400
+ANSWERS = 5
+#: Of ten prompts, so many stand behind a first exchange.
+SECOND_TURNS = 7
+RECORDS = 1_000_000
+BESIDE = 100_000
+LARGE = 10_000_000
+RULE = "helpfulness >= 2"
+_LOOK_SECONDS = 0.2
+_TEXT = (
+    "the road to mill brook bridge turns left behind a garden where old apple trees stand and people sell "
+    "bread milk honey eggs in spring summer autumn winter ask them which way is best before it rains"
+)
+_WORDS = _TEXT.split()
+
+_POLARS = """
+import sys
+import polars as pl
+whole, kept = sys.argv[1:]
+last = pl.col("scores").list.last().struct.field("helpfulness")
+pl.scan_ndjson(whole).filter(last >= 2).sink_ndjson(kept)
+"""
+
+_WANTED = {
+    "two_over_one": 0.7,
+    "rule_over_polars": 2,
+    "cpu_per_million_10m_over_1m": 1.15,
+    "peak_gb_10m": 1.5,
+    "top_up": 2.5,
+}
+
+
+class Taken(NamedTuple):
+    """What a command took."""
+
+    cpu_seconds: float
+    peak_gb: float
+
+    def __str__(self) -> str:
+        return f"{self.cpu_seconds:.1f} CPU s, {self.peak_gb:.2f} GB"
+
+
+def taken(command: Sequence[str], *, home: Path) -> Taken:
+    """CPU seconds of the command and of all that it starts, and the most memory that they have together."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    process = subprocess.Popen(
+        command,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "ASSAY_HOME": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said: list[str] = []
+    reading = threading.Thread(target=lambda: said.extend(process.stderr or ()))
+    reading.start()
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _memory(process.pid))
+        time.sleep(_LOOK_SECONDS)
+    reading.join()
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{''.join(said[-20:])}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Taken(seconds, peak / 1e9)
+
+
+def _memory(pid: int) -> int:
+    """Bytes of a process and of all below it, pages that they share counted once."""
+    total = 0
+    with suppress(psutil.Error):
+        parent = psutil.Process(pid)
+        for one in [parent, *parent.children(recursive=True)]:
+            with suppress(psutil.Error):
+                total += one.memory_full_info().pss
+    return total
+
+
+def write_data(path: Path, records: int) -> None:
+    """So many rows of the 2,000 conversations, one after the other."""
+
+    def text(seed: int, words: int) -> str:
+        return " ".join(_WORDS[(seed * 7 + 3 * step * step + step) % len(_WORDS)] for step in range(words))
+
+    conversations = []
+    for prompt in range(PROMPTS):
+        asked = [{"role": "user", "content": f"{prompt}: {text(prompt, 20)}?"}]
+        if prompt % 10 < SECOND_TURNS:
+            asked += [
+                {"role": "assistant", "content": text(prompt + 1, 25)},
+                {"role": "user", "content": text(prompt + 2, 10)},
+            ]
+        for answer in range(ANSWERS):
+            last = {"role": "assistant", "content": text(prompt * 11 + answer * 17, 15 + 12 * answer)}
+            conversations.append(json.dumps({"messages": [*asked, last], "lang": "en"})[:-1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(records):
+            file.write(f'{conversations[number % len(conversations)]}, "id": {number}}}\n')
+
+
+def curate(data: Path, output: Path, home: Path, *options: str) -> Taken:
+    """What a run takes from the command to its files."""
+    command = [sys.executable, "-m", "flows.curate", "--input", str(data), "--output", str(output)]
+    return taken([*command, *options], home=home)
+
+
+def rule_over_polars(folder: Path, records: int) -> tuple[float, Taken, list[tuple[str, str]]]:
+    """The ratio, what the first run took, and rows for the table."""
+    data, home = folder / "data.jsonl", folder / "home"
+    write_data(data, records)
+    first = curate(data, folder / "whole", home, "--export", "messages", "--workers", "1")
+    rows = [("first run, messages", str(first))]
+    ratios = {}
+    polars = taken(
+        [sys.executable, "-c", _POLARS, str(folder / "whole/messages.jsonl"), str(folder / "polars.jsonl")],
+        home=home,
+    )
+    rows.append(("polars: scan, filter, sink", str(polars)))
+    for export in ("messages", "steerlm"):
+        run = curate(data, folder / "kept", home, "--keep", RULE, "--export", export)
+        ratios[export] = run.cpu_seconds / polars.cpu_seconds
+        rows.append((f"{RULE}, {export}", f"{run}; {ratios[export]:.2f} of polars"))
+    return ratios["steerlm"], first, rows
+
+
+def top_up(folder: Path) -> tuple[float, list[tuple[str, str]]]:
+    """The ratio, and rows for the table."""
+    data, home = folder / "inputs", folder / "home"
+    write_data(data / "a.jsonl", BESIDE)
+    output = folder / "out"
+    first = curate(data, output, home, "--workers", "1")
+    new = {"messages": [{"role": "user", "content": "New?"}, {"role": "assistant", "content": "Brand new."}]}
+    (data / "b.jsonl").write_text(json.dumps(new) + "\n", encoding="utf-8")
+    more = curate(data, output, home, "--workers", "1")
+    cached = curate(data, output, home, "--workers", "1")
+    rows = [
+        (f"{BESIDE:,} records, scored for the first time", str(first)),
+        ("one new record beside them", str(more)),
+        ("the same again", str(cached)),
+    ]
+    return more.cpu_seconds / cached.cpu_seconds, rows
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file as one object")
+    parser.add_argument("--records", type=int, default=RECORDS, help="records for rule_over_polars")
+    parser.add_argument("--large", action="store_true", help="also measure 10 million records: hours, 40 GB")
+    options = parser.parse_args()
+    figures: dict[str, float | None] = dict.fromkeys(_WANTED)
+    why_null = {"two_over_one": "all but scoring runs in one process, whatever the number of workers"}
+    rows: list[tuple[str, str]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        figures["top_up"], found = top_up(Path(temporary))
+        rows += found
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        figures["rule_over_polars"], first, found = rule_over_polars(folder / "some", options.records)
+        rows += found
+        shutil.rmtree(folder / "some")
+        if options.large:
+            write_data(folder / "data.jsonl", LARGE)
+            tenfold = curate(folder / "data.jsonl", folder / "whole", folder / "home", "--export", "messages")
+            rows.append((f"first run of {LARGE:,}, messages", str(tenfold)))
+            per_record = first.cpu_seconds / options.records
+            figures["cpu_per_million_10m_over_1m"] = tenfold.cpu_seconds / LARGE / per_record
+            figures["peak_gb_10m"] = tenfold.peak_gb
+        else:
+            why_null |= dict.fromkeys(("cpu_per_million_10m_over_1m", "peak_gb_10m"), "without --large")
+    if options.records != RECORDS:
+        rows.append(("records", f"{options.records:,}: ratios are those of {RECORDS:,} only at that number"))
+    print("\nA run as its data grow")
+    for name, value in figures.items():
+        shown = f"not measured: {why_null[name]}" if value is None else f"{value:.2f}"
+        rows.append((name, f"{shown} (at most {_WANTED[name]} wanted)"))
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"  {name:<{width}}  {text}")
+    if options.json:
+        options.json.write_text(json.dumps({**figures, "why_null": why_null}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
