@@ -247,6 +247,7 @@ class Rated:
                 split=options.split_choice(),
                 about=about,
                 desirable=desirable,
+                shard_bytes=options.shard_bytes(),
             )
             manifest = run_manifest(
                 options=options.model_dump(mode="json"),

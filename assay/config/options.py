@@ -29,6 +29,7 @@ from assay.config.several_models import ChosenModel, is_for_one_model, named_mod
 from assay.config.yaml_text import NotYAML, parsed_yaml, shown
 from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
+from assay.export.numbered import parse_shard_size
 from assay.export.pairs import PairChoice, PairWay
 from assay.export.splits import Split, parse_splits
 from assay.rewards.families import ReadAt
@@ -444,15 +445,6 @@ class _DataChoice(Choice):
         ),
         CommandLine(_DATA, "N"),
     ] = None
-    verify_inputs: Annotated[
-        bool,
-        Field(
-            title="Verify inputs",
-            description="Read every input again to see whether its content changed. Default: a file whose "
-            "size, times and inode are those of an earlier run is taken to be the same.",
-        ),
-        CommandLine(_DATA),
-    ] = False
     export: Annotated[
         list[Annotated[str, Chosen(_export_names)]],
         Listed,
@@ -468,6 +460,15 @@ class _DataChoice(Choice):
         ),
         CommandLine(_DATA, "NAME"),
     ] = []
+    verify_inputs: Annotated[
+        bool,
+        Field(
+            title="Verify inputs",
+            description="Read every input again to see whether its content changed. Default: a file whose "
+            "size, times and inode are those of an earlier run is taken to be the same.",
+        ),
+        CommandLine(_DATA),
+    ] = False
 
 
 # Pydantic orders the fields by the bases from right to left: data, then the model, then the rest.
@@ -677,6 +678,15 @@ class RunOptions(ModelsChoice, _DataChoice):
         Field(title="Seed", description="Another number gives another split.", ge=0, le=MOST),
         CommandLine(_FILES, "N"),
     ] = 0
+    shard_size: Annotated[
+        str | None,
+        Field(
+            title="Size of a file",
+            description="Write each export as numbered files of at most this size, such as 1GB or 500MB: "
+            "messages-00000-of-00012.jsonl. Default: one file.",
+        ),
+        CommandLine(_FILES, "SIZE"),
+    ] = None
     push_to_hub: Annotated[
         str | None,
         Field(
@@ -767,6 +777,10 @@ class RunOptions(ModelsChoice, _DataChoice):
     def split_choice(self) -> Split | None:
         """How every file is divided; None: it is not. ``UserMistake`` for what is no split."""
         return parse_splits(self.split, self.seed)
+
+    def shard_bytes(self) -> int | None:
+        """The most bytes of a result file; None: any. ``UserMistake`` for what is no size."""
+        return parse_shard_size(self.shard_size)
 
 
 def as_command(options: BaseModel, program: str = "assay curate") -> str:

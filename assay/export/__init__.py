@@ -177,13 +177,15 @@ class ToExport:
     """What the card says of the run; without, there is no card."""
     desirable: Filtered | None = None
     """Keeps the records whose answers are good ones, as a rule says; None without a rule."""
+    shard_bytes: int | None = None
+    """The most bytes of a file, of which there are then several; None: each is one file."""
 
     @property
     def wanted(self) -> ToWrite:
         """What is written."""
         return wanted(
             self.exports, self.stop_after, self.pairs, self.split, has_rule=self.desirable is not None
-        )
+        )._replace(shard_bytes=self.shard_bytes)
 
 
 def _key(given: ToExport) -> str:
@@ -212,6 +214,7 @@ def _key(given: ToExport) -> str:
             (attributes, scores, decisions, versions, given.stop_after, pairs, written.split, given.about),
         ),
         to_json(verdicts),
+        *([] if given.shard_bytes is None else [b"shards %d" % given.shard_bytes]),
     )
 
 

@@ -45,12 +45,13 @@ def to_start_from(file: str, **settings: Json) -> Companion:
         rl = {"rl": settings["rl"]} if "rl" in settings else {}
         about = {name: value for name, value in settings.items() if name != "rl"}
         (one,) = written.values()
-        held_back = [_data(one.sides[side], about) for side in _VALIDATION if side in one.sides]
+        train, *_ = one.by_side.values()
+        held_back = [_data(file, about) for side in _VALIDATION for file in one.by_side.get(side, ())]
         config = {
             "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
             **rl,
             "chat_template": "tokenizer_default",
-            "datasets": [_data(one.file, about)],
+            "datasets": [_data(file, about) for file in train],
             **({"test_datasets": held_back} if held_back else {}),
             "sequence_len": 8192,
             "micro_batch_size": 1,

@@ -17,6 +17,7 @@ import yaml
 from assay.core.text import counted, printable
 from assay.export.contract import Json
 from assay.export.files import Exported
+from assay.export.numbered import all_numbered
 from assay.storage.manifests import Converted, Counts, Scored
 from assay.storage.run_manifest import RunManifest, Written
 
@@ -105,7 +106,7 @@ def for_others(manifest: RunManifest) -> list[str]:
 
     Not what was dropped or quarantined, nor what says where files lie on somebody's machine.
     """
-    data = {file for one in manifest.exports.values() for file in (one.file, *one.sides.values())}
+    data = {file for one in manifest.exports.values() for files in one.by_side.values() for file in files}
     return sorted(name for name in manifest.files if name in data or name == CARD or "/" in name)
 
 
@@ -116,14 +117,16 @@ def _configs(written: Mapping[str, Written]) -> Iterator[dict[str, object]]:
     table where that is for lines.
     """
     for number, (name, one) in enumerate(_loaded_by_name(written).items()):
-        sides = one.sides or {"train": one.file}
         yield {
             "config_name": name,
             **({"default": True} if number == 0 else {}),
             # The Hub knows a validation split by this name.
             "data_files": [
-                {"split": "validation" if side == "val" else side, "path": file}
-                for side, file in sides.items()
+                {
+                    "split": "validation" if side == "val" else side,
+                    "path": files[0] if len(files) == 1 else list(files),
+                }
+                for side, files in one.by_side.items()
             ],
         }
 
@@ -180,7 +183,7 @@ def _body(
     yield "## Files\n"
     yield "| config | file | rows | left out |\n|---|---|--:|---|"
     for name, one in exported.exports.items():
-        files = ", ".join(f"`{file}`" for file in one.sides.values()) or f"`{one.file}`"
+        files = ", ".join(map(_named, one.by_side.values()))
         left_out = ", ".join(f"{reason} {count:,}" for reason, count in one.left_out.items()) or "–"
         yield f"| `{name}` | {files} | {one.rows:,} | {left_out} |"
     yield "\nWhat a file leaves out its trainer would drop, alter or die on.\n"
@@ -192,11 +195,16 @@ def _body(
         arguments = f'FOLDER, "{name}"'
         if name not in named:
             kind = "parquet" if one.file.endswith(".parquet") else "json"
-            arguments = f'"{kind}", data_files=f"{{FOLDER}}/{one.file}"'
+            arguments = f'"{kind}", data_files=f"{{FOLDER}}/{all_numbered(one.file)}"'
         yield f'data = load_dataset({arguments}, split="train")'
         if snippet := _SNIPPETS.get(name):
             yield f"# {snippet}"
     yield "```"
+
+
+def _named(files: Sequence[str]) -> str:
+    """``a``, or ``a`` to ``z`` where there are several."""
+    return f"`{files[0]}`" if len(files) == 1 else f"`{files[0]}` to `{files[-1]}`"
 
 
 def _pairs(exported: Exported) -> Iterator[str]:

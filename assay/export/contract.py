@@ -146,6 +146,8 @@ class ToWrite(NamedTuple):
     """How every file is divided; None: it is not."""
     has_rule: bool = False
     """Whether a rule says which answers are desirable."""
+    shard_bytes: int | None = None
+    """The most bytes of a file, of which there are then several; None: each is one file."""
 
 
 class MadeRows(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -54,6 +54,15 @@ class LinesFile:
         return self._rows
 
     @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+
+    @property
     def exported(self) -> ExportedFile:
         """What was written so far."""
         return ExportedFile(self._running.hexdigest(), self._size, self._rows)
@@ -68,13 +77,12 @@ class LinesFile:
 
 
 class RankedLines:
-    """A file of JSON lines that come in another order than the one that they are to stand in.
+    """JSON lines that come in another order than the one that they are to stand in.
 
-    Lines wait in a file beside it; where those of each rank lie there is held in memory.
+    Lines wait in a file beside the one at ``path``; where those of each rank lie there is held in memory.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
         self._waiting = path.with_name(f".{path.name}.parts")
         self._file = self._waiting.open("xb", buffering=1 << 20)
         self._places: list[tuple[int, int, int, int]] = []
@@ -86,16 +94,14 @@ class RankedLines:
         self._places.append((rank, self._size, len(lines), rows))
         self._size += len(lines)
 
-    @property
-    def exported(self) -> ExportedFile:
-        """The file, written in the order of the ranks, once all is taken."""
+    def ranked(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the lines and how many they are in the order of the ranks, once all is taken."""
         self._file.close()
-        with LinesFile(self._path) as file, self._waiting.open("rb") as waiting:
+        with self._waiting.open("rb") as waiting:
             for _, offset, size, rows in sorted(self._places):
                 waiting.seek(offset)
-                file.write(waiting.read(size), rows)
+                yield waiting.read(size), rows
         self._waiting.unlink()
-        return file.exported
 
     def __enter__(self) -> Self:
         return self

@@ -111,7 +111,9 @@ class KeptRecords(NamedTuple):
 
 
 def are_plain(records: pl.DataFrame) -> pl.Series:
-    """Which of the ``KeptRecords.records`` hold messages of a role and a content alone, and no tools, nor are any masked.
+    """Which records hold messages of a role and a content alone, no tools, and no turn that is masked.
+
+    ``records`` are those of ``KeptRecords``.
 
     Found in the text: ``","`` stands behind a message's role, and behind its content where another field
     follows. A content can hold it too, at its end; such a record does not count as plain.

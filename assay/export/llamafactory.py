@@ -9,7 +9,7 @@ object.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -57,7 +57,7 @@ _COLUMNS = {
 
 
 def _dataset_info(written: Mapping[str, Written]) -> bytes:
-    """A data set for each file: ``assay_sft``, ``assay_sft_val`` and so on."""
+    """A data set for each file: ``assay_sft``, ``assay_sft_val``, ``assay_sft_00000`` and so on."""
     entries = {
         f"{name.replace(FOLDER, 'assay').replace('-', '_')}{side}": {
             "file_name": file.removeprefix(f"{FOLDER}/"),
@@ -67,9 +67,17 @@ def _dataset_info(written: Mapping[str, Written]) -> bytes:
             "tags": _TAGS,
         }
         for name, one in sorted(written.items())
-        for side, file in ({f"_{side}": file for side, file in one.sides.items()} or {"": one.file}).items()
+        for side, file in _data_sets(one)
     }
     return msgspec.json.format(msgspec.json.encode(entries), indent=2) + b"\n"
+
+
+def _data_sets(one: Written) -> Iterator[tuple[str, str]]:
+    """Yield the end of a data set's name, and its file. Data sets are files there, not lists of them."""
+    for side, files in one.by_side.items():
+        name = f"_{side}" if one.sides else ""
+        for number, file in enumerate(files):
+            yield f"{name}_{number:05}" if one.shards else name, file
 
 
 DATASET_INFO = Companion(f"{FOLDER}/dataset_info.json", _dataset_info)

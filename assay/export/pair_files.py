@@ -42,7 +42,10 @@ class PairFiles:
         self._split = wanted.split
         sides = wanted.split.sides if wanted.split else ()
         self.trained = [
-            TrainerFile(export, staging, attributes, stack, sides=sides, held=held) for export in wanted.pairs
+            TrainerFile(
+                export, staging, attributes, stack, sides=sides, held=held, shard_bytes=wanted.shard_bytes
+            )
+            for export in wanted.pairs
         ]
         self.summary: PairsMade | None = None
         """What was made, once all is written."""

@@ -91,6 +91,7 @@ def write_results(
                 ranked=sides.are_ranked,
                 given=converted.given,
                 held=held if isinstance(export.row, EveryRecord) else held.in_kept(filtered),
+                shard_bytes=exports.shard_bytes,
             )
             for export in exports.records
         ]

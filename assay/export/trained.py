@@ -12,8 +12,9 @@ from assay.core.errors import AssayError, UserMistake
 from assay.export.contract import AtOnce, Companion, EveryRecord, Export, MadeRows, Of, Outcome, columns_of
 from assay.export.files import LinesFile, RankedLines, TableFile, write_file
 from assay.export.kept import NOTHING, Held, Item
+from assay.export.numbered import NumberedLines, NumberedTables
 from assay.export.pairs import Pair
-from assay.export.splits import NEMO_OASST, file_of_side
+from assay.export.splits import NEMO_OASST, TRAIN, file_of_side
 from assay.storage.private import FOLDER
 from assay.storage.run_manifest import RUN_MANIFEST, ExportedFile, Written
 
@@ -32,10 +33,12 @@ class TrainerFile(Generic[Of]):
         ranked: bool = False,
         given: tuple[str, ...] = (),
         held: Held = NOTHING,
+        shard_bytes: int | None = None,
     ) -> None:
         """The file, or one for each of the ``sides`` of a split. A table of every record is never split.
 
-        ``ranked`` lines stand in the order of the ranks that they are written with.
+        ``ranked`` lines stand in the order of the ranks that they are written with. With ``shard_bytes``
+        each is numbered files of at most so many bytes.
         """
         self.export = export
         self._held = held
@@ -49,18 +52,27 @@ class TrainerFile(Generic[Of]):
         columns = columns_of(export, held)
         if isinstance(export.row, EveryRecord):
             columns = export.row.columns(attributes, given, held)
-        self._files: dict[str, LinesFile | RankedLines | TableFile] = {}
+        self._is_numbered = shard_bytes is not None
+        self._shards: dict[str, tuple[str, ...]] = {}
+        self._files: dict[str, LinesFile | NumberedLines | TableFile | NumberedTables] = {}
+        self._ranked: dict[str, RankedLines] = {}
         for side, name in self._names.items():
             path = staging / _checked(name, export.name)
             path.parent.mkdir(mode=FOLDER, parents=True, exist_ok=True)
             if columns is None:
-                lines: RankedLines | LinesFile = RankedLines(path) if ranked else LinesFile(path)
+                lines: LinesFile | NumberedLines = (
+                    LinesFile(path) if shard_bytes is None else NumberedLines(path, shard_bytes)
+                )
                 stack.enter_context(lines)
                 self._files[side] = lines
+                if ranked:
+                    self._ranked[side] = stack.enter_context(RankedLines(path))
             elif ranked and not whole:
                 raise UserMistake(
                     f"--split {NEMO_OASST} orders lines, and {export.name} is a table; leave it out"
                 )
+            elif shard_bytes is not None:
+                self._files[side] = NumberedTables(path, columns, shard_bytes)
             else:
                 self._files[side] = TableFile(path, columns)
 
@@ -80,24 +92,40 @@ class TrainerFile(Generic[Of]):
         self._rows += rows.rows
         self._left_out.update(rows.left_out)
         self._without.update(rows.without)
-        file = self._files[side if side in self._files else ""]
-        if isinstance(file, LinesFile):
+        side = side if side in self._files else ""
+        file = self._files[side]
+        if side in self._ranked:
+            self._ranked[side].write(rows.lines, rows.rows, rank or 0)
+        elif isinstance(file, LinesFile | NumberedLines):
             file.write(rows.lines, rows.rows)
-        elif isinstance(file, RankedLines):
-            file.write(rows.lines, rows.rows, rank or 0)
         elif rows.table is not None:
             file.add(rows.table)
 
     def finish(self) -> dict[str, ExportedFile]:
         """The files by their names, once all is written."""
-        return {
-            self._names[side]: file.finish() if isinstance(file, TableFile) else file.exported
-            for side, file in self._files.items()
-        }
+        found: dict[str, ExportedFile] = {}
+        for side, file in self._files.items():
+            made = self._finished(side, file)
+            if self._is_numbered:
+                self._shards[side or TRAIN] = tuple(made)
+                self._names[side] = next(iter(made))
+            found |= made
+        return found
+
+    def _finished(
+        self, side: str, file: LinesFile | NumberedLines | TableFile | NumberedTables
+    ) -> dict[str, ExportedFile]:
+        name = self._names[side]
+        if isinstance(file, LinesFile | NumberedLines) and side in self._ranked:
+            for lines, rows in self._ranked[side].ranked():
+                file.write(lines, rows)
+        if isinstance(file, NumberedLines | NumberedTables):
+            return file.finish(name)
+        return {name: file.finish() if isinstance(file, TableFile) else file.exported}
 
     @property
     def written(self) -> Written:
-        """What was written so far."""
+        """What was written. ``finish`` names numbered files, which have no names before."""
         sides = {side: name for side, name in self._names.items() if side}
         first = next(iter(self._names.values()))
         return Written(
@@ -107,6 +135,7 @@ class TrainerFile(Generic[Of]):
             dict(sorted(self._without.items())),
             sides,
             self._held.tools and "tools" in self.export.holds,
+            self._shards,
         )
 
 

@@ -230,7 +230,7 @@ def _sections(manifest: RunManifest) -> Iterator[_Section]:
         yield _Section(
             "Results",
             [
-                *(line for name, file in manifest.files.items() for line in _file(name, file, manifest)),
+                *(line for name, file in _files(manifest).items() for line in _file(name, file, manifest)),
                 *([_Line(manifest.report, "", "a page to look at")] if manifest.report else []),
             ],
         )
@@ -317,19 +317,38 @@ def _reasons(counts: Mapping[str, int]) -> Iterator[_Line]:
         yield _Line(reason, _count(count), depth=1)
 
 
+def _files(manifest: RunManifest) -> Mapping[str, ExportedFile]:
+    """The result files by name; numbered files of one side as one, by the first of their names."""
+    found = dict(manifest.files)
+    for written in manifest.exports.values():
+        for first, *others in written.shards.values():
+            parts = [found[first], *(found.pop(name) for name in others)]
+            rows, size = sum(part.rows or 0 for part in parts), sum(part.size for part in parts)
+            found[first] = ExportedFile(parts[0].digest, size, rows)
+    return found
+
+
 def _file(name: str, file: ExportedFile, manifest: RunManifest) -> Iterator[_Line]:
     """Yield a line for a result file, and one for each reason why it lacks kept records."""
     size = _bytes(file.size)
     if file.rows is None:
         yield _Line(name, "", size)
     else:
-        yield _Line(name, _count(file.rows), f"row{'s' * (file.rows != 1)}, {size}")
+        parts = _count_of_parts(name, manifest)
+        of_several = f" in {parts:,} files" if parts > 1 else ""
+        yield _Line(name, _count(file.rows), f"row{'s' * (file.rows != 1)}, {size}{of_several}")
     for written in manifest.exports.values():
         if written.file == name:
             for line in _reasons(written.left_out):
                 yield line._replace(name=f"left out: {line.name}")
             for line in _reasons(written.without):
                 yield line._replace(name=f"without a message's {line.name}")
+
+
+def _count_of_parts(first: str, manifest: RunManifest) -> int:
+    """How many numbered files begin with the one of this name."""
+    every = (files for one in manifest.exports.values() for files in one.shards.values())
+    return next((len(files) for files in every if files[0] == first), 1)
 
 
 def _inputs(manifest: RunManifest) -> str:

@@ -117,7 +117,7 @@ class ScoreStore:
     def _scanned(self, segments: Sequence[Path]) -> pl.LazyFrame:
         # Older segments lack columns that were added later: these are null.
         return pl.scan_parquet(
-            segments,
+            list(segments),
             schema=self._schema,
             missing_columns="insert",
             include_file_paths=SEGMENT,

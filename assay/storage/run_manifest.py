@@ -58,6 +58,15 @@ class Written:
     empty where the export is not split."""
     has_tools: bool = False
     """Whether its rows have a column of tools."""
+    shards: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """With ``--shard-size`` the numbered files, in order, by side, or of ``train`` where the export is not
+    split. ``file`` and ``sides`` then name the first ones."""
+
+    @property
+    def by_side(self) -> Mapping[str, tuple[str, ...]]:
+        """All its files, in order, by side; of ``train`` where the export is not split."""
+        sides = self.sides or {"train": self.file}
+        return self.shards or {side: (name,) for side, name in sides.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +234,8 @@ class RunManifest:
     exports: dict[str, Written] = field(default_factory=dict)
     """For each export by its name (`converted` after `--stop-after convert`): `file`, `rows`, `left_out` (the
     kept items that the file does not hold, by reason), `without` (the fields of messages that its rows lack,
-    by name: of how many items), and the files of a split by its `sides`."""
+    by name: of how many items), the files of a split by its `sides`,
+    and with `--shard-size` all files by side (`shards`)."""
     pairs: PairsMade | None = None
     """The pairs that preference exports hold: how many `prompts` and `pairs`, the prompts `without` one and
     what was `passed_over` by reason, `margins` by percent of the pairs, and in what share the chosen answer

@@ -269,6 +269,7 @@ class _Run:
             options.split_choice(),
             _about(options, prepared),
             self._desirable(converted, scored),
+            options.shard_bytes(),
         )
         with ExitStack() as stack:
             with self.console.stage("export") as stage:

@@ -44,11 +44,11 @@ class Exports:
         return self.folder / self.written[name].file
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows of an export's file, as JSON's own types."""
-        path = self.path(name)
-        if path.suffix == ".parquet":
-            return pl.read_parquet(path).to_dicts()
-        return [json.loads(line) for line in path.read_bytes().splitlines()]
+        """The rows of an export's files, as JSON's own types."""
+        if self.path(name).suffix == ".parquet":
+            return pl.read_parquet(self.path(name)).to_dicts()
+        (files,) = self.written[name].by_side.values()
+        return [json.loads(line) for file in files for line in (self.folder / file).read_bytes().splitlines()]
 
 
 def of_samples(root: Path) -> Exports:
@@ -67,7 +67,9 @@ def of_tool_calls(root: Path) -> Exports:
     return exported_rows(TOOL_CHATS, root)
 
 
-def exported_rows(rows: Sequence[Mapping[str, Any]], root: Path) -> Exports:
+def exported_rows(
+    rows: Sequence[Mapping[str, Any]], root: Path, *, shard_bytes: int | None = None
+) -> Exports:
     """The exports of these rows, each of which has to be read."""
     root.mkdir(exist_ok=True)
     path = root / "rows.jsonl"
@@ -75,10 +77,12 @@ def exported_rows(rows: Sequence[Mapping[str, Any]], root: Path) -> Exports:
     home = Home(root / "home")
     converted = convert(take_inventory([str(path)]), home=home)
     assert converted.counts.ok == converted.counts.read, converted.counts
-    return exported(root, converted, scored_by_nobody(converted, home), home)
+    return exported(root, converted, scored_by_nobody(converted, home), home, shard_bytes=shard_bytes)
 
 
-def exported(root: Path, converted: Converted, scored: Scored, home: Home) -> Exports:
+def exported(
+    root: Path, converted: Converted, scored: Scored, home: Home, *, shard_bytes: int | None = None
+) -> Exports:
     """Every export of what was converted and scored."""
     staging = root / "out"
     staging.mkdir()
@@ -92,6 +96,7 @@ def exported(root: Path, converted: Converted, scored: Scored, home: Home) -> Ex
         staging,
         pairs=PairChoice("all"),
         about=AboutRun((AboutModel(None, "nobody", "f" * 32),)),
+        shard_bytes=shard_bytes,
     )
     return Exports(staging, EXPORT.run(given, RunContext(home)).exports)
 

@@ -49,6 +49,17 @@ class Holds:
         found = load("datasets_count", file=str(path))
         assert found == {"rows": 42_000, "extras": list(extras)}
 
+    def test_numbered_files_are_loaded_whole_and_in_order(self, load: Any, tmp_path: Path) -> None:
+        rows = [
+            {"messages": [{"role": "user", "content": f"Q{n}"}, {"role": "assistant", "content": f"A{n}"}]}
+            for n in range(300)
+        ]
+        cut = exported_rows(rows, tmp_path / "results", shard_bytes=5000)
+        for name in ("messages", "trl-sft"):
+            assert len(cut.written[name].by_side["train"]) > 3
+            found = load("datasets_load", arguments=[str(cut.folder), name])
+            assert found["splits"]["train"] == cut.rows(name)
+
     def test_a_field_that_is_rarer_than_10_mb_loads(self, load: Any, tmp_path: Path) -> None:
         """The first block of ``datasets`` has no call and no reasoning; the card has their types."""
         plain = {

@@ -66,7 +66,9 @@ class SegmentBucket:
 
     def _report(self, known: set[Found], progress: Progress | None) -> None:
         """Report the damaged segments that are not ``known`` yet."""
-        for one in sorted(self._damaged - known, key=lambda one: one.name) if progress is not None else ():
+        if progress is None:
+            return
+        for one in sorted(self._damaged - known, key=lambda one: one.name):
             progress.say(
                 f"score store: segment {self._objects.address}/{one.name} is damaged and is not read; "
                 "its turns are scored again. You may delete it"

@@ -42,7 +42,9 @@ class SegmentFolder:
     def damaged(self, paths: Iterable[Path], progress: Progress | None) -> set[Path]:
         """Those that do not match their names. With ``progress``, set them aside and report them."""
         found = {path for path in paths if not _is_intact(path)}
-        for path in sorted(found) if progress is not None else ():
+        if progress is None:
+            return found
+        for path in sorted(found):
             aside = self._folder / _SET_ASIDE / path.name
             make_private(aside.parent)
             with suppress(FileNotFoundError):
