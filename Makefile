@@ -35,7 +35,7 @@ test-fast: .venv/installed-test
 test-operated: .venv/installed-test
 	$(BIN)/pytest -n 2 -m operated -rs
 
-# Processes that are killed, servers that die.
+# Processes that are killed, servers that die, files that are damaged, runs that want the same.
 test-faults: .venv/installed-test
 	$(PYTEST) -m faults
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -242,6 +243,10 @@ class Operation:
         """What the run has said in its log, by what the server has of it."""
         chosen = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run]))
         return [line.message for line in self.client.read_logs(chosen)]
+
+    def has_logged(self, run: UUID, pattern: str) -> bool:
+        """Whether a line of the run's log is of this pattern."""
+        return any(re.fullmatch(pattern, line) for line in self.logged(run))
 
     def manifest(self, output: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.results / output / "manifest.json").read_bytes())

@@ -75,8 +75,7 @@ def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(oper
     assert shown["scores-helpfulness-results-some"].data.startswith("data:image/svg+xml;base64,")
     # What it said stands in its log, which its page shows.
     for stage in ("ingest", "convert", "score", "filter", "export"):
-        line = re.compile(rf"{stage} .* \d+\.\d s")
-        until(lambda line=line: any(map(line.fullmatch, operated.logged(run.id))), 20, line.pattern)
+        until(partial(operated.has_logged, run.id, rf"{stage} .* \d+\.\d s"), 20, stage)
     assert ended.name == "curate to results/some"
     assert {"assay", "cpu", "model:starter", "data:some.jsonl"} <= set(ended.tags)
     assert ended.state is not None

@@ -178,6 +178,7 @@ def test_the_number_of_workers_changes_no_byte(home: Home, model: LocalSpec, tmp
     assert store_files(home) == store_files(other)
 
 
+@pytest.mark.faults
 def test_several_hundred_turns_are_scored_by_all_workers_and_a_signal_keeps_what_is_finished(
     home: Home, model: LocalSpec
 ) -> None:
@@ -310,6 +311,7 @@ def test_a_record_that_kills_every_worker_is_found_and_the_rest_is_scored(
     )
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("damage", ["truncated", "emptied", "one bit"])
 def test_a_damaged_segment_is_set_aside_and_its_turns_scored_again(
     home: Home, model: LocalSpec, damage: str
@@ -393,6 +395,7 @@ def test_a_killed_worker_costs_its_own_shard_only(home: Home, model: LocalSpec, 
     assert work.turns_scored == 0
 
 
+@pytest.mark.faults
 def test_two_runs_on_one_store_score_nothing_twice(home: Home, model: LocalSpec, spawn: Spawn) -> None:
     shared = records(20, mark=fakes.SLOW)
     first = convert(home, shared)

@@ -79,6 +79,7 @@ def test_scores_and_segments_are_those_of_a_store_in_a_folder(
     assert stages.scores_are_current(converted, model, third, elsewhere)
 
 
+@pytest.mark.faults
 def test_a_damaged_segment_is_scored_again_by_the_plan_that_made_it(home: Home, model: LocalSpec) -> None:
     converted = convert(home, records(20))
     scored, _ = score(converted, model, home)
@@ -115,6 +116,7 @@ def told() -> multiprocessing.Queue[str]:
     return multiprocessing.get_context("spawn").Queue()
 
 
+@pytest.mark.faults
 def test_a_second_run_waits_for_the_first_and_scores_nothing_twice(
     home: Home, model: LocalSpec, spawn: Spawn, told: object
 ) -> None:

@@ -96,7 +96,7 @@ def test_reasoning_moves_no_score_where_it_is_hidden_and_what_it_does_is_shown_w
     assert shown["reasoning in the text"].measured.startswith("moves the score by ")
 
 
-@pytest.mark.slow
+@pytest.mark.operated
 def test_real_workers_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from assay.score.workers.cluster import connected
 

@@ -371,6 +371,7 @@ def test_a_slow_start_is_reported_and_ends_at_its_limit(
     assert until(lambda: not is_alive(process_id), 10)
 
 
+@pytest.mark.faults
 def test_a_full_disk_is_named_though_the_servers_log_is_on_it(small_disk: Path) -> None:
     with (small_disk / "filler").open("wb", buffering=0) as filler:
         filler.write(bytes(1 << 20))
@@ -382,6 +383,7 @@ def test_a_full_disk_is_named_though_the_servers_log_is_on_it(small_disk: Path) 
     assert server.log.read_bytes() == b"", "the disk was full before anything could be said"
 
 
+@pytest.mark.faults
 def test_a_server_that_cannot_start_is_reported_with_its_last_words(tmp_path: Path) -> None:
     (tmp_path / "prefect.db").mkdir()
     server = EmbeddedServer(tmp_path)
@@ -391,6 +393,7 @@ def test_a_server_that_cannot_start_is_reported_with_its_last_words(tmp_path: Pa
         server.wait(120, print)
 
 
+@pytest.mark.faults
 def test_a_server_whose_files_are_damaged_begins_a_new_history_and_says_so(tmp_path: Path) -> None:
     damaged = b"this is no database, and long enough to be seen as none" * 20
     for name in ("prefect.db", "prefect.db-wal", "server.log", "memo_store.toml", "starting.lock"):

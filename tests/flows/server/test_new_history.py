@@ -60,7 +60,7 @@ def test_it_has_the_tables_indexes_and_rows_that_the_migrations_make(tmp_path: P
     assert history.is_in(made)
 
 
-@pytest.mark.slow
+@pytest.mark.operated
 def test_a_database_without_any_migration_is_migrated_by_prefect(tmp_path: Path) -> None:
     database = tmp_path / "prefect.db"
     database.touch()

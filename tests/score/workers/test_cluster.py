@@ -79,7 +79,7 @@ def preloaded(folder: Path, code: str) -> dict[str, list[str]]:
     return {"distributed.worker.preload": [str(folder / "preload.py")]}
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_if_a_worker_dies_while_it_starts_all_are_started_once_more(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -139,6 +139,7 @@ def test_a_worker_that_outlives_its_run_leaves_the_shard_within_a_batch(
     assert fakes.calls(tmp_path / "model") == []
 
 
+@pytest.mark.faults
 def test_two_runs_on_one_scheduler_get_each_its_own_scores(home: Home, tmp_path: Path, address: str) -> None:
     models = [fakes.spec(tmp_path / name, fingerprint=name * 16) for name in ("12", "34")]
     records = converted(home, 12)

@@ -200,6 +200,7 @@ def test_who_has_no_certificate_is_not_let_in(ours: Papers, scheduler_address: s
         wrapped.recv(1)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("wrong", ["certificate", "authority", "both"])
 def test_a_certificate_of_another_authority_is_not_believed_on_either_side(
     ours: Papers, scheduler_address: str, tmp_path: Path, wrong: str
