@@ -2,6 +2,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Tests wait for most of their time: more at once than there are cores.
 AT_ONCE ?= 4
+# Modules are compiled once, not once a process: the tests start hundreds.
+export PYTHONDONTWRITEBYTECODE =
 PYTEST := $(BIN)/pytest -n $(AT_ONCE)
 
 .PHONY: demo serve test test-fast test-operated test-faults test-loaders coverage lint format clean

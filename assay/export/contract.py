@@ -173,11 +173,14 @@ def items_in(export: Export[Item], records: Iterable[Item]) -> Iterator[Item]:
             yield item
 
 
+def takes_every_record(export: Export[Item]) -> bool:
+    """Whether no record is left out of an export."""
+    return export.refuses is None and isinstance(export.row, AtOnce | EveryRecord)
+
+
 def looks_at_items(export: Export[Item]) -> bool:
     """Whether an export needs a block's records one by one."""
-    if export.plain is not None:
-        return False
-    return export.refuses is not None or not isinstance(export.row, AtOnce | EveryRecord)
+    return export.plain is None and not takes_every_record(export)
 
 
 def refusals(export: Export[Of], items: Iterable[Of]) -> list[str | None]:

@@ -10,7 +10,7 @@ import polars as pl
 from assay.core.errors import UserMistake
 from assay.core.schema import turn_keys
 from assay.core.text import counted
-from assay.export.contract import Export, ToWrite, Unit, looks_at_items, refusal
+from assay.export.contract import Export, ToWrite, Unit, refusal, takes_every_record
 from assay.export.kept import Item, KeptRecords, items_of, turns_of
 from assay.export.pairs import PairChoice
 from assay.export.sides import Sides
@@ -36,7 +36,7 @@ def warnings_of(wanted: ToWrite, converted: Converted, home: Home) -> list[str]:
     """
     lines: list[str] = []
     for export in wanted.records:
-        if not looks_at_items(export) or not converted.counts.ok:
+        if takes_every_record(export) or not converted.counts.ok:
             continue
         reasons = _refused_all(export, converted, home, has_rule=wanted.has_rule)
         if reasons is None:

@@ -141,7 +141,8 @@ def test_a_config_file_and_a_form_say_it_too(tmp_path: Path) -> None:
     file.write_text(f"input: rows.jsonl\noutput: out\nmodel: /srv/judge\nas: {QWEN}\n")
     options = options_from(RunOptions, typed={}, filed=read_config_file(str(file), RunOptions))
     assert options.chosen_models()[0].options.known_as == QWEN
-    choices = RunOptions.model_json_schema()["properties"]["as_"]["anyOf"][0]["enum"]
+    form = RunOptions.model_json_schema()["properties"]
+    choices = form["advanced"]["properties"]["as_"]["enum"]
     assert {QWEN, LLAMA} < set(choices)
     assert "starter" not in choices
 

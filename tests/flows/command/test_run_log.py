@@ -30,8 +30,8 @@ def test_with_a_log_every_line_goes_there_and_none_to_standard_error(monkeypatch
     assert kept == [
         "score: 300 turns",
         # At most one a minute: a server keeps them, and a run may take days.
-        "score: 60 of 300 turns",
-        "score: 120 of 300 turns",
+        "score: 60 of 300 turns, 0.9 turns/s, 4 min left",
+        "score: 120 of 300 turns, 0.9 turns/s, 3 min left",
         "another run is scoring with this model; waiting \ufffd[31m",
         "score    300 turns  132.0 s",
     ]
