@@ -145,6 +145,7 @@ def test_local_models_need_few_packages() -> None:
     assert roots - allowed - {"__future__", *sys.stdlib_module_names} == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

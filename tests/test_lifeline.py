@@ -47,6 +47,7 @@ def are_gone(process_ids: list[int], seconds: float) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_what_a_killed_test_run_had_started_ends(ending: signal.Signals) -> None:
     run = started(f"{STARTED}time.sleep(600)")

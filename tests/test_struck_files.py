@@ -40,6 +40,8 @@ from assay.storage.private import private
 from assay.storage.sealed import Altered, sealed_json, unsealed
 from assay.storage.stage import RunContext
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Run:

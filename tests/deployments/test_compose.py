@@ -139,6 +139,7 @@ def test_the_pages_find_their_api_behind_any_proxy() -> None:
     assert SERVICES["prefect-server"]["environment"]["PREFECT_SERVER_UI_API_URL"] == "/api"
 
 
+@pytest.mark.slow
 def test_any_password_reaches_the_database() -> None:
     parts = SERVICES["prefect-server"]["environment"]
     password = "a@b/c#d%e:f g"

@@ -26,6 +26,8 @@ from asking import (
 from assay.evaluate.evaluation import Evaluation
 from assay.evaluate.items import AskedItem, ItemAnswer
 
+pytestmark = pytest.mark.slow
+
 PAIRS = [{"id": f"r{n}", "prompt": f"Q{n}", "chosen": "good", "rejected": "bad answer"} for n in range(6)]
 #: By row, what two models give the chosen and the rejected answer.
 FIRST = {f"r{n}": (1.0, 0.0) if n < 4 else (0.0, 1.0) for n in range(6)}

@@ -89,6 +89,7 @@ def lines_in(path: Path) -> list[int]:
 any_roles = st.lists(st.sampled_from("suat"), max_size=6).map(lambda letters: "u" + "".join(letters) + "a")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=st.lists(st.lists(any_roles, max_size=12), min_size=1, max_size=3))
 def test_every_kept_record_is_in_each_file_or_is_counted_as_left_out(

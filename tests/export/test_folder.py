@@ -518,6 +518,7 @@ def whole(path: Path) -> dict[str, bytes]:
     return contents_of(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [OLD, None], ids=["over an old export", "first export"])
 def test_kill_9_at_any_step_leaves_a_whole_export_after_repair(
     tmp_path: Path, before: Mapping[str, bytes] | None

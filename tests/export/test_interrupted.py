@@ -40,6 +40,7 @@ def stops_after(writes: int, method: Callable[..., Any], done: list[int]) -> Cal
     return limited
 
 
+@pytest.mark.slow
 def test_an_attempt_that_ends_at_any_write_changes_no_byte_of_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,6 +187,7 @@ def test_what_was_written_over_several_lines_is_one_line_of_the_file(home: Home)
     assert row["extra"] == record.rest
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
 def test_a_score_is_written_with_the_fewest_digits_that_give_the_same_float32(

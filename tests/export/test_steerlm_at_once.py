@@ -86,6 +86,7 @@ def block(records: Sequence[Sequence[Message]], values: Sequence[float], **colum
     return KeptRecords("a.jsonl", attributes, frame, scores.with_columns(given=pl.lit(None, pl.String)))
 
 
+@pytest.mark.slow
 @given(st.lists(conversations(), min_size=1, max_size=5), st.lists(FLOATS, min_size=1, max_size=9))
 @example([[Message("user", '"},{"role":"'), Message("assistant", '","content":"')]], [1.0])
 def test_rows_at_once_are_the_rows_one_by_one(records: list[list[Message]], values: list[float]) -> None:

@@ -19,6 +19,8 @@ from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
 from flows.command.verify import command
 
+pytestmark = pytest.mark.slow
+
 ATTRIBUTES = ("helpfulness", "correctness")
 
 

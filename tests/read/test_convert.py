@@ -439,6 +439,7 @@ def few_open_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_open_files")
 def test_many_small_files_need_few_open_files(tmp_path: Path) -> None:
     """Fault 42; 10,000 files take half a minute, so here are 400 and a limit of 32 open files."""
@@ -592,6 +593,7 @@ def sharegpt() -> Path:
     return folder
 
 
+@pytest.mark.slow
 @needs_data
 def test_sharegpts_oddities_are_all_accounted_for(tmp_path: Path, sharegpt: Path) -> None:
     outcome = converted_paths(tmp_path, str(sharegpt / "sharegpt.jsonl"))
@@ -616,6 +618,7 @@ def test_sharegpts_oddities_are_all_accounted_for(tmp_path: Path, sharegpt: Path
     )
 
 
+@pytest.mark.slow
 @needs_data
 def test_the_corrupt_original_of_sharegpt_is_read_up_to_its_cut(tmp_path: Path, sharegpt: Path) -> None:
     """Fault 31, met in the wild."""

@@ -55,6 +55,7 @@ def damaged(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_of_a_group_that_cannot_be_read_every_row_is_in_quarantine(
     damaged: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,6 +123,7 @@ def test_of_rows_that_are_lost_no_other_rows_are_shown(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("nested", "compression"), [(False, "zstd"), (True, "uncompressed")])
 def test_no_flipped_bit_loses_a_row_without_a_word(
     nested: bool, compression: str, capfd: pytest.CaptureFixture[str]

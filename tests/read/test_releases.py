@@ -64,6 +64,7 @@ def test_what_could_not_be_used_is_no_release(tmp_path: Path) -> None:
     assert released(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_a_manifest_that_was_altered_is_not_believed_and_one_of_an_earlier_version_is(tmp_path: Path) -> None:
     (tmp_path / "2026-03-01").mkdir()
     path = tmp_path / "2026-03-01" / "manifest.json"

@@ -186,6 +186,7 @@ def test_scores_that_are_all_alike_and_single_records_have_a_page(tmp_path: Path
         assert "inf" not in "".join(re.findall(r'(?:d|x|y|width|height)="[^"]*"', made.page))
 
 
+@pytest.mark.slow
 def test_at_most_200_conversations_are_shown_and_the_page_stays_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from assay.rewards.options import ModelOptions, OverLength
 from assay.rewards.protocol import Request, TurnScore
 from assay.rewards.rendering import Renderer
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 #: bf16 has 8 bits of mantissa, and batches round otherwise than single texts: up to 0.06 was seen.
 BF16_TOLERANCE = 1e-1

@@ -147,6 +147,7 @@ def test_a_template_that_means_harm_is_reported_in_a_line(process: TemplateProce
     assert process.render(kind, [Chain(said("Hi"), (1,))]) == [["user: Hi\n"]], "and the next is rendered"
 
 
+@pytest.mark.slow
 def test_of_many_only_the_conversation_that_brings_it_about_is_refused(process: TemplateProcess) -> None:
     busy = (
         "{% if messages[-1].content == 'bomb' %}{% for i in range(99999) %}{% for j in range(99999) %}"
@@ -267,6 +268,7 @@ def test_an_interrupted_rendering_leaves_nothing_to_the_next(monkeypatch: pytest
     assert texts == [["new 0"], ["new 1"], ["new 2"]]
 
 
+@pytest.mark.slow
 def test_what_is_too_slow_is_tried_twice_a_conversation_and_not_once_a_turn(
     process: TemplateProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

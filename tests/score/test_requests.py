@@ -96,6 +96,7 @@ def late(asked: Asked) -> Answer:
     return answer
 
 
+@pytest.mark.slow
 def test_as_many_requests_are_in_flight_as_the_service_allows_however_small_the_shards(
     server: Server, home: Home
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_stop_keeps_the_finished_turns_of_unfinished_shards(server: Server, ho
     assert len(server.paid) - before == 20 - 7
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_keeps_what_it_has_paid_for(server: Server, home: Home) -> None:
     class Enough(Exception):
         pass

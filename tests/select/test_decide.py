@@ -289,6 +289,7 @@ def any_record(draw: st.DrawFn) -> Record:
     return Record(1, messages, tuple(turns))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=st.lists(st.lists(any_record(), max_size=6), max_size=3))
 def test_every_record_is_counted_once_as_what_its_decision_says(

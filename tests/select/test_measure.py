@@ -440,6 +440,7 @@ FUNCTIONS: tuple[InGroupName, ...] = get_args(InGroupName)
 EXACT: tuple[InGroupName, ...] = ("rank", "margin", "gap")
 
 
+@pytest.mark.slow
 @PLAIN
 @given(pieces=datasets(), function=st.sampled_from(FUNCTIONS))
 def test_group_functions_agree_with_a_plain_loop(
@@ -476,6 +477,7 @@ def test_group_functions_of_a_field_leave_out_rows_without_a_number(
     assert alike(values(made, f"{function}(row.votes)"), expected)
 
 
+@pytest.mark.slow
 @PLAIN
 @given(
     rows=st.lists(
@@ -544,6 +546,7 @@ def test_all_and_any_agree_with_a_plain_loop(
     assert outcomes(made, f"{quantifier.__name__}(helpfulness >= {threshold!r})") == expected
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=datasets())
 @example(pieces=[[], []])

@@ -31,6 +31,8 @@ from assay.score.workers.cluster import ClusterOptions
 from assay.verify import checks as verification
 from assay.verify.checks import Check, check_golden, read_golden, record, verify
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 

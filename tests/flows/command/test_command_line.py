@@ -16,6 +16,8 @@ from assay.score.workers import cluster
 from flows.command.options import parse
 from flows.curate.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 HEAVY = ("prefect", "torch", "transformers", "distributed", "dask")
 
 

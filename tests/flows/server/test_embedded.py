@@ -267,6 +267,7 @@ def test_a_fork_serves_like_a_program_of_its_own_and_has_nothing_of_its_parent(t
         assert until(lambda: not is_alive(server.pid), 10)
 
 
+@pytest.mark.operated
 def test_settings_of_the_user_are_not_those_of_a_runs_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

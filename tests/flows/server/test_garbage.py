@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from places import ROOT
 
 #: A connection has the write lock, and a thread waits for it with another one, as two requests do. A cursor
@@ -48,6 +49,7 @@ def seconds_of_one(where: str, database: Path) -> float:
     return float(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.slow
 def test_a_cursor_that_is_garbage_does_not_stop_the_loop_whose_lock_another_request_awaits(
     tmp_path: Path,
 ) -> None:

@@ -47,7 +47,7 @@ def of_the_installed_prefect() -> EmptyHistory:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.operated
 def test_it_has_the_tables_indexes_and_rows_that_the_migrations_make(tmp_path: Path) -> None:
     history = of_the_installed_prefect()
     migrated, made = tmp_path / "migrated.db", tmp_path / "made.db"

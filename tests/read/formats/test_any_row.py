@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import row
@@ -65,6 +66,7 @@ def read(data: dict[str, Any], nearest: str, named: str | None) -> list[Reading]
         return [Reading([], problem=reason)]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=500)
 @given(by_format, st.sampled_from(sorted(FORMATS)), st.none() | st.sampled_from(sorted(FORMATS)))
 def test_any_row_is_read_or_refused_with_a_reason(

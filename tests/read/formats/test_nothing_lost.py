@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import given_in, row
@@ -295,6 +296,7 @@ def fields_in(value: object) -> Iterator[tuple[str, object]]:
         yield from value.items()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=600)
 @given(rows_of_any_format())
 def test_no_value_of_a_row_leaves_silently(data: Row) -> None:

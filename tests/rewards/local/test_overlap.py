@@ -169,6 +169,7 @@ class Counted(fakes.Fake):
         Counted.made += 1
 
 
+@pytest.mark.slow
 def test_threads_that_want_different_models_never_have_two_open(tmp_path: Path) -> None:
     specs = [
         dataclasses.replace(

@@ -24,6 +24,8 @@ from assay.rewards.local.sharing import Shared
 from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request, TurnScore
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 
 sequences = st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=8), max_size=9)
@@ -183,6 +185,7 @@ def assert_as_whole(
                 assert abs(value - reference) <= TOLERANCE * max(1.0, abs(reference))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mixed_requests(), st.sampled_from([1, 200, 4096]))
 def test_score_is_that_of_the_whole_sequence_whatever_is_shared(
