@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from assay import __version__
 from assay.core.text import counted
-from assay.core.versions import installed
+from assay.core.versions import VERSION, installed
 from assay.evaluate.agreement import agreements, column_for
 from assay.evaluate.answers import ScoredItem
 from assay.evaluate.benchmark import Benchmark, Figures
@@ -69,7 +68,7 @@ def evaluated(given: ToEvaluate, items: Sequence[AskedItem]) -> Evaluation:
     expected = benchmark.expected(items)
     why = _why_incomplete(benchmark, gathered, given.converted, models, expected)
     return Evaluation(
-        assay=__version__,
+        assay=VERSION,
         benchmark=benchmark.name,
         title=benchmark.title,
         complete=not why,

@@ -96,9 +96,6 @@ PAIR_EXPORTS: dict[str, Export[Pair]] = {
 #: All, by name.
 EXPORTS: dict[str, Export[Item] | Export[Pair]] = {**RECORD_EXPORTS, **PAIR_EXPORTS}
 
-#: Their readers want tools as a list, and OpenAI's takes no null.
-_TOOLS_AS_THEY_ARE = frozenset({OPENAI.name, NEMO_RL_SFT.name})
-
 #: Written unless ``--export`` is given, where the run has what they need. The first always is.
 _BY_DEFAULT = (MESSAGES, STEERLM)
 
@@ -288,7 +285,7 @@ def _features(
         return {}
     found: dict[str, Features] = {}
     for name in exports:
-        if name in _TOOLS_AS_THEY_ARE:
+        if EXPORTS[name].tools_as_a_list:
             continue
         features = (
             record_features(RECORD_EXPORTS[name], run)

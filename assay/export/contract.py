@@ -96,7 +96,8 @@ Of = TypeVar("Of", bound="Item | Pair")
 class Export(Generic[Of]):
     """A file that one trainer loads: a row an item, which is a record, a turn or a pair.
 
-    To add one: write a module that makes an ``Export``, and add it to ``EXPORTS``.
+    To add one: write a module that makes an ``Export``, and add it to ``RECORD_EXPORTS`` or
+    ``PAIR_EXPORTS`` in ``__init__.py``.
     """
 
     name: str
@@ -124,6 +125,8 @@ class Export(Generic[Of]):
     among them, items that have such are left out. Other fields that rows lack are counted. With any of
     ``MASKS`` its rows say which turns are not to be trained on; without, items of which a rule masks a turn
     are left out."""
+    tools_as_a_list: bool = False
+    """Whether its rows hold tools as objects, of as many types as there are tools, and not as one text."""
     holds_sides: bool = False
     """Whether its rows say which answers a person chose, where records came as sides of pairs."""
     companions: tuple[Companion, ...] = ()

@@ -53,6 +53,7 @@ NEMO_RL_SFT: Export[Item] = Export(
     refuses=_refuses,
     row=_sft,
     holds=TO_TEMPLATES,
+    tools_as_a_list=True,
 )
 
 NEMO_RL_PREFERENCE: Export[Pair] = Export(

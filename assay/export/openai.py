@@ -59,4 +59,6 @@ OPENAI: Export[Item] = Export(
     refuses=_refuses,
     row=_row,
     holds=frozenset({*_FIELDS, *MASKS, "tools"}),
+    # It takes no null, so tools are not a column of one type.
+    tools_as_a_list=True,
 )
