@@ -63,15 +63,21 @@ def on_pairs(data: Path, folder: Path) -> tuple[list[tuple[str, str]], dict[str,
     """Agreement with what people chose, and that rules keep what a loop keeps."""
     curate(data, folder / "all")
     sides: dict[int, dict[str, float]] = defaultdict(dict)
-    prompts: dict[str, list[float]] = defaultdict(list)
+    last: list[tuple[str, float]] = []
+    # Every turn is an answer to the messages before it, so the group of a prompt holds inner turns too.
+    prompts: dict[str, float] = {}
     for row in lines(folder / "all/messages.jsonl"):
-        score = row["scores"][-1]["helpfulness"]
+        messages = row["messages"]
+        places = [place for place, one in enumerate(messages) if one["role"] == "assistant"]
+        for place, scores in zip(places, row["scores"], strict=True):
+            prompt, score = json.dumps(messages[:place]), scores["helpfulness"]
+            prompts[prompt] = max(score, prompts.get(prompt, score))
         sides[row["source"]["line"]][json.loads(row["extra"])["assay_side"]] = score
-        prompts[json.dumps(row["messages"][:-1])].append(score)
+        last.append((prompt, score))
     both = [one for one in sides.values() if len(one) == 2]
     agrees = sum(one["chosen"] > one["rejected"] for one in both)
     near = sum(one["chosen"] - one["rejected"] > -0.2 for one in both)
-    best = sum(score == max(scores) for scores in prompts.values() for score in scores)
+    best = sum(score == prompts[prompt] for prompt, score in last)
     by = ("--by", "helpfulness")
     kept = curate(data, folder / "agrees", "--keep", "agrees", *by)["rows"]["kept"]
     same("--keep agrees", kept, 2 * agrees)
@@ -84,7 +90,7 @@ def on_pairs(data: Path, folder: Path) -> tuple[list[tuple[str, str]], dict[str,
         ("HH helpful-base, rows with both sides", f"{len(both):,}"),
         ("  the model agrees with the person", f"{agrees:,} ({100 * share:.1f}%)"),
         ("  agrees, or misses by less than 0.2", f"{near:,}"),
-        ("  kept as the best of its prompt", f"{best:,} of {sum(map(len, prompts.values())):,}"),
+        ("  kept as the best of its prompt", f"{best:,} of {len(last):,}"),
     ], {"hh_agreement": share}
 
 
