@@ -230,7 +230,7 @@ class Rated:
         license = CATALOG[self.model.name].license if self.model.name in CATALOG else None
         revision = options.chosen_models()[0].options.revision
         model = AboutModel(None, self.model.name, self.model.fingerprint, revision, license)
-        about = AboutRun((model,), self.rules)
+        about = AboutRun((model,), self.rules, finds_languages=bool(self.model.languages))
         desirable = self._decided(rules, context) if rules.rules else None
         output.check()
         with output.held():

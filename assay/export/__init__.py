@@ -13,6 +13,7 @@ from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
 from assay.export.axolotl import AXOLOTL_KTO, AXOLOTL_PREFERENCE, AXOLOTL_SFT
 from assay.export.card import CARD, AboutModel, AboutRun, Features, card
+from assay.export.card_languages import languages_kept
 from assay.export.contract import Export, ToWrite
 from assay.export.every_record import PARQUET
 from assay.export.features import OfRun, pair_features, record_features
@@ -269,6 +270,7 @@ def build(given: ToExport, context: RunContext) -> Exported:
         given.filtered.counts,
         exported,
         _features(given.converted, given.scored, given.filtered, exported.exports),
+        languages_kept(given.converted, given.filtered, context.home) if given.about.finds_languages else (),
     )
     return replace(exported, files=exported.files | {CARD: write_file(given.staging / CARD, made)})
 
@@ -298,4 +300,4 @@ def _features(
 
 
 #: Files that are not in this folder are no loss: another run may have put them into another.
-EXPORT = Stage("export", 7, Exported, _key, _is_current, build, says_when_stale=False)
+EXPORT = Stage("export", 8, Exported, _key, _is_current, build, says_when_stale=False)

@@ -64,6 +64,8 @@ class AboutRun:
     """What was kept: rules, and other options that choose."""
     verified: tuple[str, ...] = ()
     """Sentences on what was measured of the model in this set-up."""
+    finds_languages: bool = False
+    """Whether the run finds the languages of its records, as it does for a model that names its own."""
 
 
 #: The columns of a config, each with its name and its type.
@@ -77,10 +79,12 @@ def card(
     counts: Counts,
     exported: Exported,
     features: Mapping[str, Features],
+    languages: Sequence[str] = (),
 ) -> bytes:
     """The card of these results, in Markdown with a front matter in YAML. ``counts`` are of all records.
 
     ``features`` are the columns of exports, by name, where ``datasets`` could not find them out.
+    ``languages`` are those of the records; none where they are not known.
     """
     written = exported.exports
     typed = [
@@ -91,6 +95,7 @@ def card(
     front = {
         "configs": list(_configs(written)),
         **({"dataset_info": typed} if typed else {}),
+        **({"language": list(languages)} if languages else {}),
         "license": "unknown",
         "size_categories": [_size(max((one.rows for one in written.values()), default=0))],
         "task_categories": ["text-generation"],

@@ -487,7 +487,11 @@ def _about(options: RunOptions, prepared: Prepared) -> AboutRun:
         )
         for chosen, one in zip(options.chosen_models(), prepared.models, strict=True)
     )
-    return AboutRun(models, (*prepared.rules.texts, *prepared.selection.texts))
+    return AboutRun(
+        models,
+        (*prepared.rules.texts, *prepared.selection.texts),
+        finds_languages=any(one.spec.languages for one in prepared.models),
+    )
 
 
 def _counted(counts: Counts, word: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,24 @@ def test_the_body_says_where_the_data_come_from_and_what_was_kept(tmp_path: Path
     ):
         assert said in body, said
     assert "/home/me" not in body
+
+
+ENGLISH = "The weather in the mountains changes quickly, so take a warm coat and enough water with you."
+GERMAN = "Das Wetter in den Bergen ändert sich schnell, also nimm einen warmen Mantel und genug Wasser mit."
+FRENCH = "Le temps en montagne change vite, alors prends un manteau chaud et assez d'eau avec toi."
+
+
+def test_the_card_names_the_languages_of_what_was_kept_where_the_run_finds_them(tmp_path: Path) -> None:
+    said = [(ENGLISH, 2.0)] * 2 + [(GERMAN, 2.0)] * 3 + [(FRENCH, 0.0)] * 9
+    records = [
+        Record(line, (("user", f"{text} {line}?"), ("assistant", text)), (Turn((score,)),))
+        for line, (text, score) in enumerate(said, 1)
+    ]
+    for name, finds in (("found", True), ("not", False)):
+        about = replace(ABOUT, finds_languages=finds)
+        front, _ = card_of(tmp_path / name, "messages", about=about, records=records)
+        # French was dropped.
+        assert front.get("language") == (["de", "en"] if finds else None)
 
 
 def test_equal_results_have_an_equal_card(tmp_path: Path) -> None:
