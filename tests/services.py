@@ -58,6 +58,8 @@ class Answer:
     """Seconds between two bytes."""
     cut: int | None = None
     """Promise the whole body, send so many bytes, and close."""
+    poured: int = 0
+    """Send so many bytes behind the body, and promise nothing of them unless a header does."""
 
 
 def as_json(value: object, status: int = 200, **headers: str) -> Answer:
@@ -98,6 +100,8 @@ class Server:
         self.answer = answer
         self.asked: list[Asked] = []
         self.connections = 0
+        self.poured = 0
+        """Bytes that were sent of bodies without an end in sight."""
         self.most_at_once = 0
         self._at_once = 0
         self._open: set[asyncio.StreamWriter] = set()
@@ -173,7 +177,8 @@ class Server:
                 writer.close()
 
     async def _write(self, writer: asyncio.StreamWriter, answer: Answer) -> None:
-        headers = {"Content-Length": str(len(answer.body))} | answer.headers
+        length = {"Connection": "close"} if answer.poured else {"Content-Length": str(len(answer.body))}
+        headers = length | answer.headers
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         writer.write(f"HTTP/1.1 {answer.status} X\r\n{lines}\r\n".encode("latin-1"))
         if answer.drip:
@@ -184,6 +189,15 @@ class Server:
             return
         writer.write(answer.body if answer.cut is None else answer.body[: answer.cut])
         await writer.drain()
+        left = answer.poured
+        while left > 0:
+            piece = b" " * min(left, 1 << 16)
+            writer.write(piece)
+            await writer.drain()
+            self.poured += len(piece)
+            left -= len(piece)
+        if answer.poured:
+            writer.close()
 
 
 @contextmanager

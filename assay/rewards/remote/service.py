@@ -110,7 +110,7 @@ class Service:
                 return TurnScore(None, f"{REFUSED}: {status_text(reply.status)}{self._quoted(reply)}")
             values = self._backend.scores(reply)
         except UnreadableReply as unreadable:
-            return self._unscored(f"{UNREADABLE}: {unreadable}")
+            return self._unscored(f"{UNREADABLE}: {self._without_key(str(unreadable))}")
         except GivenUp as trouble:
             return self._unscored(f"{FAILED}: {trouble}")
         self._without_scores = 0
@@ -169,10 +169,10 @@ class Service:
                 f"endpoint {self.endpoint.name}: the probe cannot be sent to it: {unfit}"
             ) from None
         except UnreadableReply as unreadable:
-            what, body = str(unreadable), b""
+            what, body = self._without_key(str(unreadable)), b""
         except GivenUp as trouble:
             what, body = str(trouble), b""
-        shown = f" ({self._without_key(body)})" if body else ""
+        shown = f" ({self._excerpt(body)})" if body else ""
         raise ModelFault(
             f"endpoint {self.endpoint.name}: a first short conversation got no scores: {what}{shown}. "
             f"Nothing was spent on data. Check that its kind ({self.endpoint.kind}), its model "
@@ -192,15 +192,25 @@ class Service:
 
     def _quoted(self, reply: Reply) -> str:
         """The service's words about a refused turn. They may quote it, so only quarantine holds them."""
-        said = self._without_key(reply.body)
+        said = self._excerpt(reply.body)
         return f": {said}" if said else ""
 
-    def _without_key(self, body: bytes) -> str:
-        text = body.decode(errors="replace")
-        if self._key is not None:
-            text = text.replace(self._key, "[key]")
-        text = re.sub(r"(?i)bearer\s+\S+", "Bearer [key]", " ".join(text.split()))
+    def _excerpt(self, body: bytes) -> str:
+        """The beginning of a reply, on one line."""
+        text = " ".join(self._without_key(body.decode(errors="replace")).split())
         return text if len(text) <= _EXCERPT_CHARACTERS else f"{text[:_EXCERPT_CHARACTERS]}…"
+
+    def _without_key(self, text: str) -> str:
+        """A service's words, which may repeat the key that it was sent."""
+        if self._key:
+            text = _written_anyhow(self._key).sub("[key]", text)
+        return re.sub(r"(?i)bearer\s+\S+", "Bearer [key]", text)
+
+
+def _written_anyhow(key: str) -> re.Pattern[str]:
+    r"""Fits the key as it is, and with any of its characters as ``\u002d`` or ``%2D``."""
+    ways = (rf"(?:{re.escape(one)}|\\+u{ord(one):04x}|%{ord(one):02x}|\\+{re.escape(one)})" for one in key)
+    return re.compile("".join(ways), re.IGNORECASE)
 
 
 class ServiceModel:

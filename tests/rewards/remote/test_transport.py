@@ -6,10 +6,13 @@ import asyncio
 import email.utils
 import itertools
 import logging
+import resource
 import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 import services
 from hypothesis import given
@@ -190,6 +193,41 @@ def test_a_reply_without_end_is_not_read_to_its_end(server: Server) -> None:
         assert str(outcome.reason).startswith("service_reply: a reply of more than")
 
 
+@pytest.mark.parametrize("kind", ["openai", "vllm-classify"])
+@pytest.mark.parametrize("status", [200, 422, 503])
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Content-Length": str(2 << 30)}, {"Transfer-Encoding": "chunked"}, {"Content-Encoding": "gzip"}],
+    ids=["without end", "2 GB promised", "one chunk of 2 GB", "gzip"],
+)
+def test_a_body_of_gigabytes_is_left_after_a_megabyte(
+    server: Server, kind: str, status: int, headers: dict[str, str]
+) -> None:
+    begin = b"80000000\r\n" if "Transfer-Encoding" in headers else b""
+    if "Content-Encoding" in headers:
+        begin = zeros_in_gzip(900)
+        assert len(begin) < MAX_REPLY_BYTES
+    server.answer = lambda asked: Answer(begin, status, headers, poured=2 << 30)
+    endpoint = services.endpoint(server.url, kind, timeout_seconds=20.0, deadline_seconds=20.0)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    room = psutil.Process().memory_info().vms + 400 * MAX_REPLY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (room, limits[1]))
+    try:
+        reason = str(rate(endpoint).reason)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert reason == "service_reply: a reply of more than 1,048,576 bytes"
+    # What the sockets hold comes on top.
+    assert server.poured < 64 * MAX_REPLY_BYTES
+
+
+def zeros_in_gzip(megabytes: int) -> bytes:
+    """Small, and a thousand times as long once it is unpacked."""
+    packing = zlib.compressobj(9, wbits=31)
+    packed = [packing.compress(bytes(1 << 20)) for _ in range(megabytes)]
+    return b"".join([*packed, packing.flush()])
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_turn_that_the_service_refuses_is_quarantined_with_what_it_says(
     server: Server, status: int
@@ -208,11 +246,26 @@ def test_a_turn_that_the_service_refuses_is_quarantined_with_what_it_says(
         Answer(b'{"error": "Bearer CANARY-KEY and a private question"}', 401),
         Answer(b'{"error": "CANARY-KEY, a private question"}', 503),
         Answer(b'{"error": "CANARY-KEY"}', 422),
+        Answer(b'{"error": {"message": "Bearer CANARY\\u002dKEY is no key"}}', 422),
+        # Cut where a message ends, in the middle of the key.
+        *(Answer(b'{"error": {"message": "%s CANARY-KEY"}}' % (b"x" * n), 422) for n in range(167, 176, 4)),
+        # As the name of an attribute, which a message about the reply repeats.
+        as_json(services.completion({"CANARY-KEY": 1.0})),
         Answer(b"CANARY-KEY", 200),
         Answer(reset=True),
         Answer(b"", 302, {"Location": "http://elsewhere/?CANARY-KEY"}),
     ],
-    ids=["401", "503", "422", "rubbish", "reset", "redirect"],
+    ids=[
+        "401",
+        "503",
+        "422",
+        "escaped",
+        *(f"cut {n}" for n in range(167, 176, 4)),
+        "attribute",
+        "rubbish",
+        "reset",
+        "redirect",
+    ],
 )
 def test_neither_key_nor_text_is_in_what_is_said_and_logged(
     server: Server,
@@ -237,7 +290,7 @@ def test_neither_key_nor_text_is_in_what_is_said_and_logged(
         told = f"{error}{error.__cause__!r}"
         assert "private" not in told
     everything = told + "".join(said) + caplog.text
-    assert "CANARY-KEY" not in everything
+    assert "CANARY" not in everything
     assert "private" not in "".join(said) + caplog.text
     assert "Location" not in caplog.text
     assert server.asked[0].headers["authorization"] == "Bearer CANARY-KEY"
