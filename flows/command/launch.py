@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, ServerFault, UserMistake
 from assay.core.text import printable
+from assay.storage.home import Home
 from assay.storage.private import private
 from flows.command.console import Console, Showing, opened
 from flows.command.options import parse
@@ -27,9 +28,9 @@ from flows.command.signals import (
     GOES_ON,
     INTERRUPTED,
     TERMINATED,
+    signalled,
     stopped_by,
     stopping_on_signals,
-    was_terminated,
 )
 from flows.server.connection import Connection, connected, deliver_reports, server_of_the_run
 
@@ -142,11 +143,12 @@ def launch(
             if leaving.code == TERMINATED:
                 _complain(stopped_by(TERMINATED))
             return leaving.code if isinstance(leaving.code, int) else 0
-        except Exception:
-            if not was_terminated():
+        except (Exception, BaseExceptionGroup):
+            code = signalled()
+            if code is None:
                 raise
-            _complain(stopped_by(TERMINATED))
-            return TERMINATED
+            _complain(stopped_by(code))
+            return code
 
 
 def _run(
@@ -157,7 +159,8 @@ def _run(
 ) -> int:
     with opened(Console()) as console, ExitStack() as stack:
         console.showing = command.showing(options)
-        embedded = stack.enter_context(server_of_the_run(settings.opened_home()))
+        home = settings.opened_home()
+        embedded = stack.enter_context(server_of_the_run(home))
         with console.waiting("connecting to a Prefect server"):
             # Import the flow while the server starts.
             flow = command.flow()
@@ -180,7 +183,7 @@ def _run(
         except (httpx.HTTPError, PrefectException) as error:
             on_reported(connection)
             if console.outcome is None:
-                raise _what_ended_the_run(connection, error) from error
+                raise _what_ended_the_run(connection, error, home) from error
             console.say(
                 f"warning: the Prefect server at {connection.api_url} does not answer any more, so it does "
                 "not know how the run ended; the results are whole."
@@ -200,13 +203,21 @@ def _collect_garbage() -> None:
     gc.enable()
 
 
-def _what_ended_the_run(connection: Connection, error: BaseException) -> AssayError:
+def _what_ended_the_run(connection: Connection, error: BaseException, home: Home) -> AssayError:
     """The run's own error if it had one before Prefect's server failed, else a ServerFault."""
     before = error.__context__
     while before is not None:
         if isinstance(before, AssayError):
             return before
         before = before.__context__
+    # Not on import: it imports polars.
+    from assay.storage.disk import why_full
+
+    if connection.embedded and (why := why_full(home.prefect)):
+        return ServerFault(
+            f"{home.prefect}: {why}, so the embedded Prefect server failed. Make room, or set ASSAY_HOME to "
+            f"a folder on another disk. {GOES_ON}"
+        )
     what = str(error).split("\n")[0] or type(error).__name__
     return ServerFault(f"the Prefect server at {connection.api_url} failed ({what}). {GOES_ON}")
 

@@ -101,9 +101,19 @@ def run(arguments: Sequence[str]) -> int:
         meant = did_you_mean(name, COMMANDS) or f" (commands: {', '.join(COMMANDS)})"
         print(f"error: unknown command {name!r}{meant}", file=sys.stderr)
         return 2
-    return COMMANDS[name](rest, f"assay {name}")
+    return _carried_out(name, rest, f"assay {name}")
 
 
 def run_module(name: str) -> NoReturn:
     """Carry out ``python -m flows.NAME`` and end the process with its exit code."""
-    sys.exit(COMMANDS[name](sys.argv[1:], f"python -m flows.{name}"))
+    sys.exit(_carried_out(name, sys.argv[1:], f"python -m flows.{name}"))
+
+
+def _carried_out(name: str, arguments: Sequence[str], program: str) -> int:
+    """The command's exit code."""
+    try:
+        return COMMANDS[name](arguments, program)
+    except KeyboardInterrupt:
+        # While modules are imported; a command that is under way catches it itself.
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return 130

@@ -32,6 +32,7 @@ _UNWIND_SECONDS = 8.0
 def stopping_on_signals() -> Iterator[None]:
     """In this context, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143)."""
     _terminated.clear()
+    _interrupted.clear()
     heard, sent = os.pipe()
     os.set_blocking(sent, False)
     before = {
@@ -57,13 +58,19 @@ def stopped_by(exit_code: int) -> str:
     return f"stopped by {_STOPPED_BY[exit_code]}. {GOES_ON}"
 
 
-#: Whether SIGTERM came. A library may turn the SystemExit that is raised in its call into another exception.
+#: Which signals came. A library may turn the exception that is raised in its call into another one.
 _terminated = threading.Event()
+_interrupted = threading.Event()
+
+#: How long the thread that waits for signals may take to note one that has come.
+_NOTICE_SECONDS = 0.5
 
 
-def was_terminated() -> bool:
-    """Whether SIGTERM came inside the context of ``stopping_on_signals``."""
-    return _terminated.is_set()
+def signalled() -> int | None:
+    """The exit code of the signal that came inside ``stopping_on_signals``; None if none came."""
+    if _terminated.is_set():
+        return TERMINATED
+    return INTERRUPTED if _interrupted.wait(_NOTICE_SECONDS) else None
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -76,6 +83,8 @@ def _watch(heard: int) -> None:
     deadline: threading.Timer | None = None
     while signals := os.read(heard, 64):
         interrupts += signals.count(signal.SIGINT)
+        if interrupts:
+            _interrupted.set()
         if interrupts > 1:
             _end_now(INTERRUPTED)
         if signal.SIGTERM in signals and deadline is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from assay.config.options import RunOptions, option_name
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
 from assay.score.workers import cluster
+from flows.command import main
 from flows.command.options import parse
 from flows.curate.prepare import prepare
 
@@ -162,3 +164,18 @@ def test_an_option_that_is_not_here_suggests_what_is_meant_or_nothing(option: st
     with pytest.raises(UserMistake) as refused:
         parse(RunOptions, [option, "3"], program="assay curate", summary="", examples="")
     assert str(refused.value) == f"unknown option {option!r}{meant}"
+
+
+def test_ctrl_c_while_a_command_is_imported_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def importing(arguments: Sequence[str], program: str) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main.COMMANDS, "curate", importing)
+    monkeypatch.setattr(sys, "argv", ["curate"])
+    assert main.run(["curate"]) == 130
+    with pytest.raises(SystemExit) as left:
+        main.run_module("curate")
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C\n" * 2

@@ -15,7 +15,7 @@ from places import ROOT
 
 from flows.command.curate import COMMAND
 from flows.command.launch import launch
-from flows.command.signals import TERMINATED
+from flows.command.signals import INTERRUPTED, TERMINATED
 
 CODE = (
     "import subprocess, sys; from flows.command.signals import TERMINATED, _end_now\n"
@@ -60,19 +60,26 @@ def test_a_command_ends_even_if_nobody_reads_its_last_line(reader: str) -> None:
         time.sleep(0.02)
 
 
-def test_a_sigterm_that_a_library_turns_into_another_error_still_ends_the_command_as_one(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("is_group", [False, True])
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, TERMINATED, "stopped by SIGTERM"), (signal.SIGINT, INTERRUPTED, "stopped by Ctrl-C")],
+)
+def test_a_signal_that_a_library_turns_into_another_error_still_ends_the_command_as_one(
+    number: signal.Signals, code: int, said: str, is_group: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def check(options: object, settings: object) -> None:
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             time.sleep(5)
-        except SystemExit as leaving:
+        except (SystemExit, KeyboardInterrupt) as leaving:
+            if is_group:
+                raise BaseExceptionGroup("tasks failed", [leaving]) from None
             raise ValueError("a serializer failed") from leaving
 
     command = dataclasses.replace(COMMAND, check=check)
-    assert launch(command, ["--input", "x", "--output", "y"]) == TERMINATED
-    assert "stopped by SIGTERM" in capsys.readouterr().err
+    assert launch(command, ["--input", "x", "--output", "y"]) == code
+    assert said in capsys.readouterr().err
 
 
 def test_an_error_that_no_signal_caused_is_raised() -> None:
