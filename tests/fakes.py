@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import re
+import resource
 import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from assay.core.schema import turn_keys, turn_positions
 from assay.rewards.leaving import leave_if_unwanted
@@ -17,6 +20,8 @@ from assay.rewards.protocol import Remark, Request, TurnScore
 from assay.rewards.spec import LocalSpec
 
 POISON = "kills whoever reads it"
+#: Wants more memory than the process may have.
+HUNGRY = "wants a gigabyte"
 SLOW = "takes its time"
 SLOW_SECONDS = 0.3
 #: Followed by a name: is scored once a file of that name lies in the model's folder.
@@ -72,6 +77,11 @@ class Fake:
             text = " ".join(message.content for message in request.messages[: last + 1])
             if POISON in text:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if HUNGRY in text:
+                _, hard = resource.getrlimit(resource.RLIMIT_AS)
+                used = psutil.Process().memory_info().vms
+                resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), hard))
+                bytearray(1 << 30)
             for name in re.findall(rf"{HELD} (\w+)", text):
                 while not (self._folder / name).exists():
                     time.sleep(0.05)

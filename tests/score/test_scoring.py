@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from assay.rewards.spec import LocalSpec
 from assay.score import remarks, scoring, ways
 from assay.score.shard import Shard, score_shard
 from assay.score.store import ScoreStore
-from assay.score.workers import dispatch
+from assay.score.workers import cluster, dispatch
 from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
@@ -294,10 +295,11 @@ def test_an_address_that_is_none_is_the_users_mistake(home: Home, model: LocalSp
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("harm", [fakes.POISON, fakes.HUNGRY])
 def test_a_record_that_kills_every_worker_is_found_and_the_rest_is_scored(
-    home: Home, model: LocalSpec
+    home: Home, model: LocalSpec, harm: str
 ) -> None:
-    bad = records(1, mark=fakes.POISON, first=7)
+    bad = records(1, mark=harm, first=7)
     converted = convert(home, [*records(7), *bad, *records(8, first=8)])
     heard = Heard()
     scored, work = score(converted, model, home, heard=heard)
@@ -409,6 +411,86 @@ def test_two_runs_on_one_store_score_nothing_twice(home: Home, model: LocalSpec,
     assert work.turns_scored == 4
     assert wider.failed == {}
     assert any("another run is scoring" in line for line in heard.lines)
+
+
+@pytest.mark.faults
+def test_a_worker_that_is_stopped_is_done_without_and_does_no_harm_when_it_goes_on(
+    home: Home, model: LocalSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(cluster._SETTINGS, "distributed.scheduler.worker-ttl", "2s")
+    folder = Path(model.folder)
+    held = Record(1, chat("question", f"answer that {fakes.HELD} released"))
+    texts = [held, *records(30, mark=fakes.SLOW, first=1)]
+    stopped: list[psutil.Process] = []
+
+    def stop_one_for_a_while() -> None:
+        wait(lambda: len(list(folder.glob("calls-*.log"))) >= 2)
+        found = re.fullmatch(r"calls-(\d+)", sorted(folder.glob("calls-*.log"))[0].stem)
+        assert found is not None
+        stopped.append(psutil.Process(int(found[1])))
+        stopped[0].suspend()
+        wait(lambda: len(set(fakes.calls(folder))) == 60)
+        # It is replaced, or has time for whatever it does late.
+        with suppress(psutil.NoSuchProcess):
+            stopped[0].resume()
+            time.sleep(2)
+
+    def stop_one_and_release_the_rest() -> None:
+        try:
+            stop_one_for_a_while()
+        finally:
+            (folder / "released").touch()
+
+    with ThreadPoolExecutor() as threads:
+        stopping = threads.submit(stop_one_and_release_the_rest)
+        scored, _ = score(
+            convert(home, texts), model, home, workers=ClusterOptions(workers=3), shard_tokens=1
+        )
+        stopping.result()
+    assert scored.failed == {}
+    keys = [key for name in store_files(home) for key in _keys(home, name)]
+    assert len(keys) == len(set(keys)) == 61
+    undisturbed = Home(tmp_path / "undisturbed")
+    reference, _ = score(convert(undisturbed, texts), model, undisturbed, shard_tokens=1)
+    assert reference == scored
+    assert store_files(undisturbed) == store_files(home)
+    wait(lambda: gone(stopped), 20)
+
+
+@pytest.mark.faults
+def test_of_two_runs_on_one_store_each_may_be_killed(
+    home: Home, model: LocalSpec, tmp_path: Path, spawn: Spawn
+) -> None:
+    shared = records(30, mark=fakes.SLOW)
+    first, second = convert(home, shared), convert(home, [*shared, *records(4, first=60)])
+    killed = 0
+    for segments in (2, 5):
+        working = spawn(_score_in_child, first, model, home)
+        wait(partial(_has_segments, home, segments))
+        waiting = spawn(_score_in_child, second, model, home)
+        time.sleep(1)
+        for child in (working, waiting):
+            assert child.pid is not None
+            family = psutil.Process(child.pid).children(recursive=True)
+            child.kill()
+            child.join()
+            wait(partial(gone, family), 20)
+            killed += 1
+    assert killed == 4
+    both = [spawn(_score_in_child, converted, model, home) for converted in (first, second)]
+    for child in both:
+        child.join(120)
+        assert child.exitcode == 0
+    keys = [key for name in store_files(home) for key in _keys(home, name)]
+    assert len(keys) == len(set(keys)) == 68
+    undisturbed = Home(tmp_path / "undisturbed")
+    for converted in (first, second):
+        scored, work = score(converted, model, home)
+        assert work.turns_scored == 0
+        alone = convert(undisturbed, shared if converted is first else [*shared, *records(4, first=60)])
+        reference, _ = score(alone, model, undisturbed)
+        assert values(scored, home).equals(values(reference, undisturbed))
+    assert not list(home.root.rglob("*.tmp"))
 
 
 def test_a_run_that_waits_for_another_can_be_stopped(home: Home, model: LocalSpec) -> None:

@@ -51,6 +51,8 @@ class _Attempt(NamedTuple):
 
 #: The exit code of a worker whose GPU is lost. Its nanny then starts another worker.
 DEVICE_LOST_EXIT = 71
+#: With which a worker ends that found no memory.
+NO_MEMORY_EXIT = 72
 
 
 class _Unwanted(Exception):
@@ -85,7 +87,8 @@ def score_or_leave(shard: Shard, model: LocalSpec, home: Home, run: str) -> Shar
 
     Where the GPU is lost, the worker's process ends: a CUDA error stays with the process, so every later
     shard would fail too. The nanny starts a new worker, and the scheduler hands out the shard again. A shard
-    that does this twice is a suspect.
+    that does this twice is a suspect. A worker whose memory ran out, other than for a batch, is replaced too:
+    what it still holds is not known.
     """
     from distributed import get_worker
 
@@ -104,6 +107,14 @@ def score_or_leave(shard: Shard, model: LocalSpec, home: Home, run: str) -> Shar
             raise
         print(f"worker {os.getpid()}: {error}; it is replaced", file=sys.stderr, flush=True)
         os._exit(DEVICE_LOST_EXIT)
+    except MemoryError:
+        where = f"worker {os.getpid()} on {socket.gethostname()}: memory ran out"
+        if worker.nanny is None:
+            raise ClusterFault(
+                f"{where}; give the workers more of it, or start them with nannies, which replace a worker"
+            ) from None
+        print(f"{where}; it is replaced", file=sys.stderr, flush=True)
+        os._exit(NO_MEMORY_EXIT)
     except StoreFault as error:
         # Name the worker: one of many may not reach S3, or lack its credentials or a package.
         raise type(error)(f"worker on {socket.gethostname()}: {error}") from None
