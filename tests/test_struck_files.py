@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import fakes
@@ -20,98 +19,27 @@ import polars as pl
 import pytest
 import stages
 from converting import line
-from stages import Heard, build, context, convert, decide, take_inventory
+from stage_runs import Run, model_of, run, scored_in_this_process
+from stages import context, take_inventory
 
-import assay.score.workers.dispatch
 from assay.core.errors import AssayError
 from assay.read.convert import CONVERT, ToConvert
-from assay.rewards.fingerprint import fingerprint
 from assay.rewards.protocol import Remark
-from assay.rewards.spec import LocalSpec
-from assay.score import plan, remarks, scoring, ways
-from assay.score.shard import Shard, ShardWork, requested, score_shard
-from assay.score.workers.cluster import ClusterOptions
+from assay.score import plan, remarks, scoring
+from assay.score.shard import requested
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import Rules
 from assay.storage.disk import read_artifact
 from assay.storage.home import Artifact, Home
-from assay.storage.manifests import Converted, Filtered, Scored
 from assay.storage.private import private
 from assay.storage.sealed import Altered, sealed_json, unsealed
-from assay.storage.stage import RunContext
 
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Run:
-    """What a run came to."""
-
-    converted: Converted
-    scored: Scored
-    filtered: Filtered
-    results: dict[str, bytes]
-    turns_scored: int
-    said: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def nobody(*options: object, **more: object) -> Iterator[None]:
-    yield None
-
-
-def here(
-    client: None,
-    shards: Iterable[Shard],
-    model: LocalSpec,
-    context: RunContext,
-    *,
-    done: Callable[[ShardWork], None],
-    **more: object,
-) -> None:
-    """Score the shards in this process: what Dask's workers would do."""
-    for shard in shards:
-        done(score_shard(shard, model, context.home))
-
-
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "connected", nobody)
-    monkeypatch.setattr(assay.score.workers.dispatch, "dispatch", here)
-
-
-def model_of(root: Path) -> LocalSpec:
-    """A fake with weights, whose fingerprint is computed as a real model's is."""
-    home = Home(root / "home")
-    found = fingerprint(
-        root / "model",
-        family="sequence-classification",
-        attributes=("helpfulness", "verbosity"),
-        dtype="float32",
-        max_tokens=1000,
-        over_length="quarantine",
-        remote_code=False,
-        digest_cache=home.model_digests,
-    )
-    return fakes.spec(root / "model", found)
-
-
-def run(root: Path, chats: str = "chats") -> Run:
-    """A run over the inputs in ``root``, with the home that is there."""
-    home, heard = Home(root / "home"), Heard()
-    model = model_of(root)
-    inventory = take_inventory([str((root / chats).resolve())])
-    converted = convert(inventory, home=home, progress=heard)
-    scored, work = stages.score(
-        converted, model, home=home, cluster=ClusterOptions(), shard_tokens=20, progress=heard
-    )
-    filtered = decide(converted, scored, rules=Rules(), home=home)
-    staging = root / "staging"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    build(converted, scored, filtered, home=home, staging=staging, exports=["messages"])
-    results = {path.name: path.read_bytes() for path in staging.iterdir()}
-    return Run(converted, scored, filtered, results, work.turns_scored, heard.lines)
+    scored_in_this_process(monkeypatch.setattr)
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
         lines = [line(f"question {n}", f"answer {n} of {mark}", "more", f"more {n}") for n in range(12)]
         (root / name / "a.jsonl").write_bytes(b"\n".join([*lines, b"{no json"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ways, "connected", nobody)
-        patch.setattr(assay.score.workers.dispatch, "dispatch", here)
+        scored_in_this_process(patch.setattr)
         first = run(root)
         run(root, "others")
     assert first.turns_scored == 24

@@ -2,20 +2,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import manifests
 import msgspec
 import pytest
+from killing import killed_at
 
 from assay.core.digests import digest_of_file
 from assay.core.errors import AssayError, OutputRefused, UserMistake
@@ -24,9 +23,6 @@ from assay.storage.manifests import Counts
 from assay.storage.private import private
 from assay.storage.run_manifest import RUN_MANIFEST as MANIFEST
 from assay.storage.run_manifest import ExportedFile, RunManifest, run_manifest_in
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 OLD = {"labeled.jsonl": b"old\n", "dropped-since.parquet": b"older"}
 NEW = {"labeled.jsonl": b"new\n", "scores.parquet": b"newer"}
@@ -471,41 +467,6 @@ def test_holds_notices_every_difference(out: Path, fault: str) -> None:
     else:
         (out / MANIFEST).unlink()
     assert not OutputFolder(out).holds(files)
-
-
-CALLS = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir", "chmod", "open", "truncate")
-
-
-def killed_at(number: int, act: Callable[[], object]) -> bool:
-    """Run ``act`` in a child that kills itself with -9 before its ``number``th call that changes a disk.
-
-    True where it was killed, False where it came to its end first.
-    """
-    child = os.fork()
-    if child == 0:
-        calls = 0
-
-        def counted(real: Callable[P, T]) -> Callable[P, T]:
-            def call(*arguments: P.args, **options: P.kwargs) -> T:
-                nonlocal calls
-                calls += 1
-                if calls == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*arguments, **options)
-
-            return call
-
-        for name in CALLS:
-            setattr(os, name, counted(getattr(os, name)))
-        status = 3
-        try:
-            act()
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL), f"the child failed by itself: {status}"
-    return status == signal.SIGKILL
 
 
 def whole(path: Path) -> dict[str, bytes]:
