@@ -22,6 +22,7 @@ from socket import SOCK_DGRAM
 import fakes
 import psutil
 import pytest
+from clocks import Clock
 from places import ROOT
 from planted import Bomb
 from stranger import in_the_open
@@ -30,6 +31,7 @@ from flows.server.embedded import FORKED_NAME
 
 DRIVER = Path(__file__).parent / "fake_curate.py"
 RECORDS = 32
+DAY_SECONDS = 86_400
 #: What names the tests' own server and logs in there.
 CONFIGURED = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
 
@@ -255,6 +257,26 @@ def test_a_run_that_is_ended_from_outside_while_it_scores_stops_and_says_so(
     assert not place.output.exists()
     assert place.finished(prefect_api)[0] == 0
     assert len(set(place.calls())) == RECORDS
+
+
+def test_a_clock_that_is_a_day_off_and_jumps_by_two_days_changes_no_result(
+    place: Place, tmp_path: Path, prefect_api: str
+) -> None:
+    clock = Clock.made(tmp_path / "clock")
+    clock.set(DAY_SECONDS)
+    run = place.start(**clock.environment)
+    assert until(lambda: place.segments() >= 2)
+    clock.set(-DAY_SECONDS)
+    _, err = run.communicate(timeout=120)
+    assert run.returncode == 0, err
+    assert "Traceback" not in err
+    assert abs(clock.time() - time.time() + DAY_SECONDS) < 60, "the clock did jump"
+    undisturbed = Place(tmp_path / "undisturbed")
+    undisturbed.folder.mkdir()
+    assert undisturbed.finished(prefect_api)[0] == 0
+    assert place.results() == undisturbed.results()
+    assert len(place.calls()) == RECORDS
+    assert not started_for(undisturbed.folder)
 
 
 def test_a_run_survives_the_death_of_its_prefect_server(place: Place) -> None:

@@ -3,62 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
-import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from clocks import Clock
 from cryptography import x509
 from distributed import Security
 from places import ROOT
 
 from assay.score.workers import steady_clock
 from assay.score.workers.steady_clock import temporary_certificates
-
-# libfaketime cannot do this: with monotonic clocks left alone, time.sleep fails in it.
-SHIM = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/time.h>
-#include <time.h>
-
-static volatile long *seconds;
-static int (*real)(clockid_t, struct timespec *);
-
-__attribute__((constructor)) static void begin(void) {
-    int file = open(getenv("CLOCK_OFFSET"), O_RDONLY | O_CLOEXEC);
-    void *mapped = mmap(0, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
-    if (mapped != MAP_FAILED) seconds = mapped;
-}
-
-int clock_gettime(clockid_t clock, struct timespec *now) {
-    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-    int failed = real(clock, now);
-    if (!failed && seconds && clock == CLOCK_REALTIME) now->tv_sec += *seconds;
-    return failed;
-}
-
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    struct timespec found;
-    int failed = clock_gettime(CLOCK_REALTIME, &found);
-    now->tv_sec = found.tv_sec;
-    now->tv_usec = found.tv_nsec / 1000;
-    return failed;
-}
-
-time_t time(time_t *now) {
-    struct timespec found;
-    clock_gettime(CLOCK_REALTIME, &found);
-    if (now) *now = found.tv_sec;
-    return found.tv_sec;
-}
-"""
 
 # Tasks go to and fro while the clock jumps ahead and back, again and again: it is a message under way that a
 # jump can hold up. Then it stands where it jumped to, and a new worker shakes hands.
@@ -110,24 +67,12 @@ if __name__ == "__main__":
 @pytest.mark.faults
 @pytest.mark.slow
 def test_tasks_go_on_and_workers_come_back_whatever_the_clock_does(tmp_path: Path) -> None:
-    compiler = shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("a clock that jumps for some processes alone needs a C compiler, on Linux")
-    (tmp_path / "shim.c").write_text(SHIM)
-    shim = tmp_path / "shim.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", shim, tmp_path / "shim.c", "-ldl"], check=True)
-    (tmp_path / "offset").write_bytes(struct.pack("q", 0))
+    clock = Clock.made(tmp_path / "clock")
     (tmp_path / "tasks.py").write_text(TASKS)
     jumps = ["86400", "-86400", "31622400", "-31622400"]
     ran = subprocess.run(
         [sys.executable, tmp_path / "tasks.py", *jumps],
-        env={
-            **os.environ,
-            "LD_PRELOAD": str(shim),
-            "CLOCK_OFFSET": str(tmp_path / "offset"),
-            "PYTHONPATH": str(ROOT),
-            "CUDA_VISIBLE_DEVICES": "",
-        },
+        env={**os.environ, **clock.environment, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=120,
