@@ -37,9 +37,11 @@ test-fast: .venv/installed-test
 test-operated: .venv/installed-test
 	$(BIN)/pytest -n 2 -m operated -rs
 
-# Processes that are killed, servers that die, files that are damaged, runs that want the same.
+# Processes that are killed, servers that die, files that are damaged, runs that want the same; then a minute in
+# which such faults strike real runs at random.
 test-faults: .venv/installed-test
 	$(PYTEST) -m faults
+	$(BIN)/python benchmarks/soak.py --minutes 1
 
 # The loaders of the trainers that exports are for, each in an environment of its own: some 6 GB, some minutes.
 test-loaders: .venv/installed-test
