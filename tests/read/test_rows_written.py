@@ -18,6 +18,8 @@ from converting import converted_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 good = st.tuples(texts.filter(str.strip), texts.filter(str.strip))
 #: What stands in a place of a row and is none: each is a record in quarantine.
@@ -114,7 +116,7 @@ def as_csv(rows: list[tuple[str, str]]) -> bytes:
     return file.getvalue().encode()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     rows=st.lists(good, min_size=1, max_size=25),
     name=st.sampled_from(["a.json", "a.parquet", "a.csv"]),
