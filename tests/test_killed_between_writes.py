@@ -16,7 +16,7 @@ from places import ROOT, TESTS
 
 @pytest.fixture
 def in_memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder that waits for no disk, where the system has one: some hundred runs flush dozens of files each."""
+    """A folder that waits for no disk, where the system has one: hundreds of runs flush dozens of files."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield tmp_path

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from assay.core.digests import digest_of_file
@@ -109,16 +110,25 @@ class Artifact:
 def sweep(folder: Path) -> None:
     """Remove the temporary files that killed processes of this machine left in the folder.
 
-    Call it once before writing to a folder, not once per file: it lists the whole folder.
+    ``written_whole`` does so before it first writes to a folder in this process. Call it where a stage begins
+    to write, not once per file: it lists the whole folder.
     """
-    # Not on import: what writes files whole on a bare machine needs no psutil.
-    import psutil
-
     mine = f".{socket.gethostname()}-"
     for leftover in folder.glob(f".*{glob.escape(mine)}*.tmp"):
         pid = leftover.name.rpartition(mine)[2].partition(".")[0]
+        try:
+            import psutil
+        except ImportError:
+            # A bare machine that has a model and nothing else leaves them where they are.
+            return
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             leftover.unlink(missing_ok=True)
+
+
+@cache
+def _swept(folder: Path) -> None:
+    """Sweep the folder, once in this process."""
+    sweep(folder)
 
 
 @contextmanager
@@ -130,6 +140,7 @@ def written_whole(path: Path, *, mode: int = FILE) -> Iterator[Path]:
     is for this user alone, unless ``mode`` gives the file other rights.
     """
     make_private(path.parent)
+    _swept(path.parent)
     mine = f".{path.name}.{socket.gethostname()}-{os.getpid()}.{uuid.uuid4().hex}.tmp"
     temporary = path.with_name(mine)
     try:
