@@ -15,7 +15,7 @@ CALLS = ("rename", "replace", "fsync", "unlink", "rmdir", "mkdir", "chmod", "ope
 
 
 def killed_at(number: int, act: Callable[[], object]) -> bool:
-    """Run ``act`` in a child that kills itself with -9 before its ``number``th call that changes a disk.
+    """Run ``act`` in a child that kills itself with -9 at the ``number``th moment of its work on a disk.
 
     True where it was killed, False where it came to its end first.
     """
@@ -23,18 +23,25 @@ def killed_at(number: int, act: Callable[[], object]) -> bool:
     if child == 0:
         calls = 0
 
-        def counted(real: Callable[P, T]) -> Callable[P, T]:
+        def count() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def counted(real: Callable[P, T], *, also_after: bool) -> Callable[P, T]:
             def call(*arguments: P.args, **options: P.kwargs) -> T:
-                nonlocal calls
-                calls += 1
-                if calls == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*arguments, **options)
+                count()
+                result = real(*arguments, **options)
+                if also_after:
+                    count()
+                return result
 
             return call
 
         for name in CALLS:
-            setattr(os, name, counted(getattr(os, name)))
+            # A file that is open and still empty is a moment of its own.
+            setattr(os, name, counted(getattr(os, name), also_after=name == "open"))
         status = 3
         try:
             act()
