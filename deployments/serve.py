@@ -24,7 +24,15 @@ from assay.core.errors import AssayError, ServerFault
 from assay.score.workers.gpus import visible_devices
 from assay.storage.home import Home
 from assay.storage.private import make_private
-from deployments.register import POOL, ROOT, deploy, end_lost_runs, prepare_pool, watch_for_crashes
+from deployments.register import (
+    POOL,
+    ROOT,
+    WORKER_SETTINGS,
+    deploy,
+    end_lost_runs,
+    prepare_pool,
+    watch_for_crashes,
+)
 from flows.command.signals import TERMINATED, stopping_on_signals
 from flows.server.connection import speaking_to
 from flows.server.embedded import EmbeddedServer, end
@@ -131,7 +139,7 @@ def start_worker(
     return subprocess.Popen(
         [sys.executable, "-m", "deployments.child", "prefect", "worker", "start", "--pool", pool, *served],
         cwd=ROOT,
-        env=environment,
+        env={**WORKER_SETTINGS, **environment},
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,

@@ -72,12 +72,12 @@ class OpenPage:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def look(self, *, width: int = 1100, dark: bool = False, mobile: bool = False) -> None:
-        """Show it in a window of this width, in light or dark."""
+    def look(self, *, width: int = 1100, height: int = 900, dark: bool = False, mobile: bool = False) -> None:
+        """Show it in a window of this size, in light or dark."""
         self.send(
             "Emulation.setDeviceMetricsOverride",
             width=width,
-            height=900,
+            height=height,
             deviceScaleFactor=1,
             mobile=mobile,
         )

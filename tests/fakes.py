@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from assay.core.errors import Resumable
 from assay.core.schema import turn_keys, turn_positions
 from assay.rewards.leaving import leave_if_unwanted
 from assay.rewards.protocol import Remark, Request, TurnScore
@@ -28,6 +29,8 @@ SLOW_SECONDS = 0.3
 HELD = "is held until"
 UNSCORABLE = "gives no number"
 TOO_LARGE = "is larger than memory"
+#: As a service that is away, which ends the run early.
+AWAY = "is away"
 
 
 def spec(folder: Path, fingerprint: str = "ab" * 16) -> LocalSpec:
@@ -86,6 +89,8 @@ class Fake:
                 while not (self._folder / name).exists():
                     time.sleep(0.05)
                     leave_if_unwanted()
+            if AWAY in text:
+                raise Resumable("the fake is away; start the run again when it is back")
             if SLOW in text:
                 time.sleep(SLOW_SECONDS)
             keys = [key.key for key in turn_keys(request.messages, request.tools)]

@@ -438,7 +438,6 @@ def operation(folder: Path) -> Iterator[Operation]:
             **environment,
             "PREFECT_API_URL": api_url,
             "PREFECT_API_AUTH_STRING": LOGIN,
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
         }
         stack.enter_context(temporary_settings({PREFECT_API_URL: api_url, PREFECT_API_AUTH_STRING: LOGIN}))
         register.prepare_pool(api_url)

@@ -143,14 +143,17 @@ def _end_of(outcome: Outcome) -> State[Any]:
 def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
     console = current()
     console.flow_run_id = UUID(str(runtime.flow_run.id))
-    if deployed:
-        output = with_day(options.output, day_of_the_run())
-        options = options.model_copy(update={"output": output})
-    prepared = prepare(options, Settings.read(), deployed=deployed)
+    day = day_of_the_run() if deployed else None
+    if day is not None:
+        options = options.model_copy(update={"output": with_day(options.output, day)})
+    prepared = prepare(options, Settings.read(), deployed=deployed, day=day)
     tag_run(runtime.flow_run.id, models=[one.spec.name for one in prepared.models], inputs=options.input)
-    run = _Run(options, prepared, console, RunContext(prepared.home, console))
     try:
-        with place_in_queue(prepared.home, console) if deployed else nullcontext():
+        with place_in_queue(prepared.home, console) if deployed else nullcontext(False) as has_waited:
+            if has_waited:
+                # The other run may have made the release of the day, or somebody may have moved an input.
+                prepared = prepare(options, Settings.read(), deployed=deployed, day=day)
+            run = _Run(options, prepared, console, RunContext(prepared.home, console))
             if options.preview:
                 return run.tried()
             return run.previewed() if options.dry_run else run.written()

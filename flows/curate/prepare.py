@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from assay.config.deployed import Places, model_named, places, results_place
@@ -56,10 +56,13 @@ class Prepared:
     """The results that the page compares this run's with, if there are any."""
 
 
-def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) -> Prepared:
+def prepare(
+    options: RunOptions, settings: Settings, *, deployed: bool = False, day: date | None = None
+) -> Prepared:
     """What the stages are given for these options. UserMistake for the first option that cannot work.
 
-    Cheap to repeat. In a ``deployed`` run, options name only what the operator allows.
+    Cheap to repeat. In a ``deployed`` run, options name only what the operator allows. ``day``: the day of a
+    release; None: today, in UTC.
     """
     if is_remote(options.output):
         raise UserMistake(
@@ -102,7 +105,7 @@ def prepare(options: RunOptions, settings: Settings, *, deployed: bool = False) 
         _check_pairs(options, exports)
     options.split_choice()
     options.shard_bytes()
-    output = OutputFolder(_release(where.output, options) if options.release else where.output)
+    output = OutputFolder(_release(where.output, options, day) if options.release else where.output)
     output.check()
     hub = _hub_dataset(options, settings, deployed=deployed)
     before = _before(options, output, settings, deployed=deployed)
@@ -148,10 +151,10 @@ def _models(
     return tuple(models)
 
 
-def _release(folder: str, options: RunOptions) -> Path:
+def _release(folder: str, options: RunOptions, day: date | None) -> Path:
     if options.limit is not None or options.stop_after is not None:
         raise UserMistake("--release: is of all that is new; leave out --limit and --stop-after")
-    return next_release(Path(folder), datetime.now(UTC).date())
+    return next_release(Path(folder), day or datetime.now(UTC).date())
 
 
 def _local(files: list[str], output: str, settings: Settings, *, deployed: bool) -> list[str]:

@@ -23,10 +23,11 @@ _LOOK_SECONDS = 1.0
 
 
 @contextmanager
-def place_in_queue(home: Home, progress: Progress) -> Iterator[None]:
+def place_in_queue(home: Home, progress: Progress) -> Iterator[bool]:
     """Hold the place of this run's deployment; if that takes waiting, report it and the other run's name.
 
-    A run that is suspended, cancelled or deleted while it waits ends as one that works does.
+    Yields whether it has waited. A run that is suspended, cancelled or deleted while it waits ends as one
+    that works does.
     """
     folder = home.prefect / "places"
     make_private(folder)
@@ -37,19 +38,19 @@ def place_in_queue(home: Home, progress: Progress) -> Iterator[None]:
     holder = folder / f"{deployment}.holder"
     try:
         with Wanted() as wanted:
-            _take(lock, holder, progress, wanted)
+            has_waited = _take(lock, holder, progress, wanted)
     except NoLongerWanted as stop:
         leave(stop)
     try:
         with open(holder, "w", opener=opener) as file:
             file.write(f"{runtime.flow_run.name}\n")
-        yield
+        yield has_waited
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
 
 
-def _take(lock: filelock.BaseFileLock, holder: Path, progress: Progress, wanted: Wanted) -> None:
+def _take(lock: filelock.BaseFileLock, holder: Path, progress: Progress, wanted: Wanted) -> bool:
     waits = False
     while not lock.is_locked:
         try:
@@ -61,6 +62,7 @@ def _take(lock: filelock.BaseFileLock, holder: Path, progress: Progress, wanted:
             wanted.leave_if_unwanted()
     if waits:
         progress.say("no other run works any more; this one begins")
+    return waits
 
 
 def _named(holder: Path) -> str:

@@ -12,6 +12,7 @@ import socket
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
@@ -171,36 +172,73 @@ def test_a_verification_shows_its_checks_and_says_which_failed(operated: Operati
     assert "allowed: 1e-05" in checked.stderr
 
 
-def test_a_release_takes_what_is_new_and_one_with_nothing_new_says_so(operated: Operation) -> None:
+def test_nights_release_what_is_new_with_its_splits_and_exports(operated: Operation) -> None:
     (operated.data / "days").mkdir()
-    options: dict[str, Any] = {"input": ["data/days"], "output": "results/days", "release": True}
     series = operated.results / "days"
+    (nightly,) = operated.client.read_deployment_by_name("curate/curate").schedules
+    asked: dict[str, Any] = {
+        **nightly.parameters["options"],
+        "input": ["data/days"],
+        "output": "results/days",
+    }
+    assert asked["advanced"] == {"release": True}
+    asked |= {"advanced": {"release": True, "split": ["val=0.3"]}}
+    fake = operated.client.read_deployment_by_name("curate/fake")
 
-    def run() -> str:
-        ended = operated.ended(operated.trigger("curate/fake", **options).id)
+    def night(day: int) -> str:
+        """As the schedule starts it at three in the morning; what the run says at its end."""
+        planned = Scheduled(scheduled_time=datetime(2026, 3, day, 3, tzinfo=UTC))
+        run = operated.client.create_flow_run_from_deployment(
+            fake.id, parameters={"options": asked}, state=planned
+        )
+        ended = operated.ended(run.id)
         assert ended.state is not None
         assert ended.state_type == StateType.COMPLETED, ended.state.message
         return str(ended.state.message)
 
-    first = operated.chats("days/monday.jsonl", 2)
-    assert run() == "2 of 2 records kept"
-    operated.chats("days/tuesday.jsonl", 3)
-    assert run() == "3 of 3 records kept"
-    assert run() == "Nothing new: every input is in an earlier release in results/days"
-    one, two = sorted(path for path in series.iterdir() if not path.name.startswith("."))
-    for release, count in ((one, 2), (two, 3)):
-        assert json.loads((release / "manifest.json").read_bytes())["rows"]["kept"] == count
-        assert len((release / "labeled.jsonl").read_text().splitlines()) == count
+    def sides(day: int) -> dict[str, str]:
+        """On which side of the split each prompt of that release is; every export has the same ones."""
+        release = series / f"2026-03-0{day}"
+        found: dict[str, str] = {}
+        for side in ("train", "val"):
+            rows = [json.loads(line) for line in (release / f"messages.{side}.jsonl").open()]
+            found |= {row["messages"][0]["content"]: side for row in rows}
+            assert len((release / f"labeled.{side}.jsonl").read_text().splitlines()) == len(rows)
+        kept = json.loads((release / "manifest.json").read_bytes())["rows"]["kept"]
+        assert len(found) == kept > 0
+        return found
+
+    def files(day: int) -> list[str]:
+        manifest = json.loads((series / f"2026-03-0{day}/manifest.json").read_bytes())
+        return sorted(PurePath(one["path"]).name for one in manifest["inputs"])
+
+    first = operated.chats("days/monday.jsonl", 12) | operated.chats("days/tuesday.jsonl", 12)
+    night(1)
+    assert files(1) == ["monday.jsonl", "tuesday.jsonl"]
     assert sorted(operated.calls(first)) == sorted(first)
-    # A file that grew is new as a whole, and only its new turns are scored; one that vanished is not missed.
+
+    # A file that has grown is new as a whole, and only its new turns are scored; a lost one is not missed.
     (operated.data / "days/monday.jsonl").rename(operated.data / "monday.jsonl")
-    grown = operated.chats("days/tuesday.jsonl", 5)
-    assert run() == "5 of 5 records kept"
+    grown = operated.chats("days/tuesday.jsonl", 24)
+    night(2)
+    assert files(2) == ["tuesday.jsonl"]
     assert sorted(operated.calls(grown)) == sorted(grown)
+    before, after = sides(1), sides(2)
+    assert set(after.values()) == {"train", "val"}
+    again = before.keys() & after.keys()
+    assert len(again) == sum(" of days/tuesday.jsonl" in prompt for prompt in before)
+    assert {prompt: before[prompt] for prompt in again} == {prompt: after[prompt] for prompt in again}
+
     # One that came back is in a release already.
     (operated.data / "monday.jsonl").rename(operated.data / "days/monday.jsonl")
-    assert run() == "Nothing new: every input is in an earlier release in results/days"
-    assert len([path for path in series.iterdir() if not path.name.startswith(".")]) == 3
+    operated.chats("days/wednesday.jsonl", 12)
+    night(3)
+    assert files(3) == ["wednesday.jsonl"]
+    assert all(" of days/wednesday.jsonl" in prompt for prompt in sides(3))
+
+    assert night(4) == "Nothing new: every input is in an earlier release in results/days"
+    days = [path.name for path in sorted(series.iterdir()) if not path.name.startswith(".")]
+    assert days == ["2026-03-01", "2026-03-02", "2026-03-03"]
 
 
 def begun(operated: Operation, name: str, *held: str) -> tuple[FlowRun, set[str]]:
@@ -384,21 +422,20 @@ def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn_and_mistakes_
 
 def test_a_server_that_restarts_under_runs_ends_none_and_the_next_has_its_turn(operated: Operation) -> None:
     operated.chats("restarted.jsonl", PART, ["restarted"])
-    operated.deploy_fake("restarted")
+    as_registered = operated.client.read_deployment_by_name("curate/curate").global_concurrency_limit
+    operated.deploy_fake("restarted", concurrency_limit=as_registered and as_registered.limit)
     options: dict[str, Any] = {"input": ["data/restarted.jsonl"], "shard_tokens": 30}
     first = operated.trigger("curate/restarted", **options, output="results/restarted")
     held = operated.results / ".restarted.lock"
     until(lambda: held.exists() and held.read_text(), 60, "a run that holds the output")
     second = operated.trigger("curate/restarted", **options, output="results/after")
-    until(lambda: "waiting" in "".join(operated.logged(second.id)), 60, "a run that waits")
-    for run in (first, second):
-        state = operated.client.read_flow_run(run.id).state
-        assert state is not None
-        # There is no lease that the server could forget, so no renewal that could find it gone.
-        assert state.state_details.deployment_concurrency_lease_id is None
     operated.server.stop()
     operated.server.start()
     operated.server.until_it_answers()
+    until(lambda: "waiting" in "".join(operated.logged(second.id)), 60, "a run that waits")
+    # Two renewals of a lease that the server would have forgotten (see fake_curate.py).
+    time.sleep(13.0)
+    assert operated.client.read_flow_run(first.id).state_type == StateType.RUNNING
     operated.let_go("restarted")
     ends = [operated.ended(run.id) for run in (first, second)]
     assert [run.state_type for run in ends] == [StateType.COMPLETED] * 2

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
-import shutil
-import subprocess
+import time
 from collections.abc import Callable, Iterator
 from html import unescape
 from http.server import BaseHTTPRequestHandler
@@ -14,19 +14,20 @@ from typing import ClassVar, NamedTuple
 
 import httpx
 import pytest
+from browser import CHROMIUM, OpenPage, browser
+from fakes import AWAY
 from listening import listening
-from operation import LOGIN, Operation
-from prefect.client.schemas.objects import FlowRun
+from operation import LOGIN, PART, Operation, until
+from prefect.client.schemas.objects import FlowRun, StateType
 from pydantic import BaseModel
 
 from assay.config.evaluate_options import EvaluateOptions
 from assay.config.options import RunOptions
 from assay.config.verify_options import VerifyOptions
+from assay.storage.sealed import DIGEST
 
-CHROMIUM = shutil.which("chromium")
-
-#: How long a page may take to be drawn: first, and when it is looked at again.
-_PATIENCE_SECONDS = (12, 30, 60)
+#: How long a page may take to be drawn by a browser that shares its cores.
+_PATIENCE_SECONDS = 60.0
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
@@ -49,6 +50,12 @@ def run(operated: Operation) -> FlowRun:
     operated.chats("seen.jsonl", 6)
     started = operated.trigger("curate/fake", input=["data/seen.jsonl"], output="results/seen")
     return operated.ended(started.id)
+
+
+@pytest.fixture(scope="module")
+def ends(operated: Operation) -> dict[str, FlowRun]:
+    """Ended runs of deployments, by how the message of their end begins."""
+    return {**_one_of_each_kind(operated), "Unverified: ": _one_that_is_not_verified(operated)}
 
 
 class LoggedIn(BaseHTTPRequestHandler):
@@ -97,35 +104,28 @@ def pages(operated: Operation) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenPage]:
+    """A browser that stays open, with a window that is high enough for a whole form."""
+    with browser(tmp_path_factory.mktemp("browser")) as page:
+        page.look(width=1300, height=2200)
+        yield page
+
+
 @pytest.fixture
-def page(pages: str, tmp_path: Path) -> Look:
+def page(pages: str, opened: OpenPage, tmp_path: Path) -> Look:
     """Gives what a page says and its markup, once it says what is looked for; a screenshot is left here."""
 
     def look(path: str, name: str, until: str) -> Seen:
-        # A browser that has to share its cores takes longer to draw.
-        for patience in _PATIENCE_SECONDS:
-            seen = drawn(path if path.startswith("http") else pages + path, name, patience)
-            if re.search(until, seen.words, re.IGNORECASE):
-                break
-        return seen
-
-    def drawn(address: str, name: str, patience: int) -> Seen:
-        assert CHROMIUM is not None
-        done = subprocess.run(
-            [
-                *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-                *("--hide-scrollbars", "--window-size=1300,2200", f"--user-data-dir={tmp_path / 'profile'}"),
-                *(f"--timeout={patience * 1000}", f"--virtual-time-budget={patience * 1000}"),
-                f"--screenshot={tmp_path / f'{name}.png'}",
-                "--dump-dom",
-                address,
-            ],
-            capture_output=True,
-            text=True,
-            timeout=patience + 90,
-            check=True,
-        )
-        return Seen(" ".join(unescape(re.sub(r"<[^>]*>", " ", done.stdout)).split()), done.stdout)
+        opened.open(path if path.startswith("http") else pages + path)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            markup = opened.ask("document.documentElement.outerHTML")
+            seen = Seen(" ".join(unescape(re.sub(r"<[^>]*>", " ", markup)).split()), markup)
+            if re.search(until, seen.words, re.IGNORECASE) or time.monotonic() > deadline:
+                opened.screenshot(tmp_path / f"{name}.png")
+                return seen
+            time.sleep(0.3)
 
     return look
 
@@ -178,16 +178,89 @@ def test_a_runs_page_shows_how_it_ended_and_its_artifacts(
         assert re.search(rf"\b{key}\b", said, re.IGNORECASE), key
 
 
-def test_a_run_that_ended_by_a_mistake_is_on_its_deployments_page(operated: Operation, page: Look) -> None:
-    mistaken = operated.trigger("curate/fake", input=["data/missing.jsonl"], output="results/mistaken")
-    operated.ended(mistaken.id)
-    deployment = operated.client.read_deployment_by_name("curate/fake")
-    said = page(
-        f"/deployments/deployment/{deployment.id}?tab=Runs", "runs", "curate to results/mistaken"
-    ).words
-    assert "curate to results/mistaken" in said
-    said = page(f"/runs/flow-run/{mistaken.id}", "mistaken", "Finished in state").words
-    assert "Mistake: data/missing.jsonl: there is no such file or folder" in said
+def _one_of_each_kind(operated: Operation) -> dict[str, FlowRun]:
+    """Ended runs of the deployment ``curate/fake``, by how the message of their end begins."""
+
+    def ended(name: str) -> FlowRun:
+        run = operated.trigger("curate/fake", input=[f"data/{name}"], output="results/" + name.split(".")[0])
+        return operated.ended(run.id)
+
+    operated.chats("ends-well.jsonl", 2)
+    operated.chats("ends-cut.jsonl", 200)
+    whole = gzip.compress((operated.data / "ends-cut.jsonl").read_bytes())
+    (operated.data / "ends-cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    rows = (operated.data / "ends-well.jsonl").read_text()
+    (operated.data / "ends-early.jsonl").write_text(rows.replace("question", f"What {AWAY}, question"))
+    (operated.data / "ends-badly.jsonl").write_text("no JSON\n")
+    keys = operated.chats("ends-killed.jsonl", PART, ["killed"])
+    killed = operated.trigger(
+        "curate/fake", input=["data/ends-killed.jsonl"], output="results/ends-killed", shard_tokens=30
+    )
+    until(lambda: len(operated.calls(keys)) == PART, 60, "the first part")
+    operated.process(killed.id).kill()
+    return {
+        "Flow run process exited": operated.ended(killed.id),
+        "2 of 2 records kept": ended("ends-well.jsonl"),
+        "Mistake: data/ends-nowhere.jsonl": ended("ends-nowhere.jsonl"),
+        "Incomplete: ": ended("ends-cut.jsonl.gz"),
+        "Stopped: the fake is away": ended("ends-early.jsonl"),
+        "No record": ended("ends-badly.jsonl"),
+    }
+
+
+def _one_that_is_not_verified(operated: Operation) -> FlowRun:
+    golden = operated.results / "golden/pages.json"
+    recorded = operated.trigger("verify/verify", model="starter", record="results/golden/pages.json")
+    assert operated.ended(recorded.id).state_type == StateType.COMPLETED
+    altered = json.loads(golden.read_bytes())
+    altered["rows"][0]["scores"][0][0] += 0.5
+    del altered[DIGEST]
+    golden.write_text(json.dumps(altered))
+    checked = operated.client.create_flow_run_from_deployment(
+        operated.client.read_deployment_by_name("verify/verify").id,
+        name="my own check",
+        parameters={"options": {"model": "starter", "check": "results/golden/pages.json"}},
+    )
+    return operated.ended(checked.id)
+
+
+@pytest.mark.parametrize("ui", ["", "/v2"])
+def test_a_run_is_on_its_deployments_page_however_it_ended(
+    operated: Operation, ends: dict[str, FlowRun], page: Look, ui: str
+) -> None:
+    for name, among in (("curate/fake", "ends-badly"), ("verify/verify", "my own check")):
+        deployment = operated.client.read_deployment_by_name(name)
+        said = page(f"{ui}/deployments/deployment/{deployment.id}?tab=Runs", "runs", among).words
+        for message, run in ends.items():
+            assert run.state is not None
+            assert (run.state.message or "").startswith(message)
+            if run.deployment_id == deployment.id:
+                assert run.name in said, message
+    crashed = ends["Flow run process exited"]
+    for run in ends.values():
+        assert run.state_name == ("Crashed" if run is crashed else (run.state_type or "").capitalize())
+
+
+def test_a_mistake_is_seen_within_ten_seconds_while_another_run_works(
+    operated: Operation, page: Look
+) -> None:
+    operated.chats("busy.jsonl", PART, ["busy"])
+    options: dict[str, object] = {"input": ["data/busy.jsonl"], "output": "results/busy", "shard_tokens": 30}
+    working = operated.trigger("curate/fake", **options)
+    until(operated.is_computing, 60, "a run that works")
+    mistakes: dict[str, dict[str, object]] = {
+        "Mistake: data/busi.jsonl: there is no such file": {"input": ["data/busi.jsonl"]},
+        "Mistake: Rules .*helpfullness": {"keep": ["helpfullness > 1"]},
+        "Mistake: .*takes a model by its name": {"model": "http://169.254.169.254/"},
+    }
+    for said, wrong in mistakes.items():
+        began = time.monotonic()
+        run = operated.trigger("curate/fake", **{**options, **wrong})
+        assert re.search(said, page(f"/runs/flow-run/{run.id}", "mistaken", said).words)
+        assert time.monotonic() - began < 10
+    assert operated.client.read_flow_run(working.id).state_type == StateType.RUNNING
+    operated.let_go("busy")
+    assert operated.ended(working.id).state_type == StateType.COMPLETED
 
 
 def test_the_histogram_is_a_picture_that_the_page_shows(
