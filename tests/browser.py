@@ -111,7 +111,8 @@ def browser(folder: Path) -> Iterator[OpenPage]:
             target = next(one for one in targets if one["type"] == "page")
         port = (profile / "DevToolsActivePort").read_text().split()[0]
         address = f"ws://127.0.0.1:{port}/devtools/page/{target['targetId']}"
-        with connect(address, max_size=None) as socket:
+        # Nobody reads while a test does something else, so a ping would have no answer.
+        with connect(address, max_size=None, ping_interval=None) as socket:
             page = OpenPage(socket)
             for domain in ("Page", "Runtime", "Log", "Network"):
                 page.send(f"{domain}.enable")

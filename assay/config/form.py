@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 GROUP = "advanced"
 _OPEN = "auto"
+_ONE, _SEVERAL = "one", "several"
 #: A number, or nothing. In a form it is a text, because 0 is a margin.
 _NUMBER = r"^(-?\d+(\.\d+)?)?$"
 
@@ -55,7 +56,11 @@ def _in_a_form(field: Schema) -> Schema:
     inner = next(kind for kind in kinds if kind.get("type") != "array" or kinds == [field])
     if not may_be_open:
         is_name = "enum" not in inner and len(kinds) > 1
-        one = field if is_name else {**{name: field[name] for name in field if name != "anyOf"}, **inner}
+        if is_name:
+            # The words between which a person chooses; without them, they would be str and list.
+            named = [{**kind, "title": _SEVERAL if "items" in kind else _ONE} for kind in kinds]
+            return _described({**field, "anyOf": named}, "Empty")
+        one = {**{name: field[name] for name in field if name != "anyOf"}, **inner}
         return _described(one, "Off" if one.get("type") == "boolean" else "Empty")
     kept = {name: value for name, value in field.items() if name not in ("anyOf", "default")}
     if "enum" in inner:
