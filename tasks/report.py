@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 from urllib.parse import quote
 
 from markupsafe import Markup
 from prefect import task
-from prefect.artifacts import create_image_artifact, create_link_artifact, create_markdown_artifact
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_table_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 
+from assay.report.build import Reported
 from assay.report.figures import address
+from assay.report.sample import ShownConversation, ShownKind
 from assay.report.summary import escaped, summary_markdown
 from assay.storage.run_manifest import RunManifest
 from tasks.artifact_keys import Subject
@@ -19,6 +27,9 @@ from tasks.pages import where_reachable
 
 #: More pictures than a model has attributes make nobody wiser: the page shows all.
 _MOST_PICTURES = 12
+#: The page shows more of them, each as a whole.
+_MOST_EXAMPLES = 100
+_EXAMPLE_CHARACTERS = 160
 _ABOUT = {
     "flow": "Where the records went",
     "margins": "How far apart the best and the worst answer to a prompt are",
@@ -27,16 +38,17 @@ _ABOUT = {
 
 
 _OF_NOTHING_ELSE = Subject()
+_NO_PAGE = Reported()
 
 
 @task(name="report", task_run_name="report", persist_result=False, cache_policy=NO_CACHE)
 def report(
     manifest: RunManifest,
-    pictures: Mapping[str, Markup] | None = None,
+    page: Reported = _NO_PAGE,
     results_url: str | None = None,
     subject: Subject = _OF_NOTHING_ELSE,
 ) -> None:
-    """Show in Prefect's pages what the run did: its summary, its pictures, a link to its page.
+    """Show in Prefect's pages what the run did: its summary, its pictures and examples, a link to its page.
 
     ``results_url``: the address at which the operator serves the folders of results; None: there is none.
     ``subject``: what the artifacts are about, for their keys.
@@ -54,8 +66,11 @@ def report(
                 link_text="report.html",
                 description="The page of this run",
             )
-        for key, picture, shows in _shown(pictures or {}):
+        for key, picture, shows in _shown(page.pictures):
             create_image_artifact(address(picture), key=subject.key(key), description=shows)
+        if rows := examples(page.kinds):
+            about = "Conversations of this run: what was kept or dropped, and why"
+            create_table_artifact(rows, key=subject.key("examples"), description=about)
 
 
 def page_address(manifest: RunManifest, results_url: str | None) -> str | None:
@@ -72,3 +87,52 @@ def _shown(pictures: Mapping[str, Markup]) -> Iterator[tuple[str, Markup, str]]:
         # Prefect takes small letters, digits and dashes.
         key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         yield key, picture, escaped(_ABOUT.get(kind, f"How the scores of {of} are spread"))
+
+
+def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:
+    """A row for each conversation that the page shows, with its outcome and with texts cut short."""
+    rows = [
+        {
+            "shown as": kind.title,
+            "score": one.why,
+            "outcome": one.outcome,
+            "reason": one.reason or "",
+            "place": _place(one.file, one.line),
+            **_last_words(one),
+        }
+        for kind in kinds
+        for one in kind.conversations
+    ]
+    originals = [
+        {
+            "shown as": kind.title,
+            "score": "",
+            "outcome": "quarantined",
+            "reason": one.reason,
+            "place": _place(one.file, one.line),
+            "before": "",
+            "answer": _short(one.text),
+        }
+        for kind in kinds
+        for one in kind.originals
+    ]
+    return [*rows[: _MOST_EXAMPLES - len(originals)], *originals]
+
+
+def _last_words(conversation: ShownConversation) -> dict[str, str]:
+    """The last turn, and what was said before it."""
+    messages = conversation.messages
+    last = max((place for place, one in enumerate(messages) if one.turn is not None), default=None)
+    if last is None:
+        return {"before": _short(messages[-1].text) if messages else "", "answer": ""}
+    before = messages[last - 1].text if last else ""
+    return {"before": _short(before), "answer": _short(messages[last].text)}
+
+
+def _place(file: str, line: int) -> str:
+    return f"{PurePath(file).name}:{line}"
+
+
+def _short(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _EXAMPLE_CHARACTERS else f"{words[:_EXAMPLE_CHARACTERS]} …"

@@ -18,7 +18,7 @@ from assay.report.aggregate import aggregated
 from assay.report.compared import since
 from assay.report.measures import measured_turns
 from assay.report.page import Cost, PageContent, pictures, run_page
-from assay.report.sample import sampled
+from assay.report.sample import ShownKind, sampled
 from assay.report.warnings import warnings_of
 from assay.rewards.spec import ModelSpec
 from assay.score.scoring import ScoringWork
@@ -78,6 +78,8 @@ class Reported:
     page: bytes = b""
     warnings: tuple[str, ...] = ()
     pictures: Mapping[str, Markup] = field(default_factory=dict)
+    kinds: tuple[ShownKind, ...] = ()
+    """The conversations that it shows."""
 
 
 def reported(given: ToReport, context: RunContext) -> Reported:
@@ -113,7 +115,7 @@ def _reported(given: ToReport, context: RunContext) -> Reported:
         command=given.command,
         cost=_cost(given.models, given.work),
     )
-    return Reported(run_page(content), tuple(warnings), pictures(manifest, figures))
+    return Reported(run_page(content), tuple(warnings), pictures(manifest, figures), tuple(kinds))
 
 
 def _cost(models: Mapping[str, ModelSpec], work: ScoringWork | None) -> Cost | None:

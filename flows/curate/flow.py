@@ -188,7 +188,7 @@ class _Run:
             settings = self.prepared.settings
             # Below the address, a folder is known by the name of its output root.
             address = settings.results_url if settings.output_roots else None
-            report(manifest, page.pictures, address, Subject(self.options.output))
+            report(manifest, page, address, Subject(self.options.output))
         fault = manifest.unusable is not None
         if not fault and not manifest.is_beside:
             announce_completed(manifest, output=self.options.output)

@@ -185,7 +185,7 @@ def test_a_runs_page_shows_how_it_ended_and_its_artifacts(
     assert "data:seen.jsonl" in said
     assert "Finished in state Completed('6 of 6 records kept')" in said
     said = page(f"/v2/runs/flow-run/{run.id}?tab=Artifacts", "artifacts", r"\bsummary\b").words
-    for key in ("scoring", "shards", "flow", "scores-helpfulness", "summary"):
+    for key in ("scoring", "shards", "flow", "scores-helpfulness", "examples", "summary"):
         assert re.search(rf"\b{key}\b", said, re.IGNORECASE), key
 
 

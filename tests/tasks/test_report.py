@@ -1,0 +1,52 @@
+"""What Prefect's pages show of a run's page: rows that say what became of a conversation, and why."""
+
+from __future__ import annotations
+
+from assay.report.sample import ShownConversation, ShownKind, ShownMessage, ShownOriginal
+from tasks.report import examples
+
+
+def conversation(line: int, *, reason: str | None, answer: str = "42") -> ShownConversation:
+    return ShownConversation(
+        why="helpfulness 1.5",
+        file="/srv/chats/new/monday.jsonl",
+        line=line,
+        part=0,
+        outcome="kept" if reason is None else "dropped",
+        reason=reason,
+        messages=(
+            ShownMessage("user", "What is\nsix times seven?", 0),
+            ShownMessage("assistant", answer, 0, turn=0),
+            ShownMessage("user", "Thanks.", 0),
+        ),
+    )
+
+
+def test_an_example_says_where_it_is_what_became_of_it_and_why() -> None:
+    (row,) = examples([ShownKind("worst", "Worst", "", (conversation(7, reason="rule: helpfulness >= 2"),))])
+    assert row == {
+        "shown as": "Worst",
+        "score": "helpfulness 1.5",
+        "outcome": "dropped",
+        "reason": "rule: helpfulness >= 2",
+        # The folders of the machine are not for everybody who sees the pages.
+        "place": "monday.jsonl:7",
+        "before": "What is six times seven?",
+        "answer": "42",
+    }
+
+
+def test_examples_are_few_and_short_and_each_reason_for_quarantine_is_among_them() -> None:
+    long = tuple(conversation(line, reason=None, answer="word " * 1000) for line in range(300))
+    damaged = tuple(ShownOriginal(f"reason {n}", "a.jsonl", n, "{", 0) for n in range(20))
+    rows = examples([ShownKind("best", "Best", "", long), ShownKind("quarantined", "Out", "", (), damaged)])
+    assert len(rows) == 100
+    assert max(len(row["answer"]) for row in rows) < 200
+    assert {row["reason"] for row in rows if row["outcome"] == "quarantined"} == {
+        f"reason {n}" for n in range(20)
+    }
+    assert len({tuple(row) for row in rows}) == 1, "one row has other columns"
+
+
+def test_a_run_without_a_page_has_no_examples() -> None:
+    assert examples([]) == []
