@@ -260,7 +260,7 @@ def test_a_mistake_is_seen_within_ten_seconds_while_another_run_works(
     until(operated.is_computing, 60, "a run that works")
     mistakes: dict[str, dict[str, object]] = {
         "Mistake: data/busi.jsonl: there is no such file": {"input": ["data/busi.jsonl"]},
-        "Mistake: Rules .*helpfullness": {"keep": ["helpfullness > 1"]},
+        "Mistake: In a rule, character 1: unknown attribute `helpfullness`": {"keep": ["helpfullness > 1"]},
         "Mistake: .*takes a model by its name": {"model": "http://169.254.169.254/"},
     }
     for said, wrong in mistakes.items():
