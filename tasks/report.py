@@ -91,27 +91,28 @@ def _shown(pictures: Mapping[str, Markup]) -> Iterator[tuple[str, Markup, str]]:
 
 def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:
     """A row for each conversation that the page shows, with its outcome and with texts cut short."""
+    # Wide tables are cut at the right: what a reader looks for comes first.
     rows = [
         {
-            "shown as": kind.title,
-            "score": one.why,
             "outcome": one.outcome,
             "reason": one.reason or "",
+            "score": one.why,
             "place": _place(one.file, one.line),
             **_last_words(one),
+            "shown as": kind.title,
         }
         for kind in kinds
         for one in kind.conversations
     ]
     originals = [
         {
-            "shown as": kind.title,
-            "score": "",
             "outcome": "quarantined",
             "reason": one.reason,
+            "score": "",
             "place": _place(one.file, one.line),
-            "before": "",
             "answer": _short(one.text),
+            "before": "",
+            "shown as": kind.title,
         }
         for kind in kinds
         for one in kind.originals
@@ -124,9 +125,9 @@ def _last_words(conversation: ShownConversation) -> dict[str, str]:
     messages = conversation.messages
     last = max((place for place, one in enumerate(messages) if one.turn is not None), default=None)
     if last is None:
-        return {"before": _short(messages[-1].text) if messages else "", "answer": ""}
+        return {"answer": "", "before": _short(messages[-1].text) if messages else ""}
     before = messages[last - 1].text if last else ""
-    return {"before": _short(before), "answer": _short(messages[last].text)}
+    return {"answer": _short(messages[last].text), "before": _short(before)}
 
 
 def _place(file: str, line: int) -> str:
