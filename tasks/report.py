@@ -30,6 +30,9 @@ _MOST_PICTURES = 12
 #: The page shows more of them, each as a whole.
 _MOST_EXAMPLES = 100
 _EXAMPLE_CHARACTERS = 160
+#: Texts of these characters mean nothing else in Markdown; some of what looks like an address becomes a link.
+_NO_MARKDOWN = re.compile(r"[^\W\d_](?:[^\W_]|[ .,;:'\"?!()%=>/+-])*")
+_LINKED = re.compile(r"://|www\.", re.IGNORECASE)
 _ABOUT = {
     "flow": "Where the records went",
     "margins": "How far apart the best and the worst answer to a prompt are",
@@ -92,7 +95,7 @@ def _shown(pictures: Mapping[str, Markup]) -> Iterator[tuple[str, Markup, str]]:
 def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:
     """A row for each conversation that the page shows, with its outcome and with texts cut short."""
     # Wide tables are cut at the right: what a reader looks for comes first.
-    rows = [
+    conversations = [
         {
             "outcome": one.outcome,
             "reason": one.reason or "",
@@ -117,7 +120,24 @@ def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:
         for kind in kinds
         for one in kind.originals
     ]
-    return [*rows[: _MOST_EXAMPLES - len(originals)], *originals]
+    rows = [*conversations[: _MOST_EXAMPLES - len(originals)], *originals]
+    return [{name: as_it_is(text) for name, text in row.items()} for row in rows]
+
+
+def as_it_is(text: str) -> str:
+    """The text for a cell, which some of Prefect's pages render as Markdown and others show as it is.
+
+    Where Markdown would make anything of it, a link or a picture too, it becomes code, which stays as it is.
+
+    >>> as_it_is("rule: helpfulness >= 2"), as_it_is("[x](javascript:y)"), as_it_is("a `b`")
+    ('rule: helpfulness >= 2', '`[x](javascript:y)`', '`` a `b` ``')
+    """
+    if not text or (_NO_MARKDOWN.fullmatch(text) and not _LINKED.search(text)):
+        return text
+    if "`" not in text:
+        return f"`{text}`"
+    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
+    return f"{fence} {text} {fence}"
 
 
 def _last_words(conversation: ShownConversation) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from assay.report.sample import ShownConversation, ShownKind, ShownMessage, ShownOriginal
 from tasks.report import examples
 
@@ -46,6 +48,34 @@ def test_examples_are_few_and_short_and_each_reason_for_quarantine_is_among_them
         f"reason {n}" for n in range(20)
     }
     assert len({tuple(row) for row in rows}) == 1, "one row has other columns"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<img src=x>",
+        "[x](javascript:alert(1))",
+        "see https://example.org",
+        "WWW.example.org",
+        "a@example.org",
+        "- a list",
+        "1. a list",
+        "# a title",
+        "> a quotation",
+        "*a* _b_ ~c~",
+        "&lt;b&gt;",
+        "a | b",
+        "``` three ```",
+        "\\",
+    ],
+)
+def test_markdown_in_the_data_stays_a_text(text: str) -> None:
+    (row,) = examples([ShownKind("best", "Best", "", (conversation(1, reason=None, answer=text),))])
+    fence, _, inside = row["answer"].partition(text)
+    # Code, whose marks are longer than any in it.
+    assert inside.strip(" ") == fence.strip(" ")
+    assert set(fence.strip(" ")) == {"`"}
+    assert fence.strip(" ") not in text
 
 
 def test_a_run_without_a_page_has_no_examples() -> None:
