@@ -10,6 +10,7 @@ from assay.evaluate.evaluation import Evaluation
 from assay.evaluate.tables import evaluation_markdown, figure_rows
 from tasks.artifact_keys import Subject
 from tasks.pages import where_reachable
+from tasks.table_cells import as_it_is
 
 
 @task(name="report", task_run_name="report", persist_result=False, cache_policy=NO_CACHE)
@@ -21,8 +22,13 @@ def show_evaluation(evaluation: Evaluation, subject: Subject) -> None:
             key=subject.key("evaluation"),
             description="The figures, and what to doubt",
         )
+        rows = [
+            # Names that the data and the operator give.
+            {**row, "model": as_it_is(row["model"]), "figure": as_it_is(row["figure"])}
+            for row in figure_rows(evaluation)
+        ]
         create_table_artifact(
-            figure_rows(evaluation),
+            rows,
             key=subject.key("figures"),
             description="Every figure of every model",
         )

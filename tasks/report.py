@@ -24,15 +24,13 @@ from assay.report.summary import escaped, summary_markdown
 from assay.storage.run_manifest import RunManifest
 from tasks.artifact_keys import Subject
 from tasks.pages import where_reachable
+from tasks.table_cells import as_it_is
 
 #: More pictures than a model has attributes make nobody wiser: the page shows all.
 _MOST_PICTURES = 12
 #: The page shows more of them, each as a whole.
 _MOST_EXAMPLES = 100
 _EXAMPLE_CHARACTERS = 160
-#: Texts of these characters mean nothing else in Markdown; some of what looks like an address becomes a link.
-_NO_MARKDOWN = re.compile(r"[^\W\d_](?:[^\W_]|[ .,;:'\"?!()%=>/+-])*")
-_LINKED = re.compile(r"://|www\.", re.IGNORECASE)
 _ABOUT = {
     "flow": "Where the records went",
     "margins": "How far apart the best and the worst answer to a prompt are",
@@ -122,22 +120,6 @@ def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:
     ]
     rows = [*conversations[: _MOST_EXAMPLES - len(originals)], *originals]
     return [{name: as_it_is(text) for name, text in row.items()} for row in rows]
-
-
-def as_it_is(text: str) -> str:
-    """The text for a cell, which some of Prefect's pages render as Markdown and others show as it is.
-
-    Where Markdown would make anything of it, a link or a picture too, it becomes code, which stays as it is.
-
-    >>> as_it_is("rule: helpfulness >= 2"), as_it_is("[x](javascript:y)"), as_it_is("a `b`")
-    ('rule: helpfulness >= 2', '`[x](javascript:y)`', '`` a `b` ``')
-    """
-    if not text or (_NO_MARKDOWN.fullmatch(text) and not _LINKED.search(text)):
-        return text
-    if "`" not in text:
-        return f"`{text}`"
-    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
-    return f"{fence} {text} {fence}"
 
 
 def _last_words(conversation: ShownConversation) -> dict[str, str]:

@@ -1,0 +1,25 @@
+"""Cells of the tables in Prefect's pages, which may hold texts of the data."""
+
+from __future__ import annotations
+
+import re
+
+#: Texts of these characters mean nothing else in Markdown; some of what looks like an address becomes a link.
+_NO_MARKDOWN = re.compile(r"[^\W\d_](?:[^\W_]|[ .,;:'\"?!()%=>/+-])*")
+_LINKED = re.compile(r"://|www\.", re.IGNORECASE)
+
+
+def as_it_is(text: str) -> str:
+    """The text for a cell, which some of Prefect's pages render as Markdown and others show as it is.
+
+    Where Markdown would make anything of it, a link or a picture too, it becomes code, which stays as it is.
+
+    >>> as_it_is("rule: helpfulness >= 2"), as_it_is("[x](javascript:y)"), as_it_is("a `b`")
+    ('rule: helpfulness >= 2', '`[x](javascript:y)`', '`` a `b` ``')
+    """
+    if not text or (_NO_MARKDOWN.fullmatch(text) and not _LINKED.search(text)):
+        return text
+    if "`" not in text:
+        return f"`{text}`"
+    fence = "`" * (1 + max(map(len, re.findall("`+", text))))
+    return f"{fence} {text} {fence}"
