@@ -69,8 +69,8 @@ class Clock:
             pytest.skip("a clock that jumps for some processes alone needs a C compiler, on Linux")
         folder.mkdir()
         (folder / "shim.c").write_text(SHIM)
-        shared = ["-shared", "-fPIC", "-o", folder / "shim.so"]
-        subprocess.run([compiler, *shared, folder / "shim.c", "-ldl"], check=True)
+        shared = ("-shared", "-fPIC", "-o", str(folder / "shim.so"))
+        subprocess.run([compiler, *shared, str(folder / "shim.c"), "-ldl"], check=True)
         clock = cls(folder)
         (folder / "offset").write_bytes(struct.pack("q", 0))
         return clock

@@ -191,7 +191,7 @@ def test_nights_release_what_is_new_with_its_splits_and_exports(operated: Operat
 
     def night(day: int) -> str:
         """As the schedule starts it at three in the morning; what the run says at its end."""
-        planned = Scheduled(scheduled_time=datetime(2026, 3, day, 3, tzinfo=UTC))
+        planned: State[Any] = Scheduled(scheduled_time=datetime(2026, 3, day, 3, tzinfo=UTC))
         run = operated.client.create_flow_run_from_deployment(
             fake.id, parameters={"options": asked}, state=planned
         )
@@ -416,9 +416,9 @@ def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn_and_mistakes_
     ends = [operated.ended(run.id) for run in (first, second)]
     assert [run.state_type for run in ends] == [StateType.COMPLETED, StateType.COMPLETED]
     # A run has nothing left to do, and gives its place away, a moment before its state says so.
-    ended, begun = (_stages(operated, run) for run in (first, second))
-    assert max(one.end_time for one in ended if one.end_time) <= min(
-        one.start_time for one in begun if one.start_time
+    of_first, of_second = (_stages(operated, run) for run in (first, second))
+    assert max(one.end_time for one in of_first if one.end_time) <= min(
+        one.start_time for one in of_second if one.start_time
     )
     assert operated.manifest("twice")["turns"]["scored"] == 0
 
