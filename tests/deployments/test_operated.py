@@ -205,9 +205,9 @@ def test_nights_release_what_is_new_with_its_splits_and_exports(operated: Operat
         release = series / f"2026-03-0{day}"
         found: dict[str, str] = {}
         for side in ("train", "val"):
-            rows = [json.loads(line) for line in (release / f"messages.{side}.jsonl").open()]
+            rows = [json.loads(line) for line in (release / f"messages-{side}.jsonl").open()]
             found |= {row["messages"][0]["content"]: side for row in rows}
-            assert len((release / f"labeled.{side}.jsonl").read_text().splitlines()) == len(rows)
+            assert len((release / f"labeled-{side}.jsonl").read_text().splitlines()) == len(rows)
         kept = json.loads((release / "manifest.json").read_bytes())["rows"]["kept"]
         assert len(found) == kept > 0
         return found
