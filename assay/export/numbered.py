@@ -5,6 +5,7 @@ How many files there are shows at the end. Until then a file has a hidden name w
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -36,7 +37,7 @@ def parse_shard_size(text: str | None) -> int | None:
     size = 0 if found is None else float(found[1])
     if found is not None:
         size *= (1024 if found[3] else 1000) ** _LETTERS.index((found[2] or " ").upper())
-    if size < 1:
+    if not 1 <= size < math.inf:
         raise UserMistake(f"--shard-size {text!r}: write a number of bytes with its unit, as 1GB or 500MB")
     return int(size)
 

@@ -20,15 +20,18 @@ from assay.storage.manifests import InputFile, reason_code
 WITHOUT_ORIGINAL = ("line_too_long", DAMAGED_ROW_GROUP)
 
 
-def quarantine_lines(file: InputFile, records: pl.DataFrame, home: Home) -> Iterator[bytes]:
+def quarantine_lines(
+    file: InputFile, records: pl.DataFrame, home: Home, known: KnownFiles | None = None
+) -> Iterator[bytes]:
     """Yield a JSON line a record: ``file``, ``line``, ``part``, ``offset``, ``reason``, and the original.
 
     ``records`` are of one file, in input order: ``line``, ``part``, ``offset``, ``length``, ``reason``.
     The original is ``original`` where its bytes are UTF-8, else ``original_base64``. A line that is
     too long to be held has its ``length`` in bytes instead, and a row that cannot be read that of its row
-    group. InputFault where the file is no longer what was converted.
+    group. InputFault where the file is no longer what was converted. A run's
+    files share ``known``.
     """
-    originals = _Originals(file, local_path(file, home), records, home)
+    originals = _Originals(file, local_path(file, home), records, known or KnownFiles(home))
     encode = msgspec.json.Encoder().encode
     for line, part, offset, length, reason in records.select(
         "line", "part", "offset", "length", "reason"
@@ -59,9 +62,9 @@ class _Originals:
     was read early is held until the last record that wants it has it.
     """
 
-    def __init__(self, file: InputFile, path: str, records: pl.DataFrame, home: Home) -> None:
+    def __init__(self, file: InputFile, path: str, records: pl.DataFrame, known: KnownFiles) -> None:
         self._file = file
-        self._home = home
+        self._known = known
         self._path = path
         wanted = (
             records.filter(~pl.col("reason").str.split(":").list.first().is_in(WITHOUT_ORIGINAL))
@@ -80,7 +83,7 @@ class _Originals:
         """The file's stamp, where its bytes are those that were converted; InputFault where they are not."""
         try:
             stamp = Stamp.of(self._path)
-            digest = KnownFiles(self._home).digest(self._path)
+            digest = self._known.digest(self._path)
         except OSError as error:
             raise self._changed(str(error)) from error
         if digest != self._file.digest:

@@ -25,6 +25,7 @@ from assay.export.quarantine import quarantine_lines
 from assay.export.sides import Sides
 from assay.export.trained import TrainerFile, companions
 from assay.export.turned import turned, turns_left
+from assay.read.known_files import KnownFiles
 from assay.rewards.scalar import scalar_among
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Home
@@ -344,6 +345,7 @@ class _Quarantine:
     def __init__(self, file: LinesFile, home: Home) -> None:
         self.file = file
         self._home = home
+        self._known = KnownFiles(home)
         self._input: InputFile | None = None
         self._gathered: list[pl.DataFrame] = []
 
@@ -359,7 +361,8 @@ class _Quarantine:
     def finish(self) -> None:
         """Write what was gathered."""
         if self._gathered and self._input is not None:
-            for block in _blocks(quarantine_lines(self._input, pl.concat(self._gathered), self._home)):
+            gathered = pl.concat(self._gathered)
+            for block in _blocks(quarantine_lines(self._input, gathered, self._home, self._known)):
                 self.file.write(*block)
             self._gathered = []
 

@@ -1,8 +1,9 @@
 """The digests of input files that an earlier run read, so that an unchanged file is not read again for one.
 
 A file is unchanged where its size, its times (of content and of inode), its inode and its device are as they
-were. Nothing that a program usually does changes a file and none of these. A file that was changed within two
-seconds of being read is not remembered: another change could have the same times.
+were. Nothing that a program usually does changes a file and none of these, but for writing through a memory
+map. A file that was changed within a minute of being read is not remembered: another change could have the
+same times, and the kernel may be late with those of a memory map.
 
 There is a small file for every folder of inputs. Where it is damaged or missing, the inputs are read again.
 """
@@ -22,8 +23,9 @@ from assay.storage.sealed import Altered, sealed_json, unsealed
 
 _FOLDER = "ingest"
 _FILES = "files"
-#: Times of a file can be this coarse (FAT's are), and clocks of file servers differ a little.
-_SETTLED_NS = 2 * 10**9
+#: Times of a file can be coarse (FAT's: 2 s), clocks of file servers differ a little, and a write through a
+#: memory map has its time when the kernel writes it back (after 30 s: vm.dirty_expire_centisecs).
+_SETTLED_NS = 60 * 10**9
 
 
 class Look(msgspec.Struct, frozen=True, array_like=True):
@@ -81,7 +83,9 @@ class KnownFiles:
     def digest(self, path: str) -> str:
         """The file's digest: of an earlier run where the file is unchanged, else computed now."""
         folder, name = _place(path)
-        known = self._read(folder).get(name)
+        if folder not in self._by_folder:
+            self._by_folder[folder] = self._read(folder)
+        known = self._by_folder[folder].get(name)
         if known is not None and known.look == Look.at(path):
             return known.file.digest
         return digest_of_file(Path(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import polars as pl
@@ -43,7 +44,10 @@ def spreads(converted: Converted, scored: Scored, home: Home) -> dict[str, Sprea
 def _spread(values: pl.Series, *, is_label: bool) -> Spread:
     ordered = values.sort()
     quantiles = {str(q): _at(ordered, q / 100) for q in _QUANTILES}
-    cuts = round_numbers(quantiles["5"], quantiles["95"], _STEPS)
+    cuts = [float(_spelled(cut)) for cut in round_numbers(quantiles["5"], quantiles["95"], _STEPS)]
+    if len(cuts) == 1:
+        # Nearly all have one value, which is seldom a round one.
+        cuts = [_at_most(float(ordered.quantile(0.05) or 0.0))]
     kept = ordered.len() - ordered.search_sorted(pl.Series(cuts, dtype=pl.Float32), side="left")
     outside = _outside(ordered) if is_label else 0
     return Spread(
@@ -61,6 +65,14 @@ def _shares(kept: pl.Series, whole: int) -> Sequence[float]:
 
 def _outside(values: pl.Series) -> int:
     return int(((values < _LABELS[0]) | (values > _LABELS[1])).sum())
+
+
+def _at_most(value: float) -> float:
+    """The greatest number of six digits that is not above the value."""
+    spelled = float(_spelled(value))
+    if spelled <= value:
+        return spelled
+    return float(_spelled(value - 10.0 ** (math.floor(math.log10(abs(value))) - 5)))
 
 
 def _spelled(cut: float) -> str:

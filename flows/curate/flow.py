@@ -458,6 +458,8 @@ class _Run:
             finished = run_stage(DECIDE, to_decide, self.context)
             stage.cached = finished.cached
             stage.note = _counted(finished.manifest.counts, "kept")
+        if converted.counts.ok and not finished.manifest.counts.ok:
+            self.console.say("warning: no record is kept, so the files for training hold no row")
         formats = [file.format for file in converted.inputs]
         if not self._sides_are_exported() and (why := both_sides_kept(formats, self.prepared.rules)):
             self.console.say(f"warning: {why}")

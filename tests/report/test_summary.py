@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from rich.table import Table
 from assay import __version__
 from assay.core.text import printable
 from assay.export.files import Exported
+from assay.report import spread
 from assay.report.summary import (
     ScoredModel,
     escaped,
@@ -406,3 +408,12 @@ def test_a_report_imports_neither_torch_nor_transformers() -> None:
         "assert not {'torch', 'transformers', 'prefect'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_threshold_is_shown_with_what_it_keeps() -> None:
+    # Six digits of this value are more than the value.
+    for value in (1.0060307, 0.0012345678, -1.4533251, 3.0, 0.0, -0.5):
+        held = pl.Series([value] * 9, dtype=pl.Float32)
+        ((cut, share),) = spread._spread(held, is_label=False).kept_at.items()
+        assert share == (held >= pl.Series([float(cut)], dtype=pl.Float32)[0]).mean() == 1.0
+        assert float(cut) == pytest.approx(held[0], rel=1e-5)

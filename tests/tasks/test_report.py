@@ -8,7 +8,7 @@ from assay.report.sample import ShownConversation, ShownKind, ShownMessage, Show
 from tasks.report import examples
 
 
-def conversation(line: int, *, reason: str | None, answer: str = "42") -> ShownConversation:
+def conversation(line: int, *, reason: str | None, answer: str = "Forty-two") -> ShownConversation:
     return ShownConversation(
         why="helpfulness 1.5",
         file="/srv/chats/new/monday.jsonl",
@@ -34,7 +34,7 @@ def test_an_example_says_where_it_is_what_became_of_it_and_why() -> None:
         # The folders of the machine are not for everybody who sees the pages.
         "place": "monday.jsonl:7",
         "before": "What is six times seven?",
-        "answer": "42",
+        "answer": "Forty-two",
     }
 
 

@@ -209,7 +209,12 @@ class Service:
 
 def _written_anyhow(key: str) -> re.Pattern[str]:
     r"""Fits the key as it is, and with any of its characters as ``\u002d`` or ``%2D``."""
-    ways = (rf"(?:{re.escape(one)}|\\+u{ord(one):04x}|%{ord(one):02x}|\\+{re.escape(one)})" for one in key)
+    # Bounded: a reply of backslashes alone must not take a search for each of them.
+    escape = r"\\{1,8}"
+    ways = (
+        rf"(?:{re.escape(one)}|{escape}u{ord(one):04x}|%{ord(one):02x}|{escape}{re.escape(one)})"
+        for one in key
+    )
     return re.compile("".join(ways), re.IGNORECASE)
 
 
