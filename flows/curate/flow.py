@@ -116,12 +116,17 @@ def curate(options: RunOptions) -> Outcome | State[Any]:
     finished by then. A deployment's run raises none of these: it ends in a state with the same message.
     """
     with private():
-        if is_of_a_command() or runtime.deployment.id is None:
+        if not _is_deployed():
             return _curated(options, deployed=False)
         try:
             return _end_of(_curated(options, deployed=True))
         except AssayError as error:
             return ended_by(error, options, options.input)
+
+
+def _is_deployed() -> bool:
+    """Whether this run is one of a deployment."""
+    return not is_of_a_command() and runtime.deployment.id is not None
 
 
 def _end_of(outcome: Outcome) -> State[Any]:
@@ -188,7 +193,9 @@ class _Run:
             settings = self.prepared.settings
             # Below the address, a folder is known by the name of its output root.
             address = settings.results_url if settings.output_roots else None
-            report(manifest, page, address, Subject(self.options.output))
+            # Nobody reads the pages of a command's run, so its server gets no text of the data.
+            shown = page if _is_deployed() else replace(page, kinds=())
+            report(manifest, shown, address, Subject(self.options.output))
         fault = manifest.unusable is not None
         if not fault and not manifest.is_beside:
             announce_completed(manifest, output=self.options.output)
