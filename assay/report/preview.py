@@ -44,13 +44,13 @@ def _ladder(cut: PreviewedCut) -> Table:
 
 def _neighbours(cut: PreviewedCut) -> list[Text]:
     lines = []
-    for side, neighbours in (("below", cut.below), ("at or above", cut.above)):
+    for side, neighbours in (("not ", cut.fails), ("", cut.holds)):
         lines += [_neighbour(cut, side, one) for one in neighbours]
     return lines
 
 
 def _neighbour(cut: PreviewedCut, side: str, one: Neighbour) -> Text:
     threshold = str(cut.comparison).rpartition(" ")[2]
-    return Text(
-        f"  {one.value:.6g} ({side} {threshold})  {printable(one.file)}:{one.line}  {printable(one.answer)}"
-    )
+    place = f"{printable(one.file)}:{one.line}"
+    stands = f"{side}{cut.comparison.operator} {threshold}"
+    return Text(f"  {one.value:.6g} ({stands})  {place}  {printable(one.answer)}")

@@ -57,9 +57,10 @@ class PreviewedCut:
     asked: int
     """Records with a value."""
     ladder: tuple[Rung, ...]
-    below: tuple[Neighbour, ...]
-    """The nearest first, on either side."""
-    above: tuple[Neighbour, ...]
+    fails: tuple[Neighbour, ...]
+    """Those for which it does not hold, the nearest first."""
+    holds: tuple[Neighbour, ...]
+    """Those for which it holds, the nearest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,21 +127,23 @@ def _cut(comparison: Comparison, values: pl.DataFrame, data: Dataset) -> Preview
     low, high = numbers.quantile(0.05), numbers.quantile(0.95)
     steps = [] if low is None or high is None else round_numbers(low, high, _STEPS)
     rungs = []
+    held = values.select(pl.col("value").cast(_dtype(comparison)).alias(comparison.value.measured))
     for step in sorted({*steps, threshold}):
         other = Comparison(comparison.value, comparison.operator, step)
-        held = values.select(pl.col("value").cast(_dtype(comparison)).alias(comparison.value.measured))
         rungs.append(
             Rung(str(other).rpartition(" ")[2], int(held.select(other.expression().sum()).item() or 0))
         )
-    sides = values.with_columns(away=(pl.col("value") - threshold).abs()).sort("away", "piece", "row")
-    below = sides.filter(pl.col("value") < threshold).head(NEAR)
-    above = sides.filter(pl.col("value") >= threshold).head(NEAR)
+    sides = values.with_columns(
+        held.select(holds=comparison.expression()).to_series().fill_null(False),
+        away=(pl.col("value") - threshold).abs(),
+    ).sort("away", "piece", "row")
+    fails, holds = (sides.filter(pl.col("holds") == wanted).head(NEAR) for wanted in (False, True))
     return PreviewedCut(
         comparison,
         values.height,
         tuple(rungs),
-        tuple(_neighbour(_Near(*row), data) for row in below.drop("away").iter_rows()),
-        tuple(_neighbour(_Near(*row), data) for row in above.drop("away").iter_rows()),
+        tuple(_neighbour(_Near(*row), data) for row in fails.drop("holds", "away").iter_rows()),
+        tuple(_neighbour(_Near(*row), data) for row in holds.drop("holds", "away").iter_rows()),
     )
 
 

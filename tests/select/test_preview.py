@@ -53,9 +53,17 @@ def test_a_ladder_says_what_other_thresholds_would_keep(made: Made) -> None:
 
 def test_the_three_nearest_records_on_either_side_are_shown(made: Made) -> None:
     (cut,) = preview_of(made, "helpfulness >= 2.2").cuts
-    assert [(one.line, one.value) for one in cut.below] == [(4, 2.0), (3, 1.5), (2, 1.0)]
-    assert [(one.line, one.value) for one in cut.above] == [(5, 2.5), (6, 3.0), (7, 3.5)]
-    assert (cut.above[0].file, cut.above[0].answer) == ("a.jsonl", "answer 5")
+    assert [(one.line, one.value) for one in cut.fails] == [(4, 2.0), (3, 1.5), (2, 1.0)]
+    assert [(one.line, one.value) for one in cut.holds] == [(5, 2.5), (6, 3.0), (7, 3.5)]
+    assert (cut.holds[0].file, cut.holds[0].answer) == ("a.jsonl", "answer 5")
+
+
+@pytest.mark.parametrize("operator", [">", ">=", "<", "<=", "==", "!="])
+def test_a_record_at_the_threshold_is_where_the_rule_puts_it(made: Made, operator: str) -> None:
+    (cut,) = preview_of(made, f"helpfulness {operator} 2").cuts
+    held = {">": False, ">=": True, "<": False, "<=": True, "==": True, "!=": False}[operator]
+    assert (2.0 in [one.value for one in cut.holds]) == held
+    assert (2.0 in [one.value for one in cut.fails]) != held
 
 
 def test_the_table_names_all_of_it_and_nothing_is_left_behind(made: Made) -> None:
