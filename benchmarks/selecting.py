@@ -11,26 +11,13 @@ of a run (proportional set size: pages that several share count once).
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import peers
-import psutil
+from large_runs import Taken, taken, write_data
 
-PROMPTS = 400
-ANSWERS = 5
-#: Of ten prompts, so many stand behind a first exchange.
-SECOND_TURNS = 7
 RECORDS = 1_000_000
 LARGE = 5_000_000
 RULES = {
@@ -38,12 +25,6 @@ RULES = {
     "group": "rank(helpfulness) == 1",
     "percentile": "percentile(helpfulness) > 50",
 }
-_LOOK_SECONDS = 0.1
-_TEXT = (
-    "the road to mill brook bridge turns left behind a garden where old apple trees stand and people sell "
-    "bread milk honey eggs in spring summer autumn winter ask them which way is best before it rains"
-)
-_WORDS = _TEXT.split()
 
 _POLARS = """
 import sys
@@ -60,72 +41,6 @@ else:
     scan = scan.filter(turns > turns.median())
 scan.sink_ndjson(kept)
 """
-
-
-class Taken(NamedTuple):
-    """What a command took."""
-
-    cpu_seconds: float
-    peak_gb: float
-
-
-def taken(command: Sequence[str], *, home: Path) -> Taken:
-    """CPU seconds of the command and of all that it starts, and the most memory that they have together."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen(
-        command,
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, "ASSAY_HOME": str(home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    said: list[str] = []
-    reading = threading.Thread(target=lambda: said.extend(process.stderr or ()))
-    reading.start()
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, _memory(process.pid))
-        time.sleep(_LOOK_SECONDS)
-    reading.join()
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{''.join(said[-20:])}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Taken(seconds, peak / 1e9)
-
-
-def _memory(pid: int) -> int:
-    """Bytes of a process and of all below it, pages that they share counted once."""
-    total = 0
-    with suppress(psutil.Error):
-        parent = psutil.Process(pid)
-        for one in [parent, *parent.children(recursive=True)]:
-            with suppress(psutil.Error):
-                total += one.memory_full_info().pss
-    return total
-
-
-def write_data(path: Path, records: int) -> None:
-    """So many rows of the 2,000 conversations, one after the other."""
-
-    def text(seed: int, words: int) -> str:
-        return " ".join(_WORDS[(seed * 7 + 3 * step * step + step) % len(_WORDS)] for step in range(words))
-
-    conversations = []
-    for prompt in range(PROMPTS):
-        asked = [{"role": "user", "content": f"{prompt}: {text(prompt, 20)}?"}]
-        if prompt % 10 < SECOND_TURNS:
-            asked += [
-                {"role": "assistant", "content": text(prompt + 1, 25)},
-                {"role": "user", "content": text(prompt + 2, 10)},
-            ]
-        for answer in range(ANSWERS):
-            last = {"role": "assistant", "content": text(prompt * 11 + answer * 17, 15 + 12 * answer)}
-            conversations.append(json.dumps({"messages": [*asked, last], "lang": "en"})[:-1])
-    with path.open("w", encoding="utf-8") as file:
-        for number in range(records):
-            file.write(f'{conversations[number % len(conversations)]}, "id": {number}}}\n')
 
 
 def curate(data: Path, output: Path, home: Path, *options: str) -> Taken:
@@ -150,7 +65,7 @@ def main() -> None:
         data, whole, home = folder / "data.jsonl", folder / "whole", folder / "home"
         write_data(data, options.records)
         first = curate(data, whole, home)
-        rows.append(("without a rule, scored for the first time", _shown(first)))
+        rows.append(("without a rule, scored for the first time", str(first)))
         ratios, peaks = [], []
         for name, rule in RULES.items():
             run = curate(data, folder / "kept", home, "--keep", rule)
@@ -160,7 +75,7 @@ def main() -> None:
             )
             ratios.append(run.cpu_seconds / polars.cpu_seconds)
             peaks.append(run.peak_gb)
-            rows.append((f"{rule}", f"{_shown(run)}; polars {_shown(polars)}; ratio {ratios[-1]:.2f}"))
+            rows.append((f"{rule}", f"{run}; polars {polars}; ratio {ratios[-1]:.2f}"))
         figures |= {"rule_over_polars": max(ratios), "peak_gb": max(peaks)}
         rows.append(("rule_over_polars, the largest", f"{max(ratios):.2f} (at most 3 wanted)"))
         rows.append(("peak_gb", f"{max(peaks):.2f} (below 2 wanted)"))
@@ -177,10 +92,6 @@ def main() -> None:
             wanted = 1.3 * figures["peak_gb"]
             rows.append(("peak_gb_5m", f"{max(large):.2f} (at most {wanted:.2f} wanted)"))
     peers.report(f"Another rule on {options.records:,} records", rows, figures, options.json)
-
-
-def _shown(one: Taken) -> str:
-    return f"{one.cpu_seconds:.1f} CPU s, {one.peak_gb:.2f} GB"
 
 
 if __name__ == "__main__":
