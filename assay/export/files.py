@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,23 @@ class Exported:
     """What pairs were made; None where no export wants any."""
 
 
-class LinesFile:
+class Closing(ABC):
+    """What is closed at the end of a ``with`` block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the file, whether or not it is whole."""
+
+
+class LinesFile(Closing):
     """A file of JSON lines, digested while it is written. Give whole lines, line ends included."""
 
     def __init__(self, path: Path) -> None:
@@ -67,16 +84,8 @@ class LinesFile:
         """What was written so far."""
         return ExportedFile(self._running.hexdigest(), self._size, self._rows)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-
-class RankedLines:
+class RankedLines(Closing):
     """JSON lines that come in another order than the one that they are to stand in.
 
     Lines wait in a file beside the one at ``path``; where those of each rank lie there is held in memory.
@@ -103,12 +112,8 @@ class RankedLines:
                 yield waiting.read(size), rows
         self._waiting.unlink()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Release the file of lines that wait."""
         self._file.close()
 
 

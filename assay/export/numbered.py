@@ -10,13 +10,11 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self
 
 import polars as pl
 
 from assay.core.errors import UserMistake
-from assay.export.files import LinesFile, TableFile
+from assay.export.files import Closing, LinesFile, TableFile
 from assay.storage.run_manifest import ExportedFile
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B", re.IGNORECASE)
@@ -83,7 +81,7 @@ class _Files:
         return dict(zip(names, written, strict=True))
 
 
-class NumberedLines:
+class NumberedLines(Closing):
     """JSON lines in files of at most ``limit`` bytes each; a longer line is a file of its own."""
 
     def __init__(self, path: Path, limit: int) -> None:
@@ -98,7 +96,7 @@ class NumberedLines:
             room = self._limit - self._file.size
             end = len(lines) if len(lines) <= room else lines.rfind(b"\n", 0, max(room, 0)) + 1
             if end == 0 and self._file.size:
-                self._close()
+                self._end_file()
                 self._file = LinesFile(self._files.next())
                 continue
             end = end or lines.index(b"\n") + 1
@@ -109,20 +107,16 @@ class NumberedLines:
 
     def finish(self, name: str) -> dict[str, ExportedFile]:
         """The files by their names, once all is written."""
-        self._close()
+        self._end_file()
         return self._files.named(name, self._written)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Release the file that is being written."""
+        self._file.close()
+
+    def _end_file(self) -> None:
         self._file.close()
         self._written.append(self._file.exported)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
 
 
 class NumberedTables:
