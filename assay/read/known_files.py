@@ -29,7 +29,7 @@ _SETTLED_NS = 60 * 10**9
 
 
 class Look(msgspec.Struct, frozen=True, array_like=True):
-    """What the file system says of a file."""
+    """What the file system says of a file. Unlike ``Stamp``, with the time that no program can put back."""
 
     size: int
     modified_ns: int

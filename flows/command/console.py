@@ -303,14 +303,20 @@ def is_of_a_command() -> bool:
     return _current is not None
 
 
+def is_of_a_deployment() -> bool:
+    """Whether this run is one of a deployment."""
+    from prefect import runtime
+
+    return not is_of_a_command() and runtime.deployment.id is not None
+
+
 def current() -> Console:
     """The console of the running command, or a new one. That of a deployment's run writes to its log."""
     if _current is not None:
         return _current
-    from prefect import runtime
     from prefect.logging import get_run_logger
 
-    return Console(log=_by_level(get_run_logger())) if runtime.deployment.id is not None else Console()
+    return Console(log=_by_level(get_run_logger())) if is_of_a_deployment() else Console()
 
 
 def _by_level(log: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> Callable[[str], None]:

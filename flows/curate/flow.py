@@ -50,7 +50,7 @@ from assay.storage.manifests import Converted, Counts, Filtered, Scored
 from assay.storage.private import private
 from assay.storage.run_manifest import REPORT, RUN_MANIFEST, RunManifest
 from assay.storage.stage import RunContext
-from flows.command.console import Console, current, is_of_a_command
+from flows.command.console import Console, current, is_of_a_deployment
 from flows.curate import unusable
 from flows.curate.prepare import Prepared, prepare
 from flows.server.announcing import announce_completed, notify_of_resumable, tag_run
@@ -116,17 +116,12 @@ def curate(options: RunOptions) -> Outcome | State[Any]:
     finished by then. A deployment's run raises none of these: it ends in a state with the same message.
     """
     with private():
-        if not _is_deployed():
+        if not is_of_a_deployment():
             return _curated(options, deployed=False)
         try:
             return _end_of(_curated(options, deployed=True))
         except AssayError as error:
             return ended_by(error, options, options.input)
-
-
-def _is_deployed() -> bool:
-    """Whether this run is one of a deployment."""
-    return not is_of_a_command() and runtime.deployment.id is not None
 
 
 def _end_of(outcome: Outcome) -> State[Any]:
@@ -194,7 +189,7 @@ class _Run:
             # Below the address, a folder is known by the name of its output root.
             address = settings.results_url if settings.output_roots else None
             # Nobody reads the pages of a command's run, so its server gets no text of the data.
-            shown = page if _is_deployed() else replace(page, kinds=())
+            shown = page if is_of_a_deployment() else replace(page, kinds=())
             report(manifest, shown, address, Subject(self.options.output))
         fault = manifest.unusable is not None
         if not fault and not manifest.is_beside:
@@ -397,8 +392,7 @@ class _Run:
                 options.limit,
                 options.strict,
                 hide_reasoning=options.hide_reasoning,
-                find_languages=options.stop_after != "convert"
-                and any(one.spec.languages for one in self.prepared.models),
+                find_languages=options.stop_after != "convert" and self.prepared.finds_languages,
             )
             finished = run_stage(CONVERT, to_convert, self.context)
             stage.cached = finished.cached
@@ -502,7 +496,7 @@ def _about(options: RunOptions, prepared: Prepared) -> AboutRun:
     return AboutRun(
         models,
         (*prepared.rules.texts, *prepared.selection.texts),
-        finds_languages=any(one.spec.languages for one in prepared.models),
+        finds_languages=prepared.finds_languages,
     )
 
 

@@ -55,6 +55,11 @@ class Prepared:
     before: Before
     """The results that the page compares this run's with, if there are any."""
 
+    @property
+    def finds_languages(self) -> bool:
+        """Whether the languages of records are found: a model names its own."""
+        return any(one.spec.languages for one in self.models)
+
 
 def prepare(
     options: RunOptions, settings: Settings, *, deployed: bool = False, day: date | None = None

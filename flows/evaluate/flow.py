@@ -28,7 +28,7 @@ from assay.score.store import nameless_scores
 from assay.storage.manifests import Converted
 from assay.storage.private import private
 from assay.storage.stage import RunContext
-from flows.command.console import Console, current, is_of_a_command
+from flows.command.console import Console, current, is_of_a_deployment
 from flows.evaluate.prepare import STARTER, PreparedEvaluation, prepare
 from flows.server.announcing import notify_of_resumable, tag_run
 from flows.server.endings import EndKind, completed, failed
@@ -76,7 +76,7 @@ def evaluate(options: EvaluateOptions) -> Evaluated | State[Any]:
     A deployment's run raises none of these: it ends in a state with the same message.
     """
     with private():
-        if is_of_a_command() or runtime.deployment.id is None:
+        if not is_of_a_deployment():
             return _evaluated(options, deployed=False)
         try:
             return _end_of(_evaluated(options, deployed=True))

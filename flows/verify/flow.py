@@ -17,7 +17,7 @@ from assay.core.text import counted, printable
 from assay.storage.private import private
 from assay.verify.checks import Check
 from assay.verify.table import checks_rows
-from flows.command.console import current
+from flows.command.console import current, is_of_a_deployment
 from flows.server.announcing import notify, tag_run
 from flows.server.endings import EndKind, completed, failed
 from flows.server.mistakes import ended_by
@@ -45,7 +45,7 @@ def verify(options: VerifyOptions) -> State[Any]:
 
     A mistake or a fault is raised; a deployment's run ends in a state whose message is the same sentence.
     """
-    deployed = runtime.deployment.id is not None
+    deployed = is_of_a_deployment()
     console = current()
     try:
         tag_run(runtime.flow_run.id, models=[options.model], inputs=[])
