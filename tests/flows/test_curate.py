@@ -357,6 +357,8 @@ def test_rules_that_keep_nothing_replace_what_was_there_and_are_warned_of(
     assert ran.code == 0, ran.err
     assert ran.manifest["rows"]["kept"] == 0
     assert "The rules keep no record: helpfulness > 99 drops 11 of 12." in ran.out
+    # On standard error too: with --quiet nothing else says it.
+    assert "warning: no record is kept, so the files for training hold no row" in ran.err
     assert not (tmp_path / "out.unusable").exists()
 
 

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from assay.read import inventory, known_files
 from assay.read.inventory import Inventory
 from assay.read.known_files import DigestedFile, KnownFiles, Look
 from assay.storage.home import Home
+from assay.storage.sealed import unsealed
 
 ROW = line("Which way to the mill?", "Left at the bridge.") + b"\n"
 
@@ -150,6 +152,37 @@ def test_a_file_that_was_written_just_now_is_not_remembered(tmp_path: Path, home
     known.keep()
     assert KnownFiles(home).known(path, Look.at(path), shard_bytes=None) is None
     assert KnownFiles(home).digest(path) == digest_of_file(Path(path))
+
+
+@pytest.mark.parametrize(("seconds", "remembered"), [(59, False), (61, True)])
+def test_a_file_is_remembered_a_minute_after_its_last_change(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch, seconds: int, remembered: bool
+) -> None:
+    path = written(tmp_path / "a.jsonl")
+    look, known = Look.at(path), KnownFiles(home)
+    now = max(look.modified_ns, look.changed_ns) + seconds * 10**9
+    monkeypatch.setattr("assay.read.known_files.time.time_ns", lambda: now)
+    known.learn(path, look, DigestedFile("d", look.size, ((0, 1),), None))
+    known.keep()
+    assert (KnownFiles(home).known(path, look, shard_bytes=None) is not None) == remembered
+
+
+def test_what_is_known_of_a_folder_is_read_once_for_all_its_files(
+    tmp_path: Path, home: Home, read: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [written(tmp_path / "inputs" / f"{n}.jsonl", n + 1) for n in range(4)]
+    for path in paths:
+        taken(path, home)
+    opened: list[str] = []
+
+    def noted(content: bytes, *, about: str) -> dict[str, Any]:
+        opened.append(about)
+        return unsealed(content, about=about)
+
+    monkeypatch.setattr(known_files, "unsealed", noted)
+    known = KnownFiles(home)
+    assert [known.digest(path) for path in paths] == [digest_of_file(Path(path)) for path in paths]
+    assert len(opened) == 1
 
 
 def test_a_file_that_changed_while_it_was_read_is_not_remembered(

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from places import ROOT
+
+from assay.storage.home import Home
+from flows.command.launch import _what_ended_the_run
+from flows.server.connection import Connection
+
+
+@pytest.mark.faults
+def test_a_full_disk_under_the_server_is_named(small_disk: Path, tmp_path: Path) -> None:
+    failed = RuntimeError("500 Internal Server Error")
+    of_the_server = "the Prefect server at http://a/api failed"
+    for root, embedded, said in (
+        (tmp_path / "home", True, of_the_server),
+        (small_disk, True, f"{small_disk}/prefect: No space left on device.* Make room"),
+        # What a server elsewhere failed of is not known here.
+        (small_disk, False, of_the_server),
+    ):
+        home = Home(root)
+        home.prefect.mkdir(parents=True, exist_ok=True)
+        fault = _what_ended_the_run(Connection("http://a/api", embedded), failed, home)
+        assert re.search(said, str(fault)), fault
+
 
 #: The flow says whether garbage is collected, an exit handler that Python takes itself apart.
 COMMAND = """

@@ -30,7 +30,7 @@ from assay.rewards.remote.addresses import why_refused, why_url_refused
 from assay.rewards.remote.endpoints import served_spec
 from assay.rewards.remote.pacing import Pace, Slots
 from assay.rewards.remote.replies import Reply
-from assay.rewards.remote.service import Service
+from assay.rewards.remote.service import Service, _written_anyhow
 from assay.rewards.remote.transport import MAX_REPLY_BYTES, patience_asked_for, retry_after_seconds
 
 TALK = (Message("user", "a private question"), Message("assistant", "a private answer"))
@@ -77,6 +77,15 @@ def rate(endpoint: Endpoint, said: list[str] | None = None) -> TurnScore:
 )
 def test_retry_after_is_read_in_seconds_and_as_a_date(value: str | None, seconds: float | None) -> None:
     assert retry_after_seconds(value, now=NOW) == seconds
+
+
+@pytest.mark.timeout(60)
+def test_a_reply_of_backslashes_alone_is_looked_through_in_seconds() -> None:
+    # Where a search begins anew at each of them, and goes to the end, this takes hours.
+    hidden = _written_anyhow("CANARY-KEY")
+    reply = "\\" * (1 << 20)
+    assert hidden.sub("[key]", reply) == reply
+    assert hidden.sub("[key]", reply + "CANARY\\\\\\\\u002dKEY") == reply[:-8] + "[key]"
 
 
 @pytest.mark.parametrize("told", ["Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2065 07:28:00 GMT"])
