@@ -58,15 +58,14 @@ class AfterRules:
         """Take in a piece's records; ``kept`` has the ``row`` of those that the rules leave."""
         if not kept.height:
             return
-        budget, duplicates = self._selection.budget, self._selection.duplicates
-        by = budget.by if budget is not None else duplicates.by if duplicates is not None else None
+        budget = self._selection.budget
         per = None if budget is None else budget.per
         left = kept.join(frames.records, on="row", how="left", maintain_order="left").select(
             pl.lit(number, pl.UInt32).alias(PIECE),
             "row",
             ANSWER,
             GROUP,
-            _finite(by).alias(BY),
+            finite(self._selection.by).alias(BY),
             (pl.lit(None, pl.String) if per is None else pl.col(per.measured).cast(pl.String)).alias(PER),
         )
         left = self._without_evaluation(left, number)
@@ -131,7 +130,8 @@ class AfterRules:
         return Settled(_together(dropped), tuple(notes))
 
 
-def _finite(value: Value | None) -> pl.Expr:
+def finite(value: Value | None) -> pl.Expr:
+    """The value as a number; null where it is missing or not finite."""
     if value is None:
         return pl.lit(None, pl.Float64)
     number = pl.col(value.measured).cast(pl.Float64)

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import polars as pl
 
-from assay.select.after_rules import AfterRules, needed
+from assay.core.errors import UserMistake
+from assay.select.after_rules import AfterRules, finite, needed
 from assay.select.budget import PIECE
 from assay.select.expressions import Value, varies_by_turn
 from assay.select.frames import Dataset, Frames, ToMeasure
@@ -64,7 +65,10 @@ class Judged(NamedTuple):
 def judged(
     converted: Converted, scored: Scored, rules: Rules, selection: Selection, home: Home
 ) -> Iterator[Judged]:
-    """Yield the verdicts on all pieces. AssayError where a file is damaged."""
+    """Yield the verdicts on all pieces.
+
+    AssayError where a file is damaged, UserMistake where no record has the number that is to order them.
+    """
     expressions = (*(rule.predicate for rule in rules.rules), *needed(selection))
     by_turn = selection.on_fail != "drop"
     wanted = ToMeasure(
@@ -82,10 +86,18 @@ def judged(
             return (*found.notes(), *by_rules.notes())
 
         def pieces() -> Iterator[tuple[Frames, Verdicts]]:
+            records_scored = records_ordered = 0
             for piece, frames in zip(converted.pieces, found.frames, strict=True):
+                records_scored += frames.records.height
+                records_ordered += frames.records.select(finite(selection.by).count()).item()
                 records = read_artifact(piece.records, home, ["row", "outcome", "reason"])
                 verdicts = by_rules.verdicts(records, frames)
                 yield frames, verdicts._replace(order=_ordered(frames, selection.order))
+            if selection.by is not None and records_scored and not records_ordered:
+                raise UserMistake(
+                    f"--by {selection.by}: no record of {records_scored:,} has a number there, so nothing can"
+                    " be ordered by it. Name another field, or a score."
+                )
 
         if not selection.looks_at_what_is_left:
             yield Judged((verdicts for _, verdicts in pieces()), notes, by_rules.tallies)

@@ -90,6 +90,13 @@ class Selection:
     """What orders answers in the files: what ``--by`` names, a number a turn; None where nobody chose it."""
 
     @property
+    def by(self) -> Value | None:
+        """What orders records or answers, whatever that is for; None where nothing is ordered."""
+        budget, duplicates = self.budget, self.duplicates
+        of_records = budget.by if budget is not None else duplicates.by if duplicates is not None else None
+        return of_records if of_records is not None else self.order
+
+    @property
     def looks_at_what_is_left(self) -> bool:
         """Whether records are dropped for what other records there are, once the rules are applied."""
         return self.budget is not None or self.duplicates is not None or bool(self.evaluation)

@@ -119,6 +119,30 @@ def test_each_value_of_a_column_has_its_part(home: Home) -> None:
     assert kept(home, [rows], target="4", by="helpfulness", per="row.lang")[0] == [4, 5, 6, 8]
 
 
+ORDERED = [
+    pytest.param(Options(target="2"), id="target"),
+    pytest.param(Options(target="2", on_fail="mask"), id="target of turns"),
+    pytest.param(Options(dedup="exact", dedup_over="prompt"), id="duplicates"),
+    pytest.param(Options(), id="pairs"),
+]
+
+
+@pytest.mark.parametrize("options", ORDERED)
+def test_what_no_record_has_orders_nothing_and_is_refused(home: Home, options: Options) -> None:
+    rows = [record(n, 2.0, "en") for n in range(1, 4)]
+    made = make(home, {"a.jsonl": [rows[:1], [], rows[1:]]})
+    no_rules = parse_rules([], attributes=HELPSTEER)
+
+    def decided(by: str) -> int:
+        words = replace(WORDS, order=chosen_order(WORDS, by))
+        selection = parse_selection(words, orders_files=not options, **Options(**options, by=by))
+        return decide(made.converted, made.scored, rules=no_rules, home=home, selection=selection).counts.read
+
+    assert decided("mean(helpfulness)") == 3
+    with pytest.raises(UserMistake, match=r"^--by row\.lang: no record of 3 has a number there, so nothing"):
+        decided("row.lang")
+
+
 def test_a_record_without_the_value_comes_last(home: Home) -> None:
     rows = [
         Record(n, (("user", "a"), ("assistant", f"b{n}")), (Turn((1.0, 3.0, 3.0, 1.0, 1.0)),), rest=rest)
