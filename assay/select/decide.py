@@ -151,4 +151,4 @@ def refuse_quarantine(converted: Converted, filtered: Filtered, home: Home) -> N
             raise InputFault(f"{piece.file}:{line}: {reason}")
 
 
-DECIDE = Stage("filter", 2, Filtered, _key, _is_current, decide)
+DECIDE = Stage("filter", 3, Filtered, _key, _is_current, decide)
