@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from assay.core.digests import digest_of_bytes, digest_of_file
-from assay.storage.home import Home, sweep, written_whole
+from assay.storage.home import Home, written_whole
 from assay.storage.sealed import Altered, sealed_json, unsealed
 
 _FOLDER = "ingest"
@@ -110,7 +110,6 @@ class KnownFiles:
             }
             path = self._file(folder)
             files = msgspec.to_builtins({_FILES: before | learnt})
-            sweep(path.parent)
             with written_whole(path) as temporary:
                 temporary.write_bytes(sealed_json(files, about=folder))
         self._learnt = {}
