@@ -104,13 +104,13 @@ class ScoreStore:
             else:
                 names = set(found[SEGMENT])
                 holding = {path for path in self._present if path.name in names}
-            damaged = self._segments.damaged(sorted(holding - self._intact), self._progress)
-            refetched = fault is not None and bool(holding - self._intact)
+            unverified = holding - self._intact
+            damaged = self._segments.damaged(sorted(unverified), self._progress)
             self._intact |= holding - damaged
             self._present = [path for path in self._present if path not in damaged]
             if fault is None and not damaged:
                 return found
-            if fault is not None and not refetched:
+            if fault is not None and not unverified:
                 raise fault
         return pl.DataFrame(schema={KEY: pl.Binary(), SEGMENT: pl.String()})
 

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from assay.core.digests import digest_of_content, digest_of_file
+from assay.core.digests import digest_of_content
 from assay.core.progress import Progress
+from assay.score.segments.intact import is_intact
 from assay.score.segments.lease import Lease
 from assay.storage.home import sweep, written_whole
 from assay.storage.s3 import CONNECTIONS, Found, Objects
@@ -51,8 +52,8 @@ class SegmentBucket:
         known, names = set(self._damaged), {path.name: path for path in paths}
         if self._copies.exists():
             sweep(self._copies)
-        cut = {name for name, path in names.items() if not _is_intact(path)}
-        intact = self._copied([one for one in self._segments() if one.name in cut], _is_intact) if cut else []
+        cut = {name for name, path in names.items() if not is_intact(path)}
+        intact = self._copied([one for one in self._segments() if one.name in cut], is_intact) if cut else []
         self._report(known, progress)
         return {names[name] for name in cut - {path.name for path in intact}}
 
@@ -109,7 +110,3 @@ class SegmentBucket:
         with written_whole(path) as temporary:
             temporary.write_bytes(content.data)
         return path
-
-
-def _is_intact(path: Path) -> bool:
-    return path.is_file() and digest_of_file(path) == path.stem

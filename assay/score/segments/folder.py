@@ -12,8 +12,9 @@ from pathlib import Path
 
 import filelock
 
-from assay.core.digests import digest_of_content, digest_of_file
+from assay.core.digests import digest_of_content
 from assay.core.progress import Progress
+from assay.score.segments.intact import is_intact
 from assay.storage.disk import full_disk_named
 from assay.storage.home import sync
 from assay.storage.private import FILE, make_private, opener
@@ -41,7 +42,7 @@ class SegmentFolder:
 
     def damaged(self, paths: Iterable[Path], progress: Progress | None) -> set[Path]:
         """Those that do not match their names. With ``progress``, set them aside and report them."""
-        found = {path for path in paths if not _is_intact(path)}
+        found = {path for path in paths if not is_intact(path)}
         if progress is None:
             return found
         for path in sorted(found):
@@ -96,10 +97,3 @@ class SegmentFolder:
             yield context
         finally:
             lock.release()
-
-
-def _is_intact(path: Path) -> bool:
-    try:
-        return digest_of_file(path) == path.stem
-    except FileNotFoundError:
-        return False
