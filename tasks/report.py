@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from urllib.parse import quote
 
@@ -21,7 +21,7 @@ from assay.report.build import Reported
 from assay.report.figures import address
 from assay.report.sample import ShownConversation, ShownKind
 from assay.report.summary import escaped, summary_markdown
-from assay.storage.run_manifest import RunManifest
+from assay.storage.run_manifest import REPORT, RunManifest
 from tasks.artifact_keys import Subject
 from tasks.pages import where_reachable
 from tasks.table_cells import as_it_is
@@ -36,7 +36,11 @@ _ABOUT = {
     "margins": "How far apart the best and the worst answer to a prompt are",
     "lengths": "How long the kept and the dropped answers are",
 }
-
+_ABOUT_ONE = {
+    "scores": "How the scores of {} are spread",
+    "accuracies": "How often {} is right, and how often the longer answer is",
+    "by-margin": "How often {} is right by the margin of two scores",
+}
 
 _OF_NOTHING_ELSE = Subject()
 _NO_PAGE = Reported()
@@ -54,40 +58,40 @@ def report(
     ``results_url``: the address at which the operator serves the folders of results; None: there is none.
     ``subject``: what the artifacts are about, for their keys.
     """
-    link = page_address(manifest, results_url)
+    link = page_address(manifest.output, results_url) if manifest.report else None
     with where_reachable():
         linked = f"\n[The page of this run]({link})\n" if link else ""
         create_markdown_artifact(
             summary_markdown(manifest) + linked, key=subject.key("summary"), description="What the run did"
         )
         if link:
-            create_link_artifact(
-                link,
-                key=subject.key("report"),
-                link_text="report.html",
-                description="The page of this run",
-            )
-        for key, picture, shows in _shown(page.pictures):
-            create_image_artifact(address(picture), key=subject.key(key), description=shows)
+            create_link(link, subject)
+        create_images(page.pictures, subject)
         if rows := examples(page.kinds):
             about = "Conversations of this run: what was kept or dropped, and why"
             create_table_artifact(rows, key=subject.key("examples"), description=about)
 
 
-def page_address(manifest: RunManifest, results_url: str | None) -> str | None:
-    """Where a browser finds the page; None where there is no page, or nobody serves it."""
-    if results_url is None or manifest.report is None:
-        return None
-    return f"{results_url.rstrip('/')}/{quote(manifest.output.strip('/'))}/{manifest.report}"
+def page_address(output: str, results_url: str | None) -> str | None:
+    """Where a browser finds the page in this folder; None where nobody serves it."""
+    return None if results_url is None else f"{results_url.rstrip('/')}/{quote(output.strip('/'))}/{REPORT}"
 
 
-def _shown(pictures: Mapping[str, Markup]) -> Iterator[tuple[str, Markup, str]]:
-    """Yield the key, the picture and the description of each."""
+def create_link(link: str, subject: Subject) -> None:
+    """An artifact that leads to the page."""
+    create_link_artifact(
+        link, key=subject.key("report"), link_text=REPORT, description="The page of this run"
+    )
+
+
+def create_images(pictures: Mapping[str, Markup], subject: Subject) -> None:
+    """An artifact for each of the first pictures."""
     for name, picture in list(pictures.items())[:_MOST_PICTURES]:
         kind, _, of = name.partition(" ")
         # Prefect takes small letters, digits and dashes.
         key = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-        yield key, picture, escaped(_ABOUT.get(kind, f"How the scores of {of} are spread"))
+        about = _ABOUT.get(kind) or _ABOUT_ONE[kind].format(of)
+        create_image_artifact(address(picture), key=subject.key(key), description=escaped(about))
 
 
 def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:

@@ -33,6 +33,8 @@ from assay.storage.disk import read_artifact
 from assay.storage.home import Artifact, Home
 from assay.storage.private import private
 from assay.storage.sealed import Altered, sealed_json, unsealed
+from assay.verify.checks import Check
+from assay.verify.kept import keep_checks, measured_of
 
 pytestmark = pytest.mark.slow
 
@@ -179,6 +181,19 @@ def test_damaged_remarks_are_reported_and_stop_nothing(strike: str, tmp_path: Pa
     assert all(f"{path}: cannot be read, is damaged, or belongs to another model" in line for line in said)
     remarks.keep([remark], model, context(home))
     assert remarks.kept(model, context(home)) == (remark,)
+
+
+@pytest.mark.parametrize("strike", STRIKES)
+def test_damaged_checks_are_reported_and_none_of_them_is_believed(strike: str, tmp_path: Path) -> None:
+    home, said = Home(tmp_path / "home"), list[str]()
+    for fingerprint in ("a" * 32, "b" * 32):
+        keep_checks([Check("batches", True, "0.0", "1e-05")], fingerprint, home)
+    path, others = (home.scores / one / "checks.json" for one in ("a" * 32, "b" * 32))
+    assert len(list(measured_of("a" * 32, context(home, said.append)))) == 2
+    STRIKES[strike](path, others)
+    assert list(measured_of("a" * 32, context(home, said.append))) == []
+    assert len(said) == (strike != "gone")
+    assert all(f"{path}: cannot be read, or is damaged" in line for line in said)
 
 
 @pytest.mark.parametrize("strike", [name for name in STRIKES if name != "another's"])

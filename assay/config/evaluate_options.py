@@ -59,10 +59,11 @@ class _WhatIsAsked(Choice):
         str,
         Field(
             title="Output folder",
-            description="Folder for evaluation.json and evaluation.md; new, or of an earlier evaluation.",
+            description="Folder for evaluation.json, evaluation.md and report.html; new, or of an earlier "
+            "evaluation.",
             json_schema_extra=in_form(
-                "Folder for evaluation.json and evaluation.md, below one that the operator opened, such as "
-                "results/judge."
+                "Folder for evaluation.json, evaluation.md and report.html, below one that the operator "
+                "opened, such as results/judge."
             ),
             min_length=1,
         ),
@@ -120,6 +121,15 @@ class EvaluateOptions(ScoringChoice, _WhatIsAsked):
         CommandLine(_MODEL),
     ] = None
     workers: WorkerCount = None
+    report: Annotated[
+        bool,
+        Field(
+            title="Report",
+            description="Make report.html beside the results: a page that shows how often each model is "
+            "right, and what to doubt about it.",
+        ),
+        CommandLine(_DATA),
+    ] = True
 
     def named_models(self) -> dict[str, str]:
         """The models by their names in the tables. UserMistake where a name or an option does not fit."""

@@ -196,6 +196,10 @@ class Settings(BaseSettings):
         home = Path(os.path.abspath(settings.home.expanduser()))
         return settings.model_copy(update={"home": home})
 
+    def served_results(self) -> str | None:
+        """The address below which a folder of results has its output's name; None: nobody serves them."""
+        return self.results_url if self.output_roots else None
+
     def endpoints(self) -> dict[str, Endpoint]:
         """The operator's reward services by name; UserMistake names the file, the endpoint, the field."""
         if self.endpoints_file is None:

@@ -60,6 +60,11 @@ class VerifyOptions(ModelChoice):
         ),
         CommandLine(_WORK, "DIR"),
     ] = None
+    report: Annotated[
+        bool,
+        Field(title="Report", description="Make report.html beside checks.json."),
+        CommandLine(_WORK),
+    ] = True
     record: Annotated[
         str | None,
         Field(

@@ -21,16 +21,18 @@ from assay.core.errors import OutputRefused
 from assay.evaluate.evaluation import Evaluation
 from assay.evaluate.gather import Gathered
 from assay.evaluate.tables import evaluation_markdown
+from assay.export.folder import is_page
 from assay.export.quarantine import quarantine_lines
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Home, sweep, written_whole
 from assay.storage.private import make_private, usual_file_mode
 from assay.storage.regular import NotRegular, read_regular
+from assay.storage.run_manifest import REPORT
 
 EVALUATION = "evaluation.json"
 MARKDOWN = "evaluation.md"
 QUARANTINE = "quarantine.jsonl"
-FILES = frozenset({EVALUATION, MARKDOWN, QUARANTINE})
+FILES = frozenset({EVALUATION, MARKDOWN, QUARANTINE, REPORT})
 _LOCK = ".evaluation.lock"
 # What file browsers leave in any folder that was looked at.
 _LITTER = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", _LOCK})
@@ -75,6 +77,10 @@ class EvaluationFolder:
             raise OutputRefused(
                 f"{self.shown}: its {EVALUATION} is not one of Assay. Name another folder, or move it."
             )
+        if (self.path / REPORT).exists() and not is_page(self.path / REPORT):
+            raise OutputRefused(
+                f"{self.shown}: holds a {REPORT} that Assay did not make. Name another folder, or move it."
+            )
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -95,8 +101,11 @@ class EvaluationFolder:
             lock.release()
             (self.path / _LOCK).unlink(missing_ok=True)
 
-    def write(self, evaluation: Evaluation, gathered: Gathered, home: Home) -> Evaluation:
-        """The evaluation with its files' digests, once all are written, ``evaluation.json`` last."""
+    def write(self, evaluation: Evaluation, gathered: Gathered, home: Home, page: bytes = b"") -> Evaluation:
+        """The evaluation with its files' digests, once all are written, ``evaluation.json`` last.
+
+        ``page``: its page; empty where there is none, and then none is left there from before.
+        """
         with full_disk_named(self.path):
             sweep(self.path)
             written = {
@@ -105,6 +114,11 @@ class EvaluationFolder:
             }
             for name, data in written.items():
                 self._write(name, data)
+            if page:
+                self._write(REPORT, page)
+            else:
+                (self.path / REPORT).unlink(missing_ok=True)
+            # The page is no result: as of a run, it may differ where the results do not.
             digests = {name: digest_of_content(data) for name, data in written.items()}
             whole = replace(evaluation, files=digests)
             self._write(EVALUATION, evaluation_json(whole))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import rich.box
 from rich.console import Group, RenderableType
@@ -13,21 +12,12 @@ from rich.text import Text
 from assay.core.text import counted, printable
 from assay.evaluate.evaluation import Evaluation, FigureDifference, ModelEvaluation
 from assay.evaluate.figures import Figure
+from assay.report.evaluation_page import Section
 from assay.report.summary import escaped
 
 _NOTHING = "–"
 #: A first column is at least so wide, where its names are.
 _NARROW = 14
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A table with its title: the first column names a row, the others hold figures."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 def percent(value: float | None) -> str:
@@ -39,7 +29,8 @@ def _range(interval: tuple[float, float] | None) -> str:
     return _NOTHING if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}"
 
 
-def _counts(figure: Figure) -> str:
+def counts_of(figure: Figure) -> str:
+    """``208/350``."""
     correct = figure.correct if isinstance(figure.correct, int) else round(figure.correct, 1)
     return f"{correct:,}/{figure.total:,}"
 
@@ -59,26 +50,37 @@ def _moved(difference: FigureDifference) -> str:
 
 def sections(evaluation: Evaluation) -> Iterator[Section]:
     """Yield every table, each with what part of the benchmark it is of."""
-    of = _of_what(evaluation)
+    yield from sections_of_several(evaluation)
+    for model in evaluation.models:
+        yield from sections_of(evaluation, model)
+
+
+def sections_of_several(evaluation: Evaluation) -> Iterator[Section]:
+    """Yield the tables that hold models against each other; none for one model."""
+    of = of_what(evaluation)
     shown = [*evaluation.models, *([evaluation.ensemble] if evaluation.ensemble else [])]
     if len(shown) > 1:
         yield _side_by_side(evaluation, shown, of)
     if evaluation.versus:
         yield _versus(evaluation, of)
-    for model in evaluation.models:
-        yield _figures(evaluation, model, of)
-        if model.labels:
-            yield _labels(model, of)
-            yield from _confusions(model, of)
-            yield _cuts(model, of)
-        yield _doubts(model, of)
-        if model.doubts.margins:
-            yield _margins(model, of)
-        if model.published:
-            yield _published(model, of)
 
 
-def _of_what(evaluation: Evaluation) -> str:
+def sections_of(evaluation: Evaluation, model: ModelEvaluation) -> Iterator[Section]:
+    """Yield the tables of one model."""
+    of = of_what(evaluation)
+    yield _figures(evaluation, model, of)
+    if model.labels:
+        yield _labels(model, of)
+        yield from _confusions(model, of)
+        yield _cuts(model, of)
+    yield _doubts(model, of)
+    if model.doubts.margins:
+        yield _margins(model, of)
+    if model.published:
+        yield _published(model, of)
+
+
+def of_what(evaluation: Evaluation) -> str:
     """``JudgeBench, 350 rows``; where rows are missing, how many and of how many."""
     rows = evaluation.rows.used
     if evaluation.complete:
@@ -88,7 +90,7 @@ def _of_what(evaluation: Evaluation) -> str:
     return f"{evaluation.title}, NOT COMPLETE: {rows:,} of {evaluation.rows.read:,} rows"
 
 
-def _named_figures(model: ModelEvaluation) -> Iterator[tuple[str, Figure]]:
+def named_figures(model: ModelEvaluation) -> Iterator[tuple[str, Figure]]:
     """Yield all figures of a model with their names, the overall one first."""
     yield "overall", model.overall
     if model.overall_by_rows is not None:
@@ -100,7 +102,7 @@ def _named_figures(model: ModelEvaluation) -> Iterator[tuple[str, Figure]]:
 
 
 def _side_by_side(evaluation: Evaluation, models: Sequence[ModelEvaluation], of: str) -> Section:
-    found = [dict(_named_figures(model)) for model in models]
+    found = [dict(named_figures(model)) for model in models]
     names = dict.fromkeys(name for one in found for name in one)
     rows = tuple(
         (name, *(percent(one[name].accuracy) if name in one else _NOTHING for one in found)) for name in names
@@ -133,12 +135,12 @@ def _figures(evaluation: Evaluation, model: ModelEvaluation, of: str) -> Section
             name,
             percent(figure.accuracy),
             _range(figure.interval),
-            _counts(figure),
+            counts_of(figure),
             f"{figure.ties:,}",
             percent(figure.length_only),
             *(percent(figure.starter) for _ in beside),
         )
-        for name, figure in _named_figures(model)
+        for name, figure in named_figures(model)
     )
     return Section(f"{model.name}{by}: {of}", headings, rows, tuple(_notes(evaluation, model)))
 
@@ -174,7 +176,7 @@ def _doubts(model: ModelEvaluation, of: str) -> Section:
 
 
 def _with_counts(figure: Figure) -> str:
-    return f"{percent(figure.accuracy)} ({_counts(figure)})"
+    return f"{percent(figure.accuracy)} ({counts_of(figure)})"
 
 
 def _margins(model: ModelEvaluation, of: str) -> Section:
@@ -244,7 +246,8 @@ def _published(model: ModelEvaluation, of: str) -> Section:
     return Section(f"{model.name} beside what is published: {of}", headings, rows, tuple(notes))
 
 
-def _opening(evaluation: Evaluation) -> list[str]:
+def opening(evaluation: Evaluation) -> list[str]:
+    """What became of the rows, and why the evaluation is not complete."""
     rows = evaluation.rows
     line = f"{counted(rows.read, 'rows')} read: {rows.used:,} used"
     for word, count, reasons in (
@@ -260,7 +263,7 @@ def _opening(evaluation: Evaluation) -> list[str]:
 
 def evaluation_table(evaluation: Evaluation) -> RenderableType:
     """The tables for a terminal. Text from data is never markup, and cannot command the terminal."""
-    parts: list[RenderableType] = [Text(printable(line)) for line in _opening(evaluation)]
+    parts: list[RenderableType] = [Text(printable(line)) for line in opening(evaluation)]
     for section in sections(evaluation):
         table = Table(
             title=Text(printable(section.title), style="bold"),
@@ -293,7 +296,7 @@ def _is_short(cell: str) -> bool:
 def evaluation_markdown(evaluation: Evaluation, *, level: int = 2) -> str:
     """The tables as Markdown. Text from data is escaped: it can be neither markup nor a link."""
     written = [f"{'#' * level} {escaped(evaluation.title)}", ""]
-    written += [f"{escaped(line)}\n" for line in _opening(evaluation)]
+    written += [f"{escaped(line)}\n" for line in opening(evaluation)]
     if evaluation.source:
         written.append(f"{escaped('Rules: ' + evaluation.source)}\n")
     for section in sections(evaluation):
@@ -313,11 +316,11 @@ def figure_rows(evaluation: Evaluation) -> list[dict[str, str]]:
             "figure": printable(name),
             "right, %": percent(figure.accuracy),
             "95%": _range(figure.interval),
-            "counts": _counts(figure),
+            "counts": counts_of(figure),
             "ties": f"{figure.ties:,}",
             "length only, %": percent(figure.length_only),
             "starter, %": percent(figure.starter),
         }
         for model in (*evaluation.models, *([evaluation.ensemble] if evaluation.ensemble else []))
-        for name, figure in _named_figures(model)
+        for name, figure in named_figures(model)
     ]

@@ -133,6 +133,12 @@ class NumberedTables:
     def add(self, frame: pl.DataFrame) -> None:
         """Append a frame that has the table's columns."""
         size = int(frame.estimated_size())
+        # A frame may hold many files' worth: rows are at least one a file.
+        rows = max(1, frame.height * self._limit // max(size, 1))
+        for part in frame.iter_slices(rows) if rows < frame.height else (frame,):
+            self._add(part, size * part.height // max(frame.height, 1))
+
+    def _add(self, frame: pl.DataFrame, size: int) -> None:
         if self._size and self._size + size > self._limit:
             self._written.append(self._table.finish())
             self._table, self._size = self._new(), 0

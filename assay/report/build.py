@@ -5,9 +5,10 @@ The page is no result. Where it cannot be made, the run goes on without it, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import jinja2
 import polars as pl
@@ -25,6 +26,8 @@ from assay.score.scoring import ScoringWork
 from assay.storage.manifests import Converted, Filtered, Scored
 from assay.storage.run_manifest import REPORT, RunManifest
 from assay.storage.stage import RunContext
+
+T = TypeVar("T")
 
 #: Every fault that the making of a page could have, its own mistakes included. Whatever it is, the results
 #: are whole, and people have waited for them.
@@ -84,15 +87,20 @@ class Reported:
 
 def reported(given: ToReport, context: RunContext) -> Reported:
     """The page of a run. Nothing, and a warning on ``context``, where it cannot be made."""
+    return made_or_warned(lambda: _reported(given, context), Reported(), context)
+
+
+def made_or_warned(make: Callable[[], T], otherwise: T, context: RunContext) -> T:
+    """What ``make`` returns: a page. ``otherwise``, and a warning on ``context``, where it fails."""
     try:
-        return _reported(given, context)
+        return make()
     except _FAULTS as error:
         why = str(error).split("\n")[0] or type(error).__name__
         context.say(
             f"warning: {REPORT} could not be made ({type(error).__name__}: {why}). The results are whole; "
             "the same command tries again"
         )
-        return Reported()
+        return otherwise
 
 
 def _reported(given: ToReport, context: RunContext) -> Reported:

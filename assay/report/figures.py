@@ -86,7 +86,8 @@ def score(number: float) -> str:
     return f"{number:.3f}" if abs(number) < 100 else f"{number:,.0f}"
 
 
-def _drawn(template: str, **parts: object) -> Markup:
+def svg(template: str, **parts: object) -> Markup:
+    """The picture that the template draws of these parts."""
     # In one document, no two pictures may share the names of their parts; equal pictures may.
     number = digest_of_bytes(template.encode(), repr(parts).encode())[:8]
     return Markup(environment().get_template(template).render(number=number, **parts).strip())
@@ -152,7 +153,7 @@ def flow(manifest: RunManifest) -> Markup:
         y += max(height + 6, _FLOW_ROW)
     files = list(_files(manifest, nodes[0])) if nodes and nodes[0].kind == "kept" and rows.kept else []
     bottom = max([y, from_y, *(one.y + 30 for one in files)]) + 8
-    return _drawn(
+    return svg(
         "flow.svg.jinja",
         read=rows.read,
         total=sum(heights),
@@ -270,7 +271,7 @@ def histogram(one: OfAttribute) -> Markup:
         width = max(1.5, axis.x(low + step) - x - 1) if step else 8.0
         about = f"{low:.3g} to {low + step:.3g}: {kept:,} kept, {dropped:,} dropped"
         drawn.append(_Bar(x if step else x - 4, width, 110 * kept / most, 110 * dropped / most, about))
-    return _drawn(
+    return svg(
         "histogram.svg.jinja",
         name=one.name,
         records=one.judged.count,
@@ -304,7 +305,7 @@ def curve(one: OfAttribute) -> Markup:
     path = f"M{points[0][0]:.1f},{points[0][1]:.1f}"
     path += "".join(f"H{x:.1f}V{y:.1f}" for x, y in points[1:])
     start = axis.x(one.cuts[0].at) if one.cuts else axis.x(one.judged.at[2])
-    return _drawn(
+    return svg(
         "curve.svg.jinja",
         name=one.name,
         path=path,
@@ -334,7 +335,7 @@ def ranges(what: str, rows: Sequence[tuple[str, Quantiles]], about: str) -> Mark
     axis = Axis(low, high, left=190.0, right=620.0)
     drawn = [
         _Range(
-            _cut_left(label, 26),
+            end_of(label, 26),
             label,
             spread.count,
             26.0 + 24 * number,
@@ -346,7 +347,7 @@ def ranges(what: str, rows: Sequence[tuple[str, Quantiles]], about: str) -> Mark
         )
         for number, (label, spread) in enumerate(rows)
     ]
-    return _drawn(
+    return svg(
         "ranges.svg.jinja",
         what=what,
         about=about,
@@ -358,7 +359,7 @@ def ranges(what: str, rows: Sequence[tuple[str, Quantiles]], about: str) -> Mark
     )
 
 
-def _cut_left(label: str, most: int) -> str:
+def end_of(label: str, most: int) -> str:
     """The end of a long label: files of one folder differ there."""
     return label if len(label) <= most else f"…{label[1 - most :]}"
 
@@ -375,7 +376,7 @@ def margins(groups: OfGroups) -> Markup:
             width = max(1.5, axis.x(at + step) - axis.x(at) - 1) if step else 8.0
             about = f"{at:.3g} to {at + step:.3g}: {count:,} groups"
             drawn.append(_Bar(axis.x(at), width, 110 * count / most, 0.0, about))
-    return _drawn(
+    return svg(
         "margins.svg.jinja",
         name=groups.ranked_by,
         groups=groups.prompts - groups.level,

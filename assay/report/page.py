@@ -1,26 +1,20 @@
-"""The page: one HTML file that needs nothing from elsewhere, made of what the other modules computed.
-
-Its Content-Security-Policy allows one style sheet and one script, both ours, by their digests, and nothing
-else: whatever a text of the data may hold, no browser runs or fetches it.
-"""
+"""The pages of a run and of a model's checks, made of what the other modules computed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from assay.core.digests import sha256_for_policy
 from assay.core.text import counted
 from assay.core.versions import VERSION
 from assay.report import figures, overview
 from assay.report.aggregate import Aggregated, OfAttribute, Quantiles
 from assay.report.compared import Since
-from assay.report.figures import TEMPLATES, environment
+from assay.report.rendering import rendered_page
 from assay.report.sample import ShownKind
 from assay.rewards.spec import ModelSpec, Unknown
 from assay.storage.run_manifest import RunManifest, RunModel
@@ -89,7 +83,7 @@ def run_page(content: PageContent) -> bytes:
     """The page of a run, in UTF-8."""
     of_manifest, measured = content.manifest, content.figures
     trust = overview.is_the_model_to_be_trusted(measured, of_manifest, content.warnings)
-    return _rendered(
+    return rendered_page(
         "run.html.jinja",
         content=content,
         manifest=of_manifest,
@@ -121,7 +115,7 @@ class CheckLine:
 
 def checks_page(model: str, lines: Sequence[CheckLine], verdict: str, command: str) -> bytes:
     """The page of a model's checks, in UTF-8."""
-    return _rendered(
+    return rendered_page(
         "checks.html.jinja",
         model=model,
         lines=lines,
@@ -131,25 +125,6 @@ def checks_page(model: str, lines: Sequence[CheckLine], verdict: str, command: s
         command=command,
         version=VERSION,
     )
-
-
-def _rendered(template: str, **parts: object) -> bytes:
-    style, script = _style(), (TEMPLATES / "script.js").read_text()
-    policy = (
-        f"default-src 'none'; style-src {sha256_for_policy(style)}; script-src {sha256_for_policy(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    rendered = (
-        environment()
-        .get_template(template)
-        .render(style=Markup(style), script=Markup(script), policy=policy, **parts)
-    )
-    return rendered.encode()
-
-
-@cache
-def _style() -> str:
-    return (TEMPLATES / "page.css").read_text() + (TEMPLATES / "figures.css").read_text()
 
 
 def pictures(manifest: RunManifest, measured: Aggregated) -> dict[str, Markup]:

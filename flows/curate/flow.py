@@ -50,6 +50,7 @@ from assay.storage.manifests import Converted, Counts, Filtered, Scored
 from assay.storage.private import private
 from assay.storage.run_manifest import REPORT, RUN_MANIFEST, RunManifest
 from assay.storage.stage import RunContext
+from assay.verify.kept import measured_of
 from flows.command.console import Console, current, is_of_a_deployment
 from flows.curate import unusable
 from flows.curate.prepare import Prepared, prepare
@@ -185,9 +186,7 @@ class _Run:
                 raise OutputRefused(f"{output.path}: is there by now; start the run again")
             manifest, page, rows = self._carried_out()
             self.console.outcome = manifest
-            settings = self.prepared.settings
-            # Below the address, a folder is known by the name of its output root.
-            address = settings.results_url if settings.output_roots else None
+            address = self.prepared.settings.served_results()
             # Nobody reads the pages of a command's run, so its server gets no text of the data.
             shown = page if is_of_a_deployment() else replace(page, kinds=())
             report(manifest, shown, address, Subject(self.options.output))
@@ -272,7 +271,7 @@ class _Run:
             options.stop_after,
             options.pair_choice(),
             options.split_choice(),
-            _about(options, prepared),
+            _about(options, prepared, self.context),
             self._desirable(converted, scored),
             options.shard_bytes(),
         )
@@ -481,7 +480,7 @@ class _Run:
         return finished.manifest
 
 
-def _about(options: RunOptions, prepared: Prepared) -> AboutRun:
+def _about(options: RunOptions, prepared: Prepared, context: RunContext) -> AboutRun:
     """What the card says of the run."""
     models = tuple(
         AboutModel(
@@ -493,9 +492,15 @@ def _about(options: RunOptions, prepared: Prepared) -> AboutRun:
         )
         for chosen, one in zip(options.chosen_models(), prepared.models, strict=True)
     )
+    verified = [
+        f"{model.alias}: {measured}" if model.alias is not None else measured
+        for model in models
+        for measured in measured_of(model.fingerprint, context)
+    ]
     return AboutRun(
         models,
         (*prepared.rules.texts, *prepared.selection.texts),
+        tuple(verified),
         finds_languages=prepared.finds_languages,
     )
 

@@ -10,17 +10,20 @@ from uuid import UUID
 from prefect import State, flow, runtime
 
 from assay.config.evaluate_options import EvaluateOptions
+from assay.config.options import as_command
 from assay.config.settings import Settings
 from assay.core.errors import AssayError
 from assay.core.text import counted, printable
 from assay.evaluate.evaluate import EVALUATE, ToEvaluate
 from assay.evaluate.evaluation import Evaluation
 from assay.evaluate.gather import GATHER, Gathered, ToGather, items_in
+from assay.evaluate.page import EvaluationShown, shown
 from assay.evaluate.recorded_scores import recorded
 from assay.evaluate.scores import Scores, column_to_compare, scores_of
 from assay.evaluate.tables import evaluation_table, percent
 from assay.read.convert import CONVERT, ToConvert
 from assay.read.inventory import INGEST, Inputs
+from assay.report.build import made_or_warned
 from assay.report.summary import lines_on_shortfalls
 from assay.rewards.spec import ModelSpec
 from assay.score.scoring import ScoringWork, ToScore, former_remarks
@@ -37,6 +40,7 @@ from flows.server.queue_place import place_in_queue
 from flows.server.run_names import day_of_the_run, named_after, with_day
 from tasks.artifact_keys import Subject
 from tasks.evaluate import show_evaluation
+from tasks.report import page_address
 from tasks.score import score
 from tasks.server_answers import drop_results
 from tasks.stage import run_stage
@@ -139,14 +143,25 @@ class _Run:
                 evaluation = run_stage(EVALUATE, given, self.context).manifest
                 stage.note = f"{counted(len(scores), 'models')} on {counted(evaluation.rows.used, 'rows')}"
             seconds = {name: round(value, 3) for name, value in self.console.seconds.items()}
-            evaluation = output.write(replace(evaluation, seconds=seconds), gathered, home)
-            show_evaluation(evaluation, Subject(self.options.output))
+            evaluation = replace(evaluation, seconds=seconds)
+            page = self._shown(evaluation)
+            evaluation = output.write(evaluation, gathered, home, page.page)
+            address = page_address(self.options.output, self.prepared.results_url) if page.page else None
+            show_evaluation(evaluation, page.pictures, address, Subject(self.options.output))
         self.console.show(evaluation_table(evaluation))
         self.console.say(f"Results in {self.options.output}")
         outcome = Evaluated(evaluation)
         if outcome.unusable is not None:
             self.console.say(f"error: {outcome.unusable}")
         return outcome
+
+    def _shown(self, evaluation: Evaluation) -> EvaluationShown:
+        """The page; none with --no-report."""
+        nothing = EvaluationShown()
+        if not self.options.report:
+            return nothing
+        command = as_command(self.options, "assay evaluate")
+        return made_or_warned(lambda: shown(evaluation, command), nothing, self.context)
 
     def _converted(self) -> Converted:
         places, options = self.prepared.places, self.options

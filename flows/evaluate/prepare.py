@@ -42,6 +42,8 @@ class PreparedEvaluation:
     places: Places
     cluster: ClusterOptions
     names: Names
+    results_url: str | None
+    """The address at which the operator serves the folders of results; None: there is none."""
 
 
 def prepare(options: EvaluateOptions, settings: Settings, *, deployed: bool = False) -> PreparedEvaluation:
@@ -70,7 +72,15 @@ def prepare(options: EvaluateOptions, settings: Settings, *, deployed: bool = Fa
     for name, model in models.items():
         column_to_compare(model.columns, options.by, name)
     return PreparedEvaluation(
-        home, models, _starter(options, settings, home, models), scores, output, where, cluster, names
+        home=home,
+        models=models,
+        starter=_starter(options, settings, home, models),
+        scores=scores,
+        output=output,
+        places=where,
+        cluster=cluster,
+        names=names,
+        results_url=settings.served_results(),
     )
 
 

@@ -18,6 +18,7 @@ from assay.rewards.spec import LocalSpec, ModelSpec, ServedSpec
 from assay.score.workers.cluster import check_options
 from assay.storage.scratch import torch_in_own_folder
 from assay.verify.checks import Check, check_golden, read_golden, record, verify, verify_service
+from assay.verify.kept import keep_checks
 from flows.command.console import Console
 
 
@@ -29,7 +30,9 @@ def checked(
     deployed: bool = False,
     read_block: ReadBlock | None = None,
 ) -> list[Check]:
-    """The results of the checks. With ``record`` or ``check``, this does only that.
+    """The results of the checks, which are kept with the model's scores.
+
+    With ``record`` or ``check``, this does only that.
 
     In a ``deployed`` run, options name only what the operator allows. ``read_block`` looks up the secret
     block that holds a service's key.
@@ -57,8 +60,11 @@ def checked(
             return check_golden(spec, golden, read_block=read_block, hide_reasoning=options.hide_reasoning)
         if isinstance(spec, ServedSpec):
             local = _counterpart(options, settings, deployed)
-            return verify_service(spec, local, read_block=read_block, progress=console)
-        return verify(spec, cluster=cluster, progress=console, hide_reasoning=options.hide_reasoning)
+            checks = verify_service(spec, local, read_block=read_block, progress=console)
+        else:
+            checks = verify(spec, cluster=cluster, progress=console, hide_reasoning=options.hide_reasoning)
+        keep_checks(checks, spec.fingerprint, settings.opened_home())
+        return checks
 
 
 def _counterpart(options: VerifyOptions, settings: Settings, deployed: bool) -> LocalSpec | None:

@@ -68,7 +68,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def write(folder: Path, options: VerifyOptions, checks: Sequence[Check], say: Callable[[str], None]) -> None:
-    """Write both files.
+    """Write both files; with --no-report ``checks.json`` alone, and no page is left there from before.
 
     OSError where ``checks.json`` cannot be written. A page that cannot be written is a warning.
     """
@@ -76,6 +76,9 @@ def write(folder: Path, options: VerifyOptions, checks: Sequence[Check], say: Ca
     content = msgspec.json.format(msgspec.json.encode(checks_file(options, checks)), indent=2) + b"\n"
     with written_whole(folder / CHECKS, mode=mode) as temporary:
         temporary.write_bytes(content)
+    if not options.report:
+        (folder / REPORT).unlink(missing_ok=True)
+        return
     lines = [
         CheckLine(row["check"], row["measured"], row["allowed"], row["outcome"])
         for row in checks_rows(checks)

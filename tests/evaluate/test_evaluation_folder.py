@@ -13,6 +13,7 @@ from assay.core.digests import digest_of_file
 from assay.core.errors import OutputRefused
 from assay.evaluate.evaluation import Evaluation
 from assay.evaluate.evaluation_folder import EvaluationFolder
+from assay.evaluate.page import shown
 from assay.export.folder import OutputFolder
 
 
@@ -72,6 +73,25 @@ def test_an_evaluation_replaces_an_evaluation_and_nothing_else(tmp_path: Path) -
     a_file.write_text("")
     with pytest.raises(OutputRefused, match="is a file"):
         EvaluationFolder(a_file).check()
+
+
+def test_the_page_lies_beside_the_results_and_is_none_of_them(tmp_path: Path) -> None:
+    out, without = written(tmp_path)
+    assert not (out / "report.html").exists()
+    found, made = judged(tmp_path)
+    page = shown(made, "assay evaluate").page
+    output = EvaluationFolder(out)
+    with output.held():
+        assert output.write(made, found.gathered, found.home, page) == without
+    assert (out / "report.html").read_bytes() == page
+    EvaluationFolder(out).check()
+    # An evaluation without a page leaves none that shows other figures.
+    with output.held():
+        output.write(made, found.gathered, found.home)
+    assert not (out / "report.html").exists()
+    (out / "report.html").write_text("<html>mine")
+    with pytest.raises(OutputRefused, match=r"holds a report\.html that Assay did not make"):
+        EvaluationFolder(out).check()
 
 
 def test_two_evaluations_do_not_write_one_folder_at_once(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from assay.export import EXPORT, EXPORTS, ToExport
 from assay.export.card import AboutModel, AboutRun
 from assay.export.files import Exported
 from assay.export.folder import OutputFolder
-from assay.export.numbered import NumberedLines, all_numbered, numbered, parse_shard_size
+from assay.export.numbered import NumberedLines, NumberedTables, all_numbered, numbered, parse_shard_size
 from assay.export.splits import Split
 from assay.select.rules import Rules
 from assay.storage.home import Home
@@ -157,6 +157,29 @@ def test_tables_are_numbered_too(tmp_path: Path) -> None:
     assert together.equals(pl.read_parquet(at_once / EXPORTS["parquet"].file))
     assert sum(several.files[file].rows or 0 for file in files) == whole.files["records.parquet"].rows
     assert f'data_files=f"{{FOLDER}}/{all_numbered(files[0])}"' in (cut / "README.md").read_text()
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 1000])
+def test_no_table_holds_more_than_the_limit_though_its_frames_do(rows_at_once: int, tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": [f"{n:0100}" for n in range(1000)]})
+    limit = 5000
+    tables = NumberedTables(tmp_path / "t.parquet", frame.schema, limit)
+    for part in frame.iter_slices(rows_at_once):
+        tables.add(part.clone())
+    files = tables.finish("t.parquet")
+    read = [pl.read_parquet(tmp_path / name) for name in files]
+    assert pl.concat(read).equals(frame)
+    assert [one.rows for one in files.values()] == [one.height for one in read]
+    # Each text has 100 bytes, and a few for where it lies.
+    assert max(one.height for one in read) <= limit / 100
+    assert len(files) <= 2.5 * frame.estimated_size() / limit
+
+
+def test_one_row_that_is_larger_than_the_limit_is_a_file_of_its_own(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": ["a" * 9000, "b" * 9000, "c"]})
+    tables = NumberedTables(tmp_path / "t.parquet", frame.schema, 10)
+    tables.add(frame)
+    assert [pl.read_parquet(tmp_path / name).height for name in tables.finish("t.parquet")] == [1, 1, 1]
 
 
 def test_another_size_is_another_result_and_none_is_the_result_of_before(tmp_path: Path) -> None:

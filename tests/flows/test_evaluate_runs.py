@@ -95,6 +95,9 @@ def test_an_evaluation_accounts_for_every_row_and_scores_nothing_twice(
     artifacts = {key.partition("-")[0]: one for key, one in first.artifacts().items()}
     assert "NOT COMPLETE" in artifacts["evaluation"].data
     assert len(json.loads(artifacts["figures"].data)) == 3
+    assert artifacts["accuracies"].data.startswith("data:image/svg+xml;base64,")
+    right = content["models"][0]["overall"]["correct"]
+    assert f"({right}/6; 95%" in (first.output / "report.html").read_text()
     again = evaluating(*given, *models)
     assert again.code == 0, again.err
     assert again.err.count("0 scored by this run") == 3
