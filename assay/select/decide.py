@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from assay.core.digests import digest_of_bytes
-from assay.core.errors import InputFault
+from assay.core.errors import InputFault, UserMistake
 from assay.select.judge import CUT, MASKED, Verdicts, judged, records_decided
 from assay.select.rules import Rules
 from assay.select.selection import Selection
@@ -76,7 +76,8 @@ def _is_current(given: ToDecide, filtered: Filtered, home: Home) -> bool:
 def decide(given: ToDecide, context: RunContext) -> Filtered:
     """Write one decision per record below ``home.artifacts/filter``, one piece in memory at a time.
 
-    Where a failing turn does not cost its record, also one per turn.
+    Where a failing turn does not cost its record, also one per turn. UserMistake where nothing is kept and a
+    rule names a field that no record has: it is misspelled, or the data are others than were meant.
     """
     if given.scored is None and given.rules.rules:
         raise TypeError("there are rules but no scores")
@@ -94,6 +95,8 @@ def decide(given: ToDecide, context: RunContext) -> Filtered:
             with judged(given.converted, given.scored, given.rules, given.selection, context.home) as found:
                 for verdicts in found.verdicts:
                     written.add(verdicts)
+                if not written.kept and (absent := found.absent()):
+                    raise UserMistake(f"the rules keep nothing: {absent[0]}")
                 notes = found.notes()
     for note in notes:
         context.say(f"note: {note}")
@@ -109,6 +112,7 @@ class _Written:
         self._progress = context.progress
         self.pieces: list[FilteredPiece] = []
         self.tallies: list[tuple[str, str | None, int]] = []
+        self.kept = 0
         self.turns: Counter[str] = Counter()
         """Turns of kept records that were cut or masked."""
 
@@ -126,6 +130,7 @@ class _Written:
             order = self._file(verdicts.order, f"order-{number:06d}.parquet")
         self.pieces.append(FilteredPiece(decisions, turns, order))
         self._progress.advance(verdicts.records.height)
+        self.kept += int((verdicts.records["outcome"] == "kept").sum())
         self.tallies += (
             (outcome, reason and counted_as(reason), count)
             for outcome, reason, count in verdicts.records.group_by("outcome", "reason").len().iter_rows()
@@ -151,4 +156,4 @@ def refuse_quarantine(converted: Converted, filtered: Filtered, home: Home) -> N
             raise InputFault(f"{piece.file}:{line}: {reason}")
 
 
-DECIDE = Stage("filter", 3, Filtered, _key, _is_current, decide)
+DECIDE = Stage("filter", 4, Filtered, _key, _is_current, decide)

@@ -59,6 +59,8 @@ class Judged(NamedTuple):
 
     tallies: Callable[[], tuple[RuleTally, ...]]
     """What each rule came to, once the verdicts are gone through; rules of records first."""
+    absent: Callable[[], tuple[str, ...]]
+    """A sentence for each field or label that rules name and no record has, once they are gone through."""
 
 
 @contextmanager
@@ -100,7 +102,7 @@ def judged(
                 )
 
         if not selection.looks_at_what_is_left:
-            yield Judged((verdicts for _, verdicts in pieces()), notes, by_rules.tallies)
+            yield Judged((verdicts for _, verdicts in pieces()), notes, by_rules.tallies, found.absent)
             return
         place = home.artifacts / "filter"
         place.mkdir(parents=True, exist_ok=True)
@@ -117,6 +119,7 @@ def judged(
             (_without(verdicts, dropped.get((number,))) for number, verdicts in enumerate(waiting)),
             lambda: (*notes(), *settled.notes),
             by_rules.tallies,
+            found.absent,
         )
 
 

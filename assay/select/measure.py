@@ -56,6 +56,8 @@ class Measured(NamedTuple):
     """Of each piece, in order. To be gone through once."""
     notes: Callable[[], tuple[str, ...]]
     """Sentences without a full stop, once the frames are gone through."""
+    absent: Callable[[], tuple[str, ...]]
+    """Those of the notes that name what no record has."""
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def measured(data: Dataset) -> Iterator[Measured]:
     percentiles = [Distribution(percentile) for percentile in wanted.of_type(Percentile)]
     presence = Presence(data)
     if not wanted.has_groups and not wanted.has_pairs and not percentiles:
-        yield Measured(_frames_of(data, presence), presence.notes)
+        yield Measured(_frames_of(data, presence), presence.notes, presence.notes)
         return
     with ExitStack() as stack:
         place = data.home.artifacts / "filter"
@@ -91,7 +93,9 @@ def measured(data: Dataset) -> Iterator[Measured]:
                 distribution.add(_compared_by(distribution.percentile, frames, wanted))
             distribution.close()
             notes += _few_values(distribution)
-        yield Measured(_whole(waiting, groups, sides, percentiles, wanted), lambda: tuple(notes))
+        yield Measured(
+            _whole(waiting, groups, sides, percentiles, wanted), lambda: tuple(notes), presence.notes
+        )
 
 
 def _whole(

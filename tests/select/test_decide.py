@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stages import decide
 
-from assay.core.errors import AssayError, InputFault
+from assay.core.errors import AssayError, InputFault, UserMistake
 from assay.select.decide import DECIDE, ToDecide, counted_as, refuse_quarantine
 from assay.select.rules import Rules, parse_rules
 from assay.storage.home import Home
@@ -54,6 +55,40 @@ def one(home: Home, record: Record, *rules: str) -> tuple[str, str | None]:
     return decision
 
 
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        (["row.lnag == 'en'"], "no record of 2 has `row.lnag`"),
+        (["row.lnag != 'en'"], "no record of 2 has `row.lnag`"),
+        (["helpfulness >= 1", "row.vote > 3"], "no record of 2 has `row.vote` that is a number"),
+        (["given.quality >= 2"], "no record of 2 has `given.quality`"),
+        (["any(given.quality >= 2)"], "no record of 2 has `given.quality`"),
+        (["percentile(row.votes, by=row.lnag) > 50"], "no record of 2 has `row.lnag`"),
+        (["rank(row.nothing) == 1"], "no record of 2 has `row.nothing` that is a number"),
+    ],
+)
+def test_a_rule_that_keeps_nothing_for_want_of_a_field_is_refused(
+    home: Home, rules: list[str], why: str
+) -> None:
+    rows = [
+        Record(n, (("user", "a"), ("assistant", f"b{n}")), (rated(2.0),), rest='{"lang":"en","votes":1}')
+        for n in (1, 2)
+    ]
+    made = make(home, {"a.jsonl": [rows]})
+    with pytest.raises(UserMistake, match=re.escape(f"the rules keep nothing: {why}")):
+        filtered(made, *rules)
+
+
+def test_a_field_that_no_record_has_is_no_mistake_where_records_are_kept(home: Home) -> None:
+    rows = [Record(n, (("user", "a"), ("assistant", f"b{n}")), (rated(n),), rest="{}") for n in (1, 2)]
+    made = make(home, {"a.jsonl": [rows]})
+    assert filtered(made, "row.lang is missing").counts.ok == 2
+    assert filtered(made, "row.lang == 'en' or helpfulness >= 2").counts.ok == 1
+    # Rules that keep nothing by what records have decide so.
+    assert filtered(made, "helpfulness >= 3").counts.ok == 0
+    assert filtered(make(home, {"b.jsonl": [[]]}), "row.lang == 'en'").counts.ok == 0
+
+
 def test_a_record_that_meets_every_rule_is_kept(home: Home) -> None:
     assert one(home, Record(1, turns=(rated(2.0),)), "helpfulness >= 2", "verbosity < 2") == ("kept", None)
 
@@ -68,7 +103,10 @@ def test_a_record_that_meets_every_rule_is_kept(home: Home) -> None:
     ],
 )
 def test_a_rule_that_a_missing_value_leaves_open_does_not_hold(home: Home, rule: str, outcome: str) -> None:
-    assert one(home, Record(1, turns=(rated(2.0),), rest='{"id":1}'), rule)[0] == outcome
+    without = Record(1, turns=(rated(2.0),), rest="{}")
+    # Another prompt, so that each answer is alone in its group.
+    other = Record(2, (("user", "else"), ("assistant", "b")), (rated(2.0),), rest='{"lang":"de"}')
+    assert decisions(make(home, {"a.jsonl": [[without, other]]}), rule)[0][0] == outcome
 
 
 def test_without_rules_a_scored_record_is_kept(home: Home) -> None:

@@ -16,7 +16,12 @@ from assay.storage.home import Home
 
 def notes(tmp_path: Path, *rules: str, on_fail: OnFail = "drop") -> tuple[str, ...]:
     rows = [
-        Record(n, (("user", "a"), ("assistant", f"b{n}")), (Turn((score, 3.0, 3.0, 1.0, 1.0)),))
+        Record(
+            n,
+            (("user", "a"), ("assistant", f"b{n}")),
+            (Turn((score, 3.0, 3.0, 1.0, 1.0)),),
+            rest='{"lang":"de"}',
+        )
         for n, score in enumerate([1.5, 2.1, 0.1], 1)
     ]
     made = make(Home(tmp_path / "home"), {"a.jsonl": [rows[:1], rows[1:]]})
