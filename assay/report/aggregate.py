@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import polars as pl
 
-from assay.report.measures import DROPPED, KEPT, QUARANTINED, Measures
+from assay.report.measures import DROPPED, KEPT, QUARANTINED, Measures, read
 from assay.rewards.scalar import scalar_among
 
 #: Bars of a histogram.
@@ -25,6 +27,11 @@ MOST_SOURCES = 12
 MOST_TURNS = 8
 #: Ranks are held for all columns at once: of more turns, every second, third … is taken.
 RANKED_AT_MOST = 1_000_000
+#: So many numbers are computed with at once, in float64.
+_BLOCK = 1 << 18
+_PLACE = "place"
+#: So many answers are compared at once.
+_ANSWERS_AT_ONCE = 500_000
 #: What ranks answers where the model has no one number.
 _RANKED_BY = "helpfulness"
 #: The names of the columns that every run has beside its attributes.
@@ -174,26 +181,41 @@ class Aggregated:
     sides: OfSides | None
     repeated: int
     """Kept records whose conversation is that of a kept record before."""
+    kept_rejected: int = 0
+    """Kept records whose last answer is one that a person rejected."""
 
 
 def aggregated(measures: Measures, rules: Sequence[str]) -> Aggregated:
     """The figures of a run whose rules are spelled so."""
     by = ranked_by(measures.attributes)
-    outcomes = measures.of_records("source", "outcome")
+    by_outcome = read(measures.of_records("source", "outcome", "side").group_by(pl.all()).len())
     lengths = measures.of_last_turns("outcome", "characters")
-    kept = measures.of_last_turns("outcome", "answer").filter(pl.col("outcome") == KEPT)["answer"]
+    kept_lengths, dropped_lengths = (_of_outcome(lengths, outcome) for outcome in (KEPT, DROPPED))
     return Aggregated(
-        judged=lengths.height if measures.attributes else 0,
+        judged=kept_lengths.len() + dropped_lengths.len() if measures.attributes else 0,
         attributes=tuple(_attributes(measures, rules)),
         ranked_by=by,
-        sources=tuple(_sources(outcomes, measures.sources)),
-        kept_lengths=_quantiles(lengths.filter(pl.col("outcome") == KEPT)["characters"]),
-        dropped_lengths=_quantiles(lengths.filter(pl.col("outcome") == DROPPED)["characters"]),
+        sources=tuple(_sources(by_outcome, measures.sources)),
+        kept_lengths=_quantiles(kept_lengths),
+        dropped_lengths=_quantiles(dropped_lengths),
         correlations=_correlations(measures),
         groups=None if by is None else _groups(measures, by),
         sides=None if by is None else _sides(measures, by),
-        repeated=kept.len() - kept.n_unique(),
+        repeated=_repeated(measures),
+        kept_rejected=int(
+            by_outcome.filter(pl.col("outcome") == KEPT, pl.col("side") == "rejected")["len"].sum()
+        ),
     )
+
+
+def _of_outcome(rows: pl.LazyFrame, outcome: str) -> pl.Series:
+    """The numbers of those rows; their column stands beside that of the outcome."""
+    return read(rows.filter(pl.col("outcome") == outcome).drop("outcome")).to_series()
+
+
+def _repeated(measures: Measures) -> int:
+    kept = measures.of_last_turns("outcome", "answer").filter(pl.col("outcome") == KEPT)
+    return int(read(kept.select(pl.len() - pl.col("answer").n_unique())).item() or 0)
 
 
 def ranked_by(attributes: Sequence[str]) -> str | None:
@@ -210,13 +232,15 @@ def ranked_by(attributes: Sequence[str]) -> str | None:
 def _attributes(measures: Measures, rules: Sequence[str]) -> Iterator[OfAttribute]:
     for name in measures.attributes:
         turns = measures.of_turns(name, "source", "turn").drop_nulls(name)
-        judged = measures.of_last_turns(name, "outcome", "language").drop_nulls(name)
-        languages = judged.select(name, "language").drop_nulls()
-        of_turns, of_judged = _quantiles(turns[name]), _quantiles(judged[name])
+        judged = measures.of_last_turns("outcome", name).drop_nulls(name)
+        of_turns = _quantiles(read(turns.select(name))[name])
+        kept, dropped = (_of_outcome(judged, outcome) for outcome in (KEPT, DROPPED))
+        ordered = pl.concat([kept, dropped]).sort()
+        of_judged = _quantiles(ordered)
         if of_turns is None or of_judged is None:
             continue
-        low, high = _ends(judged[name])
-        ordered = judged[name].sort()
+        languages = read(measures.of_last_turns(name, "language").drop_nulls())
+        low, high = float(ordered[0]), float(ordered[-1])
         cuts = tuple(_cuts(name, rules, ordered))
         yield OfAttribute(
             name=name,
@@ -225,8 +249,8 @@ def _attributes(measures: Measures, rules: Sequence[str]) -> Iterator[OfAttribut
             bars=ScoreBars(
                 low,
                 high,
-                _counts(judged.filter(pl.col("outcome") == KEPT)[name], low, high),
-                _counts(judged.filter(pl.col("outcome") == DROPPED)[name], low, high),
+                _counts(kept, low, high),
+                _counts(dropped, low, high),
             ),
             kept_at=_kept_at(ordered, low, high, [cut.at for cut in cuts]),
             cuts=cuts,
@@ -242,24 +266,40 @@ def _attributes(measures: Measures, rules: Sequence[str]) -> Iterator[OfAttribut
 def _quantiles(numbers: pl.Series) -> Quantiles | None:
     if numbers.is_empty():
         return None
-    ordered = numbers.cast(pl.Float64).sort()
-    at = [float(ordered.quantile(share, "linear") or 0.0) for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
-    mean = float(ordered.sum()) / ordered.len()
+    ordered = numbers if numbers.flags["SORTED_ASC"] else numbers.sort()
+    at = [_quantile(ordered, share) for share in (0.05, 0.25, 0.5, 0.75, 0.95)]
+    mean = math.fsum(float(block.sum()) for block in _blocks(ordered)) / ordered.len()
     return Quantiles(ordered.len(), (at[0], at[1], at[2], at[3], at[4]), mean)
+
+
+def _blocks(numbers: pl.Series) -> Iterator[pl.Series]:
+    """Yield the numbers in float64, some at a time: a copy of them all would take twice their memory."""
+    for first in range(0, numbers.len(), _BLOCK):
+        yield numbers[first : first + _BLOCK].cast(pl.Float64)
+
+
+def _quantile(ordered: pl.Series, share: float) -> float:
+    """Interpolated between neighbours."""
+    place = share * (ordered.len() - 1)
+    below = math.floor(place)
+    low, high = float(ordered[below]), float(ordered[min(below + 1, ordered.len() - 1)])
+    return low + (place - below) * (high - low)
 
 
 def _ends(numbers: pl.Series) -> tuple[float, float]:
     """The least and the greatest number; zeros of none."""
-    ordered = numbers.cast(pl.Float64).sort()
+    ordered = numbers.sort()
     return (float(ordered[0]), float(ordered[-1])) if ordered.len() else (0.0, 0.0)
 
 
 def _counts(numbers: pl.Series, low: float, high: float, bins: int = BINS) -> tuple[int, ...]:
     """How many numbers are in each of equal steps from ``low`` to ``high``; the last one has ``high`` too."""
     step = (high - low) / bins or 1.0
-    places = ((numbers.cast(pl.Float64) - low) / step).floor().clip(0, bins - 1).cast(pl.Int32)
-    found = dict(places.value_counts().iter_rows())
-    return tuple(found.get(place, 0) for place in range(bins))
+    found: Counter[int] = Counter()
+    for block in _blocks(numbers):
+        places = ((block - low) / step).floor().clip(0, bins - 1).cast(pl.Int32)
+        found.update(dict(places.value_counts().iter_rows()))
+    return tuple(found[place] for place in range(bins))
 
 
 #: ``helpfulness >= 2``, ``2 <= helpfulness``; the name may be an alias's, as ``judge.helpfulness``.
@@ -340,27 +380,29 @@ def round_steps(low: float, high: float, at_most: int) -> list[float]:
     return [round(number * step, places) for number in range(first, last + 1)]
 
 
-def _by_source(turns: pl.DataFrame, name: str, sources: Sequence[str]) -> tuple[tuple[str, Quantiles], ...]:
-    counts = turns["source"].value_counts().sort(["count", "source"], descending=[True, False])
+def _by_source(turns: pl.LazyFrame, name: str, sources: Sequence[str]) -> tuple[tuple[str, Quantiles], ...]:
+    counted = read(turns.group_by("source").agg(pl.len().alias("count")))
+    counts = counted.sort(["count", "source"], descending=[True, False])
     if counts.height < 2:
         return ()
     found = []
     for source in counts["source"].head(MOST_SOURCES):
-        spread = _quantiles(turns.filter(pl.col("source") == source)[name])
+        spread = _quantiles(read(turns.filter(pl.col("source") == source).select(name))[name])
         if spread is not None:
             found.append((sources[source], spread))
     return tuple(found)
 
 
-def _by_turn(turns: pl.DataFrame, name: str) -> tuple[tuple[str, Quantiles], ...]:
-    last = int(turns["turn"].max())  # type: ignore[arg-type]
-    if last == int(turns["turn"].min()):  # type: ignore[arg-type]
+def _by_turn(turns: pl.LazyFrame, name: str) -> tuple[tuple[str, Quantiles], ...]:
+    ends = read(turns.select(pl.col("turn").min().alias("first"), pl.col("turn").max().alias("last")))
+    first, last = ends.row(0)
+    if first == last:
         return ()
     found = []
     for turn in range(min(last + 1, MOST_TURNS)):
-        if spread := _quantiles(turns.filter(pl.col("turn") == turn)[name]):
+        if spread := _quantiles(read(turns.filter(pl.col("turn") == turn).select(name))[name]):
             found.append((f"turn {turn}", spread))
-    if spread := _quantiles(turns.filter(pl.col("turn") >= MOST_TURNS)[name]):
+    if spread := _quantiles(read(turns.filter(pl.col("turn") >= MOST_TURNS).select(name))[name]):
         found.append((f"turn {MOST_TURNS} and later", spread))
     return tuple(found)
 
@@ -390,10 +432,13 @@ def _explained(answers: pl.DataFrame, name: str) -> float | None:
     return max(0.0, 1 - (1 - between / whole) * (count - 1) / (count - languages))
 
 
-def _sources(outcomes: pl.DataFrame, names: Sequence[str]) -> Iterator[OfSource]:
-    counted = outcomes.group_by("source").agg(
-        pl.len().alias("read"),
-        *((pl.col("outcome") == word).sum().alias(word) for word in (KEPT, DROPPED, QUARANTINED)),
+def _sources(by_outcome: pl.DataFrame, names: Sequence[str]) -> Iterator[OfSource]:
+    counted = by_outcome.group_by("source").agg(
+        pl.col("len").sum().alias("read"),
+        *(
+            pl.col("len").filter(pl.col("outcome") == word).sum().alias(word)
+            for word in (KEPT, DROPPED, QUARANTINED)
+        ),
     )
     for row in counted.sort(["read", "source"], descending=[True, False]).iter_rows(named=True):
         yield OfSource(names[row["source"]], row["read"], row[KEPT], row[DROPPED], row[QUARANTINED])
@@ -409,12 +454,10 @@ def _correlations(measures: Measures) -> Correlations | None:
         return None
     every = math.ceil(count / RANKED_AT_MOST)
     columns = [*measures.attributes, *measures.given, "characters", "turn"]
-    ranks = (
-        turns.select(columns)
-        .gather_every(every)
-        .select(pl.col(column).rank().cast(pl.Float32) for column in columns)
-        .collect()
+    chosen = read(
+        turns.select(columns).with_row_index(_PLACE).filter(pl.col(_PLACE) % every == 0).drop(_PLACE)
     )
+    ranks = chosen.select(pl.col(column).rank().cast(pl.Float32) for column in columns)
     names = (*measures.attributes, *measures.given, LENGTH, TURN)
     return Correlations(
         names,
@@ -436,10 +479,38 @@ def _correlation(ranks: pl.DataFrame, one: str, other: str) -> float | None:
 
 
 def _groups(measures: Measures, by: str) -> OfGroups | None:
-    columns = ("prompt", "answer", "characters", by)
-    answers = measures.of_last_turns(*columns).drop_nulls().unique(["prompt", "answer"], maintain_order=True)
-    of_prompt = (
-        answers.lazy()
+    answers = measures.of_last_turns("prompt", "answer", "characters", by).drop_nulls()
+    count = int(read(answers.select(pl.len())).item())
+    # Some prompts at a time, each with all its answers.
+    parts = max(1, math.ceil(count / _ANSWERS_AT_ONCE))
+    found = [
+        _compared(_of_prompts(answers.filter(pl.col("prompt") % parts == part), by)) for part in range(parts)
+    ]
+    prompts, ties, level, lengths_differ, longer_wins = (
+        sum(numbers) for numbers in zip(*(one.counts for one in found), strict=True)
+    )
+    if not prompts:
+        return None
+    margins = pl.concat([one.margins for one in found])
+    low, high = _ends(margins)
+    return OfGroups(
+        ranked_by=by,
+        prompts=prompts,
+        ties=ties,
+        level=level,
+        lengths_differ=lengths_differ,
+        longer_wins=longer_wins,
+        margins=_quantiles(margins),
+        margin_bars=(low, high, _counts(margins, low, high)),
+    )
+
+
+def _of_prompts(answers: pl.LazyFrame, by: str) -> pl.DataFrame:
+    """A row for each prompt with several answers: how many, the best, the second and the worst of them."""
+    # Answers of one key are one answer, so it does not matter which of them stays.
+    different = read(answers.unique(["prompt", "answer"], keep="any"))
+    return (
+        different.lazy()
         .sort("prompt", by, "answer", descending=[False, True, False])
         .group_by("prompt", maintain_order=True)
         .agg(
@@ -453,22 +524,29 @@ def _groups(measures: Measures, by: str) -> OfGroups | None:
         .filter(pl.col("answers") > 1)
         .collect()
     )
-    if of_prompt.is_empty():
-        return None
+
+
+class _Compared(NamedTuple):
+    """What some prompts come to."""
+
+    counts: tuple[int, int, int, int, int]
+    """Prompts; those with ties, those whose answers are all alike; those whose best and worst answer differ
+    in length, and of these those whose best is the longer."""
+    margins: pl.Series
+    """Of each prompt whose answers are not all alike."""
+
+
+def _compared(of_prompt: pl.DataFrame) -> _Compared:
     uneven = of_prompt.filter(pl.col("best") > pl.col("worst"))
     differ = uneven.filter(pl.col("best_characters") != pl.col("worst_characters"))
-    margins = uneven["best"].cast(pl.Float64) - uneven["worst"].cast(pl.Float64)
-    low, high = _ends(margins)
-    return OfGroups(
-        ranked_by=by,
-        prompts=of_prompt.height,
-        ties=int((of_prompt["best"] == of_prompt["second"]).sum()),
-        level=of_prompt.height - uneven.height,
-        lengths_differ=differ.height,
-        longer_wins=int((differ["best_characters"] > differ["worst_characters"]).sum()),
-        margins=_quantiles(margins),
-        margin_bars=(low, high, _counts(margins, low, high)),
+    counts = (
+        of_prompt.height,
+        int((of_prompt["best"] == of_prompt["second"]).sum()),
+        of_prompt.height - uneven.height,
+        differ.height,
+        int((differ["best_characters"] > differ["worst_characters"]).sum()),
     )
+    return _Compared(counts, uneven["best"].cast(pl.Float64) - uneven["worst"].cast(pl.Float64))
 
 
 def pairs_by_people(measures: Measures, by: str) -> pl.DataFrame:
@@ -477,9 +555,8 @@ def pairs_by_people(measures: Measures, by: str) -> pl.DataFrame:
     Columns ``piece``, ``source``, ``line``, ``row`` and ``row_rejected``, ``chosen``, ``rejected`` (scores),
     ``chosen_characters``, ``rejected_characters``.
     """
-    sided = measures.of_last_turns("piece", "row", "source", "line", "side", "characters", by).drop_nulls(
-        ["side", by]
-    )
+    columns = ("piece", "row", "source", "line", "side", "characters", by)
+    sided = read(measures.of_last_turns(*columns).drop_nulls(["side", by]))
     sides = [
         sided.filter(pl.col("side") == side)
         .unique(["source", "line"], keep="first", maintain_order=True)

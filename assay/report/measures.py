@@ -67,18 +67,23 @@ class Measures:
     given: tuple[str, ...]
     flags: tuple[str, ...]
 
-    def of_turns(self, *columns: str) -> pl.DataFrame:
-        """These columns of every turn."""
-        return pl.scan_parquet(self.turns, glob=False).select(columns).collect()
+    def of_turns(self, *columns: str) -> pl.LazyFrame:
+        """These columns of every turn, to be read when something is computed of them."""
+        return pl.scan_parquet(self.turns, glob=False).select(columns)
 
-    def of_last_turns(self, *columns: str) -> pl.DataFrame:
+    def of_last_turns(self, *columns: str) -> pl.LazyFrame:
         """These columns of the turns that decide: the last of each record, where every turn has a score."""
-        scanned = pl.scan_parquet(self.turns, glob=False).filter("is_last", pl.col("outcome") != QUARANTINED)
-        return scanned.select(columns).collect(engine="streaming")
+        scanned = pl.scan_parquet(self.turns, glob=False)
+        return scanned.filter("is_last", pl.col("outcome") != QUARANTINED).select(columns)
 
-    def of_records(self, *columns: str) -> pl.DataFrame:
+    def of_records(self, *columns: str) -> pl.LazyFrame:
         """These columns of every record."""
-        return pl.scan_parquet(self.records, glob=False).select(columns).collect()
+        return pl.scan_parquet(self.records, glob=False).select(columns)
+
+
+def read(rows: pl.LazyFrame) -> pl.DataFrame:
+    """The rows, computed block by block: of a table of any size, memory holds a few blocks and the result."""
+    return rows.collect(engine="streaming")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Sentences made of a run's figures, for somebody who sees Assay for the first tim
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 
 from assay.core.text import counted
 from assay.report.aggregate import LENGTH, Aggregated
@@ -33,6 +34,8 @@ def what_was_kept(manifest: RunManifest) -> Iterator[str]:
         yield f"A record is kept if its last answer passes {which}: {listed}."
     elif not manifest.dropped:
         yield "There is no rule: every record that has its scores is kept."
+    if chosen := _chosen_besides(manifest):
+        yield f"Of these the run keeps what {' and '.join(chosen)} leaves."
     for written in manifest.exports.values():
         left_out = sum(written.left_out.values())
         lacking = (
@@ -41,6 +44,13 @@ def what_was_kept(manifest: RunManifest) -> Iterator[str]:
             else ""
         )
         yield f"{written.file} holds {counted(written.rows, 'rows')}{lacking}."
+
+
+def _chosen_besides(manifest: RunManifest) -> list[str]:
+    """The options that choose records besides the rules, each with its value."""
+    options = manifest.options
+    evaluated = [f"--decontaminate {PurePath(file).name}" for file in options.get("decontaminate") or ()]
+    return evaluated + [f"--{name} {options[name]}" for name in ("dedup", "target") if options.get(name)]
 
 
 def what_was_lost(manifest: RunManifest) -> Iterator[str]:

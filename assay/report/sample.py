@@ -20,7 +20,7 @@ from assay.core.schema import Message, is_turn
 from assay.export.quarantine import WITHOUT_ORIGINAL
 from assay.export.results import QUARANTINE
 from assay.report.aggregate import Aggregated, pairs_by_people
-from assay.report.measures import DROPPED, KEPT, Measures
+from assay.report.measures import DROPPED, KEPT, Measures, read
 from assay.report.shown_text import visible
 from assay.storage.conversations import conversation_of
 from assay.storage.disk import damage_named, read_artifact
@@ -150,7 +150,7 @@ def _picked(measures: Measures, figures: Aggregated) -> Iterator[_Picked]:
     if by is not None:
         judged = measures.of_last_turns("piece", "row", by).drop_nulls(by)
         for name, title, descending in (("best", "Best", True), ("worst", "Worst", False)):
-            found = judged.sort([by, "piece", "row"], descending=[descending, False, False]).head(_BEST)
+            found = read(judged.sort([by, "piece", "row"], descending=[descending, False, False]).head(_BEST))
             about = f"The {'highest' if descending else 'lowest'} {by} of a last turn."
             yield _Picked(name, title, about, _picks(found, by))
         yield from _near_cuts(measures, figures)
@@ -180,7 +180,7 @@ def _near_cuts(measures: Measures, figures: Aggregated) -> Iterator[_Picked]:
         above = pl.col(name) > at if cut.operator in (">", "<=") else pl.col(name) >= at
         distance = (pl.col(name).cast(pl.Float64) - cut.at).abs()
         nearest = [
-            judged.filter(side).sort(distance, "piece", "row").head(_NEAR).sort(name, descending=True)
+            read(judged.filter(side).sort(distance, "piece", "row").head(_NEAR)).sort(name, descending=True)
             for side in (above, ~above)
         ]
         yield _Picked(
@@ -193,9 +193,13 @@ def _near_cuts(measures: Measures, figures: Aggregated) -> Iterator[_Picked]:
 
 def _at_random(measures: Measures, outcome: str) -> tuple[_Pick, ...]:
     """Records drawn by their place among all of that outcome, so that no hash decides."""
-    places = measures.of_records("piece", "row", "outcome").filter(pl.col("outcome") == outcome)
+    places = read(
+        measures.of_records("piece", "row", "outcome")
+        .filter(pl.col("outcome") == outcome)
+        .select("piece", "row")
+    )
     chosen = sorted(random.Random(_SEED).sample(range(places.height), min(_AT_RANDOM, places.height)))
-    return tuple(_Pick(piece, row, outcome) for piece, row, _ in places[chosen].iter_rows())
+    return tuple(_Pick(piece, row, outcome) for piece, row in places[chosen].iter_rows())
 
 
 def _against_people(measures: Measures, figures: Aggregated, by: str) -> Iterator[_Picked]:
@@ -234,7 +238,7 @@ def _two_models(measures: Measures) -> Iterator[_Picked]:
 
 
 def _furthest(measures: Measures, one: str, other: str) -> tuple[_Pick, ...]:
-    both = measures.of_last_turns("piece", "row", one, other).drop_nulls([one, other])
+    both = read(measures.of_last_turns("piece", "row", one, other).drop_nulls([one, other]))
     apart = (pl.col(one).rank() - pl.col(other).rank()).abs()
     rows = both.with_columns(apart.alias("apart")).sort(
         ["apart", "piece", "row"], descending=[True, False, False]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from assay.core.text import counted
+from assay.export import RECORD_EXPORTS
 from assay.report.aggregate import LENGTH, Aggregated, largest, share
 from assay.storage.run_manifest import RunManifest
 
@@ -83,6 +84,22 @@ def _people_disagree(figures: Aggregated, manifest: RunManifest) -> str | None:
     return (
         f"The model ranks the answer that a person chose higher in {_percent(sides.agree, sides.lines)} of "
         f"{counted(sides.lines, 'pairs')} ({sides.ranked_by}): guessing gives 50%."
+    )
+
+
+def _rejected_answers_are_kept(figures: Aggregated, manifest: RunManifest) -> str | None:
+    files = [
+        written.file
+        for name, written in manifest.exports.items()
+        if name in RECORD_EXPORTS and not RECORD_EXPORTS[name].holds_sides
+    ]
+    kept = figures.kept_rejected
+    if kept < _ENOUGH or not files:
+        return None
+    return (
+        f"{kept:,} of the {manifest.rows.kept:,} kept records end on an answer that a person rejected, and "
+        f"{' and '.join(files)} {'hold' if len(files) > 1 else 'holds'} them as the others. "
+        "--keep \"side == 'chosen'\" keeps what was chosen; a preference export holds pairs."
     )
 
 
@@ -186,6 +203,7 @@ _WARNINGS: tuple[Callable[[Aggregated, RunManifest], str | None], ...] = (
     _nearly_nothing_is_kept,
     _all_is_kept,
     _people_disagree,
+    _rejected_answers_are_kept,
     _length_decides_ranks,
     _length_decides_what_is_kept,
     _scores_follow_length,

@@ -19,8 +19,9 @@ from assay.report.aggregate import (
     Quantiles,
     ScoreBars,
 )
+from assay.report.overview import what_was_kept
 from assay.report.warnings import warnings_of
-from assay.storage.run_manifest import Rows, RunManifest, Turns
+from assay.storage.run_manifest import Rows, RunManifest, Turns, Written
 
 
 def spread(count: int, middle: float) -> Quantiles:
@@ -136,6 +137,13 @@ def test_figures_that_are_in_order_give_no_warning() -> None:
             "pairs (reward): guessing gives 50%.",
         ),
         (
+            {"kept_rejected": 24},
+            replace(manifest(), exports={name: Written(f"{name}.jsonl") for name in ("openai", "trl-kto")}),
+            "24 of the 50 kept records end on an answer that a person rejected, and openai.jsonl holds them "
+            "as the others. --keep \"side == 'chosen'\" keeps what was chosen; a preference export holds "
+            "pairs.",
+        ),
+        (
             {"repeated": 3},
             manifest(),
             "6% of the kept records repeat another one word for word (3).",
@@ -169,6 +177,7 @@ def test_a_warning_has_its_numbers(figures: dict[str, object], run: RunManifest,
         {"kept_lengths": spread(10, 900)},
         {"groups": OfGroups("reward", 19, 19, 0, 19, 19, None, (0.0, 1.0, (1,)))},
         {"sides": OfSides("reward", 19, 0, 0, 0)},
+        {"kept_rejected": 50},
         {"attributes": (attribute(19, most=(4.0, 19)),)},
         {"sources": (OfSource("a.jsonl", 60, 50, 10, 0),)},
         {"groups": None, "sides": None, "correlations": None, "kept_lengths": None, "attributes": ()},
@@ -176,6 +185,14 @@ def test_a_warning_has_its_numbers(figures: dict[str, object], run: RunManifest,
 )
 def test_few_records_are_no_reason_for_a_warning(figures: dict[str, object]) -> None:
     assert warnings_of(replace(FIGURES, **figures), manifest()) == []  # type: ignore[arg-type]
+
+
+def test_what_chose_besides_the_rules_is_named() -> None:
+    options = {"dedup": "near", "target": "20%", "decontaminate": ["sets/eval.jsonl"]}
+    run = replace(manifest(), options={**manifest().options, **options})
+    found = "Of these the run keeps what --decontaminate eval.jsonl and --dedup near and --target 20% leaves."
+    assert found in list(what_was_kept(run))
+    assert all("leaves." not in sentence for sentence in what_was_kept(manifest()))
 
 
 def test_no_share_is_said_to_be_whole_that_is_not() -> None:
