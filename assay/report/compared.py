@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from assay.export.results import DECISIONS
+from assay.report.measures import read
 from assay.storage.manifests import reason_code
 from assay.storage.run_manifest import RUN_MANIFEST, NoManifest, RunManifest, read_run_manifest
 from assay.storage.sealed import Altered
@@ -20,6 +22,10 @@ _CHOOSE = ("keep", "on_fail", "group", "target", "by", "per", "quota", "dedup", 
 _RULE_PREFIX = "rule: "
 _PLACES_SHOWN = 5
 _UNKNOWN_FILE = 2**32 - 1
+_OUTCOMES = ("kept", "dropped", "quarantined")
+_PLACE = ["file", "line", "part"]
+#: So many records of each run are held beside each other at once.
+_RECORDS_AT_ONCE = 250_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +71,18 @@ def since(before: Path, after: Path, manifest: RunManifest, *, where: str) -> Si
     if not (before / DECISIONS).is_file():
         return Since(where, why_not=f"it holds no {DECISIONS}")
     names = sorted({file.path for run in (earlier, manifest) for file in run.inputs})
+    found = _Changed()
     try:
-        both = _joined(before / DECISIONS, after / DECISIONS, names)
+        for changed in _changed_rows(before / DECISIONS, after / DECISIONS, names):
+            found.add(changed)
     except pl.exceptions.PolarsError as error:
         return Since(where, why_not=f"its {DECISIONS} cannot be read ({str(error).splitlines()[0]})")
-    in_both = both.filter(pl.col("outcome").is_not_null(), pl.col("outcome_before").is_not_null())
-    differ = in_both.filter(pl.col("outcome") != pl.col("outcome_before"))
-    moved = tuple(
-        _moved(outcome, differ.filter(pl.col("outcome") == outcome), earlier, manifest, names)
-        for outcome in ("kept", "dropped", "quarantined")
-    )
-    new = int(both["outcome_before"].null_count())
-    gone = int(both["outcome"].null_count())
+    moved = tuple(_moved(outcome, found, earlier, manifest, names) for outcome in _OUTCOMES)
     return Since(
         where=where,
-        is_the_same=not (new or gone or differ.height),
-        new=new,
-        gone=gone,
+        is_the_same=not (found.new or found.gone or any(one.records for one in moved)),
+        new=found.new,
+        gone=found.gone,
         kept_before=earlier.rows.kept,
         kept_now=manifest.rows.kept,
         moved=tuple(one for one in moved if one.records),
@@ -89,45 +90,80 @@ def since(before: Path, after: Path, manifest: RunManifest, *, where: str) -> Si
     )
 
 
-def _joined(before: Path, after: Path, names: Sequence[str]) -> pl.DataFrame:
-    """A row a record of either run that is not alike in both; outcomes and reasons side by side."""
+def _changed_rows(before: Path, after: Path, names: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Yield a row for each record that is not alike in both runs, outcomes and reasons side by side.
+
+    The records of some lines at a time: both tables as a whole may not fit into memory.
+    """
     # Numbers instead of names: a million names as keys of a join take much memory.
     numbers = {name: number for number, name in enumerate(names)}
     file = pl.col("file").replace_strict(numbers, default=_UNKNOWN_FILE, return_dtype=pl.UInt32)
-    place = ["file", "line", "part"]
     of_before, of_after = (
         pl.scan_parquet(path, glob=False).select(file, "line", "part", "outcome", "reason")
         for path in (before, after)
     )
-    joined = of_after.join(
-        of_before.rename({"outcome": "outcome_before", "reason": "reason_before"}),
-        on=place,
-        how="full",
-        coalesce=True,
-    )
-    changed = joined.filter(pl.col("outcome").eq_missing(pl.col("outcome_before")).not_())
-    return changed.collect(engine="streaming").sort(place)
+    of_before = of_before.rename({"outcome": "outcome_before", "reason": "reason_before"})
+    rows = max(int(read(one.select(pl.len())).item()) for one in (of_before, of_after))
+    parts = max(1, math.ceil(rows / _RECORDS_AT_ONCE))
+    for part in range(parts):
+        some = pl.col("line") % parts == part
+        joined = of_after.filter(some).join(of_before.filter(some), on=_PLACE, how="full", coalesce=True)
+        yield read(joined.filter(pl.col("outcome").eq_missing(pl.col("outcome_before")).not_()))
+
+
+class _Changed:
+    """What records became, counted, with the first of them."""
+
+    def __init__(self) -> None:
+        self.new = 0
+        self.gone = 0
+        self._counts: list[pl.DataFrame] = []
+        self._first: list[pl.DataFrame] = []
+
+    def add(self, changed: pl.DataFrame) -> None:
+        """Take in the records of some lines."""
+        self.new += changed["outcome_before"].null_count()
+        self.gone += changed["outcome"].null_count()
+        differ = changed.drop_nulls(["outcome", "outcome_before"]).sort(_PLACE)
+        self._first.append(differ.group_by("outcome", maintain_order=True).head(_PLACES_SHOWN))
+        reasons = [_counted_as("reason"), _counted_as("reason_before")]
+        self._counts.append(differ.group_by("outcome", "file", *reasons).len())
+
+    def counts(self, outcome: str) -> pl.DataFrame:
+        """How many records came to have this outcome: by file, and by what counts of their reasons."""
+        return pl.concat(self._counts).filter(pl.col("outcome") == outcome)
+
+    def first(self, outcome: str) -> pl.DataFrame:
+        """The first of them."""
+        few = pl.concat(self._first, how="diagonal").filter(pl.col("outcome") == outcome)
+        return few.sort(_PLACE).head(_PLACES_SHOWN)
+
+
+def _counted_as(reason: str) -> pl.Expr:
+    """The reason if it is a rule's, else its code: details may differ in each record."""
+    is_rule = pl.col(reason).str.starts_with(_RULE_PREFIX)
+    return pl.when(is_rule).then(reason).otherwise(pl.col(reason).str.split(":").list.first()).alias(reason)
 
 
 def _moved(
-    outcome: str, records: pl.DataFrame, before: RunManifest, now: RunManifest, names: Sequence[str]
+    outcome: str, changed: _Changed, before: RunManifest, now: RunManifest, names: Sequence[str]
 ) -> Moved:
     """What came to have this outcome, and by what cause."""
     out_of = "reason_before" if outcome == "kept" else "reason"
     causes: dict[str, int] = {}
     changed_files = _changed_files(before, now)
-    for (file, reason), few in records.group_by("file", out_of):
-        name = names[file] if isinstance(file, int) and file < len(names) else ""
-        cause = _cause(str(reason or ""), outcome, before, now, is_changed=name in changed_files)
-        causes[cause] = causes.get(cause, 0) + few.height
-    first = records.head(_PLACES_SHOWN).select("file", "line", out_of)
+    counts = changed.counts(outcome)
+    for file, reason, number in counts.select("file", out_of, "len").iter_rows():
+        name = names[file] if file < len(names) else ""
+        cause = _cause(reason or "", outcome, before, now, is_changed=name in changed_files)
+        causes[cause] = causes.get(cause, 0) + number
     return Moved(
         outcome,
-        records.height,
+        int(counts["len"].sum()),
         tuple(sorted(causes.items(), key=lambda item: (-item[1], item[0]))),
         tuple(
             (names[file] if file < len(names) else "", line, reason or "")
-            for file, line, reason in first.iter_rows()
+            for file, line, reason in changed.first(outcome).select("file", "line", out_of).iter_rows()
         ),
     )
 

@@ -6,7 +6,7 @@ import json
 import random
 from html import escape, unescape
 from pathlib import Path
-from re import findall
+from re import findall, sub
 
 import polars as pl
 import pytest
@@ -36,6 +36,22 @@ def figures_of(made: Made) -> Aggregated:
 @pytest.fixture(scope="module")
 def figures(made: Made) -> Aggregated:
     return figures_of(made)
+
+
+def test_however_much_is_held_at_once_the_figures_are_the_same(
+    made: Made, figures: Aggregated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert figures.groups is not None
+    assert figures.groups.prompts > 2
+    for block, answers in ((1, 1), (7, 3), (50, 100)):
+        monkeypatch.setattr(aggregate, "_BLOCK", block)
+        monkeypatch.setattr(aggregate, "_ANSWERS_AT_ONCE", answers)
+        assert rounded(figures_of(made)) == rounded(figures)
+
+
+def rounded(figures: Aggregated) -> str:
+    """The figures, whatever the order in which numbers were added up."""
+    return sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.9g}", repr(figures))
 
 
 def test_quantiles_bars_and_ends_are_those_of_the_result_files(made: Made, figures: Aggregated) -> None:

@@ -9,6 +9,7 @@ import pytest
 import run_made
 from handmade import Record, Turn
 
+from assay.report import compared as module
 from assay.report.build import Before
 from assay.report.compared import DATA, MODEL, OTHER, RULE, Since, since
 
@@ -78,6 +79,30 @@ def test_files_that_come_go_and_change_are_data(tmp_path: Path) -> None:
     assert (found.new, found.gone) == (3, 1)
     assert moved(found) == {"kept": (1, {DATA: 1}), "dropped": (1, {DATA: 1})}
     assert found.changes == ("input files: 1 new, 1 gone, 1 changed",)
+
+
+def test_however_many_are_held_at_once_the_comparison_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run_made.run(
+        tmp_path,
+        {"a.jsonl": [records([n % 5 for n in range(60)])], "b.jsonl": [records([3] * 9)]},
+        ["helpfulness >= 2", "verbosity >= 1"],
+        name="before",
+    )
+    now = run_made.run(
+        tmp_path,
+        {"a.jsonl": [records([n % 4 for n in range(50)])], "c.jsonl": [records([3] * 7)]},
+        ["helpfulness >= 3"],
+        name="now",
+        fingerprint="e" * 32,
+    )
+    at_once = compared(before, now)
+    assert len(at_once.moved) == 2
+    assert (at_once.new, at_once.gone) == (7, 19)
+    for rows in (1, 7, 20):
+        monkeypatch.setattr(module, "_RECORDS_AT_ONCE", rows)
+        assert compared(before, now) == at_once
 
 
 def test_the_same_run_again_is_the_same(tmp_path: Path) -> None:
