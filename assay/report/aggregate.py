@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import polars as pl
@@ -448,8 +449,8 @@ def _correlations(measures: Measures) -> Correlations | None:
     if not measures.attributes:
         return None
     first = measures.attributes[0]
-    turns = pl.scan_parquet(measures.turns, glob=False).filter(pl.col(first).is_not_null())
-    count = int(turns.select(pl.len()).collect().item())
+    turns = measures.turns.filter(pl.col(first).is_not_null())
+    count = int(read(turns.select(pl.len())).item())
     if count < 2:
         return None
     every = math.ceil(count / RANKED_AT_MOST)
@@ -459,17 +460,17 @@ def _correlations(measures: Measures) -> Correlations | None:
     )
     ranks = chosen.select(pl.col(column).rank().cast(pl.Float32) for column in columns)
     names = (*measures.attributes, *measures.given, LENGTH, TURN)
+    found = {pair: _correlation(ranks, *pair) for pair in combinations(columns, 2)}
+    found |= {(other, one): value for (one, other), value in found.items()}
     return Correlations(
         names,
-        tuple(tuple(_correlation(ranks, one, other) for other in columns) for one in columns),
+        tuple(tuple(1.0 if one == other else found[one, other] for other in columns) for one in columns),
         ranks.height,
         every,
     )
 
 
 def _correlation(ranks: pl.DataFrame, one: str, other: str) -> float | None:
-    if one == other:
-        return 1.0
     found = ranks.select(one, other).drop_nulls()
     # Where people rated some turns only, ranks among all of them are not ranks among these.
     if found.height < ranks.height:

@@ -38,6 +38,8 @@ _OF_ANSWERS = {"row": pl.UInt32, "turn": pl.UInt32, "characters": pl.UInt32, "la
 #: To find a language takes longer than all else: it is found of so many records, evenly spread.
 LANGUAGES_OF = 2_000
 _SIDE = "assay_side"
+#: A table of so many bytes is held in memory.
+_HELD_BYTES = 4 << 20
 
 
 class _Said(msgspec.Struct):
@@ -51,13 +53,13 @@ _DECODE_SAID = msgspec.json.Decoder(list[_Said]).decode
 class Measures:
     """The two tables, and what their numbers stand for."""
 
-    turns: Path
+    turns: pl.LazyFrame
     """A row a turn of the records that could be read, in input order: ``piece``, ``row``, ``source``,
     ``line``, ``part``, ``turn``, ``is_last``, ``outcome``, ``side``, ``characters`` (of the answer),
     ``language`` (ISO 639-1, of the last turns of some records; else null), ``prompt`` and ``answer`` (the
     first 8 bytes of their keys; ``prompt`` is of the last turn), a Float32 for each of ``attributes`` (null
     without a score), a Float64 for each of ``given``, a Boolean for each of ``flags``."""
-    records: Path
+    records: pl.LazyFrame
     """A row a record: ``piece``, ``row``, ``source``, ``line``, ``part``, ``outcome``, ``side`` (``chosen``
     or ``rejected``, as the row came; else null), ``prompt``."""
     sources: tuple[str, ...]
@@ -69,16 +71,22 @@ class Measures:
 
     def of_turns(self, *columns: str) -> pl.LazyFrame:
         """These columns of every turn, to be read when something is computed of them."""
-        return pl.scan_parquet(self.turns, glob=False).select(columns)
+        return self.turns.select(columns)
 
     def of_last_turns(self, *columns: str) -> pl.LazyFrame:
         """These columns of the turns that decide: the last of each record, where every turn has a score."""
-        scanned = pl.scan_parquet(self.turns, glob=False)
-        return scanned.filter("is_last", pl.col("outcome") != QUARANTINED).select(columns)
+        return self.turns.filter("is_last", pl.col("outcome") != QUARANTINED).select(columns)
 
     def of_records(self, *columns: str) -> pl.LazyFrame:
         """These columns of every record."""
-        return pl.scan_parquet(self.records, glob=False).select(columns)
+        return self.records.select(columns)
+
+
+def table(path: Path) -> pl.LazyFrame:
+    """The table in a file; in memory if it is small, for it is asked a hundred times."""
+    if path.stat().st_size <= _HELD_BYTES:
+        return pl.read_parquet(path).lazy()
+    return pl.scan_parquet(path, glob=False)
 
 
 def read(rows: pl.LazyFrame) -> pl.DataFrame:
@@ -126,7 +134,12 @@ def measured_turns(
         turns.finish()
         records.finish()
         yield Measures(
-            folder / "turns.parquet", folder / "records.parquet", sources, attributes, given, flags
+            table(folder / "turns.parquet"),
+            table(folder / "records.parquet"),
+            sources,
+            attributes,
+            given,
+            flags,
         )
 
 

@@ -331,8 +331,7 @@ def _scores(measures: Measures, by_piece: Mapping[int, set[int]]) -> dict[tuple[
     )
     names = (*measures.attributes, *measures.given)
     found = (
-        pl.scan_parquet(measures.turns, glob=False)
-        .select("piece", "row", "turn", *names)
+        measures.turns.select("piece", "row", "turn", *names)
         .join(chosen.lazy(), on=["piece", "row"], how="semi")
         .collect(engine="streaming")
     )
