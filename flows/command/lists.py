@@ -10,7 +10,10 @@ import rich.box
 from rich.console import Console
 from rich.table import Table
 
-from assay.core.text import did_you_mean
+from assay.core.text import counted, did_you_mean
+
+#: A format is recognised by each combination of the names that its fields may have: hundreds, for some.
+_WAYS_SHOWN = 3
 
 
 def models(arguments: Sequence[str], program: str) -> int:
@@ -34,10 +37,12 @@ def formats(arguments: Sequence[str], program: str) -> int:
     """Print the input formats, and the fields by which a row of each is recognised."""
     from assay.read.formats import FORMATS
 
-    rows = [
-        (name, " | ".join(", ".join(sorted(keys)) for keys in format.keys))
-        for name, format in FORMATS.items()
-    ]
+    rows = []
+    for name, format in FORMATS.items():
+        ways = [", ".join(sorted(keys)) for keys in format.keys]
+        more = len(ways) - _WAYS_SHOWN
+        others = [f"and {counted(more, 'more ways')}: docs/formats.md"] if more > 0 else []
+        rows.append((name, " | ".join([*ways[:_WAYS_SHOWN], *others])))
     return _listed(arguments, program, ("format", "recognised by the fields"), rows)
 
 
