@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from assay.select.budget import BY, PER, PIECE, spend
 from assay.select.columns import texts_of
 from assay.select.contamination import EvaluationTexts
-from assay.select.duplicates import CONTENT, Signatures, content_key, without_duplicates
+from assay.select.duplicates import CONTENT, content_key, without_duplicates
 from assay.select.expressions import Expression, Value
 from assay.select.frames import Frames
 from assay.select.groups import ANSWER, GROUP
@@ -20,6 +20,9 @@ from assay.select.selection import Selection
 from assay.storage.disk import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
+
+if TYPE_CHECKING:
+    from assay.select.signatures import Signatures
 
 
 class Settled(NamedTuple):
@@ -50,8 +53,12 @@ class AfterRules:
         self._left: list[pl.DataFrame] = []
         self._contaminated: list[pl.DataFrame] = []
         duplicates = selection.duplicates
-        near = duplicates is not None and duplicates.kind == "near"
-        self._signatures = Signatures(folder, duplicates.near) if duplicates is not None and near else None
+        self._signatures: Signatures | None = None
+        if duplicates is not None and duplicates.kind == "near":
+            # Import it here, for numpy takes a while and few runs need it.
+            from assay.select.signatures import Signatures
+
+            self._signatures = Signatures(folder, duplicates.near)
         self._evaluation = EvaluationTexts(selection.evaluation) if selection.evaluation else None
 
     def add(self, number: int, kept: pl.DataFrame, frames: Frames) -> None:
@@ -119,7 +126,8 @@ class AfterRules:
         self._left = []
         if duplicates is not None:
             files = [piece.file for piece in self._converted.pieces]
-            found = without_duplicates(left, duplicates, self._signatures, files)
+            clusters = None if self._signatures is None else self._signatures.clusters()
+            found = without_duplicates(left, duplicates, clusters, files)
             dropped.append(found.dropped)
             notes += found.notes
             left = left.join(found.dropped.select(PIECE, "row"), on=[PIECE, "row"], how="anti")

@@ -1,21 +1,14 @@
 """Duplicates among the records that are left: which of them say the same, and which one of them stays.
 
-Texts are equal (``exact``) or share most of their word shingles (``near``). For the latter, each text has a
-MinHash signature; texts with an equal band of it are compared by their whole signatures, each with the one of
-the band whose content has the smallest key. What hangs together in this way is a cluster.
+Texts are equal (``exact``) or share most of their word shingles (``near``: ``signatures.py`` finds these).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
-from rensa import RMinHash
 
 from assay.core.digests import running_digest
 from assay.core.text import counted
@@ -29,18 +22,8 @@ CONTENT = ".content"
 #: Reason code of a record that says the same as another.
 DUPLICATE = "duplicate"
 
-#: Words of a shingle.
-SHINGLE_WORDS = 3
-#: Numbers of a signature: the standard error of a likeness of 0.8 is 0.035.
-_NUMBERS = 128
-_SEED = 42
-#: Numbers that a band may have. More make fewer pairs to compare.
-_BAND_NUMBERS = (32, 16, 8, 4, 2)
-#: So many pairs that are as alike as they have to be may have no band in common.
-_MISSED = 0.01
-
-_CLUSTER = ".cluster"
-_WORD = re.compile(r"\w+")
+#: What records of one text, or of texts that are alike, have in common.
+CLUSTER = ".cluster"
 
 
 class WithoutDuplicates(NamedTuple):
@@ -58,136 +41,31 @@ def content_key(text: str) -> bytes:
     return running.digest()
 
 
-def shingles(text: str) -> set[bytes]:
-    """Every run of three words, in lower case. Of fewer words, all; without words, the text.
-
-    >>> sorted(shingles("To be, or not"))
-    [b'be or not', b'to be or']
-    """
-    words = _WORD.findall(text.lower())
-    if len(words) < SHINGLE_WORDS:
-        return {(" ".join(words) or text).encode()}
-    return {
-        " ".join(words[start : start + SHINGLE_WORDS]).encode()
-        for start in range(len(words) - SHINGLE_WORDS + 1)
-    }
-
-
-class Signatures:
-    """The signatures of the different texts of a dataset, on the disk."""
-
-    def __init__(self, folder: Path, likeness: float) -> None:
-        self._folder = folder
-        self._likeness = likeness
-        self._band = next(
-            (one for one in _BAND_NUMBERS if (1 - likeness**one) ** (_NUMBERS // one) <= _MISSED), 1
-        )
-        self._keys: list[pl.DataFrame] = []
-
-    def add(self, keys: Sequence[bytes], texts: Sequence[str]) -> None:
-        """Take in texts with their content keys."""
-        if not keys:
-            return
-        rows = np.array([_signature(text) for text in texts], dtype=np.uint32)
-        rows.tofile(self._path(len(self._keys)))
-        self._keys.append(
-            pl.DataFrame({CONTENT: keys}, schema={CONTENT: pl.Binary}).with_columns(
-                pl.lit(len(self._keys), pl.UInt32).alias("file"), pl.int_range(pl.len()).alias("place")
-            )
-        )
-
-    def clusters(self) -> pl.DataFrame:
-        """``CONTENT`` and ``_CLUSTER``, the smallest index of those that hang together, of every text."""
-        if not self._keys:
-            return pl.DataFrame(schema={CONTENT: pl.Binary, _CLUSTER: pl.UInt32})
-        texts = pl.concat(self._keys).unique(CONTENT, keep="first", maintain_order=True).sort(CONTENT)
-        texts = texts.with_row_index("index")
-        pairs = pl.concat(list(self._candidates(texts))).unique().sort("first", "other")
-        parents = np.arange(texts.height)
-        for first, other in self._alike(pairs, texts).iter_rows():
-            one, two = _root(parents, first), _root(parents, other)
-            parents[max(one, two)] = min(one, two)
-        roots = [_root(parents, index) for index in range(texts.height)]
-        return texts.select(CONTENT, pl.Series(_CLUSTER, roots, pl.UInt32))
-
-    def _candidates(self, texts: pl.DataFrame) -> Iterator[pl.DataFrame]:
-        """Yield, for each band, the pairs of texts that have it in common with the first that has it."""
-        for start, end in pairwise(range(0, _NUMBERS + 1, self._band)):
-            hashed = []
-            for (file,), members in texts.group_by("file"):
-                numbers = self._stored(int(str(file)))
-                band = np.ascontiguousarray(numbers[members["place"].to_numpy(), start:end])
-                keys = band.view(f"V{band.shape[1] * band.itemsize}").ravel()
-                values = [one.tobytes() for one in keys]
-                hashed.append(members.select("index", pl.Series("band", values, pl.Binary)))
-            yield (
-                pl.concat(hashed)
-                .with_columns(pl.col("index").min().over("band").alias("first"))
-                .filter(pl.col("first") < pl.col("index"))
-                .select("first", pl.col("index").alias("other"))
-            )
-
-    def _alike(self, pairs: pl.DataFrame, texts: pl.DataFrame) -> pl.DataFrame:
-        """The pairs whose signatures are as alike as they have to be."""
-        wanted = pl.concat([pairs["first"], pairs["other"]]).unique().sort()
-        at = texts.filter(pl.col("index").is_in(wanted.implode()))
-        numbers = np.zeros((at.height, _NUMBERS), dtype=np.uint32)
-        placed = at.with_row_index("slot")
-        for (file,), members in placed.group_by("file"):
-            stored = self._stored(int(str(file)))
-            numbers[members["slot"].to_numpy()] = stored[members["place"].to_numpy()]
-        slots = dict(placed.select("index", "slot").iter_rows())
-        alike = [
-            bool(np.mean(numbers[slots[first]] == numbers[slots[other]]) >= self._likeness)
-            for first, other in pairs.iter_rows()
-        ]
-        return pairs.filter(pl.Series(alike, dtype=pl.Boolean))
-
-    def _stored(self, number: int) -> np.ndarray:
-        """The signatures of a file, one a row, read as they are asked for."""
-        return np.memmap(self._path(number), dtype=np.uint32, mode="r").reshape(-1, _NUMBERS)
-
-    def _path(self, number: int) -> Path:
-        return self._folder / f"signatures-{number}"
-
-
-def _signature(text: str) -> list[int]:
-    made = RMinHash(num_perm=_NUMBERS, seed=_SEED)
-    made.update(sorted(shingles(text)))
-    return list(made.digest())
-
-
-def _root(parents: np.ndarray, index: int) -> int:
-    while parents[index] != index:
-        parents[index] = parents[parents[index]]
-        index = int(parents[index])
-    return index
-
-
 def without_duplicates(
-    left: pl.DataFrame, duplicates: Duplicates, signatures: Signatures | None, files: Sequence[str]
+    left: pl.DataFrame, duplicates: Duplicates, clusters: pl.DataFrame | None, files: Sequence[str]
 ) -> WithoutDuplicates:
     """The records that say the same as a better one, or as an earlier one.
 
     ``left`` has ``PIECE``, ``row``, ``line``, ``CONTENT``, ``ANSWER`` and ``BY`` of every record that is
-    left; ``files`` names the file of each piece. Of each cluster the record of the largest ``BY`` stays, of
+    left; ``clusters`` has ``CONTENT`` and ``CLUSTER`` of every text, or is None where only equal texts say the
+    same; ``files`` names the file of each piece. Of each cluster the record of the largest ``BY`` stays, of
     equal ones that with the smaller key of its content; without an order, the first of the input.
     """
-    keyed = left.with_columns(pl.col(CONTENT).alias(_CLUSTER))
-    if signatures is not None:
-        keyed = left.join(signatures.clusters(), on=CONTENT, how="left", maintain_order="left")
+    keyed = left.with_columns(pl.col(CONTENT).alias(CLUSTER))
+    if clusters is not None:
+        keyed = left.join(clusters, on=CONTENT, how="left", maintain_order="left")
     order, descending = ([BY, ANSWER], [True, False]) if duplicates.by is not None else ([], [])
     ranked = keyed.sort([*order, PIECE, "row"], descending=[*descending, False, False], nulls_last=True)
-    first = ranked.unique(_CLUSTER, keep="first", maintain_order=True)
-    best = first.select(_CLUSTER, pl.col(PIECE).alias("best_piece"), pl.col("row").alias("best_row"), "line")
-    others = keyed.drop("line").join(best, on=_CLUSTER, how="left", maintain_order="left")
+    first = ranked.unique(CLUSTER, keep="first", maintain_order=True)
+    best = first.select(CLUSTER, pl.col(PIECE).alias("best_piece"), pl.col("row").alias("best_row"), "line")
+    others = keyed.drop("line").join(best, on=CLUSTER, how="left", maintain_order="left")
     others = others.filter((pl.col(PIECE) != pl.col("best_piece")) | (pl.col("row") != pl.col("best_row")))
     names = pl.col("best_piece").replace_strict(dict(enumerate(files)), return_dtype=pl.String)
     reason = pl.concat_str(pl.lit(f"{DUPLICATE}: of "), names, pl.lit(":"), pl.col("line").cast(pl.String))
     dropped = others.select(PIECE, "row", reason.alias("reason"))
-    clusters = others[_CLUSTER].n_unique()
+    repeated = others[CLUSTER].n_unique()
     note = (
         f"--dedup {duplicates.kind} drops {counted(dropped.height, 'records')}, of "
-        f"{counted(clusters, 'clusters')} that say the same ({duplicates.over})"
+        f"{counted(repeated, 'clusters')} that say the same ({duplicates.over})"
     )
     return WithoutDuplicates(dropped, (note,) if dropped.height else ())

@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx2
-
 from assay.core.errors import AssayError, Resumable, UserMistake
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-#: What huggingface_hub raises where no answer comes.
-_BROKEN_OFF = (OSError, httpx2.TransportError)
 #: Roles of an organisation's members who may write (huggingface.co/docs/hub/organizations-security).
 _WRITERS = ("admin", "write", "contributor")
 
@@ -49,7 +45,7 @@ class HubDataset:
             raise UserMistake(
                 f"--push-to-hub {self.name}: the Hub does not accept the token: {_said(error)}"
             ) from error
-        except _BROKEN_OFF as error:
+        except _broken_off() as error:
             raise UserMistake(
                 f"--push-to-hub {self.name}: the Hub cannot be reached: {error}. Leave the option out, and "
                 "push later with the same command."
@@ -91,7 +87,7 @@ class HubDataset:
             if status in (401, 403):
                 raise AssayError(f"{what}; give a token that may write, and run the same command") from error
             raise Resumable(f"{what}; the same command goes on with the upload") from error
-        except _BROKEN_OFF as error:
+        except _broken_off() as error:
             raise Resumable(
                 f"--push-to-hub {self.name}: the Hub broke off: {error}. The results are in {folder}; the "
                 "same command goes on with the upload"
@@ -115,6 +111,13 @@ def hub_dataset(name: str, token_variable: str | None, *, private: bool) -> HubD
             "the variable in ASSAY_HUB_TOKEN_VARIABLE."
         )
     return HubDataset(name, token, private)
+
+
+def _broken_off() -> tuple[type[Exception], ...]:
+    """What huggingface_hub raises where no answer comes."""
+    import httpx2
+
+    return OSError, httpx2.TransportError
 
 
 def _said(error: Exception) -> str:

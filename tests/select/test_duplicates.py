@@ -17,10 +17,10 @@ from stages import decide
 
 from assay.core.errors import UserMistake
 from assay.select.contamination import EvaluationTexts
-from assay.select.duplicates import shingles
 from assay.select.kinds import Dedup
 from assay.select.rules import parse_rules
 from assay.select.selection import parse_selection
+from assay.select.signatures import shingles
 from assay.select.vocabulary import Vocabulary
 from assay.storage.home import Home
 
