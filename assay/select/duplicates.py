@@ -47,9 +47,9 @@ def without_duplicates(
     """The records that say the same as a better one, or as an earlier one.
 
     ``left`` has ``PIECE``, ``row``, ``line``, ``CONTENT``, ``ANSWER`` and ``BY`` of every record that is
-    left; ``clusters`` has ``CONTENT`` and ``CLUSTER`` of every text, or is None where only equal texts say the
-    same; ``files`` names the file of each piece. Of each cluster the record of the largest ``BY`` stays, of
-    equal ones that with the smaller key of its content; without an order, the first of the input.
+    left; ``clusters`` has ``CONTENT`` and ``CLUSTER`` of every text, or is None where only equal texts say
+    the same; ``files`` names the file of each piece. Of each cluster the record of the largest ``BY`` stays,
+    of equal ones that with the smaller key of its content; without an order, the first of the input.
     """
     keyed = left.with_columns(pl.col(CONTENT).alias(CLUSTER))
     if clusters is not None:
