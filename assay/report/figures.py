@@ -7,13 +7,16 @@ and ``templates/figures.css`` has their colours. Texts are escaped by the templa
 from __future__ import annotations
 
 import base64
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup
 
 from assay.core.digests import digest_of_bytes
@@ -22,6 +25,7 @@ from assay.report.shown_text import visible
 from assay.storage.run_manifest import RunManifest
 
 TEMPLATES = Path(__file__).parent / "templates"
+_COMPILED = TEMPLATES / "__pycache__"
 
 #: The least height of a band, so that one record of a million is seen.
 _LEAST = 3.0
@@ -36,6 +40,17 @@ def _shown(value: object) -> object:
     return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value)
 
 
+class _Compiled(FileSystemBytecodeCache):
+    """Compiled templates beside the templates, as Python keeps modules; none where they cannot be kept."""
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep a template. Jinja believes it only as long as it was made of the same source."""
+        if not sys.dont_write_bytecode:
+            with suppress(OSError):
+                _COMPILED.mkdir(exist_ok=True)
+                super().dump_bytecode(bucket)
+
+
 @cache
 def environment() -> Environment:
     """The templates, which escape every text and write out what is invisible in it."""
@@ -46,6 +61,7 @@ def environment() -> Environment:
         finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
+        bytecode_cache=_Compiled(str(_COMPILED)),
     )
     templates.filters["count"] = lambda number: f"{number:,}"
     templates.filters["percent"] = percent
