@@ -47,7 +47,6 @@ from assay.rewards.remote.service import in_a_loop
 from assay.rewards.spec import ModelSpec
 from assay.score.scoring import SCORE, ToScore
 from assay.score.ways import way_of
-from assay.score.workers.cluster import ClusterOptions
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import Rules, parse_rules, rules_in
 from assay.select.selection import Selection, chosen_order
@@ -56,6 +55,7 @@ from assay.storage.home import written_whole
 from assay.storage.manifests import Converted, Counts, Filtered, Scored
 from assay.storage.run_manifest import RunManifest
 from assay.storage.stage import RunContext
+from assay.workers.cluster import ClusterOptions
 
 #: What ``read`` takes besides paths: rows, such as dicts, a ``datasets.Dataset`` or a polars frame.
 GivenRows = Iterable[Mapping[str, object]] | pl.DataFrame

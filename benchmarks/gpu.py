@@ -85,7 +85,7 @@ PEERS_SEE = 8
 CROSS_ENCODER_SIZES = (8, 32, 128)
 FIXED = 8
 #: Tokens of a score shard, and how many shards a worker of a GPU has under way (assay/score/shard_size.py,
-#: assay/score/workers/gpus.py, which need more packages than this benchmark may).
+#: assay/workers/gpus.py, which need more packages than this benchmark may).
 SHARD_TOKENS, WORKER_THREADS = 1 << 18, 2
 BEST_OF, PROMPT_TOKENS, ANSWER_TOKENS, PROMPTS = 8, 500, 200, 16
 #: What a filled-up device has left beside the weights, for the engine to run out of.

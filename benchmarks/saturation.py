@@ -36,9 +36,10 @@ import psutil
 from distributed import Client, Worker
 
 from assay.rewards.spec import LocalSpec
-from assay.score.shard import Shard, ShardWork
-from assay.score.workers import dispatch
+from assay.score import shard as shards
+from assay.score.shard import Shard, ShardJob, ShardWork
 from assay.storage.home import Home
+from assay.workers.dispatch import dispatch
 
 #: Workers of one process: so few that it keeps up with what they are sent.
 WORKERS_A_PROCESS = 125
@@ -95,11 +96,11 @@ def shard(number: int) -> Shard:
 def host(address: str, count: int, seconds: float) -> None:
     """Be so many workers, each with a thread, that sleep where others score."""
 
-    def slept(shard: Shard, model: LocalSpec, home: Home) -> ShardWork:
+    def slept(shard: Shard, model: LocalSpec, home: Home, **more: object) -> ShardWork:
         time.sleep(seconds)
         return ShardWork(shard.number, "ab" * 16, TURNS, 0, 1 << 18, seconds, f"host:{os.getpid()}")
 
-    dispatch.score_shard = slept
+    shards.score_shard = slept
 
     async def main() -> None:
         # One by one: what they cost here is nobody's, but all at once they would time out.
@@ -158,7 +159,7 @@ def measured(workers: int, rate: float, folder: Path) -> tuple[Costs, Costs, flo
             stack.callback(process.terminate)
         client = stack.enter_context(Client(address, set_as_default=False))
         client.wait_for_workers(workers, timeout=300)
-        shards = [shard(number) for number in range(count)]
+        jobs = [ShardJob(shard(number), MODEL, Home(Path(folder))) for number in range(count)]
         both = [psutil.Process(), psutil.Process(scheduler.pid)]
         time.sleep(5)
         marks = [[cpu_seconds(process) for process in both]]
@@ -167,7 +168,7 @@ def measured(workers: int, rate: float, folder: Path) -> tuple[Costs, Costs, flo
         marks.append([cpu_seconds(process) for process in both])
         began.append(time.monotonic())
         finished: list[Any] = []
-        dispatch.dispatch(client, shards, MODEL, Home(folder), done=finished.append, say=print)
+        dispatch(client, jobs, stage="score", done=finished.append, leave_if_unwanted=lambda: None)
         marks.append([cpu_seconds(process) for process in both])
         began.append(time.monotonic())
         assert len(finished) == count

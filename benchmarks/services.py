@@ -135,9 +135,9 @@ def scored(url: str, count: int, mark: str, **changes: Any) -> tuple[int, float]
     from assay.read.convert import ToConvert, convert
     from assay.read.inventory import Inputs, take_inventory
     from assay.score.scoring import ToScore, score
-    from assay.score.workers.cluster import ClusterOptions
     from assay.storage.home import Home
     from assay.storage.stage import RunContext
+    from assay.workers.cluster import ClusterOptions
 
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "rows.jsonl"

@@ -21,9 +21,9 @@ from typing import IO
 
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, ServerFault
-from assay.score.workers.gpus import visible_devices
 from assay.storage.home import Home
 from assay.storage.private import make_private
+from assay.workers.gpus import visible_devices
 from deployments.register import (
     POOL,
     ROOT,

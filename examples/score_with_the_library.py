@@ -10,10 +10,10 @@ from assay.read.convert import CONVERT, ToConvert
 from assay.read.inventory import INGEST, Inputs
 from assay.rewards.find import find_model
 from assay.score.scoring import SCORE, ToScore
-from assay.score.workers.cluster import ClusterOptions
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import parse_rules
 from assay.storage.stage import RunContext
+from assay.workers.cluster import ClusterOptions
 
 context = RunContext(Settings.read().opened_home())
 model = find_model("starter")

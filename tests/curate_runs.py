@@ -24,7 +24,7 @@ from prefect.client.schemas.filters import (
 
 from assay.core.digests import digest_of_bytes
 from assay.score import ways
-from assay.score.workers.cluster import ClusterOptions
+from assay.workers.cluster import ClusterOptions
 from flows.command import console
 from flows.command.curate import COMMAND
 from flows.command.launch import launch
@@ -32,7 +32,7 @@ from flows.curate import prepare
 
 
 @contextmanager
-def in_this_process(options: ClusterOptions, *rest: object) -> Iterator[Any]:
+def in_this_process(options: ClusterOptions, *rest: object, **more: object) -> Iterator[Any]:
     from distributed import Client
 
     with Client(
@@ -104,7 +104,7 @@ def curating(
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     # All tests share that server, and a busy machine makes it slow.
     monkeypatch.setenv("ASSAY_SERVER_ANSWER_SECONDS", "60")
-    monkeypatch.setattr(ways, "connected", in_this_process)
+    monkeypatch.setattr(ways, "workers_for", in_this_process)
     # Workers of this process keep models by fingerprint: every test has its own.
     model = fakes.spec(tmp_path / "model", digest_of_bytes(os.fsencode(tmp_path)))
     monkeypatch.setattr(prepare, "find_model", lambda name, *known, **options: model)

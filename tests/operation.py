@@ -42,7 +42,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from assay.config.settings import Settings
 from assay.core.schema import Message, turn_keys
-from assay.score.workers.environment import WORKER_ENVIRONMENT
+from assay.workers.environment import WORKER_ENVIRONMENT
 from deployments import register, serve
 
 POSTGRES = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"))), None)

@@ -15,9 +15,9 @@ from stages import Heard
 
 from assay.rewards.spec import LocalSpec
 from assay.score.scoring import ScoringWork
-from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
+from assay.workers.cluster import ClusterOptions
 
 #: Starts a function of a module with its arguments in a process of its own.
 Spawn = Callable[..., multiprocessing.process.BaseProcess]

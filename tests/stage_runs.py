@@ -12,16 +12,15 @@ import fakes
 import stages
 from stages import Heard, build, convert, decide, take_inventory
 
+from assay.core.jobs import AtWork, Job, Result
 from assay.rewards.fingerprint import fingerprint
 from assay.rewards.spec import LocalSpec
 from assay.score import ways
-from assay.score.shard import Shard, ShardWork, score_shard
-from assay.score.workers import dispatch
-from assay.score.workers.cluster import ClusterOptions
 from assay.select.rules import Rules
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Filtered, Scored
-from assay.storage.stage import RunContext
+from assay.workers import dispatch
+from assay.workers.cluster import ClusterOptions
 
 
 @dataclass
@@ -42,22 +41,16 @@ def nobody(*options: object, **more: object) -> Iterator[None]:
 
 
 def here(
-    client: None,
-    shards: Iterable[Shard],
-    model: LocalSpec,
-    context: RunContext,
-    *,
-    done: Callable[[ShardWork], None],
-    **more: object,
+    client: None, jobs: Iterable[Job[Result]], *, done: Callable[[Result], None], **more: object
 ) -> None:
-    """Score the shards in this process: what Dask's workers would do."""
-    for shard in shards:
-        done(score_shard(shard, model, context.home))
+    """Do the jobs in this process: what Dask's workers would do."""
+    for job in jobs:
+        done(job.done_by(AtWork()))
 
 
 def scored_in_this_process(put: Callable[[object, str, object], None]) -> None:
     """``put`` (``setattr``) what scores shards here in the place of Dask's workers."""
-    put(ways, "connected", nobody)
+    put(ways, "workers_for", nobody)
     put(dispatch, "dispatch", here)
 
 

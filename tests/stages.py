@@ -17,13 +17,13 @@ from assay.read.sources import MAX_RECORD_BYTES
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.spec import ModelSpec
 from assay.score.scoring import SCORE, ScoringWork, ToScore
-from assay.score.workers.cluster import ClusterOptions
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import Rules
 from assay.select.selection import Selection
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Filtered, Scored
 from assay.storage.stage import RunContext
+from assay.workers.cluster import ClusterOptions
 
 
 class Heard(Silent):

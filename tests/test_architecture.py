@@ -28,6 +28,7 @@ assay.export
 assay.select
 assay.score
 assay.rewards assay.read
+assay.workers
 assay.storage
 assay.core
 """
@@ -36,7 +37,7 @@ FLOOR = {name: number for number, line in enumerate(FLOORS.split("\n")) for name
 #: Packages that only these places import.
 ONLY_IN: dict[str, str | tuple[str, ...]] = {
     "torch": "assay.rewards.local",
-    "dask_cuda": "assay.score.workers",
+    "dask_cuda": "assay.workers",
     "botocore": "assay.storage",
     "prefect": ("tasks", "flows", "deployments"),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ import fakes
 import polars as pl
 import pytest
 from fakes import spec
+from stage_runs import scored_in_this_process
 
 import assay
-import assay.score.workers.dispatch
 from assay import api
 from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError, OutputRefused, UserMistake
-from assay.score import ways
-from assay.score.shard import score_shard
 from assay.storage.run_manifest import run_manifest_in
 
 ROWS = [
@@ -34,23 +31,11 @@ ROWS = [
 ]
 
 
-@contextmanager
-def nobody(*options: object, **more: object) -> Iterator[None]:
-    yield None
-
-
-def here(client: Any, shards: Any, model: Any, context: Any, *, done: Any, **more: object) -> None:
-    """Score the shards in this process: what Dask's workers would do."""
-    for shard in shards:
-        done(score_shard(shard, model, context.home))
-
-
 @pytest.fixture(autouse=True)
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a fake model, which logs its calls."""
     monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(ways, "connected", nobody)
-    monkeypatch.setattr(assay.score.workers.dispatch, "dispatch", here)
+    scored_in_this_process(monkeypatch.setattr)
     # A process opens a model once: that of each test is another.
     found = spec(tmp_path / "model", digest_of_bytes(str(tmp_path).encode()))
     monkeypatch.setattr(api, "find_model", lambda name, *rest, **more: found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from assay.config.settings import Settings
 from assay.rewards.find import KnownModels
 from assay.rewards.options import LoadOptions
-from assay.score.workers.cluster import ClusterOptions
+from assay.workers.cluster import ClusterOptions
 
 
 def models_of(settings: Settings) -> KnownModels:

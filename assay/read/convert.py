@@ -7,8 +7,10 @@ Every shard has a folder below ``artifacts/convert``, named by a digest of all t
 from __future__ import annotations
 
 import operator
+import os
+import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, compress
 from pathlib import Path
@@ -18,7 +20,8 @@ import msgspec
 import polars as pl
 
 from assay.core.digests import digest_of_bytes
-from assay.core.errors import AssayError, InputFault
+from assay.core.errors import AssayError, ClusterFault, InputFault
+from assay.core.jobs import IN_THIS_PROCESS, AtWork
 from assay.core.progress import Progress
 from assay.core.reasoning import NothingElse, turns_with_reasoning, without_reasoning
 from assay.core.schema import GIVEN, MAY_BEGIN_THOUGHT, Message, TurnKey, is_call, roles_of, turn_keys
@@ -35,7 +38,7 @@ from assay.read.formats import (
 )
 from assay.read.formats.reading import More, is_blank
 from assay.read.inventory import InputShard, Inventory
-from assay.read.kept_languages import languages_of
+from assay.read.kept_languages import are_kept, languages_of
 from assay.read.sources import (
     CUT_SHORT,
     DAMAGED_ROW_GROUP,
@@ -47,7 +50,7 @@ from assay.read.sources import (
 )
 from assay.read.tables import decoder_kept
 from assay.storage.conversations import FieldKind, conversation_json, field_kinds, field_names, merged_kinds
-from assay.storage.disk import read_artifact
+from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import (
     Converted,
@@ -67,6 +70,12 @@ VERSION = 11
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20
 PIECE_RECORDS = 50_000
+
+#: So much to convert is worth starting workers for.
+_WORTH_WORKERS_BYTES = 256 << 20
+
+#: A shard looks whether it is still wanted once in so many records.
+_CHECKED_RECORDS = 256
 
 T = TypeVar("T")
 
@@ -104,36 +113,14 @@ class ToConvert:
 
 @decoder_kept()
 def convert(given: ToConvert, context: RunContext) -> Converted:
-    """The inventory's records as pieces below ``home.artifacts``, in input order."""
-    inventory, limit, home, watcher = given.inventory, given.limit, context.home, context.progress
+    """The inventory's records as pieces below ``home.artifacts``, in input order.
+
+    Shards that no earlier run has converted are converted by the run's workers, where there is enough to
+    convert. With a limit this process converts one after the other: what one takes leaves less to the next.
+    """
+    inventory, limit, watcher = given.inventory, given.limit, context.progress
     watcher.begin("convert", sum(shard.length for shard in inventory.shards), "bytes")
-    shards: list[_ConvertedShard] = []
-    left = limit
-    for shard in inventory.shards:
-        if left is not None and left <= 0:
-            break
-        job = _ShardJob(
-            inventory.files[shard.file],
-            inventory.sources[shard.file],
-            inventory.stamps[shard.file],
-            shard,
-            left,
-            given.max_record_bytes,
-            inventory.names,
-            inventory.named,
-            given.hide_reasoning,
-        )
-        made = job.reused(home, watcher) or job.made(home, strict=given.strict)
-        if given.strict:
-            _refuse_quarantine(made, home)
-        if given.find_languages:
-            for piece in made.pieces:
-                languages_of(piece, home)
-        shards.append(made)
-        records = sum(piece.counts.read for piece in made.pieces)
-        if left is not None:
-            left -= records
-        watcher.advance(shard.length, records=records)
+    shards = _in_order(given, context) if limit is None else _up_to(limit, given, context)
     pieces = tuple(piece for made in shards for piece in made.pieces)
     shortfalls = tuple(
         _shortfall(inventory.files[shard.file].path, made, made.why_incomplete, limited=limit is not None)
@@ -153,6 +140,114 @@ def convert(given: ToConvert, context: RunContext) -> Converted:
     return replace(converted, digest=digest_of_bytes(to_json(converted)))
 
 
+def _in_order(given: ToConvert, context: RunContext) -> list[_ConvertedShard]:
+    """Every shard, converted by this run or by an earlier one."""
+    shards = _Shards(given, context)
+    left = [job for number in range(len(given.inventory.shards)) if (job := shards.reuse(number))]
+    worth = sum(job.weight for job in left) >= _WORTH_WORKERS_BYTES
+    context.do(left, stage="convert", done=shards.take, by=context.workers if worth else IN_THIS_PROCESS)
+    context.do(shards.missed, stage="convert", done=shards.take, by=IN_THIS_PROCESS)
+    return shards.converted()
+
+
+def _up_to(limit: int, given: ToConvert, context: RunContext) -> list[_ConvertedShard]:
+    """The shards that hold the first so many records."""
+    shards = _Shards(given, context)
+    for number in range(len(given.inventory.shards)):
+        if limit <= 0:
+            break
+        if job := shards.reuse(number, limit):
+            context.do([job], stage="convert", done=shards.take, by=IN_THIS_PROCESS)
+        limit -= shards.records_of(number)
+    return shards.converted()
+
+
+class _Shards:
+    """The shards of an inventory, as they are found converted or get converted, in any order."""
+
+    def __init__(self, given: ToConvert, context: RunContext) -> None:
+        self._given = given
+        self._context = context
+        self._jobs: dict[int, _ConvertJob] = {}
+        self._ended: dict[int, _Ended] = {}
+        self._in_order = 0
+        """So many shards from the first on have been converted."""
+        self._warned = False
+        self.missed: list[_ConvertJob] = []
+        """Jobs that a worker could not do, and that this process has to do."""
+
+    def reuse(self, number: int, limit: int | None = None) -> _ConvertJob | None:
+        """What is left to do for this shard; None where an earlier run has done it, which is then taken."""
+        job = _ConvertJob(number, self._job(number, limit), self._context.home, self._given.strict)
+        made = job.shard.reused(self._context.home, self._context.progress)
+        self._jobs[number] = job = replace(job, made=made, find_languages=self._given.find_languages)
+        if made is None or (job.find_languages and not are_kept(made.pieces, self._context.home)):
+            return job
+        self.take(_Ended(number, made))
+        return None
+
+    def _job(self, number: int, limit: int | None) -> _ShardJob:
+        given, inventory = self._given, self._given.inventory
+        shard = inventory.shards[number]
+        return _ShardJob(
+            inventory.files[shard.file],
+            inventory.sources[shard.file],
+            inventory.stamps[shard.file],
+            shard,
+            limit,
+            given.max_record_bytes,
+            inventory.names,
+            inventory.named,
+            given.hide_reasoning,
+        )
+
+    def take(self, ended: _Ended) -> None:
+        """Take what became of a shard. InputFault where it cannot be converted, or is not to be.
+
+        Of several shards with a fault, the first in the order of the input is raised.
+        """
+        job = self._jobs[ended.number]
+        if ended.host not in ("", socket.gethostname()) and (why := self._why_useless(job, ended)):
+            self._miss(job, ended, why)
+            return
+        self._ended[ended.number] = ended
+        while (first := self._ended.get(self._in_order)) is not None:
+            fault = first.unlike or first.refused
+            if fault is not None:
+                raise InputFault(fault)
+            if first.made is None:
+                raise ClusterFault(first.killer)
+            if self._given.strict:
+                _refuse_quarantine(first.made, self._context.home)
+            self._in_order += 1
+        if ended.made is not None:
+            self._context.progress.advance(job.weight, records=ended.records)
+
+    def _why_useless(self, job: _ConvertJob, ended: _Ended) -> str | None:
+        """Why another machine's result is of no use, and what to do; None where it is."""
+        if ended.unlike is not None:
+            return f"{ended.unlike}. Let every machine have the inputs at the same paths"
+        folder = job.shard.folder(self._context.home)
+        if ended.made is not None and not (folder / "manifest.json").is_file():
+            return f"{folder} is not there for this one. Let every machine have the same ASSAY_HOME"
+        return None
+
+    def _miss(self, job: _ConvertJob, ended: _Ended, why: str) -> None:
+        """Leave the shard to this process, and report once why a worker could not convert it."""
+        if not self._warned:
+            self._context.say(f"worker on {ended.host}: {why}; this machine converts what others cannot")
+        self._warned = True
+        self.missed.append(job)
+
+    def records_of(self, number: int) -> int:
+        """How many records a shard holds that has been taken."""
+        return self._ended[number].records
+
+    def converted(self) -> list[_ConvertedShard]:
+        """The shards, in input order."""
+        return [made for _, ended in sorted(self._ended.items()) if (made := ended.made) is not None]
+
+
 def _shortfall(file: str, made: _ConvertedShard, why: str, *, limited: bool) -> Shortfall:
     """Why an incomplete shard is incomplete. AssayError where no record in quarantine shows it.
 
@@ -170,6 +265,95 @@ def _shortfall(file: str, made: _ConvertedShard, why: str, *, limited: bool) -> 
     return Shortfall(file, why, quarantined)
 
 
+class _Ended(NamedTuple):
+    """What became of a shard."""
+
+    number: int
+    made: _ConvertedShard | None = None
+    host: str = ""
+    """The machine that converted it in this run."""
+    unlike: str | None = None
+    """Why that machine's file is not the one of the inventory."""
+    refused: str | None = None
+    """Why a strict run ends."""
+    killer: str = ""
+    """That it kills its workers."""
+
+    @property
+    def records(self) -> int:
+        """How many records it holds."""
+        return sum(piece.counts.read for piece in self.made.pieces) if self.made is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _ConvertJob:
+    """A shard of the inventory to convert, or to find the languages of, as workers are handed it."""
+
+    number: int
+    """Its place in the inventory."""
+    shard: _ShardJob
+    home: Home
+    strict: bool
+    made: _ConvertedShard | None = None
+    """The shard, where an earlier run has converted it."""
+    find_languages: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"convert {self.shard.place}"
+
+    @property
+    def weight(self) -> int:
+        """Bytes of the input."""
+        return self.shard.shard.length
+
+    def sent(self) -> _ConvertJob:
+        """The job as it is: a worker reads the file at the same absolute path."""
+        source = replace(self.shard.source, path=os.path.abspath(self.shard.source.path))
+        return replace(self, shard=replace(self.shard, read_from=source.path))
+
+    @decoder_kept()
+    def done_by(self, at: AtWork) -> _Ended:
+        """The shard, converted in this process, with its languages beside it."""
+        ended = _Ended(self.number, host=socket.gethostname())
+        with full_disk_named(self.home.root):
+            try:
+                made = self.made or self.shard.made(self.home, strict=self.strict, check=at.check)
+            except _Unlike as error:
+                return ended._replace(unlike=str(error))
+            except _Refused as error:
+                return ended._replace(refused=str(error))
+            if self.find_languages:
+                for piece in made.pieces:
+                    at.check()
+                    languages_of(piece, self.home)
+        return ended._replace(made=made)
+
+    def halves(self) -> Sequence[_ConvertJob]:
+        """Nothing: a shard has one folder."""
+        return ()
+
+    def of_a_killer(self) -> _Ended:
+        """A run that cannot convert a shard ends: no record may be missing."""
+        return _Ended(
+            self.number,
+            killer=(
+                f"{self.shard.place}: every worker that converts this dies, most likely of memory. Give the "
+                "workers more of it, or start fewer (--workers N); what is finished is kept, and the same "
+                "command goes on from there"
+            ),
+        )
+
+
+class _Unlike(InputFault):
+    """The file is not the one of the inventory."""
+
+
+class _Refused(InputFault):
+    """A strict run met a record to quarantine."""
+
+
 @dataclass(frozen=True, slots=True)
 class _ShardJob:
     """One shard to convert, and everything that its result depends on."""
@@ -185,6 +369,15 @@ class _ShardJob:
     named: bool
     """Whether the user named the file's format."""
     hide_reasoning: bool
+    read_from: str | None = None
+    """The path that is read, where it is another than the source's. Not part of the key."""
+
+    @property
+    def place(self) -> str:
+        """The file, and where in it, for messages."""
+        if self.shard.whole:
+            return self.file.path
+        return f"{self.file.path}:{self.shard.first_line}"
 
     @property
     def key(self) -> str:
@@ -231,13 +424,13 @@ class _ShardJob:
                     return None
         return made
 
-    def made(self, home: Home, *, strict: bool) -> _ConvertedShard:
-        """The shard, converted now. Its manifest is written last."""
+    def made(self, home: Home, *, strict: bool, check: Callable[[], None]) -> _ConvertedShard:
+        """The shard, converted now. Its manifest is written last. ``check`` may raise to end this early."""
         folder = self.folder(home)
         sweep(folder)
         self._refuse_changed()
         raws = RawRecords(
-            self.source,
+            replace(self.source, path=self._path),
             offset=self.shard.offset,
             length=None if self.shard.whole else self.shard.length,
             first_line=self.shard.first_line,
@@ -247,12 +440,14 @@ class _ShardJob:
         piece = _Piece(hide_reasoning=self.hide_reasoning)
         readings = _readings(self.file.format, self.names, raws, named=self.named)
         for number, (raw, part, reading) in enumerate(readings, 1):
+            if not number % _CHECKED_RECORDS:
+                check()
             if piece.is_full:
                 pieces.append(piece.written(folder, len(pieces), self.file.path, home))
                 piece = _Piece(hide_reasoning=self.hide_reasoning)
             reason = piece.add(raw, part, reading)
             if strict and reason is not None:
-                raise InputFault(f"{self.file.path}:{raw.line}: {reason}")
+                raise _Refused(f"{self.file.path}:{raw.line}: {reason}")
             if number == self.limit:
                 break
         if piece.size:
@@ -264,14 +459,18 @@ class _ShardJob:
             path.write_bytes(sealed_json(msgspec.to_builtins(made), about=self.about))
         return made
 
+    @property
+    def _path(self) -> str:
+        return self.read_from or self.source.path
+
     def _refuse_changed(self) -> None:
         """Raise InputFault where the file's stamp shows that it changed since the inventory."""
         try:
-            stamp = Stamp.of(self.source.path)
+            stamp = Stamp.of(self._path)
         except OSError as error:
-            raise InputFault(f"{self.file.path}: can no longer be read: {error.strerror}") from error
+            raise _Unlike(f"{self.file.path}: can no longer be read: {error.strerror}") from error
         if stamp != self.stamp:
-            raise InputFault(
+            raise _Unlike(
                 f"{self.file.path}: was changed while it was read ({self.stamp.size} bytes then, "
                 f"{stamp.size} now). Run again when no program writes to it."
             )
@@ -544,7 +743,7 @@ def _text_column(name: str, values: list[bytes | None]) -> pl.Series:
 
 def _parquet(frame: pl.DataFrame, path: Path, home: Home) -> Artifact:
     try:
-        with written_whole(path) as temporary:
+        with full_disk_named(path), written_whole(path) as temporary:
             frame.write_parquet(
                 temporary, compression="zstd", compression_level=_COMPRESSION_LEVEL, statistics=False
             )

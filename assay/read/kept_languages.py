@@ -6,7 +6,7 @@ versions. So another version of the detector finds them anew, and nothing else d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -40,6 +40,12 @@ def languages_of(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
     return pl.DataFrame([rows, pl.Series("language", found, pl.String)])
 
 
+def are_kept(pieces: Iterable[ConvertedPiece], home: Home) -> bool:
+    """Whether the languages of all these pieces' records have been found. Whether they are intact is not
+    looked at: who needs them finds them anew where they are not."""
+    return all(_path(_key("conversations", piece), home).is_file() for piece in pieces)
+
+
 def languages_of_answers(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
     """Row, turn and language (null where it is not sure) of each of the piece's turns, by its text alone."""
     turns = read_artifact(piece.turns, home, ["row", "turn"])
@@ -52,7 +58,7 @@ def _kept_or_found(
 ) -> Sequence[str | None]:
     """So many languages: of an earlier run, or found now in the records that have turns, and kept."""
     key = _key(kind, piece)
-    path = home.artifacts / _LANGUAGES / f"{key}.json"
+    path = _path(key, home)
     kept = _kept(path, key)
     if kept is not None and len(kept) == count:
         return kept
@@ -63,6 +69,10 @@ def _kept_or_found(
     with written_whole(path) as temporary:
         temporary.write_bytes(sealed_json(content, about=key))
     return found
+
+
+def _path(key: str, home: Home) -> Path:
+    return home.artifacts / _LANGUAGES / f"{key}.json"
 
 
 def _key(kind: str, piece: ConvertedPiece) -> str:

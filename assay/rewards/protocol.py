@@ -34,11 +34,6 @@ class Request:
     """The tools that the assistant could call, as a JSON array."""
 
 
-#: An environment variable, set in processes that were started for a GPU: one that cannot use it fails, and
-#: does not take days on a CPU.
-EXPECTS_CUDA = "ASSAY_EXPECTS_CUDA"
-
-
 @runtime_checkable
 class OnDevice(Protocol):
     """What a model in this process also reports: its device and its busy time."""

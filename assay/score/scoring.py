@@ -25,12 +25,12 @@ from assay.score.segments import segments_of
 from assay.score.shard import Shard, ShardWork
 from assay.score.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
 from assay.score.ways import KILLED, way_of
-from assay.score.workers.cluster import ClusterOptions
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
 from assay.storage.run_manifest import DeviceWork
 from assay.storage.stage import RunContext, Stage
+from assay.workers.cluster import ClusterOptions
 
 #: Reasons that another attempt may remove: with more memory, or on another day. They are in no segment, and
 #: a stage's manifest that holds one is not reused.

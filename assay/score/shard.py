@@ -17,6 +17,7 @@ import msgspec
 import polars as pl
 
 from assay.core.errors import AssayError
+from assay.core.jobs import AtWork
 from assay.core.schema import Conversation, turn_keys
 from assay.rewards.batch_reports import reporting
 from assay.rewards.leaving import checking
@@ -30,8 +31,8 @@ from assay.rewards.protocol import (
     TurnScore,
 )
 from assay.rewards.spec import LocalSpec
+from assay.score.open_model import using
 from assay.score.store import KEY, ScoreStore
-from assay.score.workers.open_model import using
 from assay.storage.conversations import conversation_of
 from assay.storage.disk import damage_named
 from assay.storage.home import Home
@@ -118,6 +119,45 @@ class Fatal:
     """A shard of one turn that killed every worker it reached."""
 
     shard: Shard
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """A shard to score with a model, as workers are handed it."""
+
+    shard: Shard
+    model: LocalSpec
+    home: Home
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"shard {self.shard.number}"
+
+    @property
+    def weight(self) -> int:
+        """Estimated tokens."""
+        return self.shard.estimated_tokens
+
+    def sent(self) -> ShardJob:
+        """The job with its records, where the scores are on S3: the worker may have no file of the run."""
+        if self.home.score_store is None:
+            return self
+        return dataclasses.replace(self, shard=self.shard.carrying(self.home))
+
+    def done_by(self, at: AtWork) -> ShardWork | Fatal:
+        """Score the shard in this process."""
+        return score_shard(self.shard, self.model, self.home, check=at.check, heard=at.heard)
+
+    def halves(self) -> Sequence[ShardJob]:
+        """Two jobs with half of the records each, or of the turns of one record; nothing of one turn."""
+        if self.shard.members.height < 2:
+            return ()
+        return [dataclasses.replace(self, shard=half) for half in self.shard.halves()]
+
+    def of_a_killer(self) -> ShardWork | Fatal:
+        """The turn that kills its workers gets no score."""
+        return Fatal(self.shard)
 
 
 def score_shard(

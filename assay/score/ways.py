@@ -18,10 +18,12 @@ from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.spec import LocalSpec, ModelSpec, ServedSpec
 from assay.rewards.weights import weights_bytes
 from assay.score import shard_size
-from assay.score.shard import Fatal, Shard, ShardWork
+from assay.score.open_model import let_go, opened
+from assay.score.shard import Fatal, Shard, ShardJob, ShardWork
 from assay.score.store import KEY
-from assay.score.workers.cluster import ClusterOptions, connected, on_gpus
 from assay.storage.stage import RunContext
+from assay.workers.cluster import ClusterOptions, on_gpus
+from assay.workers.of_run import workers_for
 
 #: The reason why a turn that kills its workers has no score.
 KILLED = "killed_workers: every worker that took this turn died, most likely of memory"
@@ -72,6 +74,11 @@ def way_of(
             return ByRequests(model, read_block)
 
 
+def model_bytes(model: ModelSpec) -> int:
+    """What the model takes in the memory of each worker: nothing where a service rates."""
+    return weights_bytes(model) if isinstance(model, LocalSpec) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class ByWorkers:
     """Dask workers load the model and score shards. This process loads it to rate a single conversation."""
@@ -81,8 +88,6 @@ class ByWorkers:
 
     def opened(self) -> RewardModel:
         """The model, which this process loads once."""
-        from assay.score.workers.open_model import opened
-
         return opened(self.model)
 
     async def rated(self, conversation: Conversation, tools: str | None = None) -> TurnScore:
@@ -103,9 +108,9 @@ class ByWorkers:
         self, shards: Iterator[Shard], turns: int, context: RunContext, *, done: Done, lost: Lost
     ) -> float:
         """Have workers score the shards and store the scores. Returns the seconds that they took for it."""
-        from assay.score.workers.dispatch import dispatch
+        from assay.workers.dispatch import dispatch
 
-        progress = context.progress
+        home, progress = context.home, context.progress
         finished: list[ShardWork] = []
         moved = _Moved(turns, progress)
 
@@ -127,11 +132,19 @@ class ByWorkers:
                 busy_seconds=result.busy_seconds,
             )
 
-        sized = dataclasses.replace(self.cluster, model_bytes=weights_bytes(self.model))
-        with connected(sized, progress) as client:
+        sized = dataclasses.replace(self.cluster, model_bytes=model_bytes(self.model))
+        with workers_for(sized, context, at_the_end=let_go) as client:
             began = time.monotonic()
             with _reported_when_stopped(finished, turns, context):
-                dispatch(client, shards, self.model, context, done=ended, batch=moved.by_batch)
+                dispatch(
+                    client,
+                    (ShardJob(shard, self.model, home) for shard in shards),
+                    stage="score",
+                    done=ended,
+                    leave_if_unwanted=context.leave_if_unwanted,
+                    progress=progress,
+                    batch=moved.by_batch,
+                )
             return time.monotonic() - began
 
 

@@ -6,11 +6,12 @@ Each stage is a constant beside its code: ``CONVERT`` in ``assay.read.convert``,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from assay.core.digests import digest_of_bytes
+from assay.core.jobs import IN_THIS_PROCESS, Job, Result, Workers
 from assay.core.progress import SILENT, Progress
 from assay.storage.home import Home
 
@@ -31,9 +32,24 @@ class RunContext:
     leave_if_unwanted: Callable[[], None] = _is_wanted
     """Returns while the run is still wanted, else raises to end the stage. Called about every second."""
 
+    workers: Workers = IN_THIS_PROCESS
+    """Who does jobs of any stage. Asking them is worth it for seconds of work: they may have to start."""
+
     def say(self, line: str) -> None:
         """Show a line that a person should read."""
         self.progress.say(line)
+
+    def do(
+        self, jobs: Iterable[Job[Result]], *, stage: str, done: Callable[[Result], None], by: Workers
+    ) -> None:
+        """Have every job of a stage done ``by`` these. Calls ``done`` with each result, in any order."""
+        by.do(
+            jobs,
+            stage=stage,
+            progress=self.progress,
+            leave_if_unwanted=self.leave_if_unwanted,
+            done=done,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,14 +30,14 @@ from assay.rewards.catalog import CATALOG, Published
 from assay.rewards.protocol import Request, RewardModel, TurnScore
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.spec import LocalSpec, ModelSpec, ServedSpec
+from assay.score.open_model import let_go, opened, using
 from assay.score.ways import way_of
-from assay.score.workers.cluster import ClusterOptions, connected
-from assay.score.workers.open_model import let_go, opened, using
 from assay.storage.home import written_whole
 from assay.storage.private import make_private, usual_file_mode
 from assay.storage.regular import read_regular
 from assay.storage.run_manifest import run_manifest_in
 from assay.storage.sealed import DIGEST, is_as_sealed, sealed
+from assay.workers.cluster import ClusterOptions, connected
 
 #: How far two scores of the same turn may differ, times ``max(1, |score|)``. For fp32 Assay promises it; the
 #: others were measured, with rounding to 11 and 8 bits of mantissa.

@@ -154,10 +154,12 @@ def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
             if has_waited:
                 # The other run may have made the release of the day, or somebody may have moved an input.
                 prepared = prepare(options, Settings.read(), deployed=deployed, day=day)
-            run = _Run(options, prepared, console, RunContext(prepared.home, console))
-            if options.preview:
-                return run.tried()
-            return run.previewed() if options.dry_run else run.written()
+            with prepared.workers() as workers:
+                context = RunContext(prepared.home, console, workers=workers)
+                run = _Run(options, prepared, console, context)
+                if options.preview:
+                    return run.tried()
+                return run.previewed() if options.dry_run else run.written()
     except _NothingNew:
         nothing = f"Nothing new: every input is in an earlier release in {options.output}"
         console.say(nothing)

@@ -20,7 +20,7 @@ from assay.report.build import Before
 from assay.rewards.find import find_model
 from assay.rewards.named import NamedModel
 from assay.score.segments import check_store
-from assay.score.workers.cluster import ClusterOptions, check_options
+from assay.score.ways import model_bytes
 from assay.select.rules import Rules, rules_in
 from assay.select.selection import Selection, chosen_order, parse_selection
 from assay.select.vocabulary import tokenizers_of, vocabulary_of, why_no_alias
@@ -29,6 +29,8 @@ from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.hub_push import HubDataset, hub_dataset
 from assay.storage.run_manifest import RUN_MANIFEST, run_manifest_in
+from assay.workers.cluster import ClusterOptions, check_options
+from assay.workers.of_run import RunWorkers
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,12 @@ class Prepared:
     """The dataset on the Hub that they are pushed to."""
     before: Before
     """The results that the page compares this run's with, if there are any."""
+
+    def workers(self) -> RunWorkers:
+        """The workers of the run, of which none has started."""
+        largest = max(model_bytes(one.spec) for one in self.models)
+        share_home = self.home.score_store is None
+        return RunWorkers(replace(self.cluster, model_bytes=largest), share_home=share_home)
 
     @property
     def finds_languages(self) -> bool:

@@ -18,11 +18,11 @@ from assay.rewards.find import find_model
 from assay.rewards.options import ModelOptions
 from assay.rewards.spec import ModelSpec
 from assay.score.segments import check_store
-from assay.score.workers.cluster import ClusterOptions, check_options
 from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.regular import why_not_regular
+from assay.workers.cluster import ClusterOptions, check_options
 
 STARTER = "starter"
 

@@ -15,10 +15,10 @@ from assay.rewards.find import find_model
 from assay.rewards.options import ModelOptions
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.spec import LocalSpec, ModelSpec, ServedSpec
-from assay.score.workers.cluster import check_options
 from assay.storage.scratch import torch_in_own_folder
 from assay.verify.checks import Check, check_golden, read_golden, record, verify, verify_service
 from assay.verify.kept import keep_checks
+from assay.workers.cluster import check_options
 from flows.command.console import Console
 
 

@@ -37,7 +37,7 @@ def evaluating(
     """The command on the tests' Prefect server. A model is a fake of its name; its scores are of the text."""
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     monkeypatch.setenv("ASSAY_SERVER_ANSWER_SECONDS", "60")
-    monkeypatch.setattr(ways, "connected", in_this_process)
+    monkeypatch.setattr(ways, "workers_for", in_this_process)
 
     def found(name: str, *known: object, **options: object) -> Any:
         return fakes.spec(tmp_path / name, digest_of_bytes(str(tmp_path).encode(), name.encode()))

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from places import ROOT
 
-from assay.score.workers.environment import WORKER_ENVIRONMENT
 from assay.storage.s3 import Objects
+from assay.workers.environment import WORKER_ENVIRONMENT
 
 HOME = "/proc/self/cwd/home"
 INPUTS = ["support.messages.jsonl", "archive.messages.jsonl.gz", "forum.oasst.jsonl"]

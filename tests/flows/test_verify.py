@@ -14,10 +14,10 @@ import tiny
 from assay.config.settings import Settings
 from assay.config.verify_options import VerifyOptions
 from assay.core.errors import UserMistake
-from assay.score.workers.cluster import ClusterOptions
 from assay.storage.run_manifest import RUN_MANIFEST_KEY
 from assay.verify.checks import Check
 from assay.verify.table import checks_table
+from assay.workers.cluster import ClusterOptions
 from flows.command.console import Console
 from flows.command.verify import command
 from flows.verify import checked

@@ -17,7 +17,7 @@ from assay.rewards.remote.endpoints import served_spec
 from assay.rewards.remote.service import ServiceModel
 from assay.rewards.spec import LocalSpec, ModelReading, ServedSpec, Unknown
 from assay.score.ways import ByRequests, ByWorkers, way_of
-from assay.score.workers.cluster import ClusterOptions
+from assay.workers.cluster import ClusterOptions
 
 ENDPOINT = Endpoint(
     "judge", "http://127.0.0.1:9/v1", "openai", "m", ("reward",), max_tokens=900, price_per_request=0.25

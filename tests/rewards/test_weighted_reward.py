@@ -21,9 +21,9 @@ from assay.rewards.find import find_model
 from assay.rewards.options import ModelOptions
 from assay.rewards.scalar import parse_factors, weighted_scalar
 from assay.score.scoring import SCORE, ToScore
-from assay.score.workers.cluster import ClusterOptions
 from assay.select.rules import parse_rules
 from assay.storage.home import Home
+from assay.workers.cluster import ClusterOptions
 
 WEIGHTS = {"helpfulness": 0.3, "verbosity": -0.33}
 

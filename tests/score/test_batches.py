@@ -17,10 +17,10 @@ from assay.rewards.batch_reports import batch_done, reporting
 from assay.score import ways
 from assay.score.scoring import ToScore, score
 from assay.score.ways import _Moved
-from assay.score.workers import dispatch
-from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home
 from assay.storage.stage import RunContext
+from assay.workers import dispatch
+from assay.workers.cluster import ClusterOptions
 
 
 class Counting(Silent):
@@ -92,7 +92,7 @@ class Moves(Heard):
 
 @pytest.mark.slow
 def test_a_run_of_one_shard_moves_more_than_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "connected", in_this_process)
+    monkeypatch.setattr(ways, "workers_for", in_this_process)
     monkeypatch.setattr(dispatch, "_BATCHES_SECONDS", 0.0)
     home = Home(tmp_path / "home")
     model = tiny.spec(tiny.reward_model(tmp_path / "model"))

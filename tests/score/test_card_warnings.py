@@ -28,10 +28,10 @@ from assay.rewards.protocol import Request
 from assay.rewards.rendering import Renderer
 from assay.score import card_warnings
 from assay.score.scoring import SCORE, ToScore
-from assay.score.workers.cluster import ClusterOptions
 from assay.select.rules import parse_rules
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
+from assay.workers.cluster import ClusterOptions
 
 ENGLISH = "The quick brown fox jumps over the lazy dog."
 CHINESE = "请用一句话介绍北京这座城市的历史和文化以及它的主要景点和特色美食。"

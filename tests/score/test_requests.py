@@ -23,10 +23,10 @@ from assay.core.errors import Resumable
 from assay.rewards.remote.endpoints import served_spec
 from assay.score import requests, ways
 from assay.score.scoring import ScoringWork
-from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home
 from assay.storage.manifests import Scored
 from assay.storage.s3 import Objects, _client
+from assay.workers.cluster import ClusterOptions
 
 NO_WORKERS = ClusterOptions(workers=1)
 
@@ -44,7 +44,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture(autouse=True)
 def _no_dask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "connected", lambda options, *rest: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(ways, "workers_for", lambda *_, **__: pytest.fail("a cluster was started"))
 
 
 def records(count: int) -> list[Record]:

@@ -10,12 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import fakes
 import polars as pl
@@ -36,20 +35,20 @@ from scoring_runs import (
     values,
     wait,
 )
+from stage_runs import scored_in_this_process
 from stages import Heard, context
 
 from assay.core.digests import digest_of_file
 from assay.rewards.protocol import Remark
 from assay.rewards.spec import LocalSpec
 from assay.score import remarks, scoring, ways
-from assay.score.shard import Shard, score_shard
 from assay.score.store import ScoreStore
-from assay.score.workers import cluster, dispatch
-from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
 from assay.storage.sealed import sealed_json
 from assay.storage.stage import RunContext
+from assay.workers import cluster, dispatch
+from assay.workers.cluster import ClusterOptions
 
 pytestmark = pytest.mark.slow
 
@@ -67,25 +66,15 @@ def model(tmp_path: Path) -> LocalSpec:
 @pytest.fixture
 def no_cluster(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def forbid() -> None:
-        monkeypatch.setattr(ways, "connected", lambda options, *rest: pytest.fail("a cluster was started"))
+        monkeypatch.setattr(ways, "workers_for", lambda *_, **__: pytest.fail("a cluster was started"))
 
     return forbid
 
 
 @pytest.fixture
-def workers_here(home: Home, model: LocalSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards are scored in this process."""
-
-    @contextmanager
-    def no_client(*_: object, **__: object) -> Iterator[None]:
-        yield None
-
-    def here(client: None, shards: Iterable[Shard], *_: object, done: Any, **__: object) -> None:
-        for shard in shards:
-            done(score_shard(shard, model, home))
-
-    monkeypatch.setattr(ways, "connected", no_client)
-    monkeypatch.setattr(dispatch, "dispatch", here)
+    scored_in_this_process(monkeypatch.setattr)
 
 
 @pytest.mark.usefixtures("workers_here")
@@ -520,7 +509,6 @@ def test_with_every_worker_gone_the_run_ends_within_the_stated_time(
     from distributed import LocalCluster
 
     from assay.core import errors
-    from assay.score.workers import dispatch
 
     monkeypatch.setattr(dispatch.dispatch, "__kwdefaults__", {"no_workers_seconds": 2.0})
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as running:

@@ -68,7 +68,7 @@ def test_scores_and_segments_are_those_of_a_store_in_a_folder(
     assert stored(home, model) == segments
     assert len(segments) > 1
 
-    monkeypatch.setattr(ways, "connected", lambda *_, **__: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(ways, "workers_for", lambda *_, **__: pytest.fail("a cluster was started"))
     again, work = score(converted, model, home)
     assert (again, work.turns_scored) == (scored, 0)
     elsewhere = Home(tmp_path / "elsewhere", home.score_store)

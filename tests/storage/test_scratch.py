@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from distributed import Worker
 
-from assay.score.workers import cluster
-from assay.score.workers.cluster import ClusterOptions, connected
 from assay.storage.scratch import own_folder, torch_in_own_folder
+from assay.workers import cluster
+from assay.workers.cluster import ClusterOptions, connected
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from assay.core.progress import Silent
 from assay.score import ways
 from assay.score.scoring import ScoringWork, ToScore
 from assay.score.shard import ShardWork
-from assay.score.workers.cluster import ClusterOptions
 from assay.storage.home import Home
 from assay.storage.manifests import Scored
 from assay.storage.stage import RunContext
+from assay.workers.cluster import ClusterOptions
 from tasks import score as task_module
 from tasks.artifact_keys import Subject
 from tasks.score import ShownInPrefect, score
@@ -108,7 +108,7 @@ def test_a_table_of_shards_has_at_most_200_rows(shown: dict[str, list[Any]]) -> 
 def test_only_the_run_that_did_the_work_reports_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shown: dict[str, list[Any]]
 ) -> None:
-    monkeypatch.setattr(ways, "connected", in_this_process)
+    monkeypatch.setattr(ways, "workers_for", in_this_process)
     home = Home(tmp_path / "home")
     chats = [Record(n, (("user", f"q{n}"), ("assistant", f"a{n}"))) for n in range(1, 6)]
     converted = handmade.make(home, {"chat.jsonl": [chats]}).converted

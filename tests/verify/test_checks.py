@@ -27,9 +27,9 @@ from assay.rewards.local_spec import local_spec
 from assay.rewards.options import ModelOptions
 from assay.rewards.protocol import Request, TurnScore
 from assay.rewards.spec import LocalSpec
-from assay.score.workers.cluster import ClusterOptions
 from assay.verify import checks as verification
 from assay.verify.checks import Check, check_golden, read_golden, record, verify
+from assay.workers.cluster import ClusterOptions
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +100,7 @@ def test_reasoning_moves_no_score_where_it_is_hidden_and_what_it_does_is_shown_w
 
 @pytest.mark.operated
 def test_real_workers_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from assay.score.workers.cluster import connected
+    from assay.workers.cluster import connected
 
     monkeypatch.setattr(verification, "connected", connected)
     checks = verified(tiny.spec(tiny.reward_model(tmp_path / "model", max_tokens=4096)))

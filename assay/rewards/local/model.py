@@ -23,10 +23,11 @@ from assay.rewards.fingerprint import fingerprint
 from assay.rewards.local import allocation, attention, batching, differences, opening, sharing
 from assay.rewards.local.network import Network, code_of_its_own, placed
 from assay.rewards.local.out_of_memory import unless_out_of_memory
-from assay.rewards.protocol import EXPECTS_CUDA, OUT_OF_MEMORY, Remark, Request, TurnScore
+from assay.rewards.protocol import OUT_OF_MEMORY, Remark, Request, TurnScore
 from assay.rewards.rendering import PairRenderer, Pass, Renderer
 from assay.rewards.spec import LocalSpec
 from assay.rewards.tokenizer import load
+from assay.workers.environment import EXPECTS_CUDA
 
 #: Budgeted tokens of a batch. On a CPU more than this only leaves the cache (measured, on models 128 to 448
 #: wide: 2,048 is 4 to 8% faster than 4,096, and no slower than 1,024); a GPU is to be kept busy.

@@ -13,7 +13,7 @@ from places import ROOT
 from assay.config.options import RunOptions, option_name
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
-from assay.score.workers import cluster
+from assay.workers import cluster
 from flows.command import main
 from flows.command.options import parse
 from flows.curate.prepare import prepare

@@ -17,7 +17,8 @@ from assay.rewards.local import model as local
 from assay.rewards.local.batching import cost, largest_fitting
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.local.network import _check_places
-from assay.rewards.protocol import EXPECTS_CUDA, Request
+from assay.rewards.protocol import Request
+from assay.workers.environment import EXPECTS_CUDA
 
 TALK = Request((Message("user", "Hi"), Message("assistant", "Hello")), (0,))
 

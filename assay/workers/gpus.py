@@ -14,9 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from assay.core.errors import ClusterFault, UserMistake
-from assay.rewards.protocol import EXPECTS_CUDA
-from assay.score.workers.environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
-from assay.score.workers.steady_clock import PRELOAD
+from assay.workers.environment import EXPECTS_CUDA, NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
+from assay.workers.steady_clock import PRELOAD
 
 if TYPE_CHECKING:
     from distributed import Security, SpecCluster

@@ -1,4 +1,4 @@
-"""Hand shards to workers: the heaviest first, a bounded number at a time. No row stops the others."""
+"""Hand jobs to workers: the heaviest first, a bounded number at a time. No row stops the others."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
-from assay.core.errors import ClusterFault, DeviceLost, StoreFault
-from assay.rewards.spec import LocalSpec
-from assay.score.shard import Fatal, Shard, ShardWork, score_shard
-from assay.storage.home import Home
-from assay.storage.stage import RunContext
+from assay.core.errors import AssayError, ClusterFault, DeviceLost, StoreFault
+from assay.core.jobs import AtWork, Job, Result
+from assay.core.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from distributed import Client, Future, Worker
 
-#: How many shards a worker has at a time: one in work, one waiting.
+#: How many jobs a worker has at a time: one in work, one waiting.
 _IN_FLIGHT_PER_WORKER = 2
 
 #: How often the run asks the scheduler how many workers there are.
@@ -31,11 +29,13 @@ _COUNT_SECONDS = 1.0
 #: The topic of these events. One for all runs: a scheduler never forgets a topic.
 _BATCHES = "assay-batches"
 
-#: A worker sends what it has scored no more often than this.
+#: A worker sends what it has done of a job no more often than this.
 _BATCHES_SECONDS = 0.5
 
 #: With no worker at all for this long, the run ends instead of waiting for ever.
 NO_WORKERS_SECONDS = 60.0
+
+_GOES_ON = "what is finished is kept, and the same command goes on from there"
 
 
 class _Batch(NamedTuple):
@@ -43,10 +43,18 @@ class _Batch(NamedTuple):
     tokens: int
 
 
-class _Attempt(NamedTuple):
-    future: Future[ShardWork]
-    shard: Shard
+class _Attempt(NamedTuple, Generic[Result]):
+    future: Future[Result]
+    job: Job[Result]
     alone: bool
+
+
+class _Run(NamedTuple):
+    """Who wants a job."""
+
+    name: str
+    """A scheduler may serve several runs, and it takes equal keys for one task."""
+    host: str
 
 
 #: The exit code of a worker whose GPU is lost. Its nanny then starts another worker.
@@ -56,7 +64,7 @@ NO_MEMORY_EXIT = 72
 
 
 class _Unwanted(Exception):
-    """The run that wants this shard is gone. Nobody reads this message."""
+    """The run that wants this job is gone. Nobody reads this message."""
 
 
 class _Batches:
@@ -77,16 +85,16 @@ class _Batches:
             self._turns, self._tokens, self._sent = 0, 0, time.monotonic()
 
 
-def score_or_leave(shard: Shard, model: LocalSpec, home: Home, run: str) -> ShardWork:
-    """``score_shard`` in a worker; it stops between two batches once the run is gone.
+def do_or_leave(job: Job[Result], run: _Run) -> Result:
+    """The job's result, made in a worker; the job stops between two batches once the run is gone.
 
-    While it works, it sends what batches it has scored to ``run``, as an event of Dask.
+    While it works, it sends what it has done of the job to ``run``, as an event of Dask.
 
     Dask cannot interrupt a thread. It only notes in the worker's memory that a running task was cancelled, by
     the run or by a scheduler that lost the run. Reading that note costs nothing.
 
     Where the GPU is lost, the worker's process ends: a CUDA error stays with the process, so every later
-    shard would fail too. The nanny starts a new worker, and the scheduler hands out the shard again. A shard
+    job would fail too. The nanny starts a new worker, and the scheduler hands out the job again. A job
     that does this twice is a suspect. A worker whose memory ran out, other than for a batch, is replaced too:
     what it still holds is not known.
     """
@@ -101,7 +109,7 @@ def score_or_leave(shard: Shard, model: LocalSpec, home: Home, run: str) -> Shar
             raise _Unwanted
 
     try:
-        return score_shard(shard, model, home, check=check, heard=_Batches(worker, run).note)
+        return job.done_by(AtWork(check, _Batches(worker, run.name).note))
     except DeviceLost as error:
         if worker.nanny is None:
             raise
@@ -115,64 +123,76 @@ def score_or_leave(shard: Shard, model: LocalSpec, home: Home, run: str) -> Shar
             ) from None
         print(f"{where}; it is replaced", file=sys.stderr, flush=True)
         os._exit(NO_MEMORY_EXIT)
-    except StoreFault as error:
-        # Name the worker: one of many may not reach S3, or lack its credentials or a package.
-        raise type(error)(f"worker on {socket.gethostname()}: {error}") from None
+    except (AssayError, OSError) as error:
+        raise _from_here(error, run) from None
+
+
+def _from_here(error: AssayError | OSError, run: _Run) -> AssayError | OSError:
+    """The error, which names this machine where another may not have the fault.
+
+    One of many workers may not reach S3, or lack its credentials or a package. And a path of another machine
+    than the run's is not where its reader looks first.
+    """
+    host = socket.gethostname()
+    if host == run.host and not isinstance(error, StoreFault):
+        return error
+    if isinstance(error, AssayError):
+        return type(error)(f"worker on {host}: {error}")
+    return OSError(error.errno, f"{error.strerror} (worker on {host})", error.filename)
 
 
 def dispatch(
     client: Client,
-    shards: Iterable[Shard],
-    model: LocalSpec,
-    context: RunContext,
+    jobs: Iterable[Job[Result]],
     *,
-    done: Callable[[ShardWork | Fatal], None],
+    stage: str,
+    done: Callable[[Result], None],
+    leave_if_unwanted: Callable[[], None],
+    progress: Progress = SILENT,
     batch: Callable[[int, int], None] = lambda turns, tokens: None,
     no_workers_seconds: float = NO_WORKERS_SECONDS,
 ) -> None:
-    """Score every shard. Calls ``done`` with the result of each as it ends. Raises what a shard raises.
+    """Have every job of a stage done. Calls ``done`` with the result of each as it ends.
 
-    Before that, ``batch`` is called with the turns and tokens of batches as workers end them. A shard that
-    ends may have had batches that nobody heard of, and one whose worker dies has them again.
+    Before that, ``batch`` is called with the turns and tokens of batches as workers end them. A job that
+    ends may have had batches that nobody heard of, and one whose worker dies has them again. Raises what a
+    job raises.
 
-    A shard whose workers die is a suspect. The other shards finish first. Then the suspect runs alone, so
-    that no innocent shard is blamed. If it kills again it is halved, down to the turn that does it.
+    A job whose workers die is a suspect. The other jobs finish first. Then the suspect runs alone, so
+    that no innocent job is blamed. If it kills again it is halved, as far as that goes.
     """
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
     from distributed.comm.core import CommClosedError
 
-    home = context.home
-    waiting = deque(sorted(shards, key=lambda shard: (-shard.estimated_tokens, shard.number)))
-    suspects: deque[Shard] = deque()
-    in_flight: dict[str, _Attempt] = {}
+    waiting = deque(sorted(jobs, key=lambda job: -job.weight))
+    suspects: deque[Job[Result]] = deque()
+    in_flight: dict[str, _Attempt[Result]] = {}
     finished: queue.SimpleQueue[str | _Batch] = queue.SimpleQueue()
     submitted = 0
-    # A scheduler may serve several runs, and it takes equal keys for one task.
-    run = secrets.token_hex(4)
+    run = _Run(secrets.token_hex(4), socket.gethostname())
     last_seen_workers = time.monotonic()
     worker_count, counted = 0, -math.inf
 
-    def submit(shard: Shard, *, alone: bool = False) -> None:
+    def submit(job: Job[Result], *, alone: bool = False) -> None:
         nonlocal submitted
         submitted += 1
-        key = f"score-{run}-{shard.number}-{submitted}"
-        sent = shard if home.score_store is None else shard.carrying(home)
-        future = client.submit(score_or_leave, sent, model, home, run, pure=False, key=key)
-        in_flight[key] = _Attempt(future, shard, alone)
+        key = f"{stage}-{run.name}-{submitted}"
+        future = client.submit(do_or_leave, job.sent(), run, pure=False, key=key)
+        in_flight[key] = _Attempt(future, job, alone)
         future.add_done_callback(lambda _: finished.put(key))
 
     def hear(event: tuple[float, tuple[str, int, int]]) -> None:
         """Keep what Dask's thread hears of this run's batches for this one, beside what is finished."""
         of_run, turns, tokens = event[1]
-        if of_run == run:
+        if of_run == run.name:
             finished.put(_Batch(turns, tokens))
 
     client.subscribe_topic(_BATCHES, hear)
     while waiting or suspects or in_flight:
-        context.leave_if_unwanted()
+        leave_if_unwanted()
         if time.monotonic() - counted >= _COUNT_SECONDS:
-            # Ask for their number only: a list of 1,000 workers costs both sides more than a shard does.
+            # Ask for their number only: a list of 1,000 workers costs both sides more than a job does.
             worker_count, counted = client.scheduler_info(n_workers=0)["n_workers"], time.monotonic()
         while waiting and len(in_flight) < _IN_FLIGHT_PER_WORKER * max(1, worker_count):
             submit(waiting.popleft())
@@ -185,32 +205,27 @@ def dispatch(
                 last_seen_workers = time.monotonic()
             elif time.monotonic() - last_seen_workers > no_workers_seconds:
                 raise ClusterFault(
-                    f"all Dask workers are gone, and none came back within {no_workers_seconds:.0f} s; what "
-                    "is scored is stored, and the same command goes on from there"
+                    f"all Dask workers are gone, and none came back within {no_workers_seconds:.0f} s; "
+                    f"{_GOES_ON}"
                 ) from None
             continue
         last_seen_workers = time.monotonic()
         if isinstance(news, _Batch):
             batch(*news)
             continue
-        future, shard, alone = in_flight.pop(news)
+        future, job, alone = in_flight.pop(news)
         try:
             done(future.result())
         except KilledWorker:
             if not alone:
-                context.say(
-                    f"shard {shard.number}: its worker died more than once; trying the shard again, alone"
-                )
-                suspects.append(shard)
-            elif shard.members.height > 1:
-                context.say(f"shard {shard.number}: it kills its worker; looking for the turn that does it")
-                suspects.extendleft(reversed(shard.halves()))
+                progress.say(f"{job.name}: its worker died more than once; trying it again, alone")
+                suspects.append(job)
+            elif halves := job.halves():
+                progress.say(f"{job.name}: it kills its worker; looking for the part that does it")
+                suspects.extendleft(reversed(halves))
             else:
-                done(Fatal(shard))
+                done(job.of_a_killer())
         except (FutureCancelledError, CommClosedError) as error:
-            raise ClusterFault(
-                "the Dask scheduler is gone; what is scored is stored, and the same command goes on "
-                "from there"
-            ) from error
+            raise ClusterFault(f"the Dask scheduler is gone; {_GOES_ON}") from error
         finally:
             future.release()

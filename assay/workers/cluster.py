@@ -18,25 +18,24 @@ import psutil
 from assay.core.errors import ClusterFault, UserMistake
 from assay.core.progress import SILENT, Progress
 from assay.core.text import counted
-from assay.rewards.protocol import EXPECTS_CUDA
-from assay.score.workers.environment import NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
-from assay.score.workers.gpus import (
+from assay.storage.scratch import own_folder, torch_environment
+from assay.workers.environment import EXPECTS_CUDA, NO_MEMORY_LIMIT, WORKER_ENVIRONMENT, usable_cores
+from assay.workers.gpus import (
     cuda_visible_devices,
     gpu_cluster,
     gpu_groups,
     packages_are_here,
     visible_devices,
 )
-from assay.score.workers.main_program import leave_main_program_out
-from assay.score.workers.startup import started
-from assay.score.workers.steady_clock import PRELOAD, temporary_certificates, use_steady_clock
-from assay.storage.scratch import own_folder, torch_environment
+from assay.workers.main_program import leave_main_program_out
+from assay.workers.startup import started
+from assay.workers.steady_clock import PRELOAD, temporary_certificates, use_steady_clock
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
 
 _SETTINGS = {
-    # How many deaths of workers a shard may cause before it is suspected of killing them.
+    # How many deaths of workers a job may cause before it is suspected of killing them.
     "distributed.scheduler.allowed-failures": 1,
     # A worker that is silent for this long (stopped, swapping, unplugged) is given up.
     "distributed.scheduler.worker-ttl": "60s",
@@ -46,7 +45,7 @@ _SETTINGS = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.admin.tick.limit": "60s",
     # By default Dask looks at each event loop 50 times a second, at each thread's stack 100 times, and at
-    # memory 10 times. Shards take seconds, so that is wasted work.
+    # memory 10 times. Jobs take seconds, so that is wasted work.
     "distributed.admin.tick.interval": "1s",
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.monitor-interval": "1s",
@@ -74,7 +73,7 @@ _PROCESS_BYTES = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class ClusterOptions:
-    """Which workers score."""
+    """Which workers a run has."""
 
     workers: int | None = None
     """Processes on this machine; None: one per GPU, or one per CPU core where there is no GPU."""
@@ -84,6 +83,8 @@ class ClusterOptions:
     """How many GPUs one worker sees and spreads its model over."""
     model_bytes: int = 0
     """What the model takes in the memory of each worker that has no GPU."""
+    on_cores: bool = False
+    """Whether the workers of this machine are on its CPU cores, though it has GPUs."""
     show_dashboard: Callable[[str], object] | None = None
     """Called with the address of Dask's dashboard, if there is one."""
 
@@ -135,6 +136,11 @@ def on_gpus(options: ClusterOptions) -> bool:
         return any(client.run(_has_gpu, workers=some, on_error="ignore").values())
 
 
+def scores_on_gpus(options: ClusterOptions) -> bool:
+    """Whether workers that are started here for these options are on GPUs."""
+    return not (options.scheduler_address or options.on_cores) and bool(visible_devices())
+
+
 def _has_gpu() -> bool:
     """Whether the worker that runs this was started for a GPU, or sees one."""
     return bool(os.environ.get(EXPECTS_CUDA)) or bool(visible_devices())
@@ -147,7 +153,7 @@ def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecC
     from distributed import LocalCluster
 
     leave_main_program_out()
-    devices = visible_devices()
+    devices = [] if options.on_cores else visible_devices()
     if devices and not packages_are_here():
         progress.say(
             f"{len(devices)} GPUs are here, but the packages for them are missing: scoring on the CPU. "

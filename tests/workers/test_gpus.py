@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from stages import Heard
 
 from assay.core.errors import ClusterFault, DeviceLost, UserMistake
-from assay.rewards.protocol import EXPECTS_CUDA, Request, TurnScore
+from assay.rewards.protocol import Request, TurnScore
 from assay.rewards.spec import LocalSpec
-from assay.score.workers import cluster, gpus
-from assay.score.workers.cluster import ClusterOptions, connected
-from assay.score.workers.environment import usable_cores
-from assay.score.workers.gpus import gpu_cluster, gpu_groups, visible_devices
 from assay.storage.home import Home
+from assay.workers import cluster, gpus
+from assay.workers.cluster import ClusterOptions, connected
+from assay.workers.environment import EXPECTS_CUDA, usable_cores
+from assay.workers.gpus import gpu_cluster, gpu_groups, visible_devices
 
 BREAKS = "breaks the device"
 

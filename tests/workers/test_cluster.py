@@ -19,9 +19,9 @@ from stages import Heard
 from assay.core.errors import ClusterFault
 from assay.rewards.options import ModelOptions
 from assay.rewards.weights import weights_bytes
-from assay.score.workers import cluster
-from assay.score.workers.cluster import ClusterOptions, connected
-from assay.score.workers.startup import started
+from assay.workers import cluster
+from assay.workers.cluster import ClusterOptions, connected
+from assay.workers.startup import started
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,10 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
+#: Set in processes that were started for a GPU: one that cannot use it fails, and does not take days on a
+#: CPU.
+EXPECTS_CUDA = "ASSAY_EXPECTS_CUDA"
+
 #: By default Dask gives each worker a share of the machine's memory, pauses it near that limit, and kills it
 #: beyond. It counts a model's weights while they are read, though they are mapped and shared: loading would
 #: kill a worker, or pause it for ever. The system's own limits hold.

@@ -35,10 +35,10 @@ from handmade import Record
 from places import ROOT, TESTS
 
 from assay.core.errors import ClusterFault, UserMistake
-from assay.score.workers import cluster
-from assay.score.workers.cluster import ClusterOptions
-from assay.score.workers.environment import WORKER_ENVIRONMENT
 from assay.storage.home import Home
+from assay.workers import cluster
+from assay.workers.cluster import ClusterOptions
+from assay.workers.environment import WORKER_ENVIRONMENT
 
 pytestmark = pytest.mark.slow
 

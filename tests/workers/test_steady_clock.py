@@ -14,15 +14,15 @@ from cryptography import x509
 from distributed import Security
 from places import ROOT
 
-from assay.score.workers import steady_clock
-from assay.score.workers.steady_clock import temporary_certificates
+from assay.workers import steady_clock
+from assay.workers.steady_clock import temporary_certificates
 
 # Tasks go to and fro while the clock jumps ahead and back, again and again: it is a message under way that a
 # jump can hold up. Then it stands where it jumped to, and a new worker shakes hands.
 TASKS = """
 import os, signal, struct, sys, threading, time
 
-from assay.score.workers.cluster import ClusterOptions, connected
+from assay.workers.cluster import ClusterOptions, connected
 
 def jump(seconds):
     with open(os.environ["CLOCK_OFFSET"], "r+b") as file:

@@ -17,16 +17,16 @@ from distributed import Client, LocalCluster
 from handmade import Record
 
 from assay.rewards.local.model import LocalRewardModel
-from assay.rewards.protocol import EXPECTS_CUDA
 from assay.rewards.spec import LocalSpec
 from assay.score import plan
+from assay.score.open_model import opened
 from assay.score.scoring import ScoringWork
 from assay.score.shard import Shard, score_shard
 from assay.score.store import KEY, ScoreStore
-from assay.score.workers.cluster import ClusterOptions, on_gpus
-from assay.score.workers.open_model import opened
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
+from assay.workers.cluster import ClusterOptions, on_gpus
+from assay.workers.environment import EXPECTS_CUDA
 
 pytestmark = pytest.mark.slow
 

@@ -1,1 +1,0 @@
-"""Dask workers: starting them, reaching them, handing shards to them."""

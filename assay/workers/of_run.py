@@ -1,0 +1,110 @@
+"""The workers of one run: started when a stage first has jobs for them, and kept for the stages after it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from assay.core.jobs import IN_THIS_PROCESS, Job, Result
+from assay.core.progress import Progress
+from assay.storage.stage import RunContext
+from assay.workers.cluster import ClusterOptions, connected, scores_on_gpus
+from assay.workers.dispatch import dispatch
+from assay.workers.environment import usable_cores
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+class RunWorkers:
+    """Does the jobs of a run's stages: processes on this machine's cores, or those behind a scheduler.
+
+    To be used as a context, which ends them.
+    """
+
+    def __init__(self, options: ClusterOptions, *, share_home: bool = True) -> None:
+        """``share_home``: whether the workers have the run's ``ASSAY_HOME``.
+
+        ``options.model_bytes`` is that of the largest model that they will load.
+        """
+        self._options = dataclasses.replace(options, on_cores=True)
+        self._share_home = share_home
+        self._stack = ExitStack()
+        self._client: Client | None = None
+
+    def __enter__(self) -> RunWorkers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
+
+    def do(
+        self,
+        jobs: Iterable[Job[Result]],
+        *,
+        stage: str,
+        progress: Progress,
+        leave_if_unwanted: Callable[[], None],
+        done: Callable[[Result], None],
+    ) -> None:
+        """Do every job of a stage. One job, or one worker, is no reason to start a process."""
+        listed = list(jobs)
+        if len(listed) < 2 or not self._are_worth_it:
+            IN_THIS_PROCESS.do(
+                listed, stage=stage, progress=progress, leave_if_unwanted=leave_if_unwanted, done=done
+            )
+            return
+        with self.client(progress) as client:
+            dispatch(
+                client, listed, stage=stage, progress=progress, leave_if_unwanted=leave_if_unwanted, done=done
+            )
+
+    @property
+    def _are_worth_it(self) -> bool:
+        if self._options.scheduler_address:
+            return self._share_home
+        return (self._options.workers or usable_cores()) > 1
+
+    @contextmanager
+    def client(self, progress: Progress) -> Iterator[Client]:
+        """Yield a client whose workers have connected. Raises what ``connected`` raises.
+
+        An error in this context ends the workers, and with them all that is under way. A later stage, or
+        another attempt, starts new ones.
+        """
+        if self._client is None:
+            self._client = self._stack.enter_context(connected(self._options, progress))
+        try:
+            yield self._client
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the processes that were started here."""
+        self._client = None
+        self._stack.close()
+
+
+@contextmanager
+def workers_for(
+    options: ClusterOptions, context: RunContext, *, at_the_end: Callable[[], object]
+) -> Iterator[Client]:
+    """Yield a client whose workers can load a model: the run's own, or else some that end with this context.
+
+    Those of GPUs are always started anew: what a process has left on its GPU is not known. Workers that stay
+    do what there is to do ``at_the_end``, unless others use them too.
+    """
+    workers = context.workers
+    if not isinstance(workers, RunWorkers) or scores_on_gpus(options):
+        with connected(options, context.progress) as client:
+            yield client
+        return
+    with workers.client(context.progress) as client:
+        if options.show_dashboard is not None and client.dashboard_link:
+            options.show_dashboard(client.dashboard_link)
+        yield client
+        if not options.scheduler_address:
+            client.run(at_the_end)

@@ -1,0 +1,191 @@
+"""Workers of a run: started once, for what is worth it, and gone with it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from job_doers import Noted
+from scoring_runs import gone, wait
+from stages import Heard
+
+from assay.core.errors import ClusterFault, InputFault, StoreFault
+from assay.core.jobs import AtWork, Job
+from assay.storage.home import Home
+from assay.storage.stage import RunContext
+from assay.workers import dispatch, of_run
+from assay.workers.cluster import ClusterOptions
+from assay.workers.of_run import RunWorkers
+
+
+def done(workers: RunWorkers, asked: Sequence[Job[int]], heard: Heard | None = None) -> list[int]:
+    """The processes that did the jobs."""
+    found: list[int] = []
+    workers.do(
+        asked,
+        stage="note",
+        progress=heard or Heard(),
+        leave_if_unwanted=lambda: None,
+        done=found.append,
+    )
+    return found
+
+
+def notes(folder: Path, count: int, **harm: str) -> list[Noted]:
+    return [Noted(number, folder, harm.get(f"_{number}", "")) for number in range(count)]
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_run, "connected", lambda *_: pytest.fail("a cluster was started"))
+
+
+@pytest.mark.usefixtures("no_process")
+@pytest.mark.parametrize(
+    ("options", "share_home", "count"),
+    [
+        (ClusterOptions(workers=1), True, 9),
+        (ClusterOptions(workers=4), True, 1),
+        (ClusterOptions(workers=4), True, 0),
+        (ClusterOptions(scheduler_address="tcp://127.0.0.1:9"), False, 9),
+    ],
+    ids=["one worker", "one job", "no job", "workers with another home"],
+)
+def test_no_process_is_started_where_it_brings_nothing(
+    options: ClusterOptions, share_home: bool, count: int, tmp_path: Path
+) -> None:
+    with RunWorkers(options, share_home=share_home) as workers:
+        assert done(workers, notes(tmp_path, count)) == [os.getpid()] * count
+
+
+@pytest.mark.slow
+def test_workers_start_once_for_all_stages_and_end_with_the_run(tmp_path: Path) -> None:
+    with RunWorkers(ClusterOptions(workers=2)) as workers:
+        first = done(workers, notes(tmp_path, 12))
+        second = done(workers, notes(tmp_path, 12))
+        started = {psutil.Process(pid) for pid in {*first, *second}}
+        assert len(started) == 2
+        assert os.getpid() not in first
+    wait(partial(gone, started), 20)
+
+
+@pytest.mark.slow
+def test_an_error_ends_the_workers_and_the_next_stage_gets_others(tmp_path: Path) -> None:
+    with RunWorkers(ClusterOptions(workers=2)) as workers:
+        with pytest.raises(OSError, match="No space left on device"):
+            done(workers, notes(tmp_path, 4, _1="full"))
+        first = {path.name.partition("-")[2] for path in tmp_path.iterdir()}
+        again = done(workers, notes(tmp_path, 4))
+        assert len(again) == 4
+        assert not first & {str(pid) for pid in again}
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_a_job_that_kills_its_workers_takes_no_other_with_it(tmp_path: Path) -> None:
+    heard = Heard()
+    with RunWorkers(ClusterOptions(workers=2)) as workers:
+        ended = done(workers, notes(tmp_path, 8, _3="kill"), heard)
+    assert ended.count(0) == 1
+    assert {int(path.name.partition("-")[0]) for path in tmp_path.iterdir()} == {0, 1, 2, 4, 5, 6, 7}
+    assert heard.lines == ["note 3: its worker died more than once; trying it again, alone"]
+
+
+@pytest.mark.parametrize(
+    ("error", "host", "said"),
+    [
+        (InputFault("a.jsonl: gone"), "far", "worker on near: a.jsonl: gone"),
+        (InputFault("a.jsonl: gone"), "near", "a.jsonl: gone"),
+        (StoreFault("S3 is away"), "near", "worker on near: S3 is away"),
+        (ClusterFault("lost"), "far", "worker on near: lost"),
+    ],
+)
+def test_a_fault_names_its_machine_where_that_is_another(
+    error: Exception, host: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "near")
+    assert _raised(error, host, monkeypatch) == f"{type(error).__name__}: {said}"
+
+
+def test_a_fault_of_the_disk_names_its_machine_where_that_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "near")
+    error = PermissionError(13, "Permission denied", "/home/pieces")
+    said = "PermissionError: [Errno 13] Permission denied (worker on near): '/home/pieces'"
+    assert _raised(error, "far", monkeypatch) == said
+    assert (
+        _raised(error, "near", monkeypatch) == "PermissionError: [Errno 13] Permission denied: '/home/pieces'"
+    )
+
+
+def _raised(error: Exception, host: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a run on that host hears where a job raises the error."""
+
+    class Worker:
+        nanny = None
+
+        def get_current_task(self) -> str:
+            return "key"
+
+    class Failing(Noted):
+        def done_by(self, at: AtWork) -> int:
+            raise error
+
+    monkeypatch.setattr("distributed.get_worker", Worker)
+    with pytest.raises(type(error)) as caught:
+        dispatch.do_or_leave(Failing(0, Path()), dispatch._Run("run", host))
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+def test_workers_for_a_model_are_the_runs_own_and_let_go_of_it_afterwards(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    opened: list[str] = []
+
+    class FakeClient:
+        dashboard_link = "http://127.0.0.1:1/status"
+
+        def run(self, act: Any) -> None:
+            act()
+
+    @contextmanager
+    def connected(options: ClusterOptions, *_: object) -> Iterator[FakeClient]:
+        opened.append("started")
+        yield FakeClient()
+        opened.append("ended")
+
+    monkeypatch.setattr(of_run, "connected", connected)
+    monkeypatch.setattr(of_run, "scores_on_gpus", lambda options: False)
+    options = ClusterOptions(workers=2, show_dashboard=opened.append)
+    with RunWorkers(ClusterOptions(workers=2)) as workers:
+        context = RunContext(Home(tmp_path), workers=workers)
+        for _ in range(2):
+            with of_run.workers_for(options, context, at_the_end=lambda: opened.append("let go")):
+                opened.append("scores")
+    once = ["http://127.0.0.1:1/status", "scores", "let go"]
+    assert opened == ["started", *once, *once, "ended"]
+
+
+def test_workers_on_gpus_are_a_models_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[ClusterOptions] = []
+
+    @contextmanager
+    def connected(options: ClusterOptions, *_: object) -> Iterator[None]:
+        asked.append(options)
+        yield None
+
+    monkeypatch.setattr(of_run, "connected", connected)
+    monkeypatch.setattr("assay.workers.cluster.visible_devices", lambda: ["0"])
+    with RunWorkers(ClusterOptions()) as workers:
+        context = RunContext(Home(tmp_path), workers=workers)
+        with of_run.workers_for(ClusterOptions(), context, at_the_end=lambda: pytest.fail("they end")):
+            pass
+        with workers.client(Heard()):
+            pass
+    assert [options.on_cores for options in asked] == [False, True]
