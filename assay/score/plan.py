@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import polars as pl
 
@@ -20,7 +19,7 @@ from assay.rewards.spec import ModelSpec
 from assay.score.store import KEY, ScoreStore
 from assay.storage.disk import damage_named, read_artifact
 from assay.storage.home import Home, sweep, written_whole
-from assay.storage.manifests import Converted
+from assay.storage.manifests import Converted, ConvertedPiece
 from assay.storage.private import make_private
 from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext
@@ -66,27 +65,42 @@ class Plan:
             return pl.read_parquet(self.path, glob=False)
 
 
-class TurnGroup(NamedTuple):
-    """The turns of consecutive pieces, which are looked up together."""
+def groups_of_pieces(pieces: Sequence[ConvertedPiece], *, most_turns: int) -> Iterator[range]:
+    """Yield the numbers of all pieces, in groups: each one piece, or so many turns at most.
 
-    pieces: range
-    turns: pl.DataFrame
-    """piece, row, turn, key, text_bytes"""
-
-
-def grouped_turns(converted: Converted, home: Home) -> Iterator[TurnGroup]:
-    """Yield all turns in order, in groups of whole pieces: each one piece, or a million turns at most."""
-    group: list[pl.DataFrame] = []
+    >>> from assay.storage.home import Artifact
+    >>> from assay.storage.manifests import ConvertedPiece, Counts
+    >>> file = Artifact("p", "d", 1)
+    >>> pieces = [ConvertedPiece("a.jsonl", file, file, Counts(), turns) for turns in (5, 5, 90, 1)]
+    >>> list(groups_of_pieces(pieces, most_turns=10))
+    [range(0, 2), range(2, 3), range(3, 4)]
+    """
     first, height = 0, 0
-    for number, piece in enumerate(converted.pieces):
-        if group and height + piece.turn_count > _LOOKUP_TURNS:
-            yield TurnGroup(range(first, number), pl.concat(group))
-            group, first, height = [], number, 0
-        columns = read_artifact(piece.turns, home, ["row", "turn", KEY, "text_bytes"])
-        group.append(columns.insert_column(0, pl.lit(number, pl.UInt32).alias("piece")))
+    for number, piece in enumerate(pieces):
+        if number > first and height + piece.turn_count > most_turns:
+            yield range(first, number)
+            first, height = number, 0
         height += piece.turn_count
-    if group:
-        yield TurnGroup(range(first, len(converted.pieces)), pl.concat(group))
+    if pieces:
+        yield range(first, len(pieces))
+
+
+def turns_of(pieces: Sequence[ConvertedPiece], first: int, home: Home) -> pl.DataFrame:
+    """The turns of these consecutive pieces, of which the first has this number.
+
+    Columns piece, row, turn, key, text_bytes.
+    """
+    frames = []
+    for number, piece in enumerate(pieces, first):
+        columns = read_artifact(piece.turns, home, ["row", "turn", KEY, "text_bytes"])
+        frames.append(columns.insert_column(0, pl.lit(number, pl.UInt32).alias("piece")))
+    return pl.concat(frames)
+
+
+def grouped_turns(converted: Converted, home: Home) -> Iterator[pl.DataFrame]:
+    """Yield all turns in order, as many at a time as are looked up together: see ``turns_of``."""
+    for group in groups_of_pieces(converted.pieces, most_turns=_LOOKUP_TURNS):
+        yield turns_of(converted.pieces[group.start : group.stop], group.start, home)
 
 
 def unstored(converted: Converted, store: ScoreStore, home: Home) -> pl.DataFrame:
@@ -98,7 +112,7 @@ def unstored(converted: Converted, store: ScoreStore, home: Home) -> pl.DataFram
     """
     frames: list[pl.DataFrame] = []
     planned = pl.Series(KEY, [], pl.Binary)
-    for _, turns in grouped_turns(converted, home):
+    for turns in grouped_turns(converted, home):
         stored = store.stored(turns[KEY].unique())
         missing = turns.join(stored, on=KEY, how="anti").join(planned.to_frame(), on=KEY, how="anti")
         chosen = (

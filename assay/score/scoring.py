@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import operator
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
 
 import polars as pl
 
 from assay.core.digests import digest_of_bytes
 from assay.core.errors import ClusterFault
-from assay.core.schema import WEIGHTED_REWARD
 from assay.core.text import counted
-from assay.read.kept_languages import languages_of
 from assay.rewards.endpoint import Usage
 from assay.rewards.protocol import OUT_OF_MEMORY, Remark
 from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.remote.replies import PASSING
 from assay.rewards.spec import ModelSpec
 from assay.score import card_warnings, plan, remarks
+from assay.score.gathering import gathered
 from assay.score.segments import segments_of
 from assay.score.shard import Shard, ShardWork
-from assay.score.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
+from assay.score.store import KEY, ScoreStore
 from assay.score.ways import KILLED, way_of
-from assay.storage.disk import full_disk_named, read_artifact
-from assay.storage.home import Artifact, Home, sweep, written_whole
-from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
+from assay.storage.disk import full_disk_named
+from assay.storage.home import Home
+from assay.storage.manifests import Converted, Scored, reason_code
 from assay.storage.run_manifest import DeviceWork
 from assay.storage.stage import RunContext, Stage
 from assay.workers.cluster import ClusterOptions
@@ -38,7 +34,8 @@ TRANSIENT = frozenset({reason_code(KILLED), OUT_OF_MEMORY}) | PASSING
 
 _ROUNDS = 3
 
-_UNSTORED = "unstored_reason"
+#: Where the files of scores lie, below the artifacts.
+_FOLDER = "score"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +110,7 @@ def preview(converted: Converted, model: ModelSpec, *, home: Home) -> Preview:
     store = ScoreStore(home, model.fingerprint, model.attributes)
     store.open()
     missing = plan.unstored(converted, store, home)
-    turns = [group.turns.select(KEY, "text_bytes") for group in plan.grouped_turns(converted, home)]
+    turns = [group.select(KEY, "text_bytes") for group in plan.grouped_turns(converted, home)]
     distinct = pl.concat(turns).unique(KEY) if turns else None
     records = missing.unique(["piece", "row"], keep="first", maintain_order=True)
     return Preview(
@@ -157,7 +154,8 @@ def score(given: ToScore, context: RunContext) -> Scored:
                     f"{left.height} turns still have no score after {_ROUNDS} attempts: check that "
                     f"{store.place} is the same place for every worker"
                 )
-        scored = _gather(given, store, attempt.unscored, context.home)
+        folder = f"{_FOLDER}/{SCORE.digest(given)}"
+        scored = gathered(given.converted, model, folder, attempt.unscored, context)
     for name, count in scored.warnings.items():
         if count:
             context.say(f"warning: {card_warnings.sentences(model)[name]}: {counted(count, 'conversations')}")
@@ -287,73 +285,3 @@ def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
             record_files={piece: converted.pieces[piece].records.path for piece in pieces},
             estimated_tokens=int(records["record_tokens"].sum()),
         )
-
-
-def _gather(given: ToScore, store: ScoreStore, unscored: Mapping[bytes, str], home: Home) -> Scored:
-    """Write a file of scores for every piece. ``unscored``: by key, reasons that are in no segment."""
-    converted, model = given.converted, given.model
-    folder = home.artifacts / "score" / SCORE.digest(given)
-    columns = list(score_schema(model.columns))
-    unstored_reasons = pl.DataFrame(
-        {KEY: list(unscored), _UNSTORED: list(unscored.values())},
-        schema={KEY: pl.Binary, _UNSTORED: pl.String},
-    )
-    pieces: list[ScoredPiece] = []
-    failed: dict[str, int] = {}
-    segments: set[str] = set()
-    warnings = Counter(dict.fromkeys(card_warnings.sentences(model), 0))
-    keys = []
-    sweep(folder)
-    for group in plan.grouped_turns(converted, home):
-        stored = store.look_up(group.turns[KEY].unique())
-        segments.update(stored[SEGMENT].unique())
-        joined = (
-            group.turns.join(stored, on=KEY, how="left", maintain_order="left")
-            .join(unstored_reasons, on=KEY, how="left", maintain_order="left")
-            .with_columns(
-                pl.coalesce(_UNSTORED, REASON).alias(REASON),
-                pl.col(TOKENS_CUT).fill_null(0),
-                *_weighted(model),
-            )
-        )
-        for reason in joined[REASON].drop_nulls():
-            failed[reason_code(reason)] = failed.get(reason_code(reason), 0) + 1
-        keys.append(group.turns.select(KEY))
-        parts = joined.partition_by("piece", as_dict=True)
-        for number in group.pieces:
-            part = parts.get((number,), joined.clear())
-            piece = converted.pieces[number]
-            part = card_warnings.marked(
-                part, model, partial(_messages, piece, home), partial(languages_of, piece, home)
-            )
-            warnings.update(card_warnings.conversations_warned_of(part, model))
-            part = part.select("row", "turn", *columns, *card_warnings.sentences(model))
-            path = folder / f"piece-{number:05}.parquet"
-            with written_whole(path) as temporary:
-                part.write_parquet(temporary, compression_level=3)
-            pieces.append(ScoredPiece(Artifact.of(path, home)))
-    return Scored(
-        fingerprint=model.fingerprint,
-        attributes=model.columns,
-        pieces=tuple(pieces),
-        turns=sum(piece.turn_count for piece in converted.pieces),
-        distinct_turns=pl.concat(keys)[KEY].n_unique() if keys else 0,
-        failed=dict(sorted(failed.items())),
-        segments=tuple(sorted(segments)),
-        warnings=dict(warnings),
-    )
-
-
-def _messages(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
-    """Row and messages, as a model is shown them, of the records of a piece that have turns."""
-    records = read_artifact(piece.records, home, ["row", "outcome", "messages", "shown"])
-    shown = pl.coalesce("shown", "messages").alias("messages")
-    return records.filter(pl.col("outcome") == "ok").select("row", shown)
-
-
-def _weighted(model: ModelSpec) -> list[pl.Expr]:
-    """The weighted sum of the attributes, computed in float64; null where a turn has no score."""
-    if not model.factors:
-        return []
-    parts = [pl.col(name).cast(pl.Float64) * factor for name, factor in model.factors]
-    return [reduce(operator.add, parts).cast(pl.Float32).alias(WEIGHTED_REWARD)]

@@ -1,0 +1,210 @@
+"""Every piece's scores, gathered from the store into a file of the run.
+
+Groups of pieces are independent of each other, so workers may gather them.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+
+import polars as pl
+
+from assay.core.errors import ClusterFault
+from assay.core.jobs import IN_THIS_PROCESS, AtWork
+from assay.core.schema import WEIGHTED_REWARD
+from assay.read.kept_languages import languages_of
+from assay.rewards.spec import ModelSpec
+from assay.score import card_warnings, plan
+from assay.score.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
+from assay.storage.disk import full_disk_named, read_artifact
+from assay.storage.home import Artifact, Home, sweep, written_whole
+from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
+from assay.storage.stage import RunContext
+
+#: So many turns to gather are worth starting workers for.
+_WORTH_WORKERS_TURNS = 1 << 20
+
+#: Turns are gathered in about so many groups, for workers to share,
+_GROUPS = 16
+#: though no group is smaller than this, for each group is looked up in the whole store.
+_LEAST_TURNS = 1 << 16
+
+_UNSTORED = "unstored_reason"
+
+
+def gathered(
+    converted: Converted,
+    model: ModelSpec,
+    folder: str,
+    unscored: Mapping[bytes, str],
+    context: RunContext,
+) -> Scored:
+    """The scores of all turns, a file for every piece in a ``folder`` of artifacts.
+
+    ``unscored``: by key, reasons that are in no segment.
+    """
+    sweep(context.home.artifacts / folder)
+    turns = sum(piece.turn_count for piece in converted.pieces)
+    size = max(_LEAST_TURNS, turns // _GROUPS)
+    jobs = [
+        GatherJob(
+            found.start, converted.pieces[found.start : found.stop], model, folder, unscored, context.home
+        )
+        for found in plan.groups_of_pieces(converted.pieces, most_turns=size)
+    ]
+    ended: list[_Gathered] = []
+    worth = turns >= _WORTH_WORKERS_TURNS
+    context.do(jobs, stage="gather", done=ended.append, by=context.workers if worth else IN_THIS_PROCESS)
+    ended.sort(key=operator.attrgetter("first"))
+    failed = sum((one.failed for one in ended), Counter())
+    warnings = Counter(dict.fromkeys(card_warnings.sentences(model), 0))
+    for one in ended:
+        warnings.update(one.warnings)
+    return Scored(
+        fingerprint=model.fingerprint,
+        attributes=model.columns,
+        pieces=tuple(piece for one in ended for piece in one.pieces),
+        turns=turns,
+        distinct_turns=pl.concat([one.keys for one in ended]).n_unique() if ended else 0,
+        failed=dict(sorted(failed.items())),
+        segments=tuple(sorted({segment for one in ended for segment in one.segments})),
+        warnings=dict(warnings),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """The scores of consecutive pieces."""
+
+    first: int
+    pieces: tuple[ScoredPiece, ...]
+    keys: pl.Series
+    """The distinct keys of their turns."""
+    failed: Counter[str]
+    segments: tuple[str, ...]
+    warnings: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class GatherJob:
+    """Consecutive pieces whose scores are gathered together, as workers are handed them."""
+
+    first: int
+    """The number of the first piece."""
+    pieces: Sequence[ConvertedPiece]
+    model: ModelSpec
+    folder: str
+    unscored: Mapping[bytes, str]
+    home: Home
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"gather {self.pieces[0].file}, piece {self.first}"
+
+    @property
+    def weight(self) -> int:
+        """Turns."""
+        return sum(piece.turn_count for piece in self.pieces)
+
+    def sent(self) -> GatherJob:
+        """As it is."""
+        return self
+
+    def done_by(self, at: AtWork) -> _Gathered:
+        """Write a file of scores for each of the pieces. ClusterFault where a turn has no score by now."""
+        home, model = self.home, self.model
+        store = ScoreStore(home, model.fingerprint, model.attributes).open()
+        group = plan.turns_of(self.pieces, self.first, home)
+        keys = group[KEY].unique()
+        stored = store.look_up(keys)
+        joined = (
+            group.join(stored, on=KEY, how="left", maintain_order="left")
+            .join(_reasons(self.unscored), on=KEY, how="left", maintain_order="left")
+            .with_columns(
+                pl.coalesce(_UNSTORED, REASON).alias(REASON),
+                pl.col(TOKENS_CUT).fill_null(0),
+                *_weighted(model),
+            )
+        )
+        lost = joined.filter(pl.col(SEGMENT).is_null() & pl.col(_UNSTORED).is_null()).height
+        if lost:
+            raise ClusterFault(
+                f"{store.place}: {lost} turns of {self.name} have no score, though they were stored: check "
+                "that this is the same place for every worker, and run again"
+            )
+        with full_disk_named(home.root):
+            pieces, warnings = self._written(joined, at)
+        return _Gathered(
+            self.first,
+            pieces,
+            keys,
+            Counter(map(reason_code, joined[REASON].drop_nulls())),
+            tuple(stored[SEGMENT].unique()),
+            warnings,
+        )
+
+    def _written(self, joined: pl.DataFrame, at: AtWork) -> tuple[tuple[ScoredPiece, ...], Counter[str]]:
+        home, model = self.home, self.model
+        columns = [*score_schema(model.columns), *card_warnings.sentences(model)]
+        parts = joined.partition_by("piece", as_dict=True)
+        warnings: Counter[str] = Counter()
+        pieces = []
+        for number, piece in enumerate(self.pieces, self.first):
+            at.check()
+            part = card_warnings.marked(
+                parts.get((number,), joined.clear()),
+                model,
+                partial(_messages, piece, home),
+                partial(languages_of, piece, home),
+            )
+            warnings.update(card_warnings.conversations_warned_of(part, model))
+            path = home.artifacts / self.folder / f"piece-{number:05}.parquet"
+            with written_whole(path) as temporary:
+                part.select("row", "turn", *columns).write_parquet(temporary, compression_level=3)
+            pieces.append(ScoredPiece(Artifact.of(path, home)))
+        return tuple(pieces), warnings
+
+    def halves(self) -> Sequence[GatherJob]:
+        """Two jobs with half of the pieces each; nothing of one piece."""
+        middle = len(self.pieces) // 2
+        if not middle:
+            return ()
+        return (
+            replace(self, pieces=self.pieces[:middle]),
+            replace(self, first=self.first + middle, pieces=self.pieces[middle:]),
+        )
+
+    def of_a_killer(self) -> _Gathered:
+        """ClusterFault: a run that cannot gather a piece's scores ends."""
+        raise ClusterFault(
+            f"{self.name}: every worker that gathers these scores dies, most likely of memory. Give the "
+            "workers more of it, or start fewer (--workers N); what is finished is kept, and the same "
+            "command goes on from there"
+        )
+
+
+def _reasons(unscored: Mapping[bytes, str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {KEY: list(unscored), _UNSTORED: list(unscored.values())},
+        schema={KEY: pl.Binary, _UNSTORED: pl.String},
+    )
+
+
+def _messages(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
+    """Row and messages, as a model is shown them, of the records of a piece that have turns."""
+    records = read_artifact(piece.records, home, ["row", "outcome", "messages", "shown"])
+    shown = pl.coalesce("shown", "messages").alias("messages")
+    return records.filter(pl.col("outcome") == "ok").select("row", shown)
+
+
+def _weighted(model: ModelSpec) -> list[pl.Expr]:
+    """The weighted sum of the attributes, computed in float64; null where a turn has no score."""
+    if not model.factors:
+        return []
+    parts = [pl.col(name).cast(pl.Float64) * factor for name, factor in model.factors]
+    return [reduce(operator.add, parts).cast(pl.Float32).alias(WEIGHTED_REWARD)]
