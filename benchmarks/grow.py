@@ -10,7 +10,9 @@ all else is not.
 - ``cpu_per_million_10m_over_1m`` and ``peak_gb_10m`` (with ``--large``): CPU seconds a record of a first run
   of 10 million over those of the first run above, and the peak of the memory of all processes at 10 million
   (proportional set size: pages that several share count once).
-- ``two_over_one``: not measured yet.
+- ``two_over_one``: a run with ``--workers 2`` whose scores are all stored and whose other artifacts are gone,
+  over the same with ``--workers 1``. Seconds from the command to the files, the least of several runs:
+  a machine that does other work beside makes both longer, and their ratio wrong.
 
 What was not measured is null in the file of figures, and its reason stands under ``why_null``.
 """
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -73,6 +76,25 @@ def rule_over_polars(folder: Path, records: int) -> tuple[float, Taken, list[tup
     return ratios["steerlm"], first, rows
 
 
+def two_over_one(folder: Path, records: int, runs: int) -> tuple[float, list[tuple[str, str]]]:
+    """The ratio, and rows for the table."""
+    data, home = folder / "data.jsonl", folder / "home"
+    write_data(data, records)
+    curate(data, folder / "out", home)
+    rows, walls = [], dict[int, list[float]]()
+    for _ in range(runs):
+        for workers in (1, 2):
+            for made in home.iterdir():
+                if made.name != "scores":
+                    shutil.rmtree(made) if made.is_dir() else made.unlink()
+            shutil.rmtree(folder / "out")
+            run = curate(data, folder / "out", home, "--workers", str(workers))
+            walls.setdefault(workers, []).append(run.wall_seconds)
+            load = f"load of the last minute {os.getloadavg()[0]:.1f}"
+            rows.append((f"{records:,} records, all but scoring, {workers} of workers", f"{run}; {load}"))
+    return min(walls[2]) / min(walls[1]), rows
+
+
 def top_up(folder: Path) -> tuple[float, list[tuple[str, str]]]:
     """The ratio, and rows for the table."""
     data, home = folder / "inputs", folder / "home"
@@ -97,29 +119,46 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file as one object")
-    parser.add_argument("--records", type=int, default=RECORDS, help="records for rule_over_polars")
+    parser.add_argument("--records", type=int, default=RECORDS, help="for rule_over_polars, two_over_one")
+    parser.add_argument("--runs", type=int, default=2, help="runs for two_over_one")
+    parser.add_argument("--only", choices=sorted(_WANTED), help="measure this figure alone")
     parser.add_argument("--large", action="store_true", help="also measure 10 million records: hours, 40 GB")
     options = parser.parse_args()
     figures: dict[str, float | None] = dict.fromkeys(_WANTED)
-    why_null = {"two_over_one": "all but scoring runs in one process, whatever the number of workers"}
+    why_null: dict[str, str] = {}
     rows: list[tuple[str, str]] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        figures["top_up"], found = top_up(Path(temporary))
-        rows += found
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        figures["rule_over_polars"], first, found = rule_over_polars(folder / "some", options.records)
-        rows += found
-        shutil.rmtree(folder / "some")
-        if options.large:
-            write_data(folder / "data.jsonl", LARGE)
-            tenfold = curate(folder / "data.jsonl", folder / "whole", folder / "home", "--export", "messages")
-            rows.append((f"first run of {LARGE:,}, messages", str(tenfold)))
-            per_record = first.cpu_seconds / options.records
-            figures["cpu_per_million_10m_over_1m"] = tenfold.cpu_seconds / LARGE / per_record
-            figures["peak_gb_10m"] = tenfold.peak_gb
-        else:
-            why_null |= dict.fromkeys(("cpu_per_million_10m_over_1m", "peak_gb_10m"), "without --large")
+
+    def is_wanted(*names: str) -> bool:
+        if options.only in (None, *names):
+            return True
+        why_null.update(dict.fromkeys(names, f"--only {options.only}"))
+        return False
+
+    if is_wanted("two_over_one"):
+        with tempfile.TemporaryDirectory() as temporary:
+            figures["two_over_one"], found = two_over_one(Path(temporary), options.records, options.runs)
+            rows += found
+    if is_wanted("top_up"):
+        with tempfile.TemporaryDirectory() as temporary:
+            figures["top_up"], found = top_up(Path(temporary))
+            rows += found
+    if is_wanted("rule_over_polars", "cpu_per_million_10m_over_1m", "peak_gb_10m"):
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            figures["rule_over_polars"], first, found = rule_over_polars(folder / "some", options.records)
+            rows += found
+            shutil.rmtree(folder / "some")
+            if options.large:
+                write_data(folder / "data.jsonl", LARGE)
+                tenfold = curate(
+                    folder / "data.jsonl", folder / "whole", folder / "home", "--export", "messages"
+                )
+                rows.append((f"first run of {LARGE:,}, messages", str(tenfold)))
+                per_record = first.cpu_seconds / options.records
+                figures["cpu_per_million_10m_over_1m"] = tenfold.cpu_seconds / LARGE / per_record
+                figures["peak_gb_10m"] = tenfold.peak_gb
+            else:
+                why_null |= dict.fromkeys(("cpu_per_million_10m_over_1m", "peak_gb_10m"), "without --large")
     if options.records != RECORDS:
         rows.append(("records", f"{options.records:,}: ratios are those of {RECORDS:,} only at that number"))
     print("\nA run as its data grow")

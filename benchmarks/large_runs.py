@@ -32,14 +32,15 @@ class Taken(NamedTuple):
 
     cpu_seconds: float
     peak_gb: float
+    wall_seconds: float
 
     def __str__(self) -> str:
-        return f"{self.cpu_seconds:.1f} CPU s, {self.peak_gb:.2f} GB"
+        return f"{self.cpu_seconds:.1f} CPU s, {self.wall_seconds:.1f} s, {self.peak_gb:.2f} GB"
 
 
 def taken(command: Sequence[str], *, home: Path) -> Taken:
     """CPU seconds of the command and of all that it starts, and the most memory that they have together."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen(
         command,
         cwd=Path(__file__).parent.parent,
@@ -58,9 +59,9 @@ def taken(command: Sequence[str], *, home: Path) -> Taken:
     reading.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{''.join(said[-20:])}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    after, wall_seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - began
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Taken(seconds, peak / 1e9)
+    return Taken(seconds, peak / 1e9, wall_seconds)
 
 
 def _memory(pid: int) -> int:

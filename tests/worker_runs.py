@@ -1,4 +1,4 @@
-"""Runs of all stages on workers that a run keeps, with inputs so small that each stage hands out many jobs."""
+"""Runs of all stages on workers that a run keeps, with few records and many jobs."""
 
 from __future__ import annotations
 
