@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+
 from assay.core.jobs import AtWork, Job, Result
 from assay.core.progress import Progress
 
@@ -20,6 +22,7 @@ from assay.core.progress import Progress
 class Backwards:
     """Does the jobs in this process, the last one first, each as another process would get it."""
 
+    are_several = True
     names: list[str] = field(default_factory=list)
     """Of the jobs that were done."""
     changed: Callable[[Any], Any] = lambda result: result
@@ -37,7 +40,7 @@ class Backwards:
         done: Callable[[Result], None],
     ) -> None:
         """Do every job."""
-        sent = [pickle.dumps(job.sent()) for job in reversed(list(jobs))]
+        sent = [cloudpickle.dumps(job.sent()) for job in reversed(list(jobs))]
         with self.there():
             for data in sent:
                 job: Job[Result] = pickle.loads(data)
@@ -47,6 +50,8 @@ class Backwards:
 
 class Deadly:
     """Workers that every job kills."""
+
+    are_several = True
 
     def do(
         self,

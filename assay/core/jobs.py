@@ -60,6 +60,10 @@ class Job(Protocol[Result_co]):
 class Workers(Protocol):
     """Those who do jobs."""
 
+    @property
+    def are_several(self) -> bool:
+        """Whether they do jobs at the same time, in other processes."""
+
     def do(
         self,
         jobs: Iterable[Job[Result]],
@@ -78,6 +82,8 @@ class Workers(Protocol):
 class InThisProcess:
     """Does jobs one after the other, in the order given."""
 
+    are_several = False
+
     def do(
         self,
         jobs: Iterable[Job[Result]],
@@ -94,3 +100,11 @@ class InThisProcess:
 
 
 IN_THIS_PROCESS = InThisProcess()
+
+
+def why_killed(name: str) -> str:
+    """The message for a job that no worker survives, and without which a run cannot go on."""
+    return (
+        f"{name}: every worker that takes this dies, most likely of memory. Give the workers more of it, or "
+        "start fewer (--workers N); what is finished is kept, and the same command goes on from there"
+    )

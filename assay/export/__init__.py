@@ -260,6 +260,7 @@ def build(given: ToExport, context: RunContext) -> Exported:
         staging=given.staging,
         desirable=given.desirable,
         progress=context.progress,
+        workers=context.workers,
     )
     if given.about is None or given.scored is None or not exported.exports:
         return exported

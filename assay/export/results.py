@@ -8,23 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-import msgspec
 import polars as pl
-import polars.selectors as cs
 
-from assay.core.errors import AssayError
+from assay.core.jobs import IN_THIS_PROCESS, Workers
 from assay.core.progress import SILENT, Progress
 from assay.core.schema import SCORE
-from assay.export.contract import EveryRecord, ToWrite, looks_at_items, rows_of_block
+from assay.export.additions import (
+    DECISIONS,
+    DECISIONS_TURNS,
+    QUARANTINE,
+    SCORES,
+    Addition,
+    AdditionsMade,
+    PieceToExport,
+    Rendering,
+    additions,
+    jobs_of,
+)
+from assay.export.contract import EveryRecord, ToWrite
 from assay.export.files import Exported, LinesFile, TableFile
-from assay.export.kept import ORDER, Held, KeptRecords, items_of
+from assay.export.kept import Held, KeptRecords
+from assay.export.of_piece import (
+    CONTENTS,
+    PLACE_IN_FILE,
+    judged_records,
+    kept_blocks,
+    named,
+    placed,
+    scored_turns,
+    turns_decided,
+    with_given,
+    with_verdicts,
+)
 from assay.export.pair_files import PairFiles
 from assay.export.quarantine import quarantine_lines
 from assay.export.sides import Sides
 from assay.export.trained import TrainerFile, companions
-from assay.export.turned import turned, turns_left
+from assay.export.turned import turns_left
 from assay.read.known_files import KnownFiles
 from assay.rewards.scalar import scalar_among
 from assay.storage.disk import full_disk_named, read_artifact
@@ -38,22 +61,18 @@ from assay.storage.manifests import (
     Scored,
     ScoredPiece,
 )
+from assay.storage.private import make_private
+from assay.storage.scratch import own_folder
 
-QUARANTINE = "quarantine.jsonl"
-DECISIONS = "decisions.parquet"
-DECISIONS_TURNS = "decisions-turns.parquet"
-SCORES = "scores.parquet"
-
-#: Exports are given so many kept records at a time.
-_KEPT_AT_A_TIME = 2048
+#: So many records, or bytes of compressed records, are worth starting workers for.
+_WORTH_WORKERS_RECORDS = 1 << 18
+_WORTH_WORKERS_BYTES = 64 << 20
 #: Lines are gathered to about this many bytes before they are written.
 _WRITE_BYTES = 1 << 20
 
 _PLACE: dict[str, type[pl.DataType]] = {"file": pl.String, "line": pl.UInt64, "part": pl.UInt32}
 _DECISION_COLUMNS = _PLACE | {"outcome": pl.String, "reason": pl.String}
 _TURN_COLUMNS = _PLACE | {"turn": pl.UInt32, "outcome": pl.String, "reason": pl.String}
-_PLACE_IN_FILE = ["row", "line", "part", "offset", "length"]
-_CONTENTS = ["roles", "messages", "labels", "rest", "nemo_prompt", "tools"]
 
 
 def write_results(
@@ -66,104 +85,155 @@ def write_results(
     staging: Path,
     desirable: Filtered | None = None,
     progress: Progress = SILENT,
+    workers: Workers = IN_THIS_PROCESS,
 ) -> Exported:
     """Every result file but ``manifest.json``; without scores there is no ``scores.parquet``.
 
-    ``desirable`` keeps the records whose answers are good ones, as a rule says; None without one.
+    ``desirable`` keeps the records whose answers are good ones, as a rule says; None without one. Where there
+    is much to write, ``workers`` make what the pieces add to the files, and this process writes it.
     """
     progress.begin("export", filtered.counts.read, "records")
-    attributes = scored.attributes if scored else ()
-    are_ordered = _are_ordered(filtered)
-    inputs = {file.path: file for file in converted.inputs}
     held = Held.in_records(converted)
     some_have_rest = bool(exports.records) and any(
         read_artifact(piece.records, home, ["rest"])["rest"].null_count() < piece.counts.read
         for piece in converted.pieces
     )
+    scored_pieces = scored.pieces if scored else (None,) * len(converted.pieces)
+    verdicts = desirable.pieces if desirable else (None,) * len(converted.pieces)
+    pieces = [
+        PieceToExport(*found)
+        for found in zip(converted.pieces, scored_pieces, filtered.pieces, verdicts, strict=True)
+    ]
+    rendering = Rendering(
+        exports.records,
+        Sides(exports.split, converted),
+        scored.attributes if scored else (),
+        converted.given,
+        held,
+        held.in_kept(filtered),
+        some_have_rest,
+    )
     with full_disk_named(staging), ExitStack() as stack:
-        sides = Sides(exports.split, converted)
-        trained = [
-            TrainerFile(
+        files = _Files(converted, scored, filtered, exports, rendering, staging, home, stack)
+        if workers.are_several and _is_much(converted) and files.are_of_pieces:
+            _by_workers(pieces, rendering, files, home, progress, workers)
+        else:
+            for number, piece in enumerate(pieces):
+                take = None if files.pairs is None else partial(files.pairs.add, number)
+                for addition in additions(piece, rendering, home, take):
+                    files.add(addition)
+                progress.advance(piece.converted.counts.read)
+        return files.finished(converted, home)
+
+
+def _is_much(converted: Converted) -> bool:
+    size = sum(piece.records.size for piece in converted.pieces)
+    return converted.counts.read >= _WORTH_WORKERS_RECORDS or size >= _WORTH_WORKERS_BYTES
+
+
+def _by_workers(
+    pieces: Sequence[PieceToExport],
+    rendering: Rendering,
+    files: _Files,
+    home: Home,
+    progress: Progress,
+    workers: Workers,
+) -> None:
+    """Have workers make what the pieces add to the files, and add it in the order of the pieces."""
+    place = home.artifacts / "export"
+    make_private(place)
+    with own_folder(place) as folder:
+        jobs = list(jobs_of(pieces, rendering, folder, home))
+        made: dict[int, AdditionsMade] = {}
+        first = 0
+
+        def take(result: AdditionsMade) -> None:
+            nonlocal first
+            made[result.number] = result
+            while (ready := made.pop(first, None)) is not None:
+                for addition in ready.taken():
+                    files.add(addition)
+                progress.advance(sum(piece.converted.counts.read for piece in jobs[first].pieces))
+                first += 1
+
+        workers.do(jobs, stage="export", progress=progress, leave_if_unwanted=lambda: None, done=take)
+
+
+class _Files:
+    """All result files of a run while they are written."""
+
+    def __init__(
+        self,
+        converted: Converted,
+        scored: Scored | None,
+        filtered: Filtered,
+        exports: ToWrite,
+        rendering: Rendering,
+        staging: Path,
+        home: Home,
+        stack: ExitStack,
+    ) -> None:
+        attributes, given, sides = rendering.attributes, rendering.given, rendering.sides
+        self._staging = staging
+        self._inputs = {file.path: file for file in converted.inputs}
+        self._trained = {
+            export.name: TrainerFile(
                 export,
                 staging,
                 attributes,
                 stack,
                 sides=sides.names,
                 ranked=sides.are_ranked,
-                given=converted.given,
-                held=held if isinstance(export.row, EveryRecord) else held.in_kept(filtered),
+                given=given,
+                held=rendering.held if isinstance(export.row, EveryRecord) else rendering.held_by_kept,
                 shard_bytes=exports.shard_bytes,
             )
             for export in exports.records
-        ]
-        pairs = PairFiles(exports, staging, attributes, stack, scored, held) if exports.pairs else None
-        quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
-        decisions = TableFile(staging / DECISIONS, _DECISION_COLUMNS)
-        scores = (
-            TableFile(staging / SCORES, _score_columns(attributes, converted.given, are_ordered=are_ordered))
-            if scored
-            else None
+        }
+        self.pairs = (
+            PairFiles(exports, staging, attributes, stack, scored, rendering.held) if exports.pairs else None
         )
-        by_turn = any(piece.turns is not None for piece in filtered.pieces)
-        turn_decisions = TableFile(staging / DECISIONS_TURNS, _TURN_COLUMNS) if by_turn else None
-        scored_pieces = scored.pieces if scored else (None,) * len(converted.pieces)
-        pieces = zip(converted.pieces, scored_pieces, filtered.pieces, strict=True)
-        for number, (piece, scored_piece, filtered_piece) in enumerate(pieces):
-            columns = _PLACE_IN_FILE + (_CONTENTS if trained or pairs else [])
-            judged = _judged(read_artifact(piece.records, home, columns), filtered_piece, home)
-            decided = _turns_decided(filtered_piece, home)
-            verdicts = desirable.pieces[number] if desirable else None
-            judged = _with_verdicts(judged, decided, verdicts, home)
-            turns = _turns(piece, scored_piece, filtered_piece, attributes, home)
-            decisions.add(_placed(piece.file, judged))
-            if scores is not None:
-                named = _with_given(_named(turns, judged, attributes), converted.given)
-                scores.add(_placed(piece.file, named))
-            if turn_decisions is not None and decided is not None:
-                turn_decisions.add(_placed(piece.file, _every_turn(turns, decided, judged)))
-            quarantine.add(inputs[piece.file], judged)
-            if trained or pairs:
-                of_kept = [
-                    one for one in trained if not (one.takes_every_record or one.takes_what_was_dropped)
-                ]
-                for block in _kept(piece.file, judged, turns, attributes, decided):
-                    kept = block._replace(
-                        some_have_rest=some_have_rest, given=converted.given, held=held.in_kept(filtered)
-                    )
-                    for side, of_side, rank in sides.divided(kept):
-                        one_by_one = any(looks_at_items(one.export) for one in of_kept)
-                        records = list(items_of(of_side)) if one_by_one else []
-                        for one in of_kept:
-                            one.write(rows_of_block(one.export, of_side, records), side, rank)
-                    if pairs:
-                        pairs.add(number, kept)
-            if of_dropped := [one for one in trained if one.takes_what_was_dropped]:
-                dropped = judged.filter(pl.col("outcome") == "dropped")
-                for block in _blocks_of_records(piece.file, dropped, turns, attributes):
-                    of_run = block._replace(some_have_rest=some_have_rest, given=converted.given, held=held)
-                    for one in of_dropped:
-                        one.write(rows_of_block(one.export, of_run))
-            if of_all := [one for one in trained if one.takes_every_record]:
-                for block in _blocks_of_records(piece.file, judged, turns, attributes):
-                    of_run = block._replace(some_have_rest=some_have_rest, given=converted.given, held=held)
-                    for one in of_all:
-                        one.write(rows_of_block(one.export, of_run))
-            progress.advance(piece.counts.read)
-        quarantine.finish()
-        files = {QUARANTINE: quarantine.file.exported, DECISIONS: decisions.finish()}
-        if scores is not None:
-            files[SCORES] = scores.finish()
-        if turn_decisions is not None:
-            files[DECISIONS_TURNS] = turn_decisions.finish()
-        if pairs:
-            files |= pairs.finish(converted, home)
-        whole = [*trained, *(pairs.trained if pairs else ())]
+        """The files of pairs, which are made of kept records; None where no export has any."""
+        self._quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
+        self._tables = {DECISIONS: TableFile(staging / DECISIONS, _DECISION_COLUMNS)}
+        if scored is not None:
+            columns = _score_columns(attributes, given, are_ordered=_are_ordered(filtered))
+            self._tables[SCORES] = TableFile(staging / SCORES, columns)
+        if any(piece.turns is not None for piece in filtered.pieces):
+            self._tables[DECISIONS_TURNS] = TableFile(staging / DECISIONS_TURNS, _TURN_COLUMNS)
+
+    @property
+    def are_of_pieces(self) -> bool:
+        """Whether each file is what pieces add to it, whoever makes that.
+
+        Pairs are of several pieces. Where a table is cut into files depends on how a frame lies in memory.
+        """
+        return self.pairs is None and not any(one.is_numbered_table for one in self._trained.values())
+
+    def add(self, addition: Addition) -> None:
+        """Add what the next piece adds to a file."""
+        table = addition.rows.table
+        if addition.file == QUARANTINE and table is not None:
+            self._quarantine.add(self._inputs[addition.of], table)
+        elif addition.file in self._tables and table is not None:
+            self._tables[addition.file].add(table)
+        else:
+            self._trained[addition.file].write(addition.rows, addition.side, addition.rank)
+
+    def finished(self, converted: Converted, home: Home) -> Exported:
+        """What was written, once every piece has been added."""
+        self._quarantine.finish()
+        files = {QUARANTINE: self._quarantine.file.exported}
+        files |= {name: table.finish() for name, table in self._tables.items()}
+        if self.pairs is not None:
+            files |= self.pairs.finish(converted, home)
+        whole = [*self._trained.values(), *(self.pairs.trained if self.pairs is not None else ())]
         for done in whole:
             files |= done.finish()
-        files |= companions(whole, staging, taken={*files})
+        files |= companions(whole, self._staging, taken={*files})
         # What was dropped is nobody's training data, so it is no export in the manifest and the card.
         written = {done.export.name: done.written for done in whole if not done.takes_what_was_dropped}
-    return Exported(files, written, pairs.summary if pairs else None)
+        return Exported(files, written, self.pairs.summary if self.pairs is not None else None)
 
 
 def kept_records(
@@ -174,10 +244,10 @@ def kept_records(
     home: Home,
 ) -> Iterator[KeptRecords]:
     """Yield a piece's kept records, a bounded number at a time, as exports are given them."""
-    judged = _judged(read_artifact(piece.records, home, _PLACE_IN_FILE + _CONTENTS), filtered, home)
-    judged = _with_verdicts(judged, None, None, home)
-    turns = _turns(piece, scored, filtered, attributes, home)
-    return _kept(piece.file, judged, turns, attributes, _turns_decided(filtered, home))
+    judged = judged_records(read_artifact(piece.records, home, PLACE_IN_FILE + CONTENTS), filtered, home)
+    judged = with_verdicts(judged, None, None, home)
+    turns = scored_turns(piece, scored, filtered, attributes, home)
+    return kept_blocks(piece.file, judged, turns, attributes, turns_decided(filtered, home))
 
 
 def scores_of(converted: Converted, scored: Scored, filtered: Filtered, home: Home) -> pl.DataFrame:
@@ -186,16 +256,15 @@ def scores_of(converted: Converted, scored: Scored, filtered: Filtered, home: Ho
     found = [pl.DataFrame(schema=columns)]
     pieces = zip(converted.pieces, scored.pieces, filtered.pieces, strict=True)
     for piece, scored_piece, filtered_piece in pieces:
-        judged = _judged(read_artifact(piece.records, home, _PLACE_IN_FILE), filtered_piece, home)
+        judged = judged_records(read_artifact(piece.records, home, PLACE_IN_FILE), filtered_piece, home)
         kept = judged.filter(pl.col("outcome") == "kept")
         turns = turns_left(
-            _turns(piece, scored_piece, filtered_piece, scored.attributes, home),
-            _turns_decided(filtered_piece, home),
+            scored_turns(piece, scored_piece, filtered_piece, scored.attributes, home),
+            turns_decided(filtered_piece, home),
         )
         of_kept = turns.join(kept.select("row"), on="row", how="semi", maintain_order="left")
-        named = _with_given(_named(of_kept, kept, scored.attributes), converted.given)
-        placed = _placed(piece.file, named)
-        found.append(placed.select(pl.col(name).cast(kind) for name, kind in columns.items()))
+        in_place = placed(piece.file, with_given(named(of_kept, kept, scored.attributes), converted.given))
+        found.append(in_place.select(pl.col(name).cast(kind) for name, kind in columns.items()))
     return pl.concat(found)
 
 
@@ -218,124 +287,6 @@ def _score_columns(
     )
 
 
-def _turns(
-    piece: ConvertedPiece,
-    scored: ScoredPiece | None,
-    filtered: FilteredPiece,
-    attributes: Sequence[str],
-    home: Home,
-) -> pl.DataFrame:
-    """A piece's turns with their scores, and with ``ORDER`` where there is one; none before scoring."""
-    if scored is None:
-        return pl.DataFrame(schema={"row": pl.UInt32, "turn": pl.UInt32, "given": pl.String})
-    turns = read_artifact(scored.scores, home, ["row", "turn", *attributes, "reason", "tokens_cut"])
-    if turns.height != piece.turn_count:
-        raise AssayError(
-            f"{home.artifacts / scored.scores.path}: scores of {turns.height} turns where the piece has "
-            f"{piece.turn_count}. Remove it and run again: it is made anew."
-        )
-    given = read_artifact(piece.turns, home, ["given"])
-    turns = turns.hstack(given)
-    if filtered.order is None:
-        return turns
-    order = read_artifact(filtered.order, home, ["row", "turn", "by"]).rename({"by": ORDER})
-    return turns.join(order, on=["row", "turn"], how="left", maintain_order="left")
-
-
-def _with_given(turns: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """The turns with a column for each ``given.NAME``."""
-    if not names:
-        return turns
-    numbers = [{} if text is None else msgspec.json.decode(text) for text in turns["given"]]
-    return turns.with_columns(
-        pl.Series(name, [one.get(name) for one in numbers], pl.Float64) for name in names
-    )
-
-
-def _named(turns: pl.DataFrame, records: pl.DataFrame, attributes: Sequence[str]) -> pl.DataFrame:
-    """The turns with their record's place, and with ``score`` where the model has one number."""
-    scalar = scalar_among(attributes) or (ORDER if ORDER in turns.columns else None)
-    named = turns if scalar is None else turns.with_columns(pl.col(scalar).cast(pl.Float32).alias(SCORE))
-    return named.join(records.select("row", "line", "part"), on="row", how="left", maintain_order="left")
-
-
-def _judged(records: pl.DataFrame, filtered: FilteredPiece, home: Home) -> pl.DataFrame:
-    """The records with the ``outcome`` and ``reason`` that were decided."""
-    decided = read_artifact(filtered.decisions, home, ["row", "outcome", "reason"])
-    if decided.height != records.height:
-        raise AssayError(
-            f"{home.artifacts / filtered.decisions.path}: {decided.height} decisions on {records.height} "
-            "records. Remove it and run again: it is made anew."
-        )
-    return records.join(decided, on="row", how="left", maintain_order="left")
-
-
-def _turns_decided(filtered: FilteredPiece, home: Home) -> pl.DataFrame | None:
-    """What was decided on a piece's turns; None where records are kept whole."""
-    if filtered.turns is None:
-        return None
-    return read_artifact(filtered.turns, home, ["row", "turn", "outcome", "reason"])
-
-
-def _with_verdicts(
-    records: pl.DataFrame, decided: pl.DataFrame | None, desirable: FilteredPiece | None, home: Home
-) -> pl.DataFrame:
-    """The records with ``desirable``: whether the rule on that keeps the last turn that is left; or null."""
-    if desirable is None:
-        return records.with_columns(pl.lit(None, pl.Boolean).alias("desirable"))
-    verdicts = _turns_decided(desirable, home)
-    if verdicts is None:
-        kept = _judged(records.select("row"), desirable, home)["outcome"] == "kept"
-        return records.with_columns(kept.alias("desirable"))
-    last = turns_left(verdicts, decided).group_by("row", maintain_order=True).last()
-    of_last = last.select("row", (pl.col("outcome") == "kept").alias("desirable"))
-    return records.join(of_last, on="row", how="left", maintain_order="left")
-
-
-def _every_turn(turns: pl.DataFrame, decided: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
-    """A row for each of the turns, with its record's place. A turn that no rule judged is as its record."""
-    return (
-        turns.select("row", "turn")
-        .join(decided, on=["row", "turn"], how="left", maintain_order="left")
-        .join(
-            judged.select("row", "line", "part", pl.col("outcome", "reason").name.suffix("_of_record")),
-            on="row",
-            how="left",
-            maintain_order="left",
-        )
-        .with_columns(
-            pl.when(pl.col("outcome").is_null()).then("reason_of_record").otherwise("reason").alias("reason"),
-            pl.coalesce("outcome", "outcome_of_record").alias("outcome"),
-        )
-    )
-
-
-def _kept(
-    file: str,
-    judged: pl.DataFrame,
-    turns: pl.DataFrame,
-    attributes: tuple[str, ...],
-    decided: pl.DataFrame | None,
-) -> Iterator[KeptRecords]:
-    """Yield a piece's kept records, cut where a turn's decision says so, a bounded number at a time."""
-    kept = judged.filter(pl.col("outcome") == "kept").select("row", "line", "part", "desirable", *_CONTENTS)
-    yield from _blocks_of_records(file, turned(kept, decided), turns_left(turns, decided), attributes)
-
-
-def _blocks_of_records(
-    file: str, records: pl.DataFrame, turns: pl.DataFrame, attributes: tuple[str, ...]
-) -> Iterator[KeptRecords]:
-    """Yield the records, a bounded number at a time."""
-    scores = turns.select("row", "turn", *attributes, "given", cs.by_name(ORDER, require_all=False))
-    for few in records.iter_slices(_KEPT_AT_A_TIME):
-        of_them = scores.join(few.select("row"), on="row", how="semi", maintain_order="left")
-        yield KeptRecords(file, attributes, few, of_them)
-
-
-def _placed(file: str, frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.with_columns(pl.lit(file).alias("file"))
-
-
 class _Quarantine:
     """Gathers the quarantined records of a file, then reads their originals.
 
@@ -349,14 +300,12 @@ class _Quarantine:
         self._input: InputFile | None = None
         self._gathered: list[pl.DataFrame] = []
 
-    def add(self, file: InputFile, judged: pl.DataFrame) -> None:
+    def add(self, file: InputFile, bad: pl.DataFrame) -> None:
         """Take the quarantined records of a file's next piece."""
         if file != self._input:
             self.finish()
             self._input = file
-        bad = judged.filter(pl.col("outcome") == "quarantined")
-        if bad.height:
-            self._gathered.append(bad.select("line", "part", "offset", "length", "reason"))
+        self._gathered.append(bad)
 
     def finish(self) -> None:
         """Write what was gathered."""

@@ -82,6 +82,11 @@ class TrainerFile(Generic[Of]):
         return isinstance(self.export.row, EveryRecord)
 
     @property
+    def is_numbered_table(self) -> bool:
+        """Whether it is a table in several files."""
+        return any(isinstance(file, NumberedTables) for file in self._files.values())
+
+    @property
     def takes_what_was_dropped(self) -> bool:
         """Whether the file holds dropped records, and none that is kept."""
         row = self.export.row

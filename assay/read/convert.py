@@ -21,7 +21,7 @@ import polars as pl
 
 from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError, ClusterFault, InputFault
-from assay.core.jobs import IN_THIS_PROCESS, AtWork
+from assay.core.jobs import IN_THIS_PROCESS, AtWork, why_killed
 from assay.core.progress import Progress
 from assay.core.reasoning import NothingElse, turns_with_reasoning, without_reasoning
 from assay.core.schema import GIVEN, MAY_BEGIN_THOUGHT, Message, TurnKey, is_call, roles_of, turn_keys
@@ -215,9 +215,7 @@ class _Shards:
             fault = first.unlike or first.refused
             if fault is not None:
                 raise InputFault(fault)
-            if first.made is None:
-                raise ClusterFault(first.killer)
-            if self._given.strict:
+            if self._given.strict and first.made is not None:
                 _refuse_quarantine(first.made, self._context.home)
             self._in_order += 1
         if ended.made is not None:
@@ -276,8 +274,6 @@ class _Ended(NamedTuple):
     """Why that machine's file is not the one of the inventory."""
     refused: str | None = None
     """Why a strict run ends."""
-    killer: str = ""
-    """That it kills its workers."""
 
     @property
     def records(self) -> int:
@@ -335,15 +331,8 @@ class _ConvertJob:
         return ()
 
     def of_a_killer(self) -> _Ended:
-        """A run that cannot convert a shard ends: no record may be missing."""
-        return _Ended(
-            self.number,
-            killer=(
-                f"{self.shard.place}: every worker that converts this dies, most likely of memory. Give the "
-                "workers more of it, or start fewer (--workers N); what is finished is kept, and the same "
-                "command goes on from there"
-            ),
-        )
+        """ClusterFault: a run that cannot convert a shard ends, for no record may be missing."""
+        raise ClusterFault(why_killed(self.name))
 
 
 class _Unlike(InputFault):

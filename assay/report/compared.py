@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from assay.export.results import DECISIONS
+from assay.export.additions import DECISIONS
 from assay.report.measures import read
 from assay.storage.manifests import reason_code
 from assay.storage.run_manifest import RUN_MANIFEST, NoManifest, RunManifest, read_run_manifest

@@ -17,8 +17,8 @@ import msgspec
 import polars as pl
 
 from assay.core.schema import Message, is_turn
+from assay.export.additions import QUARANTINE
 from assay.export.quarantine import WITHOUT_ORIGINAL
-from assay.export.results import QUARANTINE
 from assay.report.aggregate import Aggregated, pairs_by_people
 from assay.report.measures import DROPPED, KEPT, Measures, read
 from assay.report.shown_text import visible

@@ -14,7 +14,7 @@ from functools import partial, reduce
 import polars as pl
 
 from assay.core.errors import ClusterFault
-from assay.core.jobs import IN_THIS_PROCESS, AtWork
+from assay.core.jobs import IN_THIS_PROCESS, AtWork, why_killed
 from assay.core.schema import WEIGHTED_REWARD
 from assay.read.kept_languages import languages_of
 from assay.rewards.spec import ModelSpec
@@ -181,11 +181,7 @@ class GatherJob:
 
     def of_a_killer(self) -> _Gathered:
         """ClusterFault: a run that cannot gather a piece's scores ends."""
-        raise ClusterFault(
-            f"{self.name}: every worker that gathers these scores dies, most likely of memory. Give the "
-            "workers more of it, or start fewer (--workers N); what is finished is kept, and the same "
-            "command goes on from there"
-        )
+        raise ClusterFault(why_killed(self.name))
 
 
 def _reasons(unscored: Mapping[bytes, str]) -> pl.DataFrame:

@@ -51,7 +51,7 @@ class RunWorkers:
     ) -> None:
         """Do every job of a stage. One job, or one worker, is no reason to start a process."""
         listed = list(jobs)
-        if len(listed) < 2 or not self._are_worth_it:
+        if len(listed) < 2 or not self.are_several:
             IN_THIS_PROCESS.do(
                 listed, stage=stage, progress=progress, leave_if_unwanted=leave_if_unwanted, done=done
             )
@@ -62,7 +62,8 @@ class RunWorkers:
             )
 
     @property
-    def _are_worth_it(self) -> bool:
+    def are_several(self) -> bool:
+        """Whether jobs are done at the same time. With one worker, or without a shared home, they are not."""
         if self._options.scheduler_address:
             return self._share_home
         return (self._options.workers or usable_cores()) > 1

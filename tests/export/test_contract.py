@@ -21,6 +21,7 @@ from stages import decide
 from assay.core.errors import AssayError
 from assay.core.schema import ROLES, FullMessage, MessageFields
 from assay.export import EXPORTS, PAIR_EXPORTS, RECORD_EXPORTS, PairChoice, default_exports, wanted
+from assay.export.additions import DECISIONS
 from assay.export.contract import (
     AtOnce,
     Companion,
@@ -33,7 +34,7 @@ from assay.export.contract import (
 )
 from assay.export.files import Exported
 from assay.export.kept import Item, KeptRecords, items_of
-from assay.export.results import DECISIONS, kept_records, write_results
+from assay.export.results import kept_records, write_results
 from assay.export.steerlm import CONVERTED
 from assay.select.rules import Rules
 from assay.storage.home import Home

@@ -185,7 +185,7 @@ def test_a_file_that_somebody_changed_ends_the_run_at_once(inputs: Path, tmp_pat
 
 
 def test_a_shard_that_kills_every_worker_is_named_with_what_to_do(inputs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ClusterFault, match=r"a\.jsonl:1: every worker that converts this dies.*--workers N"):
+    with pytest.raises(ClusterFault, match=r"a\.jsonl:1: every worker that takes this dies.*--workers N"):
         convert(inventory_of(inputs), Home(tmp_path / "home"), Deadly())
 
 
