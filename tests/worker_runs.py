@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -11,12 +10,12 @@ from pathlib import Path
 
 import polars as pl
 import psutil
-import pytest
 from converting import line
 from stage_runs import model_of
 from stages import Heard, take_inventory
 
-from assay.export import EXPORT, ToExport
+from assay.export import EXPORT, ToExport, additions
+from assay.export import results as export_results
 from assay.export.folder import OutputFolder
 from assay.read import convert as converting
 from assay.read.convert import CONVERT, ToConvert
@@ -52,21 +51,22 @@ def few_are_worth_it(put: Callable[[object, str, object], None]) -> None:
     put(converting, "_WORTH_WORKERS_BYTES", 0)
     put(gathering, "_WORTH_WORKERS_TURNS", 0)
     put(gathering, "_LEAST_TURNS", 1)
+    put(export_results, "_WORTH_WORKERS_RECORDS", 0)
+    put(additions, "_JOB_RECORDS", 1)
 
 
 def results(
     root: Path,
-    output: str,
+    output: Path,
     *,
     home: Path,
     workers: int,
     leave_if_unwanted: Callable[[], None] = lambda: None,
 ) -> dict[str, bytes]:
-    """The result files of a run over the inputs in ``root``."""
+    """The result files of a run over the inputs in ``root``, made in the folder ``output``."""
     place, model = Home(home), model_of(root)
     inventory = take_inventory([str(root / "chats")], shard_bytes=1000, home=place)
-    staging = root / output
-    staging.mkdir()
+    output.mkdir()
     with RunWorkers(ClusterOptions(workers=workers)) as kept:
         context = RunContext(place, Heard(), leave_if_unwanted, kept)
         converted = CONVERT.run(ToConvert(inventory, find_languages=True), context)
@@ -76,15 +76,15 @@ def results(
         filtered = DECIDE.run(ToDecide(converted, scored, rules, Selection()), context)
         exports = ("messages", "steerlm")
         folder = OutputFolder(root / "published")
-        EXPORT.run(ToExport(converted, scored, filtered, exports, folder, staging), context)
-    return {path.name: path.read_bytes() for path in staging.iterdir()}
+        EXPORT.run(ToExport(converted, scored, filtered, exports, folder, output), context)
+    return {path.name: path.read_bytes() for path in output.iterdir()}
 
 
 def check_nothing_twice(home: Path) -> None:
     """Every turn is stored once, and no temporary file is left."""
     keys = pl.concat([pl.read_parquet(path) for path in home.glob("scores/*/*.parquet")])["key"]
     assert (len(keys), keys.n_unique()) == (2 * FILES * LINES, 2 * FILES * LINES)
-    assert list(home.rglob("*.tmp")) == []
+    assert list(home.rglob("*.tmp")) == list(home.glob("artifacts/export/*")) == []
 
 
 def workers_of_this_process() -> list[psutil.Process]:
@@ -109,14 +109,8 @@ class Killing:
             self.killed += 1
 
 
-def slowly(root: Path, home: Path) -> None:
+def slowly(root: Path, output: Path, home: Path) -> None:
     """A run that hands out its jobs slowly, so that it is killed in the middle of a stage."""
     few_are_worth_it(setattr)
-    made = results(root, "slow", home=home, workers=2, leave_if_unwanted=lambda: time.sleep(0.2))
-    (root / "ended.json").write_text(json.dumps(sorted(made)))
-
-
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of a few records has many jobs."""
-    few_are_worth_it(monkeypatch.setattr)
+    results(root, output, home=home, workers=2, leave_if_unwanted=lambda: time.sleep(0.2))
+    (output / "ended").touch()

@@ -256,11 +256,9 @@ def build(given: ToExport, context: RunContext) -> Exported:
         given.scored,
         given.filtered,
         given.wanted,
-        home=context.home,
+        context,
         staging=given.staging,
         desirable=given.desirable,
-        progress=context.progress,
-        workers=context.workers,
     )
     if given.about is None or given.scored is None or not exported.exports:
         return exported

@@ -13,8 +13,6 @@ from pathlib import Path
 
 import polars as pl
 
-from assay.core.jobs import IN_THIS_PROCESS, Workers
-from assay.core.progress import SILENT, Progress
 from assay.core.schema import SCORE
 from assay.export.additions import (
     DECISIONS,
@@ -62,7 +60,8 @@ from assay.storage.manifests import (
     ScoredPiece,
 )
 from assay.storage.private import make_private
-from assay.storage.scratch import own_folder
+from assay.storage.scratch import own_folder, sweep_folders
+from assay.storage.stage import RunContext
 
 #: So many records, or bytes of compressed records, are worth starting workers for.
 _WORTH_WORKERS_RECORDS = 1 << 18
@@ -80,18 +79,18 @@ def write_results(
     scored: Scored | None,
     filtered: Filtered,
     exports: ToWrite,
+    context: RunContext,
     *,
-    home: Home,
     staging: Path,
     desirable: Filtered | None = None,
-    progress: Progress = SILENT,
-    workers: Workers = IN_THIS_PROCESS,
 ) -> Exported:
     """Every result file but ``manifest.json``; without scores there is no ``scores.parquet``.
 
     ``desirable`` keeps the records whose answers are good ones, as a rule says; None without one. Where there
-    is much to write, ``workers`` make what the pieces add to the files, and this process writes it.
+    is much to write, the run's workers make what the pieces add to the files, and this process writes it.
     """
+    home, progress = context.home, context.progress
+    sweep_folders(_place(home))
     progress.begin("export", filtered.counts.read, "records")
     held = Held.in_records(converted)
     some_have_rest = bool(exports.records) and any(
@@ -115,8 +114,8 @@ def write_results(
     )
     with full_disk_named(staging), ExitStack() as stack:
         files = _Files(converted, scored, filtered, exports, rendering, staging, home, stack)
-        if workers.are_several and _is_much(converted) and files.are_of_pieces:
-            _by_workers(pieces, rendering, files, home, progress, workers)
+        if context.workers.are_several and _is_much(converted) and files.are_of_pieces:
+            _by_workers(pieces, rendering, files, context)
         else:
             for number, piece in enumerate(pieces):
                 take = None if files.pairs is None else partial(files.pairs.add, number)
@@ -126,24 +125,24 @@ def write_results(
         return files.finished(converted, home)
 
 
+def _place(home: Home) -> Path:
+    """Where workers leave what they make, in a folder of each run."""
+    return home.artifacts / "export"
+
+
 def _is_much(converted: Converted) -> bool:
     size = sum(piece.records.size for piece in converted.pieces)
     return converted.counts.read >= _WORTH_WORKERS_RECORDS or size >= _WORTH_WORKERS_BYTES
 
 
 def _by_workers(
-    pieces: Sequence[PieceToExport],
-    rendering: Rendering,
-    files: _Files,
-    home: Home,
-    progress: Progress,
-    workers: Workers,
+    pieces: Sequence[PieceToExport], rendering: Rendering, files: _Files, context: RunContext
 ) -> None:
     """Have workers make what the pieces add to the files, and add it in the order of the pieces."""
-    place = home.artifacts / "export"
+    place = _place(context.home)
     make_private(place)
     with own_folder(place) as folder:
-        jobs = list(jobs_of(pieces, rendering, folder, home))
+        jobs = list(jobs_of(pieces, rendering, folder, context.home))
         made: dict[int, AdditionsMade] = {}
         first = 0
 
@@ -153,10 +152,10 @@ def _by_workers(
             while (ready := made.pop(first, None)) is not None:
                 for addition in ready.taken():
                     files.add(addition)
-                progress.advance(sum(piece.converted.counts.read for piece in jobs[first].pieces))
+                context.progress.advance(sum(one.converted.counts.read for one in jobs[first].pieces))
                 first += 1
 
-        workers.do(jobs, stage="export", progress=progress, leave_if_unwanted=lambda: None, done=take)
+        context.do(jobs, stage="export", done=take, by=context.workers)
 
 
 class _Files:

@@ -18,7 +18,7 @@ from assay.rewards.remote.endpoints import ReadBlock
 from assay.rewards.spec import LocalSpec, ModelSpec, ServedSpec
 from assay.rewards.weights import weights_bytes
 from assay.score import shard_size
-from assay.score.open_model import let_go, opened
+from assay.score.open_model import opened
 from assay.score.shard import Fatal, Shard, ShardJob, ShardWork
 from assay.score.store import KEY
 from assay.storage.stage import RunContext
@@ -133,7 +133,7 @@ class ByWorkers:
             )
 
         sized = dataclasses.replace(self.cluster, model_bytes=model_bytes(self.model))
-        with workers_for(sized, context, at_the_end=let_go) as client:
+        with workers_for(sized, context) as client:
             began = time.monotonic()
             with _reported_when_stopped(finished, turns, context):
                 dispatch(

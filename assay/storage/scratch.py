@@ -26,10 +26,9 @@ def own_folder(within: Path | None = None) -> Iterator[Path]:
 
     It lies ``within`` that folder, or where the system has its temporary files.
     """
-    mine = f"assay-run-{socket.gethostname()}-"
     place = Path(tempfile.gettempdir()) if within is None else within
-    _sweep(place, mine)
-    folder = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=place))
+    sweep_folders(place)
+    folder = Path(tempfile.mkdtemp(prefix=f"{_beginning()}{os.getpid()}-", dir=place))
     try:
         yield folder
     finally:
@@ -37,8 +36,14 @@ def own_folder(within: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep(place: Path, mine: str) -> None:
-    """Remove the folders of this user whose processes on this machine have ended."""
+def _beginning() -> str:
+    """How the names of this machine's folders begin."""
+    return f"assay-run-{socket.gethostname()}-"
+
+
+def sweep_folders(place: Path) -> None:
+    """Remove the folders of this user in there whose processes on this machine have ended."""
+    mine = _beginning()
     for path in place.glob(f"{glob.escape(mine)}*"):
         pid = path.name.removeprefix(mine).partition("-")[0]
         try:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+from assay.core.errors import ClusterFault
 from assay.core.jobs import IN_THIS_PROCESS, Job, Result
 from assay.core.progress import Progress
 from assay.storage.stage import RunContext
@@ -16,6 +17,10 @@ from assay.workers.environment import usable_cores
 
 if TYPE_CHECKING:
     from distributed import Client
+
+
+#: A process that has loaded a larger model than this is not kept.
+_KEPT_MODEL_BYTES = 1_000_000_000
 
 
 class RunWorkers:
@@ -33,6 +38,7 @@ class RunWorkers:
         self._share_home = share_home
         self._stack = ExitStack()
         self._client: Client | None = None
+        self._cannot_start = False
 
     def __enter__(self) -> RunWorkers:
         return self
@@ -51,7 +57,7 @@ class RunWorkers:
     ) -> None:
         """Do every job of a stage. One job, or one worker, is no reason to start a process."""
         listed = list(jobs)
-        if len(listed) < 2 or not self.are_several:
+        if len(listed) < 2 or not self.are_several or not self._can_start(progress):
             IN_THIS_PROCESS.do(
                 listed, stage=stage, progress=progress, leave_if_unwanted=leave_if_unwanted, done=done
             )
@@ -61,9 +67,23 @@ class RunWorkers:
                 client, listed, stage=stage, progress=progress, leave_if_unwanted=leave_if_unwanted, done=done
             )
 
+    def _can_start(self, progress: Progress) -> bool:
+        """Whether workers are there. Where they do not start, a line says why: a run can go on by itself."""
+        if self._client is not None:
+            return True
+        try:
+            self._client = self._stack.enter_context(connected(self._options, progress))
+        except ClusterFault as error:
+            progress.say(f"{error}. This process does their work itself")
+            self._cannot_start = True
+            return False
+        return True
+
     @property
     def are_several(self) -> bool:
         """Whether jobs are done at the same time. With one worker, or without a shared home, they are not."""
+        if self._cannot_start:
+            return False
         if self._options.scheduler_address:
             return self._share_home
         return (self._options.workers or usable_cores()) > 1
@@ -90,13 +110,11 @@ class RunWorkers:
 
 
 @contextmanager
-def workers_for(
-    options: ClusterOptions, context: RunContext, *, at_the_end: Callable[[], object]
-) -> Iterator[Client]:
+def workers_for(options: ClusterOptions, context: RunContext) -> Iterator[Client]:
     """Yield a client whose workers can load a model: the run's own, or else some that end with this context.
 
-    Those of GPUs are always started anew: what a process has left on its GPU is not known. Workers that stay
-    do what there is to do ``at_the_end``, unless others use them too.
+    Those of GPUs are always started anew: what a process has left on its GPU is not known. Workers that have
+    loaded a large model end too: what comes after scoring needs that memory more than it needs seconds.
     """
     workers = context.workers
     if not isinstance(workers, RunWorkers) or scores_on_gpus(options):
@@ -107,5 +125,5 @@ def workers_for(
         if options.show_dashboard is not None and client.dashboard_link:
             options.show_dashboard(client.dashboard_link)
         yield client
-        if not options.scheduler_address:
-            client.run(at_the_end)
+    if options.model_bytes > _KEPT_MODEL_BYTES and not options.scheduler_address:
+        workers.end()

@@ -40,6 +40,7 @@ from assay.select.rules import Rules
 from assay.storage.home import Home
 from assay.storage.manifests import reason_code
 from assay.storage.run_manifest import RUN_MANIFEST
+from assay.storage.stage import RunContext
 
 SCORES = Turn((2.37, 3.5, 2.5, 0.5, -1.25))
 ROLE = {role[0]: role for role in ROLES}
@@ -61,7 +62,7 @@ def written(made: Made, *exports: Export[Item]) -> tuple[Exported, Path]:
     staging = Path(tempfile.mkdtemp(dir=made.home.root))
     filtered = decide(made.converted, made.scored, rules=Rules(), home=made.home)
     return write_results(
-        made.converted, made.scored, filtered, ToWrite(exports), home=made.home, staging=staging
+        made.converted, made.scored, filtered, ToWrite(exports), RunContext(made.home), staging=staging
     ), staging
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from assay.select.rules import Rules, parse_rules
 from assay.select.selection import Selection
 from assay.storage.home import Home
 from assay.storage.manifests import Filtered
+from assay.storage.stage import RunContext
 
 ALL = ToWrite(tuple(RECORD_EXPORTS.values()))
 LINES = ToWrite(tuple(one for name, one in RECORD_EXPORTS.items() if not one.file.endswith(".parquet")))
@@ -66,9 +69,8 @@ def write(
     made: Made, filtered: Filtered, wanted: ToWrite, workers: Workers, folder: Path
 ) -> tuple[Exported, dict[str, bytes]]:
     folder.mkdir()
-    exported = write_results(
-        made.converted, made.scored, filtered, wanted, home=made.home, staging=folder, workers=workers
-    )
+    context = RunContext(made.home, workers=workers)
+    exported = write_results(made.converted, made.scored, filtered, wanted, context, staging=folder)
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     return exported, files
 
@@ -123,6 +125,15 @@ def test_few_records_are_written_without_workers(
         workers = Backwards()
         write(made, decided(made), ALL, workers, tmp_path / str(least))
         assert bool(workers.names) == asked
+
+
+def test_what_workers_of_a_killed_run_left_is_removed_by_the_next(made: Made, tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    left = made.home.artifacts / "export" / f"assay-run-{socket.gethostname()}-{gone.pid}-x"
+    left.mkdir(parents=True)
+    write(made, decided(made), ToWrite(), IN_THIS_PROCESS, tmp_path / "out")
+    assert not left.exists()
 
 
 def test_what_only_its_worker_sees_is_one_line(made: Made, tmp_path: Path) -> None:

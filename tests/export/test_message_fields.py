@@ -24,6 +24,7 @@ from assay.select.rules import Rules
 from assay.storage.conversations import field_kinds
 from assay.storage.home import Home
 from assay.storage.run_manifest import Written
+from assay.storage.stage import RunContext
 
 TOOLS = '[{"type":"function","function":{"name":"tide","parameters":{"type":"object","properties":{}}}}]'
 ASKED = Message("user", "High water?")
@@ -336,7 +337,7 @@ def files_of(made: Made, staging: Path, *names: str) -> Path:
         PairChoice("all"),
     )
     staging.mkdir()
-    write_results(made.converted, made.scored, filtered, exports, home=made.home, staging=staging)
+    write_results(made.converted, made.scored, filtered, exports, RunContext(made.home), staging=staging)
     return staging
 
 

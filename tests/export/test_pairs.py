@@ -29,6 +29,7 @@ from assay.export.pairs import Candidate, Pair, PairChoice, Place, pairs_of, sco
 from assay.export.results import write_results
 from assay.select.rules import parse_rules
 from assay.storage.home import Home
+from assay.storage.stage import RunContext
 
 Q = ("user", "Which way to the mill?")
 ROLE = {role[0]: role for role in ROLES}
@@ -192,7 +193,7 @@ def write(
     filtered = decide(made.converted, made.scored, rules=parsed, home=made.home)
     wanted = ToWrite((), tuple(PAIR_EXPORTS.values()), choice)
     return write_results(
-        made.converted, made.scored, filtered, wanted, home=made.home, staging=staging
+        made.converted, made.scored, filtered, wanted, RunContext(made.home), staging=staging
     ), staging
 
 

@@ -20,6 +20,7 @@ from assay.select.selection import Budget, Selection, parsed_target
 from assay.select.vocabulary import Vocabulary
 from assay.storage.home import Home
 from assay.storage.run_manifest import Written
+from assay.storage.stage import RunContext
 
 RULE = "helpfulness >= 2"
 ASKED = ("user", "Q")
@@ -67,7 +68,13 @@ def verdicts(
     exports = ToWrite((RECORD_EXPORTS["trl-kto"],), has_rule=rule is not None)
     staging.mkdir()
     done = write_results(
-        made.converted, made.scored, filtered, exports, home=made.home, staging=staging, desirable=desirable
+        made.converted,
+        made.scored,
+        filtered,
+        exports,
+        RunContext(made.home),
+        staging=staging,
+        desirable=desirable,
     )
     return {row["completion"][0]["content"]: row["label"] for row in _rows(staging)}, done.exports["trl-kto"]
 

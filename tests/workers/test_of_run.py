@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -143,16 +142,14 @@ def _raised(error: Exception, host: str, monkeypatch: pytest.MonkeyPatch) -> str
     return f"{type(caught.value).__name__}: {caught.value}"
 
 
-def test_workers_for_a_model_are_the_runs_own_and_let_go_of_it_afterwards(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("model_bytes", "stay"), [(10**6, True), (10**10, False)])
+def test_workers_for_a_model_are_the_runs_own_and_stay_unless_it_is_large(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_bytes: int, stay: bool
 ) -> None:
     opened: list[str] = []
 
     class FakeClient:
         dashboard_link = "http://127.0.0.1:1/status"
-
-        def run(self, act: Any) -> None:
-            act()
 
     @contextmanager
     def connected(options: ClusterOptions, *_: object) -> Iterator[FakeClient]:
@@ -162,14 +159,36 @@ def test_workers_for_a_model_are_the_runs_own_and_let_go_of_it_afterwards(
 
     monkeypatch.setattr(of_run, "connected", connected)
     monkeypatch.setattr(of_run, "scores_on_gpus", lambda options: False)
-    options = ClusterOptions(workers=2, show_dashboard=opened.append)
+    options = ClusterOptions(workers=2, show_dashboard=opened.append, model_bytes=model_bytes)
     with RunWorkers(ClusterOptions(workers=2)) as workers:
         context = RunContext(Home(tmp_path), workers=workers)
         for _ in range(2):
-            with of_run.workers_for(options, context, at_the_end=lambda: opened.append("let go")):
+            with of_run.workers_for(options, context):
                 opened.append("scores")
-    once = ["http://127.0.0.1:1/status", "scores", "let go"]
-    assert opened == ["started", *once, *once, "ended"]
+    once = ["http://127.0.0.1:1/status", "scores"]
+    again = [] if stay else ["ended", "started"]
+    assert opened == ["started", *once, *again, *once, "ended"]
+
+
+def test_where_no_worker_starts_the_run_does_their_jobs_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried = 0
+
+    def failing(*_: object) -> AbstractContextManager[None]:
+        nonlocal tried
+        tried += 1
+        raise ClusterFault("the workers could not be started: no room")
+
+    monkeypatch.setattr(of_run, "connected", failing)
+    heard = Heard()
+    with RunWorkers(ClusterOptions(workers=2)) as workers:
+        assert workers.are_several
+        for _ in range(2):
+            assert done(workers, notes(tmp_path, 3), heard) == [os.getpid()] * 3
+        assert not workers.are_several
+    assert heard.lines == ["the workers could not be started: no room. This process does their work itself"]
+    assert tried == 1
 
 
 def test_workers_on_gpus_are_a_models_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -184,7 +203,7 @@ def test_workers_on_gpus_are_a_models_own(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("assay.workers.cluster.visible_devices", lambda: ["0"])
     with RunWorkers(ClusterOptions()) as workers:
         context = RunContext(Home(tmp_path), workers=workers)
-        with of_run.workers_for(ClusterOptions(), context, at_the_end=lambda: pytest.fail("they end")):
+        with of_run.workers_for(ClusterOptions(), context):
             pass
         with workers.client(Heard()):
             pass
