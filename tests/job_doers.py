@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pickle
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
+from distributed.protocol.pickle import dumps, loads
 
 from assay.core.jobs import AtWork, Job, Result
 from assay.core.progress import Progress
@@ -40,12 +39,12 @@ class Backwards:
         done: Callable[[Result], None],
     ) -> None:
         """Do every job."""
-        sent = [cloudpickle.dumps(job.sent()) for job in reversed(list(jobs))]
+        sent = [dumps(job.sent()) for job in reversed(list(jobs))]
         with self.there():
             for data in sent:
-                job: Job[Result] = pickle.loads(data)
+                job: Job[Result] = loads(data)
                 self.names.append(job.name)
-                done(pickle.loads(pickle.dumps(self.changed(job.done_by(AtWork())))))
+                done(loads(dumps(self.changed(job.done_by(AtWork())))))
 
 
 class Deadly:

@@ -14,8 +14,7 @@ from converting import line
 from stage_runs import model_of
 from stages import Heard, take_inventory
 
-from assay.export import EXPORT, ToExport, additions
-from assay.export import results as export_results
+from assay.export import EXPORT, ToExport
 from assay.export.folder import OutputFolder
 from assay.read import convert as converting
 from assay.read.convert import CONVERT, ToConvert
@@ -24,6 +23,7 @@ from assay.score.scoring import SCORE, ToScore
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import parse_rules
 from assay.select.selection import Selection
+from assay.storage import piece_jobs
 from assay.storage.home import Home
 from assay.storage.stage import RunContext
 from assay.workers.cluster import ClusterOptions
@@ -51,8 +51,8 @@ def few_are_worth_it(put: Callable[[object, str, object], None]) -> None:
     put(converting, "_WORTH_WORKERS_BYTES", 0)
     put(gathering, "_WORTH_WORKERS_TURNS", 0)
     put(gathering, "_LEAST_TURNS", 1)
-    put(export_results, "_WORTH_WORKERS_RECORDS", 0)
-    put(additions, "_JOB_RECORDS", 1)
+    put(piece_jobs, "_WORTH_WORKERS_RECORDS", 0)
+    put(piece_jobs, "_JOB_RECORDS", 1)
 
 
 def results(

@@ -47,17 +47,13 @@ from assay.export.sides import Sides
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import ConvertedPiece, FilteredPiece, ScoredPiece
+from assay.storage.piece_jobs import in_jobs
 from assay.storage.private import opener
 
 QUARANTINE = "quarantine.jsonl"
 DECISIONS = "decisions.parquet"
 DECISIONS_TURNS = "decisions-turns.parquet"
 SCORES = "scores.parquet"
-
-#: A worker is handed pieces of so many records at least, or of so many compressed bytes: a piece of a small
-#: file is no job.
-_JOB_RECORDS = 1 << 15
-_JOB_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,14 +262,6 @@ def jobs_of(
     pieces: Sequence[PieceToExport], rendering: Rendering, folder: Path, home: Home
 ) -> Iterator[AdditionsJob]:
     """Yield jobs that hold all pieces in order, small pieces together."""
-    waiting: list[PieceToExport] = []
-    number = 0
-    for piece in pieces:
-        waiting.append(piece)
-        records = sum(one.converted.counts.read for one in waiting)
-        size = sum(one.converted.records.size for one in waiting)
-        if records >= _JOB_RECORDS or size >= _JOB_BYTES:
-            yield AdditionsJob(number, tuple(waiting), rendering, folder, home)
-            number, waiting = number + 1, []
-    if waiting:
-        yield AdditionsJob(number, tuple(waiting), rendering, folder, home)
+    groups = in_jobs([piece.converted for piece in pieces])
+    for number, group in enumerate(groups):
+        yield AdditionsJob(number, pieces[group.start : group.stop], rendering, folder, home)

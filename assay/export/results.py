@@ -59,13 +59,11 @@ from assay.storage.manifests import (
     Scored,
     ScoredPiece,
 )
+from assay.storage.piece_jobs import is_much
 from assay.storage.private import make_private
 from assay.storage.scratch import own_folder, sweep_folders
 from assay.storage.stage import RunContext
 
-#: So many records, or bytes of compressed records, are worth starting workers for.
-_WORTH_WORKERS_RECORDS = 1 << 18
-_WORTH_WORKERS_BYTES = 64 << 20
 #: Lines are gathered to about this many bytes before they are written.
 _WRITE_BYTES = 1 << 20
 
@@ -114,7 +112,7 @@ def write_results(
     )
     with full_disk_named(staging), ExitStack() as stack:
         files = _Files(converted, scored, filtered, exports, rendering, staging, home, stack)
-        if context.workers.are_several and _is_much(converted) and files.are_of_pieces:
+        if context.workers.are_several and is_much(converted) and files.are_of_pieces:
             _by_workers(pieces, rendering, files, context)
         else:
             for number, piece in enumerate(pieces):
@@ -128,11 +126,6 @@ def write_results(
 def _place(home: Home) -> Path:
     """Where workers leave what they make, in a folder of each run."""
     return home.artifacts / "export"
-
-
-def _is_much(converted: Converted) -> bool:
-    size = sum(piece.records.size for piece in converted.pieces)
-    return converted.counts.read >= _WORTH_WORKERS_RECORDS or size >= _WORTH_WORKERS_BYTES
 
 
 def _by_workers(

@@ -6,19 +6,23 @@ time, whatever the size of the data. What is then computed reads a few columns o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
+from assay.core.errors import ClusterFault
+from assay.core.jobs import IN_THIS_PROCESS, AtWork, why_killed
 from assay.export.files import TableFile
 from assay.read.languages import language_of
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, Filtered, FilteredPiece, Scored, ScoredPiece
+from assay.storage.piece_jobs import in_jobs, is_much
 from assay.storage.scratch import own_folder
 from assay.storage.stage import RunContext
 
@@ -117,20 +121,33 @@ def measured_turns(
     with own_folder() as folder, full_disk_named(folder):
         turns = TableFile(folder / "turns.parquet", of_turn)
         records = TableFile(folder / "records.parquet", _RECORDS)
-        pieces = zip(converted.pieces, scored_pieces, filtered.pieces, strict=True)
-        for number, (piece, scored_piece, filtered_piece) in enumerate(pieces):
-            named = {"piece": number, "source": sources.index(piece.file)}
-            of_records, of_answers = _records(piece, filtered_piece, home, every, seen)
+        pieces = []
+        numbered = {file: number for number, file in enumerate(sources)}
+        found = zip(converted.pieces, scored_pieces, filtered.pieces, strict=True)
+        for number, (piece, scored_piece, filtered_piece) in enumerate(found):
+            place = _Place(number, numbered[piece.file], seen)
+            pieces.append(_PieceToMeasure(place, piece, scored_piece, filtered_piece))
             seen += piece.counts.ok
-            context.progress.advance(piece.counts.read)
-            of_turns = _turns(piece, scored_piece, attributes, flags, home)
-            literals = [pl.lit(value, pl.UInt32).alias(name) for name, value in named.items()]
-            records.add(of_records.with_columns(literals))
-            joined = of_turns.join(of_records, on="row", how="left", maintain_order="left").join(
-                of_answers, on=["row", "turn"], how="left", maintain_order="left"
-            )
-            lacking = [pl.lit(None, pl.Float64).alias(name) for name in given if name not in piece.given]
-            turns.add(joined.with_columns(*literals, *lacking))
+        wanted = _Wanted(every, attributes, flags, given)
+        jobs = [
+            MeasureJob(number, pieces[group.start : group.stop], wanted, home)
+            for number, group in enumerate(in_jobs(converted.pieces))
+        ]
+        made: dict[int, MeasuredPieces] = {}
+        first = 0
+
+        def take(ended: MeasuredPieces) -> None:
+            nonlocal first
+            made[ended.number] = ended
+            while (ready := made.pop(first, None)) is not None:
+                for of_records, of_turns in ready.tables:
+                    records.add(of_records)
+                    turns.add(of_turns)
+                context.progress.advance(jobs[first].records)
+                first += 1
+
+        by = context.workers if is_much(converted) else IN_THIS_PROCESS
+        context.do(jobs, stage="report", done=take, by=by)
         turns.finish()
         records.finish()
         yield Measures(
@@ -141,6 +158,103 @@ def measured_turns(
             given,
             flags,
         )
+
+
+class _Place(NamedTuple):
+    """Where a piece stands in its run."""
+
+    piece: int
+    source: int
+    seen: int
+    """How many readable records came before it."""
+
+
+class _PieceToMeasure(NamedTuple):
+    place: _Place
+    piece: ConvertedPiece
+    scored: ScoredPiece | None
+    filtered: FilteredPiece
+
+
+class _Wanted(NamedTuple):
+    """What is measured of every piece."""
+
+    every: int
+    """A language is found of one in so many readable records."""
+    attributes: tuple[str, ...]
+    flags: tuple[str, ...]
+    given: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPieces:
+    """The tables of consecutive pieces."""
+
+    number: int
+    tables: tuple[tuple[pl.DataFrame, pl.DataFrame], ...]
+    """Of each piece: the rows of ``Measures.records`` and of ``Measures.turns``."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureJob:
+    """Consecutive pieces, as workers are handed them."""
+
+    number: int
+    """Its place among the jobs, which is that of its pieces in the run."""
+    pieces: Sequence[_PieceToMeasure]
+    wanted: _Wanted
+    home: Home
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"report on {self.pieces[0].piece.file}, job {self.number}"
+
+    @property
+    def weight(self) -> int:
+        """All weigh the same: they are handed out in the order in which their results are needed."""
+        return 1
+
+    @property
+    def records(self) -> int:
+        """How many records the pieces hold."""
+        return sum(one.piece.counts.read for one in self.pieces)
+
+    def sent(self) -> MeasureJob:
+        """As it is."""
+        return self
+
+    def done_by(self, at: AtWork) -> MeasuredPieces:
+        """The tables of the pieces."""
+        tables = []
+        for one in self.pieces:
+            at.check()
+            tables.append(_tables(one, self.wanted, self.home))
+        return MeasuredPieces(self.number, tuple(tables))
+
+    def halves(self) -> Sequence[MeasureJob]:
+        """Nothing: a job's tables come in one piece."""
+        return ()
+
+    def of_a_killer(self) -> MeasuredPieces:
+        """ClusterFault: there is no page without these records."""
+        raise ClusterFault(why_killed(self.name))
+
+
+def _tables(given: _PieceToMeasure, wanted: _Wanted, home: Home) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A piece's rows of the two tables."""
+    place, piece = given.place, given.piece
+    of_records, of_answers = _records(piece, given.filtered, home, wanted.every, place.seen)
+    of_turns = _turns(piece, given.scored, wanted.attributes, wanted.flags, home)
+    literals = [
+        pl.lit(place.piece, pl.UInt32).alias("piece"),
+        pl.lit(place.source, pl.UInt32).alias("source"),
+    ]
+    joined = of_turns.join(of_records, on="row", how="left", maintain_order="left").join(
+        of_answers, on=["row", "turn"], how="left", maintain_order="left"
+    )
+    lacking = [pl.lit(None, pl.Float64).alias(name) for name in wanted.given if name not in piece.given]
+    return of_records.with_columns(literals), joined.with_columns(*literals, *lacking)
 
 
 def _records(

@@ -14,12 +14,13 @@ from stages import decide
 from assay.core.errors import AssayError, ClusterFault
 from assay.core.jobs import IN_THIS_PROCESS, Workers
 from assay.core.schema import MessageFields, message_with
-from assay.export import PAIR_EXPORTS, RECORD_EXPORTS, Exported, ToWrite, additions, results
+from assay.export import PAIR_EXPORTS, RECORD_EXPORTS, Exported, ToWrite, additions
 from assay.export.results import write_results
 from assay.export.splits import Split
 from assay.select.kinds import OnFail
 from assay.select.rules import Rules, parse_rules
 from assay.select.selection import Selection
+from assay.storage import piece_jobs
 from assay.storage.home import Home
 from assay.storage.manifests import Filtered
 from assay.storage.stage import RunContext
@@ -30,8 +31,8 @@ LINES = ToWrite(tuple(one for name, one in RECORD_EXPORTS.items() if not one.fil
 
 @pytest.fixture(autouse=True)
 def _few_are_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "_WORTH_WORKERS_RECORDS", 0)
-    monkeypatch.setattr(additions, "_JOB_RECORDS", 1)
+    monkeypatch.setattr(piece_jobs, "_WORTH_WORKERS_RECORDS", 0)
+    monkeypatch.setattr(piece_jobs, "_JOB_RECORDS", 1)
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def test_pairs_which_are_of_several_pieces_are_made_by_the_run(tmp_path: Path) -
 
 
 def test_small_pieces_are_one_job(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(additions, "_JOB_RECORDS", 20)
+    monkeypatch.setattr(piece_jobs, "_JOB_RECORDS", 20)
     workers = Backwards()
     by_workers = write(made, decided(made), ALL, workers, tmp_path / "by-workers")
     assert len(workers.names) == 3
@@ -121,7 +122,7 @@ def test_few_records_are_written_without_workers(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for least, asked in ((56, True), (57, False)):
-        monkeypatch.setattr(results, "_WORTH_WORKERS_RECORDS", least)
+        monkeypatch.setattr(piece_jobs, "_WORTH_WORKERS_RECORDS", least)
         workers = Backwards()
         write(made, decided(made), ALL, workers, tmp_path / str(least))
         assert bool(workers.names) == asked

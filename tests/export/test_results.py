@@ -21,9 +21,8 @@ from stages import build, convert, decide, take_inventory
 
 from assay.core.digests import digest_of_file
 from assay.core.errors import AssayError, InputFault, UserMistake
-from assay.export import EXPORTS, RECORD_EXPORTS, check_exports
+from assay.export import EXPORTS, RECORD_EXPORTS, check_exports, of_piece
 from assay.export import files as export_files
-from assay.export import results as export_results
 from assay.read.sources import read_originals
 from assay.select.rules import Rules, parse_rules
 from assay.storage.disk import full_disk_named
@@ -391,7 +390,7 @@ def test_the_same_inputs_give_the_same_bytes_however_tables_are_gathered(
     made = make(home, {"a.jsonl": pieces})
     first = built(made, "helpfulness >= 2", exports=tuple(RECORD_EXPORTS), name="first")
     monkeypatch.setattr(export_files, "_PART_ROWS", 300)
-    monkeypatch.setattr(export_results, "_KEPT_AT_A_TIME", 70)
+    monkeypatch.setattr(of_piece, "_KEPT_AT_A_TIME", 70)
     second = built(made, "helpfulness >= 2", exports=tuple(RECORD_EXPORTS), name="second")
     names = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
     assert len(names) > len(RECORD_EXPORTS)

@@ -81,7 +81,8 @@ def test_a_worker_in_another_folder_reads_what_the_run_names_from_its_own(
 ) -> None:
     monkeypatch.chdir(inputs.parent)
     found = inventory_of(Path("chats"))
-    home, workers = Home(tmp_path / "home"), Backwards(there=lambda: chdir(tmp_path))
+    (tmp_path / "other").mkdir()
+    home, workers = Home(tmp_path / "home"), Backwards(there=lambda: chdir(tmp_path / "other"))
     first = convert(found, home, workers)
     assert len(workers.names) == len(found.shards)
     # The shards have the names that they have without workers.

@@ -12,10 +12,13 @@ import polars as pl
 import pytest
 import run_made
 from handmade import Record, Turn
+from job_doers import Backwards
+from polars.testing import assert_frame_equal
 from run_made import Made, chats, in_pieces
 
 from assay.report import aggregate, measures
 from assay.report.aggregate import Aggregated, aggregated, thresholds_in
+from assay.storage import piece_jobs
 from assay.storage.stage import RunContext
 
 KEEP = ["helpfulness >= 2", "verbosity < 3.5"]
@@ -52,6 +55,23 @@ def test_however_much_is_held_at_once_the_figures_are_the_same(
 def rounded(figures: Aggregated) -> str:
     """The figures, whatever the order in which numbers were added up."""
     return sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.9g}", repr(figures))
+
+
+def test_whoever_measures_in_whatever_order_makes_the_same_tables(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(piece_jobs, "_WORTH_WORKERS_RECORDS", 0)
+    monkeypatch.setattr(piece_jobs, "_JOB_RECORDS", 1)
+    monkeypatch.setattr(measures, "LANGUAGES_OF", 30)
+    workers = Backwards()
+    tables = []
+    for context in (RunContext(made.home), RunContext(made.home, workers=workers)):
+        with measures.measured_turns(made.converted, made.scored, made.filtered, context) as found:
+            tables.append([pl.read_parquet(path) for path in (found.turns, found.records)])
+    assert len(workers.names) == len(made.converted.pieces) > 3
+    for alone, by_workers in zip(*tables, strict=True):
+        assert_frame_equal(alone, by_workers)
+    assert tables[0][0]["language"].drop_nulls().len() > 20
 
 
 def test_quantiles_bars_and_ends_are_those_of_the_result_files(made: Made, figures: Aggregated) -> None:
