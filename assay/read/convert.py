@@ -71,8 +71,9 @@ VERSION = 11
 PIECE_TEXT_BYTES = 16 << 20
 PIECE_RECORDS = 50_000
 
-#: So much to convert is worth starting workers for.
-_WORTH_WORKERS_BYTES = 256 << 20
+#: So much to convert is worth starting workers for: 13 CPU seconds of short conversations, of which two
+#: workers save nearly half. To start them takes 2.2 (measured, ``benchmarks/grow.py``'s data).
+_WORTH_WORKERS_BYTES = 128 << 20
 
 #: A shard looks whether it is still wanted once in so many records.
 _CHECKED_RECORDS = 256

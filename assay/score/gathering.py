@@ -25,8 +25,9 @@ from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
 from assay.storage.stage import RunContext
 
-#: So many turns to gather are worth starting workers for.
-_WORTH_WORKERS_TURNS = 1 << 20
+#: So many turns to gather are worth starting workers for: 6 CPU seconds, of which two workers save nearly
+#: half. To start them takes 2.2 (measured, ``benchmarks/grow.py``'s data).
+_WORTH_WORKERS_TURNS = 1 << 22
 
 #: Turns are gathered in about so many groups, for workers to share,
 _GROUPS = 16
