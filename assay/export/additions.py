@@ -83,6 +83,10 @@ class Rendering:
     some_have_rest: bool
     """Whether any record of the run came with other fields than its messages."""
 
+    def completed(self, block: KeptRecords, held: Held) -> KeptRecords:
+        """The block, with what it is to know of the other records of the run."""
+        return block._replace(some_have_rest=self.some_have_rest, given=self.given, held=held)
+
 
 class Addition(NamedTuple):
     """What is added to one file."""
@@ -123,9 +127,8 @@ def additions(
         return
     of_kept = [one for one in rendering.exports if not (_of_every_record(one) or _of_dropped(one))]
     one_by_one = any(map(looks_at_items, of_kept))
-    common = {"some_have_rest": rendering.some_have_rest, "given": given}
     for block in kept_blocks(file, judged, turns, attributes, decided):
-        whole = block._replace(**common, held=rendering.held_by_kept)
+        whole = rendering.completed(block, rendering.held_by_kept)
         for side, of_side, rank in rendering.sides.divided(whole):
             records = list(items_of(of_side)) if one_by_one else []
             for one in of_kept:
@@ -139,7 +142,7 @@ def additions(
     for records_of_them, exports in others:
         if exports:
             for block in blocks_of_records(file, records_of_them, turns, attributes):
-                of_run = block._replace(**common, held=rendering.held)
+                of_run = rendering.completed(block, rendering.held)
                 for one in exports:
                     yield Addition(one.name, file, rows_of_block(one, of_run))
 

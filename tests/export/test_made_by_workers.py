@@ -14,7 +14,8 @@ from stages import decide
 from assay.core.errors import AssayError, ClusterFault
 from assay.core.jobs import IN_THIS_PROCESS, Workers
 from assay.core.schema import MessageFields, message_with
-from assay.export import PAIR_EXPORTS, RECORD_EXPORTS, Exported, ToWrite, additions
+from assay.export import PAIR_EXPORTS, RECORD_EXPORTS, Exported, additions
+from assay.export.contract import ToWrite
 from assay.export.results import write_results
 from assay.export.splits import Split
 from assay.select.kinds import OnFail
