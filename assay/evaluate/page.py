@@ -128,7 +128,7 @@ def _answers(model: ModelEvaluation) -> Iterator[str]:
     over = doubts.over_length
     if over.difference is not None:
         points = f"{100 * abs(over.difference):.1f} points {'more' if over.difference >= 0 else 'less'}"
-        level = ", so the two cannot be told apart" if _is_level(over) else ""
+        level = ", so the model cannot be told apart from that" if _is_level(over) else ""
         between = _between(over.interval, " (")
         yield f"That is {points} than by always taking the {_better_by_length(model)} answer{between}{level}."
     if model.starter_baseline is not None:

@@ -112,7 +112,7 @@ def write_results(
     )
     with full_disk_named(staging), ExitStack() as stack:
         files = _Files(converted, scored, filtered, exports, rendering, staging, home, stack)
-        if context.workers.are_several and is_much(converted) and files.are_of_pieces:
+        if is_much(converted) and files.are_of_pieces and context.workers.are_several:
             _by_workers(pieces, rendering, files, context)
         else:
             for number, piece in enumerate(pieces):
@@ -282,7 +282,7 @@ def _score_columns(
 class _Quarantine:
     """Gathers the quarantined records of a file, then reads their originals.
 
-    In one go, so that a compressed file is decompressed once. Only places and reasons are held.
+    In one go, so that a compressed file is decompressed once. Memory holds places and reasons alone.
     """
 
     def __init__(self, file: LinesFile, home: Home) -> None:

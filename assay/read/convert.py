@@ -21,7 +21,7 @@ import polars as pl
 
 from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError, ClusterFault, InputFault
-from assay.core.jobs import IN_THIS_PROCESS, AtWork, why_killed
+from assay.core.jobs import IN_THIS_PROCESS, AtWork, Workers, why_killed
 from assay.core.progress import Progress
 from assay.core.reasoning import NothingElse, turns_with_reasoning, without_reasoning
 from assay.core.schema import GIVEN, MAY_BEGIN_THOUGHT, Message, TurnKey, is_call, roles_of, turn_keys
@@ -61,6 +61,7 @@ from assay.storage.manifests import (
     reason_code,
     to_json,
 )
+from assay.storage.private import make_private
 from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext, Stage
 
@@ -145,8 +146,13 @@ def _in_order(given: ToConvert, context: RunContext) -> list[_ConvertedShard]:
     """Every shard, converted by this run or by an earlier one."""
     shards = _Shards(given, context)
     left = [job for number in range(len(given.inventory.shards)) if (job := shards.reuse(number))]
-    worth = sum(job.weight for job in left) >= _WORTH_WORKERS_BYTES
-    context.do(left, stage="convert", done=shards.take, by=context.workers if worth else IN_THIS_PROCESS)
+    by: Workers = IN_THIS_PROCESS
+    if sum(job.weight for job in left) >= _WORTH_WORKERS_BYTES and context.workers.are_several:
+        by = context.workers
+        for job in left:
+            # Make it before any worker does: this machine may remember for a while that it was not there.
+            make_private(job.shard.folder(context.home))
+    context.do(left, stage="convert", done=shards.take, by=by)
     context.do(shards.missed, stage="convert", done=shards.take, by=IN_THIS_PROCESS)
     return shards.converted()
 
@@ -208,7 +214,7 @@ class _Shards:
         Of several shards with a fault, the first in the order of the input is raised.
         """
         job = self._jobs[ended.number]
-        if ended.host not in ("", socket.gethostname()) and (why := self._why_useless(job, ended)):
+        if ended.host and (why := self._why_useless(job, ended)):
             self._miss(job, ended, why)
             return
         self._ended[ended.number] = ended
@@ -224,8 +230,11 @@ class _Shards:
 
     def _why_useless(self, job: _ConvertJob, ended: _Ended) -> str | None:
         """Why another machine's result is of no use, and what to do; None where it is."""
-        if ended.unlike is not None:
-            return f"{ended.unlike}. Let every machine have the inputs at the same paths"
+        if ended.unlike is not None and ended.host != socket.gethostname():
+            return (
+                f"{job.shard.file.path} is not there, or is another file (by size, time or inode). Let every "
+                "machine have the inputs on one file system, at the same paths"
+            )
         folder = job.shard.folder(self._context.home)
         if ended.made is not None and not (folder / "manifest.json").is_file():
             return f"{folder} is not there for this one. Let every machine have the same ASSAY_HOME"

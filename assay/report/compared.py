@@ -106,7 +106,7 @@ def _changed_rows(before: Path, after: Path, names: Sequence[str]) -> Iterator[p
     rows = max(int(read(one.select(pl.len())).item()) for one in (of_before, of_after))
     parts = max(1, math.ceil(rows / _RECORDS_AT_ONCE))
     for part in range(parts):
-        some = pl.col("line") % parts == part
+        some = (pl.col("line") + pl.col("file")) % parts == part
         joined = of_after.filter(some).join(of_before.filter(some), on=_PLACE, how="full", coalesce=True)
         yield read(joined.filter(pl.col("outcome").eq_missing(pl.col("outcome_before")).not_()))
 

@@ -6,10 +6,11 @@ Groups of pieces are independent of each other, so workers may gather them.
 from __future__ import annotations
 
 import operator
+import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 
 import polars as pl
 
@@ -23,15 +24,17 @@ from assay.score.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, scor
 from assay.storage.disk import full_disk_named, read_artifact
 from assay.storage.home import Artifact, Home, sweep, written_whole
 from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
+from assay.storage.private import make_private
 from assay.storage.stage import RunContext
 
 #: So many turns to gather are worth starting workers for: 6 CPU seconds, of which two workers save nearly
 #: half. To start them takes 2.2 (measured, ``benchmarks/grow.py``'s data).
 _WORTH_WORKERS_TURNS = 1 << 22
 
-#: Turns are gathered in about so many groups, for workers to share,
+#: Workers share so many groups of turns, or somewhat more. A single process looks up as many turns at once as
+#: planning does: each group is looked up in the whole store.
 _GROUPS = 16
-#: though no group is smaller than this, for each group is looked up in the whole store.
+#: The least turns of a group.
 _LEAST_TURNS = 1 << 16
 
 _UNSTORED = "unstored_reason"
@@ -42,24 +45,37 @@ def gathered(
     model: ModelSpec,
     folder: str,
     unscored: Mapping[bytes, str],
+    store: ScoreStore,
     context: RunContext,
 ) -> Scored:
     """The scores of all turns, a file for every piece in a ``folder`` of artifacts.
 
-    ``unscored``: by key, reasons that are in no segment.
+    ``unscored``: by key, reasons that are in no segment. ``store`` is open, and holds all other turns.
     """
-    sweep(context.home.artifacts / folder)
+    place = context.home.artifacts / folder
+    # Make it before any worker does: this machine may remember for a while that it was not there.
+    make_private(place)
+    sweep(place)
     turns = sum(piece.turn_count for piece in converted.pieces)
-    size = max(_LEAST_TURNS, turns // _GROUPS)
+    is_shared = turns >= _WORTH_WORKERS_TURNS and context.workers.are_several
+    size = max(_LEAST_TURNS, turns // _GROUPS) if is_shared else plan.LOOKUP_TURNS
+    by_run = secrets.token_hex(8)
     jobs = [
         GatherJob(
-            found.start, converted.pieces[found.start : found.stop], model, folder, unscored, context.home
+            found.start,
+            converted.pieces[found.start : found.stop],
+            model,
+            folder,
+            unscored,
+            context.home,
+            by_run,
+            store,
         )
         for found in plan.groups_of_pieces(converted.pieces, most_turns=size)
     ]
     ended: list[_Gathered] = []
-    worth = turns >= _WORTH_WORKERS_TURNS
-    context.do(jobs, stage="gather", done=ended.append, by=context.workers if worth else IN_THIS_PROCESS)
+    by = context.workers if is_shared else IN_THIS_PROCESS
+    context.do(jobs, stage="gather", done=ended.append, by=by)
     ended.sort(key=operator.attrgetter("first"))
     failed = sum((one.failed for one in ended), Counter())
     warnings = Counter(dict.fromkeys(card_warnings.sentences(model), 0))
@@ -101,6 +117,10 @@ class GatherJob:
     folder: str
     unscored: Mapping[bytes, str]
     home: Home
+    by_run: str
+    """Tells apart the stores that a worker opens for this run and for others."""
+    store: ScoreStore | None = None
+    """The store as this process has opened it; None in a worker."""
 
     @property
     def name(self) -> str:
@@ -113,13 +133,15 @@ class GatherJob:
         return sum(piece.turn_count for piece in self.pieces)
 
     def sent(self) -> GatherJob:
-        """As it is."""
-        return self
+        """The job without the store, which each worker opens once."""
+        return replace(self, store=None)
 
     def done_by(self, at: AtWork) -> _Gathered:
         """Write a file of scores for each of the pieces. ClusterFault where a turn has no score by now."""
         home, model = self.home, self.model
-        store = ScoreStore(home, model.fingerprint, model.attributes).open()
+        store = self.store
+        if store is None:
+            store = _opened(home, model.fingerprint, model.attributes, self.by_run)
         group = plan.turns_of(self.pieces, self.first, home)
         keys = group[KEY].unique()
         stored = store.look_up(keys)
@@ -183,6 +205,12 @@ class GatherJob:
     def of_a_killer(self) -> _Gathered:
         """ClusterFault: a run that cannot gather a piece's scores ends."""
         raise ClusterFault(why_killed(self.name))
+
+
+@lru_cache(maxsize=1)
+def _opened(home: Home, fingerprint: str, attributes: tuple[str, ...], by_run: str) -> ScoreStore:
+    """A worker's store, with the segments that are there when this run gathers."""
+    return ScoreStore(home, fingerprint, attributes).open()
 
 
 def _reasons(unscored: Mapping[bytes, str]) -> pl.DataFrame:

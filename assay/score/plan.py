@@ -38,7 +38,7 @@ REACH_TOKENS = 1 << 18
 _KEPT_SHARDS = 4
 
 #: How many turns are looked up in the store at once.
-_LOOKUP_TURNS = 1 << 20
+LOOKUP_TURNS = 1 << 20
 
 _SCHEMA = {
     "shard": pl.UInt32,
@@ -99,7 +99,7 @@ def turns_of(pieces: Sequence[ConvertedPiece], first: int, home: Home) -> pl.Dat
 
 def grouped_turns(converted: Converted, home: Home) -> Iterator[pl.DataFrame]:
     """Yield all turns in order, as many at a time as are looked up together: see ``turns_of``."""
-    for group in groups_of_pieces(converted.pieces, most_turns=_LOOKUP_TURNS):
+    for group in groups_of_pieces(converted.pieces, most_turns=LOOKUP_TURNS):
         yield turns_of(converted.pieces[group.start : group.stop], group.start, home)
 
 

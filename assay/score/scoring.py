@@ -155,7 +155,7 @@ def score(given: ToScore, context: RunContext) -> Scored:
                     f"{store.place} is the same place for every worker"
                 )
         folder = f"{_FOLDER}/{SCORE.digest(given)}"
-        scored = gathered(given.converted, model, folder, attempt.unscored, context)
+        scored = gathered(given.converted, model, folder, attempt.unscored, store, context)
     for name, count in scored.warnings.items():
         if count:
             context.say(f"warning: {card_warnings.sentences(model)[name]}: {counted(count, 'conversations')}")

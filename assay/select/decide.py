@@ -96,7 +96,7 @@ def decide(given: ToDecide, context: RunContext) -> Filtered:
                 for verdicts in found.verdicts:
                     written.add(verdicts)
                 if not written.kept and (absent := found.absent()):
-                    raise UserMistake(f"the rules keep nothing: {absent[0]}")
+                    raise UserMistake(f"nothing is kept: {absent[0]}")
                 notes = found.notes()
     for note in notes:
         context.say(f"note: {note}")

@@ -20,7 +20,7 @@ import polars as pl
 from assay.core.errors import UserMistake
 from assay.select.after_rules import AfterRules, finite, needed
 from assay.select.budget import PIECE
-from assay.select.expressions import Value, varies_by_turn
+from assay.select.expressions import NamedColumn, Value, parts, varies_by_turn
 from assay.select.frames import Dataset, Frames, ToMeasure
 from assay.select.kinds import OnFail
 from assay.select.measure import beside_turns, measured, named_in
@@ -60,7 +60,8 @@ class Judged(NamedTuple):
     tallies: Callable[[], tuple[RuleTally, ...]]
     """What each rule came to, once the verdicts are gone through; rules of records first."""
     absent: Callable[[], tuple[str, ...]]
-    """A sentence for each field or label that rules name and no record has, once they are gone through."""
+    """A sentence for each rule that holds of nothing and names a field or label that no record has, once they
+    are gone through."""
 
 
 @contextmanager
@@ -87,6 +88,16 @@ def judged(
         def notes() -> tuple[str, ...]:
             return (*found.notes(), *by_rules.notes())
 
+        def absent() -> tuple[str, ...]:
+            sentences = found.absent()
+            return tuple(
+                f"`{tally.rule.text}` holds of none, and {sentences[part]}"
+                for tally in by_rules.tallies()
+                if tally.asked and tally.fails == tally.asked
+                for part in parts(tally.rule.predicate)
+                if isinstance(part, NamedColumn) and part in sentences
+            )
+
         def pieces() -> Iterator[tuple[Frames, Verdicts]]:
             records_scored = records_ordered = 0
             for piece, frames in zip(converted.pieces, found.frames, strict=True):
@@ -102,7 +113,7 @@ def judged(
                 )
 
         if not selection.looks_at_what_is_left:
-            yield Judged((verdicts for _, verdicts in pieces()), notes, by_rules.tallies, found.absent)
+            yield Judged((verdicts for _, verdicts in pieces()), notes, by_rules.tallies, absent)
             return
         place = home.artifacts / "filter"
         place.mkdir(parents=True, exist_ok=True)
@@ -119,7 +130,7 @@ def judged(
             (_without(verdicts, dropped.get((number,))) for number, verdicts in enumerate(waiting)),
             lambda: (*notes(), *settled.notes),
             by_rules.tallies,
-            found.absent,
+            absent,
         )
 
 

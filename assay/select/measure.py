@@ -13,7 +13,7 @@ folder that is gone afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
     """Of each piece, in order. To be gone through once."""
     notes: Callable[[], tuple[str, ...]]
     """Sentences without a full stop, once the frames are gone through."""
-    absent: Callable[[], tuple[str, ...]]
+    absent: Callable[[], Mapping[NamedColumn, str]]
     """Those of the notes that name what no record has."""
 
 
@@ -70,7 +70,7 @@ def measured(data: Dataset) -> Iterator[Measured]:
     percentiles = [Distribution(percentile) for percentile in wanted.of_type(Percentile)]
     presence = Presence(data)
     if not wanted.has_groups and not wanted.has_pairs and not percentiles:
-        yield Measured(_frames_of(data, presence), presence.notes, presence.notes)
+        yield Measured(_frames_of(data, presence), presence.notes, presence.absent)
         return
     with ExitStack() as stack:
         place = data.home.artifacts / "filter"
@@ -94,7 +94,7 @@ def measured(data: Dataset) -> Iterator[Measured]:
             distribution.close()
             notes += _few_values(distribution)
         yield Measured(
-            _whole(waiting, groups, sides, percentiles, wanted), lambda: tuple(notes), presence.notes
+            _whole(waiting, groups, sides, percentiles, wanted), lambda: tuple(notes), presence.absent
         )
 
 

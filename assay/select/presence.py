@@ -31,13 +31,17 @@ class Presence:
             frame = frames.turns if column.of_turns else frames.records
             self._found[column] += frame.height - frame[column.measured].null_count()
 
-    def notes(self) -> tuple[str, ...]:
+    def absent(self) -> dict[NamedColumn, str]:
         """A sentence for each that no record has."""
-        return tuple(
-            f"no record of {self._records:,} has `{column}`{self._others(column)}"
+        return {
+            column: f"no record of {self._records:,} has `{column}`{self._others(column)}"
             for column, found in self._found.items()
             if not found and self._records
-        )
+        }
+
+    def notes(self) -> tuple[str, ...]:
+        """The sentences."""
+        return tuple(self.absent().values())
 
     def _others(self, column: NamedColumn) -> str:
         if column.name.startswith(GIVEN):

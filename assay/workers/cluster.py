@@ -175,7 +175,7 @@ def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecC
         ):
             yield cluster
         return
-    count = options.workers or _worker_count(options.model_bytes, progress)
+    count = worker_count(options, progress)
 
     def cpu_cluster(folder: Path) -> SpecCluster:
         return LocalCluster(
@@ -213,11 +213,13 @@ def _worker_settings(folder: Path) -> dict[str, object]:
     }
 
 
-def _worker_count(model_bytes: int, progress: Progress) -> int:
-    """How many workers to start: one per core, or fewer where memory holds fewer models."""
+def worker_count(options: ClusterOptions, progress: Progress = SILENT) -> int:
+    """How many workers start on this machine's cores: one each, or fewer where memory holds fewer models."""
     from distributed.system import MEMORY_LIMIT
 
-    cores = usable_cores()
+    if options.workers is not None:
+        return options.workers
+    cores, model_bytes = usable_cores(), options.model_bytes
     free = min(psutil.virtual_memory().available, MEMORY_LIMIT)
     fit = max(1, free // (model_bytes + _PROCESS_BYTES))
     if fit < cores:

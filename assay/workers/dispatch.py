@@ -138,7 +138,7 @@ def _from_here(error: AssayError | OSError, run: _Run) -> AssayError | OSError:
         return error
     if isinstance(error, AssayError):
         return type(error)(f"worker on {host}: {error}")
-    return OSError(error.errno, f"{error.strerror} (worker on {host})", error.filename)
+    return OSError(error.errno, f"{error.strerror or error} (worker on {host})", error.filename)
 
 
 def dispatch(

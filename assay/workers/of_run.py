@@ -11,9 +11,8 @@ from assay.core.errors import ClusterFault
 from assay.core.jobs import IN_THIS_PROCESS, Job, Result
 from assay.core.progress import Progress
 from assay.storage.stage import RunContext
-from assay.workers.cluster import ClusterOptions, connected, scores_on_gpus
+from assay.workers.cluster import ClusterOptions, connected, scores_on_gpus, worker_count
 from assay.workers.dispatch import dispatch
-from assay.workers.environment import usable_cores
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -74,7 +73,7 @@ class RunWorkers:
         try:
             self._client = self._stack.enter_context(connected(self._options, progress))
         except ClusterFault as error:
-            progress.say(f"{error}. This process does their work itself")
+            progress.say(f"{error}. The run's own process does what they would do")
             self._cannot_start = True
             return False
         return True
@@ -86,7 +85,7 @@ class RunWorkers:
             return False
         if self._options.scheduler_address:
             return self._share_home
-        return (self._options.workers or usable_cores()) > 1
+        return worker_count(self._options) > 1
 
     @contextmanager
     def client(self, progress: Progress) -> Iterator[Client]:

@@ -29,7 +29,7 @@ from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.hub_push import HubDataset, hub_dataset
 from assay.storage.run_manifest import RUN_MANIFEST, run_manifest_in
-from assay.workers.cluster import ClusterOptions, check_options
+from assay.workers.cluster import ClusterOptions, check_options, scores_on_gpus
 from assay.workers.of_run import RunWorkers
 
 
@@ -59,7 +59,9 @@ class Prepared:
 
     def workers(self) -> RunWorkers:
         """The workers of the run, of which none has started."""
-        largest = max(model_bytes(one.spec) for one in self.models)
+        # Workers on cores hold no model where GPUs score.
+        on_gpus = scores_on_gpus(self.cluster)
+        largest = 0 if on_gpus else max(model_bytes(one.spec) for one in self.models)
         share_home = self.home.score_store is None
         return RunWorkers(replace(self.cluster, model_bytes=largest), share_home=share_home)
 

@@ -63,7 +63,10 @@ def checked(
             checks = verify_service(spec, local, read_block=read_block, progress=console)
         else:
             checks = verify(spec, cluster=cluster, progress=console, hide_reasoning=options.hide_reasoning)
-        keep_checks(checks, spec.fingerprint, settings.opened_home())
+        try:
+            keep_checks(checks, spec.fingerprint, settings.opened_home())
+        except OSError as error:
+            console.say(f"warning: the results could not be kept for the cards of datasets ({error})")
         return checks
 
 

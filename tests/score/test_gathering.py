@@ -18,6 +18,7 @@ from assay.rewards.protocol import TurnScore
 from assay.rewards.spec import LocalSpec
 from assay.score import gathering, plan
 from assay.score.gathering import gathered
+from assay.score.segments import intact
 from assay.score.store import KEY, ScoreStore
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
@@ -72,7 +73,8 @@ def gather(
     workers: Workers,
     unscored: Mapping[bytes, str],
 ) -> tuple[Scored, list[bytes]]:
-    scored = gathered(pieces, model, folder, unscored, RunContext(home, workers=workers))
+    store = ScoreStore(home, model.fingerprint, model.attributes).open()
+    scored = gathered(pieces, model, folder, unscored, store, RunContext(home, workers=workers))
     paths = [piece.scores.path for piece in scored.pieces]
     assert [path.partition("piece-")[2] for path in paths] == [f"{n:05}.parquet" for n in range(len(paths))]
     return scored, [(home.artifacts / path).read_bytes() for path in paths]
@@ -108,6 +110,44 @@ def test_few_turns_are_gathered_without_workers(
         assert bool(workers.names) == asked
 
 
+def test_one_process_reads_each_segment_once_and_looks_up_as_planning_does(
+    pieces: Converted, model: LocalSpec, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each group is looked up in the whole store, so more groups than planning has cost more for nothing."""
+    unscored = stored(pieces, model, home)
+    store = ScoreStore(home, model.fingerprint, model.attributes).open()
+    store.stored(plan.turns_of(pieces.pieces, 0, home)[KEY].unique())
+    looked_up: list[int] = []
+    look_up = ScoreStore.look_up
+
+    def counted(self: ScoreStore, keys: pl.Series) -> pl.DataFrame:
+        looked_up.append(keys.len())
+        return look_up(self, keys)
+
+    monkeypatch.setattr(ScoreStore, "look_up", counted)
+    monkeypatch.setattr(intact, "digest_of_file", lambda path: pytest.fail("read again"))
+    gathered(pieces, model, "some", unscored, store, RunContext(home))
+    assert looked_up == [40]
+
+
+def test_a_worker_opens_the_store_once_for_all_its_groups(
+    pieces: Converted, model: LocalSpec, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unscored = stored(pieces, model, home)
+    opened: list[int] = []
+    open_store = ScoreStore.open
+
+    def counted(self: ScoreStore) -> ScoreStore:
+        opened.append(1)
+        return open_store(self)
+
+    monkeypatch.setattr(ScoreStore, "open", counted)
+    for folder in ("one", "another"):
+        gather(pieces, model, home, folder, Backwards(), unscored)
+    # The run's own, and one of its workers.
+    assert len(opened) == 4
+
+
 @pytest.mark.parametrize("damage", ["gone", "one bit"])
 def test_a_segment_that_is_lost_before_its_scores_are_read_is_no_gap_in_the_files(
     pieces: Converted, model: LocalSpec, home: Home, damage: str
@@ -132,7 +172,7 @@ def test_pieces_that_kill_every_worker_are_halved_and_the_one_is_named(
 
 
 def test_halves_of_a_job_are_the_job(pieces: Converted, model: LocalSpec, home: Home) -> None:
-    job = gathering.GatherJob(2, pieces.pieces[2:5], model, "score/some", {}, home)
+    job = gathering.GatherJob(2, pieces.pieces[2:5], model, "score/some", {}, home, "run")
     first, second = job.halves()
     assert isinstance(first, gathering.GatherJob)
     assert isinstance(second, gathering.GatherJob)

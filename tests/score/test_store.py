@@ -8,7 +8,7 @@ from stages import Heard
 
 from assay.core.digests import digest_of_file
 from assay.rewards.protocol import TurnScore
-from assay.score.segments import folder
+from assay.score.segments import intact
 from assay.score.store import KEY, SEGMENT, ScoreStore
 from assay.storage.home import Home
 
@@ -44,7 +44,7 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         paths.append(path)
         return digest_of_file(path)
 
-    monkeypatch.setattr(folder, "digest_of_file", noted)
+    monkeypatch.setattr(intact, "digest_of_file", noted)
     return paths
 
 

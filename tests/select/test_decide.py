@@ -75,7 +75,7 @@ def test_a_rule_that_keeps_nothing_for_want_of_a_field_is_refused(
         for n in (1, 2)
     ]
     made = make(home, {"a.jsonl": [rows]})
-    with pytest.raises(UserMistake, match=re.escape(f"the rules keep nothing: {why}")):
+    with pytest.raises(UserMistake, match=rf"^nothing is kept: `.*` holds of none, and {re.escape(why)}"):
         filtered(made, *rules)
 
 
@@ -84,7 +84,9 @@ def test_a_field_that_no_record_has_is_no_mistake_where_records_are_kept(home: H
     made = make(home, {"a.jsonl": [rows]})
     assert filtered(made, "row.lang is missing").counts.ok == 2
     assert filtered(made, "row.lang == 'en' or helpfulness >= 2").counts.ok == 1
-    # Rules that keep nothing by what records have decide so.
+    # Rules that keep nothing by what records have decide so, whatever another rule names.
+    rules = ["row.lang is missing", "helpfulness >= 3"]
+    assert filtered(made, *rules).counts.ok == 0
     assert filtered(made, "helpfulness >= 3").counts.ok == 0
     assert filtered(make(home, {"b.jsonl": [[]]}), "row.lang == 'en'").counts.ok == 0
 

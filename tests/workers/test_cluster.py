@@ -46,7 +46,7 @@ def test_there_are_no_more_workers_than_models_fit_into_memory(
     monkeypatch.setattr(cluster, "usable_cores", lambda: 8)
     monkeypatch.setattr("distributed.system.MEMORY_LIMIT", 1 << 50)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=int(free)))
-    assert cluster._worker_count(int(model), Heard(said.append)) == workers
+    assert cluster.worker_count(ClusterOptions(model_bytes=int(model)), Heard(said.append)) == workers
     assert len(said) == (line is not None)
     if line is not None:
         assert said[0].startswith(line)

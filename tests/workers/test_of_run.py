@@ -187,7 +187,9 @@ def test_where_no_worker_starts_the_run_does_their_jobs_and_says_why(
         for _ in range(2):
             assert done(workers, notes(tmp_path, 3), heard) == [os.getpid()] * 3
         assert not workers.are_several
-    assert heard.lines == ["the workers could not be started: no room. This process does their work itself"]
+    assert heard.lines == [
+        "the workers could not be started: no room. The run's own process does what they would do"
+    ]
     assert tried == 1
 
 
