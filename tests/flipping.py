@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import resource
 import sys
@@ -49,6 +50,21 @@ def chats(rows: int, *, nested: bool, seed: int = 7) -> pl.DataFrame:
             "kind": [chance.choice(WORDS) for _ in range(rows)],
         }
     )
+
+
+def stream_parts(frame: pl.DataFrame, step: int, **how: Any) -> list[bytes]:
+    """An Arrow stream in its parts: the schema, batches of ``step`` rows, and the end.
+
+    polars writes one batch a stream.
+    """
+    streams = []
+    for at in range(0, max(1, len(frame)), step):
+        stream = io.BytesIO()
+        frame[at : at + step].write_ipc_stream(stream, **how)
+        streams.append(stream.getvalue())
+    # A continuation, the length of what follows, and the schema, which has no body.
+    begin = 8 + int.from_bytes(streams[0][4:8], "little")
+    return [streams[0][:begin], *(stream[begin:-8] for stream in streams), streams[0][-8:]]
 
 
 def flip(path: Path, whole: bytes, bit: int) -> None:

@@ -12,6 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 from assay.read.damage import DamagedTable
@@ -29,9 +30,22 @@ _MOST_FIELDS = 100_000
 _FILLING_BYTES = 64
 # More rows than this for each byte of a batch cannot be: a repeated value packs well, but not as well.
 _MOST_ROWS_PER_BYTE = 1 << 16
+# The buffers of a column, by the number of its type ("Columnar.html", "Buffer Listing for Each Layout").
+# ``r`` is one to which each row adds; ``o`` holds offsets, which a writer need not cut to the rows; ``*`` are
+# as many as the batch says. Types that are not here are not held against the rows.
+_FIXED, _TEXT, _LIST, _VIEW = "rr", "ror", "ro", "rr*"
+_LAYOUTS = {
+    1: "",  # Null
+    **dict.fromkeys((2, 3, 6, 7, 8, 9, 10, 11, 15, 18), _FIXED),
+    **dict.fromkeys((4, 5, 19, 20), _TEXT),
+    **dict.fromkeys((12, 17, 21), _LIST),
+    **dict.fromkeys((13, 16), "r"),  # Struct and FixedSizeList
+    **dict.fromkeys((23, 24), _VIEW),
+}
 _BLOCK = struct.Struct("<qi4xq")
 _NODE = struct.Struct("<qq")
 _BUFFER = struct.Struct("<qq")
+_COUNT = struct.Struct("<q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +107,7 @@ class _Message:
         if metadata_bytes > end - offset - 8:
             raise DamagedTable("its metadata are longer than the file")
         data = file.read(metadata_bytes)
+        self._file = file
         self.flat = _Flat(data)
         self.table = self.flat.root()
         self.kind = self.flat.number(self.table, 1, "B")
@@ -107,6 +122,14 @@ class _Message:
         if not found:
             raise DamagedTable("its message is empty")
         return found
+
+    def bytes_of(self, offset: int, length: int, *, packed: bool) -> int:
+        """How many bytes a buffer of the body holds, once it is unpacked."""
+        if not packed or length < 8:
+            return length
+        self._file.seek(self.metadata_end + offset)
+        (unpacked,) = struct.unpack("<q", self._file.read(8).ljust(8, b"\0"))
+        return length - 8 if unpacked == -1 else int(unpacked)
 
 
 class _Incomplete(DamagedTable):
@@ -233,6 +256,7 @@ class _Schema:
     def __init__(self, flat: _Flat, place: int) -> None:
         self._dictionaries: set[int] = set()
         self._left = _MOST_FIELDS
+        self._layouts: list[str | None] = []
         self._nodes = tuple(self._nodes_of(flat, field, 0) for field in flat.tables(place, 1))
         if not self._nodes:
             raise DamagedTable("it has no columns")
@@ -241,11 +265,12 @@ class _Schema:
         self._left -= 1
         if depth > _MOST_NESTED or self._left < 0:
             raise DamagedTable("its schema is nested too deeply")
-        inner = sum(self._nodes_of(flat, child, depth + 1) for child in flat.tables(field, 5))
         if dictionary := flat.table(field, 4):
             self._dictionaries.add(flat.number(dictionary, 0, "q"))
+            self._layouts.append(_FIXED)
             return 1
-        return 1 + inner
+        self._layouts.append(_LAYOUTS.get(flat.number(field, 2, "B")))
+        return 1 + sum(self._nodes_of(flat, child, depth + 1) for child in flat.tables(field, 5))
 
     def check_dictionary(self, message: _Message) -> None:
         """Raise DamagedTable where the message is no dictionary of the schema's."""
@@ -274,9 +299,26 @@ class _Schema:
             # The number that is stated most often; the least of these.
             rows = min(votes, key=lambda each: (-votes[each], each))
             damage = damage[:200]
+        if rows == 0 and any(self._of_rows(message)):
+            raise DamagedTable("it states no rows, and holds some")
         if not 0 <= rows <= length * _MOST_ROWS_PER_BYTE:
             raise DamagedTable(f"it states {rows} rows in {length} bytes")
         return Batch(rows, message.offset, length, tuple(nulls for _, nulls in columns), dictionaries, damage)
+
+    def _of_rows(self, message: _Message) -> Iterator[int]:
+        """Yield the bytes of each buffer to which every row adds, as far as it is known which these are."""
+        flat, header = message.flat, message.header()
+        buffers = flat.structs(header, 2, _BUFFER)
+        packed = flat.table(header, 3) != 0
+        views = flat.structs(header, 4, _COUNT)
+        for layout in self._layouts:
+            if layout is None:
+                return
+            for kind in layout:
+                several = next(views, (0,))[0] if kind == "*" else 1
+                for offset, length in islice(buffers, several):
+                    if kind == "r":
+                        yield message.bytes_of(offset, length, packed=packed)
 
     def _columns(self, nodes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         at = 0

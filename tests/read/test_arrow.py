@@ -13,7 +13,7 @@ from typing import Any, Literal
 import polars as pl
 import pytest
 from converting import converted_paths, said
-from flipping import chats, flip
+from flipping import chats, flip, stream_parts
 from stages import take_inventory
 
 from assay.core.errors import UserMistake
@@ -38,14 +38,8 @@ def one_decoder() -> Iterator[None]:
 
 
 def streamed(frame: pl.DataFrame, **how: Any) -> bytes:
-    """The stream form, with ``STEP`` rows a batch. (polars writes one batch a stream.)"""
-    parts = []
-    for at in range(0, len(frame), STEP):
-        part = io.BytesIO()
-        frame[at : at + STEP].write_ipc_stream(part, **how)
-        parts.append(part.getvalue())
-    begin = 8 + int.from_bytes(parts[0][4:8], "little")
-    return b"".join([parts[0][:begin], *(part[begin:-8] for part in parts), parts[0][-8:]])
+    """The stream form, with ``STEP`` rows a batch."""
+    return b"".join(stream_parts(frame, STEP, **how))
 
 
 def arrow(frame: pl.DataFrame, form: Form, **how: Any) -> bytes:
@@ -203,14 +197,36 @@ def _loses_a_null(whole: bytes, at: int, body: int, following: int) -> bytes:
     return whole[:place] + bytes([whole[place] | 1]) + whole[place + 1 :]
 
 
-@pytest.mark.parametrize("meddle", [_ends_early, _swallows_the_next, _loses_a_null])
+def _states_no_rows(whole: bytes, at: int, body: int, following: int) -> bytes:
+    """Zeros stand where the second batch and its columns state their rows."""
+    place = at + 8 + int.from_bytes(whole[at + 4 : at + 8], "little")
+    rows = STEP.to_bytes(8, "little")
+    assert whole.count(rows, at, place) == 3
+    return whole[:at] + whole[at:place].replace(rows, bytes(8)) + whole[place:]
+
+
+@pytest.mark.parametrize("compression", ["uncompressed", "zstd", "lz4"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_batch_without_rows_is_no_damage(tmp_path: Path, layout: pl.CompatLevel, compression: str) -> None:
+    path = tmp_path / "rows.arrow"
+    frame = chats(2 * STEP, nested=True)
+    how = {"compression": compression, "compat_level": layout}
+    schema, first, second, end = stream_parts(frame, STEP, **how)
+    for empty in (frame.clear(), frame.head(0)):
+        path.write_bytes(b"".join([schema, first, stream_parts(empty, STEP, **how)[1], second, end]))
+        outcome = converted_paths(tmp_path, str(path))
+        assert outcome.converted.counts.ok == 2 * STEP
+        assert outcome.converted.complete
+
+
+@pytest.mark.parametrize("meddle", [_ends_early, _swallows_the_next, _loses_a_null, _states_no_rows])
 def test_a_batch_that_contradicts_itself_is_reported(
     tmp_path: Path, meddle: Callable[[bytes, int, int, int], bytes]
 ) -> None:
     """polars takes each of these files for a whole one."""
     path = tmp_path / "rows.arrow"
     prompts = [None if row % STEP == 0 else f"q{row}" for row in range(ROWS)]
-    frame = pl.DataFrame({"prompt": prompts, "response": ["a"] * ROWS})
+    frame = pl.DataFrame({"prompt": prompts, "response": ["ok"] * ROWS})
     whole = streamed(frame, compat_level=LAYOUTS[0])
     path.write_bytes(whole)
     sound = [raw.data for raw in RawRecords(sniff(str(path)))]
