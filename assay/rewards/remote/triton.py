@@ -8,7 +8,8 @@ checked here before anything is sent.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx2
@@ -24,6 +25,17 @@ from assay.rewards.remote.wording import Scribe, Unfit, Wording
 
 #: The header with the number of bytes of JSON; tensors follow them (Triton's binary tensor data extension).
 _JSON_LENGTH = "inference-header-content-length"
+
+#: What tritonclient raises for a reply of another shape, or one that is nested too deep.
+_OF_STRANGE_BYTES = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 _CONTROL = re.compile(r"<extra_id_\d+>")
 
@@ -71,7 +83,10 @@ class NemoAligner:
         rewards = self._tensor(result, "rewards")
         if rewards is None:
             raise UnreadableReply("no output 'rewards' in it")
-        return in_order(rewards.ravel().tolist(), self._endpoint.outputs, self._endpoint.attributes)
+        # numpy would take texts and truth values in the JSON for numbers.
+        stated = result.get_output("rewards").get("data")
+        values = rewards.ravel().tolist() if stated is None else list(_flat(stated))
+        return in_order(values, self._endpoint.outputs, self._endpoint.attributes)
 
     def _tensors(self, wording: Wording) -> list[Any]:
         sentences = self._triton.InferInput("sentences", [1, 1], "BYTES")
@@ -87,15 +102,24 @@ class NemoAligner:
             return self._triton.InferenceServerClient.parse_response_body(
                 reply.body, header_length=None if json_length is None else int(json_length)
             )
-        except (ValueError, KeyError, TypeError, self._triton.InferenceServerException):
+        except (*_OF_STRANGE_BYTES, self._triton.InferenceServerException):
             raise UnreadableReply("no whole reply of Triton's protocol") from None
 
     def _tensor(self, result: Any, name: str) -> np.ndarray | None:
         try:
             found: np.ndarray | None = result.as_numpy(name)
-        except (ValueError, KeyError, TypeError, IndexError):
+        except _OF_STRANGE_BYTES:
             raise UnreadableReply(f"output {name!r} cannot be read") from None
         return found
+
+
+def _flat(value: object) -> Iterator[object]:
+    """Yield what is in the lists, however they are nested."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _flat(one)
+    else:
+        yield value
 
 
 def checked_text(messages: Sequence[Message]) -> str:

@@ -420,9 +420,33 @@ def test_triton_forged_tokens_and_tools_are_not_put_to_it(server: Server) -> Non
     assert str(second.reason).startswith("tool_message")
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"outputs": [', b"", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>", b"{}", b'{"outputs": [', b"", b"\xff\xfe", b"1.5"],
+)
 def test_triton_a_reply_that_cannot_be_read_is_reported(server: Server, body: bytes) -> None:
     server.answer = lambda asked: triton(NINE)(asked) if asked.method == "GET" else Answer(body)
+    with pytest.raises(ModelFault, match="no scores"):
+        rate(nemo(server.url))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"[" * 5000, b"1.5", b'{"outputs": {"name": 1}}', b'{"outputs": [[]]}'],
+    ids=["deep", "a number", "an object", "lists"],
+)
+def test_triton_a_head_of_another_shape_is_reported(server: Server, head: bytes) -> None:
+    reply = Answer(head + bytes(36), headers={"Inference-Header-Content-Length": str(len(head))})
+    server.answer = lambda asked: triton(NINE)(asked) if asked.method == "GET" else reply
+    with pytest.raises(ModelFault, match="no scores"):
+        rate(nemo(server.url))
+
+
+@pytest.mark.parametrize("value", ["3", True, None, [1.0, 2.0]])
+def test_triton_what_is_no_number_in_the_json_is_no_score(server: Server, value: object) -> None:
+    rewards = {"name": "rewards", "datatype": "FP32", "shape": [1, 9], "data": [*NINE[:8], value]}
+    reply = as_json({"model_name": "m", "outputs": [rewards]})
+    server.answer = lambda asked: triton(NINE)(asked) if asked.method == "GET" else reply
     with pytest.raises(ModelFault, match="no scores"):
         rate(nemo(server.url))
 
