@@ -31,8 +31,10 @@ _LOOK_SECONDS = 2.0
 class NoLongerWanted(Resumable):
     """By its state on the server, this run is not to go on."""
 
-    def __init__(self, state: State[Any]) -> None:
+    def __init__(self, state: State[Any], *, deployed: bool) -> None:
         self.state = state
+        self.deployed = deployed
+        """Whether it is a run of a deployment."""
         message = f" ({state.message})" if state.message else ""
         super().__init__(f"the run was set to {state.name} from outside{message}; what is scored is stored")
 
@@ -42,6 +44,7 @@ class Wanted:
 
     def __init__(self) -> None:
         self._instead: State[Any] | None = None
+        self._deployed = False
         self._ended = threading.Event()
         # The context makes the thread a part of this task's run, and names the server to Prefect.
         self._looking = threading.Thread(
@@ -59,11 +62,10 @@ class Wanted:
     def leave_if_unwanted(self) -> None:
         """Raise NoLongerWanted if the run is not to go on."""
         if self._instead is not None:
-            raise NoLongerWanted(self._instead)
+            raise NoLongerWanted(self._instead, deployed=self._deployed)
 
     def _look(self) -> None:
         run_id = UUID(str(runtime.flow_run.id))
-        deployed = runtime.deployment.id is not None
         attempt: int | None = None
         while not self._ended.is_set() and self._instead is None:
             with where_reachable(), get_client(sync_client=True) as client:
@@ -73,9 +75,11 @@ class Wanted:
                     except ObjectNotFound:
                         self._instead = Cancelled(name="Deleted")
                         return
+                    # ``runtime.deployment`` would ask the server too, and fail where that is away.
+                    self._deployed = run.deployment_id is not None
                     attempt = run.run_count if attempt is None else attempt
                     if run.state is not None and (
-                        run.run_count != attempt or not _goes_on(run.state, deployed=deployed)
+                        run.run_count != attempt or not _goes_on(run.state, deployed=self._deployed)
                     ):
                         self._instead = run.state
                         return
@@ -101,7 +105,7 @@ def leave(stop: NoLongerWanted) -> NoReturn:
     run has no state left to set.
     """
     state = stop.state
-    deployed = runtime.deployment.id is not None
+    deployed = stop.deployed
     flow_run_id = UUID(str(runtime.flow_run.id))
     with where_reachable(), get_client(sync_client=True) as client:
         _end_task_run(client, str(stop))

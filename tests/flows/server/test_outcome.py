@@ -274,7 +274,7 @@ def test_why_a_stage_left_its_run_is_raised_and_not_prefects_signal() -> None:
     @flow(name="left", persist_result=False)
     def one() -> None:
         state: State[None] = Suspended(timeout_seconds=60)
-        raise Pause(state=state) from NoLongerWanted(state)
+        raise Pause(state=state) from NoLongerWanted(state, deployed=True)
 
     with pytest.raises(NoLongerWanted, match="set to Suspended from outside; what is scored is stored"):
         carried_out(one, say=print)
