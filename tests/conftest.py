@@ -12,6 +12,7 @@ from pathlib import Path
 
 import lifeline
 import pytest
+from patience import TEST_SECONDS
 
 #: Fixtures that start a server.
 SERVERS = {"prefect_api", "s3_server"}
@@ -44,6 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "operated" in item.fixturenames:
             item.add_marker("operated")
             item.add_marker(pytest.mark.xdist_group("operated"))
+        if item.get_closest_marker("faults") or item.get_closest_marker("operated"):
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
         if SERVERS & set(item.fixturenames):
             item.add_marker("slow")
         if item.get_closest_marker("xdist_group") is None and _has_fixture_of_module(item):

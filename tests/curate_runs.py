@@ -14,6 +14,7 @@ from typing import Any
 import fakes
 import pytest
 import ran
+from patience import PATIENCE_SECONDS
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -69,7 +70,7 @@ class Ran(ran.Ran):
         """The state of each stage's task run as the server shows it, once all are final."""
         assert self.watched.flow_run_id is not None
         ours = FlowRunFilter(id=FlowRunFilterId(any_=[self.watched.flow_run_id]))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECONDS
         with get_client(sync_client=True) as client:
             while True:
                 runs = client.read_task_runs(flow_run_filter=ours)

@@ -27,6 +27,7 @@ import fakes
 import psutil
 from distributed import Client
 from listening import listening
+from patience import PATIENCE_SECONDS
 from places import ROOT
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -95,6 +96,11 @@ def until(true: Callable[[], Any], seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
+def eventually(true: Callable[[], Any], what: str) -> None:
+    """Wait until it is so, however busy the machine is."""
+    until(true, PATIENCE_SECONDS, what)
+
+
 @contextmanager
 def process(
     command: Sequence[str], log: Path, environment: dict[str, str]
@@ -132,7 +138,7 @@ class Server:
         self._running.enter_context(self._started())
 
     def until_it_answers(self) -> None:
-        until(lambda: answers(self._health), 90, "Prefect's server")
+        eventually(lambda: answers(self._health), "Prefect's server")
 
     def stop(self) -> None:
         self._running.close()
@@ -224,7 +230,7 @@ class Operation:
         found = self.client.read_deployment_by_name(deployment)
         return self.client.create_flow_run_from_deployment(found.id, parameters={"options": options})
 
-    def ended(self, run: UUID, seconds: float = 240) -> FlowRun:
+    def ended(self, run: UUID, seconds: float = PATIENCE_SECONDS) -> FlowRun:
         """The run in its final state."""
         found: list[FlowRun] = []
 
@@ -281,7 +287,7 @@ class Operation:
     def command(self, *arguments: str, flow: str = "curate") -> subprocess.CompletedProcess[str]:
         """``python -m flows.curate`` of somebody who knows the server and has no settings of its operator."""
         started = self.started(*arguments, flow=flow)
-        out, err = started.communicate(timeout=120)
+        out, err = started.communicate(timeout=PATIENCE_SECONDS)
         return subprocess.CompletedProcess(started.args, started.returncode, out, err)
 
     def started(self, *arguments: str, flow: str = "curate") -> subprocess.Popen[str]:
@@ -458,5 +464,7 @@ def operation(folder: Path) -> Iterator[Operation]:
             url=stack.enter_context(mailbox()),
             json_data={"subject": "{{subject}}", "body": "{{body}}"},
         ).save(HOOK)
-        dask = stack.enter_context(Client(f"tcp://127.0.0.1:{dask_port}", set_as_default=False, timeout=60))
+        dask = stack.enter_context(
+            Client(f"tcp://127.0.0.1:{dask_port}", set_as_default=False, timeout=PATIENCE_SECONDS)
+        )
         yield Operation(folder, api_url, database, workers, client, dask, worker_environment, server)

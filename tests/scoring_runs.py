@@ -11,6 +11,7 @@ import polars as pl
 import psutil
 import stages
 from handmade import Record
+from patience import PATIENCE_SECONDS
 from stages import Heard
 
 from assay.rewards.spec import LocalSpec
@@ -65,7 +66,7 @@ def store_files(home: Home) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in home.scores.glob("*/*.parquet")}
 
 
-def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait(condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

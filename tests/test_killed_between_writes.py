@@ -26,7 +26,6 @@ def in_memory(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(600)
 def test_kill_9_between_any_two_writes_of_a_stage_changes_no_result(in_memory: Path) -> None:
     """Fault 2: I1, I2, I3 and I6 after each kill, of ingest, convert, score, filter and export."""
     ran = subprocess.run(

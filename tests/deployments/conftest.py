@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 import yaml
-from operation import PART, Lost, Operation, operation, until
+from operation import PART, Lost, Operation, eventually, operation
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.schemas.automations import AutomationCore
 
@@ -56,7 +56,7 @@ def lost(operated: Operation) -> Lost:
     }
     operated.client.create_automation(AutomationCore.model_validate(automation))
     with operated.worker(pool) as worker:
-        until(lambda: len(operated.calls(keys)) == PART and operated.is_computing(), 90, "first scores")
+        eventually(lambda: len(operated.calls(keys)) == PART and operated.is_computing(), "first scores")
         processes = [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]
         assert operated.process(run.id) in processes
         for process in processes:

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import psutil
 import pytest
-from operation import PART, POSTGRES, Lost, Mailbox, Operation, until
+from operation import PART, POSTGRES, Lost, Mailbox, Operation, eventually, until
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -80,13 +80,13 @@ def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(oper
     assert shown["scores-helpfulness-results-some"].data.startswith("data:image/svg+xml;base64,")
     # What it said stands in its log, which its page shows.
     for stage in ("ingest", "convert", "score", "filter", "export"):
-        until(partial(operated.has_logged, run.id, rf"{stage} .* \d+\.\d s"), 20, stage)
+        eventually(partial(operated.has_logged, run.id, rf"{stage} .* \d+\.\d s"), stage)
     assert ended.name == "curate to results/some"
     assert {"assay", "cpu", "model:starter", "data:some.jsonl"} <= set(ended.tags)
     assert ended.state is not None
     assert ended.state.message == "4 of 4 records kept"
     # What automations can wait for.
-    until(lambda: operated.events("assay.output.results/some"), 20, "the event of the end")
+    eventually(lambda: operated.events("assay.output.results/some"), "the event of the end")
     (event,) = operated.events("assay.output.results/some")
     assert event["event"] == "assay.curate.completed"
     assert event["payload"]["rows"] == {"read": 4, "kept": 4, "dropped": 0, "quarantined": 0}
@@ -116,7 +116,7 @@ def test_a_mistake_in_the_form_ends_the_run_with_a_sentence(operated: Operation)
         assert message.startswith("Mistake: ")
         assert said in message
         assert "Error" not in message
-        until(partial(_notified, message), 20, "a notification")
+        eventually(partial(_notified, message), "a notification")
     assert not (operated.results / "wrong").exists()
 
 
@@ -251,7 +251,10 @@ def begun(operated: Operation, name: str, *held: str) -> tuple[FlowRun, set[str]
     run = operated.trigger(
         "curate/fake", input=[f"data/{name}.jsonl"], output=f"results/{name}", shard_tokens=30
     )
-    until(lambda: len(operated.calls(keys)) == PART and operated.is_computing(), 60, "the first part")
+    eventually(
+        lambda: len(operated.calls(keys)) == PART and operated.is_computing(),
+        "the first part",
+    )
     return run, keys
 
 
@@ -300,12 +303,15 @@ def test_a_paused_run_stops_its_dask_work_and_goes_on_when_it_is_resumed(operate
 
         operated.let_go(held[parts - 1])
         operated.client.resume_flow_run(run.id)
-        until(partial(_has_called, operated, keys, (parts + 1) * PART), 60, "the next part")
+        eventually(partial(_has_called, operated, keys, (parts + 1) * PART), "the next part")
     # Taken for dead, by a server that was away, it goes on.
     operated.client.set_flow_run_state(run.id, Crashed(), force=True)
     time.sleep(3.0)
     operated.let_go(held[2])
-    until(lambda: operated.client.read_flow_run(run.id).state_type == StateType.COMPLETED, 60, "its end")
+    eventually(
+        lambda: operated.client.read_flow_run(run.id).state_type == StateType.COMPLETED,
+        "its end",
+    )
     assert operated.manifest("paused")["rows"]["kept"] == 4 * PART
     assert sorted(operated.calls(keys)) == sorted(keys), "a turn was scored twice, or never"
     # No task run seems to run for ever.
@@ -358,7 +364,7 @@ def test_all_parts_listen_on_loopback_alone_while_a_run_is_scored(operated: Oper
     operated.chats("heard.jsonl", 2, ["heard"])
     segments = operated.segments()
     run = operated.trigger("curate/fake", input=["data/heard.jsonl"], output="results/heard", shard_tokens=30)
-    until(lambda: operated.segments() > segments, 60, "a first segment")
+    eventually(lambda: operated.segments() > segments, "a first segment")
     heard = {
         (process.pid, connection.laddr.ip)
         for process in psutil.Process().children(recursive=True)
@@ -382,7 +388,7 @@ def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn_and_mistakes_
     options: dict[str, Any] = {"input": ["data/twice.jsonl"], "output": "results/twice", "shard_tokens": 30}
     first = operated.trigger("curate/limited", **options)
     held = operated.results / ".twice.lock"
-    until(lambda: held.exists() and held.read_text(), 60, "a run that holds the output")
+    eventually(lambda: held.exists() and held.read_text(), "a run that holds the output")
     second = operated.trigger("curate/limited", **options)
     # A run of another deployment does not wait, and meets the one that holds the output.
     refused = operated.ended(operated.trigger("curate/fake", **options).id).state
@@ -392,7 +398,10 @@ def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn_and_mistakes_
     assert f"process {operated.process(first.id).pid} on {socket.gethostname()}" in (refused.message or "")
 
     waiting = "waiting for another run to end: curate to results/twice"
-    until(lambda: waiting in "\n".join(operated.logged(second.id)), 30, "a run that says what it waits for")
+    eventually(
+        lambda: waiting in "\n".join(operated.logged(second.id)),
+        "a run that says what it waits for",
+    )
     assert operated.client.read_flow_run(second.id).state_name == "Running"
     # Seen by whoever has made them, while the others work.
     mistakes: dict[str, dict[str, object]] = {
@@ -402,7 +411,7 @@ def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn_and_mistakes_
     }
     for said, wrong in mistakes.items():
         mistaken = operated.trigger("curate/limited", **{**options, **wrong})
-        ended = operated.ended(mistaken.id, 60)
+        ended = operated.ended(mistaken.id)
         assert ended.state_name == "Failed"
         assert ended.end_time is not None
         assert ended.start_time is not None
@@ -429,12 +438,15 @@ def test_a_server_that_restarts_under_runs_ends_none_and_the_next_has_its_turn(o
     operated.deploy_fake("restarted", concurrency_limit=as_registered and as_registered.limit)
     options = {"input": ["data/restarted.jsonl"], "output": "results/restarted", "shard_tokens": 30}
     first = operated.trigger("curate/restarted", **options, release=True)
-    until(lambda: list(operated.results.glob("restarted/.*.lock")), 60, "a run that holds the output")
+    eventually(
+        lambda: list(operated.results.glob("restarted/.*.lock")),
+        "a run that holds the output",
+    )
     second = operated.trigger("curate/restarted", **options, release=True)
     operated.server.stop()
     operated.server.start()
     operated.server.until_it_answers()
-    until(lambda: "waiting" in "".join(operated.logged(second.id)), 60, "a run that waits")
+    eventually(lambda: "waiting" in "".join(operated.logged(second.id)), "a run that waits")
     # Two renewals of a lease that the server would have forgotten (see fake_curate.py).
     time.sleep(13.0)
     assert operated.client.read_flow_run(first.id).state_type == StateType.RUNNING
@@ -480,7 +492,7 @@ def test_a_schedule_fires_by_itself(operated: Operation) -> None:
         found = operated.client.read_flow_runs()
         return [run for run in found if run.auto_scheduled and run.state_type == StateType.COMPLETED]
 
-    until(runs, 75, "a scheduled run that completed")
+    eventually(runs, "a scheduled run that completed")
     assert operated.manifest("nightly")["rows"]["kept"] == 3
 
 

@@ -17,7 +17,7 @@ import pytest
 from browser import CHROMIUM, OpenPage, browser
 from fakes import AWAY
 from listening import listening
-from operation import LOGIN, PART, Operation, until
+from operation import LOGIN, PART, Operation, eventually
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun, StateType
 from pydantic import BaseModel
@@ -212,7 +212,7 @@ def _one_of_each_kind(operated: Operation) -> dict[str, FlowRun]:
     killed = operated.trigger(
         "curate/fake", input=["data/ends-killed.jsonl"], output="results/ends-killed", shard_tokens=30
     )
-    until(lambda: len(operated.calls(keys)) == PART, 60, "the first part")
+    eventually(lambda: len(operated.calls(keys)) == PART, "the first part")
     operated.process(killed.id).kill()
     return {
         "Process exited with status code: -9": operated.ended(killed.id),
@@ -262,7 +262,7 @@ def test_a_mistake_is_seen_within_ten_seconds_while_another_run_works(
     operated.chats("busy.jsonl", PART, ["busy"])
     options: dict[str, object] = {"input": ["data/busy.jsonl"], "output": "results/busy", "shard_tokens": 30}
     working = operated.trigger("curate/fake", **options)
-    until(operated.is_computing, 60, "a run that works")
+    eventually(operated.is_computing, "a run that works")
     mistakes: dict[str, dict[str, object]] = {
         "Mistake: data/busi.jsonl: there is no such file": {"input": ["data/busi.jsonl"]},
         "Mistake: In a rule, character 1: unknown attribute `helpfullness`": {"keep": ["helpfullness > 1"]},

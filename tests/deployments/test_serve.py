@@ -15,7 +15,7 @@ from uuid import UUID
 import httpx
 import psutil
 import pytest
-from operation import answers, free_port, until
+from operation import answers, eventually, free_port
 from places import ROOT
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -61,7 +61,10 @@ def test_all_of_it_listens_on_loopback_and_ends_with_its_parent(
         )
     tree: list[psutil.Process] = []
     try:
-        until(lambda: b"started!" in log.read_bytes() or served.poll() is not None, 120, log.read_text())
+        eventually(
+            lambda: b"started!" in log.read_bytes() or served.poll() is not None,
+            log.read_text(),
+        )
         assert served.poll() is None, log.read_text()
         assert answers(f"http://127.0.0.1:{port}/api/health")
         told = tmp_path / "home" / "prefect" / f"login-{port}"

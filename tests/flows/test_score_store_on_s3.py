@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE_SECONDS
 from places import ROOT
 
 from assay.storage.s3 import Objects
@@ -71,7 +72,7 @@ def scheduler(tmp_path: Path, s3: str) -> Iterator[str]:
             started.callback(process.terminate)
 
         start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0", name="scheduler")
-        until(found.exists, 60, "a scheduler")
+        until(found.exists, PATIENCE_SECONDS, "a scheduler")
         for number in range(2):
             start("worker", "--nthreads", "1", "--no-dashboard", name=f"worker-{number}")
         yield json.loads(found.read_text())["address"]
@@ -130,17 +131,17 @@ def test_workers_that_share_nothing_but_the_bucket_give_the_results_of_one_machi
         names = [one.name for one in Objects(bucket).below(fingerprint).list()]
         return [name for name in names if name.endswith(".parquet")]
 
-    assert one_machine.wait(180) == 0, (alone / "log").read_text()
+    assert one_machine.wait(PATIENCE_SECONDS) == 0, (alone / "log").read_text()
     expected, turns = results(alone / "out"), scored_by_this_run(alone / "out")
 
     killed = command(driver, prefect_api, driver / "out", **settings)
-    until((driver / "home/plans").exists, 120, "a plan")
-    until(lambda: len(segments()) >= 2, 120, "two segments")
+    until((driver / "home/plans").exists, PATIENCE_SECONDS, "a plan")
+    until(lambda: len(segments()) >= 2, PATIENCE_SECONDS, "two segments")
     killed.kill()
     killed.wait()
     assert not (driver / "out").exists()
 
-    assert command(driver, prefect_api, driver / "out", **settings).wait(180) == 0, (
+    assert command(driver, prefect_api, driver / "out", **settings).wait(PATIENCE_SECONDS) == 0, (
         driver / "log"
     ).read_text()
     said = (driver / "log").read_text()
@@ -150,11 +151,11 @@ def test_workers_that_share_nothing_but_the_bucket_give_the_results_of_one_machi
     assert 0 < scored_by_this_run(driver / "out") < turns
 
     rerun = command(driver, prefect_api, driver / "again", **settings)
-    assert rerun.wait(180) == 0
+    assert rerun.wait(PATIENCE_SECONDS) == 0
     assert scored_by_this_run(driver / "again") == 0
     # A machine that has nothing yet but the bucket's name.
     newcomer = machine(tmp_path, "newcomer")
-    assert command(newcomer, prefect_api, newcomer / "out", **settings).wait(180) == 0
+    assert command(newcomer, prefect_api, newcomer / "out", **settings).wait(PATIENCE_SECONDS) == 0
     assert scored_by_this_run(newcomer / "out") == 0
     assert results(driver / "again") == results(newcomer / "out") == expected
 

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import services
 import yaml
+from patience import PATIENCE_SECONDS
 from places import ROOT
 from pydantic import SecretStr
 from service_runs import CANARY, RECORDS, Runs, check_accounts, settings_for
@@ -284,7 +285,7 @@ def test_the_key_turns_up_nowhere_and_a_stopped_run_keeps_what_it_paid_for(
 
     server.answer = rated
     process = _run_apart(tmp_path, server.url, home)
-    more, _ = process.communicate(timeout=120)
+    more, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, more
     assert len(server.paid) - before == 40 - stored
 
@@ -303,7 +304,7 @@ def test_a_key_out_of_a_secret_block_turns_up_nowhere(
     in_block = {"prefect_api": prefect_api, "key_variable": None, "key_block": "canary-key"}
     process = _run_apart(tmp_path, server.url, tmp_path / "home", **in_block)
     titles = _titles_until(process, lambda: len(server.paid) >= 12)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, said
     assert {one.headers["authorization"] for one in server.asked} == {f"Bearer {CANARY}"}
     _check_that_nothing_tells(tmp_path, said + titles)
@@ -322,7 +323,7 @@ def _settled(server: Server) -> int:
 def _titles_until(process: subprocess.Popen[str], true: Callable[[], bool]) -> str:
     """Command lines and titles of all the run's processes, until that is so."""
     titles: set[str] = set()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not true():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline

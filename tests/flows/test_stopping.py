@@ -23,6 +23,7 @@ import fakes
 import psutil
 import pytest
 from clocks import Clock
+from patience import PATIENCE_SECONDS
 from places import ROOT
 from planted import Bomb
 from stranger import in_the_open
@@ -38,7 +39,7 @@ CONFIGURED = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
 pytestmark = pytest.mark.faults
 
 
-def until(true: Callable[[], bool], seconds: float = 90) -> bool:
+def until(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if true():
@@ -92,7 +93,7 @@ class Place:
     def finished(self, server: str | None = None) -> tuple[int, str]:
         """The exit code and standard error of a run that is left alone."""
         run = self.start(server)
-        _, err = run.communicate(timeout=120)
+        _, err = run.communicate(timeout=PATIENCE_SECONDS)
         return run.returncode, err
 
     def segments(self) -> int:
@@ -267,7 +268,7 @@ def test_a_clock_that_is_a_day_off_and_jumps_by_two_days_changes_no_result(
     run = place.start(**clock.environment)
     assert until(lambda: place.segments() >= 2)
     clock.set(-DAY_SECONDS)
-    _, err = run.communicate(timeout=120)
+    _, err = run.communicate(timeout=PATIENCE_SECONDS)
     assert run.returncode == 0, err
     assert "Traceback" not in err
     assert abs(clock.time() - time.time() + DAY_SECONDS) < 60, "the clock did jump"
@@ -284,7 +285,7 @@ def test_a_run_survives_the_death_of_its_prefect_server(place: Place) -> None:
     assert until(lambda: place.segments() >= 1)
     (server,) = [process for process in tree(run) if is_server(process)]
     server.kill()
-    _, err = run.communicate(timeout=120)
+    _, err = run.communicate(timeout=PATIENCE_SECONDS)
     assert run.returncode == 0, err
     assert "Traceback" not in err
     assert json.loads((place.output / "manifest.json").read_bytes())["rows"]["kept"] == RECORDS

@@ -17,6 +17,7 @@ import stages
 from handmade import Record
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE_SECONDS
 from stages import Heard
 
 from assay.core.errors import ClusterFault, DeviceLost, UserMistake
@@ -152,7 +153,7 @@ def test_each_worker_of_a_group_sees_its_group_alone(monkeypatch: pytest.MonkeyP
         gpu_cluster([("0", "1"), ("2", "3")], Security.temporary()) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
         workers = list(client.run(seen).values())
     assert sorted(one["environment"]["CUDA_VISIBLE_DEVICES"] for one in workers) == ["0,1", "2,3"]
     for worker in workers:

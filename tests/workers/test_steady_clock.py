@@ -12,6 +12,7 @@ import pytest
 from clocks import Clock
 from cryptography import x509
 from distributed import Security
+from patience import PATIENCE_SECONDS
 from places import ROOT
 
 from assay.workers import steady_clock
@@ -75,7 +76,7 @@ def test_tasks_go_on_and_workers_come_back_whatever_the_clock_does(tmp_path: Pat
         env={**os.environ, **clock.environment, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert ran.stdout.split() == jumps, ran.stderr

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from patience import PATIENCE_SECONDS
 from places import ROOT
 from stranger import asked_by_nobody, in_the_open, needs_two_users, read_by_nobody
 from websockets.exceptions import ConnectionClosed
@@ -432,6 +433,6 @@ def test_a_program_of_its_own_takes_the_place_of_a_fork_that_hangs_or_crashes(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.stdout.splitlines()[-1:] == ["True True False"], done.stderr
