@@ -7,12 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from places import ROOT
+from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -162,6 +164,21 @@ def test_any_password_reaches_the_database() -> None:
     assert done.stdout.splitlines() == ["assay", "postgres", "prefect", password]
 
 
+@pytest.mark.parametrize(("given", "days"), [(None, 36_500), ("30", 30)])
+def test_prefects_server_removes_ended_runs_after_so_many_days(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, days: int
+) -> None:
+    prefix = "PREFECT_SERVER_SERVICES_DB_VACUUM_"
+    for name, value in SERVICES["prefect-server"]["environment"].items():
+        if name.startswith(prefix):
+            default = re.search(r":-(\d+)", value)
+            put = re.sub(r"\$\{ASSAY_KEEP_DAYS:-\d+\}", given or (default[1] if default else ""), value)
+            monkeypatch.setenv(name, put)
+    vacuum = ServerServicesDBVacuumSettings()
+    assert vacuum.enabled_vacuum_types >= {"events", "flow_runs"}
+    assert vacuum.retention_period == timedelta(days=days)
+
+
 def test_gpus_are_reserved_in_their_profile() -> None:
     (device,) = SERVICES["dask-worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
@@ -192,6 +209,8 @@ def test_docker_compose_reads_it_and_refuses_to_start_without_secrets(tmp_path: 
     whole = config(**given)
     assert whole.returncode == 0, whole.stderr
     assert set(yaml.safe_load(whole.stdout)["services"]) == set(SERVICES)
+    kept = yaml.safe_load(config(**given, ASSAY_KEEP_DAYS="30").stdout)["services"]["prefect-server"]
+    assert kept["environment"]["PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD"] == "P30D"
     for name in SECRETS:
         lacking = config(**{other: value for other, value in given.items() if other != name})
         assert lacking.returncode != 0
