@@ -1,10 +1,10 @@
 """Real runs under random faults end with the bytes of a run that nothing struck.
 
 A file of conversations is curated with the starter model on two workers, again and again. While a run
-works, one of its processes is killed, or stopped for some seconds, or the disk is full, or a signal ends
-the run, or a second run wants the same output or the same scores. Between runs a bit flips in any file of
-ASSAY_HOME, or its end is cut off. A round goes on until the command has exited with 0. After each such exit
-the results are compared.
+works, one of its processes is killed, or stopped for some seconds, or the disk is full, or the clock jumps,
+or a signal ends the run, or a second run wants the same output or the same scores. Between runs a bit flips
+in any file of ASSAY_HOME, or its end is cut off. A round goes on until the command has exited with 0. After
+each such exit the results are compared.
 
 Printed: strikes, runs, how they ended, and eight counts that are all to be 0.
 """
@@ -28,18 +28,21 @@ from pathlib import Path
 import peers
 import polars as pl
 import strikes
-from strikes import Place, Run
+from strikes import Clock, Place, Run
 
 from assay.core.digests import digest_of_file
 
 CONVERSATIONS = 300
+#: Conversations that are drawn are no longer, so that a run takes seconds.
+DRAWN_BYTES = 3000
 #: Some are kept and some are dropped; the line that is no JSON is quarantined.
 KEEP = "helpfulness >= 1.9"
 OPTIONS = ("--workers", "2", "--shard-tokens", "2500", "--keep", KEEP)
 #: They describe the run, and need not be alike.
 OF_THE_RUN = frozenset({"manifest.json", "report.html"})
-#: A run that takes longer than that hangs.
+#: A run hangs that takes longer than that, and than so many undisturbed ones.
 HANGS_AFTER_SECONDS = 240.0
+HANGS_AFTER_RUNS = 10
 #: How long processes may take to end after their run did.
 LEAVE_SECONDS = 15.0
 #: Runs in a row that are left alone and do not end with 0.
@@ -97,6 +100,14 @@ def write_chats(path: Path, count: int, seed: int) -> int:
     return len(lines)
 
 
+def draw_chats(path: Path, source: Path, count: int, seed: int) -> int:
+    """So many short lines of a file of lines, in its order; how many they are."""
+    lines = [line for line in source.read_bytes().splitlines(keepends=True) if len(line) <= DRAWN_BYTES]
+    chosen = sorted(random.Random(seed).sample(range(len(lines)), min(count, len(lines))))
+    path.write_bytes(b"".join(lines[number] for number in chosen))
+    return len(chosen)
+
+
 def results(folder: Path) -> dict[str, str]:
     """The digest of every result file."""
     paths = (path for path in folder.rglob("*") if path.is_file())
@@ -138,7 +149,7 @@ def leftovers(place: Place, outputs: Iterable[str]) -> list[str]:
     found = [f"process {process.pid}" for process in alive]
     for process in alive:
         process.kill()
-    ours = {"home", "tmp", *outputs, *(f".{name}.lock" for name in outputs)}
+    ours = {"home", "tmp", *outputs, *(place.lock(name).name for name in outputs)}
     found += [path.name for path in place.folder.iterdir() if path.name not in ours]
     found += [f"tmp/{path.name}" for path in place.temporary.iterdir()]
     found += [str(path.relative_to(place.home)) for path in place.home.rglob("*.tmp")]
@@ -153,20 +164,26 @@ class Soaking:
         self._place = place
         self._undisturbed = undisturbed
         self._chance = chance
-        self._strikes = {**strikes.STRIKES, **(strikes.NEEDS_A_DISK if has_disk else {})}
+        self._strikes = {
+            **strikes.STRIKES,
+            **(strikes.NEEDS_A_DISK if has_disk else {}),
+            **(strikes.NEEDS_A_CLOCK if place.clock else {}),
+        }
         self._may_regroup = False
         self._outputs = {"out"}
         self._seconds: dict[bool, float] = {}
         """How long a run takes that nothing strikes: of a new home, and of one with scores."""
+        self._longest = 0.0
         self._expected: dict[str, str] = {}
         self._records = pl.DataFrame()
 
     def begin(self, lines: int | None) -> None:
         """Run once undisturbed. ``lines`` says how many lines were written, if that is known."""
         began = time.monotonic()
-        code, said = self._undisturbed.start().ended(HANGS_AFTER_SECONDS)
-        self._seconds = {True: time.monotonic() - began, False: (time.monotonic() - began) / 2}
-        if code:
+        code, said = self._undisturbed.start().ended(HANGS_AFTER_RUNS * HANGS_AFTER_SECONDS)
+        self._longest = time.monotonic() - began
+        self._seconds = {True: self._longest, False: self._longest / 2}
+        if code != 0:
             raise SystemExit(f"the undisturbed run exited with {code}:\n{said}")
         output = self._undisturbed.output()
         self._expected = results(output)
@@ -200,8 +217,12 @@ class Soaking:
     def _anew(self) -> None:
         for folder in (self._place.home, *(self._place.output(name) for name in self._outputs)):
             shutil.rmtree(folder, ignore_errors=True)
+        for name in self._outputs:
+            self._place.lock(name).unlink(missing_ok=True)
         self._outputs = {"out"}
         self._may_regroup = False
+        if self._place.clock:
+            self._place.clock.set(0)
 
     def _damage(self) -> bool:
         """Strike one to three files; whether there were any."""
@@ -258,7 +279,7 @@ class Soaking:
 
     def _end(self, run: Run, *, alone: bool = False, with_rival: bool = False) -> bool:
         """Wait for the run's end and check what it left; whether it exited with 0."""
-        code, said = run.ended(HANGS_AFTER_SECONDS)
+        code, said = run.ended(max(HANGS_AFTER_SECONDS, HANGS_AFTER_RUNS * self._longest))
         counts = self.soak.counts
         self.soak.ends["hung" if code is None else str(code)] += 1
         last = said.strip().splitlines()[-1:] or [""]
@@ -327,20 +348,30 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=1, help="of the strikes and of the conversations")
     parser.add_argument("--data", type=Path, help="a chat file (default: conversations of this script's own)")
+    parser.add_argument(
+        "--lines",
+        type=int,
+        help="draw so many short lines of --data by the seed, and check that all are counted",
+    )
     parser.add_argument("--json", type=Path, help="write the figures to this file as one flat object")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="assay-soak-") as temporary:
         folder = Path(temporary)
         lines = None
-        chats = chosen.data or folder / "chats.jsonl"
+        chats = folder / "chats.jsonl"
         if chosen.data is None:
             lines = write_chats(chats, CONVERSATIONS, chosen.seed)
+        elif chosen.lines is not None:
+            lines = draw_chats(chats, chosen.data, chosen.lines, chosen.seed)
+        else:
+            chats = chosen.data
         struck, undisturbed = folder / "struck", folder / "undisturbed"
         struck.mkdir()
         undisturbed.mkdir()
+        clock = Clock.made(folder / "clock") if Clock.can_be_made() else None
         with strikes.small_disk(struck) as has_disk:
             soaking = Soaking(
-                Place(struck, chats.resolve(), OPTIONS),
+                Place(struck, chats.resolve(), OPTIONS, clock),
                 Place(undisturbed, chats.resolve(), OPTIONS),
                 random.Random(chosen.seed),
                 has_disk=has_disk,
@@ -350,19 +381,23 @@ def main() -> None:
             while time.monotonic() < deadline:
                 say(f"round {soaking.soak.rounds + 1}")
                 soaking.round()
-    report(soaking.soak, chosen.minutes, chosen.seed, has_disk=has_disk, to=chosen.json)
+    left_out = [
+        *([] if has_disk else ["a full disk: no tmpfs can be mounted here"]),
+        *([] if clock else ["the clock: there is no C compiler here"]),
+    ]
+    report(soaking.soak, chosen.minutes, chosen.seed, left_out=left_out, to=chosen.json)
     if any(vars(soaking.soak.counts).values()):
         raise SystemExit(1)
 
 
-def report(soak: Soak, minutes: float, seed: int, *, has_disk: bool, to: Path | None) -> None:
+def report(soak: Soak, minutes: float, seed: int, *, left_out: list[str], to: Path | None) -> None:
     """Print what a soak came to."""
     names = [one.name for one in fields(Counts)]
     counts = {name: getattr(soak.counts, name) for name in names}
     rows = [
         ("rounds", str(soak.rounds)),
         ("strikes", f"{soak.strikes.total()}: {_listed(soak.strikes)}"),
-        *([] if has_disk else [("left out", "a full disk: no tmpfs can be mounted here")]),
+        *(("left out", one) for one in left_out),
         ("runs", str(soak.runs)),
         ("runs by exit code", _listed(soak.ends)),
         ("results compared", f"{soak.compared}, of {soak.rows} rows each"),

@@ -18,9 +18,14 @@ from typing import IO
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
+# What the tests have for such faults too.
+sys.path.insert(0, str(ROOT / "tests"))
+from clocks import Clock  # noqa: E402
+
 #: The name that a forked server of a run has in lists of processes (flows/server/embedded.py).
 SERVER = "assay-prefect"
 DISK_BYTES = 1 << 29
+DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Place:
     folder: Path
     chats: Path
     options: Sequence[str] = ()
+    clock: Clock | None = None
 
     @property
     def home(self) -> Path:
@@ -42,6 +48,10 @@ class Place:
     def output(self, name: str = "out") -> Path:
         return self.folder / name
 
+    def lock(self, name: str = "out") -> Path:
+        """The file that shows who writes to an output. It stays, empty."""
+        return self.folder / f".{name}.lock"
+
     def start(self, output: str = "out") -> Run:
         """A run under way."""
         self.temporary.mkdir(parents=True, exist_ok=True)
@@ -52,7 +62,12 @@ class Place:
                 *(sys.executable, "-m", "flows.curate", "--input", str(self.chats)),
                 *("--output", str(self.output(output)), *self.options),
             ],
-            env={**os.environ, "ASSAY_HOME": str(self.home), "TMPDIR": str(self.temporary)},
+            env={
+                **os.environ,
+                **(self.clock.environment if self.clock else {}),
+                "ASSAY_HOME": str(self.home),
+                "TMPDIR": str(self.temporary),
+            },
             cwd=ROOT,
             stdout=subprocess.DEVNULL,
             stderr=said,
@@ -185,6 +200,15 @@ def fill_the_disk(run: Run, chance: random.Random) -> str | None:
     return f"a full disk for {seconds:.1f} s"
 
 
+def set_the_clock(run: Run, chance: random.Random) -> str | None:
+    """The time of day jumps by up to a year, ahead or back, for the run and all that follow."""
+    if run.place.clock is None:
+        return None
+    days = chance.choice((-1, 1)) * 10 ** chance.uniform(-4, 2.56)
+    run.place.clock.set(round(days * DAY_SECONDS))
+    return f"the clock is off by {days:.4f} days"
+
+
 STRIKES: dict[str, Strike] = {
     "kill the driver": kill("driver"),
     "kill a worker": kill("worker"),
@@ -196,6 +220,7 @@ STRIKES: dict[str, Strike] = {
     "SIGTERM": end(signal.SIGTERM),
     "Ctrl-C": end(signal.SIGINT),
 }
+NEEDS_A_CLOCK: dict[str, Strike] = {"set the clock": set_the_clock}
 NEEDS_A_DISK: dict[str, Strike] = {"fill the disk": fill_the_disk}
 
 
