@@ -1,4 +1,4 @@
-"""docs/reliability.md has each fault and each rule once, and names tests that exist."""
+"""docs/reliability.md has each fault, rule and fuzzed input once, and names tests that exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ PAGE = (ROOT / "docs/reliability.md").read_text()
 #: The faults that Assay is to survive. More may follow them in the table.
 FAULTS = [str(number) for number in range(1, 45)]
 RULES = [f"S{number}" for number in range(1, 16)]
-ROW = re.compile(r"\d+[a-z]?|S\d+")
+FUZZED = [f"F{number}" for number in range(1, 6)]
+ROW = re.compile(r"\d+[a-z]?|[SF]\d+")
 NAMED_TEST = re.compile(r"`(tests/\S+\.py)::(\w+)`")
 NO_TEST = "—"
 
@@ -65,7 +66,7 @@ def problems(page: str) -> list[str]:
 
 
 def _not_once(numbers: list[str]) -> Iterable[str]:
-    return [number for number in sorted({*FAULTS, *RULES, *numbers}) if numbers.count(number) != 1]
+    return [number for number in sorted({*FAULTS, *RULES, *FUZZED, *numbers}) if numbers.count(number) != 1]
 
 
 def _is(file: str, test: str) -> bool:
@@ -89,6 +90,7 @@ def test_every_fault_and_every_rule_has_one_row_whose_tests_exist() -> None:
         (r"(::test_a_killed_worker_costs_its_own_)shard_only`", r"\1shards_only`", "row 3: .* is no test"),
         (r"test_scoring(\.py::test_with)", r"test_scores\1", "row 5: .* is no test"),
         (r"\n\| 20 \|[^\n]*", "", "row 20 stands there 0 times"),
+        (r"\n\| F3 \|[^\n]*", "", "row F3 stands there 0 times"),
         (r"\n(\| S9 \|[^\n]*)", r"\n\1\n\1", "row S9 stands there 2 times"),
         (r"(\n\| 28 \|.*\|) `[^\n]*", r"\1 — |", r"without a test are .*'28'.*, and not what"),
         (r"Rows without a test: .*\.", "Rows without a test: 1.", "and not what 'Not covered' lists"),
