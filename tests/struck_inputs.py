@@ -104,11 +104,10 @@ class _Pieces(NamedTuple):
 
     head: bytes
     rows: Sequence[bytes]
-    tail: bytes = b""
 
     @property
     def data(self) -> bytes:
-        return b"".join((self.head, *self.rows, self.tail))
+        return b"".join((self.head, *self.rows))
 
     def whole(self, size: int) -> int:
         """How many rows are whole within so many first bytes."""
@@ -207,7 +206,6 @@ def _arrow(pairs: Sequence[Pair], draws: Draws) -> Written:
     packings: tuple[Literal["uncompressed", "zstd"], ...] = ("uncompressed", "zstd")
     compression = packings[draws.number(1)]
     frame = _frame(pairs)
-
     if draws.number(1):
         file = io.BytesIO()
         frame.write_ipc(file, compression=compression, record_batch_size=size)
