@@ -320,7 +320,7 @@ def check_struck(folder: Path, pairs: Sequence[Pair], file: Written, data: bytes
     spans = [(raw.offset, raw.offset + raw.length) for raw in RawRecords(sniff(str(folder / file.name)))]
     for mark in _MARK.finditer(content):
         assert any(begin <= mark.start() and mark.end() <= end for begin, end in spans), (
-            f"{mark.group()} is in the file, and in no record and no line in quarantine"
+            f"{mark.group().decode()}is in the file, and in no record and no line in quarantine"
         )
     if not is_sound:
         assert not is_whole, "the file is damaged, and nobody says so"
