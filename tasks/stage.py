@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import State, StateDetails, TaskRun
 from prefect.serializers import JSONSerializer
 from prefect.states import Completed
 
-from assay.core.errors import ClusterFault, StoreFault, StoreRefusal
+from assay.core.errors import ClusterFault, KillsWorkers, StoreFault, StoreRefusal
 from assay.storage.home import Home
 from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed
 from assay.storage.stage import Given, Made, RunContext, Stage
@@ -60,7 +60,7 @@ def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     error = state.data
     if isinstance(error, OSError):
         return error.errno in _PASSING
-    return isinstance(error, ClusterFault | StoreFault) and not isinstance(error, StoreRefusal)
+    return isinstance(error, ClusterFault | StoreFault) and not isinstance(error, KillsWorkers | StoreRefusal)
 
 
 def _as_json(manifest: object, key: str) -> Any:

@@ -52,6 +52,10 @@ class ClusterFault(AssayError):
     """The workers could not be started, did not connect, or are gone."""
 
 
+class KillsWorkers(ClusterFault):
+    """A part of the work that no worker survives. The next attempt would kill them again."""
+
+
 class StoreFault(AssayError):
     """S3 or the Hub does not answer, or breaks off in the middle of an answer."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from assay.core.errors import KillsWorkers
 from assay.core.progress import Progress
 
 Result = TypeVar("Result")
@@ -102,9 +103,9 @@ class InThisProcess:
 IN_THIS_PROCESS = InThisProcess()
 
 
-def why_killed(name: str) -> str:
-    """The message for a job that no worker survives, and without which a run cannot go on."""
-    return (
+def killer(name: str) -> KillsWorkers:
+    """The fault of a job that no worker survives, and without which a run cannot go on."""
+    return KillsWorkers(
         f"{name}: every worker that takes this dies, most likely of memory. Give the workers more of it, or "
         "start fewer (--workers N); what is finished is kept, and the same command goes on from there"
     )

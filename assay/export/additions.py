@@ -17,8 +17,8 @@ from typing import BinaryIO, NamedTuple
 
 import polars as pl
 
-from assay.core.errors import AssayError, ClusterFault
-from assay.core.jobs import AtWork, why_killed
+from assay.core.errors import AssayError
+from assay.core.jobs import AtWork, killer
 from assay.export.contract import (
     AtOnce,
     EveryRecord,
@@ -205,7 +205,7 @@ class AdditionsJob:
 
     def of_a_killer(self) -> AdditionsMade:
         """ClusterFault: a run that cannot export a piece ends."""
-        raise ClusterFault(why_killed(self.name))
+        raise killer(self.name)
 
 
 class _Part(NamedTuple):

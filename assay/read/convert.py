@@ -20,8 +20,8 @@ import msgspec
 import polars as pl
 
 from assay.core.digests import digest_of_bytes
-from assay.core.errors import AssayError, ClusterFault, InputFault
-from assay.core.jobs import IN_THIS_PROCESS, AtWork, Workers, why_killed
+from assay.core.errors import AssayError, InputFault
+from assay.core.jobs import IN_THIS_PROCESS, AtWork, Workers, killer
 from assay.core.progress import Progress
 from assay.core.reasoning import NothingElse, turns_with_reasoning, without_reasoning
 from assay.core.schema import GIVEN, MAY_BEGIN_THOUGHT, Message, TurnKey, is_call, roles_of, turn_keys
@@ -342,7 +342,7 @@ class _ConvertJob:
 
     def of_a_killer(self) -> _Ended:
         """ClusterFault: a run that cannot convert a shard ends, for no record may be missing."""
-        raise ClusterFault(why_killed(self.name))
+        raise killer(self.name)
 
 
 class _Unlike(InputFault):

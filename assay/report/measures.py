@@ -15,8 +15,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from assay.core.errors import ClusterFault
-from assay.core.jobs import IN_THIS_PROCESS, AtWork, why_killed
+from assay.core.jobs import IN_THIS_PROCESS, AtWork, killer
 from assay.export.files import TableFile
 from assay.read.languages import language_of
 from assay.storage.disk import full_disk_named, read_artifact
@@ -238,7 +237,7 @@ class MeasureJob:
 
     def of_a_killer(self) -> MeasuredPieces:
         """ClusterFault: there is no page without these records."""
-        raise ClusterFault(why_killed(self.name))
+        raise killer(self.name)
 
 
 def _tables(given: _PieceToMeasure, wanted: _Wanted, home: Home) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -15,7 +15,7 @@ from functools import lru_cache, partial, reduce
 import polars as pl
 
 from assay.core.errors import ClusterFault
-from assay.core.jobs import IN_THIS_PROCESS, AtWork, why_killed
+from assay.core.jobs import IN_THIS_PROCESS, AtWork, killer
 from assay.core.schema import WEIGHTED_REWARD
 from assay.read.kept_languages import languages_of
 from assay.rewards.spec import ModelSpec
@@ -204,7 +204,7 @@ class GatherJob:
 
     def of_a_killer(self) -> _Gathered:
         """ClusterFault: a run that cannot gather a piece's scores ends."""
-        raise ClusterFault(why_killed(self.name))
+        raise killer(self.name)
 
 
 @lru_cache(maxsize=1)

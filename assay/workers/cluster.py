@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -192,13 +192,10 @@ def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecC
             death_timeout=_START_SECONDS,
         )
 
-    with (
-        own_folder() as folder,
-        dask.config.set(_worker_settings(folder)),
-        # A broken driver of a GPU must not stop scoring on the CPU.
-        dask.config.set({"distributed.diagnostics.nvml": False}),
-        started(lambda: cpu_cluster(folder), progress=progress) as cluster,
-    ):
+    with own_folder() as folder, dask.config.set(_worker_settings(folder)), ExitStack() as stack:
+        # A broken driver of a GPU must not stop work on the CPU.
+        with dask.config.set({"distributed.diagnostics.nvml": False}):
+            cluster = stack.enter_context(started(lambda: cpu_cluster(folder), progress=progress))
         yield cluster
 
 

@@ -25,7 +25,10 @@ def files(tmp_path: Path, bucket: str) -> tuple[Path, str]:
     good = "".join(line(f"question {n}", f"answer {n}") + "\n" for n in range(4))
     for name, data in (
         ("a.jsonl", f"{good}{{no json\n".encode()),
-        ("b.jsonl.gz", gzip.compress(b"\xff is no text\n" + good.replace("answer", "reply").encode())),
+        (
+            "b.jsonl.gz",
+            gzip.compress(b"\xff is no text\n" + good.replace("answer", "reply").encode(), mtime=0),
+        ),
     ):
         (folder / name).write_bytes(data)
         Objects(address).put(name, data)

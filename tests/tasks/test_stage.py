@@ -20,7 +20,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from stages import context
 
-from assay.core.errors import ClusterFault, StoreFault, StoreRefusal, UserMistake
+from assay.core.errors import ClusterFault, KillsWorkers, StoreFault, StoreRefusal, UserMistake
 from assay.storage.home import Artifact, Home
 from assay.storage.sealed import Altered
 from assay.storage.stage import Stage
@@ -240,6 +240,7 @@ def test_a_fault_that_may_pass_is_tried_again(home: Home, fault: Exception) -> N
         OSError(errno.ENOSPC, "the disk is full"),
         UserMistake("a rule is wrong"),
         StoreRefusal("no such bucket"),
+        KillsWorkers("no worker survives it"),
         ValueError("a bug"),
     ],
     ids=lambda fault: type(fault).__name__,
