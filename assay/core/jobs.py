@@ -103,6 +103,32 @@ class InThisProcess:
 IN_THIS_PROCESS = InThisProcess()
 
 
+class Numbered(Protocol):
+    """A result that says which job of its stage it is of."""
+
+    @property
+    def number(self) -> int:
+        """The job's place among all, from 0."""
+
+
+Placed = TypeVar("Placed", bound=Numbered)
+
+
+def in_order(take: Callable[[Placed], None]) -> Callable[[Placed], None]:
+    """What to call with results in any order, so that ``take`` gets them in the order of their jobs."""
+    waiting: dict[int, Placed] = {}
+    first = 0
+
+    def done(result: Placed) -> None:
+        nonlocal first
+        waiting[result.number] = result
+        while (ready := waiting.pop(first, None)) is not None:
+            take(ready)
+            first += 1
+
+    return done
+
+
 def killer(name: str) -> KillsWorkers:
     """The fault of a job that no worker survives, and without which a run cannot go on."""
     return KillsWorkers(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from assay.core.jobs import in_order
 from assay.core.schema import SCORE
 from assay.export.additions import (
     DECISIONS,
@@ -136,19 +137,13 @@ def _by_workers(
     make_private(place)
     with own_folder(place) as folder:
         jobs = list(jobs_of(pieces, rendering, folder, context.home))
-        made: dict[int, AdditionsMade] = {}
-        first = 0
 
-        def take(result: AdditionsMade) -> None:
-            nonlocal first
-            made[result.number] = result
-            while (ready := made.pop(first, None)) is not None:
-                for addition in ready.taken():
-                    files.add(addition)
-                context.progress.advance(sum(one.converted.counts.read for one in jobs[first].pieces))
-                first += 1
+        def take(ready: AdditionsMade) -> None:
+            for addition in ready.taken():
+                files.add(addition)
+            context.progress.advance(sum(one.converted.counts.read for one in jobs[ready.number].pieces))
 
-        context.do(jobs, stage="export", done=take, by=context.workers)
+        context.do(jobs, stage="export", done=in_order(take), by=context.workers)
 
 
 class _Files:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from assay.core.jobs import IN_THIS_PROCESS, AtWork, killer
+from assay.core.jobs import IN_THIS_PROCESS, AtWork, in_order, killer
 from assay.export.files import TableFile
 from assay.read.languages import language_of
 from assay.storage.disk import full_disk_named, read_artifact
@@ -132,21 +132,15 @@ def measured_turns(
             MeasureJob(number, pieces[group.start : group.stop], wanted, home)
             for number, group in enumerate(in_jobs(converted.pieces))
         ]
-        made: dict[int, MeasuredPieces] = {}
-        first = 0
 
-        def take(ended: MeasuredPieces) -> None:
-            nonlocal first
-            made[ended.number] = ended
-            while (ready := made.pop(first, None)) is not None:
-                for of_records, of_turns in ready.tables:
-                    records.add(of_records)
-                    turns.add(of_turns)
-                context.progress.advance(jobs[first].records)
-                first += 1
+        def take(ready: MeasuredPieces) -> None:
+            for of_records, of_turns in ready.tables:
+                records.add(of_records)
+                turns.add(of_turns)
+            context.progress.advance(jobs[ready.number].records)
 
         by = context.workers if is_much(converted) else IN_THIS_PROCESS
-        context.do(jobs, stage="report", done=take, by=by)
+        context.do(jobs, stage="report", done=in_order(take), by=by)
         turns.finish()
         records.finish()
         yield Measures(
