@@ -66,7 +66,7 @@ from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext, Stage
 
 #: Part of every shard's key: raise it when the same input gives other records.
-VERSION = 11
+VERSION = 12
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20

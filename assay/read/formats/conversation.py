@@ -1,8 +1,8 @@
 """``conversation``: messages in a field of that name, as distilabel, WildChat and LMSYS-Chat write them.
 
-``{"conversation": [{"role", "content"}, …]}``, or ms-swift's ``[{"human", "assistant"}, …]``; the rest is as
-in ``messages``. A row that also has ``messages``, or an answer in a field of its own, is not of this format:
-those fields count, as they do for distilabel's RewardModelScore.
+``{"conversation": [{"role", "content"}, …]}``, or ms-swift's ``[{"human", "assistant"}, …]``, or Capybara's
+``[{"input", "output"}, …]``; the rest is as in ``messages``. A row that also has ``messages``, or an answer
+in a field of its own, is not of this format: those fields count, as for distilabel's RewardModelScore.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from assay.read.formats.chats import BESIDE, completed
 from assay.read.formats.instruction import INSTRUCTION
 from assay.read.formats.messages import MESSAGES
 from assay.read.formats.names import SPEAKERS, Names
-from assay.read.formats.reading import Draft, Format, Row, chat_in, kind_of
+from assay.read.formats.reading import Draft, Format, Row, chat_in, exchange_in, kind_of
 from assay.read.formats.responses import RESPONSES
 
 _FIELD = "conversation"
@@ -42,11 +42,12 @@ def fits(row: Row) -> bool:
         return False
     try:
         first = next(iter(_DECODE_ELEMENTS(row[_FIELD])), None)
-        return first is not None and any(
-            name.lower() in _SPEAKER_FIELDS or name.lower() in SPEAKERS for name in _DECODE_ROW(first)
-        )
+        message = {} if first is None else _DECODE_ROW(first)
     except msgspec.DecodeError:
         return False
+    return bool(exchange_in(message)) or any(
+        name.lower() in _SPEAKER_FIELDS or name.lower() in SPEAKERS for name in message
+    )
 
 
 CONVERSATION = Format("conversation", (_USED,), fits, read, beside=BESIDE)

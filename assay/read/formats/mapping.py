@@ -161,7 +161,9 @@ def _nearest(names: frozenset[str], formats: tuple[Format, ...]) -> _Nearest:
 
 #: Fields that hold a text which nobody says.
 _NO_CONTENT = re.compile(
-    r"(?:^|_)(?:id|uuid|url|date|lang|language|model|split|hash|category)$", re.IGNORECASE
+    r"(?:^|_)(?:id|uuid|url|date|lang|language|model|split|hash|category|ability|dataset|data_source|difficulty"
+    r"|domain|level|subset|type)$",
+    re.IGNORECASE,
 )
 _SIDES = ("chosen", "rejected")
 #: What people call an answer that is not to be learnt.

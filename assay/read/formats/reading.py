@@ -390,6 +390,10 @@ _DECODE_STRING = msgspec.json.Decoder(str).decode
 #: Names of a message's fields, as ``plain`` gives them, that some formats write for those that are read.
 _INSIDE = {"parts": "content", "role": "role", "from": "from", "content": "content", "value": "value"}
 
+#: What an object of a list calls a question and its answer, where it holds both.
+_ASKED = frozenset({"input", "prompt", "question", "query", "instruction"})
+_ANSWERED = frozenset({"output", "response", "answer", "completion"})
+
 
 class _Written(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A speaker and a text, as OpenAI's format has them."""
@@ -462,16 +466,29 @@ def _listed(data: bytes | Raw) -> Sequence[WireMessage]:
 def _renamed(row: Row, field: str, names: Names) -> Iterator[Row]:
     """Yield the messages in ``field``, their fields named as ``WireMessage`` has them.
 
-    ms-swift's ``{"human": …, "assistant": …}`` is two messages.
+    ms-swift's ``{"human": …, "assistant": …}`` is two messages, and so is Capybara's ``{"input", "output"}``.
     """
     for message in decoded(row, field, _DECODE_OBJECTS):
         known = _known_names(message, names)
         speakers = [name for name in known if names.roles.get(name.lower()) in ("user", "assistant")]
-        if "role" in known or "from" in known or len(speakers) != len(known):
+        exchange = exchange_in(known)
+        if exchange:
+            for role, name in exchange.items():
+                yield {"role": Raw(_ENCODE(role)), "content": known[name]}
+        elif "role" in known or "from" in known or len(speakers) != len(known):
             yield known
         else:
             for speaker in speakers:
                 yield {"role": Raw(_ENCODE(speaker)), "content": known[speaker]}
+
+
+def exchange_in(message: Row) -> dict[str, str]:
+    """The fields of a question and its answer by role, where the object has these two and nothing else."""
+    asked = [name for name in message if plain(name) in _ASKED]
+    answered = [name for name in message if plain(name) in _ANSWERED]
+    if len(message) != 2 or len(asked) != 1 or len(answered) != 1:
+        return {}
+    return {"user": asked[0], "assistant": answered[0]}
 
 
 def _known_names(message: Row, names: Names) -> Row:

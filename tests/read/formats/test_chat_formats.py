@@ -115,7 +115,10 @@ def test_a_conversation_is_read_where_the_row_has_no_answer_of_its_own(
     [
         (["hi", "ho"], "wrong_type: in 'conversation'"),
         ([None], "wrong_type: in 'conversation'"),
-        ([{"input": "q", "output": "a"}], "missing_field: message 1 has neither 'role' nor 'from'"),
+        (
+            [{"input": "q", "output": "a", "x": 1}],
+            "missing_field: message 1 has neither 'role' nor 'from'",
+        ),
     ],
 )
 def test_a_conversation_of_something_else_is_no_format_and_is_reported(

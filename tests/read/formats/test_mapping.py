@@ -112,6 +112,7 @@ NEAR_MISSES: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "q", "rejected": "b", "other": "x"}, missing("chosen", "preference"), ""),
     ({"prompt": "q", "chosen": "a", "other": "x"}, missing("rejected", "preference"), ""),
     ({"question": "q", "wrong": "b", "right": "a"}, missing("response", "instruction"), "right=response"),
+    ({"prompt": "q", "data_source": "gsm8k", "ability": "math"}, missing("response", "instruction"), ""),
     ({"text": "no markers"}, unlike("'text'", "nemo_texts"), ""),
     ({"prompt": "q", "answers": "a"}, unlike("'answers', 'prompt'", "responses"), "answers=response"),
     ({"message_id": "1", "text": "x", "role": "prompter"}, missing("parent_id", "oasst_messages"), ""),

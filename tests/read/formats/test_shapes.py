@@ -84,6 +84,19 @@ SHAPES = [
         "conversation",
         [turns("q", "a", "r", "b", system="s")],
     ),
+    # huggingface.co/datasets/LDJnr/Capybara
+    Shape(
+        "Capybara",
+        {"source": "x", "conversation": [{"input": "q", "output": "a"}, {"output": "b", "input": "r"}]},
+        "conversation",
+        [turns("q", "a", "r", "b")],
+    ),
+    Shape(
+        "exchanges in ShareGPT's field",
+        {"conversations": [{"Question": "q", "answer": "a"}, {"prompt": "r", "response": "b"}]},
+        "sharegpt",
+        [turns("q", "a", "r", "b")],
+    ),
     Shape(
         "ms-swift query-response",
         {"system": "s", "query": "q", "response": "a", "history": [["x", "y"]]},
