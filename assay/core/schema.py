@@ -176,12 +176,13 @@ def turn_keys(messages: Iterable[Message], tools: str | None = None) -> list[Tur
     precedes each text, and the names of fields and of ``tools`` are no role's.
     """
     running = running_digest()
+    update, digest = running.update, running.digest
     text_bytes = 0
     keys: list[TurnKey] = []
     if tools is not None:
         encoded = shown_tools(tools).encode()
         text_bytes += len(encoded)
-        running.update(b"tools:%d:%s" % (len(encoded), encoded))
+        update(b"tools:%d:%s" % (len(encoded), encoded))
     for message in messages:
         role, content = message.role, message.content.encode()
         text_bytes += len(content)
@@ -192,11 +193,11 @@ def turn_keys(messages: Iterable[Message], tools: str | None = None) -> list[Tur
             entry, text_bytes = entry + more, text_bytes + len(more)
             is_rated = is_turn(message)
         if is_rated:
-            prompt_key = running.digest()
-            running.update(entry)
-            keys.append(TurnKey(running.digest(), text_bytes, prompt_key))
+            prompt_key = digest()
+            update(entry)
+            keys.append(TurnKey(digest(), text_bytes, prompt_key))
         else:
-            running.update(entry)
+            update(entry)
     return keys
 
 

@@ -83,7 +83,6 @@ T = TypeVar("T")
 
 _ENCODE = msgspec.json.Encoder().encode
 _COMPRESSION_LEVEL = 1
-_PLAIN = frozenset({Message})
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,7 +501,7 @@ def _readings(
         yield from chosen.read_file(((raw, _row(raw)) for raw in raws), otherwise, names)
         return
     for raw in raws:
-        row = _row(raw)
+        row = raw.problem or row_of(raw.data)
         if isinstance(row, str):
             yield raw, 0, Reading([], problem=row)
             continue
@@ -529,6 +528,8 @@ class _Judged(NamedTuple):
     roles: str | None = None
     turns: Sequence[TurnKey] = ()
     reasoning_turns: int = 0
+    plain: bool = False
+    """Whether each message is a speaker and a text that begins with no reasoning."""
 
 
 def _judged(reading: Reading, *, hide_reasoning: bool) -> _Judged | None:
@@ -542,15 +543,16 @@ def _judged(reading: Reading, *, hide_reasoning: bool) -> _Judged | None:
         # One look at each message, for there are many: nearly all are plain, and begin with no reasoning.
         for number, message in enumerate(messages, 1):
             content = message.content
+            if type(message) is Message and content and content[0] not in MAY_BEGIN_THOUGHT:
+                roles += message.role[0]
+                continue
+            plain = False
             # A call of tools need not say anything.
             if (not content or content.isspace()) and not is_call(message):
                 if message.role == "system":
                     return None
                 problem = f"empty_content: message {number} ({message.role})"
                 break
-            if type(message) is not Message or content[0] in MAY_BEGIN_THOUGHT:
-                plain = False
-            roles += message.role[0]
     if problem is not None:
         return _Judged("quarantined", problem)
     reasoning_turns, shown = 0, None
@@ -579,6 +581,7 @@ def _judged(reading: Reading, *, hide_reasoning: bool) -> _Judged | None:
         roles or None,
         turns,
         reasoning_turns if drop is None else 0,
+        plain,
     )
 
 
@@ -607,6 +610,7 @@ class _Piece:
 
     def __init__(self, *, hide_reasoning: bool) -> None:
         self.size = 0
+        self.is_full = False
         self._hide_reasoning = hide_reasoning
         self._text_bytes = 0
         self._places: list[tuple[int, int, int, int]] = []
@@ -632,18 +636,15 @@ class _Piece:
         self._fields: dict[str, FieldKind] = {}
         self._left_out: Counter[str] = Counter()
 
-    @property
-    def is_full(self) -> bool:
-        return self._text_bytes >= PIECE_TEXT_BYTES or self.size >= PIECE_RECORDS
-
     def add(self, raw: RawRecord, part: int, reading: Reading) -> str | None:
         """Add a record as the next row. Returns the reason if it is quarantined."""
         judged = _judged(reading, hide_reasoning=self._hide_reasoning)
         if judged is None:
             return self.add(raw, part, _without_blank_systems(reading))
-        outcome, reason, messages, shown, roles, turns, reasoning_turns = judged
+        outcome, reason, messages, shown, roles, turns, reasoning_turns, plain = judged
         labels = reading.labels if messages is not None else None
-        self._places.append((raw.line, part, raw.offset, raw.length))
+        line, offset, length, _, _ = raw
+        self._places.append((line, part, offset, length))
         self._outcomes.append(outcome)
         self._reasons.append(reason)
         self._messages.append(messages)
@@ -654,7 +655,7 @@ class _Piece:
             self._tools[self.size] = reading.tools
         if shown is not None:
             self._shown[self.size] = shown
-        if messages is not None and not _PLAIN.issuperset(map(type, reading.messages)):
+        if not plain and messages is not None:
             self._fields = merged_kinds(self._fields, field_kinds(reading.messages))
         self._reasoning_turns += reasoning_turns
         self._roles.append(roles)
@@ -668,6 +669,7 @@ class _Piece:
             self._turn_prompts.append(turn.prompt_key)
         self._text_bytes += len(messages or b"")
         self.size += 1
+        self.is_full = self._text_bytes >= PIECE_TEXT_BYTES or self.size >= PIECE_RECORDS
         return reason if outcome == "quarantined" else None
 
     def _add_more(self, more: More, roles: str) -> None:

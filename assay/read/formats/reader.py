@@ -130,8 +130,8 @@ class RowReader:
         shape = self._shapes.get(tuple(row))
         alone = None if shape is None or type(row) is not dict else shape.alone
         if alone is not None and (messages := alone.texts(row, self._names)) is not None:
-            field = alone.field
-            others = {name: value for name, value in row.items() if name != field}
+            others = row.copy()
+            del others[alone.field]
             return [Reading(messages, None, on_one_line(others))]
         view = self._view(row)
         format = self._named or _recognised(view) or fallback
