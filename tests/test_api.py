@@ -129,6 +129,7 @@ def names_used(path: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_every_exported_name_is_used_in_a_test_or_an_example() -> None:
     files = [*TESTS.rglob("*.py"), *(ROOT / "examples").glob("*.py")]
     assert set(assay.__all__) - set().union(*map(names_used, files)) == set()

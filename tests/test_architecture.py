@@ -95,6 +95,7 @@ def test_no_module_lies_loose_in_the_library() -> None:
     assert {path.name for path in (ROOT / "assay").glob("*.py")} == {"__init__.py", "api.py"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ONLY_IN)
 def test_a_heavy_package_is_imported_in_its_place_alone(package: str) -> None:
     importers = {
@@ -106,6 +107,7 @@ def test_a_heavy_package_is_imported_in_its_place_alone(package: str) -> None:
     assert {module for module in importers if not module.startswith(ONLY_IN[package])} == set()
 
 
+@pytest.mark.slow
 def test_every_package_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     requirements = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]

@@ -116,6 +116,7 @@ def called(path: Path) -> Iterator[tuple[str, ast.Call]]:
             yield ast.unparse(node.func), node
 
 
+@pytest.mark.slow
 def test_no_module_calls_what_runs_text_or_loads_a_pickle() -> None:
     modules = [
         path

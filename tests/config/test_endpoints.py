@@ -254,6 +254,7 @@ def test_a_template_that_changes_changes_the_fingerprint(tmp_path: Path) -> None
     assert fingerprint(tiny.CHATML) == fingerprint(tiny.CHATML) != fingerprint(tiny.LLAMA3)
 
 
+@pytest.mark.slow
 def test_every_kind_has_its_backend(tmp_path: Path) -> None:
     for kind in KINDS:
         given = {"tokenizer": "t", "max_characters": 10} if kind != "openai" else {}

@@ -52,6 +52,7 @@ def test_a_config_key_may_be_spelled_like_the_option(tmp_path: Path) -> None:
     assert read_config_file(written(tmp_path, "shard-tokens: 9\n"), RunOptions) == {"shard_tokens": 9}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -96,6 +96,7 @@ def test_nan_in_a_csv_is_no_score(tmp_path: Path) -> None:
     assert recorded("m", str(path), "s", found.items, None).why_unscored(found.items[0]) == "not_a_number: p"
 
 
+@pytest.mark.slow
 def test_scores_of_a_run_are_found_by_their_place(tmp_path: Path) -> None:
     found = asked(tmp_path, "rewardbench", {"rows.jsonl": [pair_row(n, "hep-go", f"x{n}") for n in (1, 2)]})
     path = tmp_path / "scores.parquet"

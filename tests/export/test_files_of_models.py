@@ -74,6 +74,7 @@ def test_without_an_order_there_is_no_score_and_with_one_it_is_the_score(made: M
     assert pl.read_parquet(out / "scores.parquet")["score"].to_list() == [0.5, 1.5, 9.0, 2.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("by", "chosen", "rejected"),
     [

@@ -59,6 +59,7 @@ def test_a_row_commands_no_terminal_and_is_short(tmp_path: Path) -> None:
     assert text.endswith("x …")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gzip", "parquet", "array"])
 def test_rows_of_every_container_are_shown(tmp_path: Path, kind: str) -> None:
     path = tmp_path / {"gzip": "rows.jsonl.gz", "parquet": "rows.parquet", "array": "rows.json"}[kind]

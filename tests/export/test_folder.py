@@ -350,6 +350,7 @@ def test_a_folder_of_another_user_in_a_sticky_folder_is_refused(open_place: Path
     assert check_as_nobody(out.parent / "own") == "accepted"
 
 
+@pytest.mark.slow
 def test_a_second_run_is_told_who_holds_the_folder(out: Path) -> None:
     child = subprocess.Popen(
         [
@@ -511,6 +512,7 @@ def test_kill_9_at_any_step_leaves_a_whole_export_after_repair(
     assert all(found == NEW for found in seen[first_new:])
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_step_of_a_repair_is_repaired(tmp_path: Path) -> None:
     def halfway(out: Path) -> None:
         """A folder as it is between the two renames."""

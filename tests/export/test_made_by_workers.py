@@ -77,6 +77,7 @@ def write(
     return exported, files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "on_fail", "jobs"),
     [
@@ -111,6 +112,7 @@ def test_pairs_which_are_of_several_pieces_are_made_by_the_run(tmp_path: Path) -
     assert (files["trl/preference.jsonl"].count(b"\n"), workers.names) == (1, [])
 
 
+@pytest.mark.slow
 def test_small_pieces_are_one_job(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(piece_jobs, "_JOB_RECORDS", 20)
     workers = Backwards()
@@ -119,6 +121,7 @@ def test_small_pieces_are_one_job(made: Made, tmp_path: Path, monkeypatch: pytes
     assert by_workers == write(made, decided(made), ALL, IN_THIS_PROCESS, tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_few_records_are_written_without_workers(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +132,7 @@ def test_few_records_are_written_without_workers(
         assert bool(workers.names) == asked
 
 
+@pytest.mark.slow
 def test_what_workers_of_a_killed_run_left_is_removed_by_the_next(made: Made, tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -138,6 +142,7 @@ def test_what_workers_of_a_killed_run_left_is_removed_by_the_next(made: Made, tm
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_what_only_its_worker_sees_is_one_line(made: Made, tmp_path: Path) -> None:
     def lost(result: additions.AdditionsMade) -> additions.AdditionsMade:
         result.path.unlink()

@@ -48,6 +48,7 @@ def test_a_pattern_fits_the_numbered_files_and_no_other_side() -> None:
     assert all_numbered("records.parquet") == "records.parquet"
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=6), max_size=8), st.integers(1, 20))
 def test_lines_are_whole_in_order_and_in_as_few_files_as_go(
     tmp_path_factory: pytest.TempPathFactory, blocks: list[list[int]], limit: int
@@ -146,6 +147,7 @@ def test_numbered_files_hold_what_one_file_holds_and_every_reader_is_given_all(t
     assert [one["path"] for one in config["test_datasets"]] == list(by_side["val"])
 
 
+@pytest.mark.slow
 def test_tables_are_numbered_too(tmp_path: Path) -> None:
     # More than a block of records, as a table is cut between blocks.
     made = records(Home(tmp_path), 2500)

@@ -94,6 +94,7 @@ def test_rows_at_once_are_the_rows_one_by_one(records: list[list[Message]], valu
     assert rows_of_block(STEERLM, kept) == rows_of(STEERLM, items_of(kept))
 
 
+@pytest.mark.slow
 @given(conversations())
 def test_a_record_counts_as_plain_only_where_each_message_is(messages: list[Message]) -> None:
     (plain,) = are_plain(block([messages], [1.0]).records)

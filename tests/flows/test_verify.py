@@ -141,6 +141,7 @@ def test_golden_rows_replace_golden_rows_and_nothing_else(
     assert [path.name for path in results.iterdir()] == ["manifest.json"]
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_prefect() -> None:
     code = (
         "import sys, runpy; sys.argv = ['verify', 'startr']\n"

@@ -138,6 +138,7 @@ def became(path: Path, sound: list[bytes]) -> str:
     return "reported"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["stream", "file"])
 @pytest.mark.parametrize("compression", ["uncompressed", "zstd"])
 def test_no_flipped_bit_and_no_cut_loses_a_row_without_a_word(
@@ -163,6 +164,7 @@ def test_no_flipped_bit_and_no_cut_loses_a_row_without_a_word(
     assert out + err == ""
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_in_the_head_of_a_batch_loses_a_row_without_a_word(tmp_path: Path) -> None:
     """Its length, its kind and its numbers of rows: each flip is tried, in a stream and in its end mark."""
     path = tmp_path / "rows.arrow"

@@ -265,6 +265,7 @@ def test_records_that_are_not_ok_have_no_turns_and_no_prompt(tmp_path: Path) -> 
     assert {record["prompt_key"] for record in outcome.records} == {None}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     kinds=st.lists(st.sampled_from(["ok", "bad", "empty", "blank"]), max_size=20),
@@ -629,6 +630,7 @@ def test_the_corrupt_original_of_sharegpt_is_read_up_to_its_cut(tmp_path: Path, 
     assert len(outcome.records) == 17_672
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("name", ["helpful", "harmless"])
 def test_hh_pairs_are_two_records_each(tmp_path: Path, name: str) -> None:

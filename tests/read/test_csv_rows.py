@@ -112,6 +112,7 @@ def test_a_quote_that_is_not_closed_is_a_file_that_is_cut_short(tmp_path: Path) 
     assert not outcome.converted.complete
 
 
+@pytest.mark.slow
 def test_of_a_gzip_that_ends_too_early_the_last_row_is_in_quarantine(tmp_path: Path) -> None:
     rows = HEADER + b"".join(b"question %d,answer %d\n" % (n, n * n) for n in range(9999))
     outcome = outcome_of(tmp_path, gzip.compress(rows, mtime=0)[:-9000], name="rows.csv.gz")

@@ -417,6 +417,7 @@ def test_a_file_that_is_packed_by_name_and_neither_packed_nor_text_is_refused(tm
             take_inventory([write(tmp_path / name, flipped)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.ZstdCompressor(write_checksum=True).compress])
 def test_all_before_a_fault_comes_out_also_in_a_later_part(
     tmp_path: Path, pack: Callable[[bytes], bytes]
@@ -442,6 +443,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(name=st.sampled_from(sorted(PARTS)), share=st.floats(0, 1))
 @example(name="a.jsonl.gz", share=1.0)
@@ -551,6 +553,7 @@ def test_a_line_that_is_an_array_costs_only_itself(tmp_path: Path) -> None:
         assert [record["outcome"] for record in outcome.records] == ["quarantined", "ok"]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     values=st.lists(

@@ -87,12 +87,14 @@ def test_of_a_group_that_cannot_be_read_every_row_is_in_quarantine(
     }
 
 
+@pytest.mark.slow
 def test_originals_before_and_behind_a_damaged_group_are_found(damaged: Path) -> None:
     wanted = [0, 9_999, 12_000, 19_999]
     found = list(read_originals(str(damaged), [(row, 1) for row in wanted]))
     assert [json.loads(each)["response"] for each in found] == [f"a{row % 5}" for row in wanted]
 
 
+@pytest.mark.slow
 def test_the_format_is_recognised_by_the_first_rows_that_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     chats(400, nested=False).write_parquet(path, row_group_size=200)
@@ -106,6 +108,7 @@ def test_the_format_is_recognised_by_the_first_rows_that_can_be_read(tmp_path: P
     assert outcome.converted.counts.ok > 150
 
 
+@pytest.mark.slow
 def test_of_rows_that_are_lost_no_other_rows_are_shown(tmp_path: Path) -> None:
     """Where nothing could be used the first rows are shown; the offset of a lost one is not a row."""
     path = tmp_path / "rows.parquet"
@@ -152,6 +155,7 @@ def varint(number: int) -> bytes:
     return found + bytes([zigzag])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tail", "said"),
     [
@@ -270,6 +274,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, signal_name: str) -> None:
     monkeypatch.setattr(tables, "_COMMAND", [sys.executable, "-P", "-c", script])
 
 
+@pytest.mark.slow
 def test_data_that_end_the_decoding_process_cost_their_group_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +340,7 @@ time.sleep(60)
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_numbers_that_json_lacks_are_null_from_parquet_as_from_json_lines(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     rows = [

@@ -41,6 +41,7 @@ def figures(made: Made) -> Aggregated:
     return figures_of(made)
 
 
+@pytest.mark.slow
 def test_however_much_is_held_at_once_the_figures_are_the_same(
     made: Made, figures: Aggregated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +146,7 @@ def answers_of(made: Made) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
+@pytest.mark.slow
 def test_correlations_are_those_of_spearman_with_length_and_turn_too(tmp_path: Path) -> None:
     made = run_made.run(tmp_path, {"a.jsonl": in_pieces(chats(120))})
     found = figures_of(made).correlations
@@ -221,6 +223,7 @@ def test_pairs_of_people_are_counted_by_line(tmp_path: Path) -> None:
     assert (sides.lines, sides.agree, sides.ties, sides.longer_chosen) == (3, 1, 1, 2)
 
 
+@pytest.mark.slow
 def test_sources_repeats_and_lengths_are_those_of_the_result_files(tmp_path: Path) -> None:
     records = chats(80)
     again = [Record(200 + n, one.messages, one.turns) for n, one in enumerate(records[:7])]
@@ -242,6 +245,7 @@ def test_sources_repeats_and_lengths_are_those_of_the_result_files(tmp_path: Pat
     assert found.kept_lengths.at[2] == last["length"].median()
 
 
+@pytest.mark.slow
 def test_languages_are_found_of_a_bounded_number_of_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,6 +29,7 @@ def moved(found: Since) -> dict[str, tuple[int, dict[str, int]]]:
     return {one.outcome: (one.records, dict(one.by_cause)) for one in found.moved}
 
 
+@pytest.mark.slow
 def test_another_rule_moves_records(tmp_path: Path) -> None:
     files = {"a.jsonl": [records([1, 2, 3, 4])]}
     before = run_made.run(tmp_path, files, ["helpfulness >= 2"], name="before")
@@ -44,6 +45,7 @@ def test_another_rule_moves_records(tmp_path: Path) -> None:
     assert back.moved[0].places == (("a.jsonl", 2, "rule: helpfulness >= 3"),)
 
 
+@pytest.mark.slow
 def test_another_model_moves_records_by_a_rule_that_stayed(tmp_path: Path) -> None:
     rules = ["helpfulness >= 2"]
     before = run_made.run(tmp_path, {"a.jsonl": [records([1, 2, 3])]}, rules, name="before")
@@ -65,6 +67,7 @@ def test_rule_and_model_are_told_apart_where_both_changed(tmp_path: Path) -> Non
     assert moved(compared(before, now)) == {"dropped": (2, {MODEL: 1, RULE: 1})}
 
 
+@pytest.mark.slow
 def test_files_that_come_go_and_change_are_data(tmp_path: Path) -> None:
     rules = ["helpfulness >= 2"]
     (tmp_path / "a.jsonl").write_text("one")
@@ -81,6 +84,7 @@ def test_files_that_come_go_and_change_are_data(tmp_path: Path) -> None:
     assert found.changes == ("input files: 1 new, 1 gone, 1 changed",)
 
 
+@pytest.mark.slow
 def test_however_many_are_held_at_once_the_comparison_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +109,7 @@ def test_however_many_are_held_at_once_the_comparison_is_the_same(
         assert compared(before, now) == at_once
 
 
+@pytest.mark.slow
 def test_the_same_run_again_is_the_same(tmp_path: Path) -> None:
     files = {"a.jsonl": [records([1, 2, 3])]}
     before = run_made.run(tmp_path, files, ["helpfulness >= 2"], name="before")
@@ -118,12 +123,14 @@ def test_the_same_run_again_is_the_same(tmp_path: Path) -> None:
     assert "<code>runs/before</code>" in now.page
 
 
+@pytest.mark.slow
 def test_what_only_a_version_can_explain_says_so(tmp_path: Path) -> None:
     before = run_made.run(tmp_path, {"a.jsonl": [records([3])]}, ["helpfulness >= 2"], name="before")
     now = run_made.run(tmp_path, {"a.jsonl": [records([1])]}, ["helpfulness >= 2"], name="now")
     assert moved(compared(before, now)) == {"dropped": (1, {OTHER: 1})}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["no manifest", "altered manifest", "no decisions", "broken decisions"])
 def test_a_folder_that_cannot_be_compared_is_named_with_the_reason(tmp_path: Path, harm: str) -> None:
     files = {"a.jsonl": [records([1, 2, 3])]}

@@ -205,6 +205,7 @@ def test_at_most_200_conversations_are_shown_and_the_page_stays_small(
     assert few.page.count("<article>") == 12
 
 
+@pytest.mark.slow
 def test_each_conversation_has_its_place_its_outcome_and_its_scores(tmp_path: Path) -> None:
     made = run_made.run(tmp_path, {"a.jsonl": in_pieces(chats(60))}, ["helpfulness >= 2"])
     articles = re.findall(r"<article>.*?</article>", made.page, re.DOTALL)

@@ -402,6 +402,7 @@ def test_escaped_text_renders_as_itself_and_leaves_no_live_punctuation(text: str
     assert unescaped(escaped(text)) == text
 
 
+@pytest.mark.slow
 def test_a_report_imports_neither_torch_nor_transformers() -> None:
     program = (
         "import sys, assay.report.summary, assay.export\n"

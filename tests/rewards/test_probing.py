@@ -99,6 +99,7 @@ SHOWS_TOO_LITTLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWS_TOO_LITTLE)
 def test_a_template_that_leaves_out_what_user_or_assistant_say_is_refused(name: str) -> None:
     source, words = SHOWS_TOO_LITTLE[name]
@@ -195,6 +196,7 @@ def test_turns_are_marked_from_the_first_unseen_message_on() -> None:
     assert unseen_by_turn(["user", "assistant", "tool", "assistant"], (TOOL,)) == [False, True]
 
 
+@pytest.mark.slow
 def test_a_model_whose_template_shows_no_text_is_refused_before_any_work_and_when_opened(
     tmp_path: Path,
 ) -> None:

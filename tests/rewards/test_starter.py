@@ -86,6 +86,7 @@ def test_control_token_is_one_plain_added_token(tokenizer: Any, token: str) -> N
     assert [added.lstrip, added.rstrip, added.single_word, added.normalized] == [False] * 4
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(messages=CONVERSATIONS)
 def test_a_conversations_beginning_is_a_prefix_of_it_in_text_and_tokens(

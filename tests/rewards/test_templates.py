@@ -63,6 +63,7 @@ def said(*texts: str) -> list[Message]:
     return [Message(("user", "assistant")[place % 2], text) for place, text in enumerate(texts)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chat=CHATS)
@@ -133,6 +134,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", HOSTILE)
 def test_a_template_that_means_harm_is_reported_in_a_line(process: TemplateProcess, source: str) -> None:
     began = time.monotonic()

@@ -140,6 +140,7 @@ def test_words_make_shingles_whatever_their_case_and_marks() -> None:
 texts = st.lists(st.sampled_from(["x y z", "x y z!", "a b c d", "q"]), max_size=8)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=texts, cut=st.integers(0, 8))
 def test_exact_duplicates_agree_with_a_plain_loop(tmp_path: Path, answers: list[str], cut: int) -> None:

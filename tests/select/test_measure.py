@@ -462,6 +462,7 @@ def votes_of(rest: Mapping[str, Json]) -> float | None:
     return float(votes) if isinstance(votes, int | float) and not isinstance(votes, bool) else None
 
 
+@pytest.mark.slow
 @PLAIN
 @given(pieces=datasets(), function=st.sampled_from(EXACT))
 def test_group_functions_of_a_field_leave_out_rows_without_a_number(
@@ -501,6 +502,7 @@ def test_margins_of_given_pairs_agree_with_a_plain_loop(
     assert outcomes(made, "agrees") == [None if one is None else one > 0 for one in expected]
 
 
+@pytest.mark.slow
 @PLAIN
 @given(pieces=datasets(), by=st.booleans())
 def test_percentiles_agree_with_a_plain_loop(tmp_path: Path, pieces: list[list[Row]], by: bool) -> None:
@@ -516,6 +518,7 @@ def test_percentiles_agree_with_a_plain_loop(tmp_path: Path, pieces: list[list[R
     assert alike(values(made, text), expected)
 
 
+@pytest.mark.slow
 @PLAIN
 @given(pieces=datasets(), function=st.sampled_from(["first", "last", "min", "max", "mean"]))
 def test_functions_over_turns_agree_with_a_plain_loop(
@@ -533,6 +536,7 @@ def test_functions_over_turns_agree_with_a_plain_loop(
     assert alike(values(made, f"{function}(helpfulness)"), expected)
 
 
+@pytest.mark.slow
 @PLAIN
 @given(pieces=datasets(), threshold=numbers, quantifier=st.sampled_from([all, any]))
 def test_all_and_any_agree_with_a_plain_loop(

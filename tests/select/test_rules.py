@@ -358,6 +358,7 @@ def evaluate(predicate: Predicate, scores: Mapping[str, float]) -> bool:
             raise AssertionError(f"{predicate} is not drawn")
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(predicates)
 def test_canonical_text_parses_to_the_predicate_it_was_made_from(predicate: Predicate) -> None:

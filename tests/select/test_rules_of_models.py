@@ -166,6 +166,7 @@ def test_two_models_agree_where_they_give_an_answer_the_same_rank(tmp_path: Path
     assert agreed(made) == [True, False, False, True, False]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(

@@ -126,6 +126,7 @@ def test_a_percentile_is_among_all_turns(home: Home) -> None:
 scores = st.lists(st.sampled_from([0.0, 1.0, 2.0, 3.0]), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(scores, min_size=1, max_size=5), on_fail=st.sampled_from(["truncate", "mask"]))
 def test_every_turn_is_counted_once_as_a_plain_loop_finds_it(

@@ -182,6 +182,7 @@ def test_a_right_that_is_missing_is_named(
     )
 
 
+@pytest.mark.slow
 def test_without_the_package_the_message_names_the_command_that_installs_it(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['botocore'] = None\n"

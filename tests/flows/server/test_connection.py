@@ -58,6 +58,7 @@ def connected_to(url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch) 
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["deaf_port", "closed_port"])
 def test_a_configured_server_that_is_away_fails_fast_with_a_hint(
     kind: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

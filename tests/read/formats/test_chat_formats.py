@@ -27,6 +27,7 @@ def row(data: object) -> Row:
     return found
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(

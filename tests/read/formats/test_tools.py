@@ -268,6 +268,7 @@ def texted(message: dict[str, Any]) -> dict[str, Any]:
     return message
 
 
+@pytest.mark.slow
 def test_jsonl_and_parquet_agree(tmp_path: Path) -> None:
     # A table has one type for all arguments, so people write them as texts.
     rows = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from assay.rewards.local.batching import BatchOutcome, TokenBudget, budgeted, co
 lengths = st.lists(st.integers(1, 5000), max_size=60)
 
 
+@pytest.mark.slow
 @given(lengths, st.integers(1, 20_000), st.integers(1, 40))
 def test_every_row_is_in_exactly_one_batch_within_the_budget(
     lengths: list[int], max_tokens: int, window: int

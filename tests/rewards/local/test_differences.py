@@ -122,6 +122,7 @@ def test_a_conversation_may_begin_as_its_tokenizer_begins_a_text(begun: str) -> 
     assert outcome.reason.startswith("forged_control_token")
 
 
+@pytest.mark.slow
 def test_what_the_template_begins_with_is_not_doubled(tmp_path: Path) -> None:
     folder = Path(families.classifier(tmp_path / "model", "llama3").spec.folder)
     before = all_turns(LocalRewardModel(local_spec(str(folder))), TALK)
@@ -132,6 +133,7 @@ def test_what_the_template_begins_with_is_not_doubled(tmp_path: Path) -> None:
         assert [one.values for one in all_turns(model, TALK)] == [one.values for one in before]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family", ["gated-objectives", "head-in-weights", "appended-token", "appended-cls", "first-token-logit"]
 )

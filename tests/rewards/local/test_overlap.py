@@ -78,6 +78,7 @@ def test_a_shard_is_rendered_while_another_has_the_device(
     assert outcomes == [model.score([talk(1)]), model.score([talk(2)])]
 
 
+@pytest.mark.slow
 def test_shards_scored_by_several_threads_of_a_worker_give_the_same_segments(tmp_path: Path) -> None:
     spec = tiny.spec(tiny.reward_model(tmp_path / "model"))
     records = [

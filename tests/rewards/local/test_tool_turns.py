@@ -17,6 +17,7 @@ from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_turn_equals_the_plain_call_one_conversation_at_a_time(shape: str, tmp_path: Path) -> None:
     marks = (*tool_chats.MARKS, *tool_chats.MARKS_OF_QWEN)

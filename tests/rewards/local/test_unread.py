@@ -41,6 +41,7 @@ def opened(folder: Path, family: str | None = None) -> LocalRewardModel:
     return LocalRewardModel(local_spec(str(folder), ModelOptions(family=family), families.TRUSTED))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -356,6 +356,7 @@ def nemo(url: str, **changes: Any) -> Endpoint:
     return services.endpoint(url, "nemo-triton", **{"max_characters": 4000} | changes)
 
 
+@pytest.mark.slow
 def test_triton_nine_values_go_by_nemos_names(server: Server) -> None:
     server.answer = triton(NINE)
     assert one(nemo(server.url)).values == (4.0, 5.0, 6.0, 7.0, 8.0)

@@ -79,6 +79,7 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(value: str | None, seconds
     assert retry_after_seconds(value, now=NOW) == seconds
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_reply_of_backslashes_alone_is_looked_through_in_seconds() -> None:
     # Where a search begins anew at each of them, and goes to the end, this takes hours.
@@ -107,6 +108,7 @@ def test_no_retry_after_breaks_anything(value: str) -> None:
     assert found is None or 0 <= found < float("inf")
 
 
+@pytest.mark.slow
 @given(
     per_minute=st.integers(1, 100_000),
     lateness=st.lists(st.floats(0, 3), min_size=1, max_size=50),
@@ -203,6 +205,7 @@ def test_a_reply_without_end_is_not_read_to_its_end(server: Server) -> None:
         assert str(outcome.reason).startswith("service_reply: a reply of more than")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "vllm-classify"])
 @pytest.mark.parametrize("status", [200, 422, 503])
 @pytest.mark.parametrize(
@@ -271,6 +274,7 @@ def test_a_turn_that_the_service_refuses_is_quarantined_with_what_it_says(
     assert len(server.asked) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["openai", "vllm-classify"])
 @pytest.mark.parametrize(
     "answer",
