@@ -6,8 +6,8 @@
 LMSYS's texts of several turns are JSON lists: ``"[\\"first question\\", \\"second\\"]"``.
 
 A row gives two records, in this order, and one more for each field that goes on (``response_3`` …). Of two,
-``rest`` holds ``"assay_side"`` where ``winner`` (``model_a``), ``winner_model_a`` (1) or
-``better_response_id`` (0) says which is better. All other fields are carried along.
+``rest`` holds ``"assay_side"`` where ``winner`` (``model_a``, ``response_a`` or ``a``), ``winner_model_a``
+(1), ``better_response_id`` (0) or SHP's ``labels`` says which is better. All other fields are carried along.
 
 Policy: as in ``preference``.
 """
@@ -38,6 +38,8 @@ _ANSWERS = tuple(
 _REFERENCES = ("human_ref_a", "human_ref_b")
 _ASKED = (*PROMPT_FIELDS, "history")
 _WINNERS = ("winner", "winner_model_a", "winner_model_b", "better_response_id")
+#: SHP's vote: 1 where people prefer ``human_ref_A``, else 0 (huggingface.co/datasets/stanfordnlp/SHP).
+_VOTE = "labels"
 
 _DECODE_LIST = msgspec.json.Decoder(list[str | None]).decode
 
@@ -50,7 +52,7 @@ def read(row: Row, names: Names) -> list[Draft]:
     if pair is None:
         raise MissingField(_ANSWERS[0][0])
     fields = (*pair, *_further(row, pair))
-    sides = _sides(row) if len(fields) == len(pair) else [NO_SIDE] * len(fields)
+    sides = _sides(row, pair) if len(fields) == len(pair) else [NO_SIDE] * len(fields)
     found: list[Draft] = []
     for field, added in zip(fields, sides, strict=True):
         try:
@@ -106,16 +108,29 @@ def _list_in(row: Row, field: str) -> list[str | None] | None:
         return None
 
 
-def _sides(row: Row) -> tuple[Mapping[str, Raw], Mapping[str, Raw]]:
+def _sides(row: Row, pair: tuple[str, str]) -> tuple[Mapping[str, Raw], Mapping[str, Raw]]:
     """What is added to the first and to the second record."""
-    winner = bytes(row["winner"]) if "winner" in row else b""
-    better = number_in(row["better_response_id"]) if "better_response_id" in row else None
+    winner = _named_winner(row, pair)
+    better, vote = (number_in(row[name]) if name in row else None for name in ("better_response_id", _VOTE))
     a, b = (number_in(row[name]) if name in row else None for name in _WINNERS[1:3])
-    if winner == b'"model_a"' or a == 1 or better == 0:
+    voted = vote if pair == _REFERENCES else None
+    if winner == 0 or a == 1 or better == 0 or voted == 1:
         return CHOSEN, REJECTED
-    if winner == b'"model_b"' or b == 1 or better == 1:
+    if winner == 1 or b == 1 or better == 1 or voted == 0:
         return REJECTED, CHOSEN
     return NO_SIDE, NO_SIDE
+
+
+def _named_winner(row: Row, pair: tuple[str, str]) -> int | None:
+    """0 or 1: the answer that ``winner`` names, by field, model or last letter; None for neither."""
+    try:
+        winner = (text_of(row, "winner") or "").strip().lower()
+    except Unreadable:
+        return None
+    for place, field in enumerate(pair):
+        if winner in (field, f"model_{field[-1]}", field[-1]):
+            return place
+    return None
 
 
 def fits(row: Row) -> bool:

@@ -282,6 +282,33 @@ SHAPES = [
         "cr",
     ),
     Shape(
+        "a winner by its answer's name",
+        {"prompt": "q", "response_1": "a", "response_2": "b", "winner": "Response_2"},
+        "pairs",
+        PAIR,
+        "rc",
+    ),
+    Shape(
+        "a winner by its letter",
+        {"prompt": "q", "answer_a": "a", "answer_b": "b", "winner": "A"},
+        "pairs",
+        PAIR,
+        "cr",
+    ),
+    Shape(
+        "a tie, and labels of another format",
+        {
+            "prompt": "q",
+            "answer_a": "a",
+            "answer_b": "b",
+            "winner": "tie (bothbad)",
+            "labels": 1,
+            "label": "A=B",
+        },
+        "pairs",
+        PAIR,
+    ),
+    Shape(
         "JudgeBench",
         {"question": "q", "response_A": "a", "response_B": "b", "label": "A>B"},
         "pairs",
@@ -302,9 +329,10 @@ SHAPES = [
     ),
     Shape(
         "SHP",
-        {"history": "q", "human_ref_A": "a", "human_ref_B": "b", "labels": 1, "score_A": 5, "score_B": 2},
+        {"history": "q", "human_ref_A": "a", "human_ref_B": "b", "labels": 0, "score_A": 2, "score_B": 5},
         "pairs",
         PAIR,
+        "rc",
     ),
     Shape(
         "UltraFeedback, distilabel",
