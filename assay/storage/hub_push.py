@@ -1,22 +1,46 @@
-"""A dataset on the Hugging Face Hub: whether a token may write it, and one commit of a folder's files."""
+"""A dataset on the Hugging Face Hub: whether a token may write it, and one commit of a folder's files.
+
+Each push also writes ``assay-files.json``, which names its files with their digests. The next push takes away
+those of them that it does not write and that are still as they were. All else is a person's, and stays.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from assay.core.digests import git_blob_of_file
 from assay.core.errors import AssayError, Resumable, UserMistake
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+#: Names the files that a push wrote.
+PUSHED = "assay-files.json"
 #: Roles of an organisation's members who may write (huggingface.co/docs/hub/organizations-security).
 _WRITERS = ("admin", "write", "contributor")
+
+
+class _PushedFile(msgspec.Struct, frozen=True):
+    """A file as it was pushed, by what the Hub may state of it."""
+
+    sha256: str
+    git: str
+    """The name that git gives its content."""
+
+
+class _Pushed(msgspec.Struct, frozen=True):
+    """The content of ``assay-files.json``."""
+
+    files: Mapping[str, _PushedFile] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +88,35 @@ class HubDataset:
             )
 
     def push(self, folder: Path, files: Sequence[str], *, message: str) -> str:
-        """Upload these files of the folder in one commit; its address. Files of other names stay there.
+        """Upload these files of the folder in one commit; its address.
 
-        What an earlier attempt uploaded is not uploaded again. ``Resumable`` where the Hub breaks off.
+        The commit removes what an earlier push wrote and this one does not, unless it was changed since. What
+        an earlier attempt uploaded is not uploaded again. ``Resumable`` where the Hub breaks off.
         """
-        from huggingface_hub import CommitOperationAdd
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
         from huggingface_hub.errors import HfHubHTTPError
 
         api = self._api()
         try:
             api.create_repo(self.name, repo_type="dataset", private=self.private, exist_ok=True)
+            parent = api.dataset_info(self.name).sha
+            added = [CommitOperationAdd(name, folder / name) for name in files]
+            written = {
+                one.path_in_repo: _PushedFile(
+                    one.upload_info.sha256.hex(), git_blob_of_file(folder / one.path_in_repo)
+                )
+                for one in added
+            }
+            listed = msgspec.json.format(msgspec.json.encode(_Pushed(written)), indent=2) + b"\n"
+            removed = [CommitOperationDelete(name) for name in self._no_longer_written(files, parent)]
             # upload_folder may divide what it uploads into several commits.
             commit = api.create_commit(
                 repo_id=self.name,
                 repo_type="dataset",
-                operations=[CommitOperationAdd(name, folder / name) for name in files],
+                operations=[*added, CommitOperationAdd(PUSHED, listed), *removed],
                 commit_message=message,
+                # What somebody else commits meanwhile is not removed unseen.
+                parent_commit=parent,
             )
         except HfHubHTTPError as error:
             status = error.response.status_code
@@ -93,6 +130,32 @@ class HubDataset:
                 "same command goes on with the upload"
             ) from error
         return str(commit.commit_url)
+
+    def _no_longer_written(self, files: Sequence[str], commit: str | None) -> Iterator[str]:
+        """Yield the names of unchanged files of the push before that are not among ``files``."""
+        from huggingface_hub.hf_api import RepoFile
+
+        tree = self._api().list_repo_tree(self.name, repo_type="dataset", revision=commit, recursive=True)
+        there = {one.path: one for one in tree if isinstance(one, RepoFile)}
+        if PUSHED not in there:
+            return
+        for name, pushed in self._pushed(commit).items():
+            file = there.get(name)
+            if file is None or name in files:
+                continue
+            if pushed.sha256 == file.lfs.sha256 if file.lfs else pushed.git == file.blob_id:
+                yield name
+
+    def _pushed(self, commit: str | None) -> Mapping[str, _PushedFile]:
+        """The files of the push before; none where its list cannot be read: a person has changed it."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = self._api().hf_hub_download(
+                self.name, PUSHED, repo_type="dataset", revision=commit, local_dir=folder
+            )
+            try:
+                return msgspec.json.decode(Path(path).read_bytes(), type=_Pushed).files
+            except msgspec.DecodeError:
+                return {}
 
     def _api(self) -> HfApi:
         from huggingface_hub import HfApi

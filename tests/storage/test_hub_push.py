@@ -14,6 +14,7 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
+from hub_server import git_name
 
 from assay.core.errors import AssayError, Resumable, UserMistake
 from assay.storage.hub_push import HubDataset, hub_dataset
@@ -30,11 +31,29 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)
     uploads: list[str] = field(default_factory=list)
     commits: list[dict[str, bytes]] = field(default_factory=list)
+    """What each commit wrote."""
+    deleted: list[set[str]] = field(default_factory=list)
+    """What each commit took away."""
+    holds: dict[str, bytes] = field(default_factory=dict)
+    """The dataset as it stands."""
+    meanwhile: dict[str, bytes] = field(default_factory=dict)
+    """What somebody else commits once the dataset has been looked at."""
     refuse_commits: int = 0
     tokens: set[str] = field(default_factory=set)
 
 
 def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    def large(data: bytes) -> bool:
+        return len(data) > 1000
+
+    def entry_of(path: str, data: bytes) -> dict[str, Any]:
+        lfs = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+        entry = {"type": "file", "path": path, "size": len(data), "oid": git_name(data)}
+        return entry | ({"lfs": lfs, "oid": "p" * 40} if large(data) else {})
+
+    def head() -> str:
+        return hashlib.sha1(repr(sorted(hub.holds.items())).encode()).hexdigest()
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -60,10 +79,31 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     return
                 orgs = [{"name": name, "roleInOrg": role} for name, role in hub.orgs.items()]
                 self.answer({"name": "me", "orgs": orgs, "auth": {"accessToken": {"role": hub.role}}})
+            elif "/tree/" in self.path:
+                self.answer([entry_of(path, data) for path, data in sorted(hub.holds.items())])
+                hub.holds |= hub.meanwhile
+            elif "/resolve/" in self.path:
+                self.content(body=True)
             else:
                 self.answer(
-                    {"id": "me/chats", "sha": "0" * 40, "siblings": [], "private": True, "xetEnabled": False}
+                    {"id": "me/chats", "sha": head(), "siblings": [], "private": True, "xetEnabled": False}
                 )
+
+        def do_HEAD(self) -> None:
+            self.content(body=False)
+
+        def content(self, *, body: bool) -> None:
+            data = hub.holds[self.path.partition("/resolve/")[2].partition("/")[2]]
+            self.send_response(200)
+            headers = {
+                "X-Repo-Commit": head(),
+                "ETag": f'"{git_name(data)}"',
+                "Content-Length": str(len(data)),
+            }
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data if body else b"")
 
         def do_PUT(self) -> None:
             data = self.body()
@@ -109,14 +149,22 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     hub.refuse_commits -= 1
                     self.answer({"error": "the Hub falls over"}, 500)
                     return
-                files = {}
+                files, gone = {}, set()
                 for line in data.splitlines():
                     entry = json.loads(line)
+                    if entry["key"] == "header" and entry["value"].get("parentCommit", head()) != head():
+                        self.answer({"error": "a commit has happened since"}, 412)
+                        return
+                    if entry["key"] == "deletedFile":
+                        gone.add(entry["value"]["path"])
                     if entry["key"] == "file":
                         files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
                     elif entry["key"] == "lfsFile":
                         files[entry["value"]["path"]] = hub.objects[entry["value"]["oid"]]
+                assert gone <= hub.holds.keys(), "the Hub refuses to delete what is not there"
                 hub.commits.append(files)
+                hub.deleted.append(gone)
+                hub.holds = {name: data for name, data in hub.holds.items() if name not in gone} | files
                 url = f"{hub.url}/datasets/me/chats/commit/{'1' * 40}"
                 self.answer({"success": True, "commitOid": "1" * 40, "commitUrl": url})
             else:
@@ -160,7 +208,9 @@ def test_a_push_is_one_commit_of_the_named_files_into_a_private_dataset(hub: Hub
     place = HubDataset("me/chats", "hf_secret", endpoint=hub.url)
     place.check()
     assert place.push(results, FILES, message="Rated") == f"{hub.url}/datasets/me/chats/commit/{'1' * 40}"
-    assert hub.commits == [{name: (results / name).read_bytes() for name in FILES}]
+    (commit,) = hub.commits
+    assert json.loads(commit.pop("assay-files.json"))["files"].keys() == set(FILES)
+    assert commit == {name: (results / name).read_bytes() for name in FILES}
     assert hub.private == {"me/chats": True}
     assert hub.tokens <= {"Bearer hf_secret"}
     assert "hf_secret" not in repr(place)
@@ -175,7 +225,40 @@ def test_a_push_that_was_cut_off_is_finished_without_uploading_again(hub: Hub, r
     hub.refuse_commits = 0
     place.push(results, FILES, message="Rated")
     assert len(hub.uploads) == 1
-    assert [set(commit) for commit in hub.commits] == [set(FILES)]
+    assert [set(commit) for commit in hub.commits] == [{*FILES, "assay-files.json"}]
+
+
+def test_a_push_takes_away_what_an_earlier_one_wrote_and_nothing_of_a_person(hub: Hub, results: Path) -> None:
+    place = HubDataset("me/chats", "t", endpoint=hub.url)
+    hub.holds = {".gitattributes": b"a person's", "notes/mine.jsonl": b"a person's"}
+    for name in ("small.jsonl", "trl/large.jsonl", "edited.jsonl", "gone.jsonl"):
+        (results / name).write_text(name * (1 if name == "small.jsonl" else 200))
+    place.push(results, [*FILES, "small.jsonl", "trl/large.jsonl", "edited.jsonl", "gone.jsonl"], message="1")
+    hub.holds["edited.jsonl"] = b"what a person made of it"
+    hub.holds["trl/mine.jsonl"] = hub.holds["small.jsonl"]
+    del hub.holds["gone.jsonl"]
+    place.push(results, FILES, message="2")
+    assert hub.deleted == [set(), {"small.jsonl", "trl/large.jsonl"}]
+    kept = {".gitattributes", "notes/mine.jsonl", "edited.jsonl", "trl/mine.jsonl"}
+    assert hub.holds.keys() == {*FILES, "assay-files.json"} | kept
+    place.push(results, FILES[:1], message="3")
+    assert hub.deleted[2] == {"trl/sft.jsonl"}
+    hub.holds["assay-files.json"] = b"{"
+    place.push(results, FILES[1:], message="4")
+    assert hub.deleted[3] == set()
+
+
+def test_what_somebody_commits_meanwhile_is_looked_at_before_anything_is_taken_away(
+    hub: Hub, results: Path
+) -> None:
+    place = HubDataset("me/chats", "t", endpoint=hub.url)
+    place.push(results, FILES, message="1")
+    hub.meanwhile = {"trl/sft.jsonl": b"a person's"}
+    with pytest.raises(Resumable, match="the same command goes on with the upload"):
+        place.push(results, FILES[:1], message="2")
+    place.push(results, FILES[:1], message="2")
+    assert hub.deleted == [set(), set()]
+    assert hub.holds["trl/sft.jsonl"] == b"a person's"
 
 
 @pytest.mark.parametrize(
