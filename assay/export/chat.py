@@ -17,7 +17,7 @@ from assay.core.schema import CALL, ROLES, Message, turn_positions
 from assay.export.contract import Json
 from assay.export.kept import NOTHING, Held, Item
 from assay.export.pairs import Pair
-from assay.export.turned import MASKS
+from assay.export.turned import MASKS, WEIGHT
 from assay.storage.conversations import FieldKind
 
 _ROLES = {role[0]: role for role in ROLES}
@@ -225,7 +225,31 @@ def _is_masked(message: Message) -> bool:
     if message.fields.carried is None:
         return False
     carried = _DECODE_OBJECT(message.fields.carried)
-    return any(bytes(carried.get(name, b"1")) in {b"0", b"0.0", b"false"} for name in MASKS)
+    values = [bytes(carried.get(name, b"1")).decode() for name in MASKS]
+    return any(value == "false" or _number(value) == 0 for value in values)
+
+
+def _number(text: str) -> float | None:
+    """The number that a JSON text holds; None for any other."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def weight_between(item: Item) -> str | None:
+    """``weight_between``: which turn has a weight that is neither 0 nor 1; None where none has.
+
+    The weight of a turn that is not to be learned anyway is none.
+    """
+    for place, (message, is_trained) in enumerate(zip(item.messages, trained_turns(item), strict=True)):
+        if is_trained and message.fields.carried is not None:
+            weight = bytes(_DECODE_OBJECT(message.fields.carried).get(WEIGHT, b"1")).decode()
+            if weight not in {"true", "null"} and _number(weight) != 1:
+                return (
+                    f"weight_between: message {place + 1} has the weight {weight}, which is neither 0 nor 1"
+                )
+    return None
 
 
 def ends_on_another(roles: str) -> str | None:

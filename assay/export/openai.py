@@ -1,22 +1,23 @@
 """OpenAI fine-tuning: ``messages``, each turn with its ``weight``.
 
 As platform.openai.com/docs/guides/supervised-fine-tuning describes it: ``weight`` is 0 or 1, stands on an
-assistant's message alone, and keeps a turn that is not to be learned out of the loss. A field that a message
-does not have is not there: the service takes no null for it.
+assistant's message alone, and keeps a turn that is not to be learned out of the loss. The service's schema
+allows these two integers alone (FineTuneChatCompletionRequestAssistantMessage, openai/openai-openapi). A
+field that a message does not have is not there: the service takes no null for it.
 """
 
 from __future__ import annotations
 
 from msgspec import Raw
 
-from assay.export.chat import ends_on_another, messages_of, trained_turns
+from assay.export.chat import ends_on_another, messages_of, trained_turns, weight_between
 from assay.export.contract import Export, Json
 from assay.export.kept import Item
 from assay.export.turned import MASKS
 
 
 def _refuses(item: Item) -> str | None:
-    return ends_on_another(item.roles)
+    return ends_on_another(item.roles) or weight_between(item)
 
 
 #: What the service knows of a message's fields; it has none for reasoning.
@@ -56,6 +57,7 @@ OPENAI: Export[Item] = Export(
     name="openai",
     file="openai/sft.jsonl",
     description="messages with weight for OpenAI's fine-tuning",
+    version=2,
     refuses=_refuses,
     row=_row,
     holds=frozenset({*_FIELDS, *MASKS, "tools"}),

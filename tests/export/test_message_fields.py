@@ -295,6 +295,34 @@ def test_what_the_input_says_is_not_to_be_learned_is_not(
     assert lacks == dict.fromkeys(json.loads(mask), 1)
 
 
+def weighing(weight: str) -> FullMessage:
+    return FullMessage("assistant", "Yes.", MessageFields(carried=f'{{"weight":{weight}}}'))
+
+
+@pytest.mark.parametrize("weight", ["0.5", "0.50", "2", "-1", "1e-1", '"1"', '"half"'])
+def test_openai_takes_no_weight_but_0_and_1(weight: str) -> None:
+    between = item((ASKED, weighing("0"), ASKED, weighing(weight)))
+    assert RECORD_EXPORTS["openai"].refuses is not None
+    assert RECORD_EXPORTS["openai"].refuses(between) == (
+        f"weight_between: message 4 has the weight {weight}, which is neither 0 nor 1"
+    )
+    assert made("openai", between)[:2] == ([], {"weight_between": 1})
+    # What a rule masks has the weight 0, whatever the input says.
+    (row,), left_out, _ = made("openai", between._replace(masked=(1,)))
+    assert ([one.get("weight") for one in row["messages"]], left_out) == ([None, 0, None, 0], {})
+    for name in ("axolotl-sft", "trl-sft"):
+        assert made(name, between)[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("weight", "is_learned"),
+    [("1", 1), ("1.0", 1), ("1e0", 1), ("true", 1), ("null", 1), ("0", 0), ("0.00", 0), ("false", 0)],
+)
+def test_a_weight_that_is_0_or_1_however_it_is_written_is_that(weight: str, is_learned: int) -> None:
+    (row,), left_out, _ = made("openai", item((ASKED, weighing(weight))))
+    assert (row["messages"][1]["weight"], left_out) == (is_learned, {})
+
+
 SCORE = Turn((0.5,))
 OTHER = Turn((1.5,))
 PLAIN = Message("assistant", "Plain.")
