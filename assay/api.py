@@ -29,9 +29,18 @@ from assay.core.calls import Json
 from assay.core.digests import digest_of_content
 from assay.core.errors import ModelFault, UserMistake
 from assay.core.schema import ROLES, Conversation, is_turn
-from assay.export import EXPORT, AboutModel, AboutRun, ToExport, check_exports, default_exports, wanted
+from assay.export import (
+    EXPORT,
+    AboutModel,
+    AboutRun,
+    ToExport,
+    check_exports,
+    check_split,
+    default_exports,
+    wanted,
+)
 from assay.export.folder import OutputFolder
-from assay.export.foreseen import warnings_of
+from assay.export.foreseen import notes_on_sides, warnings_of
 from assay.export.results import scores_of
 from assay.read.convert import CONVERT, ToConvert
 from assay.read.formats.names import KNOWN_NAMES
@@ -49,7 +58,7 @@ from assay.score.scoring import SCORE, ToScore
 from assay.score.ways import way_of
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import Rules, parse_rules, rules_in
-from assay.select.selection import Selection, chosen_order
+from assay.select.selection import Selection, chosen_order, parsed_group
 from assay.select.vocabulary import tokenizers_of, vocabulary_of
 from assay.storage.home import written_whole
 from assay.storage.manifests import Converted, Counts, Filtered, Scored
@@ -211,7 +220,8 @@ class Rated:
         """Write the files of these exports, or of the defaults, as a run does; the manifest of the folder.
 
         ``choices`` are the command line's options on files: ``pairs``, ``min_margin``, ``max_length_ratio``,
-        ``pairs_per_prompt``, ``desirable``, ``split``, ``seed``. The folder is replaced as a whole.
+        ``pairs_per_prompt``, ``desirable``, ``split``, ``seed``, and for the sides of a split ``group``. The
+        folder is replaced as a whole.
         ``OutputRefused`` where it holds what no run wrote, ``UserMistake`` where an export makes no sense of
         these conversations.
         """
@@ -220,13 +230,17 @@ class Rated:
         check_exports(names, self.model.columns)
         asked = {"output": os.fspath(folder), "export": list(names), "keep": list(self.rules), **choices}
         options = options_from(RunOptions, typed={**self.options.model_dump(), **asked})
+        parsed_group(options.group)
+        split, shard_bytes = options.split_choice(), options.shard_bytes()
+        check_split(names, split)
         context = RunContext(Settings.read().opened_home(), Bars())
         rules = self._parsed(options.desirable, allow_cross_prompt=options.allow_cross_prompt)
-        to_write = wanted(
-            names, None, options.pair_choice(), options.split_choice(), has_rule=bool(rules.rules)
-        )
+        to_write = wanted(names, None, options.pair_choice(), split, has_rule=bool(rules.rules))
         for line in warnings_of(to_write, self.converted, context.home):
             context.say(f"warning: {line}")
+        notes = notes_on_sides(to_write.split, self.converted, context.home)
+        for note in notes:
+            context.say(f"note: {note}")
         license = CATALOG[self.model.name].license if self.model.name in CATALOG else None
         revision = options.chosen_models()[0].options.revision
         model = AboutModel(None, self.model.name, self.model.fingerprint, revision, license)
@@ -244,10 +258,10 @@ class Rated:
                 output,
                 staging,
                 pairs=options.pair_choice(),
-                split=options.split_choice(),
+                split=split,
                 about=about,
                 desirable=desirable,
-                shard_bytes=options.shard_bytes(),
+                shard_bytes=shard_bytes,
             )
             manifest = run_manifest(
                 options=options.model_dump(mode="json"),
@@ -257,6 +271,7 @@ class Rated:
                 filtered=self.filtered,
                 exported=EXPORT.run(given, context),
                 seconds={},
+                notes=notes,
             )
             output.publish(staging, manifest)
         return manifest

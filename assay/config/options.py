@@ -667,9 +667,10 @@ class RunOptions(ModelsChoice, _DataChoice):
         Listed,
         Field(
             title="Split",
-            description="Divide every file by prompt, as in val=0.05: a file for each share, and one for the "
-            "rest (train). A prompt is always on one side, and no row moves when the data grow. "
-            "nemo-oasst divides OpenAssistant's trees as NeMo-Aligner does.",
+            description="Divide every file by prompt, or by the group's field where one is named, as in "
+            "val=0.05: a file for each share, and one for the rest (train). A prompt, or a group, is always "
+            "on one side, and no row moves when the data grow. nemo-oasst divides OpenAssistant's trees as "
+            "NeMo-Aligner does.",
         ),
         CommandLine(_FILES, "NAME=SHARE"),
     ] = []
@@ -776,7 +777,7 @@ class RunOptions(ModelsChoice, _DataChoice):
 
     def split_choice(self) -> Split | None:
         """How every file is divided; None: it is not. ``UserMistake`` for what is no split."""
-        return parse_splits(self.split, self.seed)
+        return parse_splits(self.split, self.seed, self.group)
 
     def shard_bytes(self) -> int | None:
         """The most bytes of a result file; None: any. ``UserMistake`` for what is no size."""

@@ -27,7 +27,7 @@ from assay.export.openai import OPENAI
 from assay.export.openrlhf import OPENRLHF_PREFERENCE
 from assay.export.pairs import Pair, PairChoice
 from assay.export.results import write_results
-from assay.export.splits import Split
+from assay.export.splits import NEMO_OASST, Split, SplitByGroup
 from assay.export.steerlm import CONVERTED, STEERLM, STEERLM_REGRESSION
 from assay.export.swift import SWIFT_PREFERENCE, SWIFT_SFT
 from assay.export.trl import TRL_KTO, TRL_PREFERENCE, TRL_REWARD, TRL_SFT
@@ -52,6 +52,7 @@ __all__ = [
     "ToExport",
     "build",
     "check_exports",
+    "check_split",
     "default_exports",
     "wanted",
 ]
@@ -153,6 +154,18 @@ def check_exports(exports: Sequence[str], columns: Sequence[str], *, are_ordered
             )
 
 
+def check_split(exports: Sequence[str], split: Split | None) -> None:
+    """Nothing, or UserMistake where an export cannot be divided so."""
+    if split is None or not split.nemo_oasst:
+        return
+    for name in exports:
+        export = RECORD_EXPORTS.get(name)
+        if export is not None and export.columns is not None:
+            raise UserMistake(
+                f"--split {NEMO_OASST}: orders lines, and {name} is a table; leave out the one or the other"
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class ToExport:
     """What result files are made of, and where."""
@@ -213,6 +226,8 @@ def _key(given: ToExport) -> str:
         ),
         to_json(verdicts),
         *([] if given.shard_bytes is None else [b"shards %d" % given.shard_bytes]),
+        # Pairs of trees once went by their prompts.
+        *([b"pairs by tree"] if written.pairs and written.split and written.split.nemo_oasst else []),
     )
 
 
@@ -270,6 +285,7 @@ def build(given: ToExport, context: RunContext) -> Exported:
         exported,
         _features(given.converted, given.scored, given.filtered, exported.exports),
         languages_kept(given.converted, given.filtered, context.home) if given.about.finds_languages else (),
+        given.split.group if isinstance(given.split, SplitByGroup) else None,
     )
     return replace(exported, files=exported.files | {CARD: write_file(given.staging / CARD, made)})
 

@@ -80,11 +80,13 @@ def card(
     exported: Exported,
     features: Mapping[str, Features],
     languages: Sequence[str] = (),
+    sides_by: str | None = None,
 ) -> bytes:
     """The card of these results, in Markdown with a front matter in YAML. ``counts`` are of all records.
 
     ``features`` are the columns of exports, by name, where ``datasets`` could not find them out.
-    ``languages`` are those of the records; none where they are not known.
+    ``languages`` are those of the records; none where they are not known. ``sides_by`` is the field that
+    sides go by; None where nothing is split, or by prompt.
     """
     written = exported.exports
     typed = [
@@ -102,7 +104,7 @@ def card(
         "tags": ["assay", "reward-model", *sorted({name.partition("-")[0] for name in written})],
     }
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
-    body = "\n".join(_body(about, converted, scored, counts, exported))
+    body = "\n".join(_body(about, converted, scored, counts, exported, sides_by))
     return f"---\n{head}---\n\n{body}\n".encode()
 
 
@@ -146,7 +148,12 @@ def _size(rows: int) -> str:
 
 
 def _body(
-    about: AboutRun, converted: Converted, scored: Scored, counts: Counts, exported: Exported
+    about: AboutRun,
+    converted: Converted,
+    scored: Scored,
+    counts: Counts,
+    exported: Exported,
+    sides_by: str | None,
 ) -> Iterator[str]:
     raters = " and ".join(_code(_base(model.name)) for model in about.models)
     yield f"# Conversations rated by {'a reward model' if len(about.models) == 1 else 'reward models'}\n"
@@ -192,6 +199,11 @@ def _body(
         left_out = ", ".join(f"{reason} {count:,}" for reason, count in one.left_out.items()) or "–"
         yield f"| `{name}` | {files} | {one.rows:,} | {left_out} |"
     yield "\nWhat a file leaves out its trainer would drop, alter or die on.\n"
+    if sides_by is not None:
+        yield (
+            f"The files are divided by {_code(sides_by)}: records with one value of it are on one side. A "
+            "record without a value goes by its messages through the first of a user.\n"
+        )
     yield "## How to load it\n"
     yield "`FOLDER` is this folder, or its name on the Hub.\n"
     yield "```python\nfrom datasets import load_dataset\n"

@@ -14,7 +14,7 @@ from assay.export.contract import Export, ToWrite, Unit, refusal, takes_every_re
 from assay.export.kept import Item, KeptRecords, items_of, turns_of
 from assay.export.pairs import PairChoice
 from assay.export.sides import Sides
-from assay.export.splits import Split
+from assay.export.splits import Split, SplitByGroup
 from assay.storage.disk import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, reason_code
@@ -72,6 +72,47 @@ def _check_sides(split: Split, converted: Converted, home: Home) -> None:
         "too few for such a share. Give a greater share, another --seed, or more data."
     )
 
+
+def notes_on_sides(split: Split | None, converted: Converted, home: Home) -> tuple[str, ...]:
+    """What a person should know of sides that go by groups, in sentences without a full stop.
+
+    Of the records that could be read, whether or not they are kept. Nothing where sides go by prompts.
+    """
+    if not isinstance(split, SplitByGroup):
+        return ()
+    sides, without = Sides(split, converted), 0
+    found = [pl.DataFrame(schema=_PROMPT_ON_SIDE)]
+    for piece in converted.pieces:
+        for block in _blocks(piece, home):
+            without += sides.groups(block.records).count(None)
+            for of_side in sides.divided(block):
+                digests = [split.digest_of_prompt(item.messages) for item in items_of(of_side.kept)]
+                of_prompts = {
+                    "prompt": [int(digest[:_PROMPT_DIGITS], 16) for digest in digests],
+                    "side": [split.sides.index(of_side.side)] * len(digests),
+                }
+                found.append(pl.DataFrame(of_prompts, schema=_PROMPT_ON_SIDE).unique())
+    per_prompt = pl.concat(found).group_by("prompt").agg(pl.col("side").n_unique())
+    on_several = int((per_prompt["side"] > 1).sum())
+    return tuple(_notes(split.group, without, converted.counts.ok, on_several, per_prompt.height))
+
+
+def _notes(group: str, without: int, records: int, on_several: int, prompts: int) -> Iterator[str]:
+    yield f"the files are divided by {group}, so records with one value of it are on one side"
+    if without:
+        yield (
+            f"{without:,} of {counted(records, 'records')} have no {group}, and are divided by prompt instead"
+        )
+    if on_several:
+        yield (
+            f"{on_several:,} of {counted(prompts, 'prompts')} are on more than one side, since records with "
+            f"different values of {group} share them; leave out --group to keep each prompt on one side"
+        )
+
+
+#: A prompt by the first digits of its digest, and the number of a side.
+_PROMPT_ON_SIDE = {"prompt": pl.UInt64, "side": pl.UInt8}
+_PROMPT_DIGITS = 16
 
 _NO_PAIR = {
     False: "no prompt has two different answers, so there is nothing to pair.",

@@ -5,7 +5,6 @@ How many files there are shows at the end. Until then a file has a hidden name w
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +18,8 @@ from assay.storage.run_manifest import ExportedFile
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B", re.IGNORECASE)
 _LETTERS = " KMGT"
+#: The least size of a file. Below it, a run would make more files than anybody could use, or than have names.
+_LEAST_BYTES = 10**6
 #: Names have five digits, as the Hub's have (huggingface.co/docs/datasets, ``push_to_hub``).
 _MOST = 99_999
 
@@ -35,8 +36,10 @@ def parse_shard_size(text: str | None) -> int | None:
     size = 0 if found is None else float(found[1])
     if found is not None:
         size *= (1024 if found[3] else 1000) ** _LETTERS.index((found[2] or " ").upper())
-    if not 1 <= size < math.inf:
+    if found is None or size == float("inf"):
         raise UserMistake(f"--shard-size {text!r}: write a number of bytes with its unit, as 1GB or 500MB")
+    if size < _LEAST_BYTES:
+        raise UserMistake(f"--shard-size {text!r}: is less than 1MB. Write 1MB or more, as 500MB")
     return int(size)
 
 

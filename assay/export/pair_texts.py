@@ -19,6 +19,7 @@ from assay.core.schema import Conversation, Message, roles_of, turn_keys, turn_p
 from assay.export.files import TableFile
 from assay.export.kept import Held, KeptRecords, items_of
 from assay.export.pairs import Candidate, ChosenPair, Pair, PairChoice, Place, pairs_of, score_of
+from assay.export.sides import Origin, Sides
 from assay.storage.conversations import conversation_json, conversation_of
 from assay.storage.disk import read_artifact
 from assay.storage.home import Home
@@ -75,7 +76,13 @@ PAIR_COLUMNS: dict[str, type[pl.DataType]] = {
     "margin": pl.Float64,
     "answers": pl.UInt32,
 }
-_ANSWERS = {"pair": pl.UInt32, "line": pl.UInt64, "part": pl.UInt32, "message": pl.String}
+_ANSWERS = {
+    "pair": pl.UInt32,
+    "line": pl.UInt64,
+    "part": pl.UInt32,
+    "message": pl.String,
+    "group": pl.String,
+}
 
 
 class Answers:
@@ -194,16 +201,26 @@ def _row(pair: ChosenPair) -> tuple[object, ...]:
     )
 
 
+class WithTexts(NamedTuple):
+    """Some pairs with their texts."""
+
+    pairs: list[Pair]
+    sides: list[str | None]
+    """Of each pair its side of the split; None where its answers are on different ones."""
+    places: pl.DataFrame
+    """Of each pair the row of ``pairs.parquet``."""
+
+
 def with_texts(
-    paired: Paired, converted: Converted, home: Home, folder: Path
-) -> Iterator[tuple[list[Pair], pl.DataFrame]]:
-    """Yield the pairs in order, some at a time, each with the rows of ``pairs.parquet``.
+    paired: Paired, sides: Sides, converted: Converted, home: Home, folder: Path
+) -> Iterator[WithTexts]:
+    """Yield the pairs in order, some at a time.
 
     ``folder`` is for answers from other pieces, while they wait.
     """
     table = paired.table.with_row_index("pair")
     held = Held.in_records(converted)
-    waiting = _Waiting(folder, table, converted, home)
+    waiting = _Waiting(folder, table, sides, converted, home)
     for (piece,), pairs in table.partition_by("chosen_piece", as_dict=True, maintain_order=True).items():
         own = pl.concat(
             [
@@ -211,27 +228,29 @@ def with_texts(
                 pairs.filter(pl.col("rejected_piece") == piece).select(pl.col("rejected_row").alias("row")),
             ]
         ).unique()
-        records = _records(converted, piece, own, home)
+        records = _records(converted, piece, own, sides, home)
         file = converted.pieces[piece].file
         for few in pairs.iter_slices(_PAIRS_AT_A_TIME):
             made: list[Pair] = []
+            on: list[str | None] = []
             places: list[tuple[object, ...]] = []
             for row in few.iter_rows(named=True):
-                line, part, messages, tools = records[row["chosen_row"]]
+                line, part, messages, tools, group = records[row["chosen_row"]]
                 place = turn_positions(messages)[row["chosen_turn"]]
                 if row["rejected_piece"] == piece:
-                    other_line, other_part, others, _ = records[row["rejected_row"]]
+                    other_line, other_part, others, _, other_group = records[row["rejected_row"]]
                     rejected = others[turn_positions(others)[row["rejected_turn"]]]
                 else:
-                    other_line, other_part, rejected = waiting.answer(row["pair"])
+                    other_line, other_part, rejected, other_group = waiting.answer(row["pair"])
                 prompt = messages[:place]
                 made.append(
                     Pair(prompt, roles_of(prompt), messages[place], rejected, row["margin"], tools, held)
                 )
+                on.append(sides.of_pair(prompt, Origin(line, group), Origin(other_line, other_group)))
                 places.append(
                     (file, line, part, converted.pieces[row["rejected_piece"]].file, other_line, other_part)
                 )
-            yield made, _places(few, places)
+            yield WithTexts(made, on, _places(few, places))
 
 
 def _places(pairs: pl.DataFrame, places: Sequence[tuple[object, ...]]) -> pl.DataFrame:
@@ -247,24 +266,32 @@ class _Texts(NamedTuple):
     part: int
     messages: Conversation
     tools: str | None
+    group: str | None
+    """As ``Origin.group``."""
 
 
-def _records(converted: Converted, piece: int, rows: pl.DataFrame, home: Home) -> dict[int, _Texts]:
+def _records(
+    converted: Converted, piece: int, rows: pl.DataFrame, sides: Sides, home: Home
+) -> dict[int, _Texts]:
     """The texts of these rows of a piece."""
-    columns = ["row", "line", "part", "messages", "tools"]
+    columns = ["row", "line", "part", "messages", "tools", "rest"]
     records = read_artifact(converted.pieces[piece].records, home, columns)
+    records = records.join(rows, on="row", how="semi", maintain_order="left")
+    texts = records.drop("rest").iter_rows()
     return {
-        row: _Texts(line, part, conversation_of(messages), tools)
-        for row, line, part, messages, tools in records.join(rows, on="row", how="semi").iter_rows()
+        row: _Texts(line, part, conversation_of(messages), tools, group)
+        for (row, line, part, messages, tools), group in zip(texts, sides.groups(records), strict=True)
     }
 
 
 class _Waiting:
     """Answers that pairs of other pieces need, on disk, in buckets of which one is held at a time."""
 
-    def __init__(self, folder: Path, table: pl.DataFrame, converted: Converted, home: Home) -> None:
+    def __init__(
+        self, folder: Path, table: pl.DataFrame, sides: Sides, converted: Converted, home: Home
+    ) -> None:
         self._bucket: int | None = None
-        self._held: dict[int, tuple[int, int, Message]] = {}
+        self._held: dict[int, tuple[int, int, Message, str | None]] = {}
         count = 1 + table.height // _PAIRS_OF_A_BUCKET
         self._paths = [folder / f"waiting-{number:04d}.parquet" for number in range(count)]
         files = [TableFile(path, _ANSWERS) for path in self._paths]
@@ -273,12 +300,13 @@ class _Waiting:
             "rejected_piece", as_dict=True
         )
         for (piece,), wanted in sorted(by_piece.items()):
-            records = _records(converted, piece, wanted.select(pl.col("rejected_row").alias("row")), home)
+            of_piece = wanted.select(pl.col("rejected_row").alias("row"))
+            records = _records(converted, piece, of_piece, sides, home)
             rows = []
             for pair, _, row, turn in wanted.iter_rows():
-                line, part, messages, _ = records[row]
+                line, part, messages, _, group = records[row]
                 message = messages[turn_positions(messages)[turn]]
-                rows.append((pair, line, part, conversation_json([message]).decode()))
+                rows.append((pair, line, part, conversation_json([message]).decode(), group))
             frame = pl.DataFrame(rows, schema=_ANSWERS, orient="row")
             of_bucket = (pl.col("pair") // _PAIRS_OF_A_BUCKET).alias("of")
             for (bucket,), part_of in frame.with_columns(of_bucket).partition_by("of", as_dict=True).items():
@@ -286,13 +314,13 @@ class _Waiting:
         for file in files:
             file.finish()
 
-    def answer(self, pair: int) -> tuple[int, int, Message]:
-        """Line, part and message of the rejected answer of the pair of this number."""
+    def answer(self, pair: int) -> tuple[int, int, Message, str | None]:
+        """Line, part, message and group of the rejected answer of the pair of this number."""
         bucket = pair // _PAIRS_OF_A_BUCKET
         if bucket != self._bucket:
             self._bucket = bucket
             self._held = {
-                number: (line, part, *conversation_of(message))
-                for number, line, part, message in pl.read_parquet(self._paths[bucket]).iter_rows()
+                number: (line, part, *conversation_of(message), group)
+                for number, line, part, message, group in pl.read_parquet(self._paths[bucket]).iter_rows()
             }
         return self._held[pair]

@@ -178,7 +178,9 @@ class _Files:
             for export in exports.records
         }
         self.pairs = (
-            PairFiles(exports, staging, attributes, stack, scored, rendering.held) if exports.pairs else None
+            PairFiles(exports, staging, attributes, stack, scored, rendering.held, sides)
+            if exports.pairs
+            else None
         )
         """The files of pairs, which are made of kept records; None where no export has any."""
         self._quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)

@@ -1,14 +1,21 @@
-"""Blocks of kept records, divided by the sides of a split."""
+"""The sides of a split: of blocks of kept records, and of pairs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import polars as pl
+
 from assay.core.errors import UserMistake
+from assay.core.schema import Conversation
 from assay.export.kept import KeptRecords, items_of
-from assay.export.splits import NEMO_OASST, Split, TreeOrder
+from assay.export.splits import NEMO_OASST, Split, SplitByGroup, TreeOrder
+from assay.select.columns import groups_of
 from assay.storage.manifests import Converted
+
+#: Why a pair is in no file: its answers come from two groups, or two trees, on different sides.
+ON_TWO_SIDES = "answers_on_two_sides"
 
 #: The format whose lines are trees (assay/read/formats/oasst_trees.py).
 _TREES = "oasst_trees"
@@ -22,6 +29,15 @@ class OfSide(NamedTuple):
     kept: KeptRecords
     rank: int | None = None
     """Where their rows stand among those of the side; None: in the order in which they come."""
+
+
+class Origin(NamedTuple):
+    """What decides the side of an answer besides its prompt."""
+
+    line: int
+    """The line of the input that its record comes from."""
+    group: str | None = None
+    """The value of its record's group, where sides go by that and there is one."""
 
 
 class Sides:
@@ -41,6 +57,15 @@ class Sides:
         """Whether rows stand in another order than that of the inputs."""
         return self._trees is not None
 
+    def groups(self, records: pl.DataFrame) -> list[str | None]:
+        """Of each record the value of its group; None where it has none, or sides do not go by groups.
+
+        ``records`` have ``rest``.
+        """
+        if isinstance(self._split, SplitByGroup):
+            return groups_of(records["rest"], self._split.group)
+        return [None] * records.height
+
     def divided(self, kept: KeptRecords) -> Iterator[OfSide]:
         """Yield the records of a block by side; trees one by one."""
         if self._split is None:
@@ -51,9 +76,30 @@ class Sides:
                 of_tree = kept.only([one == line for one in lines])
                 yield OfSide(self._trees.side_of(line), of_tree, self._trees.ranks[line])
         else:
-            sides = [self._split.side_of(item.messages) for item in items_of(kept)]
+            groups = self.groups(kept.records)
+            sides = [
+                self._side_of(item.messages, Origin(item.line, group))
+                for item, group in zip(items_of(kept), groups, strict=True)
+            ]
             for side in dict.fromkeys(sides):
                 yield OfSide(side, kept.only([one == side for one in sides]))
+
+    def of_pair(self, prompt: Conversation, chosen: Origin, rejected: Origin) -> str | None:
+        """The side of a pair: that of both answers; None where they are on different ones.
+
+        Empty where nothing is split.
+        """
+        side = self._side_of(prompt, chosen)
+        return side if self._side_of(prompt, rejected) == side else None
+
+    def _side_of(self, messages: Conversation, origin: Origin) -> str:
+        if self._split is None:
+            return ""
+        if self._trees is not None:
+            return self._trees.side_of(origin.line)
+        if isinstance(self._split, SplitByGroup) and origin.group is not None:
+            return self._split.side_of_group(origin.group)
+        return self._split.side_of(messages)
 
 
 def _trees_of(converted: Converted) -> TreeOrder:

@@ -1,4 +1,5 @@
-"""Which side of a split a conversation is on: a prompt is always on one side, whatever else the data hold."""
+"""Which side of a split a conversation is on: a prompt, or a group, is always on one side, whatever else the
+data hold."""
 
 from __future__ import annotations
 
@@ -51,15 +52,45 @@ class Split:
         >>> split.side_of(hello) == split.side_of([*hello, Message("assistant", "Hi")])
         True
         """
+        return self._side(self.digest_of_prompt(messages))
+
+    def digest_of_prompt(self, messages: Sequence[Message]) -> str:
+        """The digest of the messages through the first of a user, of all where there is none."""
         end = next((place + 1 for place, message in enumerate(messages) if message.role == "user"), None)
-        said = [text.encode() for message in messages[:end] for text in (message.role, message.content)]
-        digest = digest_of_bytes(b"split", b"%d" % self.seed, *said)
+        said = [text for message in messages[:end] for text in (message.role, message.content)]
+        return self._digest(*said)
+
+    def _digest(self, *texts: str) -> str:
+        return digest_of_bytes(b"split", b"%d" % self.seed, *(text.encode() for text in texts))
+
+    def _side(self, digest: str) -> str:
         place, below = int(digest[:_DIGITS], 16) / 16**_DIGITS, 0.0
         for name, share in self.shares:
             below += share
             if place < below:
                 return name
         return TRAIN
+
+
+@dataclass(frozen=True, slots=True)
+class SplitByGroup(Split):
+    """The same, where a record that has the group's field goes by its value.
+
+    A class of its own, since results of a split without a group are known by its fields alone.
+    """
+
+    group: str = ""
+    """``row.FIELD``, as in ``--group``."""
+
+    def side_of_group(self, value: str) -> str:
+        """The side of a group: by a hash of its value, as JSON.
+
+        >>> by_group = SplitByGroup((("val", 0.5),), seed=1, group="row.id")
+        >>> [by_group.side_of_group(value) for value in ("1", "2", '"two"')]
+        ['val', 'train', 'train']
+        """
+        # No message has this role.
+        return self._side(self._digest("group", value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +115,10 @@ class TreeOrder:
         return TRAIN if self.ranks[line] < self.train else _NEMO_VALIDATION
 
 
-def parse_splits(texts: Sequence[str], seed: int) -> Split | None:
+def parse_splits(texts: Sequence[str], seed: int, group: str | None = None) -> Split | None:
     """The split that ``--split`` asks for; None without; UserMistake where it cannot be.
+
+    Sides go by ``group`` where one is named; NeMo-Aligner's own split goes by tree all the same.
 
     >>> parse_splits(["val=0.05", "test=0.01"], 7)
     Split(shares=(('val', 0.05), ('test', 0.01)), seed=7, nemo_oasst=False)
@@ -115,6 +148,8 @@ def parse_splits(texts: Sequence[str], seed: int) -> Split | None:
         raise UserMistake(
             f"--split {' '.join(texts)}: the shares add up to 1 or more, and leave nothing to train"
         )
+    if group is not None:
+        return SplitByGroup(tuple(shares.items()), seed, group=group)
     return Split(tuple(shares.items()), seed)
 
 

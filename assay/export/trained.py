@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Generic
 
-from assay.core.errors import AssayError, UserMistake
+from assay.core.errors import AssayError
 from assay.export.contract import AtOnce, Companion, EveryRecord, Export, MadeRows, Of, Outcome, columns_of
 from assay.export.files import LinesFile, RankedLines, TableFile, write_file
 from assay.export.kept import NOTHING, Held, Item
 from assay.export.numbered import NumberedLines, NumberedTables
 from assay.export.pairs import Pair
-from assay.export.splits import NEMO_OASST, TRAIN, file_of_side
+from assay.export.splits import TRAIN, file_of_side
 from assay.storage.private import FOLDER
 from assay.storage.run_manifest import RUN_MANIFEST, ExportedFile, Written
 
@@ -68,9 +68,7 @@ class TrainerFile(Generic[Of]):
                 if ranked:
                     self._ranked[side] = stack.enter_context(RankedLines(path))
             elif ranked and not whole:
-                raise UserMistake(
-                    f"--split {NEMO_OASST} orders lines, and {export.name} is a table; leave it out"
-                )
+                raise ValueError(f"{export.name} is a table, and lines alone can be ranked")
             elif shard_bytes is not None:
                 self._files[side] = NumberedTables(path, columns, shard_bytes)
             else:
@@ -105,6 +103,10 @@ class TrainerFile(Generic[Of]):
             file.write(rows.lines, rows.rows)
         elif rows.table is not None:
             file.add(rows.table)
+
+    def leave_out(self, reason: str, items: int) -> None:
+        """Count items that fall to no file."""
+        self._left_out[reason] += items
 
     def finish(self) -> dict[str, ExportedFile]:
         """The files by their names, once all is written."""

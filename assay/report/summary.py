@@ -62,12 +62,13 @@ def run_manifest(
     output: str | None = None,
     spread: Mapping[str, Spread] = MappingProxyType({}),
     repeated: int = 0,
+    notes: Sequence[str] = (),
 ) -> RunManifest:
     """The run's manifest. ``output`` is where the results are, where that is not what the options name.
 
     ``spread`` is how each attribute's scores are spread, ``repeated`` how many records say the same as an
-    earlier one. ``models`` is empty where nothing was scored, and
-    ``scored`` has the scores of all of them.
+    earlier one. ``notes`` are what a person should know besides those on selecting. ``models`` is empty where
+    nothing was scored, and ``scored`` has the scores of all of them.
     """
     counts = filtered.counts
     about = {one.model.key: _model(one.model.spec, one.work.remarks if one.work else ()) for one in models}
@@ -85,7 +86,7 @@ def run_manifest(
             quarantined=sum(counts.quarantined.values()),
         ),
         dropped=dict(counts.dropped),
-        selected=Selected(_reading(options), dict(filtered.turns), filtered.notes),
+        selected=Selected(_reading(options), dict(filtered.turns), (*filtered.notes, *notes)),
         quarantined=dict(counts.quarantined),
         left_out=dict(converted.left_out),
         lines=converted.lines,

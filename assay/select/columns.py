@@ -153,7 +153,7 @@ def _source(piece: PieceData) -> pl.Series:
 
 
 def _side(piece: PieceData) -> pl.Series:
-    return _field_values(piece, ["assay_side"], ValueKind.STRING)
+    return _field_values(piece.records["rest"], ["assay_side"], ValueKind.STRING)
 
 
 def _answer_chars(piece: PieceData) -> pl.Series:
@@ -257,8 +257,21 @@ def field(name: str, kind: ValueKind) -> Measure:
     """
     path = name.removeprefix(ROW).split(".")
     return _of_record(
-        name, kind, "a field of the input row", lambda piece: _field_values(piece, path, kind), "rest"
+        name,
+        kind,
+        "a field of the input row",
+        lambda piece: _field_values(piece.records["rest"], path, kind),
+        "rest",
     )
+
+
+def groups_of(rest: pl.Series, field_of_group: str) -> list[str | None]:
+    """Of each record what ``--group row.FIELD`` compares: the field's value as JSON; None without one.
+
+    ``rest`` is that of ``ConvertedPiece``'s records.
+    """
+    path = field_of_group.removeprefix(ROW).split(".")
+    return _field_values(rest, path, ValueKind.ANY).to_list()
 
 
 def given(name: str) -> Measure:
@@ -273,12 +286,12 @@ def given(name: str) -> Measure:
     )
 
 
-def _field_values(piece: PieceData, path: Sequence[str], kind: ValueKind) -> pl.Series:
+def _field_values(rests: pl.Series, path: Sequence[str], kind: ValueKind) -> pl.Series:
     decoder = msgspec.json.Decoder(
         msgspec.defstruct("Rest", [("first", object, None)], rename={"first": path[0]})
     )
     found = []
-    for rest in piece.records["rest"]:
+    for rest in rests:
         value: Json = None if rest is None else decoder.decode(rest).first  # type: ignore[attr-defined]
         for name in path[1:]:
             value = value.get(name) if isinstance(value, dict) else None

@@ -182,11 +182,7 @@ def parse_selection(
 
     ``orders_files``: whether files are written that need one number, which ``by`` then chooses.
     """
-    field_of_group = None
-    if group is not None:
-        if not group.startswith(columns.ROW) or group == columns.ROW:
-            raise UserMistake(f"--group {group}: write a field of the input row, such as row.prompt_id")
-        field_of_group = columns.field(group, ValueKind.ANY).column
+    field_of_group = parsed_group(group)
     order_of_files = vocabulary.order if by is not None and orders_files else None
     sides_by = vocabulary.order if by is not None and rules is not None and rules.compares_sides else None
     evaluation = evaluation_files(decontaminate)
@@ -225,6 +221,15 @@ def parse_selection(
         sides_by=sides_by,
         order=order_of_files,
     )
+
+
+def parsed_group(group: str | None) -> NamedColumn | None:
+    """The field that ``--group`` names; None without one; UserMistake where it names none."""
+    if group is None:
+        return None
+    if not group.startswith(columns.ROW) or group == columns.ROW:
+        raise UserMistake(f"--group {group}: write a field of the input row, such as row.prompt_id")
+    return columns.field(group, ValueKind.ANY).column
 
 
 def chosen_order(vocabulary: Vocabulary, by: str | None) -> Value | None:

@@ -191,7 +191,7 @@ class RunManifest:
     """Dropped records, by reason."""
     selected: Selected = field(default_factory=Selected)
     """How the rules were read (`reading`), the turns of kept records that are `cut` or `masked`, and `notes`:
-    what a person should know of the rules and of the target."""
+    what a person should know of the rules, of the target and of the sides of a split."""
     quarantined: dict[str, int]
     """Quarantined records, by reason."""
     left_out: dict[str, int] = field(default_factory=dict)

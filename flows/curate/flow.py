@@ -21,7 +21,7 @@ from assay.export import EXPORT, AboutModel, AboutRun, ToExport, wanted
 from assay.export.card import for_others
 from assay.export.first_rows import first_rows
 from assay.export.folder import OutputFolder
-from assay.export.foreseen import warnings_of
+from assay.export.foreseen import notes_on_sides, warnings_of
 from assay.export.usable import nothing_usable
 from assay.read.convert import CONVERT, ToConvert
 from assay.read.inventory import INGEST, Inputs
@@ -258,7 +258,7 @@ class _Run:
         """Run the stages. Returns the manifest, the page, and the first rows of inputs of no use."""
         options, prepared = self.options, self.prepared
         converted = self._converted()
-        self._warn_of_exports(converted)
+        notes = self._warn_of_exports(converted)
         rated = self._scored(converted) if options.stop_after != "convert" else None
         scored = rated.scored if rated else None
         filtered = self._filtered(converted, scored)
@@ -297,6 +297,7 @@ class _Run:
                 output=output,
                 spread=spreads(converted, scored, prepared.home) if scored else {},
                 repeated=repeated_records(converted, prepared.home),
+                notes=notes,
             )
             staged = None if exported.cached else staging
             page = self._reported(manifest, converted, rated, filtered, files=staged or folder.path)
@@ -360,14 +361,21 @@ class _Run:
             seconds={stage: round(value, 3) for stage, value in self.console.seconds.items()},
         )
 
-    def _warn_of_exports(self, converted: Converted) -> None:
-        """Report exports that would hold nothing. UserMistake if one makes no sense of these inputs."""
+    def _warn_of_exports(self, converted: Converted) -> tuple[str, ...]:
+        """Report exports that would hold nothing, and notes on sides, which come back.
+
+        UserMistake if an export makes no sense of these inputs.
+        """
         options, prepared = self.options, self.prepared
         choices = options.pair_choice(), options.split_choice()
         has_rule = bool(prepared.desirable.rules)
         to_write = wanted(prepared.exports, options.stop_after, *choices, has_rule=has_rule)
         for line in warnings_of(to_write, converted, prepared.home):
             self.console.say(f"warning: {line}")
+        notes = notes_on_sides(to_write.split, converted, prepared.home)
+        for note in notes:
+            self.console.say(f"note: {note}")
+        return notes
 
     def _converted(self) -> Converted:
         options, places, output = self.options, self.prepared.places, self.prepared.output.path

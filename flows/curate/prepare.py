@@ -11,7 +11,7 @@ from assay.config.options import RunOptions
 from assay.config.resolve import cluster_of, models_of
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
-from assay.export import PAIR_EXPORTS, PairChoice, check_exports, default_exports
+from assay.export import PAIR_EXPORTS, PairChoice, check_exports, check_split, default_exports
 from assay.export.folder import OutputFolder
 from assay.read.formats import Names, parse_names
 from assay.read.inventory import check_inputs
@@ -118,7 +118,9 @@ def prepare(
         check_exports(exports, vocabulary.attributes, are_ordered=options.by is not None)
         _check_desirable(options, exports)
         _check_pairs(options, exports)
-    options.split_choice()
+    split = options.split_choice()
+    if options.stop_after is None:
+        check_split(exports, split)
     options.shard_bytes()
     output = OutputFolder(_release(where.output, options, day) if options.release else where.output)
     output.check()

@@ -19,7 +19,7 @@ from assay.core.schema import FullMessage, MessageFields
 from assay.export import EXPORT, EXPORTS, AboutModel, AboutRun, ToExport
 from assay.export.card import CARD, for_others
 from assay.export.folder import OutputFolder
-from assay.export.splits import Split
+from assay.export.splits import Split, SplitByGroup
 from assay.select.rules import parse_rules
 from assay.storage.home import Home
 from assay.storage.run_manifest import ExportedFile, Written
@@ -104,6 +104,13 @@ def test_sides_are_the_hubs_splits(tmp_path: Path) -> None:
         {"split": "train", "path": "messages-train.jsonl"},
         {"split": "validation", "path": "messages-val.jsonl"},
     ]
+
+
+def test_the_body_says_what_sides_go_by_where_it_is_a_group(tmp_path: Path) -> None:
+    _, by_group = card_of(tmp_path, "messages", split=SplitByGroup((("val", 0.3),), group="row.id"))
+    assert "divided by `row.id`: records with one value of it are on one side" in by_group
+    _, by_prompt = card_of(tmp_path / "by-prompt", "messages", split=Split((("val", 0.3),)))
+    assert "divided by" not in by_prompt
 
 
 def test_the_body_says_where_the_data_come_from_and_what_was_kept(tmp_path: Path) -> None:

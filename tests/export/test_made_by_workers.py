@@ -17,7 +17,7 @@ from assay.core.schema import MessageFields, message_with
 from assay.export import PAIR_EXPORTS, RECORD_EXPORTS, Exported, additions
 from assay.export.contract import ToWrite
 from assay.export.results import write_results
-from assay.export.splits import Split
+from assay.export.splits import Split, SplitByGroup
 from assay.select.kinds import OnFail
 from assay.select.rules import Rules, parse_rules
 from assay.select.selection import Selection
@@ -85,12 +85,13 @@ def write(
         (ALL, "mask", 7),
         (ALL, "truncate", 7),
         (ALL._replace(split=Split((("val", 0.3),), 3)), "drop", 7),
+        (ALL._replace(split=SplitByGroup((("val", 0.3),), 3, group="row.id")), "drop", 7),
         (LINES._replace(shard_bytes=700), "drop", 7),
         (ToWrite(), "drop", 7),
         # Where a table is cut depends on how it lies in memory.
         (ALL._replace(shard_bytes=700), "drop", 0),
     ],
-    ids=["all", "mask", "truncate", "split", "numbered", "none", "numbered tables"],
+    ids=["all", "mask", "truncate", "split", "split by group", "numbered", "none", "numbered tables"],
 )
 def test_whoever_makes_the_rows_the_files_are_the_same(
     made: Made, tmp_path: Path, wanted: ToWrite, on_fail: OnFail, jobs: int

@@ -27,17 +27,30 @@ LIMIT = 3000
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("1GB", 10**9), ("500 MB", 5 * 10**8), ("2kb", 2000), ("1.5KiB", 1536), ("7B", 7), ("1TiB", 1 << 40)],
+    [
+        ("1GB", 10**9),
+        ("500 MB", 5 * 10**8),
+        ("1mb", 10**6),
+        ("1.5MiB", 3 << 19),
+        ("1000000B", 10**6),
+        ("1TiB", 1 << 40),
+    ],
 )
 def test_a_size_has_its_unit(text: str, size: int) -> None:
     assert parse_shard_size(text) == size
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1", "GB", "0GB", "-1GB", "0.1B", "1GBs", "1e3MB", "nan GB", "1iB", "9" * 400 + "GB"]
+    "text", ["", "1", "GB", "-1GB", "1GBs", "1e3MB", "nan GB", "inf GB", "infinite", "1iB", "9" * 400 + "GB"]
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(UserMistake, match="write a number of bytes with its unit"):
+        parse_shard_size(text)
+
+
+@pytest.mark.parametrize("text", ["0GB", "0.1B", "7B", "999kB", "976KiB", "0.999MB", "999999B"])
+def test_a_size_below_a_megabyte_is_refused(text: str) -> None:
+    with pytest.raises(UserMistake, match="is less than 1MB"):
         parse_shard_size(text)
 
 

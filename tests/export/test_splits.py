@@ -1,9 +1,11 @@
-"""A prompt is on one side of a split, whatever else the data hold; NeMo-Aligner's split is its own."""
+"""A prompt, or a group, is on one side of a split, whatever else the data hold; NeMo-Aligner's is its own."""
 
 from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,18 +16,20 @@ from stages import convert, decide, take_inventory
 
 from assay.core.errors import UserMistake
 from assay.core.schema import Message
-from assay.export import EXPORT, EXPORTS, ToExport
+from assay.export import EXPORT, EXPORTS, ToExport, check_split
 from assay.export.contract import ToWrite
 from assay.export.files import Exported
 from assay.export.folder import OutputFolder
-from assay.export.foreseen import warnings_of
-from assay.export.splits import Split, TreeOrder, parse_splits
+from assay.export.foreseen import notes_on_sides, warnings_of
+from assay.export.pairs import PairChoice
+from assay.export.splits import Split, SplitByGroup, TreeOrder, parse_splits
 from assay.select.rules import Rules
 from assay.storage.home import Home
-from assay.storage.manifests import Converted, Filtered, Scored
+from assay.storage.manifests import Converted, Filtered, Scored, to_json
 from assay.storage.stage import RunContext
 
 THREE = Split((("val", 0.25), ("test", 0.125)), seed=3)
+BY_GROUP = SplitByGroup(THREE.shares, THREE.seed, group="row.tree.id")
 
 
 @pytest.fixture
@@ -91,7 +95,9 @@ def run(
     filtered: Filtered = decide(converted, scored, rules=Rules(), home=home)
     folder = OutputFolder(home.root / "published")
     stop: Literal["convert"] | None = None if scored else "convert"
-    given = ToExport(converted, scored, filtered, exports, folder, staging, stop, split=split)
+    given = ToExport(
+        converted, scored, filtered, exports, folder, staging, stop, PairChoice("all"), split=split
+    )
     exported = EXPORT.run(given, RunContext(home))
     names = {str(path.relative_to(staging)) for path in staging.rglob("*") if path.is_file()}
     assert names == set(exported.files)
@@ -212,7 +218,148 @@ def test_nemo_aligners_own_split_to_the_byte(home: Home, tmp_path: Path) -> None
     assert exported.exports["converted"].rows == sum(number % 4 for number in range(41))
 
 
+def test_a_pair_is_on_the_side_of_its_tree_in_nemo_aligners_split(home: Home) -> None:
+    def answered(line: int, prompt: str, answer: str, score: float, part: int) -> Record:
+        return Record(line, (("user", prompt), ("assistant", answer)), (Turn((score,)),), part=part)
+
+    of_trees = [
+        answered(line, "asked of all" if shared else f"question {line}", f"{score} {line}", score, part)
+        for line in range(1, 41)
+        for part, (shared, score) in enumerate([(False, 2.0), (False, 1.0), (True, line * 1.0)])
+    ]
+    made = make(home, {"trees.jsonl": [of_trees]}, attributes=("reward",))
+    (file,) = made.converted.inputs
+    converted = replace(made.converted, inputs=(replace(file, format="oasst_trees"),))
+    exported, staging = run(converted, made.scored, home, Split(nemo_oasst=True), "trl-preference")
+    written, order = exported.exports["trl-preference"], TreeOrder.of(40)
+    pairs = 0
+    for side, name in written.sides.items():
+        for row in rows(staging / name):
+            pairs += 1
+            for answer in (row["chosen"], row["rejected"]):
+                assert order.side_of(int(answer[0]["content"].split()[1])) == side
+    # Of the prompt that all 40 trees share, pairs across the 38 and the 2 trees are left out.
+    assert written.left_out == {"answers_on_two_sides": 38 * 2}
+    assert pairs == written.rows == 40 + 38 * 37 // 2 + 1
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_side_is_of_the_prompt_or_of_the_groups_value_and_of_nothing_else() -> None:
+    """The hash that sides have always been made by: earlier rows stay where they are."""
+
+    def place(*parts: str) -> float:
+        fed = b"".join(b"%d:%s" % (len(part.encode()), part.encode()) for part in ("split", "3", *parts))
+        return int(blake2b(fed, digest_size=16).hexdigest()[:13], 16) / 16**13
+
+    def side(share: float) -> str:
+        return "val" if share < 0.25 else "test" if share < 0.375 else "train"
+
+    for number in range(100):
+        said = asked(f"q{number} é", "an answer", system="Be brief.")
+        by_prompt = side(place("system", "Be brief.", "user", f"q{number} é"))
+        assert THREE.side_of(said) == BY_GROUP.side_of(said) == by_prompt
+        assert BY_GROUP.side_of_group(f'"{number}"') == side(place("group", f'"{number}"'))
+
+
+def test_results_of_a_split_without_a_group_are_known_by_what_they_were() -> None:
+    assert to_json(Split((("val", 0.5),), 7)) == b'{"shares":[["val",0.5]],"seed":7,"nemo_oasst":false}'
+    assert to_json(BY_GROUP) != to_json(THREE)
+    assert parse_splits(["val=0.25", "test=0.125"], 3, "row.tree.id") == BY_GROUP
+    assert parse_splits(["nemo-oasst"], 3, "row.tree.id") == Split(nemo_oasst=True)
+
+
+Answers = list[tuple[int, int | None]]
+"""The number of the prompt of each answer, and of its group."""
+
+
+def grouped(home: Home, answers: Answers) -> Made:
+    """Records of two turns, in pieces of ten, whose every answer names its prompt, its group and itself."""
+
+    def record(number: int, prompt: int, group: int | None) -> Record:
+        first, last = (f"{prompt} {group} {number} {turn}" for turn in range(2))
+        said = (("user", f"question {prompt}"), ("assistant", first), ("user", "?"), ("assistant", last))
+        # A value, its JSON and a number of the same digits; null is no value.
+        rest = {"tree": {"id": None if group is None else [group, {"b": group, "a": 1}]}}
+        scores = (Turn((number * 1.0,)), Turn((0.0,)))
+        return Record(
+            number, said, scores, rest=None if number % 5 == 4 and group is None else json.dumps(rest)
+        )
+
+    records = [record(number, *answer) for number, answer in enumerate(answers)]
+    pieces = [records[start : start + 10] for start in range(0, len(records), 10)]
+    return make(home, {"a.jsonl": pieces}, attributes=("reward",))
+
+
+def sides_of_groups(exported: Exported, staging: Path, name: str) -> dict[str, set[str]]:
+    """Of each group, or prompt where there is none, the sides on which the file's answers have it."""
+    found: dict[str, set[str]] = {}
+    for side, file in exported.exports[name].sides.items():
+        for row in rows(staging / file):
+            for message in [one for key in ("messages", "chosen", "rejected") for one in row.get(key) or []]:
+                if message["role"] == "assistant":
+                    prompt, group, *_ = message["content"].split()
+                    whose = f"question {prompt}" if group == "None" else group
+                    found.setdefault(whose, set()).add(side)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_group_is_on_one_side_in_every_file_and_stays_there_when_data_grow(home: Home, seed: int) -> None:
+    draw = random.Random(seed)
+    prompts, groups = draw.choice([(5, 30), (30, 8), (15, 15)])
+    answers: Answers = [
+        (draw.randrange(prompts), draw.choice([None, *range(groups)])) for _ in range(draw.randrange(60, 90))
+    ]
+    names = ("messages", "trl-sft", "trl-preference", "verl-sft")
+    found: list[dict[str, dict[str, set[str]]]] = []
+    for count in (len(answers) // 2, len(answers)):
+        made = grouped(Home(home.root / str(count)), answers[:count])
+        exported, staging = run(made.converted, made.scored, made.home, BY_GROUP, *names)
+        by_name = {name: sides_of_groups(exported, staging, name) for name in names[:3]}
+        for sides in by_name.values():
+            assert all(len(some) == 1 for some in sides.values())
+        assert by_name["messages"] == by_name["trl-sft"]
+        assert by_name["trl-preference"].items() <= by_name["messages"].items()
+        whole = {f"{prompt} {group}" for prompt, group in answers[:count]}
+        by_prompt = {f"question {one.split()[0]}" for one in whole if one.endswith("None")}
+        assert by_name["messages"].keys() == by_prompt | {one.split()[1] for one in whole} - {"None"}
+        for prompt in by_prompt:
+            assert by_name["messages"][prompt] == {THREE.side_of(asked(prompt))}
+        pairs = exported.exports["trl-preference"]
+        assert (
+            pairs.rows + pairs.left_out.get("answers_on_two_sides", 0) == exported.files["pairs.parquet"].rows
+        )
+        found.append(by_name)
+    for name in names[:3]:
+        assert found[0][name].items() <= found[1][name].items()
+
+
+def test_what_sides_by_groups_do_not_hold_is_said(home: Home) -> None:
+    def notes(*answers: tuple[int, int | None], split: Split = BY_GROUP) -> tuple[str, ...]:
+        made = grouped(Home(home.root / str(len(list(home.root.glob("*"))))), list(answers))
+        return notes_on_sides(split, made.converted, made.home)
+
+    home.root.mkdir()
+    assert notes((1, 1), split=THREE) == ()
+    divided = "the files are divided by row.tree.id, so records with one value of it are on one side"
+    assert notes((1, 1), (2, 1), (3, 2)) == (divided,)
+    everywhere = [(prompt, group) for prompt in (1, 2) for group in range(40)]
+    assert notes(*everywhere, (3, None), (3, None)) == (
+        divided,
+        "2 of 82 records have no row.tree.id, and are divided by prompt instead",
+        "2 of 3 prompts are on more than one side, since records with different values of row.tree.id share "
+        "them; leave out --group to keep each prompt on one side",
+    )
+
+
 def test_nemo_aligners_split_is_of_one_file_of_trees_and_of_lines(home: Home) -> None:
+    with pytest.raises(UserMistake, match="orders lines, and verl-sft is a table"):
+        check_split(["messages", "parquet", "verl-sft"], Split(nemo_oasst=True))
+    check_split(["messages", "parquet", "verl-preference", "dropped"], Split(nemo_oasst=True))
+    check_split(["verl-sft"], THREE)
     made = rewards(home)
     with pytest.raises(UserMistake, match="divides one file of OpenAssistant's trees"):
         warnings_of(ToWrite(split=Split(nemo_oasst=True)), made.converted, home)
