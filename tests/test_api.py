@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,3 +134,25 @@ def names_used(path: Path) -> set[str]:
 def test_every_exported_name_is_used_in_a_test_or_an_example() -> None:
     files = [*TESTS.rglob("*.py"), *(ROOT / "examples").glob("*.py")]
     assert set(assay.__all__) - set().union(*map(names_used, files)) == set()
+
+
+def test_files_are_divided_by_a_group_where_one_is_named(server: Server, tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"Q{n}"}, MESSAGES[1]], "tree": {"id": n % 12}}
+        for n in range(48)
+    ]
+    rated = assay.read(rows).rate("nemotron")
+    out = tmp_path / "out"
+    manifest = rated.export(out, ["messages"], split=["val=0.4"], group="row.tree.id")
+    found: dict[int, set[str]] = {}
+    for side, file in manifest.exports["messages"].sides.items():
+        for line in (out / file).read_text().splitlines():
+            found.setdefault(json.loads(json.loads(line)["extra"])["tree"]["id"], set()).add(side)
+    assert found.keys() == set(range(12))
+    assert all(len(sides) == 1 for sides in found.values())
+    assert "divided by row.tree.id" in manifest.selected.notes[-1]
+    assert "divided by `row.tree.id`" in (out / "README.md").read_text()
+    with pytest.raises(UserMistake, match="--group tree: write a field of the input row"):
+        rated.export(out, ["messages"], split=["val=0.4"], group="tree")
+    with pytest.raises(UserMistake, match="is less than 1MB"):
+        rated.export(out, ["messages"], shard_size="1kB")

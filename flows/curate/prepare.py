@@ -22,7 +22,7 @@ from assay.rewards.named import NamedModel
 from assay.score.segments import check_store
 from assay.score.ways import model_bytes
 from assay.select.rules import Rules, rules_in
-from assay.select.selection import Selection, chosen_order, parse_selection
+from assay.select.selection import Selection, chosen_order, parse_selection, parsed_group
 from assay.select.vocabulary import tokenizers_of, vocabulary_of, why_no_alias
 from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
@@ -85,6 +85,10 @@ def prepare(
             "it elsewhere once the run has ended"
         )
     names = parse_names(options.map, options.map_role)
+    # Before a model is fetched from the Hub, which may take an hour.
+    check_split(options.export if options.stop_after is None else (), options.split_choice())
+    options.shard_bytes()
+    parsed_group(options.group)
     where = places(options.input, options.output, settings, deployed=deployed)
     check_inputs(where.inputs)
     home = settings.opened_home()
@@ -118,10 +122,6 @@ def prepare(
         check_exports(exports, vocabulary.attributes, are_ordered=options.by is not None)
         _check_desirable(options, exports)
         _check_pairs(options, exports)
-    split = options.split_choice()
-    if options.stop_after is None:
-        check_split(exports, split)
-    options.shard_bytes()
     output = OutputFolder(_release(where.output, options, day) if options.release else where.output)
     output.check()
     hub = _hub_dataset(options, settings, deployed=deployed)

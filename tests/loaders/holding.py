@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from loaders.calling_chats import TOOL_CHATS
 from loaders.exported import Exports, exported_rows
+from loaders.page import snippet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -20,6 +21,13 @@ class Holds:
         found = load("datasets_load", arguments=[str(exports.folder)])
         assert list(found["splits"]) == ["train"], found
         assert found["splits"]["train"] == exports.rows("messages")
+
+    def test_the_snippet_loads_the_export_that_it_names(
+        self, exports: Exports, load: Any, tmp_path: Path
+    ) -> None:
+        (tmp_path / "out").symlink_to(exports.folder)
+        found = load("datasets_snippet", code=snippet("datasets", "python"))
+        assert found == exports.rows("trl-sft")
 
     def test_every_config_of_the_card_loads(self, exports: Exports, load: Any) -> None:
         for name in exports.written:

@@ -9,6 +9,7 @@ import pytest
 from loaders.calling_chats import TEMPLATE, body, conversations, shown
 from loaders.exported import Exports, forced
 from loaders.items import calling, item, pair
+from loaders.page import words
 
 from assay.export import PAIR_EXPORTS, RECORD_EXPORTS
 
@@ -29,6 +30,13 @@ def test_sft_trains_on_every_turn_and_on_nothing_else(exports: Exports, load: An
         assert seen["text"] == said
         trained = [one["content"] for one in row["messages"] if one["train"]]
         assert seen["trained"] == "".join(f"{text}<|im_end|>" for text in trained)
+
+
+def test_the_snippet_names_the_yaml_that_is_read_above(exports: Exports) -> None:
+    change, folder, then, *command = words("Axolotl")
+    assert (change, folder, then) == ("cd", "out", "&&")
+    assert command[:-1] == ["axolotl", "train"]
+    assert str(exports.folder / command[-1]) == yaml_of(exports, "axolotl-sft")
 
 
 def test_dpo_reads_every_pair_to_the_letter(exports: Exports, load: Any) -> None:

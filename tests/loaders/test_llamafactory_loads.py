@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from loaders.calling_chats import conversations
 from loaders.exported import Exports, forced
 from loaders.items import item, pair
+from loaders.page import PAGE, snippet
 
 from assay.export import EXPORTS, PAIR_EXPORTS, RECORD_EXPORTS
 from assay.export.llamafactory import DATASET_INFO
@@ -44,6 +46,11 @@ def test_every_row_is_read(kind: str, exports: Exports, load: Any) -> None:
         empty = {"role": "assistant", "content": ""}
         expected = {"sft": said[-1:], "kto": [said[-1], empty] if row.get("label") else [empty, said[-1]]}
         assert seen["_response"] == expected[kind]
+
+
+def test_the_snippet_trains_a_step(exports: Exports, load: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(exports.folder)
+    assert load("llamafactory_snippet", yaml=snippet("LLaMA-Factory", "yaml"))["steps"] == 1
 
 
 def bad_folder(folder: Path, name: str, *items: Any) -> str:
@@ -102,3 +109,15 @@ def test_what_says_something_beside_a_call_or_has_no_object_is_died_on(load: Any
     contents = ['Let me see. {"name": "tide", "arguments": {}}', '{"name": "tide", "arguments": "today"}']
     for made in load("llamafactory_calls", contents=contents):
         assert any(text.startswith("died") for text in made.values()), made
+
+
+def test_several_calls_in_one_message_are_died_on_by_the_templates_that_the_page_names(load: Any) -> None:
+    one, other = '{"name":"tide","arguments":{}}', '{"name":"moon","arguments":{}}'
+    alone, both = load("llamafactory_calls", contents=[one, f"[{one},{other}]"])
+    assert not [name for name, text in alone.items() if text.startswith("died")]
+    assert [name for name, text in both.items() if text.startswith("died")] == ["glm4"]
+    assert all(("tide" in text) and ("moon" in text) for name, text in both.items() if name != "glm4")
+    as_glm4 = load("llamafactory_templates", tool_format="glm4")
+    named = re.search(r"those that\nwrite calls as GLM-4 does \((.*?)\)", PAGE)
+    assert named is not None
+    assert sorted(as_glm4) == sorted(re.findall(r"`(\w+)`", named[1]))

@@ -10,6 +10,7 @@ import pytest
 from loaders.calling_chats import TEMPLATE, TIDE, conversations, shown
 from loaders.exported import Exports, forced
 from loaders.items import pair
+from loaders.page import words
 
 from assay.export import PAIR_EXPORTS
 
@@ -28,6 +29,21 @@ def test_every_pair_is_read(exports: Exports, load: Any) -> None:
         for side in ("chosen", "rejected"):
             assert seen[side] == f"{row[side][0]['content']}<|im_end|>\n"
         assert seen["margin"] == row["margin"]
+
+
+def test_the_snippets_command_reads_every_pair(exports: Exports, load: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(exports.folder)
+    python, option, *module_and_words = words("OpenRLHF")
+    assert (python, option) == ("python", "-m")
+    done = load("openrlhf_snippet", words=module_and_words)
+    rows = exports.rows(NAME)
+    assert len(done) == len(rows)
+    for row, seen in zip(rows, done, strict=True):
+        said = "".join(f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in row["prompt"])
+        assert seen["prompt"] == said + "<|im_start|>assistant\n"
+        assert [seen[side] for side in ("chosen", "rejected")] == [
+            f"{row[side][0]['content']}<|im_end|>\n" for side in ("chosen", "rejected")
+        ]
 
 
 def test_an_empty_prompt_is_died_on_or_leaves_an_answer_to_nothing(load: Any, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 from loaders.calling_chats import MOON, TEMPLATE, TIDE, conversations, shown
-from loaders.exported import Exports
+from loaders.exported import Exports, exported_rows
+from loaders.page import words
 
 LOADER = "verl"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -24,6 +25,24 @@ def test_sft_learns_every_turn(exports: Exports, load: Any) -> None:
         assert seen["text"] == "".join(said)
         answers = [one["content"] for one in row["messages"] if one["role"] == "assistant"]
         assert seen["learned"] == "".join(f"{text}<|im_end|>\n" for text in answers)
+
+
+def test_the_snippets_command_reads_every_row(exports: Exports, load: Any, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(exports.folder)
+    _, _, option, module, *overrides = words("verl")
+    assert (option, module) == ("-m", "verl.trainer.sft_trainer")
+    done = load("verl_snippet", overrides=overrides)
+    assert len(done["tokens"]) == len(exports.rows("verl-sft"))
+
+
+def test_a_long_row_is_read_by_the_length_that_the_snippet_names(load: Any, tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "Count."}, {"role": "assistant", "content": "one two " * 800}]
+    (tmp_path / "out").symlink_to(exported_rows([{"messages": said}], tmp_path / "long").folder)
+    *_, files, key, length = words("verl")
+    assert length.startswith("data.max_length=")
+    (tokens,) = load("verl_snippet", overrides=[files, key, length])["tokens"]
+    assert tokens > 1024
+    assert "died" in load("verl_snippet", overrides=[files, key])
 
 
 def test_reward_models_see_every_pair(exports: Exports, load: Any) -> None:

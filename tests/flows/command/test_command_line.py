@@ -153,6 +153,26 @@ def test_workers_that_cannot_be_had_are_a_mistake_found_before_any_work(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--shard-size", "999kB"], "--shard-size '999kB': is less than 1MB"),
+        (["--shard-size", "inf"], "--shard-size 'inf': write a number of bytes with its unit"),
+        (["--split", "nemo-oasst", "--export", "verl-sft"], "orders lines, and verl-sft is a table"),
+        (["--split", "val=2"], "--split 'val=2': write a name and a share"),
+        (["--split", "val=0.1", "--group", "prompt_id"], "--group prompt_id: write a field of the input row"),
+    ],
+)
+def test_files_that_cannot_be_written_so_are_a_mistake_found_before_a_model_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "home"))
+    options = parsed("--input", "no such", "--output", str(tmp_path / "o"), "--model", "no such", *arguments)
+    with pytest.raises(UserMistake, match=said):
+        prepare(options, Settings.read())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
     ("option", "meant"),
     [
         ("--threshold", "; did you mean '--keep'?"),
