@@ -33,11 +33,30 @@ _SIZES = (
 )
 _BEYOND = "n>10M"
 
+#: How a trainer is shown an export, as docs/trainers.md has it; ``{file}`` is the export's file.
 _SNIPPETS = {
     "trl-sft": "SFTTrainer(model=MODEL, train_dataset=data)",
     "trl-preference": "DPOTrainer(model=MODEL, train_dataset=data, processing_class=tokenizer)",
     "trl-reward": "RewardTrainer(model=MODEL, train_dataset=data)",
     "trl-kto": "KTOTrainer(model=MODEL, train_dataset=data, processing_class=tokenizer)",
+    **{
+        f"axolotl-{kind}": f"cd FOLDER && axolotl train axolotl/{kind}.yaml"
+        for kind in ("sft", "preference", "kto")
+    },
+    **{
+        f"llamafactory-{kind}": "dataset_dir: FOLDER/llamafactory (dataset_info.json names the data sets)"
+        for kind in ("sft", "preference", "kto")
+    },
+    "nemo-rl-sft": "dataset_name: openai_format, train_data_path: FOLDER/{file}, "
+    "use_preserving_dataset: true",
+    "nemo-rl-preference": "dataset_name: PreferenceDataset, train_data_path: FOLDER/{file}",
+    "openrlhf-preference": "python -m openrlhf.cli.train_rm --data.dataset FOLDER/{file} "
+    "--data.prompt_key prompt --data.apply_chat_template",
+    "verl-sft": "torchrun --nproc_per_node=1 -m verl.trainer.sft_trainer data.train_files=FOLDER/{file} "
+    "data.messages_key=messages data.max_length=8192",
+    "swift-sft": "swift sft --dataset FOLDER/{file}",
+    "swift-preference": "swift rlhf --dataset FOLDER/{file}",
+    "openai": 'upload FOLDER/{file} with purpose="fine-tune"',
 }
 
 
@@ -214,8 +233,10 @@ def _body(
             kind = "parquet" if one.file.endswith(".parquet") else "json"
             arguments = f'"{kind}", data_files=f"{{FOLDER}}/{all_numbered(one.file)}"'
         yield f'data = load_dataset({arguments}, split="train")'
-        if snippet := _SNIPPETS.get(name):
-            yield f"# {snippet}"
+        snippet = _SNIPPETS.get(name, "")
+        # Of several files no snippet names all.
+        if snippet and not ("{file}" in snippet and one.shards):
+            yield f"# {snippet.replace('{file}', one.file)}"
     yield "```"
 
 

@@ -17,7 +17,7 @@ from assay.core.schema import CALL, ROLES, Message, turn_positions
 from assay.export.contract import Json
 from assay.export.kept import NOTHING, Held, Item
 from assay.export.pairs import Pair
-from assay.export.turned import MASKS, WEIGHT
+from assay.export.turned import MASKS, number_in, partial_weight
 from assay.storage.conversations import FieldKind
 
 _ROLES = {role[0]: role for role in ROLES}
@@ -226,15 +226,7 @@ def _is_masked(message: Message) -> bool:
         return False
     carried = _DECODE_OBJECT(message.fields.carried)
     values = [bytes(carried.get(name, b"1")).decode() for name in MASKS]
-    return any(value == "false" or _number(value) == 0 for value in values)
-
-
-def _number(text: str) -> float | None:
-    """The number that a JSON text holds; None for any other."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    return any(value == "false" or number_in(value) == 0 for value in values)
 
 
 def weight_between(item: Item) -> str | None:
@@ -243,12 +235,8 @@ def weight_between(item: Item) -> str | None:
     The weight of a turn that is not to be learned anyway is none.
     """
     for place, (message, is_trained) in enumerate(zip(item.messages, trained_turns(item), strict=True)):
-        if is_trained and message.fields.carried is not None:
-            weight = bytes(_DECODE_OBJECT(message.fields.carried).get(WEIGHT, b"1")).decode()
-            if weight not in {"true", "null"} and _number(weight) != 1:
-                return (
-                    f"weight_between: message {place + 1} has the weight {weight}, which is neither 0 nor 1"
-                )
+        if is_trained and (weight := partial_weight(message)) is not None:
+            return f"weight_between: message {place + 1} has the weight {weight}, which is neither 0 nor 1"
     return None
 
 

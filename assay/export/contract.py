@@ -15,7 +15,7 @@ from assay.core.schema import Message
 from assay.export.kept import NOTHING, Held, Item, KeptRecords, are_plain, items_of, turns_of
 from assay.export.pairs import Pair, PairChoice
 from assay.export.splits import Split
-from assay.export.turned import MASKED_TURN, MASKS
+from assay.export.turned import MASKED_TURN, MASKS, WEIGHT, partial_weight
 from assay.storage.conversations import field_names
 from assay.storage.manifests import reason_code
 from assay.storage.run_manifest import Written
@@ -264,7 +264,7 @@ def rows_of(export: Export[Of], items: Iterable[Of], held: Held = NOTHING) -> Ma
         reason = refusal(export, item)
         if reason is None:
             rows.append(export.row(item))
-            without.update(_names_of_fields(item) - export.holds)
+            without.update(_lacking(export, item))
         else:
             left_out[reason_code(reason)] += 1
     columns = columns_of(export, held)
@@ -289,6 +289,17 @@ def _not_held(holds: frozenset[str], item: Item | Pair) -> str | None:
             if type(message) is not Message and message.fields.tool_calls is not None:
                 return f"tool_call: message {number} calls a tool"
     return None if item.tools is None or "tools" in holds else "tools: the record has tools"
+
+
+def _lacking(export: Export[Of], item: Of) -> set[str]:
+    """The fields of the item's messages that the export's rows lack.
+
+    A mark that a turn is not to be learned cannot say that it is to be learned by half.
+    """
+    lacking = _names_of_fields(item) - export.holds
+    if export.holds_masks and any(partial_weight(one) is not None for one in item.messages):
+        lacking.add(WEIGHT)
+    return lacking
 
 
 def _names_of_fields(item: Item | Pair) -> set[str]:

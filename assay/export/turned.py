@@ -7,6 +7,7 @@ from collections.abc import Collection
 import msgspec
 import polars as pl
 
+from assay.core.schema import Message
 from assay.select.judge import CUT, MASKED
 
 #: The column of kept records that names the turns which are context and not to be trained on.
@@ -21,6 +22,7 @@ MASKED_TURN = "masked_turn"
 
 _DECODE = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _DECODE_FIELDS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_DECODE_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _ENCODE = msgspec.json.Encoder().encode
 _CONTENTS = ("messages", "labels")
 
@@ -77,6 +79,23 @@ def weighed(roles: str, messages: str, masked: Collection[int]) -> str:
     for turn in masked:
         found[turns[turn]]["weight"] = msgspec.Raw(b"0")
     return _ENCODE(found).decode()
+
+
+def partial_weight(message: Message) -> str | None:
+    """The message's weight as its JSON, where it is neither 0 nor 1; None where it is, or there is none."""
+    carried = message.fields.carried
+    if carried is None or f'"{WEIGHT}"' not in carried:
+        return None
+    weight = bytes(_DECODE_OBJECT(carried).get(WEIGHT, b"null")).decode()
+    return None if weight in {"true", "false", "null"} or number_in(weight) in {0, 1} else weight
+
+
+def number_in(text: str) -> float | None:
+    """The number that a JSON text is; None for any other."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _end_of_turn(roles: str, turns: int) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import manifests
 import pytest
 import yaml
 from handmade import Record, Turn, make
+from loaders.page import words
 from markdown_it import MarkdownIt
 from stages import decide
 
@@ -145,6 +148,27 @@ def test_the_card_names_the_languages_of_what_was_kept_where_the_run_finds_them(
         front, _ = card_of(tmp_path / name, "messages", about=about, records=records)
         # French was dropped.
         assert front.get("language") == (["de", "en"] if finds else None)
+
+
+def test_the_body_shows_each_trainer_its_file_as_the_page_of_trainers_does(tmp_path: Path) -> None:
+    names = [name for name in EXPORTS if not name.startswith(("steerlm", "dropped", "messages", "parquet"))]
+    _, body = card_of(tmp_path / "whole", *names)
+    shown = dict(re.findall(r'load_dataset\((?:FOLDER, "|.*FOLDER}/)([^"]+)".*\n# (.*)', body))
+    for trainer, name in (
+        ("Axolotl", "axolotl-sft"),
+        ("OpenRLHF", "openrlhf-preference"),
+        ("verl", "verl-sft"),
+    ):
+        on_the_page = [word.replace("out", "FOLDER") for word in words(trainer) if word != "&&"]
+        in_the_card = shown[name if name in shown else EXPORTS[name].file]
+        assert [word for word in shlex.split(in_the_card) if word != "&&"] == on_the_page
+    assert shown["swift-sft"].split() == [word.replace("out", "FOLDER") for word in words("ms-swift")]
+    # verl's pairs have no trainer of verl's own.
+    without = {"verl-preference"}
+    files = {EXPORTS[name].file: name for name in names}
+    assert {files.get(name, name) for name in shown} == set(names) - without
+    _, split = card_of(tmp_path / "split", "swift-sft", split=Split((("val", 0.3),)))
+    assert "# swift sft --dataset FOLDER/swift/sft-train.jsonl\n" in split
 
 
 def test_equal_results_have_an_equal_card(tmp_path: Path) -> None:

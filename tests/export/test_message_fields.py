@@ -310,8 +310,8 @@ def test_openai_takes_no_weight_but_0_and_1(weight: str) -> None:
     # What a rule masks has the weight 0, whatever the input says.
     (row,), left_out, _ = made("openai", between._replace(masked=(1,)))
     assert ([one.get("weight") for one in row["messages"]], left_out) == ([None, 0, None, 0], {})
-    for name in ("axolotl-sft", "trl-sft"):
-        assert made(name, between)[1] == {}
+    for name in ("axolotl-sft", "swift-sft", "trl-sft"):
+        assert made(name, between)[1:] == ({}, {"weight": 1})
 
 
 @pytest.mark.parametrize(
@@ -321,6 +321,7 @@ def test_openai_takes_no_weight_but_0_and_1(weight: str) -> None:
 def test_a_weight_that_is_0_or_1_however_it_is_written_is_that(weight: str, is_learned: int) -> None:
     (row,), left_out, _ = made("openai", item((ASKED, weighing(weight))))
     assert (row["messages"][1]["weight"], left_out) == (is_learned, {})
+    assert made("axolotl-sft", item((ASKED, weighing(weight))))[2] == {}
 
 
 SCORE = Turn((0.5,))
