@@ -29,7 +29,7 @@ from assay.score import plan, remarks, scoring
 from assay.score.shard import requested
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import Rules
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 from assay.storage.home import Artifact, Home
 from assay.storage.private import private
 from assay.storage.sealed import Altered, sealed_json, unsealed

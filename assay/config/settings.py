@@ -24,17 +24,10 @@ from assay.core.errors import UserMistake
 from assay.core.text import did_you_mean
 from assay.rewards.endpoint import Endpoint
 from assay.storage.addresses import is_place
-from assay.storage.home import Home
+from assay.storage.home import Home, default_root
 from assay.storage.private import make_private
 from assay.storage.regular import open_regular
 from assay.storage.s3 import is_address
-
-
-def _default_home() -> Path:
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("assay", appauthor=False))
-
 
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -134,10 +127,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="ASSAY_", env_ignore_empty=True, extra="ignore", frozen=True)
 
-    home: Path = Field(default_factory=_default_home)
+    home: Path = Field(default_factory=default_root)
     """``ASSAY_HOME``: scores, plans, artifacts and Prefect's database, which all runs share."""
     score_store: Annotated[str, AfterValidator(_address_on_s3)] | None = None
     """``ASSAY_SCORE_STORE``: ``s3://BUCKET/PREFIX``, where scores are kept instead of in ``ASSAY_HOME``."""
+    artifacts: Annotated[str, AfterValidator(_address_on_s3)] | None = None
+    """``ASSAY_ARTIFACTS``: ``s3://BUCKET/PREFIX``, where the files of stages are kept instead."""
     scheduler_address: str | None = None
     """``ASSAY_SCHEDULER_ADDRESS``: a running Dask scheduler, such as ``tls://host:8786``."""
     trust_remote_code: bool = False
@@ -212,7 +207,7 @@ class Settings(BaseSettings):
         """``ASSAY_HOME``; a new folder is made private. UserMistake where it cannot be used."""
         try:
             make_private(self.home)
-            home = Home(self.home, self.score_store)
+            home = Home(self.home, self.score_store, self.artifacts)
             home.close_to_others()
         except OSError as error:
             raise UserMistake(

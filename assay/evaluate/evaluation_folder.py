@@ -23,7 +23,8 @@ from assay.evaluate.gather import Gathered
 from assay.evaluate.tables import evaluation_markdown
 from assay.export.folder import is_page
 from assay.export.quarantine import quarantine_lines
-from assay.storage.disk import full_disk_named, read_artifact
+from assay.storage.artifacts import read_artifact
+from assay.storage.disk import full_disk_named
 from assay.storage.home import Home, sweep, written_whole
 from assay.storage.private import make_private, usual_file_mode
 from assay.storage.regular import NotRegular, read_regular

@@ -21,9 +21,10 @@ from assay.core.schema import GIVEN, turn_keys, turn_positions
 from assay.evaluate.answers import in_canonical_order
 from assay.evaluate.benchmarks import BENCHMARKS, names, recognised
 from assay.evaluate.items import AskedItem, Line, Record, RefusedLine, Turn
+from assay.storage.artifacts import are_intact, artifacts_of, read_artifact
 from assay.storage.conversations import conversation_of
-from assay.storage.disk import full_disk_named, read_artifact, read_bytes
-from assay.storage.home import Artifact, Home, sweep, written_whole
+from assay.storage.disk import full_disk_named
+from assay.storage.home import Artifact, Home
 from assay.storage.manifests import Converted, ConvertedPiece, reason_code, to_json
 from assay.storage.stage import RunContext, Stage
 
@@ -188,7 +189,7 @@ def gather(given: ToGather, context: RunContext) -> Gathered:
     UserMistake where no row is this benchmark's and the rows look like another's.
     """
     benchmark, home = BENCHMARKS[given.benchmark], context.home
-    folder = home.artifacts / "gather" / GATHER.digest(given)
+    folder, files = f"gather/{GATHER.digest(given)}", artifacts_of(home)
     context.progress.begin("gather", given.converted.counts.read, "records")
     looks_like: Counter[str] = Counter()
     read = 0
@@ -218,23 +219,18 @@ def gather(given: ToGather, context: RunContext) -> Gathered:
         )
     items, repeated = _without_repeats(sorted(items, key=_order))
     refused += repeated
-    sweep(folder)
+    files.begin(folder)
     counts = {
         outcome: Counter(reason_code(one.reason) for one in refused if one.outcome == outcome)
         for outcome in ("dropped", "quarantined")
     }
     dropped, quarantined = (sum(counts[outcome].values()) for outcome in ("dropped", "quarantined"))
     with full_disk_named(home.root):
-        kept = folder / "items.msgpack"
-        with written_whole(kept) as temporary:
-            temporary.write_bytes(msgspec.msgpack.encode(items))
-        bad = folder / "refused.parquet"
-        with written_whole(bad) as temporary:
-            _table([one for one in refused if one.outcome == "quarantined"]).write_parquet(temporary)
+        bad = _table([one for one in refused if one.outcome == "quarantined"])
         return Gathered(
-            Artifact.of(kept, home),
-            Artifact.of(bad, home),
-            _asked(given.converted, items, folder.name, home),
+            files.keep(msgspec.msgpack.encode(items), f"{folder}/items.msgpack"),
+            files.keep_table(bad, f"{folder}/refused.parquet"),
+            _asked(given.converted, items, folder, home),
             BenchmarkRows(read, read - dropped - quarantined, dropped, quarantined),
             dict(sorted(counts["dropped"].items())),
             dict(sorted(counts["quarantined"].items())),
@@ -277,7 +273,7 @@ def _table(refused: Sequence[RefusedLine]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_REFUSED, orient="row").sort("file", "line", maintain_order=True)
 
 
-def _asked(converted: Converted, items: Sequence[AskedItem], name: str, home: Home) -> Converted:
+def _asked(converted: Converted, items: Sequence[AskedItem], folder: str, home: Home) -> Converted:
     """The converted records with the turns of the items alone."""
     wanted: dict[int, list[tuple[int, int]]] = {}
     for item in items:
@@ -290,17 +286,16 @@ def _asked(converted: Converted, items: Sequence[AskedItem], name: str, home: Ho
         ).unique()
         turns = read_artifact(piece.turns, home, ["row", "turn", "key", "text_bytes", "given"])
         turns = turns.join(chosen, on=["row", "turn"], how="semi", maintain_order="left")
-        path = home.artifacts / "gather" / name / f"{number:05}.turns.parquet"
-        with written_whole(path) as temporary:
-            turns.write_parquet(temporary, compression_level=1, statistics=False)
-        pieces.append(replace(piece, turns=Artifact.of(path, home), turn_count=turns.height))
+        path = f"{folder}/{number:05}.turns.parquet"
+        kept = artifacts_of(home).keep_table(turns, path, compression_level=1, statistics=False)
+        pieces.append(replace(piece, turns=kept, turn_count=turns.height))
     asked = replace(converted, pieces=tuple(pieces), digest="")
     return replace(asked, digest=digest_of_bytes(to_json(asked)))
 
 
 def items_in(gathered: Gathered, home: Home) -> list[AskedItem]:
     """The items. AssayError where their file is gone or altered."""
-    return _DECODE_ITEMS(read_bytes(gathered.items, home))
+    return _DECODE_ITEMS(artifacts_of(home).read(gathered.items))
 
 
 def _key(given: ToGather) -> str:
@@ -309,8 +304,8 @@ def _key(given: ToGather) -> str:
 
 def _is_current(given: ToGather, gathered: Gathered, home: Home) -> bool:
     """Whether all its files are there and unaltered."""
-    artifacts = [gathered.items, gathered.refused, *(piece.turns for piece in gathered.asked.pieces)]
-    return all(one.is_intact(home) for one in artifacts)
+    turns = (piece.turns for piece in gathered.asked.pieces)
+    return are_intact([gathered.items, gathered.refused, *turns], home)
 
 
 GATHER = Stage("gather", VERSION, Gathered, _key, _is_current, gather)

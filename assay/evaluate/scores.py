@@ -13,7 +13,7 @@ from assay.evaluate.answers import ScoredItem
 from assay.evaluate.items import AskedItem, ItemAnswer
 from assay.rewards.scalar import scalar_among
 from assay.rewards.spec import ModelSpec
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Scored, reason_code
 

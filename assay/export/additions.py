@@ -6,13 +6,11 @@ A worker writes what it made to a file that the run reads, in the order of the p
 from __future__ import annotations
 
 import io
-import os
-import secrets
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
 import polars as pl
@@ -44,11 +42,11 @@ from assay.export.of_piece import (
     with_verdicts,
 )
 from assay.export.sides import Sides
-from assay.storage.disk import full_disk_named, read_artifact
+from assay.storage.artifacts import Artifacts, artifacts_of, read_artifact
+from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.manifests import ConvertedPiece, FilteredPiece, ScoredPiece
 from assay.storage.piece_jobs import in_jobs
-from assay.storage.private import opener
 
 QUARANTINE = "quarantine.jsonl"
 DECISIONS = "decisions.parquet"
@@ -167,8 +165,8 @@ class AdditionsJob:
     """Its place among the jobs, which is that of its pieces in the run."""
     pieces: Sequence[PieceToExport]
     rendering: Rendering
-    folder: Path
-    """Where a worker leaves what it made, below the home folder."""
+    folder: str
+    """Where a worker leaves what it made, below the place of artifacts."""
     home: Home
 
     @property
@@ -182,21 +180,18 @@ class AdditionsJob:
         return 1
 
     def sent(self) -> AdditionsJob:
-        """As it is."""
-        return self
+        """The job for another process, which may be on another machine."""
+        return replace(self, home=self.home.sent())
 
     def done_by(self, at: AtWork) -> AdditionsMade:
         """Write what the pieces add to a file. It has its name once it is whole."""
-        path = self.folder / f"{self.number}.additions"
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        home, path = self.home.here(), f"{self.folder}/{self.number}.additions"
         parts = []
-        with full_disk_named(self.home.root):
-            with open(temporary, "xb", opener=opener) as file:
-                for piece in self.pieces:
-                    at.check()
-                    for one in additions(piece, self.rendering, self.home):
-                        parts.append(_written(one, file))
-            os.replace(temporary, path)
+        with full_disk_named(home.root), artifacts_of(home).handing_over(path) as file:
+            for piece in self.pieces:
+                at.check()
+                for one in additions(piece, self.rendering, home):
+                    parts.append(_written(one, file))
         return AdditionsMade(self.number, path, tuple(parts), socket.gethostname())
 
     def halves(self) -> Sequence[AdditionsJob]:
@@ -223,28 +218,29 @@ class AdditionsMade:
     """What a worker made of some pieces."""
 
     number: int
-    path: Path
+    path: str
+    """Below the place of artifacts."""
     parts: tuple[_Part, ...]
     host: str
 
-    def taken(self) -> Iterator[Addition]:
+    def taken(self, files: Artifacts) -> Iterator[Addition]:
         """Yield the additions in order, and remove their file. AssayError where it is not on this machine."""
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError as error:
-            raise AssayError(
-                f"worker on {self.host}: {self.path} is not there for this machine. Let every machine have "
-                "the same ASSAY_HOME"
-            ) from error
-        with file:
+        place = files.place_of(self.path)
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(files.handed_over(self.path))
+            except FileNotFoundError as error:
+                raise AssayError(
+                    f"worker on {self.host}: {place} is not there for this machine. Let every machine have "
+                    "the same ASSAY_HOME"
+                ) from error
             for part in self.parts:
                 data = file.read(part.size)
                 if len(data) < part.size:
-                    raise AssayError(f"{self.path}: is cut short. Run again: it is made anew.")
+                    raise AssayError(f"{place}: is cut short. Run again: it is made anew.")
                 rows = part.of.rows
                 content = {"table": pl.read_ipc(data)} if part.is_table else {"lines": data}
                 yield part.of._replace(rows=rows._replace(**content))
-        self.path.unlink()
 
 
 def _written(addition: Addition, file: BinaryIO) -> _Part:
@@ -262,7 +258,7 @@ def _written(addition: Addition, file: BinaryIO) -> _Part:
 
 
 def jobs_of(
-    pieces: Sequence[PieceToExport], rendering: Rendering, folder: Path, home: Home
+    pieces: Sequence[PieceToExport], rendering: Rendering, folder: str, home: Home
 ) -> Iterator[AdditionsJob]:
     """Yield jobs that hold all pieces in order, small pieces together."""
     groups = in_jobs([piece.converted for piece in pieces])

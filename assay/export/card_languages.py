@@ -7,7 +7,7 @@ from collections import Counter
 import polars as pl
 
 from assay.read.kept_languages import languages_of
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Filtered
 

@@ -14,7 +14,7 @@ from assay.export.results import kept_records
 from assay.read.damage import DamagedTable
 from assay.read.remote_inputs import local_path
 from assay.read.sources import DAMAGED_ROW_GROUP, read_originals
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, Filtered, Scored, reason_code
 

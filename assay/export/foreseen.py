@@ -15,7 +15,7 @@ from assay.export.kept import Item, KeptRecords, items_of, turns_of
 from assay.export.pairs import PairChoice
 from assay.export.sides import Sides
 from assay.export.splits import Split, SplitByGroup
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, reason_code
 

@@ -13,7 +13,7 @@ from assay.core.schema import SCORE
 from assay.export.kept import ORDER, KeptRecords
 from assay.export.turned import turned, turns_left
 from assay.rewards.scalar import scalar_among
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import artifacts_of, read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import ConvertedPiece, FilteredPiece, ScoredPiece
 
@@ -38,9 +38,10 @@ def scored_turns(
         return pl.DataFrame(schema={"row": pl.UInt32, "turn": pl.UInt32, "given": pl.String})
     turns = read_artifact(scored.scores, home, ["row", "turn", *attributes, "reason", "tokens_cut"])
     if turns.height != piece.turn_count:
+        place = artifacts_of(home).place_of(scored.scores.path)
         raise AssayError(
-            f"{home.artifacts / scored.scores.path}: scores of {turns.height} turns where the piece has "
-            f"{piece.turn_count}. Remove it and run again: it is made anew."
+            f"{place}: scores of {turns.height} turns where the piece has {piece.turn_count}. "
+            "Remove it and run again: it is made anew."
         )
     given = read_artifact(piece.turns, home, ["given"])
     turns = turns.hstack(given)
@@ -71,9 +72,10 @@ def judged_records(records: pl.DataFrame, filtered: FilteredPiece, home: Home) -
     """The records with the ``outcome`` and ``reason`` that were decided."""
     decided = read_artifact(filtered.decisions, home, ["row", "outcome", "reason"])
     if decided.height != records.height:
+        place = artifacts_of(home).place_of(filtered.decisions.path)
         raise AssayError(
-            f"{home.artifacts / filtered.decisions.path}: {decided.height} decisions on {records.height} "
-            "records. Remove it and run again: it is made anew."
+            f"{place}: {decided.height} decisions on {records.height} records. "
+            "Remove it and run again: it is made anew."
         )
     return records.join(decided, on="row", how="left", maintain_order="left")
 

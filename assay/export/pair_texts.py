@@ -20,8 +20,8 @@ from assay.export.files import TableFile
 from assay.export.kept import Held, KeptRecords, items_of
 from assay.export.pairs import Candidate, ChosenPair, Pair, PairChoice, Place, pairs_of, score_of
 from assay.export.sides import Origin, Sides
+from assay.storage.artifacts import read_artifact
 from assay.storage.conversations import conversation_json, conversation_of
-from assay.storage.disk import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
 

@@ -49,7 +49,8 @@ from assay.export.trained import TrainerFile, companions
 from assay.export.turned import turns_left
 from assay.read.known_files import KnownFiles
 from assay.rewards.scalar import scalar_among
-from assay.storage.disk import full_disk_named, read_artifact
+from assay.storage.artifacts import artifacts_of, read_artifact
+from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.manifests import (
     Converted,
@@ -61,8 +62,6 @@ from assay.storage.manifests import (
     ScoredPiece,
 )
 from assay.storage.piece_jobs import is_much
-from assay.storage.private import make_private
-from assay.storage.scratch import own_folder, sweep_folders
 from assay.storage.stage import RunContext
 
 #: Lines are gathered to about this many bytes before they are written.
@@ -89,7 +88,7 @@ def write_results(
     is much to write, the run's workers make what the pieces add to the files, and this process writes it.
     """
     home, progress = context.home, context.progress
-    sweep_folders(_place(home))
+    artifacts_of(home).sweep_handover()
     progress.begin("export", filtered.counts.read, "records")
     held = Held.in_records(converted)
     some_have_rest = bool(exports.records) and any(
@@ -124,22 +123,16 @@ def write_results(
         return files.finished(converted, home)
 
 
-def _place(home: Home) -> Path:
-    """Where workers leave what they make, in a folder of each run."""
-    return home.artifacts / "export"
-
-
 def _by_workers(
     pieces: Sequence[PieceToExport], rendering: Rendering, files: _Files, context: RunContext
 ) -> None:
     """Have workers make what the pieces add to the files, and add it in the order of the pieces."""
-    place = _place(context.home)
-    make_private(place)
-    with own_folder(place) as folder:
+    files_of_stages = artifacts_of(context.home)
+    with files_of_stages.handover() as folder:
         jobs = list(jobs_of(pieces, rendering, folder, context.home))
 
         def take(ready: AdditionsMade) -> None:
-            for addition in ready.taken():
+            for addition in ready.taken(files_of_stages):
                 files.add(addition)
             context.progress.advance(sum(one.converted.counts.read for one in jobs[ready.number].pieces))
 

@@ -11,7 +11,9 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain, compress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -19,8 +21,8 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import polars as pl
 
-from assay.core.digests import digest_of_bytes
-from assay.core.errors import AssayError, InputFault
+from assay.core.digests import digest_of_bytes, digest_of_file
+from assay.core.errors import AssayError, InputFault, StoreRefusal, UserMistake
 from assay.core.jobs import IN_THIS_PROCESS, AtWork, Workers, killer
 from assay.core.progress import Progress
 from assay.core.reasoning import NothingElse, turns_with_reasoning, without_reasoning
@@ -39,6 +41,7 @@ from assay.read.formats import (
 from assay.read.formats.reading import More, is_blank
 from assay.read.inventory import InputShard, Inventory
 from assay.read.kept_languages import are_kept, languages_of
+from assay.read.remote_inputs import fetch_copy, local_path
 from assay.read.sources import (
     CUT_SHORT,
     DAMAGED_ROW_GROUP,
@@ -49,9 +52,11 @@ from assay.read.sources import (
     Stamp,
 )
 from assay.read.tables import decoder_kept
+from assay.storage.addresses import is_remote
+from assay.storage.artifacts import Artifacts, are_intact, artifacts_of, read_artifact
 from assay.storage.conversations import FieldKind, conversation_json, field_kinds, field_names, merged_kinds
-from assay.storage.disk import full_disk_named, read_artifact
-from assay.storage.home import Artifact, Home, sweep, written_whole
+from assay.storage.disk import full_disk_named
+from assay.storage.home import Artifact, Home
 from assay.storage.manifests import (
     Converted,
     ConvertedPiece,
@@ -61,7 +66,6 @@ from assay.storage.manifests import (
     reason_code,
     to_json,
 )
-from assay.storage.private import make_private
 from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext, Stage
 
@@ -114,7 +118,7 @@ class ToConvert:
 
 @decoder_kept()
 def convert(given: ToConvert, context: RunContext) -> Converted:
-    """The inventory's records as pieces below ``home.artifacts``, in input order.
+    """The inventory's records as pieces among the artifacts, in input order.
 
     Shards that no earlier run has converted are converted by the run's workers, where there is enough to
     convert. With a limit this process converts one after the other: what one takes leaves less to the next.
@@ -150,7 +154,7 @@ def _in_order(given: ToConvert, context: RunContext) -> list[_ConvertedShard]:
         by = context.workers
         for job in left:
             # Make it before any worker does: this machine may remember for a while that it was not there.
-            make_private(job.shard.folder(context.home))
+            artifacts_of(context.home).begin(job.shard.folder)
     context.do(left, stage="convert", done=shards.take, by=by)
     context.do(shards.missed, stage="convert", done=shards.take, by=IN_THIS_PROCESS)
     return shards.converted()
@@ -195,9 +199,13 @@ class _Shards:
     def _job(self, number: int, limit: int | None) -> _ShardJob:
         given, inventory = self._given, self._given.inventory
         shard = inventory.shards[number]
+        file, source, read_from = inventory.files[shard.file], inventory.sources[shard.file], None
+        if self._context.home.artifact_store is not None and is_remote(file.path):
+            # Machines that share a bucket have copies at different paths: none of them is in the key.
+            source, read_from = replace(source, path=file.path), source.path
         return _ShardJob(
-            inventory.files[shard.file],
-            inventory.sources[shard.file],
+            file,
+            source,
             inventory.stamps[shard.file],
             shard,
             limit,
@@ -205,6 +213,7 @@ class _Shards:
             inventory.names,
             inventory.named,
             given.hide_reasoning,
+            read_from,
         )
 
     def take(self, ended: _Ended) -> None:
@@ -229,13 +238,16 @@ class _Shards:
 
     def _why_useless(self, job: _ConvertJob, ended: _Ended) -> str | None:
         """Why another machine's result is of no use, and what to do; None where it is."""
+        if ended.unlike is not None and is_remote(job.shard.file.path) and ended.was_sent:
+            return f"{ended.unlike.removesuffix('.')}. Let every machine reach the inputs"
         if ended.unlike is not None and ended.host != socket.gethostname():
             return (
                 f"{job.shard.file.path} is not there, or is another file (by size, time or inode). Let every "
                 "machine have the inputs on one file system, at the same paths"
             )
-        folder = job.shard.folder(self._context.home)
-        if ended.made is not None and not (folder / "manifest.json").is_file():
+        files, shard = artifacts_of(self._context.home), job.shard
+        if ended.made is not None and not files.hold([shard.manifest]):
+            folder = files.place_of(shard.folder)
             return f"{folder} is not there for this one. Let every machine have the same ASSAY_HOME"
         return None
 
@@ -279,6 +291,8 @@ class _Ended(NamedTuple):
     made: _ConvertedShard | None = None
     host: str = ""
     """The machine that converted it in this run."""
+    was_sent: bool = False
+    """Whether that was a worker and not the run's own process."""
     unlike: str | None = None
     """Why that machine's file is not the one of the inventory."""
     refused: str | None = None
@@ -314,17 +328,19 @@ class _ConvertJob:
         return self.shard.shard.length
 
     def sent(self) -> _ConvertJob:
-        """The job as it is: a worker reads the file at the same absolute path."""
-        source = replace(self.shard.source, path=os.path.abspath(self.shard.source.path))
-        return replace(self, shard=replace(self.shard, read_from=source.path))
+        """The job for another process: it reads the file at the same absolute path, or a copy of its own."""
+        shard = replace(self.shard, read_from=os.path.abspath(self.shard.path))
+        return replace(self, shard=shard, home=self.home.sent())
 
     @decoder_kept()
     def done_by(self, at: AtWork) -> _Ended:
         """The shard, converted in this process, with its languages beside it."""
-        ended = _Ended(self.number, host=socket.gethostname())
-        with full_disk_named(self.home.root):
+        home = self.home.here()
+        was_sent = self.home.host is not None
+        ended = _Ended(self.number, host=socket.gethostname(), was_sent=was_sent)
+        with full_disk_named(home.root):
             try:
-                made = self.made or self.shard.made(self.home, strict=self.strict, check=at.check)
+                made = self.made or self.shard.at_hand(home).made(home, strict=self.strict, check=at.check)
             except _Unlike as error:
                 return ended._replace(unlike=str(error))
             except _Refused as error:
@@ -332,7 +348,7 @@ class _ConvertJob:
             if self.find_languages:
                 for piece in made.pieces:
                     at.check()
-                    languages_of(piece, self.home)
+                    languages_of(piece, home)
         return ended._replace(made=made)
 
     def halves(self) -> Sequence[_ConvertJob]:
@@ -377,6 +393,28 @@ class _ShardJob:
             return self.file.path
         return f"{self.file.path}:{self.shard.first_line}"
 
+    def at_hand(self, home: Home) -> _ShardJob:
+        """The job for this process: a file from elsewhere is read from a copy of this machine's home.
+
+        _Unlike where the copy cannot be had, or is not what the inventory found.
+        """
+        if not is_remote(self.file.path):
+            return self
+        with suppress(OSError):
+            if Stamp.of(self.path) == self.stamp:
+                return self
+        try:
+            fetch_copy(self.file, home)
+            path = local_path(self.file, home)
+            stamp = Stamp.of(path)
+        except (UserMistake, StoreRefusal, InputFault) as error:
+            raise _Unlike(str(error)) from error
+        except OSError as error:
+            raise _Unlike(f"{self.file.path}: was changed or removed since it was listed") from error
+        if _digest(path, stamp) != self.file.digest:
+            raise _Unlike(f"{path}: is damaged; remove this copy of {self.file.path}")
+        return replace(self, read_from=path, stamp=stamp)
+
     @property
     def key(self) -> str:
         shard = self.shard
@@ -397,14 +435,21 @@ class _ShardJob:
     def about(self) -> str:
         return f"convert {self.key}"
 
-    def folder(self, home: Home) -> Path:
-        return home.artifacts / "convert" / self.key
+    @property
+    def folder(self) -> str:
+        """The folder of its files, below the place of artifacts."""
+        return f"convert/{self.key}"
+
+    @property
+    def manifest(self) -> str:
+        """Its manifest, which is written last."""
+        return f"{self.folder}/manifest.json"
 
     def reused(self, home: Home, progress: Progress) -> _ConvertedShard | None:
         """The shard as an earlier run converted it; None where that is missing, damaged or altered."""
-        try:
-            data = (self.folder(home) / "manifest.json").read_bytes()
-        except FileNotFoundError:
+        files = artifacts_of(home)
+        data = files.read_sealed(self.manifest)
+        if data is None:
             return None
         try:
             content = decoded(data)
@@ -414,21 +459,22 @@ class _ShardJob:
         except (Altered, msgspec.ValidationError):
             progress.say(f"{self.file.path}: the manifest of its conversion is damaged; converting it again.")
             return None
-        for piece in made.pieces:
-            for artifact in (piece.records, piece.turns):
-                if not artifact.is_intact(home):
-                    path = home.artifacts / artifact.path
-                    progress.say(f"{self.file.path}: {path} is gone or altered; converting it again.")
-                    return None
+        altered = files.first_altered(
+            [artifact for piece in made.pieces for artifact in (piece.records, piece.turns)]
+        )
+        if altered is not None:
+            place = files.place_of(altered.path)
+            progress.say(f"{self.file.path}: {place} is gone or altered; converting it again.")
+            return None
         return made
 
     def made(self, home: Home, *, strict: bool, check: Callable[[], None]) -> _ConvertedShard:
         """The shard, converted now. Its manifest is written last. ``check`` may raise to end this early."""
-        folder = self.folder(home)
-        sweep(folder)
+        files = artifacts_of(home)
+        files.begin(self.folder)
         self._refuse_changed()
         raws = RawRecords(
-            replace(self.source, path=self._path),
+            replace(self.source, path=self.path),
             offset=self.shard.offset,
             length=None if self.shard.whole else self.shard.length,
             first_line=self.shard.first_line,
@@ -441,7 +487,7 @@ class _ShardJob:
             if not number % _CHECKED_RECORDS:
                 check()
             if piece.is_full:
-                pieces.append(piece.written(folder, len(pieces), self.file.path, home))
+                pieces.append(piece.written(self.folder, len(pieces), self.file.path, files))
                 piece = _Piece(hide_reasoning=self.hide_reasoning)
             reason = piece.add(raw, part, reading)
             if strict and reason is not None:
@@ -449,22 +495,22 @@ class _ShardJob:
             if number == self.limit:
                 break
         if piece.size:
-            pieces.append(piece.written(folder, len(pieces), self.file.path, home))
+            pieces.append(piece.written(self.folder, len(pieces), self.file.path, files))
         # If the file changed meanwhile, the key would name other bytes than those that were read.
         self._refuse_changed()
         made = _ConvertedShard(tuple(pieces), raws.lines, raws.why_incomplete)
-        with written_whole(folder / "manifest.json") as path:
-            path.write_bytes(sealed_json(msgspec.to_builtins(made), about=self.about))
+        files.keep_sealed(sealed_json(msgspec.to_builtins(made), about=self.about), self.manifest)
         return made
 
     @property
-    def _path(self) -> str:
+    def path(self) -> str:
+        """The path that is read."""
         return self.read_from or self.source.path
 
     def _refuse_changed(self) -> None:
         """Raise InputFault where the file's stamp shows that it changed since the inventory."""
         try:
-            stamp = Stamp.of(self._path)
+            stamp = Stamp.of(self.path)
         except OSError as error:
             raise _Unlike(f"{self.file.path}: can no longer be read: {error.strerror}") from error
         if stamp != self.stamp:
@@ -472,6 +518,12 @@ class _ShardJob:
                 f"{self.file.path}: was changed while it was read ({self.stamp.size} bytes then, "
                 f"{stamp.size} now). Run again when no program writes to it."
             )
+
+
+@lru_cache(maxsize=256)
+def _digest(path: str, stamp: Stamp) -> str:
+    """The digest of the file, which this process computes once as long as the file has the stamp."""
+    return digest_of_file(Path(path))
 
 
 def _readings(
@@ -684,7 +736,7 @@ class _Piece:
                 self._given[place] = _ENCODE(named)
                 self._given_names.update(named)
 
-    def written(self, folder: Path, number: int, file: str, home: Home) -> ConvertedPiece:
+    def written(self, folder: str, number: int, file: str, files: Artifacts) -> ConvertedPiece:
         """Write the two Parquet files. Returns the piece."""
         line, part, offset, length = zip(*self._places, strict=True)
         records = pl.DataFrame(
@@ -718,8 +770,8 @@ class _Piece:
         )
         return ConvertedPiece(
             file=file,
-            records=_parquet(records, folder / f"{number:04d}.records.parquet", home),
-            turns=_parquet(turns, folder / f"{number:04d}.turns.parquet", home),
+            records=_parquet(records, f"{folder}/{number:04d}.records.parquet", files),
+            turns=_parquet(turns, f"{folder}/{number:04d}.turns.parquet", files),
             counts=Counts.tallied(
                 (outcome, reason and reason_code(reason), 1)
                 for outcome, reason in zip(self._outcomes, self._reasons, strict=True)
@@ -742,15 +794,13 @@ def _text_column(name: str, values: list[bytes | None]) -> pl.Series:
     return pl.Series(name, values, pl.Binary).cast(pl.String)
 
 
-def _parquet(frame: pl.DataFrame, path: Path, home: Home) -> Artifact:
+def _parquet(frame: pl.DataFrame, path: str, files: Artifacts) -> Artifact:
+    place = files.place_of(path)
     try:
-        with full_disk_named(path), written_whole(path) as temporary:
-            frame.write_parquet(
-                temporary, compression="zstd", compression_level=_COMPRESSION_LEVEL, statistics=False
-            )
+        with full_disk_named(place):
+            return files.keep_table(frame, path, compression_level=_COMPRESSION_LEVEL, statistics=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise AssayError(f"{path}: cannot be written: {error}") from error
-    return Artifact.of(path, home)
+        raise AssayError(f"{place}: cannot be written: {error}") from error
 
 
 def _refuse_quarantine(made: _ConvertedShard, home: Home) -> None:
@@ -775,7 +825,7 @@ def _key(given: ToConvert) -> str:
 
 def _is_current(given: ToConvert, converted: Converted, home: Home) -> bool:
     """Whether all files of records and turns are there and unaltered."""
-    return all(piece.records.is_intact(home) and piece.turns.is_intact(home) for piece in converted.pieces)
+    return are_intact((file for piece in converted.pieces for file in (piece.records, piece.turns)), home)
 
 
 CONVERT = Stage("convert", VERSION, Converted, _key, _is_current, convert)

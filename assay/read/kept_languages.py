@@ -7,7 +7,6 @@ versions. So another version of the detector finds them anew, and nothing else d
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import polars as pl
 
@@ -15,9 +14,9 @@ from assay.core.digests import digest_of_bytes
 from assay.core.schema import is_turn
 from assay.core.versions import installed
 from assay.read.languages import DETECTOR, language_of, language_of_conversation
+from assay.storage.artifacts import artifacts_of, read_artifact
 from assay.storage.conversations import conversation_of
-from assay.storage.disk import read_artifact
-from assay.storage.home import Home, written_whole
+from assay.storage.home import Home
 from assay.storage.manifests import ConvertedPiece
 from assay.storage.sealed import Altered, sealed_json, unsealed
 
@@ -43,7 +42,7 @@ def languages_of(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
 def are_kept(pieces: Iterable[ConvertedPiece], home: Home) -> bool:
     """Whether the languages of all these pieces' records have been found. Whether they are intact is not
     looked at: who needs them finds them anew where they are not."""
-    return all(_path(_key("conversations", piece), home).is_file() for piece in pieces)
+    return artifacts_of(home).hold(_path(_key("conversations", piece)) for piece in pieces)
 
 
 def languages_of_answers(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
@@ -58,21 +57,20 @@ def _kept_or_found(
 ) -> Sequence[str | None]:
     """So many languages: of an earlier run, or found now in the records that have turns, and kept."""
     key = _key(kind, piece)
-    path = _path(key, home)
-    kept = _kept(path, key)
+    files = artifacts_of(home)
+    kept = _kept(files.read_sealed(_path(key)), key)
     if kept is not None and len(kept) == count:
         return kept
     records = read_artifact(piece.records, home, ["outcome", "messages", "shown"])
     found = find(records.filter(pl.col("outcome") == "ok"))
     # One text: the digest of a list of 50,000 entries takes longer.
     content = {_LANGUAGES: " ".join(one or _NONE for one in found)}
-    with written_whole(path) as temporary:
-        temporary.write_bytes(sealed_json(content, about=key))
+    files.keep_sealed(sealed_json(content, about=key), _path(key))
     return found
 
 
-def _path(key: str, home: Home) -> Path:
-    return home.artifacts / _LANGUAGES / f"{key}.json"
+def _path(key: str) -> str:
+    return f"{_LANGUAGES}/{key}.json"
 
 
 def _key(kind: str, piece: ConvertedPiece) -> str:
@@ -82,10 +80,12 @@ def _key(kind: str, piece: ConvertedPiece) -> str:
     return digest_of_bytes(*(part.encode() for part in parts))
 
 
-def _kept(path: Path, key: str) -> Sequence[str | None] | None:
+def _kept(data: bytes | None, key: str) -> Sequence[str | None] | None:
+    if data is None:
+        return None
     try:
-        text = unsealed(path.read_bytes(), about=key)[_LANGUAGES]
-    except (FileNotFoundError, Altered):
+        text = unsealed(data, about=key)[_LANGUAGES]
+    except Altered:
         return None
     return [None if one == _NONE else one for one in text.split()]
 

@@ -65,13 +65,20 @@ def local_path(file: InputFile, home: Home) -> str:
     """
     if not is_remote(file.path):
         return file.path
-    path = _copy(home, file.digest, _ending(file.path))
-    if not path.exists():
-        with suppress(UserMistake):
-            for found in remote_files(file.path):
-                if found.address == file.path:
-                    copied(found, home)
-    return str(path)
+    with suppress(UserMistake):
+        fetch_copy(file, home)
+    return str(_copy(home, file.digest, _ending(file.path)))
+
+
+def fetch_copy(file: InputFile, home: Home) -> None:
+    """Copy a file from elsewhere, unless its copy is here. UserMistake where it cannot be listed.
+
+    Where the file has changed or is gone, there is no copy of it afterwards.
+    """
+    if not _copy(home, file.digest, _ending(file.path)).exists():
+        for found in remote_files(file.path):
+            if found.address == file.path:
+                copied(found, home)
 
 
 def remote_files(given: str, say: Callable[[str], object] = lambda line: None) -> list[RemoteFile]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,8 @@ import polars as pl
 from assay.core.jobs import IN_THIS_PROCESS, AtWork, in_order, killer
 from assay.export.files import TableFile
 from assay.read.languages import language_of
-from assay.storage.disk import full_disk_named, read_artifact
+from assay.storage.artifacts import read_artifact
+from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, Filtered, FilteredPiece, Scored, ScoredPiece
 from assay.storage.piece_jobs import in_jobs, is_much
@@ -214,15 +215,16 @@ class MeasureJob:
         return sum(one.piece.counts.read for one in self.pieces)
 
     def sent(self) -> MeasureJob:
-        """As it is."""
-        return self
+        """The job for another process, which may be on another machine."""
+        return replace(self, home=self.home.sent())
 
     def done_by(self, at: AtWork) -> MeasuredPieces:
         """The tables of the pieces."""
+        home = self.home.here()
         tables = []
         for one in self.pieces:
             at.check()
-            tables.append(_tables(one, self.wanted, self.home))
+            tables.append(_tables(one, self.wanted, home))
         return MeasuredPieces(self.number, tuple(tables))
 
     def halves(self) -> Sequence[MeasureJob]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
 

@@ -22,8 +22,9 @@ from assay.export.quarantine import WITHOUT_ORIGINAL
 from assay.report.aggregate import Aggregated, pairs_by_people
 from assay.report.measures import DROPPED, KEPT, Measures, read
 from assay.report.shown_text import visible
+from assay.storage.artifacts import artifacts_of, read_artifact
 from assay.storage.conversations import conversation_of
-from assay.storage.disk import damage_named, read_artifact
+from assay.storage.disk import damage_named
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Filtered, reason_code
 
@@ -306,11 +307,11 @@ def _read(
     converted: Converted, filtered: Filtered, piece: int, rows: Sequence[int], home: Home
 ) -> pl.DataFrame:
     """``row``, ``line``, ``part``, ``messages``, ``outcome`` and ``reason`` of these rows of a piece."""
-    path = home.artifacts / converted.pieces[piece].records.path
+    found, files = converted.pieces[piece].records, artifacts_of(home)
     wanted = pl.col("row").is_in(list(rows))
-    with damage_named(path):
+    with damage_named(files.place_of(found.path)):
         records = (
-            pl.scan_parquet(path, glob=False)
+            pl.scan_parquet(files.to_scan(found), glob=False)
             .select("row", "line", "part", "messages")
             .filter(wanted)
             .collect(engine="streaming")

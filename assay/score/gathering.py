@@ -21,10 +21,10 @@ from assay.read.kept_languages import languages_of
 from assay.rewards.spec import ModelSpec
 from assay.score import card_warnings, plan
 from assay.score.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
-from assay.storage.disk import full_disk_named, read_artifact
-from assay.storage.home import Artifact, Home, sweep, written_whole
+from assay.storage.artifacts import artifacts_of, read_artifact
+from assay.storage.disk import full_disk_named
+from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
-from assay.storage.private import make_private
 from assay.storage.stage import RunContext
 
 #: So many turns to gather are worth starting workers for: 6 CPU seconds, of which two workers save nearly
@@ -52,10 +52,8 @@ def gathered(
 
     ``unscored``: by key, reasons that are in no segment. ``store`` is open, and holds all other turns.
     """
-    place = context.home.artifacts / folder
     # Make it before any worker does: this machine may remember for a while that it was not there.
-    make_private(place)
-    sweep(place)
+    artifacts_of(context.home).begin(folder)
     turns = sum(piece.turn_count for piece in converted.pieces)
     is_shared = turns >= _WORTH_WORKERS_TURNS and context.workers.are_several
     size = max(_LEAST_TURNS, turns // _GROUPS) if is_shared else plan.LOOKUP_TURNS
@@ -134,11 +132,11 @@ class GatherJob:
 
     def sent(self) -> GatherJob:
         """The job without the store, which each worker opens once."""
-        return replace(self, store=None)
+        return replace(self, store=None, home=self.home.sent())
 
     def done_by(self, at: AtWork) -> _Gathered:
         """Write a file of scores for each of the pieces. ClusterFault where a turn has no score by now."""
-        home, model = self.home, self.model
+        home, model = self.home.here(), self.model
         store = self.store
         if store is None:
             store = _opened(home, model.fingerprint, model.attributes, self.by_run)
@@ -161,7 +159,7 @@ class GatherJob:
                 "that this is the same place for every worker, and run again"
             )
         with full_disk_named(home.root):
-            pieces, warnings = self._written(joined, at)
+            pieces, warnings = self._written(joined, home, at)
         return _Gathered(
             self.first,
             pieces,
@@ -171,8 +169,10 @@ class GatherJob:
             warnings,
         )
 
-    def _written(self, joined: pl.DataFrame, at: AtWork) -> tuple[tuple[ScoredPiece, ...], Counter[str]]:
-        home, model = self.home, self.model
+    def _written(
+        self, joined: pl.DataFrame, home: Home, at: AtWork
+    ) -> tuple[tuple[ScoredPiece, ...], Counter[str]]:
+        model, files = self.model, artifacts_of(home)
         columns = [*score_schema(model.columns), *card_warnings.sentences(model)]
         parts = joined.partition_by("piece", as_dict=True)
         warnings: Counter[str] = Counter()
@@ -186,10 +186,9 @@ class GatherJob:
                 partial(languages_of, piece, home),
             )
             warnings.update(card_warnings.conversations_warned_of(part, model))
-            path = home.artifacts / self.folder / f"piece-{number:05}.parquet"
-            with written_whole(path) as temporary:
-                part.select("row", "turn", *columns).write_parquet(temporary, compression_level=3)
-            pieces.append(ScoredPiece(Artifact.of(path, home)))
+            path = f"{self.folder}/piece-{number:05}.parquet"
+            table = part.select("row", "turn", *columns)
+            pieces.append(ScoredPiece(files.keep_table(table, path, compression_level=3)))
         return tuple(pieces), warnings
 
     def halves(self) -> Sequence[GatherJob]:

@@ -17,7 +17,8 @@ import polars as pl
 from assay.core.digests import digest_of_bytes, digest_of_file
 from assay.rewards.spec import ModelSpec
 from assay.score.store import KEY, ScoreStore
-from assay.storage.disk import damage_named, read_artifact
+from assay.storage.artifacts import read_artifact
+from assay.storage.disk import damage_named
 from assay.storage.home import Home, sweep, written_whole
 from assay.storage.manifests import Converted, ConvertedPiece
 from assay.storage.private import make_private

@@ -21,6 +21,7 @@ from assay.score.segments import segments_of
 from assay.score.shard import Shard, ShardWork
 from assay.score.store import KEY, ScoreStore
 from assay.score.ways import KILLED, way_of
+from assay.storage.artifacts import are_intact
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored, reason_code
@@ -100,7 +101,7 @@ def _is_current(given: ToScore, scored: Scored, home: Home) -> bool:
     """Whether its files are intact, its segments are there, and no failed turn is worth an attempt."""
     return (
         not TRANSIENT & scored.failed.keys()
-        and all(piece.scores.is_intact(home) for piece in scored.pieces)
+        and are_intact((piece.scores for piece in scored.pieces), home)
         and segments_of(home, scored.fingerprint).hold(scored.segments)
     )
 
@@ -282,6 +283,6 @@ def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
         yield Shard(
             number=int(str(number)),
             members=members.select("piece", "row", "turn", KEY),
-            record_files={piece: converted.pieces[piece].records.path for piece in pieces},
+            record_files={piece: converted.pieces[piece].records for piece in pieces},
             estimated_tokens=int(records["record_tokens"].sum()),
         )

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -33,9 +32,10 @@ from assay.rewards.protocol import (
 from assay.rewards.spec import LocalSpec
 from assay.score.open_model import using
 from assay.score.store import KEY, ScoreStore
+from assay.storage.artifacts import artifacts_of
 from assay.storage.conversations import conversation_of
 from assay.storage.disk import damage_named
-from assay.storage.home import Home
+from assay.storage.home import Artifact, Home
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class Shard:
     number: int
     members: pl.DataFrame
     """Columns piece, row, turn, key; a row for each turn, in this order."""
-    record_files: dict[int, str]
-    """For each piece, the file of its records: a path below ``Home.artifacts``."""
+    record_files: dict[int, Artifact]
+    """For each piece, the file of its records."""
     estimated_tokens: int
     carried: bytes = b""
     """The records themselves, for a worker that cannot read those files: Arrow of piece, row, messages,
@@ -82,7 +82,7 @@ class Shard:
         """This shard with its records inside, for a worker that shares no file system with this process."""
         written = io.BytesIO()
         frames = [
-            _texts(home.artifacts / self.record_files[int(str(piece))], members["row"]).select(
+            _texts(self.record_files[int(str(piece))], home, members["row"]).select(
                 pl.lit(piece, pl.UInt32).alias("piece"), "row", "messages", "tools"
             )
             for (piece,), members in self.members.group_by("piece", maintain_order=True)
@@ -140,14 +140,14 @@ class ShardJob:
         return self.shard.estimated_tokens
 
     def sent(self) -> ShardJob:
-        """The job with its records, where the scores are on S3: the worker may have no file of the run."""
-        if self.home.score_store is None:
-            return self
+        """The job with its records, where only scores are on S3: the worker may have no file of the run."""
+        if self.home.score_store is None or self.home.is_in_buckets:
+            return dataclasses.replace(self, home=self.home.sent())
         return dataclasses.replace(self, shard=self.shard.carrying(self.home))
 
     def done_by(self, at: AtWork) -> ShardWork | Fatal:
         """Score the shard in this process."""
-        return score_shard(self.shard, self.model, self.home, check=at.check, heard=at.heard)
+        return score_shard(self.shard, self.model, self.home.here(), check=at.check, heard=at.heard)
 
     def halves(self) -> Sequence[ShardJob]:
         """Two jobs with half of the records each, or of the turns of one record; nothing of one turn."""
@@ -233,7 +233,7 @@ def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]
         if carried is not None:
             texts = carried.filter(pl.col("piece") == piece).select("row", "messages", "tools")
         else:
-            texts = _texts(home.artifacts / shard.record_files[int(str(piece))], members["row"])
+            texts = _texts(shard.record_files[int(str(piece))], home, members["row"])
         conversations: dict[int, tuple[Conversation, str | None]] = {
             row: (_conversation(text), tools) for row, text, tools in texts.iter_rows()
         }
@@ -241,7 +241,8 @@ def requested(shard: Shard, home: Home) -> tuple[list[Request], list[list[bytes]
         for row, turns, asked_keys in asked.iter_rows():
             messages, tools = conversations.get(row, ((), None))
             if _keys_of(messages, tools, turns) != asked_keys:
-                place = home.artifacts / shard.record_files.get(int(str(piece)), "")
+                file = shard.record_files.get(int(str(piece)))
+                place = artifacts_of(home).place_of("" if file is None else file.path)
                 raise AssayError(
                     f"{place}: record {row} is not the one that was planned: the file or the plan is "
                     "damaged. Run the same command again: it makes both anew."
@@ -268,12 +269,13 @@ def _keys_of(conversation: Conversation, tools: str | None, turns: Sequence[int]
     return [keys[turn].key for turn in turns if turn < len(keys)]
 
 
-def _texts(path: Path, rows: pl.Series) -> pl.DataFrame:
+def _texts(file: Artifact, home: Home, rows: pl.Series) -> pl.DataFrame:
     """Columns row, messages (as a model is shown them) and tools of these rows of a file of records."""
     first, last = int(rows.min()), int(rows.max())  # type: ignore[arg-type]
-    with damage_named(path):
+    files = artifacts_of(home)
+    with damage_named(files.place_of(file.path)):
         return (
-            pl.scan_parquet(path, glob=False)
+            pl.scan_parquet(files.to_scan(file), glob=False)
             .slice(first, last - first + 1)
             .select("row", pl.coalesce("shown", "messages").alias("messages"), "tools")
             .filter(pl.col("row").is_in(rows.unique().implode()))

@@ -16,8 +16,9 @@ from assay.core.digests import digest_of_bytes
 from assay.core.errors import AssayError
 from assay.rewards.named import prefixed
 from assay.score.store import REASON, TOKENS, TOKENS_CUT
-from assay.storage.disk import full_disk_named, read_artifact
-from assay.storage.home import Artifact, Home, sweep, written_whole
+from assay.storage.artifacts import are_intact, artifacts_of, read_artifact
+from assay.storage.disk import full_disk_named
+from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored, ScoredPiece, reason_code
 from assay.storage.stage import RunContext, Stage
 
@@ -50,28 +51,26 @@ def _key(given: ToPutTogether) -> str:
 
 def _is_current(given: ToPutTogether, made: Scored, home: Home) -> bool:
     """Whether its files are there and unaltered."""
-    return all(piece.scores.is_intact(home) for piece in made.pieces)
+    return are_intact((piece.scores for piece in made.pieces), home)
 
 
 def put_together(given: ToPutTogether, context: RunContext) -> Scored:
-    """One file of scores for every piece, written below ``home.artifacts/score``.
+    """One file of scores for every piece, written among the artifacts.
 
     A turn that one of the models gave no score has that model's reason, and the others' scores. Its
     ``tokens_cut`` is the most that any of them cut. AssayError where the scores are not of one set of turns.
     """
     home = context.home
-    folder = home.artifacts / "score" / TOGETHER.digest(given)
+    folder, files = f"score/{TOGETHER.digest(given)}", artifacts_of(home)
     failed: Counter[str] = Counter()
     pieces: list[ScoredPiece] = []
-    with full_disk_named(folder):
-        sweep(folder)
+    with full_disk_named(files.place_of(folder)):
+        files.begin(folder)
         for number in range(len(given.converted.pieces)):
             frame = _side_by_side(number, given.scored, home)
             failed.update(reason_code(reason) for reason in frame[REASON].drop_nulls())
-            path = folder / f"piece-{number:05}.parquet"
-            with written_whole(path) as temporary:
-                frame.write_parquet(temporary, compression_level=3)
-            pieces.append(ScoredPiece(Artifact.of(path, home)))
+            path = f"{folder}/piece-{number:05}.parquet"
+            pieces.append(ScoredPiece(files.keep_table(frame, path, compression_level=3)))
     first = next(iter(given.scored.values()))
     return Scored(
         fingerprint=_key(given),
@@ -100,9 +99,10 @@ def _side_by_side(number: int, models: Mapping[str, Scored], home: Home) -> pl.D
         file = scored.pieces[number].scores
         frame = frames[alias] = read_artifact(file, home, [*_TURN, *own, REASON, TOKENS_CUT])
         if not frame.select(_TURN).equals(next(iter(frames.values())).select(_TURN)):
+            place = artifacts_of(home).place_of(file.path)
             raise AssayError(
-                f"{home.artifacts / file.path}: these scores are not of the turns that the other models "
-                "rated. Remove it and run again: it is made anew."
+                f"{place}: these scores are not of the turns that the other models rated. "
+                "Remove it and run again: it is made anew."
             )
         columns += [frame[name].alias(prefixed(alias, name)) for name in own]
     turns = next(iter(frames.values())).select(_TURN)

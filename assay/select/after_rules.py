@@ -17,7 +17,7 @@ from assay.select.frames import Frames
 from assay.select.groups import ANSWER, GROUP
 from assay.select.kinds import Over
 from assay.select.selection import Selection
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted
 

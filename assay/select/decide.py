@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import polars as pl
 
@@ -19,8 +18,9 @@ from assay.core.errors import InputFault, UserMistake
 from assay.select.judge import CUT, MASKED, Verdicts, judged, records_decided
 from assay.select.rules import Rules
 from assay.select.selection import Selection
-from assay.storage.disk import full_disk_named, read_artifact
-from assay.storage.home import Artifact, Home, sweep, written_whole
+from assay.storage.artifacts import are_intact, artifacts_of, read_artifact
+from assay.storage.disk import full_disk_named
+from assay.storage.home import Artifact, Home
 from assay.storage.manifests import Converted, Counts, Filtered, FilteredPiece, Scored, reason_code
 from assay.storage.stage import RunContext, Stage
 
@@ -65,28 +65,25 @@ def _key(given: ToDecide) -> str:
 
 def _is_current(given: ToDecide, filtered: Filtered, home: Home) -> bool:
     """Whether all files of decisions are there and unaltered."""
-    return all(
-        file.is_intact(home)
-        for piece in filtered.pieces
-        for file in (piece.decisions, piece.turns, piece.order)
-        if file is not None
-    )
+    files = (file for piece in filtered.pieces for file in (piece.decisions, piece.turns, piece.order))
+    return are_intact((file for file in files if file is not None), home)
 
 
 def decide(given: ToDecide, context: RunContext) -> Filtered:
-    """Write one decision per record below ``home.artifacts/filter``, one piece in memory at a time.
+    """Write one decision per record among the artifacts, one piece in memory at a time.
 
     Where a failing turn does not cost its record, also one per turn. UserMistake where nothing is kept and a
     rule names a field that no record has: it is misspelled, or the data are others than were meant.
     """
     if given.scored is None and given.rules.rules:
         raise TypeError("there are rules but no scores")
-    folder = context.home.artifacts / "filter" / DECIDE.digest(given)
+    folder = f"filter/{DECIDE.digest(given)}"
+    files = artifacts_of(context.home)
     written = _Written(folder, context)
     context.progress.begin("filter", given.converted.counts.read, "records")
     notes: tuple[str, ...] = ()
-    with full_disk_named(folder):
-        sweep(folder)
+    with full_disk_named(files.place_of(folder)):
+        files.begin(folder)
         if given.scored is None:
             for piece in given.converted.pieces:
                 records = read_artifact(piece.records, context.home, ["row", "outcome", "reason"])
@@ -106,9 +103,9 @@ def decide(given: ToDecide, context: RunContext) -> Filtered:
 class _Written:
     """The files of decisions, and what they come to."""
 
-    def __init__(self, folder: Path, context: RunContext) -> None:
+    def __init__(self, folder: str, context: RunContext) -> None:
         self._folder = folder
-        self._home = context.home
+        self._artifacts = artifacts_of(context.home)
         self._progress = context.progress
         self.pieces: list[FilteredPiece] = []
         self.tallies: list[tuple[str, str | None, int]] = []
@@ -137,10 +134,7 @@ class _Written:
         )
 
     def _file(self, frame: pl.DataFrame, name: str) -> Artifact:
-        path = self._folder / name
-        with written_whole(path) as temporary:
-            frame.write_parquet(temporary)
-        return Artifact.of(path, self._home)
+        return self._artifacts.keep_table(frame, f"{self._folder}/{name}")
 
 
 def refuse_quarantine(converted: Converted, filtered: Filtered, home: Home) -> None:

@@ -27,7 +27,7 @@ from assay.select.measure import beside_turns, measured, named_in
 from assay.select.rules import Rule, Rules
 from assay.select.selection import Selection
 from assay.select.tally import RuleTally, Tally, held
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
 from assay.storage.scratch import own_folder

@@ -45,7 +45,7 @@ from assay.select.presence import Presence
 from assay.select.token_counts import counter
 from assay.select.unscored import is_unscored, reason_of_turn
 from assay.select.vocabulary import measure_of
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import artifacts_of, read_artifact
 from assay.storage.scratch import own_folder
 
 
@@ -164,7 +164,7 @@ def _of_piece(number: int, data: Dataset) -> Frames:
     turns = read_artifact(scores, home, list(dict.fromkeys(of_scores)))
     if turns.height != piece.turn_count:
         raise AssayError(
-            f"{home.artifacts / scores.path}: {turns.height} turns where the piece has "
+            f"{artifacts_of(home).place_of(scores.path)}: {turns.height} turns where the piece has "
             f"{piece.turn_count}. Remove it and run again: it is made anew."
         )
     if of_turns := list(dict.fromkeys(name for one in measures for name in one.of_turns)):

@@ -9,7 +9,7 @@ from assay.core.text import nearest
 from assay.select.columns import ROW, fields_of
 from assay.select.expressions import NamedColumn, ValueKind
 from assay.select.frames import Dataset, Frames
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 
 #: Fields of so many rows are named where one is missing, and so many of them.
 _LOOKED_AT = 100

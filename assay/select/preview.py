@@ -17,7 +17,7 @@ from assay.select.measure import measured
 from assay.select.rules import Rule, Rules
 from assay.select.selection import Selection
 from assay.select.tally import RuleTally, comparisons
-from assay.storage.disk import read_artifact
+from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
 

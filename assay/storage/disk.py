@@ -6,15 +6,13 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
 
-from assay.core.digests import digest_of_content
 from assay.core.errors import AssayError
-from assay.storage.home import Artifact, Home
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # polars 2.1 gives the system's error as text: "underlying IO error: No space left (os error 28)". Where the
@@ -26,8 +24,8 @@ _UNNUMBERED = "thrift: transport error"
 
 
 @contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
-    """Turn "no space left" below ``path`` into an AssayError that names the path."""
+def full_disk_named(place: Path | str) -> Iterator[None]:
+    """Turn "no space left" below ``place`` into an AssayError that names it."""
     try:
         yield
     except (OSError, pl.exceptions.ComputeError) as error:
@@ -35,7 +33,7 @@ def full_disk_named(path: Path) -> Iterator[None]:
         if what is None:
             raise
         raise AssayError(
-            f"{path}: {what}. Make room, or choose another place. What was there before is untouched, and "
+            f"{place}: {what}. Make room, or choose another place. What was there before is untouched, and "
             "the same command goes on from what is finished."
         ) from error
 
@@ -68,30 +66,15 @@ def _what_is_full(error: OSError | pl.exceptions.ComputeError) -> str | None:
 
 
 @contextmanager
-def damage_named(path: Path) -> Iterator[None]:
-    """Turn the error that polars raises for a lost or damaged file below ``path`` into an AssayError."""
+def damage_named(place: Path | str) -> Iterator[None]:
+    """Turn the error that polars raises for a lost or damaged file below ``place`` into an AssayError."""
     try:
         yield
     # A flipped bit can make polars panic. PanicException is no Exception.
     except (FileNotFoundError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise _damaged(path, (str(error) or type(error).__name__).splitlines()[0]) from error
+        raise damaged(place, (str(error) or type(error).__name__).splitlines()[0]) from error
 
 
-def read_artifact(artifact: Artifact, home: Home, columns: Sequence[str]) -> pl.DataFrame:
-    """These columns of a stage's Parquet file. AssayError where the file is gone or altered."""
-    with damage_named(home.artifacts / artifact.path):
-        return pl.read_parquet(read_bytes(artifact, home), columns=list(columns))
-
-
-def read_bytes(artifact: Artifact, home: Home) -> bytes:
-    """The content of a stage's file. AssayError where the file is gone or altered."""
-    path = home.artifacts / artifact.path
-    with damage_named(path):
-        data = path.read_bytes()
-    if digest_of_content(data) != artifact.digest:
-        raise _damaged(path, "its digest does not match its content")
-    return data
-
-
-def _damaged(path: Path, why: str) -> AssayError:
-    return AssayError(f"{path}: is gone or damaged ({why}). Run again: it is made anew.")
+def damaged(place: Path | str, why: str) -> AssayError:
+    """The fault of a file that an earlier stage wrote. ``place``: its path or address."""
+    return AssayError(f"{place}: is gone or damaged ({why}). Run again: it is made anew.")

@@ -8,7 +8,7 @@ import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +36,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def default_root() -> Path:
+    """The home folder of a user who names none."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("assay", appauthor=False))
+
+
 @dataclass(frozen=True, slots=True)
 class Home:
     """The folder that all runs share: scores, plans, artifacts of stages, Prefect's results."""
@@ -43,10 +50,35 @@ class Home:
     root: Path
     score_store: str | None = None
     """``s3://BUCKET/PREFIX`` for segments that several machines share; None: they lie in ``scores``."""
+    artifact_store: str | None = None
+    """``s3://BUCKET/PREFIX`` for the files of stages; None: they lie in ``artifacts``."""
+    host: str | None = None
+    """The machine of the run that sent this home to a worker; None: it was sent nowhere."""
+
+    @property
+    def is_in_buckets(self) -> bool:
+        """Whether a worker needs no folder of the run: scores and files of stages lie in buckets."""
+        return self.score_store is not None and self.artifact_store is not None
+
+    def sent(self) -> Home:
+        """The home as a job takes it to a worker."""
+        return replace(self, host=socket.gethostname())
+
+    def here(self) -> Home:
+        """The home for the process that this one was sent to.
+
+        A worker that needs no folder of the run keeps its copies in a folder of its own machine: in its own
+        ``ASSAY_HOME``. Without that variable it is the run's folder on the run's machine, else the default.
+        """
+        if self.host is None or not self.is_in_buckets:
+            return self
+        if own := os.environ.get("ASSAY_HOME"):
+            return replace(self, root=Path(os.path.abspath(Path(own).expanduser())))
+        return self if self.host == socket.gethostname() else replace(self, root=default_root())
 
     @property
     def artifacts(self) -> Path:
-        """Results of stages, one folder per cache key."""
+        """Results of stages, one folder per cache key: see ``assay.storage.artifacts``."""
         return self.root / "artifacts"
 
     @property
@@ -91,15 +123,11 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One file that a stage made: its path below ``Home.artifacts``, its digest and size in bytes."""
+    """One file that a stage made: its path below the place of artifacts, its digest and size in bytes."""
 
     path: str
     digest: str
     size: int
-
-    def is_intact(self, home: Home) -> bool:
-        """Whether the file is there and unaltered."""
-        return is_intact(home.artifacts / self.path, digest=self.digest, size=self.size)
 
     @classmethod
     def of(cls, path: Path, home: Home) -> Artifact:

@@ -25,11 +25,17 @@ _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _READ_ATTEMPTS = 3
 _CHUNK_BYTES = 1 << 20
+_NOT_FOUND = 404
 
 # S3's codes for a condition that is not met: the object exists, has changed, is gone, or is being written.
 _UNMET = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
 
-_RIGHTS = {"listed": "s3:ListBucket", "read": "s3:GetObject", "written": "s3:PutObject"}
+_RIGHTS = {
+    "listed": "s3:ListBucket",
+    "read": "s3:GetObject",
+    "written": "s3:PutObject",
+    "removed": "s3:DeleteObject",
+}
 
 _ADVICE = {
     "NoSuchBucket": "there is no such bucket: make it, or name another",
@@ -129,6 +135,24 @@ class Objects:
                     if attempt + 1 == _READ_ATTEMPTS:
                         raise
         raise AssertionError
+
+    def holds(self, name: str) -> bool:
+        """Whether there is such an object."""
+        with self._client_for("read", name) as client:
+            from botocore.exceptions import ClientError
+
+            try:
+                client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == _NOT_FOUND:
+                    return False
+                raise
+        return True
+
+    def remove(self, name: str) -> None:
+        """Remove the object, if there is one."""
+        with self._client_for("removed", name) as client:
+            client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
 
     def chunks(self, name: str, *, etag: str) -> Iterator[bytes]:
         """Yield the object's content in parts; stop early where it no longer has the ``etag``."""

@@ -28,13 +28,13 @@ class RunWorkers:
     To be used as a context, which ends them.
     """
 
-    def __init__(self, options: ClusterOptions, *, share_home: bool = True) -> None:
-        """``share_home``: whether the workers have the run's ``ASSAY_HOME``.
+    def __init__(self, options: ClusterOptions, *, reach_files: bool = True) -> None:
+        """``reach_files``: whether the workers reach the files of stages, in ``ASSAY_HOME`` or in a bucket.
 
         ``options.model_bytes`` is that of the largest model that they will load.
         """
         self._options = dataclasses.replace(options, on_cores=True)
-        self._share_home = share_home
+        self._reach_files = reach_files
         self._stack = ExitStack()
         self._client: Client | None = None
         self._cannot_start = False
@@ -80,11 +80,11 @@ class RunWorkers:
 
     @property
     def are_several(self) -> bool:
-        """Whether jobs are done at the same time. With one worker, or without a shared home, they are not."""
+        """Whether jobs are done at the same time. Not with one worker, or where none reaches the files."""
         if self._cannot_start:
             return False
         if self._options.scheduler_address:
-            return self._share_home
+            return self._reach_files
         return worker_count(self._options) > 1
 
     @contextmanager

@@ -25,6 +25,7 @@ from assay.select.rules import Rules, rules_in
 from assay.select.selection import Selection, chosen_order, parse_selection, parsed_group
 from assay.select.vocabulary import tokenizers_of, vocabulary_of, why_no_alias
 from assay.storage.addresses import is_remote
+from assay.storage.artifacts import check_artifacts
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.hub_push import HubDataset, hub_dataset
@@ -62,8 +63,8 @@ class Prepared:
         # Workers on cores hold no model where GPUs score.
         on_gpus = scores_on_gpus(self.cluster)
         largest = 0 if on_gpus else max(model_bytes(one.spec) for one in self.models)
-        share_home = self.home.score_store is None
-        return RunWorkers(replace(self.cluster, model_bytes=largest), share_home=share_home)
+        reach_files = self.home.score_store is None or self.home.is_in_buckets
+        return RunWorkers(replace(self.cluster, model_bytes=largest), reach_files=reach_files)
 
     @property
     def finds_languages(self) -> bool:
@@ -93,6 +94,7 @@ def prepare(
     check_inputs(where.inputs)
     home = settings.opened_home()
     check_store(home)
+    check_artifacts(home)
     cluster = cluster_of(settings, options.workers)
     models = _models(options, settings, home, cluster, deployed=deployed)
     vocabulary = vocabulary_of(models)

@@ -19,6 +19,7 @@ from assay.rewards.options import ModelOptions
 from assay.rewards.spec import ModelSpec
 from assay.score.segments import check_store
 from assay.storage.addresses import is_remote
+from assay.storage.artifacts import check_artifacts
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.regular import why_not_regular
@@ -67,6 +68,7 @@ def prepare(options: EvaluateOptions, settings: Settings, *, deployed: bool = Fa
     output.check()
     home = settings.opened_home()
     check_store(home)
+    check_artifacts(home)
     cluster = cluster_of(settings, options.workers)
     models = _models(options, settings, home, cluster, deployed=deployed)
     for name, model in models.items():

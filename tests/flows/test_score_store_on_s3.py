@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from patience import PATIENCE_SECONDS
 from places import ROOT
 
+from assay.storage.artifacts import HANDOVER
 from assay.storage.s3 import Objects
 from assay.workers.environment import WORKER_ENVIRONMENT
 
@@ -34,6 +36,26 @@ lease.LEASE_SECONDS = 5.0
 from flows.command.main import run_module
 run_module("curate")
 """
+
+# The same, where workers are worth starting for a few rows; it reports which stages hand jobs to them.
+DRIVER_OF_FEW_ROWS = (
+    """
+import sys
+from assay.read import convert, inventory
+from assay.score import gathering
+from assay.storage import piece_jobs
+from assay.workers import of_run
+convert._WORTH_WORKERS_BYTES = gathering._WORTH_WORKERS_TURNS = piece_jobs._WORTH_WORKERS_RECORDS = 0
+gathering._LEAST_TURNS = piece_jobs._JOB_RECORDS = 1
+convert.PIECE_RECORDS = 40
+real = of_run.dispatch
+def dispatch(client, jobs, *, stage, **more):
+    print("handed to workers:", stage, len(jobs), file=sys.stderr, flush=True)
+    real(client, jobs, stage=stage, **more)
+of_run.dispatch = dispatch
+"""
+    + DRIVER
+)
 
 pytestmark = [
     pytest.mark.faults,
@@ -78,14 +100,22 @@ def scheduler(tmp_path: Path, s3: str) -> Iterator[str]:
         yield json.loads(found.read_text())["address"]
 
 
-def command(folder: Path, prefect_api: str, output: Path, **settings: str) -> subprocess.Popen[bytes]:
-    inputs = [*(str(ROOT / "samples" / name) for name in INPUTS), str(folder.parent / "many.jsonl")]
+def command(
+    folder: Path,
+    prefect_api: str,
+    output: Path,
+    *,
+    inputs: Sequence[str] = (),
+    driver: str = DRIVER,
+    **settings: str,
+) -> subprocess.Popen[bytes]:
+    inputs = inputs or [*(str(ROOT / "samples" / name) for name in INPUTS), str(folder.parent / "many.jsonl")]
     environment = {**os.environ, "PREFECT_API_URL": prefect_api, **settings}
     log = (folder / "log").open("ab")
     with log:
         return subprocess.Popen(
             [
-                *(sys.executable, "-c", DRIVER, "--input", *inputs, "--output", str(output)),
+                *(sys.executable, "-c", driver, "--input", *inputs, "--output", str(output)),
                 *("--export", "steerlm", "messages", "--shard-tokens", "300"),
             ],
             cwd=folder,
@@ -93,6 +123,15 @@ def command(folder: Path, prefect_api: str, output: Path, **settings: str) -> su
             stdout=log,
             stderr=log,
         )
+
+
+def many() -> bytes:
+    """Eighty rows."""
+    rows = []
+    for number in range(80):
+        answer = {"role": "assistant", "content": f"{number} times, " * 120}
+        rows.append(json.dumps({"messages": [{"role": "user", "content": f"{number}?"}, answer]}))
+    return "\n".join([*rows, ""]).encode()
 
 
 def results(output: Path) -> dict[str, bytes]:
@@ -116,10 +155,7 @@ def test_workers_that_share_nothing_but_the_bucket_give_the_results_of_one_machi
     scheduler: str,
     bucket: str,
 ) -> None:
-    with (tmp_path / "many.jsonl").open("w") as many:
-        for number in range(80):
-            answer = {"role": "assistant", "content": f"{number} times, " * 120}
-            many.write(json.dumps({"messages": [{"role": "user", "content": f"{number}?"}, answer]}) + "\n")
+    (tmp_path / "many.jsonl").write_bytes(many())
     alone = machine(tmp_path, "alone")
     one_machine = command(alone, prefect_api, alone / "out", ASSAY_HOME=HOME)
 
@@ -166,3 +202,77 @@ def test_workers_that_share_nothing_but_the_bucket_give_the_results_of_one_machi
     with_secret = [path for path in files if SECRET in path.read_bytes()]
     assert any(path.name.startswith("prefect.db") for path in files)
     assert with_secret == []
+
+
+def names_in(address: str) -> list[str]:
+    return [one.name for one in Objects(address).list_all("")]
+
+
+def pieces_in(home: Path) -> set[str]:
+    """Files of stages on a machine's disk, but for what is known of its inputs."""
+    files = (path for path in (home / "artifacts").rglob("*") if path.is_file())
+    return {str(path.relative_to(home)) for path in files if path.parent.name != "ingest"}
+
+
+def test_with_stages_in_a_bucket_workers_do_all_of_them_and_no_machine_holds_a_piece(
+    tmp_path: Path, prefect_api: str, scheduler: str, bucket: str
+) -> None:
+    place = f"{bucket}-inputs"
+    for name in INPUTS:
+        Objects(place).put(name, (ROOT / "samples" / name).read_bytes())
+    Objects(place).put("many.jsonl", many())
+    # One input lies on the run's machine alone.
+    local = tmp_path / "local.jsonl"
+    local.write_bytes(many().replace(b"times", b"turns"))
+    given: dict[str, Any] = {"inputs": [place, str(local)], "driver": DRIVER_OF_FEW_ROWS}
+
+    alone = machine(tmp_path, "alone")
+    one_machine = command(alone, prefect_api, alone / "out", ASSAY_HOME=HOME, **given)
+    driver, stages = machine(tmp_path, "driver"), f"{bucket}-stages"
+    settings = {
+        "ASSAY_HOME": HOME,
+        "ASSAY_SCORE_STORE": bucket,
+        "ASSAY_ARTIFACTS": stages,
+        "ASSAY_SCHEDULER_ADDRESS": scheduler,
+    }
+    assert one_machine.wait(PATIENCE_SECONDS) == 0, (alone / "log").read_text()
+    expected = results(alone / "out")
+
+    killed = command(driver, prefect_api, driver / "out", **settings, **given)
+    until((driver / "home/plans").exists, PATIENCE_SECONDS, "a plan")
+    until(
+        lambda: [name for name in names_in(bucket) if name.endswith(".parquet")], PATIENCE_SECONDS, "scores"
+    )
+    killed.kill()
+    killed.wait()
+    converted = [name for name in names_in(stages) if name.startswith("convert/")]
+    rest = command(driver, prefect_api, driver / "out", **settings, **given)
+    seen: set[str] = set()
+    while rest.poll() is None:
+        seen |= pieces_in(driver / "home")
+        time.sleep(0.05)
+    log = (driver / "log").read_text()
+    assert rest.wait() == 0, log
+    assert results(driver / "out") == expected
+
+    handed = [line.split()[-2:] for line in log.splitlines() if line.startswith("handed to workers:")]
+    assert [stage for stage, _ in handed] == ["convert", "gather", "export", "report"]
+    assert all(int(count) >= 5 for _, count in handed)
+    # What the run's machine alone has is converted by the run, with one line; the killed run's work stays.
+    assert log.count(f"worker on {socket.gethostname()}:") <= 1
+    left = names_in(stages)
+    assert sorted(name for name in left if name.startswith("convert/")) == sorted(converted)
+    assert len({name.rpartition(".")[0] for name in left}) == len(left)
+    assert not [name for name in left if name.startswith(f"{HANDOVER}/")]
+    machines = [driver / "home", *(tmp_path / f"worker-{number}/home" for number in range(2))]
+    assert seen | set().union(*map(pieces_in, machines)) == set()
+    assert [folder for folder in machines[1:] if list(folder.glob("copies/inputs/*"))]
+
+    # A machine that has nothing yet but the names of the buckets converts and scores nothing.
+    newcomer = machine(tmp_path, "newcomer")
+    later = command(newcomer, prefect_api, newcomer / "out", **settings, **given)
+    assert later.wait(PATIENCE_SECONDS) == 0
+    assert results(newcomer / "out") == expected
+    assert scored_by_this_run(newcomer / "out") == 0
+    assert "handed to workers: convert" not in (newcomer / "log").read_text()
+    assert pieces_in(newcomer / "home") == set()

@@ -65,7 +65,7 @@ def test_a_model_is_shown_no_hidden_reasoning(tmp_path: Path) -> None:
     members = pl.read_parquet(home.artifacts / piece.turns.path).select(
         pl.lit(0, pl.UInt32).alias("piece"), "row", "turn", "key"
     )
-    shard = Shard(0, members, {0: piece.records.path}, 1)
+    shard = Shard(0, members, {0: piece.records}, 1)
     for carried in (shard, shard.carrying(home)):
         requests, _ = requested(carried, home)
         assert len(requests) == len(REASONED) + 1

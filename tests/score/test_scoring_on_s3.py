@@ -208,7 +208,7 @@ def test_a_shard_carries_what_its_files_hold(home: Home, model: LocalSpec) -> No
     members = members.join(
         pl.concat(turns), on=["piece", "row", "turn"], how="left", maintain_order="left"
     ).select("piece", "row", "turn", "key")
-    files = {number: piece.records.path for number, piece in enumerate(converted.pieces)}
+    files = {number: piece.records for number, piece in enumerate(converted.pieces)}
     shard = Shard(0, members, files, 10)
     nowhere = Home(Path("/nonexistent"))
     assert requested(shard.carrying(home), nowhere) == requested(shard, home)

@@ -21,6 +21,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from stages import context
 
 from assay.core.errors import ClusterFault, KillsWorkers, StoreFault, StoreRefusal, UserMistake
+from assay.storage.artifacts import are_intact
 from assay.storage.home import Artifact, Home
 from assay.storage.sealed import Altered
 from assay.storage.stage import Stage
@@ -68,7 +69,7 @@ MAKE: Stage[ToMake, Made] = Stage(
     1,
     Made,
     lambda given: given.key,
-    lambda given, made, home: made.file.is_intact(home),
+    lambda given, made, home: are_intact([made.file], home),
     lambda given, context: given.maker.make(),
 )
 

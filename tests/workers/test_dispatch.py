@@ -179,7 +179,7 @@ def test_a_real_model_asks_before_every_batch_and_writes_nothing_once_asked_to_l
     store = ScoreStore(home, spec.fingerprint, spec.attributes)
     store.open()
     members = plan.unstored(made, store, home).select("piece", "row", "turn", KEY)
-    shard = Shard(0, members, {0: made.pieces[0].records.path}, estimated_tokens=1)
+    shard = Shard(0, members, {0: made.pieces[0].records}, estimated_tokens=1)
     model = opened(spec)
     assert isinstance(model, LocalRewardModel)
     asked: list[int] = []

@@ -48,7 +48,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_process")
 @pytest.mark.parametrize(
-    ("options", "share_home", "count"),
+    ("options", "reach_files", "count"),
     [
         (ClusterOptions(workers=1), True, 9),
         (ClusterOptions(workers=4), True, 1),
@@ -58,9 +58,9 @@ def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["one worker", "one job", "no job", "workers with another home"],
 )
 def test_no_process_is_started_where_it_brings_nothing(
-    options: ClusterOptions, share_home: bool, count: int, tmp_path: Path
+    options: ClusterOptions, reach_files: bool, count: int, tmp_path: Path
 ) -> None:
-    with RunWorkers(options, share_home=share_home) as workers:
+    with RunWorkers(options, reach_files=reach_files) as workers:
         assert done(workers, notes(tmp_path, count)) == [os.getpid()] * count
 
 

@@ -1,0 +1,208 @@
+"""Files of stages as objects on S3, for machines that share nothing else. Nothing of them lies on a disk.
+
+An object is named by its path and its digest, ``convert/…/0000.records.DIGEST.parquet``. So one listing of a
+folder shows which of its files are there, two runs never replace each other's files, and a writer that comes
+second changes nothing. One PUT writes an object: it is whole or not there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import socket
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+import polars as pl
+
+from assay.core.digests import digest_of_content
+from assay.core.errors import StoreFault
+from assay.storage.artifacts import ALTERED, HANDOVER
+from assay.storage.disk import damaged
+from assay.storage.home import Artifact
+from assay.storage.s3 import CONNECTIONS, Objects
+
+#: A process holds so many bytes of what it read last: several columns of a file are often asked for in turn,
+#: and the records of one file make several shards.
+_RECENT_BYTES = 64 << 20
+
+
+class BucketArtifacts:
+    """The files of stages below ``s3://BUCKET/PREFIX``."""
+
+    def __init__(self, address: str) -> None:
+        self._objects = Objects(address)
+
+    def place_of(self, path: str) -> str:
+        """The file's address, but for the digest in its name."""
+        return f"{self._objects.address}/{path}"
+
+    def read(self, artifact: Artifact) -> bytes:
+        """The content of a file. AssayError where it is gone or altered.
+
+        An altered one is removed, so that the next run makes it anew: a listing does not show what it holds.
+        """
+        name = _name(artifact)
+        key = f"{self._objects.address}/{name}"
+        if (recent := _RECENT.get(key)) is not None:
+            return recent
+        # Read it twice before it counts as altered: removing it costs somebody its making.
+        for _ in range(2):
+            content = self._objects.read(name)
+            if content is None:
+                raise damaged(key, "there is no such object")
+            if digest_of_content(content.data) == artifact.digest:
+                _RECENT.put(key, content.data)
+                return content.data
+        self._objects.remove(name)
+        raise damaged(key, ALTERED)
+
+    def to_scan(self, artifact: Artifact) -> io.BytesIO:
+        """The content of a file. AssayError where it is gone or altered."""
+        return io.BytesIO(self.read(artifact))
+
+    def keep_table(
+        self,
+        frame: pl.DataFrame,
+        path: str,
+        *,
+        compression_level: int | None = None,
+        statistics: bool = True,
+    ) -> Artifact:
+        """Write the frame as a Parquet file. Returns the artifact."""
+        written = io.BytesIO()
+        frame.write_parquet(written, compression_level=compression_level, statistics=statistics)
+        return self.keep(written.getvalue(), path)
+
+    def keep(self, data: bytes, path: str) -> Artifact:
+        """Write a file of these bytes, with one PUT. Returns the artifact."""
+        artifact = Artifact(path, digest_of_content(data), len(data))
+        self._objects.put(_name(artifact), data)
+        return artifact
+
+    def first_altered(self, artifacts: Sequence[Artifact]) -> Artifact | None:
+        """The first of these files that is not there, or has another size; None where there is none.
+
+        Each folder is listed once.
+        """
+        folders = sorted({str(PurePosixPath(one.path).parent) for one in artifacts})
+        sizes: dict[str, int] = {}
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            for found in pool.map(self._sizes, folders):
+                sizes |= found
+        return next((one for one in artifacts if sizes.get(_name(one)) != one.size), None)
+
+    def _sizes(self, folder: str) -> dict[str, int]:
+        """By name, the size of every object in the folder."""
+        return {one.name: one.size for one in self._objects.list_all(f"{folder}/")}
+
+    def read_sealed(self, path: str) -> bytes | None:
+        """The content of a file; None where there is none."""
+        content = self._objects.read(path)
+        return None if content is None else content.data
+
+    def keep_sealed(self, data: bytes, path: str) -> None:
+        """Write a file, with one PUT."""
+        self._objects.put(path, data)
+
+    def hold(self, paths: Iterable[str]) -> bool:
+        """Whether there are files at all these paths."""
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            return all(pool.map(self._objects.holds, paths))
+
+    def begin(self, folder: str) -> None:
+        """Nothing: a bucket has no folders, and a killed writer leaves no part of an object."""
+
+    @contextmanager
+    def handover(self) -> Iterator[str]:
+        """Yield a new folder. What is left in it at the end, as by a job that was done twice, is removed."""
+        folder = f"{HANDOVER}/{_mine()}{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            yield folder
+        except BaseException:
+            # What ended the run is worth more to know. A later run sweeps.
+            with suppress(StoreFault):
+                self._remove_below(f"{folder}/")
+            raise
+        self._remove_below(f"{folder}/")
+
+    def sweep_handover(self) -> None:
+        """Remove what killed runs of this machine left of what workers handed to them."""
+        import psutil
+
+        folders = {one.name.split("/")[1] for one in self._objects.list_all(f"{HANDOVER}/{_mine()}")}
+        for folder in folders:
+            pid = folder.removeprefix(_mine()).partition("-")[0]
+            if pid.isdigit() and not psutil.pid_exists(int(pid)):
+                self._remove_below(f"{HANDOVER}/{folder}/")
+
+    def _remove_below(self, beginning: str) -> None:
+        for one in list(self._objects.list_all(beginning)):
+            self._objects.remove(one.name)
+
+    @contextmanager
+    def handing_over(self, path: str) -> Iterator[BinaryIO]:
+        """Yield a file in memory, which one PUT writes when this context ends."""
+        file = io.BytesIO()
+        yield file
+        self._objects.put(path, file.getvalue())
+
+    @contextmanager
+    def handed_over(self, path: str) -> Iterator[BinaryIO]:
+        """Yield the file, and remove it at the end."""
+        content = self._objects.read(path)
+        if content is None:
+            raise FileNotFoundError(path)
+        yield io.BytesIO(content.data)
+        self._objects.remove(path)
+
+
+def _mine() -> str:
+    """How the names of this machine's folders begin."""
+    return f"run-{socket.gethostname()}-"
+
+
+def _name(artifact: Artifact) -> str:
+    """The name of the artifact's object.
+
+    >>> _name(Artifact("convert/key/0000.records.parquet", "00ff", 1))
+    'convert/key/0000.records.00ff.parquet'
+    """
+    path = PurePosixPath(artifact.path)
+    return str(path.with_name(f"{path.stem}.{artifact.digest}{path.suffix}"))
+
+
+class _Recent:
+    """What was read last, by its address: so many bytes at most."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._held: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> bytes | None:
+        """The content, if it is held."""
+        with self._lock:
+            data = self._held.get(key)
+            if data is not None:
+                self._held.move_to_end(key)
+            return data
+
+    def put(self, key: str, data: bytes) -> None:
+        """Hold the content, and let go of what was read the longest ago."""
+        with self._lock:
+            self._size += len(data) - len(self._held.pop(key, b""))
+            self._held[key] = data
+            while self._size > self._most_bytes:
+                _, gone = self._held.popitem(last=False)
+                self._size -= len(gone)
+
+
+_RECENT = _Recent(_RECENT_BYTES)
