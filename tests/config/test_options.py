@@ -259,6 +259,7 @@ def test_settings_come_from_a_file_that_the_environment_overrides(
             "/srv/scores",
             "ASSAY_SCORE_STORE '/srv/scores': is not of the form s3://BUCKET/PREFIX",
         ),
+        ("ASSAY_ARTIFACTS", "s3://", "ASSAY_ARTIFACTS 's3://': is not of the form s3://BUCKET/PREFIX"),
         ("ASSAY_SETTINGS_FILE", "/absent", "ASSAY_SETTINGS_FILE: there is no file /absent"),
     ],
 )
@@ -275,7 +276,10 @@ def test_a_score_store_on_s3_goes_with_the_home(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("ASSAY_HOME", str(tmp_path))
     monkeypatch.setenv("ASSAY_SCORE_STORE", "s3://team/scores")
     assert Settings.read().opened_home() == Home(tmp_path, "s3://team/scores")
+    monkeypatch.setenv("ASSAY_ARTIFACTS", "s3://team/stages")
+    assert Settings.read().opened_home() == Home(tmp_path, "s3://team/scores", "s3://team/stages")
     monkeypatch.setenv("ASSAY_SCORE_STORE", "")
+    monkeypatch.setenv("ASSAY_ARTIFACTS", "")
     assert Settings.read().opened_home() == Home(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from assay.report.measures import measured_turns
 from assay.report.sample import _read as shown_records
 from assay.select.decide import DECIDE, ToDecide
 from assay.select.rules import Rules
-from assay.storage import bucket_artifacts, piece_jobs
+from assay.storage import bucket_artifacts, piece_jobs, s3
 from assay.storage.artifacts import are_intact, artifacts_of, check_artifacts, read_artifact
 from assay.storage.home import Artifact, Home
 from assay.storage.manifests import Converted, Filtered
@@ -371,6 +372,62 @@ def test_an_input_that_a_worker_may_not_read_is_converted_by_the_run(
     (said,) = heard.lines
     assert said.startswith(f"worker on {socket.gethostname()}: {address}/b.jsonl: cannot be listed (AccessDe")
     assert said.endswith("Let every machine reach the inputs; this machine converts what others cannot")
+
+
+def test_a_disk_of_a_worker_that_fills_up_is_named_and_what_is_finished_stays(
+    in_folder: Home, in_bucket: Home, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = converted_of(address, in_folder, None)
+    inventory = take_inventory([address], shard_bytes=800, home=in_bucket)
+    monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "worker"))
+    given, real, calls = ToConvert(inventory, find_languages=True), s3.Objects.chunks, 0
+
+    def chunks(*_: object, **how: str) -> Iterator[bytes]:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield from real(*_, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(s3.Objects, "chunks", chunks)
+    workers = elsewhere(in_bucket)
+    hidden = in_bucket.root.with_name("hidden")
+    with pytest.raises(AssayError, match=r"/worker/copies/inputs: No space left on device. Make room"):
+        CONVERT.run(given, context_of(in_bucket, workers))
+    hidden.rename(in_bucket.root)
+    finished = [name for name in names_in(in_bucket) if name.endswith("manifest.json")]
+    assert finished
+    monkeypatch.setattr(s3.Objects, "chunks", real)
+    later = elsewhere(in_bucket)
+    assert contents(CONVERT.run(given, context_of(in_bucket, later))) == contents(expected)
+    assert len(later.names) == len(inventory.shards) - len(finished)
+
+
+def test_a_bucket_that_goes_away_ends_the_run_with_its_address_and_the_next_run_finishes(
+    in_folder: Home, in_bucket: Home, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = converted_of(address, in_folder, None)
+    inventory = take_inventory([address], shard_bytes=800, home=in_bucket)
+    given = ToConvert(inventory, find_languages=True)
+
+    def away(objects: Objects, name: str, data: bytes) -> str:
+        if len(names_in(in_bucket)) > 8:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+            s3._client.cache_clear()
+        return put(objects, name, data)
+
+    put = Objects.put
+    monkeypatch.setattr(Objects, "put", away)
+    with pytest.raises(
+        StoreFault, match=rf"{in_bucket.artifact_store}/.*: cannot be written: Could not conn"
+    ):
+        CONVERT.run(given, context_of(in_bucket, Backwards()))
+    monkeypatch.setattr(Objects, "put", put)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    s3._client.cache_clear()
+    workers = Backwards()
+    assert contents(CONVERT.run(given, context_of(in_bucket, workers))) == contents(expected)
+    assert 0 < len(workers.names) < len(inventory.shards)
 
 
 def test_a_copy_that_is_not_what_the_inventory_found_is_not_converted(
