@@ -18,12 +18,10 @@ import polars as pl
 
 from assay.core.digests import digest_of_content
 from assay.core.errors import StoreRefusal, UserMistake
-from assay.storage.disk import damage_named, damaged
+from assay.storage.disk import ALTERED, damage_named, damaged
 from assay.storage.home import Artifact, Home, is_intact, sweep, written_whole
 from assay.storage.private import make_private, opener
-from assay.storage.scratch import own_folder, sweep_folders
-
-ALTERED = "its digest does not match its content"
+from assay.storage.scratch import HANDOVER, own_folder, sweep_folders
 
 
 class Artifacts(Protocol):
@@ -213,7 +211,3 @@ class FolderArtifacts:
         with self._at(path).open("rb") as file:
             yield file
         self._at(path).unlink()
-
-
-#: Where workers leave what a run takes from them.
-HANDOVER = "export"

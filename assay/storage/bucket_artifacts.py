@@ -23,10 +23,10 @@ import polars as pl
 
 from assay.core.digests import digest_of_content
 from assay.core.errors import StoreFault
-from assay.storage.artifacts import ALTERED, HANDOVER
-from assay.storage.disk import damaged
+from assay.storage.disk import ALTERED, damaged
 from assay.storage.home import Artifact
 from assay.storage.s3 import CONNECTIONS, Objects
+from assay.storage.scratch import HANDOVER
 
 #: A process holds so many bytes of what it read last: several columns of a file are often asked for in turn,
 #: and the records of one file make several shards.

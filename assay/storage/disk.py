@@ -20,6 +20,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 # Room that must be left. A new database of Prefect takes half of it.
 _ROOM_BYTES = 4 << 20
+#: Why a file of a stage is damaged.
+ALTERED = "its digest does not match its content"
+
 _UNNUMBERED = "thrift: transport error"
 
 

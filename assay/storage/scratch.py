@@ -17,6 +17,9 @@ from pathlib import Path
 
 import psutil
 
+#: Where workers leave what a run takes from them, below the place of artifacts.
+HANDOVER = "export"
+
 _TORCH = "TORCHINDUCTOR_CACHE_DIR"
 
 

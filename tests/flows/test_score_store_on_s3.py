@@ -22,8 +22,8 @@ import pytest
 from patience import PATIENCE_SECONDS
 from places import ROOT
 
-from assay.storage.artifacts import HANDOVER
 from assay.storage.s3 import Objects
+from assay.storage.scratch import HANDOVER
 from assay.workers.environment import WORKER_ENVIRONMENT
 
 HOME = "/proc/self/cwd/home"
