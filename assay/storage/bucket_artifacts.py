@@ -28,8 +28,8 @@ from assay.storage.home import Artifact
 from assay.storage.s3 import CONNECTIONS, Objects
 from assay.storage.scratch import HANDOVER
 
-#: A process holds so many bytes of what it read last: several columns of a file are often asked for in turn,
-#: and the records of one file make several shards.
+#: A process holds so many bytes of what it read or wrote last: several columns of a file are often asked for
+#: in turn, and the records of one file make several shards.
 _RECENT_BYTES = 64 << 20
 
 
@@ -49,7 +49,7 @@ class BucketArtifacts:
         An altered one is removed, so that the next run makes it anew: a listing does not show what it holds.
         """
         name = _name(artifact)
-        key = f"{self._objects.address}/{name}"
+        key = self._address(name)
         if (recent := _RECENT.get(key)) is not None:
             return recent
         # Read it twice before it counts as altered: removing it costs somebody its making.
@@ -62,6 +62,9 @@ class BucketArtifacts:
                 return content.data
         self._objects.remove(name)
         raise damaged(key, ALTERED)
+
+    def _address(self, name: str) -> str:
+        return f"{self._objects.address}/{name}"
 
     def to_scan(self, artifact: Artifact) -> io.BytesIO:
         """The content of a file. AssayError where it is gone or altered."""
@@ -83,7 +86,9 @@ class BucketArtifacts:
     def keep(self, data: bytes, path: str) -> Artifact:
         """Write a file of these bytes, with one PUT. Returns the artifact."""
         artifact = Artifact(path, digest_of_content(data), len(data))
-        self._objects.put(_name(artifact), data)
+        name = _name(artifact)
+        self._objects.put(name, data)
+        _RECENT.put(self._address(name), data)
         return artifact
 
     def first_altered(self, artifacts: Sequence[Artifact]) -> Artifact | None:
@@ -179,7 +184,7 @@ def _name(artifact: Artifact) -> str:
 
 
 class _Recent:
-    """What was read last, by its address: so many bytes at most."""
+    """What was read or written last, by its address: so many bytes at most."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -196,7 +201,7 @@ class _Recent:
             return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Hold the content, and let go of what was read the longest ago."""
+        """Hold the content, and let go of what was used the longest ago."""
         with self._lock:
             self._size += len(data) - len(self._held.pop(key, b""))
             self._held[key] = data

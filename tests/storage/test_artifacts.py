@@ -37,8 +37,14 @@ FRAME = pl.DataFrame({"row": range(500), "text": [f"text {n % 7}" for n in range
 
 
 @pytest.fixture(autouse=True)
-def _nothing_was_read_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket_artifacts, "_RECENT", bucket_artifacts._Recent(1 << 20))
+def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Nothing was read or written yet, and again once this is called, as in another process."""
+
+    def forget() -> None:
+        monkeypatch.setattr(bucket_artifacts, "_RECENT", bucket_artifacts._Recent(1 << 20))
+
+    forget()
+    return forget
 
 
 @pytest.fixture
@@ -116,32 +122,37 @@ def test_an_intact_file_among_others_is_no_fault_and_the_first_that_is_lost_is_f
 
 @pytest.mark.parametrize("change", [flipped, lambda data: data[:-7], lambda data: b""])
 def test_an_altered_file_is_never_read_and_is_made_again(
-    home: Home, change: Callable[[bytes], bytes]
+    home: Home, change: Callable[[bytes], bytes], forget: Callable[[], None]
 ) -> None:
     files = artifacts_of(home)
     one = files.keep_table(FRAME, "made/0.parquet")
     replace_content(home, one, change)
+    forget()
     for _ in range(2):
         with pytest.raises(AssayError, match=r"made/0\..*: is gone or damaged .*Run again: it is made anew"):
             read_artifact(one, home, ["row"])
     # By now the next run sees it, and what it writes is read.
     assert files.first_altered([one]) == one
     assert files.keep_table(FRAME, "made/0.parquet") == one
+    forget()
     assert read_artifact(one, home, ["row"]).equals(FRAME.select("row"))
 
 
-def test_two_runs_that_write_one_path_do_not_take_each_others_file(in_bucket: Home) -> None:
+def test_two_runs_that_write_one_path_do_not_take_each_others_file(
+    in_bucket: Home, forget: Callable[[], None]
+) -> None:
     files = artifacts_of(in_bucket)
     one, other = files.keep(b"of one", "score/0.bin"), files.keep(b"of the other", "score/0.bin")
+    forget()
     assert (files.read(one), files.read(other)) == (b"of one", b"of the other")
 
 
 def test_what_was_read_last_is_not_fetched_again_and_what_is_held_is_bounded(
     in_bucket: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket_artifacts, "_RECENT", recent := bucket_artifacts._Recent(100))
     files = artifacts_of(in_bucket)
     kept = [files.keep(bytes([n]) * 40, f"made/{n}.bin") for n in range(4)]
+    monkeypatch.setattr(bucket_artifacts, "_RECENT", recent := bucket_artifacts._Recent(100))
     fetched: list[str] = []
     real = Objects.read
 
@@ -154,6 +165,8 @@ def test_what_was_read_last_is_not_fetched_again_and_what_is_held_is_bounded(
         assert files.read(one) == bytes([kept.index(one)]) * 40
     assert [int(name.split("/")[1][0]) for name in fetched] == [0, 1, 2, 1]
     assert sum(map(len, recent._held.values())) == recent._size == 80
+    files.keep(b"x" * 90, "made/new.bin")
+    assert recent._size == 90
     files.read(files.keep(b"x" * 500, "made/large.bin"))
     assert recent._size == 0
 
