@@ -268,7 +268,7 @@ def test_no_worker_scores_a_text_that_is_not_the_planned_one(root: Path, finishe
     model = model_of(root)
     written = plan.existing(converted, model, context(home))
     assert written is not None
-    shard = next(scoring._shards(written.turns(), converted))
+    shard = next(scoring.shards_of(written.parts(), converted))
     whole = requested(shard, home)
     path = home.artifacts / converted.pieces[0].records.path
     records = pl.read_parquet(path)

@@ -22,9 +22,12 @@ from assay.rewards.spec import ModelSpec
 from assay.score import card_warnings, plan
 from assay.score.store import KEY, REASON, SEGMENT, TOKENS_CUT, ScoreStore, score_schema
 from assay.storage.artifacts import artifacts_of, read_artifact
+from assay.storage.buckets import Distinct
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, Scored, ScoredPiece, reason_code
+from assay.storage.private import make_private
+from assay.storage.scratch import own_folder
 from assay.storage.stage import RunContext
 
 #: So many turns to gather are worth starting workers for: 6 CPU seconds, of which two workers save nearly
@@ -56,7 +59,7 @@ def gathered(
     artifacts_of(context.home).begin(folder)
     turns = sum(piece.turn_count for piece in converted.pieces)
     is_shared = turns >= _WORTH_WORKERS_TURNS and context.workers.are_several
-    size = max(_LEAST_TURNS, turns // _GROUPS) if is_shared else plan.LOOKUP_TURNS
+    size = min(max(_LEAST_TURNS, turns // _GROUPS), plan.LOOKUP_TURNS) if is_shared else plan.LOOKUP_TURNS
     by_run = secrets.token_hex(8)
     jobs = [
         GatherJob(
@@ -71,22 +74,32 @@ def gathered(
         )
         for found in plan.groups_of_pieces(converted.pieces, most_turns=size)
     ]
-    ended: list[_Gathered] = []
-    by = context.workers if is_shared else IN_THIS_PROCESS
-    context.do(jobs, stage="gather", done=ended.append, by=by)
-    ended.sort(key=operator.attrgetter("first"))
-    failed = sum((one.failed for one in ended), Counter())
+    pieces: dict[int, tuple[ScoredPiece, ...]] = {}
+    segments: set[str] = set()
+    failed: Counter[str] = Counter()
     warnings = Counter(dict.fromkeys(card_warnings.sentences(model), 0))
-    for one in ended:
-        warnings.update(one.warnings)
+    make_private(context.home.plans)
+    with own_folder(context.home.plans) as own:
+        distinct = Distinct(own, turns)
+
+        def done(one: _Gathered) -> None:
+            distinct.add(one.keys)
+            pieces[one.first] = one.pieces
+            segments.update(one.segments)
+            failed.update(one.failed)
+            warnings.update(one.warnings)
+
+        by = context.workers if is_shared else IN_THIS_PROCESS
+        context.do(jobs, stage="gather", done=done, by=by)
+        distinct_turns = distinct.count()
     return Scored(
         fingerprint=model.fingerprint,
         attributes=model.columns,
-        pieces=tuple(piece for one in ended for piece in one.pieces),
+        pieces=tuple(piece for _, some in sorted(pieces.items()) for piece in some),
         turns=turns,
-        distinct_turns=pl.concat([one.keys for one in ended]).n_unique() if ended else 0,
+        distinct_turns=distinct_turns,
         failed=dict(sorted(failed.items())),
-        segments=tuple(sorted({segment for one in ended for segment in one.segments})),
+        segments=tuple(sorted(segments)),
         warnings=dict(warnings),
     )
 

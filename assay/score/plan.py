@@ -8,7 +8,7 @@ the same conversations as those of a run that nothing interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from assay.core.digests import digest_of_bytes, digest_of_file
 from assay.rewards.spec import ModelSpec
 from assay.score.store import KEY, ScoreStore
 from assay.storage.artifacts import read_artifact
+from assay.storage.buckets import BUCKET_ROWS, Buckets, Distinct, Parts
 from assay.storage.disk import damage_named
 from assay.storage.home import Home, sweep, written_whole
 from assay.storage.manifests import Converted, ConvertedPiece
@@ -49,6 +50,8 @@ _SCHEMA = {
     KEY: pl.Binary,
     "record_tokens": pl.UInt32,
 }
+_GROUP = "group"
+_BEGINNING = "beginning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,14 @@ class Plan:
 
     path: Path
 
-    def turns(self) -> pl.DataFrame:
-        """Every planned turn: shard, piece, row, turn, key, record_tokens."""
+    def parts(self) -> Iterator[pl.DataFrame]:
+        """Yield every planned turn, some at a time: shard, piece, row, turn, key, record_tokens."""
         with damage_named(self.path):
-            return pl.read_parquet(self.path, glob=False)
+            height = int(pl.scan_parquet(self.path, glob=False).select(pl.len()).collect().item())
+        for first in range(0, height, LOOKUP_TURNS):
+            with damage_named(self.path):
+                part = pl.scan_parquet(self.path, glob=False).slice(first, LOOKUP_TURNS).collect()
+            yield part
 
 
 def groups_of_pieces(pieces: Sequence[ConvertedPiece], *, most_turns: int) -> Iterator[range]:
@@ -98,51 +105,144 @@ def turns_of(pieces: Sequence[ConvertedPiece], first: int, home: Home) -> pl.Dat
     return pl.concat(frames)
 
 
-def grouped_turns(converted: Converted, home: Home) -> Iterator[pl.DataFrame]:
-    """Yield all turns in order, as many at a time as are looked up together: see ``turns_of``."""
-    for group in groups_of_pieces(converted.pieces, most_turns=LOOKUP_TURNS):
-        yield turns_of(converted.pieces[group.start : group.stop], group.start, home)
+@dataclass(frozen=True, slots=True)
+class MissingTurns:
+    """The turns that have no score, each distinct one once, with the record that supplies it."""
+
+    parts: Parts
+    """Columns piece, row, turn, key, text_bytes, record_tokens; ordered by piece, row, turn."""
+    turns: int = 0
+    records: int = 0
+    record_tokens: int = 0
+    """Of these records, up to and including the last missing turn, estimated."""
+    turn_tokens: int = 0
+    """Of these turns, each with all that precedes it, estimated."""
 
 
-def unstored(converted: Converted, store: ScoreStore, home: Home) -> pl.DataFrame:
-    """The turns that have no score, each distinct one once, with the record that supplies it.
+def unstored(
+    converted: Converted, store: ScoreStore, home: Home, folder: Path, *, given_up: Collection[bytes] = ()
+) -> MissingTurns:
+    """The turns that the store lacks, without those whose keys are ``given_up``. They wait in the ``folder``.
 
-    Columns piece, row, turn, key, record_tokens; ordered by piece, row, turn. Several records of a group may
-    hold the same turn; the one with the most missing turns supplies it. So the model reads a conversation
-    that grew once, in its longest form.
+    Turns are looked up group by group. Several records of a group may hold the same turn; the one with the
+    most missing turns supplies it. So the model reads a conversation that grew once, in its longest form. A
+    turn that an earlier group holds too is that group's.
     """
-    frames: list[pl.DataFrame] = []
-    planned = pl.Series(KEY, [], pl.Binary)
-    for turns in grouped_turns(converted, home):
-        stored = store.stored(turns[KEY].unique())
-        missing = turns.join(stored, on=KEY, how="anti").join(planned.to_frame(), on=KEY, how="anti")
-        chosen = (
-            missing.with_columns(pl.len().over("piece", "row").alias("breadth"))
-            .sort(["breadth", "piece", "row", "turn"], descending=[True, False, False, False])
-            .unique(KEY, keep="first", maintain_order=True)
-            .sort("piece", "row", "turn")
-            .with_columns(
-                (pl.col("text_bytes").max().over("piece", "row") // BYTES_PER_TOKEN + 1)
-                .cast(pl.UInt32)
-                .alias("record_tokens")
-            )
-            .select("piece", "row", "turn", KEY, "record_tokens")
+    groups = list(groups_of_pieces(converted.pieces, most_turns=LOOKUP_TURNS))
+    lacking = Buckets(folder, "lacking", len(groups))
+    for number, group in enumerate(groups):
+        turns = turns_of(converted.pieces[group.start : group.stop], group.start, home)
+        missing = turns.join(store.stored(turns[KEY].unique()), on=KEY, how="anti")
+        if not missing.is_empty():
+            lacking.add(missing, pl.lit(number))
+    earlier = _of_earlier_groups(lacking, folder)
+    found = MissingTurns(Parts(folder, "missing"))
+    for number in range(lacking.count):
+        rows, again = lacking.rows(number), earlier.rows(number)
+        lacking.drop(number)
+        if rows is None:
+            continue
+        if again is not None:
+            rows = rows.join(again, on=KEY, how="anti")
+        chosen = _chosen(rows)
+        if given_up:
+            chosen = chosen.filter(~pl.col(KEY).is_in(list(given_up)))
+        if not chosen.is_empty():
+            found = _with(found, chosen)
+    return found
+
+
+def _of_earlier_groups(lacking: Buckets, folder: Path) -> Buckets:
+    """By group, the keys in there that an earlier group has too."""
+    rows = sum(lacking.heights)
+    by_key = Buckets(folder, "keys", rows // BUCKET_ROWS + 1)
+    earlier = Buckets(folder, "earlier", lacking.count)
+    if lacking.count == 1:
+        return earlier
+    for number in range(lacking.count):
+        turns = lacking.rows(number)
+        if turns is not None:
+            keys = turns.select(pl.col(KEY).unique(), pl.lit(number, pl.UInt32).alias(_GROUP))
+            by_key.add(keys, pl.col(KEY).hash() % by_key.count)
+    for number in range(by_key.count):
+        keys_of_bucket = by_key.rows(number)
+        by_key.drop(number)
+        if keys_of_bucket is not None:
+            again = keys_of_bucket.filter(pl.col(_GROUP) > pl.col(_GROUP).min().over(KEY))
+            earlier.add(again.select(KEY), again[_GROUP])
+    return earlier
+
+
+def _chosen(missing: pl.DataFrame) -> pl.DataFrame:
+    """Each distinct turn of a group once, with the record that supplies it."""
+    return (
+        missing.with_columns(pl.len().over("piece", "row").alias("breadth"))
+        .sort(["breadth", "piece", "row", "turn"], descending=[True, False, False, False])
+        .unique(KEY, keep="first", maintain_order=True)
+        .sort("piece", "row", "turn")
+        .with_columns(
+            (pl.col("text_bytes").max().over("piece", "row") // BYTES_PER_TOKEN + 1)
+            .cast(pl.UInt32)
+            .alias("record_tokens")
         )
-        planned = pl.concat([planned, chosen[KEY]])
-        frames.append(chosen)
-    return pl.concat(frames) if frames else pl.DataFrame(schema=_SCHEMA).drop("shard")
+        .select("piece", "row", "turn", KEY, "text_bytes", "record_tokens")
+    )
 
 
-def in_shards(turns: pl.DataFrame, beginnings: pl.Series | None = None, *, shard_tokens: int) -> pl.DataFrame:
-    """The turns with the number of their shard. A shard is full once it holds ``shard_tokens`` (estimated).
+def _with(found: MissingTurns, chosen: pl.DataFrame) -> MissingTurns:
+    """All that is found with these turns, which are of other records."""
+    found.parts.add(chosen)
+    records = chosen.unique(["piece", "row"], keep="first")
+    return MissingTurns(
+        found.parts,
+        found.turns + chosen.height,
+        found.records + records.height,
+        found.record_tokens + int(records["record_tokens"].sum()),
+        found.turn_tokens + int((chosen["text_bytes"] // BYTES_PER_TOKEN + 1).sum()),
+    )
 
-    A shard may hold turns of several pieces; otherwise ten thousand small files would make ten thousand
-    shards. ``beginnings`` (one per record) are equal where records begin alike; None ignores how they begin.
+
+def distinct_turns(converted: Converted, home: Home, folder: Path) -> int:
+    """How many different turns there are."""
+    keys = Distinct(folder, sum(piece.turn_count for piece in converted.pieces))
+    for group in groups_of_pieces(converted.pieces, most_turns=LOOKUP_TURNS):
+        keys.add(turns_of(converted.pieces[group.start : group.stop], group.start, home)[KEY])
+    return keys.count()
+
+
+def in_shards(parts: Iterable[pl.DataFrame], *, shard_tokens: int) -> Iterator[pl.DataFrame]:
+    """Yield the turns with the number of their shard, some at a time, in the order of the shards.
+
+    A shard is full once it holds ``shard_tokens`` (estimated). It may hold turns of several pieces; otherwise
+    ten thousand small files would make ten thousand shards. Turns that have a column ``beginning`` keep
+    together where their records begin alike. A record is in one part, whole.
     """
-    records = turns.group_by("piece", "row", maintain_order=True).agg(pl.col("record_tokens").first())
-    tokens = records["record_tokens"].to_list()
-    shards = shard_numbers(tokens, None if beginnings is None else beginnings.to_list(), shard_tokens)
-    numbered = records.select("piece", "row", pl.Series("shard", shards, pl.UInt32))
+    waiting, first_shard = None, 0
+    for part in parts:
+        turns = part if waiting is None else pl.concat([waiting, part])
+        records = _records_of(turns)
+        *closed, last = _runs(range(records.height), records["record_tokens"].to_list(), _reach(shard_tokens))
+        height = int(records["turns"].head(records.height - len(last)).sum())
+        waiting = turns.slice(height)
+        if closed:
+            numbered = _numbered(turns.head(height), shard_tokens, first_shard)
+            first_shard = int(numbered["shard"][-1]) + 1
+            yield numbered
+    if waiting is not None:
+        yield _numbered(waiting, shard_tokens, first_shard)
+
+
+def _records_of(turns: pl.DataFrame) -> pl.DataFrame:
+    """The records of the turns, in order, each with its tokens and its number of turns."""
+    begun = [pl.col(name).first() for name in ("record_tokens", _BEGINNING) if name in turns.columns]
+    return turns.group_by("piece", "row", maintain_order=True).agg(*begun, pl.len().alias("turns"))
+
+
+def _numbered(turns: pl.DataFrame, shard_tokens: int, first_shard: int) -> pl.DataFrame:
+    records = _records_of(turns)
+    beginnings = records[_BEGINNING].to_list() if _BEGINNING in records.columns else None
+    shards = shard_numbers(records["record_tokens"].to_list(), beginnings, shard_tokens)
+    numbered = records.select("piece", "row", (pl.Series("shard", shards, pl.UInt32) + first_shard))
     return (
         turns.join(numbered, on=["piece", "row"], how="left", maintain_order="left")
         .sort("shard", maintain_order=True)
@@ -162,9 +262,8 @@ def shard_numbers(
     ``_KEPT_SHARDS`` shards.
     """
     numbers = [0] * len(tokens)
-    reach = shard_tokens * max(1, REACH_TOKENS // shard_tokens)
     number = -1
-    for run in _runs(range(len(tokens)), tokens, reach):
+    for run in _runs(range(len(tokens)), tokens, _reach(shard_tokens)):
         filled = shard_tokens
         ordered = _orders(shard_tokens)
         for together in _ordered(run, tokens, beginnings, shard_tokens) if ordered else [run]:
@@ -175,6 +274,11 @@ def shard_numbers(
             for record in together:
                 numbers[record] = number
     return numbers
+
+
+def _reach(shard_tokens: int) -> int:
+    """Tokens of a run: whole shards."""
+    return shard_tokens * max(1, REACH_TOKENS // shard_tokens)
 
 
 def _orders(shard_tokens: int) -> bool:
@@ -209,28 +313,27 @@ def _runs(records: Sequence[int], tokens: Sequence[int], size: int) -> Iterator[
         yield run
 
 
-def beginnings(turns: pl.DataFrame, converted: Converted, home: Home) -> pl.Series:
-    """A key for each record of ``turns``, in their order. Records that begin alike have equal keys.
+def _with_beginnings(turns: pl.DataFrame, converted: Converted, home: Home) -> pl.DataFrame:
+    """The turns with a column ``beginning``, which is equal where records begin alike.
 
     It is the key of the record's first turn, or of its prompt where it has one turn only.
     """
     frames = []
-    for (number,), planned in (
-        turns.select("piece", "row").unique(maintain_order=True).group_by("piece", maintain_order=True)
-    ):
+    for (number,), planned in turns.group_by("piece", maintain_order=True):
         piece = converted.pieces[int(str(number))]
         prompts = read_artifact(piece.records, home, ["row", "prompt_key"])
         first = (
             read_artifact(piece.turns, home, ["row", KEY])
             .group_by("row", maintain_order=True)
-            .agg(pl.col(KEY).first(), pl.len().alias("turns"))
+            .agg(pl.col(KEY).first().alias("first_key"), pl.len().alias("turns"))
         )
+        begun = pl.when(pl.col("turns") > 1).then("first_key").otherwise("prompt_key").alias(_BEGINNING)
         frames.append(
             planned.join(prompts, on="row", how="left", maintain_order="left")
             .join(first, on="row", how="left", maintain_order="left")
-            .select(pl.when(pl.col("turns") > 1).then(KEY).otherwise("prompt_key").alias("beginning"))
+            .select(*turns.columns, begun)
         )
-    return pl.concat(frames)["beginning"]
+    return pl.concat(frames)
 
 
 def existing(converted: Converted, model: ModelSpec, context: RunContext) -> Plan | None:
@@ -259,17 +362,30 @@ def existing(converted: Converted, model: ModelSpec, context: RunContext) -> Pla
 
 
 def write(
-    turns: pl.DataFrame, converted: Converted, model: ModelSpec, home: Home, *, shard_tokens: int
+    missing: Iterable[pl.DataFrame],
+    converted: Converted,
+    model: ModelSpec,
+    home: Home,
+    waiting: Path,
+    *,
+    shard_tokens: int,
 ) -> Plan:
-    """A new plan, written to disk. It replaces any earlier plan for these records and this model."""
+    """A new plan, written to disk. It replaces any earlier plan for these records and this model.
+
+    ``missing``: the turns, as ``MissingTurns.parts`` has them. Parts of the plan wait in the folder ``waiting``.
+    """
     folder = _folder(converted, model, home)
     make_private(folder)
     members = folder / "members.parquet"
     sweep(folder)
     (folder / "plan.json").unlink(missing_ok=True)
-    alike = beginnings(turns, converted, home) if _orders(shard_tokens) else None
+    if _orders(shard_tokens):
+        missing = (_with_beginnings(part, converted, home) for part in missing)
+    parts = Parts(waiting, "planned")
+    for part in in_shards(missing, shard_tokens=shard_tokens):
+        parts.add(part)
     with written_whole(members) as temporary:
-        in_shards(turns, alike, shard_tokens=shard_tokens).write_parquet(temporary, row_group_size=1 << 14)
+        parts.scan().sink_parquet(temporary, maintain_order=True, row_group_size=1 << 14)
     seal = {
         "version": PLAN_VERSION,
         "members": digest_of_file(members),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import polars as pl
 
@@ -22,10 +24,13 @@ from assay.score.shard import Shard, ShardWork
 from assay.score.store import KEY, ScoreStore
 from assay.score.ways import KILLED, way_of
 from assay.storage.artifacts import are_intact
+from assay.storage.buckets import Parts
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored, reason_code
+from assay.storage.private import make_private
 from assay.storage.run_manifest import DeviceWork
+from assay.storage.scratch import own_folder
 from assay.storage.stage import RunContext, Stage
 from assay.workers.cluster import ClusterOptions
 
@@ -110,24 +115,18 @@ def preview(converted: Converted, model: ModelSpec, *, home: Home) -> Preview:
     """What a run would score; nothing is written."""
     store = ScoreStore(home, model.fingerprint, model.attributes)
     store.open()
-    missing = plan.unstored(converted, store, home)
-    turns = [group.select(KEY, "text_bytes") for group in plan.grouped_turns(converted, home)]
-    distinct = pl.concat(turns).unique(KEY) if turns else None
-    records = missing.unique(["piece", "row"], keep="first", maintain_order=True)
+    with own_folder() as folder, full_disk_named(folder):
+        missing = plan.unstored(converted, store, home, folder)
+        distinct = plan.distinct_turns(converted, home, folder)
     return Preview(
         records=converted.counts.ok,
         turns=sum(piece.turn_count for piece in converted.pieces),
-        distinct_turns=distinct.height if distinct is not None else 0,
-        stored_turns=distinct.height - missing.height if distinct is not None else 0,
-        planned_records=records.height,
-        estimated_tokens=int(records["record_tokens"].sum()),
-        usage=model.usage(missing.height, _tokens_of(distinct, missing) if distinct is not None else 0),
+        distinct_turns=distinct,
+        stored_turns=distinct - missing.turns,
+        planned_records=missing.records,
+        estimated_tokens=missing.record_tokens,
+        usage=model.usage(missing.turns, missing.turn_tokens),
     )
-
-
-def _tokens_of(turns: pl.DataFrame, missing: pl.DataFrame) -> int:
-    sent = turns.join(missing, on=KEY, how="semi")["text_bytes"]
-    return int((sent // plan.BYTES_PER_TOKEN + 1).sum())
 
 
 def score(given: ToScore, context: RunContext) -> Scored:
@@ -143,16 +142,14 @@ def score(given: ToScore, context: RunContext) -> Scored:
         attempt = _Attempt(given, context, former_remarks(model, context))
         store.open(context.progress)
         for _ in range(_ROUNDS):
-            missing = attempt.missing(store)
-            if missing.is_empty():
+            if not attempt.score_missing(store):
                 break
-            attempt.score(*attempt.planned(missing))
             store.open(context.progress)
         else:
-            left = attempt.missing(store)
-            if not left.is_empty():
+            left = attempt.missing_turns(store)
+            if left:
                 raise ClusterFault(
-                    f"{left.height} turns still have no score after {_ROUNDS} attempts: check that "
+                    f"{left} turns still have no score after {_ROUNDS} attempts: check that "
                     f"{store.place} is the same place for every worker"
                 )
         folder = f"{_FOLDER}/{SCORE.digest(given)}"
@@ -191,32 +188,67 @@ class _Attempt:
         self.unscored: dict[bytes, str] = {}
         """By key, why turns have no score though another day may give one. They are in no segment."""
 
-    def missing(self, store: ScoreStore) -> pl.DataFrame:
-        """The turns that the store lacks, without those that this run has given up."""
-        turns = plan.unstored(self._given.converted, store, self._context.home)
-        return turns.filter(~pl.col(KEY).is_in(list(self.unscored))) if self.unscored else turns
+    def score_missing(self, store: ScoreStore) -> bool:
+        """Have scored what the store lacks, first of an earlier plan. False where it lacks nothing."""
+        with self._folder() as folder:
+            missing = self._missing(store, folder)
+            if not missing.turns:
+                return False
+            pending = self._of_earlier_plan(store, folder)
+            if pending is not None:
+                self._score(pending, pending.height)
+            else:
+                self._score(self._new_plan(missing, folder).parts(), missing.turns)
+        return True
 
-    def planned(self, missing: pl.DataFrame) -> tuple[Iterator[Shard], int]:
-        """The shards to score now, from an earlier plan or a new one, and how many turns they hold."""
+    def missing_turns(self, store: ScoreStore) -> int:
+        """How many turns the store lacks, without those that this run has given up."""
+        with self._folder() as folder:
+            return self._missing(store, folder).turns
+
+    def _folder(self) -> AbstractContextManager[Path]:
+        """A folder for what planning does not hold in memory."""
+        plans = self._context.home.plans
+        make_private(plans)
+        return own_folder(plans)
+
+    def _missing(self, store: ScoreStore, folder: Path) -> plan.MissingTurns:
+        home = self._context.home
+        return plan.unstored(self._given.converted, store, home, folder, given_up=self.unscored)
+
+    def _of_earlier_plan(self, store: ScoreStore, folder: Path) -> Parts | None:
+        """The turns of an earlier run's plan that are not scored yet; None where there are none."""
+        earlier = plan.existing(self._given.converted, self._given.model, self._context)
+        if earlier is None:
+            return None
+        pending = Parts(folder, "pending")
+        for part in earlier.parts():
+            left = part.join(store.stored(part[KEY].unique()), on=KEY, how="anti", maintain_order="left")
+            left = left.filter(~pl.col(KEY).is_in(list(self.unscored)))
+            if not left.is_empty():
+                pending.add(left)
+        if not pending.height:
+            return None
+        self._resumed = True
+        self._context.say(
+            f"finishing an earlier run's plan first: {pending.height} of its turns are not scored yet"
+        )
+        return pending
+
+    def _new_plan(self, missing: plan.MissingTurns, folder: Path) -> plan.Plan:
+        size = self._given.shard_tokens or self._way.shard_tokens(missing.record_tokens)
         converted, model, home = self._given.converted, self._given.model, self._context.home
-        earlier = plan.existing(converted, model, self._context)
-        if earlier is not None:
-            pending = earlier.turns().join(missing, on=KEY, how="semi", maintain_order="left")
-            if not pending.is_empty():
-                self._resumed = True
-                self._context.say(
-                    f"finishing an earlier run's plan first: {pending.height} of its turns are not scored yet"
-                )
-                return _shards(pending, converted), pending.height
-        size = self._given.shard_tokens or self._way.shard_tokens(_tokens_of_records(missing))
-        pending = plan.write(missing, converted, model, home, shard_tokens=size).turns()
-        return _shards(pending, converted), pending.height
+        return plan.write(missing.parts, converted, model, home, folder, shard_tokens=size)
 
-    def score(self, shards: Iterator[Shard], turns: int) -> None:
-        """Have the shards scored."""
+    def _score(self, pending: Iterable[pl.DataFrame], turns: int) -> None:
+        """Have these turns scored, shard by shard."""
         self._context.progress.begin("score", turns, "turns")
         self._seconds_at_work += self._way.score(
-            shards, turns, self._context, done=self._note, lost=self.unscored.__setitem__
+            shards_of(pending, self._given.converted),
+            turns,
+            self._context,
+            done=self._note,
+            lost=self.unscored.__setitem__,
         )
 
     def _note(self, result: ShardWork) -> None:
@@ -271,18 +303,26 @@ def _devices(shards: Sequence[ShardWork], seconds: float) -> tuple[DeviceWork, .
     )
 
 
-def _tokens_of_records(turns: pl.DataFrame) -> int:
-    """Estimated tokens of the records of these turns."""
-    return int(turns.unique(["piece", "row"], keep="first")["record_tokens"].sum())
-
-
-def _shards(pending: pl.DataFrame, converted: Converted) -> Iterator[Shard]:
-    for (number,), members in pending.group_by("shard", maintain_order=True):
+def shards_of(parts: Iterable[pl.DataFrame], converted: Converted) -> Iterator[Shard]:
+    """Yield the shards of planned turns, which come some at a time, in the order of their shards."""
+    for members in _by_shard(parts):
         pieces = members["piece"].unique(maintain_order=True)
         records = members.unique(["piece", "row"], keep="first")
         yield Shard(
-            number=int(str(number)),
+            number=int(members["shard"][0]),
             members=members.select("piece", "row", "turn", KEY),
             record_files={piece: converted.pieces[piece].records for piece in pieces},
             estimated_tokens=int(records["record_tokens"].sum()),
         )
+
+
+def _by_shard(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield the rows of each shard. A part may end in the middle of one."""
+    last: pl.DataFrame | None = None
+    for part in parts:
+        *whole, last = (part if last is None else pl.concat([last, part])).partition_by(
+            "shard", maintain_order=True
+        )
+        yield from whole
+    if last is not None:
+        yield last

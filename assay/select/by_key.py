@@ -8,11 +8,11 @@ from pathlib import Path
 
 import polars as pl
 
-from assay.select.buckets import BUCKET_ROWS, Buckets
 from assay.select.expressions import GivenPair, InGroup, NamedColumn, Scope, ValueKind
 from assay.select.frames import LINE, Dataset, Frames
 from assay.select.groups import ANSWER, GROUP, GROUP_SIZE, LAST, sized, within_groups
 from assay.select.sides import ROW_KEY, SIDE, between_sides
+from assay.storage.buckets import BUCKET_ROWS, Buckets
 from assay.storage.manifests import Converted
 
 _PIECE = ".piece"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import fakes
+import planning
 import polars as pl
 import pytest
 from converting import Outcome, converted_file
 from tool_chats import CHATS, TOOLS, answer, user
 
 from assay.rewards.protocol import TurnScore
-from assay.score.plan import unstored
 from assay.score.shard import Shard, requested
 from assay.score.store import ScoreStore
 from assay.storage.home import Home
@@ -87,7 +87,7 @@ def test_turns_that_hold_no_reasoning_are_not_rated_again(tmp_path: Path) -> Non
     store.write({key: TurnScore((1.0,) * len(model.attributes)) for key in dict.fromkeys(keys(before))})
     after = converted(tmp_path, *chats, hide=True)
     assert set(keys(after)) < set(keys(before))
-    assert unstored(after.converted, store.open(), home).is_empty()
+    assert planning.missing(after.converted, model, home).is_empty()
 
 
 def test_a_turn_of_nothing_but_reasoning_is_quarantined_where_that_is_hidden(tmp_path: Path) -> None:

@@ -562,7 +562,7 @@ def test_buckets_on_the_disk_change_nothing(
     together = [values(made, text) for text in texts]
     with monkeypatch.context() as small:
         small.setattr("assay.select.by_key.BUCKET_ROWS", 2)
-        small.setattr("assay.select.buckets.BUCKET_ROWS", 1)
+        small.setattr("assay.storage.buckets.BUCKET_ROWS", 1)
         small.setattr("assay.select.percentiles._MERGED_AT", 1)
         assert [values(made, text) for text in texts] == together
     assert not [path for path in (made.home.artifacts / "filter").glob("*") if path.is_dir()]

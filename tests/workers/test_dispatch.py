@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fakes
 import handmade
+import planning
 import pytest
 import stages
 import tiny
@@ -18,11 +19,10 @@ from handmade import Record
 
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.spec import LocalSpec
-from assay.score import plan
 from assay.score.open_model import opened
 from assay.score.scoring import ScoringWork
 from assay.score.shard import Shard, score_shard
-from assay.score.store import KEY, ScoreStore
+from assay.score.store import KEY
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
 from assay.workers.cluster import ClusterOptions, on_gpus
@@ -176,9 +176,7 @@ def test_a_real_model_asks_before_every_batch_and_writes_nothing_once_asked_to_l
     texts = [f"{n % 5}: a long question " * 40 if shared else f"{n} " + "words " * n for n in range(30)]
     records = [Record(n + 1, (("user", text), ("assistant", f"answer {n}"))) for n, text in enumerate(texts)]
     made = handmade.make(home, {"chat.jsonl": [records]}).converted
-    store = ScoreStore(home, spec.fingerprint, spec.attributes)
-    store.open()
-    members = plan.unstored(made, store, home).select("piece", "row", "turn", KEY)
+    members = planning.missing(made, spec, home).select("piece", "row", "turn", KEY)
     shard = Shard(0, members, {0: made.pieces[0].records}, estimated_tokens=1)
     model = opened(spec)
     assert isinstance(model, LocalRewardModel)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import fakes
 import handmade
 import numpy as np
+import planning
 import pytest
 import tiny
 import torch
@@ -24,9 +25,8 @@ from assay.rewards.local import continuing
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.protocol import Request
 from assay.rewards.spec import LocalSpec
-from assay.score import plan, scoring
+from assay.score import scoring
 from assay.score.shard import score_shard
-from assay.score.store import ScoreStore
 from assay.storage.home import Home
 
 WAIT_SECONDS = 60
@@ -89,10 +89,8 @@ def test_shards_scored_by_several_threads_of_a_worker_give_the_same_segments(tmp
     for threads in (1, 4):
         home = Home(tmp_path / f"home-{threads}")
         converted = handmade.make(home, {"chat.jsonl": [records]}).converted
-        store = ScoreStore(home, spec.fingerprint, spec.attributes)
-        missing = plan.unstored(converted, store.open(), home)
-        written = plan.write(missing, converted, spec, home, shard_tokens=200)
-        shards = list(scoring._shards(written.turns(), converted))
+        written = planning.written(converted, spec, home, shard_tokens=200)
+        shards = list(scoring.shards_of(written.parts(), converted))
         assert len(shards) > 8
         with ThreadPoolExecutor(threads) as pool:
             works.append(list(pool.map(lambda shard, home=home: score_shard(shard, spec, home), shards)))
@@ -183,9 +181,8 @@ def test_threads_that_want_different_models_never_have_two_open(tmp_path: Path) 
     converted = handmade.make(home, {"chat.jsonl": [records]}).converted
     shards = []
     for spec in specs:
-        missing = plan.unstored(converted, ScoreStore(home, spec.fingerprint, spec.attributes), home)
-        written = plan.write(missing, converted, spec, home, shard_tokens=1)
-        shards.append([(shard, spec) for shard in scoring._shards(written.turns(), converted)])
+        written = planning.written(converted, spec, home, shard_tokens=1)
+        shards.append([(shard, spec) for shard in scoring.shards_of(written.parts(), converted)])
     work = [shard for of_both in zip(*shards, strict=True) for shard in of_both]
     with ThreadPoolExecutor(2) as threads:
         done = list(threads.map(lambda one: score_shard(one[0], one[1], home), work))
