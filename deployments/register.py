@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 POOL = "assay"
 #: What a worker is started with, unless the operator says otherwise. Prefect's workers look for runs every
 #: 10 s, for which somebody who mistypes a path would wait.
-WORKER_SETTINGS = {"PREFECT_WORKER_QUERY_SECONDS": "2"}
+_WORKER_SETTINGS = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
 PREFECT_FILE = ROOT / "deployments" / "prefect.yaml"
 CRASHED_RUNS = ROOT / "deployments" / "crashed_runs.yaml"
 
@@ -49,6 +49,15 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def for_a_worker(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker, whose runs are processes of this Python.
+
+    The pool's command names ``python``: by its whole path, it would be that of the machine that registers.
+    """
+    found = os.pathsep.join((str(Path(sys.executable).parent), environment.get("PATH", os.defpath)))
+    return {**_WORKER_SETTINGS, **environment, "PATH": found}
 
 
 @contextmanager

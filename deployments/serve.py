@@ -27,9 +27,9 @@ from assay.workers.gpus import visible_devices
 from deployments.register import (
     POOL,
     ROOT,
-    WORKER_SETTINGS,
     deploy,
     end_lost_runs,
+    for_a_worker,
     prepare_pool,
     watch_for_crashes,
 )
@@ -139,7 +139,7 @@ def start_worker(
     return subprocess.Popen(
         [sys.executable, "-m", "deployments.child", "prefect", "worker", "start", "--pool", pool, *served],
         cwd=ROOT,
-        env={**WORKER_SETTINGS, **environment},
+        env=for_a_worker(environment),
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,

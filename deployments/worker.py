@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from assay.core.errors import AssayError, UserMistake
-from deployments.register import POOL, WORKER_SETTINGS, end_lost_runs
+from deployments.register import POOL, end_lost_runs, for_a_worker
 from tasks.server_answers import drop_results
 
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     drop_results()
-    os.environ.update({**WORKER_SETTINGS, **os.environ})
+    os.environ.update(for_a_worker(os.environ))
     from prefect.cli import app
 
     sys.argv = ["prefect", "worker", "start", "--pool", POOL, "--work-queue", queue, "--with-healthcheck"]

@@ -32,8 +32,10 @@ def ended_by(error: AssayError, options: BaseModel, inputs: Sequence[str] = ()) 
         return failed(str(error), kind_of(error))
     sentence = in_words_of_the_form(str(error), type(options), settings)
     kind = kind_of(error)
-    # In the log, a rule and the mark below it stand in lines of their own.
-    get_run_logger().error("%s", "\n".join(map(printable, sentence.splitlines())))
+    # First of all, for the run's page shows it at once. There, a rule and the mark below it stand in lines of
+    # their own.
+    said = sentence if kind is None else kind.said(sentence)
+    get_run_logger().error("%s", "\n".join(map(printable, said.splitlines())))
     if kind is EndKind.MISTAKE:
         _show(sentence, what_there_is(inputs, settings))
     return failed(sentence, kind)
