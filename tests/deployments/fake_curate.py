@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import fakes
+from patience import RENEWAL_SECONDS
 from prefect.concurrency import _leases
 
 from assay.rewards.spec import LocalSpec
@@ -24,5 +25,5 @@ def fake_model(name: str, *known: object, **options: object) -> LocalSpec:
 
 vars(prepare)["find_model"] = fake_model
 
-# A run that has a lease renews it every 6 s, and not every 225 s, so that a test can wait for it.
-vars(_leases)["_RENEWAL_FRACTION"] = 0.02
+# Of a lease of 300 s, which is renewed every 225 s unless a test cannot wait for that.
+vars(_leases)["_RENEWAL_FRACTION"] = RENEWAL_SECONDS / 300

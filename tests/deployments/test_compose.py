@@ -190,6 +190,13 @@ def test_the_image_runs_as_somebody_and_is_pinned() -> None:
     assert all(re.search(r":\d+\.\d+\.\d+", line) for line in lines if line.startswith("FROM"))
 
 
+def test_the_image_has_our_modules_compiled_for_nobody_can_write_there() -> None:
+    text = (ROOT / "deployments/Dockerfile").read_text()
+    copied = re.findall(r"^COPY (\w+) \1$", text, re.MULTILINE)
+    assert {"assay", "flows"} <= set(copied)
+    assert f"python -m compileall -q {' '.join(copied)}" in text
+
+
 @pytest.mark.operated
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not installed")
 def test_docker_compose_reads_it_and_refuses_to_start_without_secrets(tmp_path: Path) -> None:

@@ -12,13 +12,14 @@ import socket
 import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
 
 import psutil
 import pytest
 from operation import PART, POSTGRES, Lost, Mailbox, Operation, eventually, until
+from patience import RENEWAL_SECONDS
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
@@ -220,6 +221,7 @@ def test_nights_release_what_is_new_with_its_splits_and_exports(operated: Operat
     night(1)
     assert files(1) == ["monday.jsonl", "tuesday.jsonl"]
     assert sorted(operated.calls(first)) == sorted(first)
+    released = _contents(series / "2026-03-01")
 
     # A file that has grown is new as a whole, and only its new turns are scored; a lost one is not missed.
     (operated.data / "days/monday.jsonl").rename(operated.data / "monday.jsonl")
@@ -243,6 +245,12 @@ def test_nights_release_what_is_new_with_its_splits_and_exports(operated: Operat
     assert night(4) == "Nothing new: every input is in an earlier release in results/days"
     days = [path.name for path in sorted(series.iterdir()) if not path.name.startswith(".")]
     assert days == ["2026-03-01", "2026-03-02", "2026-03-03"]
+    # What was released stays, also of the file that grew and of the one that vanished.
+    assert _contents(series / "2026-03-01") == released
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def begun(operated: Operation, name: str, *held: str) -> tuple[FlowRun, set[str]]:
@@ -443,12 +451,13 @@ def test_a_server_that_restarts_under_runs_ends_none_and_the_next_has_its_turn(o
         "a run that holds the output",
     )
     second = operated.trigger("curate/restarted", **options, release=True)
+    time.sleep(RENEWAL_SECONDS / 4)
     operated.server.stop()
     operated.server.start()
     operated.server.until_it_answers()
     eventually(lambda: "waiting" in "".join(operated.logged(second.id)), "a run that waits")
-    # Two renewals of a lease that the server would have forgotten (see fake_curate.py).
-    time.sleep(13.0)
+    # A renewal of a lease that the server would have forgotten (see fake_curate.py).
+    time.sleep(1.2 * RENEWAL_SECONDS)
     assert operated.client.read_flow_run(first.id).state_type == StateType.RUNNING
     operated.let_go("restarted")
     ends = [operated.ended(run.id) for run in (first, second)]
