@@ -165,6 +165,11 @@ class Settings(BaseSettings):
 
     Prefect's pages then link each run's ``report.html``, below it by the name of the output.
     """
+    keep_days: int | None = Field(default=None, ge=1)
+    """``ASSAY_KEEP_DAYS``: after so many days without use, runs of deployments remove what stages made.
+
+    Converted records, for example, but no score. None: all stays.
+    """
     server_start_seconds: float = Field(default=120.0, gt=0)
     """``ASSAY_SERVER_START_SECONDS``: how long the embedded Prefect server may take to start."""
     server_answer_seconds: float = Field(default=4.0, gt=0)

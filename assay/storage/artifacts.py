@@ -10,7 +10,7 @@ import io
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -122,6 +122,11 @@ class FolderArtifacts:
     def _at(self, path: str) -> Path:
         return self._home.artifacts / path
 
+    def _use(self, path: str) -> None:
+        """Let it count as used now: see ``old_artifacts``. Some disks keep no times of access."""
+        with suppress(OSError):
+            os.utime(self._at(path))
+
     def place_of(self, path: str) -> str:
         """The file's path."""
         return str(self._at(path))
@@ -162,6 +167,7 @@ class FolderArtifacts:
         for one in artifacts:
             if not is_intact(self._at(one.path), digest=one.digest, size=one.size):
                 return one
+            self._use(one.path)
         return None
 
     def read_sealed(self, path: str) -> bytes | None:
@@ -178,7 +184,11 @@ class FolderArtifacts:
 
     def hold(self, paths: Iterable[str]) -> bool:
         """Whether there are files at all these paths."""
-        return all(self._at(path).is_file() for path in paths)
+        for path in paths:
+            if not self._at(path).is_file():
+                return False
+            self._use(path)
+        return True
 
     def begin(self, folder: str) -> None:
         """Make the folder, and remove what killed writers of this machine left in it."""

@@ -47,6 +47,7 @@ from assay.select.decide import DECIDE, ToDecide, refuse_quarantine
 from assay.select.preview import previewed
 from assay.select.sides import both_sides_kept
 from assay.storage.manifests import Converted, Counts, Filtered, Scored
+from assay.storage.old_artifacts import remove_old_artifacts
 from assay.storage.private import private
 from assay.storage.run_manifest import REPORT, RUN_MANIFEST, RunManifest
 from assay.storage.stage import RunContext
@@ -154,6 +155,8 @@ def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
             if has_waited:
                 # The other run may have made the release of the day, or somebody may have moved an input.
                 prepared = prepare(options, Settings.read(), deployed=deployed, day=day)
+            if deployed and prepared.settings.keep_days is not None:
+                _make_room(prepared, prepared.settings.keep_days, console)
             with prepared.workers() as workers:
                 context = RunContext(prepared.home, console, workers=workers)
                 run = _Run(options, prepared, console, context)
@@ -166,6 +169,15 @@ def _curated(options: RunOptions, *, deployed: bool) -> Outcome:
         # Of --json: there is no manifest.
         console.show_data(None)
         return NothingNew(nothing)
+
+
+def _make_room(prepared: Prepared, days: int, console: Console) -> None:
+    removed = remove_old_artifacts(prepared.home, days)
+    if removed.files:
+        console.say(
+            f"removed {counted(removed.files, 'files')} of earlier stages that no run used for {days} days "
+            f"({removed.size / 1e6:,.0f} MB); no score is among them"
+        )
 
 
 @dataclass(frozen=True, slots=True)

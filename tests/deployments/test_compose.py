@@ -16,6 +16,8 @@ import yaml
 from places import ROOT
 from prefect.settings.models.server.services import ServerServicesDBVacuumSettings
 
+from assay.config.settings import Settings
+
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SECRETS = ("POSTGRES_PASSWORD", "PREFECT_AUTH_STRING", "ASSAY_DATA", "ASSAY_RESULTS", "ASSAY_MODELS")
@@ -235,3 +237,13 @@ def test_the_example_automation_is_one() -> None:
     assert isinstance(automation.trigger, EventTrigger)
     assert automation.trigger.expect == {COMPLETED_EVENT}
     assert not automation.enabled
+
+
+def test_workers_know_after_how_many_days_converted_records_may_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("worker", "worker-gpu"):
+        assert SERVICES[name]["environment"]["ASSAY_KEEP_DAYS"] == "${ASSAY_KEEP_DAYS:-}"
+    # What compose gives where .env names none.
+    monkeypatch.setenv("ASSAY_KEEP_DAYS", "")
+    assert Settings.read().keep_days is None
+    monkeypatch.setenv("ASSAY_KEEP_DAYS", "30")
+    assert Settings.read().keep_days == 30

@@ -1,0 +1,41 @@
+"""Remove what stages made and no run has used for days. It is made again where a run needs it."""
+
+from __future__ import annotations
+
+import stat
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+
+from assay.storage.home import Home
+
+#: No sooner, whatever the operator says: a run that works for days goes on reading what it made at first.
+LEAST_DAYS = 7
+
+_DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """How many files are gone, and how many bytes they held."""
+
+    files: int
+    size: int
+
+
+def remove_old_artifacts(home: Home, days: int) -> Removed:
+    """What was removed: files of ``home.artifacts`` that nobody has read or written for so many days.
+
+    Scores, plans and results lie elsewhere and stay. A file that cannot be removed stays too.
+    """
+    before = time.time() - max(days, LEAST_DAYS) * _DAY_SECONDS
+    files = size = 0
+    for path in home.artifacts.rglob("*"):
+        # Another run may remove the same. Its folder stays, for a run may be about to write there.
+        with suppress(OSError):
+            about = path.lstat()
+            if stat.S_ISDIR(about.st_mode) or max(about.st_mtime, about.st_atime) >= before:
+                continue
+            path.unlink()
+            files, size = files + 1, size + about.st_size
+    return Removed(files, size)
