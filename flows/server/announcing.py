@@ -75,9 +75,12 @@ def _notify(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any], hint: st
         block: Any = Block.load(name)
         if not isinstance(block, NotificationBlock):
             raise ValueError(f"ASSAY_NOTIFICATION_BLOCK: {name} is no notification block")
+        with get_client(sync_client=True) as client:
+            # A worker that saw a run die knows the name that Prefect made up, not the one that it took.
+            name_now = client.read_flow_run(flow_run.id).name
         # Prefect's types name only the coroutine. Outside an event loop this is a plain function.
         send: Any = block.notify
         send(
             subject=f"{flow.name}: {(state.name or '').lower()}",
-            body="\n\n".join(filter(None, [f"{flow_run.name}: {state.message or state.name}", hint])),
+            body="\n\n".join(filter(None, [f"{name_now}: {state.message or state.name}", hint])),
         )

@@ -17,7 +17,7 @@ import pytest
 from browser import CHROMIUM, OpenPage, browser
 from fakes import AWAY
 from listening import listening
-from operation import LOGIN, PART, Operation, eventually, until
+from operation import LOGIN, PART, Mailbox, Operation, eventually, until
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
@@ -243,6 +243,15 @@ def _one_that_is_not_verified(operated: Operation) -> FlowRun:
     del altered[DIGEST]
     golden.write_text(json.dumps(altered))
     return operated.ended(operated.trigger("verify/verify", model="starter", check=named).id)
+
+
+def test_who_operates_is_notified_of_a_run_whose_process_was_killed(ends: dict[str, FlowRun]) -> None:
+    assert "Process exited with status code: -9" in ends
+    begins = "curate to results/ends-killed: Process exited with status code: -9"
+    eventually(
+        lambda: [said for said in Mailbox.bodies() if said.startswith(begins) and "a retry goes on" in said],
+        "a notification",
+    )
 
 
 @pytest.mark.parametrize("ui", ["", "/v2"])
