@@ -400,6 +400,7 @@ def operation(folder: Path) -> Iterator[Operation]:
             "ASSAY_OUTPUT_ROOTS": f"results={folder / 'results'}",
             "ASSAY_SCHEDULER_ADDRESS": f"tcp://127.0.0.1:{dask_port}",
             "ASSAY_NOTIFICATION_BLOCK": f"{CustomWebhookNotificationBlock.get_block_type_slug()}/{HOOK}",
+            "ASSAY_KEEP_DAYS": "30",
             "FAKE_MODEL": str(folder / "model"),
         }
         if POSTGRES is not None:

@@ -6,6 +6,7 @@ All tests share one server. What a run needs is given by the operator's settings
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -67,6 +68,10 @@ def test_a_run_that_is_killed_with_its_worker_leaves_no_work_behind(operated: Op
 
 def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(operated: Operation) -> None:
     operated.chats("some.jsonl", 4)
+    old = operated.folder / "home/artifacts/old/a.parquet"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"of last year")
+    os.utime(old, (0, 0))
     run = operated.trigger("curate/curate", input=["data/some.jsonl"], output="results/some")
     ended = operated.ended(run.id)
     assert ended.state_type == StateType.COMPLETED, operated.log("worker")
@@ -82,6 +87,8 @@ def test_a_run_triggered_by_the_api_leaves_its_export_and_shows_what_it_did(oper
     # What it said stands in its log, which its page shows.
     for stage in ("ingest", "convert", "score", "filter", "export"):
         eventually(partial(operated.has_logged, run.id, rf"{stage} .* \d+\.\d s"), stage)
+    assert not old.exists()
+    eventually(partial(operated.has_logged, run.id, "removed 1 file of earlier stages .* 30 days .*"), "room")
     assert ended.name == "curate to results/some"
     assert {"assay", "cpu", "model:starter", "data:some.jsonl"} <= set(ended.tags)
     assert ended.state is not None
