@@ -458,11 +458,11 @@ def test_a_server_that_restarts_under_runs_ends_none_and_the_next_has_its_turn(o
         "a run that holds the output",
     )
     second = operated.trigger("curate/restarted", **options, release=True)
+    eventually(lambda: "waiting" in "".join(operated.logged(second.id)), "a run that waits")
     time.sleep(RENEWAL_SECONDS / 4)
     operated.server.stop()
     operated.server.start()
     operated.server.until_it_answers()
-    eventually(lambda: "waiting" in "".join(operated.logged(second.id)), "a run that waits")
     # A renewal of a lease that the server would have forgotten (see fake_curate.py).
     time.sleep(1.2 * RENEWAL_SECONDS)
     assert operated.client.read_flow_run(first.id).state_type == StateType.RUNNING
