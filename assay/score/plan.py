@@ -372,7 +372,7 @@ def write(
 ) -> Plan:
     """A new plan, written to disk. It replaces any earlier plan for these records and this model.
 
-    ``missing``: the turns, as ``MissingTurns.parts`` has them. Parts of the plan wait in the folder ``waiting``.
+    ``missing``: as ``MissingTurns.parts``. Parts of the plan wait in the folder ``waiting``.
     """
     folder = _folder(converted, model, home)
     make_private(folder)

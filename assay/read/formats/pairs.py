@@ -128,7 +128,7 @@ def _named_winner(row: Row, pair: tuple[str, str]) -> int | None:
     except Unreadable:
         return None
     for place, field in enumerate(pair):
-        if winner in (field, f"model_{field[-1]}", field[-1]):
+        if winner in (field, field[-1], f"model_{field[-1]}", f"model_{'ab'[place]}"):
             return place
     return None
 
@@ -146,5 +146,5 @@ PAIRS = Format(
     ),
     fits,
     read,
-    beside=frozenset(_WINNERS),
+    beside=frozenset({*_WINNERS, _VOTE}),
 )

@@ -471,15 +471,14 @@ def _renamed(row: Row, field: str, names: Names) -> Iterator[Row]:
     for message in decoded(row, field, _DECODE_OBJECTS):
         known = _known_names(message, names)
         speakers = [name for name in known if names.roles.get(name.lower()) in ("user", "assistant")]
-        exchange = exchange_in(known)
-        if exchange:
-            for role, name in exchange.items():
-                yield {"role": Raw(_ENCODE(role)), "content": known[name]}
-        elif "role" in known or "from" in known or len(speakers) != len(known):
+        said = dict(zip(speakers, speakers, strict=True))
+        if len(said) != len(known):
+            said = exchange_in(known)
+        if "role" in known or "from" in known or not said:
             yield known
         else:
-            for speaker in speakers:
-                yield {"role": Raw(_ENCODE(speaker)), "content": known[speaker]}
+            for speaker, name in said.items():
+                yield {"role": Raw(_ENCODE(speaker)), "content": known[name]}
 
 
 def exchange_in(message: Row) -> dict[str, str]:

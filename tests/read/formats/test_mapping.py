@@ -55,6 +55,14 @@ def test_a_speaker_is_read_in_the_role_that_it_is_mapped_to(tmp_path: Path) -> N
     assert (known["outcome"], known["roles"]) == ("ok", "ua")
 
 
+def test_a_speaker_that_is_mapped_says_who_asks_in_an_exchange_too() -> None:
+    row = {"messages": [{"input": "a", "output": "q"}]}
+    (as_known,) = readings(row)
+    (as_mapped,) = readings(row, parse_names([], ["input=assistant", "output=user"]))
+    assert said(as_known) == [("user", "a"), ("assistant", "q")]
+    assert said(as_mapped) == [("assistant", "a"), ("user", "q")]
+
+
 @pytest.mark.parametrize(
     ("fields", "speakers", "words"),
     [

@@ -289,6 +289,13 @@ SHAPES = [
         "rc",
     ),
     Shape(
+        "a winner by its model",
+        {"prompt": "q", "response_1": "a", "response_2": "b", "winner": "model_a"},
+        "pairs",
+        PAIR,
+        "cr",
+    ),
+    Shape(
         "a winner by its letter",
         {"prompt": "q", "answer_a": "a", "answer_b": "b", "winner": "A"},
         "pairs",
