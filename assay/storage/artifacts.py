@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -123,9 +124,9 @@ class FolderArtifacts:
         return self._home.artifacts / path
 
     def _use(self, path: str) -> None:
-        """Let it count as used now: see ``old_artifacts``. Some disks keep no times of access."""
+        """Let it count as used now: see ``old_artifacts``. Some disks note no times of access."""
         with suppress(OSError):
-            os.utime(self._at(path))
+            os.utime(self._at(path), ns=(time.time_ns(), self._at(path).stat().st_mtime_ns))
 
     def place_of(self, path: str) -> str:
         """The file's path."""
