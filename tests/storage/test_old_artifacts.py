@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.storage.artifacts import are_intact
+from assay.storage.artifacts import are_intact, artifacts_of
 from assay.storage.home import Artifact, Home
 from assay.storage.old_artifacts import LEAST_DAYS, Removed, remove_old_artifacts
 
@@ -52,8 +52,16 @@ def test_what_a_run_found_intact_counts_as_used(tmp_path: Path) -> None:
     path = _file(home.artifacts / "converted/a.parquet", 100)
     artifact = Artifact.of(path, home)
     _age(home.artifacts, 100)
+    written = path.stat().st_mtime_ns
     assert are_intact([artifact], home)
-    # Without a time of access, as on some disks.
-    os.utime(path, (0, path.stat().st_mtime))
+    assert remove_old_artifacts(home, 30).files == 0
+    assert path.exists()
+    assert path.stat().st_mtime_ns == written
+
+
+def test_what_a_run_counts_on_without_reading_it_counts_as_used(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    path = _file(home.artifacts / "converted/a.parquet", 100)
+    assert artifacts_of(home).hold(["converted/a.parquet"])
     assert remove_old_artifacts(home, 30).files == 0
     assert path.exists()
