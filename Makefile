@@ -30,7 +30,7 @@ test: .venv/installed-test
 
 # For the inner loop: no Prefect server, no Dask process, no browser. These do not wait: one a core.
 test-fast: .venv/installed-test
-	$(BIN)/pytest -n logical -m "not slow and not operated and not faults" --ignore tests/loaders
+	$(BIN)/pytest -n 3 -m "not slow and not operated and not faults" --ignore tests/loaders
 
 # A server, workers, PostgreSQL and a browser; what is not installed is skipped, and named. Each test keeps both
 # cores of a small machine busy by itself.

@@ -136,6 +136,7 @@ def test_every_exported_name_is_used_in_a_test_or_an_example() -> None:
     assert set(assay.__all__) - set().union(*map(names_used, files)) == set()
 
 
+@pytest.mark.slow
 def test_files_are_divided_by_a_group_where_one_is_named(server: Server, tmp_path: Path) -> None:
     rows = [
         {"messages": [{"role": "user", "content": f"Q{n}"}, MESSAGES[1]], "tree": {"id": n % 12}}

@@ -84,6 +84,7 @@ def test_every_fault_and_every_rule_has_one_row_whose_tests_exist() -> None:
     assert problems(PAGE) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "reported"),
     [

@@ -24,6 +24,7 @@ def test_any_settings_are_read_or_are_a_mistake(data: bytes) -> None:
     check_settings(Bytes(data))
 
 
+@pytest.mark.slow
 @seeded
 @given(data=cases)
 def test_any_reply_gives_finite_scores_or_a_reason(data: bytes) -> None:
@@ -46,6 +47,7 @@ def test_any_template_is_rendered_or_refused_and_spoils_no_other(
     check_template(Bytes(data), process)
 
 
+@pytest.mark.slow
 def test_what_is_tried_comes_to_each_end() -> None:
     for check, ends in (
         (check_reply, {"no scores", "as it was", "other scores"}),

@@ -60,6 +60,7 @@ def test_how_many_pairs_there_are_depends_on_who_wrote_the_answers(tmp_path: Pat
     assert evaluation(both).expected == 620
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(DATA is None, reason="ASSAY_TEST_DATA names no folder of real data")
 def test_its_recorded_outputs_give_the_published_figures(tmp_path: Path) -> None:
     path = str(Path(str(DATA)) / "judgebench" / "gpt-4o.GRM-Gemma-2B.outputs.jsonl.gz")

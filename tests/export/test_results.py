@@ -201,6 +201,7 @@ def test_a_score_is_written_with_the_fewest_digits_that_give_the_same_float32(
     assert found == [float(str(np.float32(value))) for value in values]
 
 
+@pytest.mark.slow
 def test_only_kept_records_are_exported_in_input_order(home: Home) -> None:
     pieces = [
         [
@@ -381,6 +382,7 @@ def test_a_source_that_changed_meanwhile_is_named(
         built(made)
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes_however_tables_are_gathered(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -306,6 +306,7 @@ def sides_of_groups(exported: Exported, staging: Path, name: str) -> dict[str, s
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_group_is_on_one_side_in_every_file_and_stays_there_when_data_grow(home: Home, seed: int) -> None:
     draw = random.Random(seed)

@@ -101,6 +101,7 @@ def test_rows_come_out_under_the_commit_and_a_rerun_fetches_nothing(hub: Hub, ho
     assert again.files[2].digest != inventory.files[2].digest
 
 
+@pytest.mark.slow
 def test_a_copy_that_breaks_off_goes_on_where_it_was(
     hub: Hub, home: Home, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -235,6 +235,7 @@ def test_it_ends_with_the_process_that_started_it() -> None:
     assert is_gone(int(killed.stdout))
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_process_that_started_it_also_in_the_midst_of_a_text() -> None:
     code = (
         "import threading, time, os; from assay.rewards import templates as t\n"

@@ -43,6 +43,7 @@ def converted(home: Home, texts: list[str]) -> Converted:
     return handmade.make(home, {"chat.jsonl": [records]}).converted
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_of_a_turn_with_all_before_it(tmp_path: Path) -> None:
     folder = tiny.reward_model(tmp_path / "model", max_tokens=96)
     model = LocalRewardModel(tiny.spec(folder, ModelOptions(over_length="left-truncate")))

@@ -178,7 +178,8 @@ def chatted(line: int, chat: list[str]) -> Record:
     return Record(line, tuple((role, text) for text in chat for role in ("user", "assistant")))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(PIECES, st.data())
 def test_however_few_turns_are_held_at_once_the_plan_is_that_of_all_at_once(
     tmp_path: Path, pieces: list[list[list[str]]], data: st.DataObject

@@ -119,6 +119,7 @@ def test_how_many_are_in_flight_and_how_shards_are_cut_changes_no_score(
     assert [p.scores.digest for p in one.pieces] == [p.scores.digest for p in other.pieces]
 
 
+@pytest.mark.slow
 def test_what_is_paid_for_is_stored_before_its_shard_is_whole(
     server: Server, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

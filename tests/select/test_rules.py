@@ -365,6 +365,7 @@ def test_canonical_text_parses_to_the_predicate_it_was_made_from(predicate: Pred
     assert parsed(str(predicate)) == predicate
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(predicates, st.lists(st.tuples(*[numbers] * 5), min_size=1, max_size=5))
 def test_rules_agree_with_a_plain_evaluation(predicate: Predicate, rows: list[tuple[float, ...]]) -> None:
@@ -407,6 +408,7 @@ pieces_of_rules = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(
     st.text() | st.lists(pieces_of_rules, max_size=30).map(" ".join) | st.lists(pieces_of_rules).map("".join)

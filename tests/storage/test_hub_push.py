@@ -216,6 +216,7 @@ def test_a_push_is_one_commit_of_the_named_files_into_a_private_dataset(hub: Hub
     assert "hf_secret" not in repr(place)
 
 
+@pytest.mark.slow
 def test_a_push_that_was_cut_off_is_finished_without_uploading_again(hub: Hub, results: Path) -> None:
     place = HubDataset("me/chats", "t", endpoint=hub.url)
     hub.refuse_commits = 10
@@ -228,6 +229,7 @@ def test_a_push_that_was_cut_off_is_finished_without_uploading_again(hub: Hub, r
     assert [set(commit) for commit in hub.commits] == [{*FILES, "assay-files.json"}]
 
 
+@pytest.mark.slow
 def test_a_push_takes_away_what_an_earlier_one_wrote_and_nothing_of_a_person(hub: Hub, results: Path) -> None:
     place = HubDataset("me/chats", "t", endpoint=hub.url)
     hub.holds = {".gitattributes": b"a person's", "notes/mine.jsonl": b"a person's"}
@@ -248,6 +250,7 @@ def test_a_push_takes_away_what_an_earlier_one_wrote_and_nothing_of_a_person(hub
     assert hub.deleted[3] == set()
 
 
+@pytest.mark.slow
 def test_what_somebody_commits_meanwhile_is_looked_at_before_anything_is_taken_away(
     hub: Hub, results: Path
 ) -> None:

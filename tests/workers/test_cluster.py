@@ -156,6 +156,7 @@ def test_why_workers_did_not_start_is_reported_in_a_line(error: Exception, line:
     assert said == []
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_takes_a_connection_and_says_nothing_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

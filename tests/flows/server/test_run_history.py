@@ -30,6 +30,7 @@ def test_whole_empty_and_missing_histories_are_not_damaged(database: Path, tmp_p
     assert not (tmp_path / "none.db").exists()
 
 
+@pytest.mark.slow
 def test_a_history_that_another_server_writes_to_is_not_damaged(database: Path) -> None:
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

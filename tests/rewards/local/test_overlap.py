@@ -42,6 +42,7 @@ def talk(number: int) -> Request:
     return Request((Message("user", f"question {number}"), Message("assistant", "so " * (number + 1))), (0,))
 
 
+@pytest.mark.slow
 def test_a_shard_is_rendered_while_another_has_the_device(
     model: LocalRewardModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,7 @@ WITH_CALL = (
 )
 
 
+@pytest.mark.slow
 def test_openai_is_sent_tools_calls_and_reasoning_in_its_own_shape(server: Server) -> None:
     asked = Request(WITH_CALL, (0,), json.dumps(TOOLS))
     server.answer = answers(completion(dict(zip(HELPSTEER, SEED_SCORES, strict=True))))

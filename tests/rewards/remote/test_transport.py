@@ -167,6 +167,7 @@ def test_tokens_are_paced_as_requests_are(monkeypatch: pytest.MonkeyPatch) -> No
     assert asyncio.run(took(Pace(None, None))) < 0.1
 
 
+@pytest.mark.slow
 def test_a_limit_holds_up_every_turn_and_not_the_limited_one_alone(server: Server) -> None:
     limited_at: list[float] = []
 
@@ -187,6 +188,7 @@ def test_a_limit_holds_up_every_turn_and_not_the_limited_one_alone(server: Serve
     assert all(one.at - limited_at[0] >= 1.0 for one in server.asked[1:])
 
 
+@pytest.mark.slow
 def test_backoff_grows_and_is_never_the_same_for_all(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("assay.rewards.remote.transport.FIRST_DELAY_SECONDS", 0.1)
     server.answer = lambda asked: Answer(b"", 503)
