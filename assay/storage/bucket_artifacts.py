@@ -26,7 +26,7 @@ from assay.core.errors import StoreFault
 from assay.storage.disk import ALTERED, damaged
 from assay.storage.home import Artifact
 from assay.storage.s3 import CONNECTIONS, Objects
-from assay.storage.scratch import HANDOVER
+from assay.storage.scratch import HANDOVER, is_left
 
 #: A process holds so many bytes of what it read or wrote last: several columns of a file are often asked for
 #: in turn, and the records of one file make several shards.
@@ -139,12 +139,9 @@ class BucketArtifacts:
 
     def sweep_handover(self) -> None:
         """Remove what killed runs of this machine left of what workers handed to them."""
-        import psutil
-
         folders = {one.name.split("/")[1] for one in self._objects.list_all(f"{HANDOVER}/{_mine()}")}
         for folder in folders:
-            pid = folder.removeprefix(_mine()).partition("-")[0]
-            if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            if is_left(folder, _mine()):
                 self._remove_below(f"{HANDOVER}/{folder}/")
 
     def _remove_below(self, beginning: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import stat
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from assay.storage.home import Home
 
@@ -30,12 +31,14 @@ def remove_old_artifacts(home: Home, days: int) -> Removed:
     """
     before = time.time() - max(days, LEAST_DAYS) * _DAY_SECONDS
     files = size = 0
-    for path in home.artifacts.rglob("*"):
-        # Another run may remove the same. Its folder stays, for a run may be about to write there.
-        with suppress(OSError):
-            about = path.lstat()
-            if stat.S_ISDIR(about.st_mode) or max(about.st_mtime, about.st_atime) >= before:
-                continue
-            path.unlink()
-            files, size = files + 1, size + about.st_size
+    # Other runs remove files and folders meanwhile: os.walk passes over a folder that is gone.
+    for folder, _, names in os.walk(home.artifacts):
+        for path in map(Path(folder).joinpath, names):
+            # The folder stays, for a run may be about to write there.
+            with suppress(OSError):
+                about = path.lstat()
+                if max(about.st_mtime, about.st_atime) >= before:
+                    continue
+                path.unlink()
+                files, size = files + 1, size + about.st_size
     return Removed(files, size)

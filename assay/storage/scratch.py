@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -46,15 +47,22 @@ def _beginning() -> str:
 
 def sweep_folders(place: Path) -> None:
     """Remove the folders of this user in there whose processes on this machine have ended."""
-    mine = _beginning()
-    for path in place.glob(f"{glob.escape(mine)}*"):
-        pid = path.name.removeprefix(mine).partition("-")[0]
+    for path in place.glob(f"{glob.escape(_beginning())}*"):
         try:
             ours = not path.is_symlink() and path.stat().st_uid == os.geteuid()
         except FileNotFoundError:
             continue
-        if ours and pid.isdigit() and not psutil.pid_exists(int(pid)):
+        if ours and is_left(path.name, _beginning()):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def is_left(name: str, beginning: str) -> bool:
+    """Whether a killed process of this machine left the folder of that name: ``BEGINNING``, pid, ``-``, text.
+
+    A machine that is called ``node`` has nothing to do with the folders of a machine ``node-2``.
+    """
+    numbered = re.fullmatch(r"(\d+)-[^-]+", name.removeprefix(beginning))
+    return name.startswith(beginning) and numbered is not None and not psutil.pid_exists(int(numbered[1]))
 
 
 def torch_environment(folder: Path) -> Mapping[str, str]:

@@ -65,3 +65,20 @@ def test_what_a_run_counts_on_without_reading_it_counts_as_used(tmp_path: Path) 
     assert artifacts_of(home).hold(["converted/a.parquet"])
     assert remove_old_artifacts(home, 30).files == 0
     assert path.exists()
+
+
+def test_folders_that_another_run_removes_meanwhile_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    _file(home.artifacts / "convert/a.parquet", 100)
+    (home.artifacts / "export/of-another-run").mkdir(parents=True)
+    listed = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if Path(path).name == "of-another-run":
+            raise FileNotFoundError(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert remove_old_artifacts(home, 30).files == 1

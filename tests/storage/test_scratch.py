@@ -89,3 +89,18 @@ def test_the_folder_of_a_killed_run_goes_with_the_next(temporary: Path) -> None:
         assert set(temporary.iterdir()) >= {folder, link, *others}
     assert not left.exists()
     assert link.is_symlink()
+
+
+def test_a_machine_leaves_the_folders_of_one_whose_name_begins_as_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the other name looks like a pid of which no process is there."""
+    monkeypatch.setattr("socket.gethostname", lambda: "node-999999999")
+    with own_folder(tmp_path) as theirs:
+        monkeypatch.setattr("socket.gethostname", lambda: "node")
+        with own_folder(tmp_path):
+            assert theirs.exists()
+    left = tmp_path / "assay-run-node-999999999-abc_1234"
+    left.mkdir()
+    with own_folder(tmp_path):
+        assert not left.exists()
