@@ -139,6 +139,7 @@ class FolderArtifacts:
             data = path.read_bytes()
         if digest_of_content(data) != artifact.digest:
             raise damaged(path, ALTERED)
+        self._use(artifact.path)
         return data
 
     def to_scan(self, artifact: Artifact) -> Path:
@@ -174,9 +175,11 @@ class FolderArtifacts:
     def read_sealed(self, path: str) -> bytes | None:
         """The content of a file; None where there is none."""
         try:
-            return self._at(path).read_bytes()
+            data = self._at(path).read_bytes()
         except FileNotFoundError:
             return None
+        self._use(path)
+        return data
 
     def keep_sealed(self, data: bytes, path: str) -> None:
         """Write a file."""

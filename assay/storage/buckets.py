@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import polars as pl
 BUCKET_ROWS = 1 << 20
 
 _BUCKET = ".bucket"
+_LENGTH_BYTES = 8
 
 
 class Buckets:
@@ -24,9 +26,7 @@ class Buckets:
         self.heights = [0] * count
         """The number of rows that were added to each bucket."""
         self._waiting: list[list[pl.DataFrame]] = [[] for _ in range(count)]
-        self._files: list[list[Path]] = [[] for _ in range(count)]
         self._rows = 0
-        self._written = 0
 
     def add(self, frame: pl.DataFrame, bucket: pl.Expr | pl.Series) -> None:
         """Add the rows; ``bucket`` gives the number of each row's bucket."""
@@ -45,26 +45,37 @@ class Buckets:
             self._put_down()
 
     def _put_down(self) -> None:
+        """Append what waits to a file of each bucket: the frame's length in bytes, then the frame."""
         for number, frames in enumerate(self._waiting):
             if frames:
-                path = self._folder / f"{self._name}-{number}-{self._written}.arrow"
-                pl.concat(frames).write_ipc(path, compression="lz4")
-                self._files[number].append(path)
+                written = io.BytesIO()
+                pl.concat(frames).write_ipc(written, compression="lz4")
+                with self._file(number).open("ab") as file:
+                    file.write(written.tell().to_bytes(_LENGTH_BYTES, "little"))
+                    file.write(written.getbuffer())
                 self._waiting[number] = []
-        self._written += 1
         self._rows = 0
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{self._name}-{number}.frames"
+
+    def _put_down_before(self, number: int) -> Iterator[pl.DataFrame]:
+        """Yield the frames that were put down, in their order."""
+        if not self._file(number).exists():
+            return
+        with self._file(number).open("rb") as file:
+            while length := file.read(_LENGTH_BYTES):
+                yield pl.read_ipc(io.BytesIO(file.read(int.from_bytes(length, "little"))))
 
     def rows(self, number: int) -> pl.DataFrame | None:
         """All rows of a bucket, in the order in which they were added; None where it has none."""
-        frames = [pl.read_ipc(path) for path in self._files[number]]
-        frames += self._waiting[number]
+        frames = [*self._put_down_before(number), *self._waiting[number]]
         return pl.concat(frames) if frames else None
 
     def drop(self, number: int) -> None:
         """Let go of the rows of a bucket."""
-        for path in self._files[number]:
-            path.unlink()
-        self._files[number], self._waiting[number] = [], []
+        self._file(number).unlink(missing_ok=True)
+        self._waiting[number] = []
 
 
 class Distinct:

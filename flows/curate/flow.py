@@ -47,7 +47,7 @@ from assay.select.decide import DECIDE, ToDecide, refuse_quarantine
 from assay.select.preview import previewed
 from assay.select.sides import both_sides_kept
 from assay.storage.manifests import Converted, Counts, Filtered, Scored
-from assay.storage.old_artifacts import remove_old_artifacts
+from assay.storage.old_artifacts import LEAST_DAYS, remove_old_artifacts
 from assay.storage.private import private
 from assay.storage.run_manifest import REPORT, RUN_MANIFEST, RunManifest
 from assay.storage.stage import RunContext
@@ -175,7 +175,8 @@ def _make_room(prepared: Prepared, days: int, console: Console) -> None:
     removed = remove_old_artifacts(prepared.home, days)
     if removed.files:
         console.say(
-            f"removed {counted(removed.files, 'files')} of earlier stages that no run used for {days} days "
+            f"removed {counted(removed.files, 'files')} of earlier stages that no run used for "
+            f"{counted(max(days, LEAST_DAYS), 'days')} "
             f"({removed.size / 1e6:,.0f} MB); no score is among them"
         )
 
