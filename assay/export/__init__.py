@@ -226,8 +226,6 @@ def _key(given: ToExport) -> str:
         ),
         to_json(verdicts),
         *([] if given.shard_bytes is None else [b"shards %d" % given.shard_bytes]),
-        # Pairs of trees once went by their prompts.
-        *([b"pairs by tree"] if written.pairs and written.split and written.split.nemo_oasst else []),
     )
 
 
@@ -315,4 +313,4 @@ def _features(
 
 
 #: Files that are not in this folder are no loss: another run may have put them into another.
-EXPORT = Stage("export", 8, Exported, _key, _is_current, build, says_when_stale=False)
+EXPORT = Stage("export", 9, Exported, _key, _is_current, build, says_when_stale=False)

@@ -224,7 +224,7 @@ def _body(
             "record without a value goes by its messages through the first of a user.\n"
         )
     yield "## How to load it\n"
-    yield "`FOLDER` is this folder, or its name on the Hub.\n"
+    yield "`FOLDER` is this folder; `load_dataset` also takes its name on the Hub.\n"
     yield "```python\nfrom datasets import load_dataset\n"
     named = _loaded_by_name(exported.exports)
     for name, one in exported.exports.items():

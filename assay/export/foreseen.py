@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from assay.core.errors import UserMistake
-from assay.core.schema import turn_keys
+from assay.core.schema import turn_keys, turn_positions
 from assay.core.text import counted
 from assay.export.contract import Export, ToWrite, Unit, refusal, takes_every_record
 from assay.export.kept import Item, KeptRecords, items_of, turns_of
@@ -48,11 +48,15 @@ def warnings_of(wanted: ToWrite, converted: Converted, home: Home) -> list[str]:
         lines.append(f"{export.file} will hold no row: its trainer takes none ({reason}: {of_all})")
     if wanted.split is not None and converted.counts.ok:
         _check_sides(wanted.split, converted, home)
-    if wanted.pairs and converted.counts.ok and not _has_two_answers(converted, wanted.choice, home):
+    if (
+        wanted.pairs
+        and converted.counts.ok
+        and not _has_two_answers(converted, wanted.choice, Sides(wanted.split, converted), home)
+    ):
         names = ", ".join(export.name for export in wanted.pairs)
         raise UserMistake(
-            f"Export {names} is refused: {_NO_PAIR[wanted.choice.way == 'given']} Read data with several "
-            "answers to a prompt, in one file or in many, or leave the export out."
+            f"Export {names} is refused: {_NO_PAIR[wanted.choice.way == 'given']}{_on_a_side(wanted.split)}. "
+            "Read data with several answers to a prompt, in one file or in many, or leave the export out."
         )
     return lines
 
@@ -105,8 +109,8 @@ def _notes(group: str, without: int, records: int, on_several: int, prompts: int
         )
     if on_several:
         yield (
-            f"{on_several:,} of {counted(prompts, 'prompts')} are on more than one side, since records with "
-            f"different values of {group} share them; leave out --group to keep each prompt on one side"
+            f"{on_several:,} of {counted(prompts, 'prompts')} stand on more than one side, since records "
+            f"with different values of {group} share them; leave out --group to keep each prompt on one side"
         )
 
 
@@ -115,8 +119,8 @@ _PROMPT_ON_SIDE = {"prompt": pl.UInt64, "side": pl.UInt8}
 _PROMPT_DIGITS = 16
 
 _NO_PAIR = {
-    False: "no prompt has two different answers, so there is nothing to pair.",
-    True: "no row has a chosen and a rejected answer, so there are no given pairs.",
+    False: "no prompt has two different answers, so there is nothing to pair",
+    True: "no row has a chosen and a rejected answer, so there are no given pairs",
 }
 
 
@@ -151,15 +155,26 @@ def _blocks(piece: ConvertedPiece, home: Home) -> Iterator[KeptRecords]:
         yield KeptRecords(piece.file, (), few, scores)
 
 
-def _has_two_answers(converted: Converted, choice: PairChoice, home: Home) -> bool:
-    """Whether a prompt has two different answers, or for given pairs whether a row has two sides."""
+def _on_a_side(split: Split | None) -> str:
+    if not isinstance(split, SplitByGroup):
+        return ""
+    return f" on one side of the split, which goes by {split.group} (leave out --group to divide by prompt)"
+
+
+def _has_two_answers(converted: Converted, choice: PairChoice, sides: Sides, home: Home) -> bool:
+    """Whether a prompt has two different answers on one side of the split.
+
+    For given pairs whether a row has two sides, which are always on one of the split.
+    """
     if choice.way == "given":
         return any(_has_sides(piece, home) for piece in converted.pieces)
-    answers: dict[bytes, bytes] = {}
-    for piece in converted.pieces:
-        for item in _items(piece, home):
-            for key in turn_keys(item.messages, item.tools):
-                if answers.setdefault(key.prompt_key, key.key) != key.key:
+    answers: dict[tuple[bytes, str], bytes] = {}
+    for block in (block for piece in converted.pieces for block in _blocks(piece, home)):
+        for item, whole in zip(items_of(block), sides.whole(block.records), strict=True):
+            keys, places = turn_keys(item.messages, item.tools), turn_positions(item.messages)
+            for key, place in zip(keys, places, strict=True):
+                side = sides.of_prompt(item.messages[:place]) if whole is None else whole
+                if answers.setdefault((key.prompt_key, side), key.key) != key.key:
                     return True
     return False
 

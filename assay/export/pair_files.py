@@ -13,7 +13,7 @@ from assay.export.files import TableFile
 from assay.export.kept import Held, KeptRecords
 from assay.export.pair_texts import PAIR_COLUMNS, Answers, Paired, WithTexts, with_texts
 from assay.export.pairs import Pair
-from assay.export.sides import ON_TWO_SIDES, Sides
+from assay.export.sides import Sides
 from assay.export.trained import TrainerFile
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
@@ -39,9 +39,8 @@ class PairFiles:
         self._choice = wanted.choice
         self._held = held
         self._folder = staging / f".{PAIRS}.parts"
-        self._answers = Answers(self._folder, turns=scored.turns if scored else 0)
+        self._answers = Answers(self._folder, sides, turns=scored.turns if scored else 0)
         self._table = TableFile(staging / PAIRS, PAIR_COLUMNS)
-        self._sides = sides
         self.trained = [
             TrainerFile(
                 export,
@@ -64,14 +63,11 @@ class PairFiles:
     def finish(self, converted: Converted, home: Home) -> dict[str, ExportedFile]:
         """Make the pairs and write them; ``pairs.parquet`` by its name."""
         paired = self._answers.paired(self._choice, [piece.file for piece in converted.pieces])
-        for some in with_texts(paired, self._sides, converted, home, self._folder):
+        for some in with_texts(paired, converted, home, self._folder):
             self._table.add(some.places)
             for side, of_side in _by_side(some).items():
                 for one in self.trained:
                     one.write(rows_of(one.export, of_side, self._held), side)
-            if on_two_sides := some.sides.count(None):
-                for one in self.trained:
-                    one.leave_out(ON_TWO_SIDES, on_two_sides)
         shutil.rmtree(self._folder)
         self.summary = _summary(paired)
         return {PAIRS: self._table.finish()}
@@ -81,8 +77,7 @@ def _by_side(some: WithTexts) -> dict[str, list[Pair]]:
     """The pairs by the sides of the split, each side's in order."""
     found: dict[str, list[Pair]] = {}
     for pair, side in zip(some.pairs, some.sides, strict=True):
-        if side is not None:
-            found.setdefault(side, []).append(pair)
+        found.setdefault(side, []).append(pair)
     return found
 
 

@@ -1,8 +1,8 @@
 """The answers to every prompt, across rows and files, and the texts of the pairs that are made of them.
 
-Prompts are compared by key. What is held of all turns at once is narrow: keys, scores and places, in
-partitions by the prompt's key, on disk. Texts are read again piece by piece; an answer that a pair of another
-piece needs waits on disk.
+Prompts are compared by key, and answers on different sides of a split make no pair. What is held of all turns
+at once is narrow: keys, scores and places, in partitions by the prompt's key, on disk. Texts are read again
+piece by piece; an answer that a pair of another piece needs waits on disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from assay.core.schema import Conversation, Message, roles_of, turn_keys, turn_p
 from assay.export.files import TableFile
 from assay.export.kept import Held, KeptRecords, items_of
 from assay.export.pairs import Candidate, ChosenPair, Pair, PairChoice, Place, pairs_of, score_of
-from assay.export.sides import Origin, Sides
+from assay.export.sides import Sides
 from assay.storage.artifacts import read_artifact
 from assay.storage.conversations import conversation_json, conversation_of
 from assay.storage.home import Home
@@ -33,6 +33,7 @@ _PAIRS_AT_A_TIME = 2048
 
 _CANDIDATES = {
     "prompt": pl.Binary,
+    "split": pl.String,
     "key": pl.Binary,
     "score": pl.String,
     "characters": pl.UInt32,
@@ -56,6 +57,7 @@ _PAIRS = _PLACES | {
     "rejected_characters": pl.UInt32,
     "chosen_side": pl.String,
     "rejected_side": pl.String,
+    "split": pl.String,
 }
 #: The columns of ``pairs.parquet``: a pair a row, in the order of the chosen answers in the inputs.
 PAIR_COLUMNS: dict[str, type[pl.DataType]] = {
@@ -81,23 +83,23 @@ _ANSWERS = {
     "line": pl.UInt64,
     "part": pl.UInt32,
     "message": pl.String,
-    "group": pl.String,
 }
 
 
 class Answers:
     """The answers of all kept records, in partitions by their prompt's key."""
 
-    def __init__(self, folder: Path, *, turns: int) -> None:
+    def __init__(self, folder: Path, sides: Sides, *, turns: int) -> None:
         """An empty collection. ``folder``, which is new, is for what does not fit in memory."""
         folder.mkdir()
+        self._sides = sides
         count = 1 + turns // _TURNS_OF_A_PARTITION
         self._paths = [folder / f"answers-{number:04d}.parquet" for number in range(count)]
         self._files = [TableFile(path, _CANDIDATES) for path in self._paths]
 
     def add(self, piece: int, kept: KeptRecords) -> None:
         """Take the turns of a block of the piece of this number."""
-        frame = _answers_in(piece, kept)
+        frame = _answers_in(piece, kept, self._sides)
         if len(self._files) == 1:
             self._files[0].add(frame)
             return
@@ -116,10 +118,10 @@ class Answers:
         for path, file in zip(self._paths, self._files, strict=True):
             file.finish()
             rows: list[tuple[object, ...]] = []
-            for candidates in _by_prompt(pl.read_parquet(path), files):
+            for split, candidates in _by_prompt(pl.read_parquet(path), files):
                 of_prompt = pairs_of(candidates, choice)
                 prompts += 1
-                rows += map(_row, of_prompt.pairs)
+                rows += [(*_row(pair), split) for pair in of_prompt.pairs]
                 passed_over.update(of_prompt.passed_over)
                 if of_prompt.why_none is not None:
                     without[of_prompt.why_none] += 1
@@ -136,21 +138,22 @@ class Paired:
     ) -> None:
         self.table = table
         self.prompts = prompts
-        """Different prompts of the kept records."""
+        """Different prompts of the kept records; one whose answers are on several sides counts on each."""
         self.without = without
         """How many prompts gave no pair, by reason."""
         self.passed_over = passed_over
         """How many pairs would have been, by the reason why they are not."""
 
 
-def _answers_in(piece: int, kept: KeptRecords) -> pl.DataFrame:
+def _answers_in(piece: int, kept: KeptRecords, sides: Sides) -> pl.DataFrame:
     """A row a turn of the block, but for turns that are masked or that nothing ranks."""
     number = kept.ranked_by
     if number is None:
         raise ValueError(f"no one number among {', '.join(kept.attributes)}")
     scores = iter(kept.scores[number].cast(pl.String))
     rows: list[tuple[object, ...]] = []
-    for number, item in zip(kept.records["row"], items_of(kept), strict=True):
+    records = zip(kept.records["row"], items_of(kept), sides.whole(kept.records), strict=True)
+    for number, item, split in records:
         keys = turn_keys(item.messages, item.tools)
         places = turn_positions(item.messages)
         for turn, (key, place) in enumerate(zip(keys, places, strict=True)):
@@ -161,6 +164,7 @@ def _answers_in(piece: int, kept: KeptRecords) -> pl.DataFrame:
             rows.append(
                 (
                     key.prompt_key,
+                    sides.of_prompt(item.messages[:place]) if split is None else split,
                     key.key,
                     score,
                     len(item.messages[place].content),
@@ -174,14 +178,22 @@ def _answers_in(piece: int, kept: KeptRecords) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_CANDIDATES, orient="row")
 
 
-def _by_prompt(table: pl.DataFrame, files: Sequence[str]) -> Iterator[list[Candidate]]:
-    """Yield the answers to each prompt; a prompt's one answer counts too."""
-    ordered = table.sort("prompt", "piece", "row", "turn").iter_rows()
-    for _, of_prompt in groupby(ordered, key=lambda row: row[0]):
-        yield [
-            Candidate(key, score_of(score), characters, Place(piece, row, turn), (files[piece], line), side)
-            for _, key, score, characters, piece, row, turn, line, side in of_prompt
-        ]
+def _by_prompt(table: pl.DataFrame, files: Sequence[str]) -> Iterator[tuple[str, list[Candidate]]]:
+    """Yield the answers to each prompt on each side of the split, with the side.
+
+    A prompt's one answer counts too.
+    """
+    ordered = table.sort("prompt", "split", "piece", "row", "turn").iter_rows()
+    for (_, split), of_prompt in groupby(ordered, key=lambda row: row[:2]):
+        yield (
+            split,
+            [
+                Candidate(
+                    key, score_of(score), characters, Place(piece, row, turn), (files[piece], line), side
+                )
+                for _, _, key, score, characters, piece, row, turn, line, side in of_prompt
+            ],
+        )
 
 
 def _row(pair: ChosenPair) -> tuple[object, ...]:
@@ -205,22 +217,20 @@ class WithTexts(NamedTuple):
     """Some pairs with their texts."""
 
     pairs: list[Pair]
-    sides: list[str | None]
-    """Of each pair its side of the split; None where its answers are on different ones."""
+    sides: list[str]
+    """Of each pair the side of the split that both its answers are on; empty where nothing is split."""
     places: pl.DataFrame
     """Of each pair the row of ``pairs.parquet``."""
 
 
-def with_texts(
-    paired: Paired, sides: Sides, converted: Converted, home: Home, folder: Path
-) -> Iterator[WithTexts]:
+def with_texts(paired: Paired, converted: Converted, home: Home, folder: Path) -> Iterator[WithTexts]:
     """Yield the pairs in order, some at a time.
 
     ``folder`` is for answers from other pieces, while they wait.
     """
     table = paired.table.with_row_index("pair")
     held = Held.in_records(converted)
-    waiting = _Waiting(folder, table, sides, converted, home)
+    waiting = _Waiting(folder, table, converted, home)
     for (piece,), pairs in table.partition_by("chosen_piece", as_dict=True, maintain_order=True).items():
         own = pl.concat(
             [
@@ -228,29 +238,27 @@ def with_texts(
                 pairs.filter(pl.col("rejected_piece") == piece).select(pl.col("rejected_row").alias("row")),
             ]
         ).unique()
-        records = _records(converted, piece, own, sides, home)
+        records = _records(converted, piece, own, home)
         file = converted.pieces[piece].file
         for few in pairs.iter_slices(_PAIRS_AT_A_TIME):
             made: list[Pair] = []
-            on: list[str | None] = []
             places: list[tuple[object, ...]] = []
             for row in few.iter_rows(named=True):
-                line, part, messages, tools, group = records[row["chosen_row"]]
+                line, part, messages, tools = records[row["chosen_row"]]
                 place = turn_positions(messages)[row["chosen_turn"]]
                 if row["rejected_piece"] == piece:
-                    other_line, other_part, others, _, other_group = records[row["rejected_row"]]
+                    other_line, other_part, others, _ = records[row["rejected_row"]]
                     rejected = others[turn_positions(others)[row["rejected_turn"]]]
                 else:
-                    other_line, other_part, rejected, other_group = waiting.answer(row["pair"])
+                    other_line, other_part, rejected = waiting.answer(row["pair"])
                 prompt = messages[:place]
                 made.append(
                     Pair(prompt, roles_of(prompt), messages[place], rejected, row["margin"], tools, held)
                 )
-                on.append(sides.of_pair(prompt, Origin(line, group), Origin(other_line, other_group)))
                 places.append(
                     (file, line, part, converted.pieces[row["rejected_piece"]].file, other_line, other_part)
                 )
-            yield WithTexts(made, on, _places(few, places))
+            yield WithTexts(made, few["split"].to_list(), _places(few, places))
 
 
 def _places(pairs: pl.DataFrame, places: Sequence[tuple[object, ...]]) -> pl.DataFrame:
@@ -266,32 +274,25 @@ class _Texts(NamedTuple):
     part: int
     messages: Conversation
     tools: str | None
-    group: str | None
-    """As ``Origin.group``."""
 
 
-def _records(
-    converted: Converted, piece: int, rows: pl.DataFrame, sides: Sides, home: Home
-) -> dict[int, _Texts]:
+def _records(converted: Converted, piece: int, rows: pl.DataFrame, home: Home) -> dict[int, _Texts]:
     """The texts of these rows of a piece."""
-    columns = ["row", "line", "part", "messages", "tools", "rest"]
+    columns = ["row", "line", "part", "messages", "tools"]
     records = read_artifact(converted.pieces[piece].records, home, columns)
     records = records.join(rows, on="row", how="semi", maintain_order="left")
-    texts = records.drop("rest").iter_rows()
     return {
-        row: _Texts(line, part, conversation_of(messages), tools, group)
-        for (row, line, part, messages, tools), group in zip(texts, sides.groups(records), strict=True)
+        row: _Texts(line, part, conversation_of(messages), tools)
+        for row, line, part, messages, tools in records.iter_rows()
     }
 
 
 class _Waiting:
     """Answers that pairs of other pieces need, on disk, in buckets of which one is held at a time."""
 
-    def __init__(
-        self, folder: Path, table: pl.DataFrame, sides: Sides, converted: Converted, home: Home
-    ) -> None:
+    def __init__(self, folder: Path, table: pl.DataFrame, converted: Converted, home: Home) -> None:
         self._bucket: int | None = None
-        self._held: dict[int, tuple[int, int, Message, str | None]] = {}
+        self._held: dict[int, tuple[int, int, Message]] = {}
         count = 1 + table.height // _PAIRS_OF_A_BUCKET
         self._paths = [folder / f"waiting-{number:04d}.parquet" for number in range(count)]
         files = [TableFile(path, _ANSWERS) for path in self._paths]
@@ -301,12 +302,12 @@ class _Waiting:
         )
         for (piece,), wanted in sorted(by_piece.items()):
             of_piece = wanted.select(pl.col("rejected_row").alias("row"))
-            records = _records(converted, piece, of_piece, sides, home)
+            records = _records(converted, piece, of_piece, home)
             rows = []
             for pair, _, row, turn in wanted.iter_rows():
-                line, part, messages, _, group = records[row]
+                line, part, messages, _ = records[row]
                 message = messages[turn_positions(messages)[turn]]
-                rows.append((pair, line, part, conversation_json([message]).decode(), group))
+                rows.append((pair, line, part, conversation_json([message]).decode()))
             frame = pl.DataFrame(rows, schema=_ANSWERS, orient="row")
             of_bucket = (pl.col("pair") // _PAIRS_OF_A_BUCKET).alias("of")
             for (bucket,), part_of in frame.with_columns(of_bucket).partition_by("of", as_dict=True).items():
@@ -314,13 +315,13 @@ class _Waiting:
         for file in files:
             file.finish()
 
-    def answer(self, pair: int) -> tuple[int, int, Message, str | None]:
-        """Line, part, message and group of the rejected answer of the pair of this number."""
+    def answer(self, pair: int) -> tuple[int, int, Message]:
+        """Line, part and message of the rejected answer of the pair of this number."""
         bucket = pair // _PAIRS_OF_A_BUCKET
         if bucket != self._bucket:
             self._bucket = bucket
             self._held = {
-                number: (line, part, *conversation_of(message), group)
-                for number, line, part, message, group in pl.read_parquet(self._paths[bucket]).iter_rows()
+                number: (line, part, *conversation_of(message))
+                for number, line, part, message in pl.read_parquet(self._paths[bucket]).iter_rows()
             }
         return self._held[pair]

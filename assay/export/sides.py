@@ -1,4 +1,4 @@
-"""The sides of a split: of blocks of kept records, and of pairs."""
+"""The sides of a split: of kept records, and of answers, which pairs are made of."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from assay.export.splits import NEMO_OASST, Split, SplitByGroup, TreeOrder
 from assay.select.columns import groups_of
 from assay.storage.manifests import Converted
 
-#: Why a pair is in no file: its answers come from two groups, or two trees, on different sides.
-ON_TWO_SIDES = "answers_on_two_sides"
-
 #: The format whose lines are trees (assay/read/formats/oasst_trees.py).
 _TREES = "oasst_trees"
 
@@ -29,15 +26,6 @@ class OfSide(NamedTuple):
     kept: KeptRecords
     rank: int | None = None
     """Where their rows stand among those of the side; None: in the order in which they come."""
-
-
-class Origin(NamedTuple):
-    """What decides the side of an answer besides its prompt."""
-
-    line: int
-    """The line of the input that its record comes from."""
-    group: str | None = None
-    """The value of its record's group, where sides go by that and there is one."""
 
 
 class Sides:
@@ -76,30 +64,30 @@ class Sides:
                 of_tree = kept.only([one == line for one in lines])
                 yield OfSide(self._trees.side_of(line), of_tree, self._trees.ranks[line])
         else:
-            groups = self.groups(kept.records)
             sides = [
-                self._side_of(item.messages, Origin(item.line, group))
-                for item, group in zip(items_of(kept), groups, strict=True)
+                self.of_prompt(item.messages) if side is None else side
+                for item, side in zip(items_of(kept), self.whole(kept.records), strict=True)
             ]
             for side in dict.fromkeys(sides):
                 yield OfSide(side, kept.only([one == side for one in sides]))
 
-    def of_pair(self, prompt: Conversation, chosen: Origin, rejected: Origin) -> str | None:
-        """The side of a pair: that of both answers; None where they are on different ones.
+    def whole(self, records: pl.DataFrame) -> list[str | None]:
+        """Of each record the side that all its answers are on; None where each goes by its prompt.
 
-        Empty where nothing is split.
+        Empty where nothing is split. ``records`` have ``line`` and ``rest``.
         """
-        side = self._side_of(prompt, chosen)
-        return side if self._side_of(prompt, rejected) == side else None
-
-    def _side_of(self, messages: Conversation, origin: Origin) -> str:
         if self._split is None:
-            return ""
+            return [""] * records.height
         if self._trees is not None:
-            return self._trees.side_of(origin.line)
-        if isinstance(self._split, SplitByGroup) and origin.group is not None:
-            return self._split.side_of_group(origin.group)
-        return self._split.side_of(messages)
+            return [self._trees.side_of(line) for line in records["line"]]
+        if isinstance(self._split, SplitByGroup):
+            by_group = self._split.side_of_group
+            return [None if group is None else by_group(group) for group in self.groups(records)]
+        return [None] * records.height
+
+    def of_prompt(self, messages: Conversation) -> str:
+        """The side of a prompt, by its messages through the first of a user. Empty where nothing is split."""
+        return "" if self._split is None else self._split.side_of(messages)
 
 
 def _trees_of(converted: Converted) -> TreeOrder:

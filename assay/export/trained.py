@@ -104,10 +104,6 @@ class TrainerFile(Generic[Of]):
         elif rows.table is not None:
             file.add(rows.table)
 
-    def leave_out(self, reason: str, items: int) -> None:
-        """Count items that fall to no file."""
-        self._left_out[reason] += items
-
     def finish(self) -> dict[str, ExportedFile]:
         """The files by their names, once all is written."""
         found: dict[str, ExportedFile] = {}

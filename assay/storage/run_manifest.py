@@ -74,7 +74,8 @@ class PairsMade:
     """The pairs of a run, and the prompts that gave none."""
 
     prompts: int
-    """Different prompts of the kept records; in a conversation every turn answers one."""
+    """Different prompts of the kept records; in a conversation every turn answers one.
+    A prompt whose answers are on several sides of a split counts on each."""
     pairs: int
     without: dict[str, int]
     """Prompts that gave no pair, by reason."""

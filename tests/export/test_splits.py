@@ -16,7 +16,7 @@ from stages import convert, decide, take_inventory
 
 from assay.core.errors import UserMistake
 from assay.core.schema import Message
-from assay.export import EXPORT, EXPORTS, ToExport, check_split
+from assay.export import EXPORT, EXPORTS, PAIR_EXPORTS, ToExport, check_split
 from assay.export.contract import ToWrite
 from assay.export.files import Exported
 from assay.export.folder import OutputFolder
@@ -238,8 +238,8 @@ def test_a_pair_is_on_the_side_of_its_tree_in_nemo_aligners_split(home: Home) ->
             pairs += 1
             for answer in (row["chosen"], row["rejected"]):
                 assert order.side_of(int(answer[0]["content"].split()[1])) == side
-    # Of the prompt that all 40 trees share, pairs across the 38 and the 2 trees are left out.
-    assert written.left_out == {"answers_on_two_sides": 38 * 2}
+    # The prompt that all 40 trees share has pairs within the 38, and within the 2.
+    assert written.left_out == {}
     assert pairs == written.rows == 40 + 38 * 37 // 2 + 1
 
 
@@ -330,12 +330,78 @@ def test_a_group_is_on_one_side_in_every_file_and_stays_there_when_data_grow(hom
         for prompt in by_prompt:
             assert by_name["messages"][prompt] == {THREE.side_of(asked(prompt))}
         pairs = exported.exports["trl-preference"]
-        assert (
-            pairs.rows + pairs.left_out.get("answers_on_two_sides", 0) == exported.files["pairs.parquet"].rows
-        )
+        assert (pairs.rows, pairs.left_out) == (exported.files["pairs.parquet"].rows, {})
         found.append(by_name)
     for name in names[:3]:
         assert found[0][name].items() <= found[1][name].items()
+
+
+#: Two groups that are on different sides.
+TRAIN_GROUP = next(str(n) for n in range(99) if BY_GROUP.side_of_group(str(n)) == "train")
+VAL_GROUP = next(str(n) for n in range(99) if BY_GROUP.side_of_group(str(n)) == "val")
+
+
+def answers_in_groups(home: Home, *files: list[tuple[str, float, str]]) -> Made:
+    """Answers to one prompt, each with its score and the JSON of its group."""
+    records = [
+        [
+            Record(
+                line,
+                (("user", "q"), ("assistant", answer)),
+                (Turn((score,)),),
+                rest=f'{{"tree":{{"id":{group}}}}}',
+            )
+            for line, (answer, score, group) in enumerate(answers, 1)
+        ]
+        for answers in files
+    ]
+    by_name = {f"{number}.jsonl": [some] for number, some in enumerate(records)}
+    return make(home, by_name, attributes=("reward",))
+
+
+IN_VAL = [("good", 3.0, VAL_GROUP), ("bad", 1.0, VAL_GROUP)]
+
+
+@pytest.mark.parametrize(
+    ("before", "in_train"),
+    [
+        ([("better", 4.0, TRAIN_GROUP), ("worst", 0.0, TRAIN_GROUP)], {("better", "worst")}),
+        ([("good", 3.0, TRAIN_GROUP)], set()),
+        ([("good", 3.0, TRAIN_GROUP), ("bad", 1.0, TRAIN_GROUP)], {("good", "bad")}),
+    ],
+)
+def test_answers_on_a_side_are_paired_whatever_is_on_another(
+    home: Home, before: list[tuple[str, float, str]], in_train: set[tuple[str, str]]
+) -> None:
+    for name, files in {"alone": [IN_VAL], "behind": [before, IN_VAL], "ahead": [IN_VAL, before]}.items():
+        made = answers_in_groups(Home(home.root / name), *files)
+        staging = made.home.root / "staged"
+        staging.mkdir(parents=True)
+        filtered = decide(made.converted, made.scored, rules=Rules(), home=made.home)
+        folder = OutputFolder(made.home.root / "published")
+        given = ToExport(
+            made.converted, made.scored, filtered, ("trl-preference",), folder, staging, split=BY_GROUP
+        )
+        written = EXPORT.run(given, RunContext(made.home)).exports["trl-preference"]
+        found = {
+            side: {(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows(staging / of)}
+            for side, of in written.sides.items()
+        }
+        expected = {"train": in_train if name != "alone" else set(), "val": {("good", "bad")}, "test": set()}
+        assert (found, written.left_out) == (expected, {})
+
+
+def test_pairs_are_refused_where_no_side_has_two_answers_to_a_prompt(home: Home) -> None:
+    made = answers_in_groups(home, [("good", 2.0, TRAIN_GROUP), ("bad", 1.0, VAL_GROUP)])
+    to_write = ToWrite(pairs=(PAIR_EXPORTS["trl-preference"],))
+    assert warnings_of(to_write, made.converted, home) == []
+    by_group = to_write._replace(split=SplitByGroup((("val", 0.25),), 3, group="row.tree.id"))
+    with pytest.raises(UserMistake, match=r"two different answers, .* on one side of the split"):
+        warnings_of(by_group, made.converted, home)
+
+
+def test_results_of_the_version_that_dropped_pairs_and_weights_are_made_again() -> None:
+    assert EXPORT.version > 8
 
 
 def test_what_sides_by_groups_do_not_hold_is_said(home: Home) -> None:
@@ -351,8 +417,8 @@ def test_what_sides_by_groups_do_not_hold_is_said(home: Home) -> None:
     assert notes(*everywhere, (3, None), (3, None)) == (
         divided,
         "2 of 82 records have no row.tree.id, and are divided by prompt instead",
-        "2 of 3 prompts are on more than one side, since records with different values of row.tree.id share "
-        "them; leave out --group to keep each prompt on one side",
+        "2 of 3 prompts stand on more than one side, since records with different values of row.tree.id "
+        "share them; leave out --group to keep each prompt on one side",
     )
 
 
