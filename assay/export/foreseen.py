@@ -9,17 +9,20 @@ import polars as pl
 
 from assay.core.errors import UserMistake
 from assay.core.schema import turn_keys, turn_positions
-from assay.core.text import counted
+from assay.core.text import counted, nearest
 from assay.export.contract import Export, ToWrite, Unit, refusal, takes_every_record
 from assay.export.kept import Item, KeptRecords, items_of, turns_of
 from assay.export.pairs import PairChoice
 from assay.export.sides import Sides
 from assay.export.splits import Split, SplitByGroup
+from assay.select.columns import ROW, fields_of
 from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, reason_code
 
 _AT_A_TIME = 2048
+#: So many fields are named where the one of ``--group`` is missing.
+_FIELDS_NAMED = 12
 _CONTENTS = ["row", "line", "part", "roles", "messages", "labels", "rest", "nemo_prompt", "tools"]
 #: A reason that a person can do something about before the run, and what.
 _WAYS_ON = {
@@ -96,9 +99,26 @@ def notes_on_sides(split: Split | None, converted: Converted, home: Home) -> tup
                     "side": [split.sides.index(of_side.side)] * len(digests),
                 }
                 found.append(pl.DataFrame(of_prompts, schema=_PROMPT_ON_SIDE).unique())
+    if without and without == converted.counts.ok:
+        names = _fields_of_rows(converted, home)
+        meant = nearest(split.group.removeprefix(ROW), names)
+        raise UserMistake(
+            f"--group {split.group}: no record of {without:,} has it; rows have "
+            f"{', '.join(names[:_FIELDS_NAMED]) or 'no other fields'}"
+            f"{f': did you mean {ROW}{meant}?' if meant else ''}"
+        )
     per_prompt = pl.concat(found).group_by("prompt").agg(pl.col("side").n_unique())
     on_several = int((per_prompt["side"] > 1).sum())
     return tuple(_notes(split.group, without, converted.counts.ok, on_several, per_prompt.height))
+
+
+def _fields_of_rows(converted: Converted, home: Home) -> list[str]:
+    """The fields of the first rows, beside their messages."""
+    for piece in converted.pieces:
+        rests = read_artifact(piece.records, home, ["rest"])["rest"].drop_nulls().head(_AT_A_TIME)
+        if not rests.is_empty():
+            return list(dict.fromkeys(name for rest in rests for name in fields_of(rest)))
+    return []
 
 
 def _notes(group: str, without: int, records: int, on_several: int, prompts: int) -> Iterator[str]:

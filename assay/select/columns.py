@@ -53,6 +53,7 @@ class _Said(msgspec.Struct):
 _DECODE_SAID = msgspec.json.Decoder(list[_Said]).decode
 _DECODE_GIVEN = msgspec.json.Decoder(dict[str, float]).decode
 _DECODE_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_NULL = msgspec.Raw(b"null")
 _ENCODE = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -292,11 +293,27 @@ def _field_values(rests: pl.Series, path: Sequence[str], kind: ValueKind) -> pl.
     )
     found = []
     for rest in rests:
-        value: Json = None if rest is None else decoder.decode(rest).first  # type: ignore[attr-defined]
+        try:
+            value: Json = None if rest is None else decoder.decode(rest).first  # type: ignore[attr-defined]
+        except msgspec.ValidationError:
+            found.append(_as(_value_among_others(rest, path), kind))
+            continue
         for name in path[1:]:
             value = value.get(name) if isinstance(value, dict) else None
         found.append(_as(value, kind))
     return pl.Series(found, dtype=_DTYPES[kind])
+
+
+def _value_among_others(rest: str, path: Sequence[str]) -> Json:
+    """The value of the field beside a number that no float holds; None where it is that number."""
+    raw = msgspec.Raw(rest.encode())
+    try:
+        for name in path:
+            raw = _DECODE_FIELDS(raw).get(name, _NULL)
+        value: Json = msgspec.json.decode(raw)
+    except msgspec.ValidationError:
+        return None
+    return value
 
 
 def texts_of(roles: str, messages: str, over: Over) -> str:

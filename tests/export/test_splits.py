@@ -23,6 +23,7 @@ from assay.export.folder import OutputFolder
 from assay.export.foreseen import notes_on_sides, warnings_of
 from assay.export.pairs import PairChoice
 from assay.export.splits import Split, SplitByGroup, TreeOrder, parse_splits
+from assay.select.columns import groups_of
 from assay.select.rules import Rules
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Filtered, Scored, to_json
@@ -420,6 +421,28 @@ def test_what_sides_by_groups_do_not_hold_is_said(home: Home) -> None:
         "2 of 3 prompts stand on more than one side, since records with different values of row.tree.id "
         "share them; leave out --group to keep each prompt on one side",
     )
+
+
+def test_a_group_that_no_record_has_is_a_mistake_that_names_what_there_is(home: Home) -> None:
+    made = grouped(home, [(1, 1), (2, 2)])
+    misspelt = SplitByGroup(THREE.shares, THREE.seed, group="row.trees")
+    with pytest.raises(
+        UserMistake, match=r"--group row\.trees: no record of 2 has it; .*did you mean row\.tree\?"
+    ):
+        notes_on_sides(misspelt, made.converted, made.home)
+
+
+@pytest.mark.parametrize(
+    ("rest", "value"),
+    [
+        ('{"tree":{"id":7,"n":1e400}}', "7"),
+        ('{"tree":{"id":1e400}}', None),
+        ('{"tree":1e400}', None),
+        ('{"other":1e400,"tree":{"id":"x"}}', '"x"'),
+    ],
+)
+def test_a_number_that_no_float_holds_costs_its_own_value_alone(rest: str, value: str | None) -> None:
+    assert groups_of(pl.Series([rest, '{"tree":{"id":1}}', None]), "row.tree.id") == [value, "1", None]
 
 
 def test_nemo_aligners_split_is_of_one_file_of_trees_and_of_lines(home: Home) -> None:
