@@ -339,7 +339,9 @@ def _check_that_nothing_tells(folder: Path, said: str) -> None:
     assert CANARY not in said
     assert "private question" not in said, "no conversation on the console"
     for path in [path for path in folder.rglob("*") if path.is_file()]:
-        assert CANARY.encode() not in path.read_bytes(), path
+        # A server that ends takes its journal with it.
+        with suppress(FileNotFoundError):
+            assert CANARY.encode() not in path.read_bytes(), path
         if path.suffix == ".db":
             with closing(sqlite3.connect(path)) as database:
                 dumped = "\n".join(database.iterdump())
