@@ -8,7 +8,7 @@ import resource
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -38,13 +38,13 @@ class Taken(NamedTuple):
         return f"{self.cpu_seconds:.1f} CPU s, {self.wall_seconds:.1f} s, {self.peak_gb:.2f} GB"
 
 
-def taken(command: Sequence[str], *, home: Path) -> Taken:
+def taken(command: Sequence[str], *, home: Path, environment: Mapping[str, str] | None = None) -> Taken:
     """CPU seconds of the command and of all that it starts, and the most memory that they have together."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen(
         command,
         cwd=Path(__file__).parent.parent,
-        env={**os.environ, "ASSAY_HOME": str(home)},
+        env={**os.environ, **(environment or {}), "ASSAY_HOME": str(home)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

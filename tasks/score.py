@@ -24,12 +24,13 @@ from prefect.artifacts import (
 from assay.core.progress import Progress, Utilisation
 from assay.score.scoring import SCORE, ScoringWork, ToScore
 from assay.score.shard import ShardWork
+from assay.storage.kept_manifests import Finished
 from assay.storage.manifests import Scored
 from assay.storage.stage import RunContext
 from tasks.artifact_keys import Subject
 from tasks.pages import where_reachable
 from tasks.secret_blocks import read_secret_block
-from tasks.stage import Finished, run_stage
+from tasks.stage import run_stage
 from tasks.suspension import NoLongerWanted, Wanted, leave
 
 _UPDATE_SECONDS = 10.0

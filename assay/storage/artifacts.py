@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import secrets
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -20,7 +19,7 @@ import polars as pl
 from assay.core.digests import digest_of_content
 from assay.core.errors import StoreRefusal, UserMistake
 from assay.storage.disk import ALTERED, damage_named, damaged
-from assay.storage.home import Artifact, Home, is_intact, sweep, written_whole
+from assay.storage.home import Artifact, Home, is_intact, mark_used, sweep, written_whole
 from assay.storage.private import make_private, opener
 from assay.storage.scratch import HANDOVER, own_folder, sweep_folders
 
@@ -126,7 +125,7 @@ class FolderArtifacts:
     def _use(self, path: str) -> None:
         """Let it count as used now: see ``old_artifacts``. Some disks note no times of access."""
         with suppress(OSError):
-            os.utime(self._at(path), ns=(time.time_ns(), self._at(path).stat().st_mtime_ns))
+            mark_used(self._at(path))
 
     def place_of(self, path: str) -> str:
         """The file's path."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,6 +37,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def mark_used(path: Path) -> None:
+    """Set the file's atime (last use) to now; keep mtime, which ``Stamp`` compares."""
+    os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+
+
 def default_root() -> Path:
     """The home folder of a user who names none."""
     import platformdirs
@@ -45,7 +51,7 @@ def default_root() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The folder that all runs share: scores, plans, artifacts of stages, Prefect's results."""
+    """The folder that all runs share: scores, plans, what stages made, Prefect's history."""
 
     root: Path
     score_store: str | None = None
@@ -82,6 +88,11 @@ class Home:
         return self.root / "artifacts"
 
     @property
+    def manifests(self) -> Path:
+        """The manifests of finished stages, a file each: see ``assay.storage.kept_manifests``."""
+        return self.root / "manifests"
+
+    @property
     def scores(self) -> Path:
         """The score store: one folder per fingerprint."""
         return self.root / "scores"
@@ -98,7 +109,7 @@ class Home:
 
     @property
     def prefect(self) -> Path:
-        """The embedded server's database, and Prefect's result storage."""
+        """The embedded server's database, its log, and what Prefect stores of failures."""
         return self.root / "prefect"
 
     @property
@@ -109,7 +120,7 @@ class Home:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Assay's own folders in here, whether or not they exist."""
-        return (self.artifacts, self.scores, self.copies, self.plans, self.prefect)
+        return (self.artifacts, self.manifests, self.scores, self.copies, self.plans, self.prefect)
 
     def close_to_others(self) -> None:
         """Take away the rights that an earlier version gave other users on Assay's own folders in here.

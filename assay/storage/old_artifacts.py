@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from assay.storage.home import Home
@@ -25,14 +26,14 @@ class Removed:
 
 
 def remove_old_artifacts(home: Home, days: int) -> Removed:
-    """What was removed: files of ``home.artifacts`` that nobody has read or written for so many days.
+    """What was removed: files and manifests of stages that nobody has read or written for so many days.
 
     Scores, plans and results lie elsewhere and stay. A file that cannot be removed stays too.
     """
     before = time.time() - max(days, LEAST_DAYS) * _DAY_SECONDS
     files = size = 0
     # Other runs remove files and folders meanwhile: os.walk passes over a folder that is gone.
-    for folder, _, names in os.walk(home.artifacts):
+    for folder, _, names in chain(os.walk(home.artifacts), os.walk(home.manifests)):
         for path in map(Path(folder).joinpath, names):
             # The folder stays, for a run may be about to write there.
             with suppress(OSError):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple, TextIO, TypeVar
 from uuid import UUID
 
@@ -265,6 +266,36 @@ class Console:
         width = min(self._screen.width, _NARROW) if self._screen.is_terminal else _NARROW
         gap = max(2, width - len(text) - len(right) - 1)
         self._screen.print(Text(printable(f"{text}{' ' * gap}{right}")), soft_wrap=True)
+
+
+class HeldConsole(Console):
+    """A console that keeps its lines and tables to itself until they are released. Bars are shown at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held: list[Callable[[], None]] = []
+
+    def say(self, line: str) -> None:
+        """Hold the line."""
+        self._held.append(partial(super().say, line))
+
+    def show(self, table: RenderableType, plain: str | None = None) -> None:
+        """Hold the results."""
+        self._held.append(partial(super().show, table, plain))
+
+    def show_data(self, data: object) -> None:
+        """Hold the result."""
+        self._held.append(partial(super().show_data, data))
+
+    def _line(self, text: str, right: str) -> None:
+        self._held.append(partial(super()._line, text, right))
+
+    def release(self) -> None:
+        """Show all that is held, in its order."""
+        self.close()
+        for show in self._held:
+            show()
+        self._held.clear()
 
 
 def _duration(seconds: float) -> str:

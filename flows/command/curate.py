@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from assay.config.options import RunOptions
-from flows.command.console import Showing, current
+from flows.command.console import HeldConsole, Showing, current
 from flows.command.launch import Command, Elsewhere, Ended
 from flows.command.options import AsJson, DeploymentName, Quiet
-from flows.curate.prepare import prepare
+from flows.curate.prepare import Prepared, prepare
 
 _EXAMPLES = """\
 examples:
@@ -64,6 +64,12 @@ def _flow() -> Callable[[CommandOptions], Ended]:
     return lambda options: carried_out(curate, options.of_the_run(), say=current().say)
 
 
+def _rerun(options: CommandOptions, prepared: Prepared, console: HeldConsole) -> Ended | None:
+    from flows.curate.rerun import rerun
+
+    return rerun(options.of_the_run(), prepared, console)
+
+
 COMMAND = Command(
     summary="Rate every assistant turn of chat data with a reward model, keep the records that pass, and "
     "write labelled training files.",
@@ -72,5 +78,6 @@ COMMAND = Command(
     check=prepare,
     flow=_flow,
     elsewhere=_elsewhere,
+    rerun=_rerun,
     showing=lambda options: Showing(options.quiet, options.json_),
 )

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from assay.core.errors import AssayError, ServerFault, UserMistake
 from assay.core.text import printable
 from assay.storage.home import Home
 from assay.storage.private import private
-from flows.command.console import Console, Showing, opened
+from flows.command.console import Console, HeldConsole, Showing, opened
 from flows.command.options import parse
 from flows.command.signals import (
     GOES_ON,
@@ -32,9 +33,16 @@ from flows.command.signals import (
     stopped_by,
     stopping_on_signals,
 )
-from flows.server.connection import Connection, connected, deliver_reports, server_of_the_run
+from flows.server.connection import (
+    Connection,
+    connected,
+    deliver_reports,
+    may_name_a_server,
+    server_of_the_run,
+)
 
 Options = TypeVar("Options", bound=BaseModel)
+Checked = TypeVar("Checked")
 
 #: How long a command waits until the embedded server has the last states of the run.
 _REPORT_SECONDS = 5.0
@@ -62,27 +70,29 @@ class Elsewhere(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Command(Generic[Options]):
+class Command(Generic[Options, Checked]):
     """The parts of a command ``assay NAME``."""
 
     summary: str
     examples: str
     options: type[Options]
-    check: Callable[[Options, Settings], object]
-    """Raises UserMistake for a mistake in the options, before Prefect is imported."""
+    check: Callable[[Options, Settings], Checked]
+    """Raises UserMistake for a mistake in the options, before Prefect is imported. Gives what it found."""
     flow: Callable[[], Callable[[Options], Ended]]
     """Imports Prefect and returns the flow."""
     elsewhere: Callable[[Options], Elsewhere | None] = lambda options: None
     """The deployment that does the run, where the options name one."""
     showing: Callable[[Options], Showing] = lambda options: Showing()
     """How much of it a person wants to see."""
+    rerun: Callable[[Options, Checked, HeldConsole], Ended | None] = lambda options, checked, console: None
+    """What a run gives for which every stage's result is kept, without Prefect. None for any other run."""
 
 
-def main(command: Command[Any], arguments: Sequence[str], *, program: str) -> NoReturn:
+def main(command: Command[Any, Any], arguments: Sequence[str], *, program: str) -> NoReturn:
     """Carry out the command, and end the process with its exit code."""
-    ended: list[Connection] = []
-    code = launch(command, arguments, program=program, on_reported=ended.append)
-    if not ended:
+    has_reported = threading.Event()
+    code = launch(command, arguments, program=program, on_reported=has_reported.set)
+    if not has_reported.is_set():
         sys.exit(code)
     # A normal exit takes Python half a second, and Prefect minutes where it cannot reach its server.
     from assay.rewards.templates import PROCESS
@@ -95,16 +105,16 @@ def main(command: Command[Any], arguments: Sequence[str], *, program: str) -> No
 
 
 def launch(
-    command: Command[Options],
+    command: Command[Options, Checked],
     arguments: Sequence[str],
     *,
     program: str = "assay",
-    on_reported: Callable[[Connection], object] = lambda connection: None,
+    on_reported: Callable[[], object] = lambda: None,
 ) -> int:
     """Carry out the command and return its exit code. Whatever ends it, no process stays behind.
 
-    Calls ``on_reported`` once this process has nothing more to send to its server: the server has all of it,
-    or is lost.
+    Calls ``on_reported`` once this process has nothing more to send to a server: it had nothing to send, the
+    server has all of it, or is lost.
     """
     with stopping_on_signals(), private():
         try:
@@ -128,7 +138,11 @@ def launch(
                         "the other"
                     )
                 return run_there(*elsewhere, settings, console.say)
-            command.check(options, settings)
+            checked = command.check(options, settings)
+            code = _rerun(command, options, checked)
+            if code is not None:
+                on_reported()
+                return code
             return _run(command, options, settings, on_reported)
         except AssayError as error:
             _complain(f"error: {error}")
@@ -151,11 +165,32 @@ def launch(
             return code
 
 
+def _rerun(command: Command[Options, Checked], options: Options, checked: Checked) -> int | None:
+    """The exit code of a run with nothing to do. None where there is something to do, or a server to tell."""
+    if may_name_a_server():
+        return None
+    console = HeldConsole()
+    console.showing = command.showing(options)
+    _collect_garbage()
+    try:
+        ended = command.rerun(options, checked, console)
+    finally:
+        console.close()
+    if ended is None:
+        return None
+    console.release()
+    return _exit_code(ended)
+
+
+def _exit_code(ended: Ended) -> int:
+    return 0 if ended.complete and ended.unusable is None else AssayError.exit_code
+
+
 def _run(
-    command: Command[Options],
+    command: Command[Options, Checked],
     options: Options,
     settings: Settings,
-    on_reported: Callable[[Connection], object],
+    on_reported: Callable[[], object],
 ) -> int:
     with opened(Console()) as console, ExitStack() as stack:
         console.showing = command.showing(options)
@@ -181,7 +216,7 @@ def _run(
             patience = _REPORT_SECONDS_WHEN_STOPPED
             raise
         except (httpx.HTTPError, PrefectException) as error:
-            on_reported(connection)
+            on_reported()
             if console.outcome is None:
                 raise _what_ended_the_run(connection, error, home) from error
             console.say(
@@ -193,8 +228,8 @@ def _run(
             console.close()
             if connection.embedded and console.flow_run_id is not None:
                 deliver_reports(console.flow_run_id, patience)
-                on_reported(connection)
-        return 0 if outcome.complete and outcome.unusable is None else AssayError.exit_code
+                on_reported()
+        return _exit_code(outcome)
 
 
 def _collect_garbage() -> None:

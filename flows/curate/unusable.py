@@ -11,10 +11,10 @@ from assay.core.progress import Progress
 from assay.export.files import Exported
 from assay.export.folder import OutputFolder
 from assay.export.usable import nothing_usable
+from assay.storage.kept_manifests import Finished
 from assay.storage.manifests import Counts
 from assay.storage.run_manifest import RunManifest
 from flows.curate.prepare import Prepared
-from tasks.stage import Finished
 
 
 @contextmanager

@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
+from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 from uuid import UUID
@@ -78,6 +80,41 @@ class Connection:
     def pages(self) -> str:
         """The address of Prefect's pages, if the server shows them beside its API."""
         return self.api_url.removesuffix("/api")
+
+
+#: Files from which Prefect also reads settings, and what is in one that may name a server, in small letters.
+_SETTINGS_FILES = {
+    ".env": b"prefect",
+    "prefect.toml": b"",
+    # Every project that depends on Prefect names it here.
+    "pyproject.toml": b"prefect",
+    "~/.prefect/profiles.toml": b"api",
+}
+
+
+def may_name_a_server() -> bool:
+    """Whether Prefect's settings may name a server, found without importing Prefect. False is certain."""
+    ours = {*_DEFAULTS, "PREFECT_LOCAL_STORAGE_PATH"}
+    if any(name.upper().startswith("PREFECT_") and name not in ours for name in os.environ):
+        return True
+    for name, said in _SETTINGS_FILES.items():
+        try:
+            content = Path(name).expanduser().read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, RuntimeError):
+            return True
+        if said in content.lower() and not (name == "pyproject.toml" and _is_silent(content)):
+            return True
+    return False
+
+
+def _is_silent(pyproject: bytes) -> bool:
+    """Whether the project's file holds no settings of Prefect."""
+    try:
+        return "prefect" not in tomllib.loads(pyproject.decode()).get("tool", {})
+    except (ValueError, AttributeError):
+        return False
 
 
 @contextmanager

@@ -139,7 +139,7 @@ def test_kept_files_that_are_all_struck_are_not_loaded_and_change_no_result(
     first = curate("--input", chats)
     kept = [path for path in assay_home.rglob("*") if path.is_file() and path.name != ".lock"]
     places = {path.relative_to(assay_home).parts[0] for path in kept}
-    assert places >= {"artifacts", "scores", "plans", "prefect"}
+    assert places >= {"artifacts", "manifests", "scores", "plans"}
     for path in kept:
         data = path.read_bytes()
         middle = len(data) // 2
@@ -171,7 +171,7 @@ def test_what_a_run_makes_is_for_its_user_alone(
     assert ran.code == 0, ran.err
     made = [assay_home, *assay_home.rglob("*"), ran.output, ran.output.parent]
     assert [str(path) for path in made if path.stat().st_mode & 0o077] == []
-    assert (assay_home / "prefect" / "results").is_dir()
+    assert (assay_home / "manifests").is_dir()
 
 
 def test_a_result_that_someone_changed_is_written_again(curate: Callable[..., Ran], chats: Path) -> None:

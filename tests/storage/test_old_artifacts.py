@@ -32,8 +32,8 @@ def _age(folder: Path, days_old: float) -> None:
 @pytest.mark.parametrize(("days", "stays"), [(30, 29), (1, LEAST_DAYS - 1)])
 def test_what_nobody_used_for_so_many_days_goes(tmp_path: Path, days: int, stays: float) -> None:
     home = Home(tmp_path)
-    for name in ("old/a.parquet", "old/b.parquet"):
-        _file(home.artifacts / name, 31)
+    for path in (home.artifacts / "old/a.parquet", home.manifests / "convert-0.json"):
+        _file(path, 31)
     used = _file(home.artifacts / "used/a.parquet", stays)
     assert remove_old_artifacts(home, days) == Removed(files=2, size=8)
     assert [path for path in home.artifacts.rglob("*") if path.is_file()] == [used]
@@ -41,7 +41,8 @@ def test_what_nobody_used_for_so_many_days_goes(tmp_path: Path, days: int, stays
 
 def test_no_score_no_plan_and_nothing_of_prefect_goes(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    others = [_file(folder / "a", 4000) for folder in home.folders if folder != home.artifacts]
+    removed = (home.artifacts, home.manifests)
+    others = [_file(folder / "a", 4000) for folder in home.folders if folder not in removed]
     assert len(others) == 4
     assert remove_old_artifacts(home, 1) == Removed(files=0, size=0)
     assert all(path.exists() for path in others)

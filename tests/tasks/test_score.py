@@ -23,13 +23,13 @@ from assay.score import ways
 from assay.score.scoring import ScoringWork, ToScore
 from assay.score.shard import ShardWork
 from assay.storage.home import Home
+from assay.storage.kept_manifests import Finished
 from assay.storage.manifests import Scored
 from assay.storage.stage import RunContext
 from assay.workers.cluster import ClusterOptions
 from tasks import score as task_module
 from tasks.artifact_keys import Subject
 from tasks.score import ShownInPrefect, score
-from tasks.stage import Finished, results_folder
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -125,9 +125,8 @@ def test_only_the_run_that_did_the_work_reports_it(
     assert isinstance(work, ScoringWork)
     assert work.turns_scored == 5
     assert len(shown["tables"]) == 1
-    (kept,) = results_folder(home).iterdir()
-    result = json.loads(json.loads(kept.read_bytes())["result"])
-    assert set(result["manifest"]) == set(Scored.__dataclass_fields__)
+    (kept,) = home.manifests.iterdir()
+    assert set(json.loads(kept.read_bytes())["manifest"]) == set(Scored.__dataclass_fields__)
     second = scored()
     assert second.cached
     assert len(heard.works) == 1

@@ -43,7 +43,8 @@ def flow(options):
     print(f"garbage is collected: {gc.isenabled()}")
     return types.SimpleNamespace(complete=True, unusable=None)
 
-curate.COMMAND = dataclasses.replace(curate.COMMAND, check=lambda *given: None, flow=lambda: flow)
+curate.COMMAND = dataclasses.replace(curate.COMMAND, check=lambda *given: None, flow=lambda: flow,
+    rerun=lambda *given: None)
 sys.argv = ["curate", "--input", "x", "--output", "y"]
 %s
 main.run_module("curate")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import psutil
 import pytest
@@ -68,7 +69,7 @@ def test_a_command_ends_even_if_nobody_reads_its_last_line(reader: str) -> None:
 def test_a_signal_that_a_library_turns_into_another_error_still_ends_the_command_as_one(
     number: signal.Signals, code: int, said: str, is_group: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def check(options: object, settings: object) -> None:
+    def check(options: object, settings: object) -> Any:
         try:
             os.kill(os.getpid(), number)
             time.sleep(5)
@@ -83,7 +84,7 @@ def test_a_signal_that_a_library_turns_into_another_error_still_ends_the_command
 
 
 def test_an_error_that_no_signal_caused_is_raised() -> None:
-    def check(options: object, settings: object) -> None:
+    def check(options: object, settings: object) -> Any:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):

@@ -1,0 +1,79 @@
+"""The manifests of finished stages, kept from run to run below ``ASSAY_HOME``: what a later run need not do.
+
+The name of a manifest's file is the stage's name and the digest of all that the result depends on. The file
+is sealed. One that was cut or altered, or copied from another key, is not used; nor is a manifest whose own
+files are gone or altered.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic
+
+import msgspec
+
+from assay.storage.home import Home, mark_used, written_whole
+from assay.storage.sealed import Altered, sealed_json, unsealed
+from assay.storage.stage import Given, Made, RunContext, Stage
+
+_MANIFEST = "manifest"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Generic[Made]):
+    """A stage's manifest, and whether it is that of an earlier run."""
+
+    manifest: Made
+    cached: bool
+
+
+def kept(stage: Stage[Given, Made], given: Given, context: RunContext) -> Made | None:
+    """The manifest that an earlier run made of the same. None where there is none that may be used again.
+
+    Where there is one that may not, a line reports why.
+    """
+    if stage.key is None:
+        return None
+    path = _path(stage, given, context.home)
+    try:
+        found = read(path, stage.made)
+    except Altered as error:
+        context.say(
+            f"{stage.name}: {path} is damaged, or of an earlier version ({error}), so this stage runs again"
+        )
+        return None
+    if found is None:
+        return None
+    if stage.is_current(given, found, context.home):
+        # Another run may have removed it meanwhile.
+        with suppress(OSError):
+            mark_used(path)
+        return found
+    if stage.says_when_stale:
+        context.say(f"{stage.name}: files of an earlier run are missing or altered, so this stage runs again")
+    return None
+
+
+def keep(stage: Stage[Given, Made], given: Given, made: Made, home: Home) -> None:
+    """Keep the manifest for later runs. Nothing where the stage always runs."""
+    if stage.key is None:
+        return
+    path = _path(stage, given, home)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(sealed_json({_MANIFEST: msgspec.to_builtins(made)}, about=path.stem))
+
+
+def read(path: Path, kind: type[Made]) -> Made | None:
+    """The manifest in the file. None where there is no file; Altered where it is not what ``keep`` wrote."""
+    try:
+        return msgspec.convert(unsealed(path.read_bytes(), about=path.stem)[_MANIFEST], kind)
+    except FileNotFoundError:
+        return None
+    except (KeyError, msgspec.ValidationError) as error:
+        raise Altered(str(error)) from error
+
+
+def _path(stage: Stage[Given, Made], given: Given, home: Home) -> Path:
+    return home.manifests / f"{stage.name}-{stage.digest(given)}.json"
