@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
+import msgspec
+
 from assay.config.options import RunOptions
 from assay.core.errors import AssayError
 from assay.report.build import Reported
 from assay.score.scoring import SCORE, ToScore
+from assay.storage.addresses import is_remote
 from assay.storage.kept_manifests import Finished, kept
-from assay.storage.manifests import Scored
+from assay.storage.manifests import InputFile, Scored
 from assay.storage.run_manifest import RunManifest, run_manifest_in
 from assay.storage.stage import Given, Made, RunContext, Stage
 from flows.command.console import HeldConsole
@@ -57,10 +62,19 @@ def rerun(options: RunOptions, prepared: Prepared, console: HeldConsole) -> RunM
 
 
 def _is_the_same_again(options: RunOptions, prepared: Prepared) -> bool:
-    """Whether the output folder has the results of a run with the same options."""
-    if options.preview or options.dry_run or options.release:
+    """Whether the output folder seems to hold the results of the same options and inputs, at a first look.
+
+    Where it does not, a closer look is not worth it: the run that follows looks at everything again.
+    """
+    if options.preview or options.dry_run or options.release or options.verify_inputs:
         return False
     if prepared.output.has_leftovers():
         return False
     manifest = run_manifest_in(prepared.output.path)
-    return manifest is not None and manifest.get("options") == options.model_dump(mode="json")
+    if manifest is None or manifest.get("options") != options.model_dump(mode="json"):
+        return False
+    try:
+        inputs = msgspec.convert(manifest.get("inputs"), tuple[InputFile, ...])
+        return all(is_remote(one.path) or os.stat(one.path).st_size == one.size for one in inputs)
+    except (msgspec.ValidationError, OSError):
+        return False
