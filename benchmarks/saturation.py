@@ -1,6 +1,7 @@
 """Where a run saturates: CPU seconds a shard of its driver and of Dask's scheduler, by number of workers.
 
     python benchmarks/saturation.py [--workers 10 100 1000] [--rate 25] [--json figures.json]
+    python benchmarks/saturation.py --all-kinds [--workers 100]
 
 Dask's scheduler is a process of its own, and so is the driver: it runs the real ``dispatch`` with shards of
 real size. The workers are real too, one thread each, but live together in a few processes, and a shard takes
@@ -10,6 +11,11 @@ driver and of the scheduler alone, and not the time that goes by.
 idle    a second without work: heartbeats
 shard   what is above that, by the number of shards
 least   seconds that a shard must take for so many workers to leave each of the two below a whole core
+
+With ``--all-kinds`` the jobs are those of the other stages, as a run of 300,000 records has them: each kind's
+job of median length goes over the wire again and again, and its result comes back.
+
+most    how many workers leave each of the two below a whole core, if a job takes as long as it did there
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ import json
 import logging
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -34,9 +41,10 @@ import peers
 import polars as pl
 import psutil
 from distributed import Client, Worker
+from jobs_of_a_run import Done, jobs_of_a_run
 
+from assay.core.jobs import AtWork, Job
 from assay.rewards.spec import LocalSpec
-from assay.score import shard as shards
 from assay.score.shard import Shard, ShardJob, ShardWork
 from assay.storage.home import Home
 from assay.workers.dispatch import dispatch
@@ -93,14 +101,20 @@ def shard(number: int) -> Shard:
     return Shard(number, members, {0: f"convert/{'c' * 32}/records-00000.parquet"}, 1 << 18)
 
 
-def host(address: str, count: int, seconds: float) -> None:
-    """Be so many workers, each with a thread, that sleep where others score."""
+def scoring() -> Done:
+    """A shard of real size, and what scoring it gives."""
+    work = ShardWork(0, "ab" * 16, TURNS, 0, 1 << 18, 1.0, "host:1")
+    return Done(ShardJob(shard(0), MODEL, Home(Path("/nowhere"))), work, 1.0)
 
-    def slept(shard: Shard, model: LocalSpec, home: Home, **more: object) -> ShardWork:
+
+def host(address: str, count: int, seconds: float, kind: type[Job[Any]], result: object) -> None:
+    """Be so many workers, each with a thread, that sleep where others do a job of that kind."""
+
+    def slept(job: Job[Any], at: AtWork) -> object:
         time.sleep(seconds)
-        return ShardWork(shard.number, "ab" * 16, TURNS, 0, 1 << 18, seconds, f"host:{os.getpid()}")
+        return result
 
-    shards.score_shard = slept
+    setattr(kind, "done_by", slept)  # noqa: B010 - mypy allows no other way
 
     async def main() -> None:
         # One by one: what they cost here is nobody's, but all at once they would time out.
@@ -128,14 +142,14 @@ def cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def measured(workers: int, rate: float, folder: Path) -> tuple[Costs, Costs, float]:
-    """Costs of the driver and of the scheduler with so many workers, and how many shards a second there were.
+def measured(workers: int, rate: float, folder: Path, given: Done) -> tuple[Costs, Costs, float]:
+    """Costs of the driver and of the scheduler with so many workers, and how many jobs a second there were.
 
-    A shard takes as long as gives ``rate`` shards a second.
+    A job takes as long as gives ``rate`` jobs a second.
     """
     seconds = workers / rate
     count = max(LEAST_SHARDS, 3 * workers)
-    found = folder / f"scheduler-{workers}.json"
+    found = folder / f"scheduler-{workers}-{type(given.job).__name__}.json"
     with ExitStack() as stack:
         scheduler = subprocess.Popen(
             [
@@ -153,13 +167,15 @@ def measured(workers: int, rate: float, folder: Path) -> tuple[Costs, Costs, flo
         context = multiprocessing.get_context("spawn")
         for first in range(0, workers, WORKERS_A_PROCESS):
             size = min(WORKERS_A_PROCESS, workers - first)
-            process = context.Process(target=host, args=(address, size, seconds), daemon=True)
+            process = context.Process(
+                target=host, args=(address, size, seconds, type(given.job), given.result), daemon=True
+            )
             process.start()
             stack.callback(process.join)
             stack.callback(process.terminate)
         client = stack.enter_context(Client(address, set_as_default=False))
         client.wait_for_workers(workers, timeout=300)
-        jobs = [ShardJob(shard(number), MODEL, Home(Path(folder))) for number in range(count)]
+        jobs = [given.job] * count
         both = [psutil.Process(), psutil.Process(scheduler.pid)]
         time.sleep(5)
         marks = [[cpu_seconds(process) for process in both]]
@@ -180,17 +196,39 @@ def measured(workers: int, rate: float, folder: Path) -> tuple[Costs, Costs, flo
     return costs[0], costs[1], count / busy_seconds
 
 
+def all_kinds(workers: int, rate: float, folder: Path) -> tuple[dict[str, float], list[tuple[str, str]]]:
+    """Figures and rows for a job of each kind but scoring."""
+    figures: dict[str, float] = {}
+    rows = []
+    for kind, given in jobs_of_a_run(folder).items():
+        driver, scheduler, _ = measured(workers, rate, folder, given)
+        most = min((1 - costs.idle) * given.seconds / max(1e-6, costs.shard) for costs in (driver, scheduler))
+        sent, came = (len(pickle.dumps(one)) for one in (given.job, given.result))
+        told = [f"{given.seconds:.2f} s, {sent / 1e3:.1f} kB sent, {came / 1e3:.1f} kB back"]
+        for name, costs in (("driver", driver), ("scheduler", scheduler)):
+            figures[f"{kind}_{name}"] = costs.shard
+            told.append(f"{name} {1000 * costs.shard:.2f} ms")
+        figures[f"{kind}_most"] = most
+        rows.append((f"{kind}, {workers:,} workers", f"{', '.join(told)}; most {most:,.0f}"))
+        print(*rows[-1], file=sys.stderr)
+    return figures, rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[10, 50, 100, 250, 500, 1000])
     parser.add_argument("--rate", type=float, default=SHARDS_A_SECOND, help="shards a second, wanted")
     parser.add_argument("--json", type=Path, help="write the figures to this file as one flat object")
+    parser.add_argument("--all-kinds", action="store_true", help="jobs of all stages but scoring")
     options = parser.parse_args()
     figures: dict[str, float] = {}
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
+        if options.all_kinds:
+            figures, rows = all_kinds(options.workers[0], options.rate, Path(temporary))
+            options.workers = []
         for workers in options.workers:
-            driver, scheduler, rate = measured(workers, options.rate, Path(temporary))
+            driver, scheduler, rate = measured(workers, options.rate, Path(temporary), scoring())
             figures[f"shards_a_second_{workers}"] = rate
             for name, costs in (("driver", driver), ("scheduler", scheduler)):
                 least = costs.least_seconds(workers)

@@ -1,0 +1,97 @@
+"""One job of each kind that a run has done, with its result and the seconds that it took."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from large_runs import write_data
+
+from assay.config.options import RunOptions
+from assay.config.settings import Settings
+from assay.core.jobs import AtWork, Job, Result
+from assay.core.progress import Progress
+from assay.report.build import Reported
+from assay.score.scoring import SCORE, ToScore
+from assay.storage.kept_manifests import Finished
+from assay.storage.manifests import Scored
+from assay.storage.run_manifest import RunManifest
+from assay.storage.stage import Given, Made, RunContext, Stage
+from flows.command.console import Console, Showing
+from flows.curate.prepare import prepare
+from flows.curate.run import Run
+
+#: So many that all stages have jobs for workers.
+RECORDS = 300_000
+#: It names columns that are computed, and keeps all.
+RULE = "answer_chars > 5 and mean(helpfulness) > -9"
+
+
+class Done(NamedTuple):
+    """A job that was done."""
+
+    job: Job[Any]
+    result: Any
+    seconds: float
+
+
+class Recording:
+    """Does the jobs of a run in this process, and notes them. It says that it is several, so it gets all."""
+
+    are_several = True
+
+    def __init__(self) -> None:
+        self.by_kind: dict[str, list[Done]] = defaultdict(list)
+
+    def do(
+        self,
+        jobs: Iterable[Job[Result]],
+        *,
+        stage: str,
+        progress: Progress,
+        leave_if_unwanted: Callable[[], None],
+        done: Callable[[Result], None],
+    ) -> None:
+        """Do every job of a stage, and note it."""
+        for job in jobs:
+            began = time.monotonic()
+            result = job.done_by(AtWork())
+            self.by_kind[type(job).__name__].append(Done(job.sent(), result, time.monotonic() - began))
+            done(result)
+
+
+class _Alone:
+    """Runs the stages without Prefect."""
+
+    def run(self, stage: Stage[Given, Made], given: Given, context: RunContext) -> Finished[Made]:
+        return Finished(stage.run(given, context), cached=False)
+
+    def score(self, given: ToScore, context: RunContext, model: str) -> Finished[Scored]:
+        return self.run(SCORE, given, context)
+
+    def show(self, manifest: RunManifest, page: Reported) -> None:
+        """Nobody looks."""
+
+    def announce(self, manifest: RunManifest) -> None:
+        """Nobody listens."""
+
+
+def jobs_of_a_run(folder: Path) -> dict[str, Done]:
+    """The job of median length of each kind but scoring, by its class."""
+    data = folder / "data.jsonl"
+    write_data(data, RECORDS)
+    settings = Settings(home=folder / "home")
+    exports = ["messages", "steerlm", "trl-sft"]
+    options = RunOptions(input=[str(data)], output=str(folder / "out"), keep=[RULE], export=exports)
+    prepared = prepare(options, settings)
+    console, workers = Console(), Recording()
+    console.showing = Showing(is_quiet=True)
+    Run(options, prepared, console, RunContext(prepared.home, console, workers=workers), _Alone()).written()
+    return {
+        kind: min(found, key=lambda one: abs(one.seconds - statistics.median(each.seconds for each in found)))
+        for kind, found in workers.by_kind.items()
+    }
