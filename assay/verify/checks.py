@@ -38,6 +38,7 @@ from assay.storage.regular import read_regular
 from assay.storage.run_manifest import run_manifest_in
 from assay.storage.sealed import DIGEST, is_as_sealed, sealed
 from assay.workers.cluster import ClusterOptions, connected
+from assay.workers.same_code import unfit_workers
 
 #: How far two scores of the same turn may differ, times ``max(1, |score|)``. For fp32 Assay promises it; the
 #: others were measured, with rounding to 11 and 8 bits of mantissa.
@@ -376,7 +377,9 @@ def _workers(
     """Score some conversations in each worker, in other batches than this process used."""
     requests = [_whole(conversation) for conversation in conversations]
     with connected(cluster, progress) as client:
-        addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])[: cluster.workers]
+        unfit = unfit_workers(client)
+        there = sorted(client.scheduler_info(n_workers=-1)["workers"])
+        addresses = [address for address in there if address not in unfit][: cluster.workers]
         count = len(addresses)
         futures = [
             client.submit(score_here, spec, requests[number::count], workers=[address], pure=False)

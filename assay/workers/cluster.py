@@ -28,6 +28,7 @@ from assay.workers.gpus import (
     visible_devices,
 )
 from assay.workers.main_program import leave_main_program_out
+from assay.workers.same_code import check_workers, unfit_workers
 from assay.workers.startup import started
 from assay.workers.steady_clock import PRELOAD, temporary_certificates, use_steady_clock
 
@@ -101,7 +102,8 @@ def check_options(options: ClusterOptions) -> None:
 def connected(options: ClusterOptions, progress: Progress = SILENT) -> Iterator[Client]:
     """Yield a client whose workers have connected; at the end stop what was started here.
 
-    Raises ``ClusterFault`` where no worker connects within a minute, ``UserMistake`` for an invalid address.
+    Raises ``ClusterFault`` where no worker connects within a minute, or none that a scheduler has runs this
+    code; ``UserMistake`` for an invalid address.
     """
     import dask
     from distributed import Client
@@ -118,6 +120,8 @@ def connected(options: ClusterOptions, progress: Progress = SILENT) -> Iterator[
                 raise ClusterFault(_why_no_scheduler(options.scheduler_address, error)) from error
             with client:
                 _await_workers(client, 1)
+                if line := check_workers(client):
+                    progress.say(line)
                 _show_dashboard(client, options)
                 yield client
             return
@@ -132,7 +136,9 @@ def on_gpus(options: ClusterOptions) -> bool:
     if not options.scheduler_address:
         return bool(visible_devices()) and packages_are_here()
     with connected(dataclasses.replace(options, show_dashboard=None)) as client:
-        some = sorted(client.scheduler_info(n_workers=_SAMPLED_WORKERS)["workers"])
+        unfit = unfit_workers(client)
+        there = client.scheduler_info(n_workers=-1 if unfit else _SAMPLED_WORKERS)["workers"]
+        some = sorted(address for address in there if address not in unfit)[:_SAMPLED_WORKERS]
         return any(client.run(_has_gpu, workers=some, on_error="ignore").values())
 
 

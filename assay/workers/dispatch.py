@@ -10,12 +10,13 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from assay.core.errors import AssayError, ClusterFault, DeviceLost, StoreFault
 from assay.core.jobs import AtWork, Job, Result
 from assay.core.progress import SILENT, Progress
+from assay.workers.same_code import OtherCode, asked_again, code_here, unfit_workers
 
 if TYPE_CHECKING:
     from distributed import Client, Future, Worker
@@ -47,6 +48,8 @@ class _Attempt(NamedTuple, Generic[Result]):
     future: Future[Result]
     job: Job[Result]
     alone: bool
+    workers: Sequence[str] | None
+    """Those that may do it; None: any."""
 
 
 class _Run(NamedTuple):
@@ -83,6 +86,34 @@ class _Batches:
         if time.monotonic() - self._sent >= _BATCHES_SECONDS:
             self._worker.log_event(_BATCHES, [self._run, self._turns, self._tokens])
             self._turns, self._tokens, self._sent = 0, 0, time.monotonic()
+
+
+class _Call:
+    """A call that is made where it is unpickled.
+
+    Dask unpickles a task's function as it reads a message: a worker that lacks the function would lose its
+    connection, and count as killed by the job. So a task is to unpickle a call, which can just fail.
+    """
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self._call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self._call
+
+
+def do_if_same_code(sent: bytes, code: str, name: str, host: str) -> object:
+    """The result of the pickled job, made in a worker. Raises ``OtherCode`` where the run has other code.
+
+    Only then is the job read. ``name`` and ``host`` are those of the run.
+    """
+    from distributed import get_worker
+    from distributed.protocol.pickle import loads
+
+    if code != code_here():
+        raise OtherCode(get_worker().address, code_here())
+    job: Job[object] = loads(sent)
+    return do_or_leave(job, _Run(name, host))
 
 
 def do_or_leave(job: Job[Result], run: _Run) -> Result:
@@ -164,6 +195,7 @@ def dispatch(
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
     from distributed.comm.core import CommClosedError
+    from distributed.protocol.pickle import dumps, loads
 
     waiting = deque(sorted(jobs, key=lambda job: -job.weight))
     suspects: deque[Job[Result]] = deque()
@@ -173,14 +205,54 @@ def dispatch(
     run = _Run(secrets.token_hex(4), socket.gethostname())
     last_seen_workers = time.monotonic()
     worker_count, counted = 0, -math.inf
+    unfit = unfit_workers(client)
+    fit: list[str] | None = None
 
     def submit(job: Job[Result], *, alone: bool = False) -> None:
         nonlocal submitted
         submitted += 1
         key = f"{stage}-{run.name}-{submitted}"
-        future = client.submit(do_or_leave, job.sent(), run, pure=False, key=key)
-        in_flight[key] = _Attempt(future, job, alone)
+        call = _Call(do_if_same_code, dumps(job.sent()), code_here(), *run)
+        future = client.submit(loads, dumps(call), pure=False, key=key, workers=fit)
+        in_flight[key] = _Attempt(future, job, alone, fit)
         future.add_done_callback(lambda _: finished.put(key))
+
+    def again(attempt: _Attempt[Result]) -> None:
+        """Have the job done by another worker: this one has not done it."""
+        if attempt.alone:
+            suspects.appendleft(attempt.job)
+        else:
+            waiting.appendleft(attempt.job)
+
+    def count_workers() -> None:
+        """See how many workers there are, and which, where some are unfit: only then jobs name workers."""
+        nonlocal worker_count, counted, fit
+        counted = time.monotonic()
+        if not unfit:
+            # Ask for their number only: a list of 1,000 workers costs both sides more than a job does.
+            worker_count = client.scheduler_info(n_workers=0)["n_workers"]
+            return
+        fit = [address for address in client.scheduler_info(n_workers=-1)["workers"] if address not in unfit]
+        worker_count = len(fit)
+        for key, attempt in list(in_flight.items()):
+            # Dask would wait for ever for those whom a job names.
+            if attempt.workers is not None and not set(attempt.workers).intersection(fit):
+                in_flight.pop(key).future.release()
+                again(attempt)
+
+    def was_unfit(attempt: _Attempt[Result], error: Exception) -> bool:
+        """Whether the attempt may have failed because its worker has other code; then jobs avoid it."""
+        nonlocal counted
+        if isinstance(error, OtherCode):
+            address, code = error.args
+            line = unfit.take({address: code})
+        else:
+            # Code from before there was a check cannot even take a job.
+            line = asked_again(client)
+        if line:
+            progress.say(line)
+        counted = -math.inf
+        return bool(unfit) and (attempt.workers is None or any(one in unfit for one in attempt.workers))
 
     def hear(event: tuple[float, tuple[str, int, int]]) -> None:
         """Keep what Dask's thread hears of this run's batches for this one, beside what is finished."""
@@ -192,32 +264,35 @@ def dispatch(
     while waiting or suspects or in_flight:
         leave_if_unwanted()
         if time.monotonic() - counted >= _COUNT_SECONDS:
-            # Ask for their number only: a list of 1,000 workers costs both sides more than a job does.
-            worker_count, counted = client.scheduler_info(n_workers=0)["n_workers"], time.monotonic()
-        while waiting and len(in_flight) < _IN_FLIGHT_PER_WORKER * max(1, worker_count):
-            submit(waiting.popleft())
-        if not in_flight:
-            submit(suspects.popleft(), alone=True)
+            count_workers()
+        if fit != []:
+            while waiting and len(in_flight) < _IN_FLIGHT_PER_WORKER * max(1, worker_count):
+                submit(waiting.popleft())
+            if not in_flight:
+                submit(suspects.popleft(), alone=True)
         try:
             news = finished.get(timeout=_COUNT_SECONDS)
         except queue.Empty:
             if worker_count:
                 last_seen_workers = time.monotonic()
             elif time.monotonic() - last_seen_workers > no_workers_seconds:
+                gone = "no Dask worker has this run's code" if unfit else "all Dask workers are gone"
                 raise ClusterFault(
-                    f"all Dask workers are gone, and none came back within {no_workers_seconds:.0f} s; "
-                    f"{_GOES_ON}"
+                    f"{gone}, and none came back within {no_workers_seconds:.0f} s; {_GOES_ON}"
                 ) from None
             continue
         last_seen_workers = time.monotonic()
         if isinstance(news, _Batch):
             batch(*news)
             continue
-        future, job, alone = in_flight.pop(news)
+        if news not in in_flight:
+            continue
+        attempt = in_flight.pop(news)
+        job = attempt.job
         try:
-            done(future.result())
+            result = attempt.future.result()
         except KilledWorker:
-            if not alone:
+            if not attempt.alone:
                 progress.say(f"{job.name}: its worker died more than once; trying it again, alone")
                 suspects.append(job)
             elif halves := job.halves():
@@ -227,5 +302,11 @@ def dispatch(
                 done(job.of_a_killer())
         except (FutureCancelledError, CommClosedError) as error:
             raise ClusterFault(f"the Dask scheduler is gone; {_GOES_ON}") from error
+        except (OtherCode, ImportError, AttributeError, TypeError) as error:
+            if not was_unfit(attempt, error):
+                raise
+            again(attempt)
+        else:
+            done(result)
         finally:
-            future.release()
+            attempt.future.release()

@@ -13,6 +13,7 @@ from assay.core.progress import Progress
 from assay.storage.stage import RunContext
 from assay.workers.cluster import ClusterOptions, connected, scores_on_gpus, worker_count
 from assay.workers.dispatch import dispatch
+from assay.workers.same_code import NoWorkerFits
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -72,6 +73,8 @@ class RunWorkers:
             return True
         try:
             self._client = self._stack.enter_context(connected(self._options, progress))
+        except NoWorkerFits:
+            raise
         except ClusterFault as error:
             progress.say(f"{error}. The run's own process does what they would do")
             self._cannot_start = True

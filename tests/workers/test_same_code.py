@@ -1,0 +1,249 @@
+"""Workers of a scheduler that have other code than the run: they are named, and get no job."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from distributed import Client
+from job_doers import Noted
+from patience import PATIENCE_SECONDS
+from places import ROOT
+from stages import Heard
+
+from assay.workers.cluster import ClusterOptions, connected
+from assay.workers.dispatch import dispatch
+from assay.workers.of_run import RunWorkers
+from assay.workers.same_code import NoWorkerFits, check_workers, code_here, digest_of_sources
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+class Running:
+    """A scheduler, and the workers that a test starts."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._found = folder / "scheduler.json"
+        self._start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        until(self._found.exists, "a scheduler")
+        self.address: str = json.loads(self._found.read_text())["address"]
+
+    def worker(self, name: str, code: Path = ROOT) -> subprocess.Popen[bytes]:
+        """A worker that has this code."""
+        return self._start(
+            "worker", "--nthreads", "1", "--no-dashboard", "--no-nanny", "--name", name, code=code
+        )
+
+    def _start(self, *command: str, code: Path = ROOT) -> subprocess.Popen[bytes]:
+        where = ["--scheduler-file", str(self._found), "--host", "127.0.0.1"]
+        there = [str(code), str(ROOT / "tests")]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *command, *where],
+            cwd=self._folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(there)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._stack.callback(process.wait)
+        self._stack.callback(process.terminate)
+        return process
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    with ExitStack() as stack:
+        yield Running(tmp_path, stack)
+
+
+def other_code(folder: Path) -> Path:
+    """A folder with Assay's code in which one line is another."""
+    shutil.copytree(ROOT / "assay", folder / "assay", ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / "assay" / "read" / "convert.py"
+    path.write_text(path.read_text() + "\nANOTHER = True\n")
+    return folder
+
+
+def code_before_the_check(folder: Path) -> Path:
+    """A folder with code in which nothing can say what it is."""
+    other_code(folder)
+    (folder / "assay" / "workers" / "same_code.py").unlink()
+    path = folder / "assay" / "workers" / "dispatch.py"
+    path.write_text(path.read_text().replace("do_if_same_code", "do_anything"))
+    return folder
+
+
+def jobs(folder: Path, count: int = 12) -> list[Noted]:
+    folder.mkdir(exist_ok=True)
+    return [Noted(number, folder) for number in range(count)]
+
+
+def who(folder: Path) -> set[int]:
+    """The processes that did a job."""
+    return {int(path.name.partition("-")[2]) for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("theirs", "has"),
+    [
+        (other_code, "has Assay 0.1.0 (code "),
+        (code_before_the_check, "has no Assay, or a version that cannot say what it is"),
+    ],
+    ids=["other code", "older than the check"],
+)
+def test_a_worker_with_other_code_is_named_and_gets_no_job_whenever_it_joins(
+    theirs: Callable[[Path], Path], has: str, running: Running, tmp_path: Path
+) -> None:
+    code = theirs(tmp_path / "theirs")
+    good = running.worker("good")
+    early = running.worker("early", code)
+    heard = Heard()
+    with ExitStack() as stack:
+        # The run is to see both when it connects.
+        with Client(running.address, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
+        options = ClusterOptions(scheduler_address=running.address)
+        client = stack.enter_context(connected(options, heard))
+        (line,) = heard.lines
+        assert line.startswith("1 Dask worker with other code than this run gets no work: tcp://127.0.0.1:")
+        assert has in line
+        assert line.endswith(
+            f"; this run has {code_here()}. Install the same versions there, and restart the workers"
+        )
+        late: list[subprocess.Popen[bytes]] = []
+
+        def joins() -> None:
+            """A third worker joins while jobs are done."""
+            if not late and who(tmp_path / "notes"):
+                late.append(running.worker("late", code))
+                client.wait_for_workers(3, timeout=PATIENCE_SECONDS)
+
+        done: list[int] = []
+        dispatch(
+            client,
+            jobs(tmp_path / "notes", 40),
+            stage="note",
+            done=done.append,
+            leave_if_unwanted=joins,
+            progress=heard,
+        )
+    assert who(tmp_path / "notes") == set(done) == {good.pid}
+    assert len(done) == 40
+    assert early.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("theirs", [other_code, code_before_the_check])
+def test_a_worker_that_joins_later_sends_its_first_job_back(
+    theirs: Callable[[Path], Path], running: Running, tmp_path: Path
+) -> None:
+    """Nobody asked it before: the run knows of no unfit worker, so any may be sent a job."""
+    good = running.worker("good")
+    heard = Heard()
+    with connected(ClusterOptions(scheduler_address=running.address), heard) as client:
+        assert heard.lines == []
+        running.worker("late", theirs(tmp_path / "theirs"))
+        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
+        done: list[int] = []
+        dispatch(
+            client,
+            jobs(tmp_path / "notes", 40),
+            stage="note",
+            done=done.append,
+            leave_if_unwanted=lambda: None,
+            progress=heard,
+        )
+    assert (len(done), set(done), who(tmp_path / "notes")) == (40, {good.pid}, {good.pid})
+    (line,) = heard.lines
+    assert line.startswith("1 Dask worker with other code than this run gets no work: tcp://127.0.0.1:")
+
+
+@pytest.mark.slow
+def test_a_run_ends_within_seconds_where_no_worker_has_its_code(running: Running, tmp_path: Path) -> None:
+    theirs = other_code(tmp_path / "theirs")
+    running.worker("one", theirs)
+    heard = Heard()
+    with (
+        RunWorkers(ClusterOptions(scheduler_address=running.address)) as workers,
+        pytest.raises(NoWorkerFits, match=r"^1 Dask worker with other code than this run gets no work: tcp"),
+    ):
+        workers.do(
+            jobs(tmp_path / "notes"),
+            stage="note",
+            progress=heard,
+            leave_if_unwanted=lambda: None,
+            done=lambda _: None,
+        )
+    assert who(tmp_path / "notes") == set()
+
+
+@pytest.mark.faults
+def test_jobs_of_the_last_fit_worker_go_to_the_one_that_replaces_it(running: Running, tmp_path: Path) -> None:
+    """Jobs name the fit workers once one is unfit, and Dask waits for those whom a job names."""
+    unfit = running.worker("unfit", other_code(tmp_path / "theirs"))
+    good = running.worker("good")
+    heard, done = Heard(), list[int]()
+    replaced: list[subprocess.Popen[bytes]] = []
+    with Client(running.address, set_as_default=False) as asking:
+        asking.wait_for_workers(2, timeout=PATIENCE_SECONDS)
+    with connected(ClusterOptions(scheduler_address=running.address), heard) as client:
+
+        def replace() -> None:
+            if not replaced and heard.lines and len(done) >= 3:
+                good.kill()
+                good.wait()
+                replaced.append(running.worker("another"))
+
+        dispatch(
+            client,
+            jobs(tmp_path / "notes", 400),
+            stage="note",
+            done=done.append,
+            leave_if_unwanted=replace,
+            progress=heard,
+        )
+    assert len(done) == 400
+    assert who(tmp_path / "notes") == {good.pid, replaced[0].pid}
+    assert unfit.poll() is None
+    assert len(heard.lines) == 1
+
+
+@pytest.mark.slow
+def test_a_fit_worker_that_starts_a_little_later_is_waited_for(running: Running, tmp_path: Path) -> None:
+    running.worker("unfit", other_code(tmp_path / "theirs"))
+    with Client(running.address, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
+        running.worker("good")
+        line = check_workers(client, patience_seconds=PATIENCE_SECONDS)
+        assert line.startswith("1 Dask worker with other code than this run gets no work")
+        assert client.scheduler_info(n_workers=0)["n_workers"] == 2
+
+
+def test_the_digest_is_of_every_source_file_and_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "one.py").write_text("x = 1\n")
+    (tmp_path / "two.py").write_text("x = 2\n")
+    found = [digest_of_sources(tmp_path)]
+    (tmp_path / "a" / "b" / "one.py").write_text("x = 3\n")
+    found.append(digest_of_sources(tmp_path))
+    (tmp_path / "two.py").rename(tmp_path / "three.py")
+    found.append(digest_of_sources(tmp_path))
+    (tmp_path / "a" / "__pycache__").mkdir()
+    (tmp_path / "a" / "__pycache__" / "one.pyc").write_bytes(b"compiled")
+    assert len(set(found)) == 3
+    assert digest_of_sources(tmp_path) == found[-1]
