@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 MADE = {
     "convert": "artifacts/convert/*/manifest.json",
     "gather": "artifacts/score/*/piece-*.parquet",
+    "filter": "artifacts/export/*/*.frames",
     "export": "artifacts/export/*/*.additions",
 }
 in_each_stage = pytest.mark.parametrize("made", MADE.values(), ids=MADE.keys())

@@ -72,7 +72,7 @@ def results(
         converted = CONVERT.run(ToConvert(inventory, find_languages=True), context)
         given = ToScore(converted, model, ClusterOptions(workers=workers), shard_tokens=200)
         scored = SCORE.run(given, context)
-        rules = parse_rules(["helpfulness >= 1"], attributes=scored.attributes)
+        rules = parse_rules(["helpfulness >= 1", "answer_chars > 5"], attributes=scored.attributes)
         filtered = DECIDE.run(ToDecide(converted, scored, rules, Selection()), context)
         exports = ("messages", "steerlm")
         folder = OutputFolder(root / "published")

@@ -30,6 +30,9 @@ ROW = "row."
 #: The column for which the model's tokenizer is needed.
 ANSWER_TOKENS = "answer_tokens"
 
+#: The column that takes longest, unless the languages of these answers were found before.
+LANGUAGE = "language"
+
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 _DTYPES = {
@@ -188,7 +191,7 @@ COLUMNS: dict[str, Measure] = {
             _TEXTS,
         ),
         _of_turn(
-            "language",
+            LANGUAGE,
             ValueKind.STRING,
             "the language of the turn's text, such as 'en'",
             _language,

@@ -89,7 +89,7 @@ def decide(given: ToDecide, context: RunContext) -> Filtered:
                 records = read_artifact(piece.records, context.home, ["row", "outcome", "reason"])
                 written.add(Verdicts(records_decided(records), None))
         else:
-            with judged(given.converted, given.scored, given.rules, given.selection, context.home) as found:
+            with judged(given.converted, given.scored, given.rules, given.selection, context) as found:
                 for verdicts in found.verdicts:
                     written.add(verdicts)
                 if not written.kept and (absent := found.absent()):

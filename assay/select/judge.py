@@ -28,9 +28,9 @@ from assay.select.rules import Rule, Rules
 from assay.select.selection import Selection
 from assay.select.tally import RuleTally, Tally, held
 from assay.storage.artifacts import read_artifact
-from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
 from assay.storage.scratch import own_folder
+from assay.storage.stage import RunContext
 
 #: Reason code for a record without any turn.
 NO_TURN = "no_turn"
@@ -66,9 +66,9 @@ class Judged(NamedTuple):
 
 @contextmanager
 def judged(
-    converted: Converted, scored: Scored, rules: Rules, selection: Selection, home: Home
+    converted: Converted, scored: Scored, rules: Rules, selection: Selection, context: RunContext
 ) -> Iterator[Judged]:
-    """Yield the verdicts on all pieces.
+    """Yield the verdicts on all pieces. The workers of the ``context`` may help.
 
     AssayError where a file is damaged, UserMistake where no record has the number that is to order them.
     """
@@ -82,8 +82,9 @@ def judged(
         tokenizers=selection.tokenizers,
     )
     by_rules = _ByRules(rules, selection.on_fail)
+    home = context.home
     with ExitStack() as stack:
-        found = stack.enter_context(measured(Dataset(converted, scored, wanted, home)))
+        found = stack.enter_context(measured(Dataset(converted, scored, wanted, home), context))
 
         def notes() -> tuple[str, ...]:
             return (*found.notes(), *by_rules.notes())

@@ -2,7 +2,8 @@
 
 Pieces are gone through once, or again where a function needs more than one piece:
 
-1. Each piece's columns are computed, and the rows of group functions go to a bucket by the group's key.
+1. Each piece's columns are computed, by workers where that takes long (``of_pieces``). The rows of group
+   functions go to a bucket by the group's key.
 2. Each bucket holds whole groups; what the functions come to goes back to a bucket by piece.
 3. Values of percentiles are counted, piece by piece.
 4. Piece by piece the frames are whole, and somebody decides by them.
@@ -15,18 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from assay.core.errors import AssayError
 from assay.core.text import counted
-from assay.read.kept_languages import languages_of_answers
 from assay.select.by_key import Groups, RowSides
-from assay.select.columns import PieceData
 from assay.select.expressions import (
     EveryTurn,
     Expression,
@@ -38,15 +35,13 @@ from assay.select.expressions import (
     Predicate,
     parts,
 )
-from assay.select.frames import LINE, Dataset, Frames, ToMeasure
-from assay.select.groups import ANSWER, GROUP, GROUP_SIZE, LAST
+from assay.select.frames import Dataset, Frames, ToMeasure
+from assay.select.groups import GROUP_SIZE, LAST
+from assay.select.of_pieces import frames_of_pieces
 from assay.select.percentiles import FEWEST_VALUES, Distribution
 from assay.select.presence import Presence
-from assay.select.token_counts import counter
-from assay.select.unscored import is_unscored, reason_of_turn
-from assay.select.vocabulary import measure_of
-from assay.storage.artifacts import artifacts_of, read_artifact
 from assay.storage.scratch import own_folder
+from assay.storage.stage import RunContext
 
 
 class Measured(NamedTuple):
@@ -61,24 +56,25 @@ class Measured(NamedTuple):
 
 
 @contextmanager
-def measured(data: Dataset) -> Iterator[Measured]:
-    """Yield the frames of all pieces with all that is wanted.
+def measured(data: Dataset, context: RunContext | None = None) -> Iterator[Measured]:
+    """Yield the frames of all pieces with all that is wanted. The workers of the ``context`` may help.
 
     AssayError where scores are not those of the piece's turns, or a file is damaged.
     """
     wanted = data.wanted
     percentiles = [Distribution(percentile) for percentile in wanted.of_type(Percentile)]
     presence = Presence(data)
-    if not wanted.has_groups and not wanted.has_pairs and not percentiles:
-        yield Measured(_frames_of(data, presence), presence.notes, presence.absent)
-        return
     with ExitStack() as stack:
+        pieces = stack.enter_context(frames_of_pieces(data, context or RunContext(data.home)))
+        if not wanted.has_groups and not wanted.has_pairs and not percentiles:
+            yield Measured(_frames_of(pieces, data, presence), presence.notes, presence.absent)
+            return
         place = data.home.artifacts / "filter"
         place.mkdir(parents=True, exist_ok=True)
         waiting = _Waiting(stack.enter_context(own_folder(place)), len(data.converted.pieces))
         groups = Groups(data, waiting.folder) if wanted.has_groups else None
         sides = RowSides(data, waiting.folder) if wanted.has_pairs else None
-        for number, frames in enumerate(_frames_of(data, presence)):
+        for number, frames in enumerate(_frames_of(pieces, data, presence)):
             waiting.put(number, frames)
             for by_key in (groups, sides):
                 if by_key is not None:
@@ -143,64 +139,15 @@ def _few_values(distribution: Distribution) -> Iterator[str]:
         yield f"`{percentile}` says little of so few: {counted(few, 'values')}{where}"
 
 
-def _frames_of(data: Dataset, presence: Presence) -> Iterator[Frames]:
-    """Yield each piece's frames with its columns, and what is made of one record's turns."""
-    for number in range(len(data.converted.pieces)):
-        frames = _of_piece(number, data)
+def _frames_of(pieces: Iterator[Frames], data: Dataset, presence: Presence) -> Iterator[Frames]:
+    """Yield each piece's frames, which have its columns, with what is made of one record's turns."""
+    for frames in pieces:
         presence.add(frames)
         first = [one for one in data.wanted.of_type(OverTurns) if not _needs_groups(one)]
         frames = _with_over_turns(frames, first)
         if not (data.wanted.has_groups or data.wanted.has_pairs or data.wanted.of_type(Percentile)):
             frames = _with_every_turn(frames, data.wanted)
         yield frames
-
-
-def _of_piece(number: int, data: Dataset) -> Frames:
-    """The frames of a piece with its columns alone."""
-    wanted, home, attributes = data.wanted, data.home, data.scored.attributes
-    piece, scores = data.converted.pieces[number], data.scored.pieces[number].scores
-    measures = [measure_of(column.name, attributes, column.kind) for column in wanted.columns]
-    of_scores = ["row", "turn", *attributes, "reason", *(name for one in measures for name in one.of_scores)]
-    turns = read_artifact(scores, home, list(dict.fromkeys(of_scores)))
-    if turns.height != piece.turn_count:
-        raise AssayError(
-            f"{artifacts_of(home).place_of(scores.path)}: {turns.height} turns where the piece has "
-            f"{piece.turn_count}. Remove it and run again: it is made anew."
-        )
-    if of_turns := list(dict.fromkeys(name for one in measures for name in one.of_turns)):
-        turns = turns.hstack(read_artifact(piece.turns, home, of_turns))
-    if wanted.has_groups or wanted.with_answers:
-        keys = read_artifact(piece.turns, home, ["key", "prompt_key"])
-        turns = turns.hstack([keys["key"].alias(ANSWER), keys["prompt_key"].alias(GROUP)])
-    unscored = (
-        turns.filter(is_unscored(attributes))
-        .unique(subset="row", keep="first", maintain_order=True)
-        .select("row", reason_of_turn(attributes).alias("reason"))
-    )
-    if unscored.height:
-        turns = turns.join(unscored, on="row", how="anti", maintain_order="left")
-    is_last = (pl.col("row") != pl.col("row").shift(-1)).fill_null(True)
-    turns = turns.with_columns(is_last.alias(LAST))
-    records = turns.filter(LAST).select("row")
-    of_records = [name for one in measures for name in one.of_records]
-    of_records += ["line"] if wanted.has_pairs else []
-    if of_records := list(dict.fromkeys(of_records)):
-        contents = read_artifact(piece.records, home, ["row", *of_records])
-        contents = records.join(contents, on="row", how="left", maintain_order="left")
-    else:
-        contents = records
-    named = {one.column.name for one in measures}
-    counts = {name: counter(place) for name, place in wanted.tokenizers.items() if name in named}
-    given = PieceData(piece.file, contents, turns, partial(languages_of_answers, piece, home), counts)
-    values = {one.column: one.compute(given).alias(one.column.measured) for one in measures if one.compute}
-    keys_kept = [name for name in (ANSWER, GROUP) if name in turns.columns]
-    by_turn = [series for column, series in values.items() if column.of_turns]
-    turns = turns.select("row", "turn", LAST, *keys_kept).with_columns(by_turn)
-    last = turns.filter(LAST).select(*keys_kept, *(series.name for series in by_turn))
-    records = records.hstack([series for column, series in values.items() if not column.of_turns])
-    if wanted.has_pairs:
-        records = records.with_columns(contents["line"].alias(LINE))
-    return Frames(turns, records.hstack(last), unscored)
 
 
 def _needs_groups(expression: Expression) -> bool:

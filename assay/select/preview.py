@@ -20,6 +20,7 @@ from assay.select.tally import RuleTally, comparisons
 from assay.storage.artifacts import read_artifact
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
+from assay.storage.stage import RunContext
 
 #: Records that are shown on either side of a cut.
 NEAR = 3
@@ -85,7 +86,7 @@ def previewed(
 ) -> RulesPreview:
     """What the rules and the budget would do with these scores. Nothing is written that stays."""
     kept = read = 0
-    with judged(converted, scored, rules, selection, home) as found:
+    with judged(converted, scored, rules, selection, RunContext(home)) as found:
         for verdicts in found.verdicts:
             read += verdicts.records.height
             kept += _kept(verdicts)

@@ -16,10 +16,13 @@ _JOB_RECORDS = 1 << 15
 _JOB_BYTES = 4 << 20
 
 
-def is_much(converted: Converted) -> bool:
-    """Whether going through all records is worth starting workers for."""
+def is_much(converted: Converted, *, times: int = 1) -> bool:
+    """Whether going through all records is worth starting workers for.
+
+    ``times``: to go through them takes so many times less than an export, where conversations are short.
+    """
     size = sum(piece.records.size for piece in converted.pieces)
-    return converted.counts.read >= _WORTH_WORKERS_RECORDS or size >= _WORTH_WORKERS_BYTES
+    return converted.counts.read >= times * _WORTH_WORKERS_RECORDS or size >= _WORTH_WORKERS_BYTES
 
 
 def in_jobs(pieces: Sequence[ConvertedPiece]) -> Iterator[range]:

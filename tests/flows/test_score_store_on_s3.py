@@ -117,7 +117,7 @@ def command(
         return subprocess.Popen(
             [
                 *(sys.executable, "-c", driver, "--input", *inputs, "--output", str(output)),
-                *("--export", "steerlm", "messages", "--shard-tokens", "300"),
+                *("--export", "steerlm", "messages", "--shard-tokens", "300", "--keep", "answer_chars > 5"),
             ],
             cwd=folder,
             env=environment,
@@ -271,7 +271,7 @@ def test_with_stages_in_a_bucket_workers_do_all_of_them_and_no_machine_holds_a_p
     assert results(driver / "out") == expected
 
     handed = [line.split()[-2:] for line in log.splitlines() if line.startswith("handed to workers:")]
-    assert [stage for stage, _ in handed] == ["convert", "gather", "export", "report"]
+    assert [stage for stage, _ in handed] == ["convert", "gather", "filter", "export", "report"]
     assert all(int(count) >= 5 for _, count in handed)
     # What the run's machine alone has is converted by the run, with one line; the killed run's work stays.
     assert log.count(f"worker on {socket.gethostname()}:") <= 1
