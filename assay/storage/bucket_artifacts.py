@@ -3,17 +3,23 @@
 An object is named by its path and its digest, ``convert/…/0000.records.DIGEST.parquet``. So one listing of a
 folder shows which of its files are there, two runs never replace each other's files, and a writer that comes
 second changes nothing. One PUT writes an object: it is whole or not there.
+
+S3 does not say when an object was last read, only when it was written. So an object that is used, and was
+written days ago, is written again: S3 copies it onto itself. What was not written for long was not used
+either, and may go (``remove_unused``).
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import secrets
 import socket
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
@@ -22,15 +28,29 @@ from typing import BinaryIO
 import polars as pl
 
 from assay.core.digests import digest_of_content
-from assay.core.errors import StoreFault
+from assay.core.errors import StoreFault, StoreRefusal
 from assay.storage.disk import ALTERED, damaged
 from assay.storage.home import Artifact
-from assay.storage.s3 import CONNECTIONS, Objects
+from assay.storage.s3 import CONNECTIONS, Found, Objects
 from assay.storage.scratch import HANDOVER, is_left
 
 #: A process holds so many bytes of what it read or wrote last: several columns of a file are often asked for
 #: in turn, and the records of one file make several shards.
 _RECENT_BYTES = 64 << 20
+
+_DAY_SECONDS = 86_400.0
+#: An object that is used and is older is written again. Days, because that is a request for every object.
+_WRITTEN_AGAIN_DAYS = 3
+
+#: The names of all files of stages. Others may keep things of their own in the same bucket.
+_OURS = re.compile(
+    rf"""
+    (convert|score|filter|gather)/[0-9a-f]{{32}}/([^/]+\.[0-9a-f]{{32}}\.[a-z]+|manifest\.json)
+    | languages/[0-9a-f]{{32}}\.json
+    | {HANDOVER}/run-[^/]+/[^/]+
+    """,
+    re.VERBOSE,
+)
 
 
 class BucketArtifacts:
@@ -58,6 +78,7 @@ class BucketArtifacts:
             if content is None:
                 raise damaged(key, "there is no such object")
             if digest_of_content(content.data) == artifact.digest:
+                self._use(name, content.written)
                 _RECENT.put(key, content.data)
                 return content.data
         self._objects.remove(name)
@@ -97,20 +118,54 @@ class BucketArtifacts:
         Each folder is listed once.
         """
         folders = sorted({str(PurePosixPath(one.path).parent) for one in artifacts})
-        sizes: dict[str, int] = {}
+        there: dict[str, Found] = {}
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            for found in pool.map(self._sizes, folders):
-                sizes |= found
-        return next((one for one in artifacts if sizes.get(_name(one)) != one.size), None)
+            for found in pool.map(self._found_in, folders):
+                there |= found
+            altered = next((one for one in artifacts if not _is_of_its_size(one, there)), None)
+            if altered is None:
+                used = [there[_name(one)] for one in artifacts]
+                list(pool.map(lambda one: self._use(one.name, one.written), used))
+        return altered
 
-    def _sizes(self, folder: str) -> dict[str, int]:
-        """By name, the size of every object in the folder."""
-        return {one.name: one.size for one in self._objects.list_all(f"{folder}/")}
+    def _found_in(self, folder: str) -> dict[str, Found]:
+        """Every object in the folder, by name."""
+        return {one.name: one for one in self._objects.list_all(f"{folder}/")}
+
+    def _use(self, name: str, written: float) -> None:
+        """Let an object that was last ``written`` then count as used now, or within days."""
+        if time.time() - written < _WRITTEN_AGAIN_DAYS * _DAY_SECONDS:
+            return
+        # If this is refused, the object may go too soon, and is made again.
+        with suppress(StoreRefusal):
+            self._objects.write_again(name)
+
+    def remove_unused(self, days: int, *, but: str | None = None) -> Iterator[int]:
+        """Remove the files that nobody has used for so many days, and yield the size of each.
+
+        What is no file of a stage stays, and whatever lies at the address ``but``.
+        """
+        # The last use may be so much later than the object says.
+        before = time.time() - (days + _WRITTEN_AGAIN_DAYS) * _DAY_SECONDS
+        for one in self._objects.list_all(""):
+            if one.written >= before or not _OURS.fullmatch(one.name):
+                continue
+            if but is not None and self._address(one.name).startswith(f"{but.rstrip('/')}/"):
+                continue
+            # Another run may have used it since it was listed.
+            written = self._objects.written(one.name)
+            if written is None or written >= before:
+                continue
+            self._objects.remove(one.name)
+            yield one.size
 
     def read_sealed(self, path: str) -> bytes | None:
         """The content of a file; None where there is none."""
         content = self._objects.read(path)
-        return None if content is None else content.data
+        if content is None:
+            return None
+        self._use(path, content.written)
+        return content.data
 
     def keep_sealed(self, data: bytes, path: str) -> None:
         """Write a file, with one PUT."""
@@ -119,7 +174,14 @@ class BucketArtifacts:
     def hold(self, paths: Iterable[str]) -> bool:
         """Whether there are files at all these paths."""
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            return all(pool.map(self._objects.holds, paths))
+            return all(pool.map(self._holds, paths))
+
+    def _holds(self, path: str) -> bool:
+        written = self._objects.written(path)
+        if written is None:
+            return False
+        self._use(path, written)
+        return True
 
     def begin(self, folder: str) -> None:
         """Nothing: a bucket has no folders, and a killed writer leaves no part of an object."""
@@ -163,6 +225,11 @@ class BucketArtifacts:
             raise FileNotFoundError(path)
         yield io.BytesIO(content.data)
         self._objects.remove(path)
+
+
+def _is_of_its_size(artifact: Artifact, there: Mapping[str, Found]) -> bool:
+    found = there.get(_name(artifact))
+    return found is not None and found.size == artifact.size
 
 
 def _mine() -> str:

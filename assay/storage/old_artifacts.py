@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from assay.core.errors import StoreFault
 from assay.storage.home import Home
 
 #: No sooner, whatever the operator says: a run that works for days goes on reading what it made at first.
@@ -23,14 +24,18 @@ class Removed:
 
     files: int
     size: int
+    fault: str | None = None
+    """Why a bucket still has old files; None where it has none."""
 
 
 def remove_old_artifacts(home: Home, days: int) -> Removed:
     """What was removed: files and manifests of stages that nobody has read or written for so many days.
 
+    They lie in ``home.artifacts`` and ``home.manifests``, or in the bucket of artifacts. With a bucket, both are looked through.
     Scores, plans and results lie elsewhere and stay. A file that cannot be removed stays too.
     """
-    before = time.time() - max(days, LEAST_DAYS) * _DAY_SECONDS
+    days = max(days, LEAST_DAYS)
+    before = time.time() - days * _DAY_SECONDS
     files = size = 0
     # Other runs remove files and folders meanwhile: os.walk passes over a folder that is gone.
     for folder, _, names in chain(os.walk(home.artifacts), os.walk(home.manifests)):
@@ -42,4 +47,13 @@ def remove_old_artifacts(home: Home, days: int) -> Removed:
                     continue
                 path.unlink()
                 files, size = files + 1, size + about.st_size
+    if home.artifact_store is None:
+        return Removed(files, size)
+    from assay.storage.bucket_artifacts import BucketArtifacts
+
+    try:
+        for removed in BucketArtifacts(home.artifact_store).remove_unused(days, but=home.score_store):
+            files, size = files + 1, size + removed
+    except StoreFault as fault:
+        return Removed(files, size, str(fault))
     return Removed(files, size)

@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from assay.core.errors import StoreFault, StoreRefusal
@@ -65,6 +65,8 @@ class Found:
     """Its name below the prefix."""
     etag: str
     size: int
+    written: float = field(default=0.0, compare=False)
+    """When it was last written, in seconds since 1970, by the clock of S3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Content:
 
     data: bytes
     etag: str
+    written: float
+    """When it was last written, in seconds since 1970, by the clock of S3."""
 
 
 class Objects:
@@ -115,7 +119,8 @@ class Objects:
             pages = client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=prefix, **how):
                 for one in page.get("Contents", ()):
-                    yield Found(one["Key"].removeprefix(self._prefix), one["ETag"], one["Size"])
+                    name = one["Key"].removeprefix(self._prefix)
+                    yield Found(name, one["ETag"], one["Size"], one["LastModified"].timestamp())
 
     def read(self, name: str) -> Content | None:
         """The object's content, all of it in memory; None where there is no such object."""
@@ -125,7 +130,8 @@ class Objects:
             for attempt in range(_READ_ATTEMPTS):
                 try:
                     answer = client.get_object(Bucket=self._bucket, Key=self._prefix + name)
-                    return Content(answer["Body"].read(), answer["ETag"])
+                    written = answer["LastModified"].timestamp()
+                    return Content(answer["Body"].read(), answer["ETag"], written)
                 except ClientError as error:
                     if error.response["Error"]["Code"] == "NoSuchKey":
                         return None
@@ -136,18 +142,36 @@ class Objects:
                         raise
         raise AssertionError
 
-    def holds(self, name: str) -> bool:
-        """Whether there is such an object."""
+    def written(self, name: str) -> float | None:
+        """When the object was last written, in seconds since 1970; None where there is no such object."""
         with self._client_for("read", name) as client:
             from botocore.exceptions import ClientError
 
             try:
-                client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+                about = client.head_object(Bucket=self._bucket, Key=self._prefix + name)
             except ClientError as error:
                 if error.response["ResponseMetadata"]["HTTPStatusCode"] == _NOT_FOUND:
-                    return False
+                    return None
                 raise
-        return True
+        return float(about["LastModified"].timestamp())
+
+    def write_again(self, name: str) -> None:
+        """Have S3 copy the object onto itself, so that it counts as written now. Nothing if it is gone."""
+        with self._client_for("written", name) as client:
+            from botocore.exceptions import ClientError
+
+            key = self._prefix + name
+            try:
+                client.copy_object(
+                    Bucket=self._bucket,
+                    Key=key,
+                    CopySource={"Bucket": self._bucket, "Key": key},
+                    # Without it, S3 refuses to copy an object onto itself.
+                    MetadataDirective="REPLACE",
+                )
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "NoSuchKey":
+                    raise
 
     def remove(self, name: str) -> None:
         """Remove the object, if there is one."""

@@ -118,6 +118,8 @@ def _make_room(prepared: Prepared, days: int, console: Console) -> None:
             f"{counted(max(days, LEAST_DAYS), 'days')} "
             f"({removed.size / 1e6:,.0f} MB); no score is among them"
         )
+    if removed.fault is not None:
+        console.say(f"warning: files of earlier stages that no run uses stay: {removed.fault}")
 
 
 @dataclass(frozen=True, slots=True)

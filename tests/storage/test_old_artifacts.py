@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from assay.storage import bucket_artifacts
 from assay.storage.artifacts import are_intact, artifacts_of
+from assay.storage.bucket_artifacts import BucketArtifacts
 from assay.storage.home import Artifact, Home
 from assay.storage.old_artifacts import LEAST_DAYS, Removed, remove_old_artifacts
+from assay.storage.s3 import Found, Objects, _client
 
 _DAY_SECONDS = 86_400
 
@@ -83,3 +89,153 @@ def test_folders_that_another_run_removes_meanwhile_are_passed_over(
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert remove_old_artifacts(home, 30).files == 1
+
+
+_KEY = "0123456789abcdef" * 2
+
+
+class Ages:
+    """How many days ago S3 says that objects were written: of the real server, whose clock cannot be set.
+
+    What is written in this process, or copied, is of now again.
+    """
+
+    def __init__(self) -> None:
+        self.days: dict[str, float] = {}
+        """By key."""
+        events = _client().meta.events
+        for operation in ("GetObject", "HeadObject", "PutObject", "CopyObject"):
+            events.register(f"before-parameter-build.s3.{operation}", self._note_key)
+            events.register(f"after-call.s3.{operation}", self._of_one)
+        events.register("after-call.s3.ListObjectsV2", self._of_a_listing)
+
+    def let_all_be(self, days: float, address: str) -> None:
+        """Let all objects there have been written so many days ago."""
+        beginning = address.partition("://")[2].partition("/")[2]
+        self.days = {f"{beginning}/{name}": days for name in _names(address)}
+
+    def _note_key(self, params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+        context["of_key"] = params["Key"]
+
+    def _of_one(self, parsed: dict[str, Any], model: Any, context: dict[str, Any], **_: object) -> None:
+        if model.name in ("PutObject", "CopyObject"):
+            self.days.pop(context["of_key"], None)
+        elif "LastModified" in parsed:
+            parsed["LastModified"] -= timedelta(days=self.days.get(context["of_key"], 0))
+
+    def _of_a_listing(self, parsed: dict[str, Any], **_: object) -> None:
+        for one in parsed.get("Contents", ()):
+            one["LastModified"] -= timedelta(days=self.days.get(one["Key"], 0))
+
+
+@pytest.fixture
+def ages(bucket: str) -> Ages:
+    return Ages()
+
+
+@pytest.fixture
+def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have this process remember nothing that it read or wrote, as another one would."""
+
+    def forget() -> None:
+        monkeypatch.setattr(bucket_artifacts, "_RECENT", bucket_artifacts._Recent(1 << 20))
+
+    return forget
+
+
+def _names(address: str) -> set[str]:
+    return {one.name for one in Objects(address).list_all("")}
+
+
+def _one_of_each(files: BucketArtifacts) -> list[Artifact]:
+    """A file of every kind that stages keep."""
+    kept = [
+        files.keep(stage.encode(), f"{stage}/{_KEY}/0000.parquet")
+        for stage in ("convert", "score", "filter", "gather")
+    ]
+    files.keep_sealed(b"{}", f"convert/{_KEY}/manifest.json")
+    files.keep_sealed(b"{}", f"languages/{_KEY}.json")
+    with files.handing_over("export/run-killed-1-ab/part.zst") as file:
+        file.write(b"rows")
+    return kept
+
+
+def test_what_nobody_used_goes_from_a_bucket_and_no_score_and_nothing_of_others(
+    tmp_path: Path, bucket: str, ages: Ages
+) -> None:
+    home = Home(tmp_path, f"{bucket}/score", bucket)
+    _one_of_each(BucketArtifacts(bucket))
+    of_stages = {name for name in _names(bucket) if not name.startswith("score/")}
+    # Scores may lie below, and be called as files of stages are; and the bucket is not Assay's alone.
+    others = {f"score/{_KEY}/0000.{_KEY}.parquet", f"score/{_KEY}/{_KEY}.parquet", f"{_KEY}/{_KEY}.parquet"}
+    others |= {f"photos/{_KEY}/0000.{_KEY}.parquet", f"convert/readme.{_KEY}.txt", "languages/all.json"}
+    for name in others:
+        Objects(bucket).put(name, b"of others")
+    everything = _names(bucket)
+    ages.let_all_be(32, bucket)
+    # A use may be noted three days late.
+    assert remove_old_artifacts(home, 30) == Removed(0, 0)
+    ages.let_all_be(34, bucket)
+    assert remove_old_artifacts(home, 30).files == len(of_stages) == 6
+    assert _names(bucket) == everything - of_stages
+    # Where scores lie in a folder, these are files of the stage of that name.
+    assert remove_old_artifacts(Home(tmp_path, None, bucket), 30).files == 2
+    assert _names(bucket) == others - {f"score/{_KEY}/0000.{_KEY}.parquet"}
+
+
+@pytest.mark.parametrize("way", ["found intact", "read", "read sealed", "counted on"])
+def test_what_a_run_used_stays_in_a_bucket(
+    tmp_path: Path, bucket: str, ages: Ages, forget: Callable[[], None], way: str
+) -> None:
+    home = Home(tmp_path, None, bucket)
+    files = BucketArtifacts(bucket)
+    kept, *_ = _one_of_each(files)
+    sealed = f"languages/{_KEY}.json"
+    used = sealed if way in ("read sealed", "counted on") else f"convert/{_KEY}/0000.{kept.digest}.parquet"
+    content = Objects(bucket).read(used)
+    assert content is not None
+    ages.let_all_be(100, bucket)
+    forget()
+    if way == "found intact":
+        assert are_intact([kept], home)
+    elif way == "read":
+        assert files.read(kept) == b"convert"
+    elif way == "read sealed":
+        assert files.read_sealed(sealed) == b"{}"
+    else:
+        assert files.hold([sealed])
+    assert remove_old_artifacts(home, 30).files == 6
+    assert _names(bucket) == {used}
+    after = Objects(bucket).read(used)
+    assert after is not None
+    assert after.data == content.data
+
+
+def test_what_another_run_uses_while_a_bucket_is_listed_stays(
+    tmp_path: Path, bucket: str, ages: Ages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = BucketArtifacts(bucket)
+    kept = files.keep(b"rows", f"convert/{_KEY}/0000.parquet")
+    ages.let_all_be(100, bucket)
+    listed = Objects.list_all
+
+    def list_all(objects: Objects, beginning: str) -> Iterator[Found]:
+        found = list(listed(objects, beginning))
+        if beginning == "":
+            assert files.first_altered([kept]) is None
+        yield from found
+
+    monkeypatch.setattr(Objects, "list_all", list_all)
+    assert remove_old_artifacts(Home(tmp_path, None, bucket), 30).files == 0
+    assert files.first_altered([kept]) is None
+
+
+def test_a_bucket_that_cannot_be_cleaned_is_a_sentence_and_no_fault_of_the_run(
+    tmp_path: Path, s3: str
+) -> None:
+    old = _file(Home(tmp_path).artifacts / "old/a.parquet", 100)
+    removed = remove_old_artifacts(Home(tmp_path, None, "s3://no-such-bucket-of-this-test/stages"), 30)
+    assert (removed.files, removed.size) == (1, 4)
+    assert not old.exists()
+    assert removed.fault is not None
+    assert "there is no such bucket" in removed.fault
