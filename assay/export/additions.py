@@ -5,17 +5,13 @@ A worker writes what it made to a file that the run reads, in the order of the p
 
 from __future__ import annotations
 
-import io
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
-from assay.core.errors import AssayError
 from assay.core.jobs import AtWork, killer
 from assay.export.contract import (
     AtOnce,
@@ -42,8 +38,8 @@ from assay.export.of_piece import (
     with_verdicts,
 )
 from assay.export.sides import Sides
-from assay.storage.artifacts import Artifacts, artifacts_of, read_artifact
-from assay.storage.disk import full_disk_named
+from assay.storage.artifacts import Artifacts, read_artifact
+from assay.storage.handed_over import HandedOver, handing_over, table_in
 from assay.storage.home import Home
 from assay.storage.manifests import ConvertedPiece, FilteredPiece, ScoredPiece
 from assay.storage.piece_jobs import in_jobs
@@ -185,14 +181,15 @@ class AdditionsJob:
 
     def done_by(self, at: AtWork) -> AdditionsMade:
         """Write what the pieces add to a file. It has its name once it is whole."""
-        home, path = self.home.here(), f"{self.folder}/{self.number}.additions"
-        parts = []
-        with full_disk_named(home.root), artifacts_of(home).handing_over(path) as file:
+        home = self.home.here()
+        without: list[Addition] = []
+        with handing_over(f"{self.folder}/{self.number}.additions", home) as file:
             for piece in self.pieces:
                 at.check()
                 for one in additions(piece, self.rendering, home):
-                    parts.append(_written(one, file))
-        return AdditionsMade(self.number, path, tuple(parts), socket.gethostname())
+                    file.add(one.rows.lines if one.rows.table is None else one.rows.table)
+                    without.append(_without_content(one))
+        return AdditionsMade(self.number, tuple(without), file.handed_over)
 
     def halves(self) -> Sequence[AdditionsJob]:
         """Nothing: its result is one file."""
@@ -203,58 +200,28 @@ class AdditionsJob:
         raise killer(self.name)
 
 
-class _Part(NamedTuple):
-    """An addition of which the lines, or the table, stand in a file."""
-
-    of: Addition
-    """Without them."""
-    size: int
-    """Their bytes there."""
-    is_table: bool
-
-
 @dataclass(frozen=True, slots=True)
 class AdditionsMade:
     """What a worker made of some pieces."""
 
     number: int
-    path: str
-    """Below the place of artifacts."""
-    parts: tuple[_Part, ...]
-    host: str
+    additions: tuple[Addition, ...]
+    """Without lines, and with an empty table where they have one."""
+    file: HandedOver
+    """The lines, or the table, of each."""
 
     def taken(self, files: Artifacts) -> Iterator[Addition]:
         """Yield the additions in order, and remove their file. AssayError where it is not on this machine."""
-        place = files.place_of(self.path)
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(files.handed_over(self.path))
-            except FileNotFoundError as error:
-                raise AssayError(
-                    f"worker on {self.host}: {place} is not there for this machine. Let every machine have "
-                    "the same ASSAY_HOME"
-                ) from error
-            for part in self.parts:
-                data = file.read(part.size)
-                if len(data) < part.size:
-                    raise AssayError(f"{place}: is cut short. Run again: it is made anew.")
-                rows = part.of.rows
-                content = {"table": pl.read_ipc(data)} if part.is_table else {"lines": data}
-                yield part.of._replace(rows=rows._replace(**content))
+        for one, part in zip(self.additions, self.file.parts(files), strict=True):
+            is_table = one.rows.table is not None
+            rows = one.rows._replace(table=table_in(part)) if is_table else one.rows._replace(lines=part)
+            yield one._replace(rows=rows)
 
 
-def _written(addition: Addition, file: BinaryIO) -> _Part:
-    """The addition, once its lines or its table are appended to the file."""
+def _without_content(addition: Addition) -> Addition:
     rows = addition.rows
-    data = rows.lines
-    if rows.table is not None:
-        table = io.BytesIO()
-        rows.table.write_ipc(table, compression="lz4")
-        data = table.getvalue()
-    file.write(data)
-    return _Part(
-        addition._replace(rows=rows._replace(lines=b"", table=None)), len(data), rows.table is not None
-    )
+    table = None if rows.table is None else pl.DataFrame()
+    return addition._replace(rows=rows._replace(lines=b"", table=table))
 
 
 def jobs_of(

@@ -7,7 +7,7 @@ time, whatever the size of the data. What is then computed reads a few columns o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +18,9 @@ import polars as pl
 from assay.core.jobs import IN_THIS_PROCESS, AtWork, in_order, killer
 from assay.export.files import TableFile
 from assay.read.languages import language_of
-from assay.storage.artifacts import read_artifact
+from assay.storage.artifacts import Artifacts, artifacts_of, read_artifact
 from assay.storage.disk import full_disk_named
+from assay.storage.handed_over import HandedOver, handing_over, table_in
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, ConvertedPiece, Filtered, FilteredPiece, Scored, ScoredPiece
 from assay.storage.piece_jobs import in_jobs, is_much
@@ -129,19 +130,22 @@ def measured_turns(
             pieces.append(_PieceToMeasure(place, piece, scored_piece, filtered_piece))
             seen += piece.counts.ok
         wanted = _Wanted(every, attributes, flags, given)
-        jobs = [
-            MeasureJob(number, pieces[group.start : group.stop], wanted, home)
-            for number, group in enumerate(in_jobs(converted.pieces))
-        ]
+        files = artifacts_of(home)
+        is_shared = is_much(converted) and context.workers.are_several
+        with files.handover() if is_shared else nullcontext() as handover:
+            jobs = [
+                MeasureJob(number, pieces[group.start : group.stop], wanted, handover, home)
+                for number, group in enumerate(in_jobs(converted.pieces))
+            ]
 
-        def take(ready: MeasuredPieces) -> None:
-            for of_records, of_turns in ready.tables:
-                records.add(of_records)
-                turns.add(of_turns)
-            context.progress.advance(jobs[ready.number].records)
+            def take(ready: MeasuredPieces) -> None:
+                for of_records, of_turns in ready.taken(files):
+                    records.add(of_records)
+                    turns.add(of_turns)
+                context.progress.advance(jobs[ready.number].records)
 
-        by = context.workers if is_much(converted) else IN_THIS_PROCESS
-        context.do(jobs, stage="report", done=in_order(take), by=by)
+            by = context.workers if is_shared else IN_THIS_PROCESS
+            context.do(jobs, stage="report", done=in_order(take), by=by)
         turns.finish()
         records.finish()
         yield Measures(
@@ -185,8 +189,14 @@ class MeasuredPieces:
     """The tables of consecutive pieces."""
 
     number: int
-    tables: tuple[tuple[pl.DataFrame, pl.DataFrame], ...]
-    """Of each piece: the rows of ``Measures.records`` and of ``Measures.turns``."""
+    tables: Sequence[pl.DataFrame] | HandedOver
+    """Of each piece in turn: the rows of ``Measures.records``, and those of ``Measures.turns``."""
+
+    def taken(self, files: Artifacts) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+        """Yield the two tables of each piece. AssayError where a worker's file is not on this machine."""
+        found = self.tables
+        tables = map(table_in, found.parts(files)) if isinstance(found, HandedOver) else iter(found)
+        return zip(tables, tables, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +207,8 @@ class MeasureJob:
     """Its place among the jobs, which is that of its pieces in the run."""
     pieces: Sequence[_PieceToMeasure]
     wanted: _Wanted
+    handover: str | None
+    """The folder, below the place of artifacts, for what workers hand to the run."""
     home: Home
 
     @property
@@ -219,13 +231,19 @@ class MeasureJob:
         return replace(self, home=self.home.sent())
 
     def done_by(self, at: AtWork) -> MeasuredPieces:
-        """The tables of the pieces."""
+        """The tables of the pieces. A worker leaves them in a file."""
         home = self.home.here()
-        tables = []
+        if self.home.host is None or self.handover is None:
+            return MeasuredPieces(self.number, list(self._tables(home, at)))
+        with handing_over(f"{self.handover}/{self.number}.tables", home) as file:
+            for table in self._tables(home, at):
+                file.add(table)
+        return MeasuredPieces(self.number, file.handed_over)
+
+    def _tables(self, home: Home, at: AtWork) -> Iterator[pl.DataFrame]:
         for one in self.pieces:
             at.check()
-            tables.append(_tables(one, self.wanted, home))
-        return MeasuredPieces(self.number, tuple(tables))
+            yield from _tables(one, self.wanted, home)
 
     def halves(self) -> Sequence[MeasureJob]:
         """Nothing: a job's tables come in one piece."""

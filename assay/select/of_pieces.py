@@ -6,10 +6,8 @@ removes them.
 
 from __future__ import annotations
 
-import io
-import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -26,7 +24,7 @@ from assay.select.token_counts import counter
 from assay.select.unscored import is_unscored, reason_of_turn
 from assay.select.vocabulary import measure_of
 from assay.storage.artifacts import Artifacts, artifacts_of, read_artifact
-from assay.storage.disk import full_disk_named
+from assay.storage.handed_over import HandedOver, handing_over, table_in
 from assay.storage.home import Home
 from assay.storage.manifests import ConvertedPiece, ScoredPiece
 from assay.storage.piece_jobs import in_jobs, is_much
@@ -61,7 +59,7 @@ def frames_of_pieces(data: Dataset, context: RunContext) -> Iterator[Iterator[Fr
     files = artifacts_of(data.home)
     with files.handover() as folder:
         jobs = [
-            MeasureJob(number, pieces[few.start : few.stop], attributes, data.wanted, folder, data.home)
+            ColumnsJob(number, pieces[few.start : few.stop], attributes, data.wanted, folder, data.home)
             for number, few in enumerate(in_jobs(data.converted.pieces))
         ]
         made: dict[int, _FramesMade] = {}
@@ -134,7 +132,7 @@ def of_piece(one: PieceToMeasure, attributes: tuple[str, ...], wanted: ToMeasure
 
 
 @dataclass(frozen=True, slots=True)
-class MeasureJob:
+class ColumnsJob:
     """Consecutive pieces whose columns are computed together, as workers are handed them."""
 
     number: int
@@ -156,22 +154,21 @@ class MeasureJob:
         """Bytes of records."""
         return sum(piece.converted.records.size for piece in self.pieces)
 
-    def sent(self) -> MeasureJob:
+    def sent(self) -> ColumnsJob:
         """The job for another process, which may be on another machine."""
         return replace(self, home=self.home.sent())
 
     def done_by(self, at: AtWork) -> _FramesMade:
         """Write the frames of the pieces to a file. It has its name once it is whole."""
-        home, path = self.home.here(), f"{self.folder}/{self.number}.frames"
-        sizes: list[tuple[int, ...]] = []
-        with full_disk_named(home.root), artifacts_of(home).handing_over(path) as file:
+        home = self.home.here()
+        with handing_over(f"{self.folder}/{self.number}.frames", home) as file:
             for piece in self.pieces:
                 at.check()
-                frames = of_piece(piece, self.attributes, self.wanted, home)
-                sizes.append(tuple(file.write(_ipc(frame)) for frame in frames))
-        return _FramesMade(self.number, path, tuple(sizes), socket.gethostname())
+                for frame in of_piece(piece, self.attributes, self.wanted, home):
+                    file.add(frame)
+        return _FramesMade(self.number, file.handed_over)
 
-    def halves(self) -> Sequence[MeasureJob]:
+    def halves(self) -> Sequence[ColumnsJob]:
         """Nothing: its result is one file."""
         return ()
 
@@ -180,36 +177,14 @@ class MeasureJob:
         raise killer(self.name)
 
 
-def _ipc(frame: pl.DataFrame) -> bytes:
-    content = io.BytesIO()
-    frame.write_ipc(content, compression="lz4")
-    return content.getvalue()
-
-
-@dataclass(frozen=True, slots=True)
-class _FramesMade:
+class _FramesMade(NamedTuple):
     """What a worker computed of some pieces."""
 
     number: int
-    path: str
-    """Below the place of artifacts."""
-    sizes: tuple[tuple[int, ...], ...]
-    """Of each piece, the bytes of each of its frames in the file."""
-    host: str
+    file: HandedOver
+    """The frames of each piece, one piece after the other."""
 
     def taken(self, files: Artifacts) -> Iterator[Frames]:
         """Yield the frames of each piece, and remove the file. AssayError where it is not on this machine."""
-        place = files.place_of(self.path)
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(files.handed_over(self.path))
-            except FileNotFoundError as error:
-                raise AssayError(
-                    f"worker on {self.host}: {place} is not there for this machine. Let every machine have "
-                    "the same ASSAY_HOME"
-                ) from error
-            for sizes in self.sizes:
-                parts = [file.read(size) for size in sizes]
-                if [len(part) for part in parts] != list(sizes):
-                    raise AssayError(f"{place}: is cut short. Run again: it is made anew.")
-                yield Frames(*map(pl.read_ipc, parts))
+        tables = map(table_in, self.file.parts(files))
+        yield from map(Frames, tables, tables, tables)

@@ -31,7 +31,7 @@ class Removed:
 def remove_old_artifacts(home: Home, days: int) -> Removed:
     """What was removed: files and manifests of stages that nobody has read or written for so many days.
 
-    They lie in ``home.artifacts`` and ``home.manifests``, or in the bucket of artifacts. With a bucket, both are looked through.
+    They lie in ``home.artifacts`` and ``home.manifests``, and in the bucket of artifacts, if there is one.
     Scores, plans and results lie elsewhere and stay. A file that cannot be removed stays too.
     """
     days = max(days, LEAST_DAYS)

@@ -146,7 +146,7 @@ def test_what_workers_of_a_killed_run_left_is_removed_by_the_next(made: Made, tm
 @pytest.mark.slow
 def test_what_only_its_worker_sees_is_one_line(made: Made, tmp_path: Path) -> None:
     def lost(result: additions.AdditionsMade) -> additions.AdditionsMade:
-        (made.home.artifacts / result.path).unlink()
+        (made.home.artifacts / result.file.path).unlink()
         return result
 
     with pytest.raises(AssayError, match=r"worker on .* is not there for this machine.* ASSAY_HOME"):

@@ -134,7 +134,7 @@ def test_columns_of_few_records_are_computed_without_workers(
 
 def test_columns_that_only_their_worker_sees_are_one_line(made: Made) -> None:
     def lost(result: _FramesMade) -> _FramesMade:
-        (made.home.artifacts / result.path).unlink()
+        (made.home.artifacts / result.file.path).unlink()
         return result
 
     with pytest.raises(AssayError, match=r"worker on .* is not there for this machine.* ASSAY_HOME"):
@@ -143,7 +143,7 @@ def test_columns_that_only_their_worker_sees_are_one_line(made: Made) -> None:
 
 def test_columns_that_are_cut_short_are_no_columns(made: Made) -> None:
     def cut(result: _FramesMade) -> _FramesMade:
-        path = made.home.artifacts / result.path
+        path = made.home.artifacts / result.file.path
         path.write_bytes(path.read_bytes()[:-1])
         return result
 

@@ -1,0 +1,84 @@
+"""What a worker hands to the run: parts one after the other in a file, which the run reads once and removes.
+
+A result that is large would otherwise go through Dask's scheduler, as everything that workers return.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import polars as pl
+
+from assay.core.errors import AssayError
+from assay.storage.artifacts import Artifacts, artifacts_of
+from assay.storage.disk import full_disk_named
+from assay.storage.home import Home
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """The parts in a file."""
+
+    path: str
+    """Below the place of artifacts."""
+    sizes: tuple[int, ...]
+    """Bytes of each part."""
+    host: str
+    """The machine of the worker."""
+
+    def parts(self, files: Artifacts) -> Iterator[bytes]:
+        """Yield the parts in order, and remove the file. AssayError where it is not on this machine."""
+        place = files.place_of(self.path)
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(files.handed_over(self.path))
+            except FileNotFoundError as error:
+                raise AssayError(
+                    f"worker on {self.host}: {place} is not there for this machine. Let every machine have "
+                    "the same ASSAY_HOME"
+                ) from error
+            for size in self.sizes:
+                part = file.read(size)
+                if len(part) < size:
+                    raise AssayError(f"{place}: is cut short. Run again: it is made anew.")
+                yield part
+
+
+class Handing:
+    """A file that a worker hands to the run, while it is written."""
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self._path = path
+        self._file = file
+        self._sizes: list[int] = []
+
+    def add(self, part: bytes | pl.DataFrame) -> None:
+        """Append a part: bytes, or a table, which ``table_in`` reads back."""
+        if isinstance(part, pl.DataFrame):
+            content = io.BytesIO()
+            part.write_ipc(content, compression="lz4")
+            part = content.getvalue()
+        self._file.write(part)
+        self._sizes.append(len(part))
+
+    @property
+    def handed_over(self) -> HandedOver:
+        """What the file holds by now."""
+        return HandedOver(self._path, tuple(self._sizes), socket.gethostname())
+
+
+@contextmanager
+def handing_over(path: str, home: Home) -> Iterator[Handing]:
+    """Yield the file at this path below the place of artifacts. It has its name once the context ends."""
+    with full_disk_named(home.root), artifacts_of(home).handing_over(path) as file:
+        yield Handing(path, file)
+
+
+def table_in(part: bytes) -> pl.DataFrame:
+    """The table that was added as this part."""
+    return pl.read_ipc(part)
