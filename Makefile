@@ -33,9 +33,10 @@ test-fast: .venv/installed-test
 	$(BIN)/pytest -n 3 -m "not slow and not operated and not faults" --ignore tests/loaders
 
 # A server, workers, PostgreSQL and a browser; what is not installed is skipped, and named. Each test keeps both
-# cores of a small machine busy by itself.
+# cores of a small machine busy by itself. Those that promise a number of seconds come last, and one by one.
 test-operated: .venv/installed-test
-	$(BIN)/pytest -n 2 -m operated -rs
+	$(BIN)/pytest -n 2 -m "operated and not timed" -rs
+	$(BIN)/pytest -m "operated and timed" -rs
 
 # Processes that are killed, servers that die, files that are damaged, runs that want the same; then a minute in
 # which such faults strike real runs at random.

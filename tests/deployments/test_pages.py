@@ -270,6 +270,7 @@ def test_a_run_is_on_its_deployments_page_however_it_ended(
             assert run.name in seen.words
 
 
+@pytest.mark.timed
 def test_a_mistake_is_seen_within_ten_seconds_while_another_run_works(
     operated: Operation, pages: str, opened: OpenPage
 ) -> None:

@@ -38,6 +38,7 @@ def listed(port: int, login: str, kind: str) -> Any:
     return httpx.post(address, json={}, timeout=30, auth=(name, password)).json()
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_all_of_it_listens_on_loopback_and_ends_with_its_parent(
     tmp_path: Path, ending: signal.Signals
