@@ -7,6 +7,7 @@ a few seconds later is killed. (Prefect's worker by itself would wait for its ru
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -38,12 +39,26 @@ def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:
             process.send_signal(number)
 
 
+def _look_after_runs(command: list[str]) -> None:
+    """If the command is a worker's, start runs again that it takes and never begins."""
+    if command[1:3] != ["worker", "start"]:
+        return
+    from deployments.never_begun import watch
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pool", required=True)
+    parser.add_argument("--work-queue", action="append", default=[])
+    asked, _ = parser.parse_known_args(command[3:])
+    watch(os.environ["PREFECT_API_URL"], asked.pool, asked.work_queue)
+
+
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True, name="parent").start()
     from tasks.server_answers import drop_results
 
     drop_results()
+    sys.argv = sys.argv[1:]
+    _look_after_runs(sys.argv)
     from prefect.cli import app
 
-    sys.argv = sys.argv[1:]
     app()

@@ -1,7 +1,8 @@
 """``python -m deployments.worker QUEUE``: a worker of this queue, the only one that it has.
 
 When it starts, it ends the runs of its queue that nobody has any more: a queue has one worker, whose runs are
-processes beside it, so none of them can live yet.
+processes beside it, so none of them can live yet. While it works, it starts runs again that it took and never
+began.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from assay.core.errors import AssayError, UserMistake
+from deployments.never_begun import watch
 from deployments.register import POOL, end_lost_runs, for_a_worker
 from tasks.server_answers import drop_results
 
@@ -32,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     drop_results()
     os.environ.update(for_a_worker(os.environ))
+    watch(api_url, POOL, [queue])
     from prefect.cli import app
 
     sys.argv = ["prefect", "worker", "start", "--pool", POOL, "--work-queue", queue, "--with-healthcheck"]

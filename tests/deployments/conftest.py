@@ -10,7 +10,9 @@ import pytest
 import yaml
 from operation import PART, Lost, Operation, eventually, operation
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import FlowRun
 from prefect.events.schemas.automations import AutomationCore
+from prefect.states import Pending
 
 from deployments import register
 
@@ -25,6 +27,20 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
         )
         running.deploy_fake("fake")
         yield running
+
+
+@pytest.fixture(scope="session")
+def never_begun(operated: Operation) -> FlowRun:
+    """A run as it is left where a restart of the server loses the answer that its worker waits for.
+
+    Early, so that the time until somebody sees it goes by during other tests.
+    """
+    operated.chats("never-begun.jsonl", 2)
+    fake = operated.client.read_deployment_by_name("curate/fake")
+    options = {"input": ["data/never-begun.jsonl"], "output": "results/never-begun"}
+    return operated.client.create_flow_run_from_deployment(
+        fake.id, parameters={"options": options}, state=Pending()
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,9 @@ def _stages(operated: Operation, run: FlowRun) -> list[TaskRun]:
     return found
 
 
-def test_a_run_that_is_killed_with_its_worker_leaves_no_work_behind(operated: Operation, lost: Lost) -> None:
+def test_a_run_that_is_killed_with_its_worker_leaves_no_work_behind(
+    operated: Operation, lost: Lost, never_begun: FlowRun
+) -> None:
     until(lambda: not operated.is_computing(), 10, "idle Dask workers")
     assert not (operated.results / "lost").exists()
     # So far it seems to go on.
@@ -277,6 +279,7 @@ def idle_within_10_seconds(operated: Operation, began: float) -> None:
     until(lambda: not operated.is_computing(), began + 10 - time.monotonic(), "idle Dask workers")
 
 
+@pytest.mark.timed
 def test_a_cancelled_run_stops_its_dask_work_and_a_retry_goes_on(operated: Operation) -> None:
     run, keys = begun(operated, "slow", "cancelled")
     operated.client.set_flow_run_state(run.id, Cancelling(), force=True)
@@ -293,6 +296,7 @@ def test_a_cancelled_run_stops_its_dask_work_and_a_retry_goes_on(operated: Opera
     assert sorted(operated.calls(keys)) == sorted(keys), "a turn was scored twice, or never"
 
 
+@pytest.mark.timed
 def test_a_paused_run_stops_its_dask_work_and_goes_on_when_it_is_resumed(operated: Operation) -> None:
     held = ("paused", "suspended", "taken_for_dead")
     run, keys = begun(operated, "paused", *held)
@@ -345,6 +349,7 @@ def test_a_paused_run_stops_its_dask_work_and_goes_on_when_it_is_resumed(operate
     )
 
 
+@pytest.mark.timed
 def test_a_deleted_run_stops_its_dask_work_and_ends_its_process(operated: Operation) -> None:
     run, keys = begun(operated, "deleted", "never")
     process = operated.process(run.id)
@@ -393,6 +398,7 @@ def test_all_parts_listen_on_loopback_alone_while_a_run_is_scored(operated: Oper
     assert {address for _, address in heard} == {"127.0.0.1"}
 
 
+@pytest.mark.timed
 def test_of_two_runs_of_a_deployment_the_second_waits_for_its_turn_and_mistakes_do_not(
     operated: Operation,
 ) -> None:
@@ -474,6 +480,34 @@ def test_a_server_that_restarts_under_runs_ends_none_and_the_next_has_its_turn(o
     # It looked again for what is new, once it had its turn.
     assert ends[1].state is not None
     assert (ends[1].state.message or "").startswith("Nothing new: ")
+
+
+def test_runs_that_start_while_the_server_restarts_all_do_their_work(operated: Operation) -> None:
+    operated.chats("starting.jsonl", 2)
+    runs = []
+    # Some are not seen yet, some are being taken, some load Prefect, when the server goes.
+    for number in range(6):
+        runs.append(
+            operated.trigger(
+                "curate/fake", input=["data/starting.jsonl"], output=f"results/starting-{number}"
+            )
+        )
+        time.sleep(0.4)
+    operated.server.stop()
+    operated.server.start()
+    operated.server.until_it_answers()
+    ends = [operated.ended(run.id) for run in runs]
+    assert [run.state_type for run in ends] == [StateType.COMPLETED] * len(runs), operated.log("worker")
+
+
+def test_a_run_that_its_worker_took_and_never_began_starts_again(
+    operated: Operation, never_begun: FlowRun
+) -> None:
+    ended = operated.ended(never_begun.id)
+    assert ended.state_type == StateType.COMPLETED
+    assert operated.manifest("never-begun")["rows"]["kept"] == 2
+    said = [state.message for state in operated.client.read_flow_run_states(never_begun.id)]
+    assert "Its worker had not begun it. It starts again." in said
 
 
 def test_a_run_whose_worker_died_is_found_and_a_retry_finishes_it(operated: Operation, lost: Lost) -> None:

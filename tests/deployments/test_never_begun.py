@@ -1,0 +1,107 @@
+"""A run that a worker took and never began starts again; one that lives, or is another worker's, does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Cancelling, Pending, Running
+
+from deployments import register
+from deployments.never_begun import start_again
+
+AT_ONCE = timedelta(0)
+
+
+@flow
+def taken() -> None: ...
+
+
+@pytest.fixture
+def client(prefect_api: str) -> Iterator[SyncPrefectClient]:
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+@pytest.fixture
+def pool(client: SyncPrefectClient) -> Iterator[str]:
+    name = f"never-begun-{uuid4().hex[:8]}"
+    template = json.loads((register.ROOT / "deployments/work_pool.json").read_bytes())
+    client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))
+    yield name
+    client.request("DELETE", "/work_pools/{name}", path_params={"name": name})
+
+
+def run_in(client: SyncPrefectClient, pool: str, queue: str, *states: State[None]) -> UUID:
+    """A run of a deployment of that queue, which went through these states."""
+    deployment = client.create_deployment(
+        client.create_flow(taken), name=f"{queue}-{uuid4().hex}", work_pool_name=pool, work_queue_name=queue
+    )
+    run = client.create_flow_run_from_deployment(deployment)
+    for state in states:
+        client.set_flow_run_state(run.id, state, force=True)
+    return run.id
+
+
+@contextmanager
+def living(run: UUID) -> Iterator[None]:
+    """The process of that run, begun by this one."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "print('up', flush=True); input()"],
+        env={**os.environ, "PREFECT__FLOW_RUN_ID": str(run)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        yield
+    finally:
+        process.communicate(b"\n")
+
+
+def test_a_run_without_a_process_starts_again(prefect_api: str, client: SyncPrefectClient, pool: str) -> None:
+    run = run_in(client, pool, "cpu", Pending())
+    name = client.read_flow_run(run).name
+    # Its worker may still wait for an answer.
+    assert start_again(prefect_api, pool, ["cpu"]) == []
+    assert client.read_flow_run(run).state_type == StateType.PENDING
+    assert start_again(prefect_api, pool, ["cpu"], patience=AT_ONCE) == [name]
+    state = client.read_flow_run(run).state
+    assert state is not None
+    assert state.is_scheduled()
+    assert state.message == "Its worker had not begun it. It starts again."
+
+
+def test_a_run_whose_process_lives_goes_on(prefect_api: str, client: SyncPrefectClient, pool: str) -> None:
+    run = run_in(client, pool, "cpu", Pending())
+    with living(run):
+        assert start_again(prefect_api, pool, ["cpu"], patience=AT_ONCE) == []
+    assert client.read_flow_run(run).state_type == StateType.PENDING
+
+
+def test_runs_that_have_begun_or_are_of_other_workers_stay_as_they_are(
+    prefect_api: str, client: SyncPrefectClient, pool: str
+) -> None:
+    others = [
+        run_in(client, pool, "cpu", Pending(), Running()),
+        run_in(client, pool, "cpu", Pending(), Cancelling()),
+        run_in(client, pool, "gpu", Pending()),
+    ]
+    before = [client.read_flow_run(run).state_type for run in others]
+    assert start_again(prefect_api, pool, ["cpu"], patience=AT_ONCE) == []
+    assert start_again(prefect_api, f"not-{pool}", patience=AT_ONCE) == []
+    assert [client.read_flow_run(run).state_type for run in others] == before
+    # A worker of the whole pool has all of its queues.
+    assert len(start_again(prefect_api, pool, patience=AT_ONCE)) == 1
