@@ -22,6 +22,7 @@ class Backwards:
     """Does the jobs in this process, the last one first, each as another process would get it."""
 
     are_several = True
+    are_elsewhere: bool = False
     names: list[str] = field(default_factory=list)
     """Of the jobs that were done."""
     changed: Callable[[Any], Any] = lambda result: result
@@ -51,6 +52,7 @@ class Deadly:
     """Workers that every job kills."""
 
     are_several = True
+    are_elsewhere = False
 
     def do(
         self,

@@ -65,6 +65,10 @@ class Workers(Protocol):
     def are_several(self) -> bool:
         """Whether they do jobs at the same time, in other processes."""
 
+    @property
+    def are_elsewhere(self) -> bool:
+        """Whether they may be on other machines than the run."""
+
     def do(
         self,
         jobs: Iterable[Job[Result]],
@@ -84,6 +88,7 @@ class InThisProcess:
     """Does jobs one after the other, in the order given."""
 
     are_several = False
+    are_elsewhere = False
 
     def do(
         self,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import msgspec
 import polars as pl
 
-from assay.core.errors import InputFault, UserMistake
+from assay.core.errors import AssayError, InputFault, UserMistake
+from assay.core.jobs import AtWork, killer
 from assay.read.damage import DamagedTable
 from assay.read.known_files import KnownFiles
-from assay.read.remote_inputs import local_path
+from assay.read.remote_inputs import in_use
 from assay.read.sources import DAMAGED_ROW_GROUP, Stamp, read_originals
+from assay.storage.artifacts import Artifacts, artifacts_of
+from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
 from assay.storage.manifests import InputFile, reason_code
 
@@ -31,28 +37,95 @@ def quarantine_lines(
     group. InputFault where the file is no longer what was converted. A run's
     files share ``known``.
     """
-    originals = _Originals(file, local_path(file, home), records, known or KnownFiles(home))
-    encode = msgspec.json.Encoder().encode
-    for line, part, offset, length, reason in records.select(
-        "line", "part", "offset", "length", "reason"
-    ).iter_rows():
-        entry: dict[str, str | int] = {
-            "file": file.path,
-            "line": line,
-            "part": part,
-            "offset": offset,
-            "reason": reason,
-        }
-        if reason_code(reason) in WITHOUT_ORIGINAL:
-            entry["length"] = length
-        else:
-            original = originals.take(offset, length)
+    with in_use(file, home) as path:
+        originals = _Originals(file, path, records, known or KnownFiles(home))
+        encode = msgspec.json.Encoder().encode
+        for line, part, offset, length, reason in records.select(
+            "line", "part", "offset", "length", "reason"
+        ).iter_rows():
+            entry: dict[str, str | int] = {
+                "file": file.path,
+                "line": line,
+                "part": part,
+                "offset": offset,
+                "reason": reason,
+            }
+            if reason_code(reason) in WITHOUT_ORIGINAL:
+                entry["length"] = length
+            else:
+                original = originals.take(offset, length)
+                try:
+                    entry["original"] = original.decode()
+                except UnicodeDecodeError:
+                    entry["original_base64"] = base64.b64encode(original).decode()
+            yield encode(entry) + b"\n"
+        originals.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineJob:
+    """The quarantined records of a file that only workers have copies of."""
+
+    number: int
+    file: InputFile
+    records: pl.DataFrame
+    """As ``quarantine_lines`` takes them."""
+    folder: str
+    """Where a worker leaves the lines, below the place of artifacts."""
+    home: Home
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"quarantine of {self.file.path}"
+
+    @property
+    def weight(self) -> int:
+        """Bytes of the file."""
+        return self.file.size
+
+    def sent(self) -> QuarantineJob:
+        """The job for another process, which may be on another machine."""
+        return replace(self, home=self.home.sent())
+
+    def done_by(self, at: AtWork) -> QuarantineMade:
+        """Write the lines to a file. It has its name once it is whole."""
+        home, path = self.home.here(), f"{self.folder}/{self.number}.quarantine"
+        with full_disk_named(home.root), artifacts_of(home).handing_over(path) as file:
+            for line in quarantine_lines(self.file, self.records, home):
+                at.check()
+                file.write(line)
+        return QuarantineMade(self.number, path, socket.gethostname())
+
+    def halves(self) -> Sequence[QuarantineJob]:
+        """Nothing: a compressed file is decompressed once."""
+        return ()
+
+    def of_a_killer(self) -> QuarantineMade:
+        """ClusterFault: no quarantined record may be missing."""
+        raise killer(self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineMade:
+    """The lines that a worker made of a file's quarantined records."""
+
+    number: int
+    path: str
+    """Below the place of artifacts."""
+    host: str
+
+    def taken(self, files: Artifacts) -> Iterator[bytes]:
+        """Yield the lines, and remove their file. AssayError where it is not on this machine."""
+        with ExitStack() as stack:
             try:
-                entry["original"] = original.decode()
-            except UnicodeDecodeError:
-                entry["original_base64"] = base64.b64encode(original).decode()
-        yield encode(entry) + b"\n"
-    originals.finish()
+                file = stack.enter_context(files.handed_over(self.path))
+            except FileNotFoundError as error:
+                raise AssayError(
+                    f"worker on {self.host}: {files.place_of(self.path)} is not there for this machine. Let "
+                    "every machine have the same ASSAY_ARTIFACTS"
+                ) from error
+            yield from file
 
 
 class _Originals:

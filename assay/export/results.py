@@ -43,12 +43,14 @@ from assay.export.of_piece import (
     with_verdicts,
 )
 from assay.export.pair_files import PairFiles
-from assay.export.quarantine import quarantine_lines
+from assay.export.quarantine import QuarantineJob, QuarantineMade, quarantine_lines
 from assay.export.sides import Sides
 from assay.export.trained import TrainerFile, companions
 from assay.export.turned import turns_left
 from assay.read.known_files import KnownFiles
+from assay.read.remote_inputs import reads_elsewhere
 from assay.rewards.scalar import scalar_among
+from assay.storage.addresses import is_remote
 from assay.storage.artifacts import artifacts_of, read_artifact
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
@@ -111,7 +113,7 @@ def write_results(
         some_have_rest,
     )
     with full_disk_named(staging), ExitStack() as stack:
-        files = _Files(converted, scored, filtered, exports, rendering, staging, home, stack)
+        files = _Files(converted, scored, filtered, exports, rendering, staging, context, stack)
         if is_much(converted) and files.are_of_pieces and context.workers.are_several:
             _by_workers(pieces, rendering, files, context)
         else:
@@ -150,7 +152,7 @@ class _Files:
         exports: ToWrite,
         rendering: Rendering,
         staging: Path,
-        home: Home,
+        context: RunContext,
         stack: ExitStack,
     ) -> None:
         attributes, given, sides = rendering.attributes, rendering.given, rendering.sides
@@ -176,7 +178,7 @@ class _Files:
             else None
         )
         """The files of pairs, which are made of kept records; None where no export has any."""
-        self._quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), home)
+        self._quarantine = _Quarantine(stack.enter_context(LinesFile(staging / QUARANTINE)), context)
         self._tables = {DECISIONS: TableFile(staging / DECISIONS, _DECISION_COLUMNS)}
         if scored is not None:
             columns = _score_columns(attributes, given, are_ordered=_are_ordered(filtered))
@@ -204,7 +206,7 @@ class _Files:
 
     def finished(self, converted: Converted, home: Home) -> Exported:
         """What was written, once every piece has been added."""
-        self._quarantine.finish()
+        self._quarantine.end()
         files = {QUARANTINE: self._quarantine.file.exported}
         files |= {name: table.finish() for name, table in self._tables.items()}
         if self.pairs is not None:
@@ -272,30 +274,60 @@ def _score_columns(
 class _Quarantine:
     """Gathers the quarantined records of a file, then reads their originals.
 
-    In one go, so that a compressed file is decompressed once. Memory holds places and reasons alone.
+    In one go, so that a compressed file is decompressed once. Memory holds places and reasons alone: of one
+    file at a time, or of all where workers read the files.
     """
 
-    def __init__(self, file: LinesFile, home: Home) -> None:
+    def __init__(self, file: LinesFile, context: RunContext) -> None:
         self.file = file
-        self._home = home
-        self._known = KnownFiles(home)
+        self._context = context
+        self._known = KnownFiles(context.home)
         self._input: InputFile | None = None
         self._gathered: list[pl.DataFrame] = []
+        self._by_workers = reads_elsewhere(context)
+        self._later: list[tuple[InputFile, pl.DataFrame]] = []
 
     def add(self, file: InputFile, bad: pl.DataFrame) -> None:
         """Take the quarantined records of a file's next piece."""
         if file != self._input:
-            self.finish()
+            self._end_file()
             self._input = file
         self._gathered.append(bad)
 
-    def finish(self) -> None:
-        """Write what was gathered."""
+    def end(self) -> None:
+        """Write what is not written yet."""
+        self._end_file()
+        if not self._later:
+            return
+        files, made = artifacts_of(self._context.home), dict[int, QuarantineMade]()
+
+        def done(result: QuarantineMade) -> None:
+            made[result.number] = result
+
+        with files.handover() as folder:
+            jobs = [
+                QuarantineJob(number, file, records, folder, self._context.home)
+                for number, (file, records) in enumerate(self._later)
+                if is_remote(file.path)
+            ]
+            self._context.do(jobs, stage="quarantine", done=done, by=self._context.workers)
+            for number, (file, records) in enumerate(self._later):
+                if number in made:
+                    self._write(made[number].taken(files))
+                else:
+                    self._write(quarantine_lines(file, records, self._context.home, self._known))
+
+    def _end_file(self) -> None:
         if self._gathered and self._input is not None:
-            gathered = pl.concat(self._gathered)
-            for block in _blocks(quarantine_lines(self._input, gathered, self._home, self._known)):
-                self.file.write(*block)
-            self._gathered = []
+            gathered, self._gathered = pl.concat(self._gathered), []
+            if self._by_workers:
+                self._later.append((self._input, gathered))
+            else:
+                self._write(quarantine_lines(self._input, gathered, self._context.home, self._known))
+
+    def _write(self, lines: Iterable[bytes]) -> None:
+        for block in _blocks(lines):
+            self.file.write(*block)
 
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:

@@ -11,7 +11,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, compress
@@ -41,7 +41,7 @@ from assay.read.formats import (
 from assay.read.formats.reading import More, is_blank
 from assay.read.inventory import InputShard, Inventory
 from assay.read.kept_languages import are_kept, languages_of
-from assay.read.remote_inputs import fetch_copy, local_path
+from assay.read.remote_inputs import fetch_copy, in_use, reads_elsewhere
 from assay.read.sources import (
     CUT_SHORT,
     DAMAGED_ROW_GROUP,
@@ -149,15 +149,25 @@ def _in_order(given: ToConvert, context: RunContext) -> list[_ConvertedShard]:
     """Every shard, converted by this run or by an earlier one."""
     shards = _Shards(given, context)
     left = [job for number in range(len(given.inventory.shards)) if (job := shards.reuse(number))]
-    by: Workers = IN_THIS_PROCESS
     if sum(job.weight for job in left) >= _WORTH_WORKERS_BYTES and context.workers.are_several:
-        by = context.workers
         for job in left:
             # Make it before any worker does: this machine may remember for a while that it was not there.
             artifacts_of(context.home).begin(job.shard.folder)
-    context.do(left, stage="convert", done=shards.take, by=by)
+        context.do(left, stage="convert", done=shards.take, by=context.workers)
+    else:
+        for by, jobs in _by_whom(left, context):
+            context.do(jobs, stage="convert", done=shards.take, by=by)
     context.do(shards.missed, stage="convert", done=shards.take, by=IN_THIS_PROCESS)
     return shards.converted()
+
+
+def _by_whom(
+    jobs: Sequence[_ConvertJob], context: RunContext
+) -> Iterator[tuple[Workers, Sequence[_ConvertJob]]]:
+    """Yield who does few jobs: this process, but for files that only the workers copy."""
+    elsewhere = [job.reads_elsewhere(context) for job in jobs]
+    yield context.workers, list(compress(jobs, elsewhere))
+    yield IN_THIS_PROCESS, [job for job, other in zip(jobs, elsewhere, strict=True) if not other]
 
 
 def _up_to(limit: int, given: ToConvert, context: RunContext) -> list[_ConvertedShard]:
@@ -167,7 +177,10 @@ def _up_to(limit: int, given: ToConvert, context: RunContext) -> list[_Converted
         if limit <= 0:
             break
         if job := shards.reuse(number, limit):
-            context.do([job], stage="convert", done=shards.take, by=IN_THIS_PROCESS)
+            for by, jobs in _by_whom([job], context):
+                context.do(jobs, stage="convert", done=shards.take, by=by)
+            context.do(shards.missed, stage="convert", done=shards.take, by=IN_THIS_PROCESS)
+            shards.missed.clear()
         limit -= shards.records_of(number)
     return shards.converted()
 
@@ -327,6 +340,10 @@ class _ConvertJob:
         """Bytes of the input."""
         return self.shard.shard.length
 
+    def reads_elsewhere(self, context: RunContext) -> bool:
+        """Whether it is to read a file that the run's machine has no copy of."""
+        return self.made is None and is_remote(self.shard.file.path) and reads_elsewhere(context)
+
     def sent(self) -> _ConvertJob:
         """The job for another process: it reads the file at the same absolute path, or a copy of its own."""
         shard = replace(self.shard, read_from=os.path.abspath(self.shard.path))
@@ -340,7 +357,10 @@ class _ConvertJob:
         ended = _Ended(self.number, host=socket.gethostname(), was_sent=was_sent)
         with full_disk_named(home.root):
             try:
-                made = self.made or self.shard.at_hand(home).made(home, strict=self.strict, check=at.check)
+                made = self.made
+                if made is None:
+                    with self.shard.at_hand(home) as shard:
+                        made = shard.made(home, strict=self.strict, check=at.check)
             except _Unlike as error:
                 return ended._replace(unlike=str(error))
             except _Refused as error:
@@ -393,19 +413,26 @@ class _ShardJob:
             return self.file.path
         return f"{self.file.path}:{self.shard.first_line}"
 
-    def at_hand(self, home: Home) -> _ShardJob:
-        """The job for this process: a file from elsewhere is read from a copy of this machine's home.
+    @contextmanager
+    def at_hand(self, home: Home) -> Iterator[_ShardJob]:
+        """Yield the job for this process: a file from elsewhere is read from a copy of this machine's home.
 
-        _Unlike where the copy cannot be had, or is not what the inventory found.
+        The copy stays there as long as this context. _Unlike where it cannot be had, or is not what the
+        inventory found.
         """
         if not is_remote(self.file.path):
-            return self
+            yield self
+            return
+        with ExitStack() as stack:
+            yield self._copied(home, stack)
+
+    def _copied(self, home: Home, stack: ExitStack) -> _ShardJob:
         with suppress(OSError):
             if Stamp.of(self.path) == self.stamp:
                 return self
         try:
             fetch_copy(self.file, home)
-            path = local_path(self.file, home)
+            path = stack.enter_context(in_use(self.file, home))
             stamp = Stamp.of(path)
         except (UserMistake, StoreRefusal, InputFault) as error:
             raise _Unlike(str(error)) from error

@@ -4,47 +4,35 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from assay.core.digests import running_digest
 from assay.core.errors import UserMistake
 from assay.core.progress import Progress
 from assay.core.text import counted, did_you_mean
 from assay.read.folders import files_of_rows
-from assay.read.formats import FORMATS, KNOWN_NAMES, Names, Row, nearest_format, row_of, row_reader
-from assay.read.known_files import DigestedFile, KnownFiles, Look
+from assay.read.formats import FORMATS, KNOWN_NAMES, Names
+from assay.read.known_files import KnownFiles
+from assay.read.looks import HowToLook, look_at, looked_at_by_workers
 from assay.read.not_chat import why_file_is_no_chat
-from assay.read.remote_inputs import RemoteFile, all_copied, remote_files, sweep_copies
+from assay.read.remote_inputs import RemoteFile, all_copied, reads_elsewhere, remote_files, sweep_copies
 from assay.read.sources import (
-    DAMAGED_ROW_GROUP,
     KNOWN_ENDINGS,
-    RawRecords,
     Source,
     Stamp,
-    column_names,
-    sniff,
 )
 from assay.read.tables import decoder_kept
 from assay.storage.addresses import is_remote
 from assay.storage.home import Home, contains
-from assay.storage.manifests import InputFile, reason_code
-from assay.storage.regular import open_regular, read_regular, why_not_regular
+from assay.storage.manifests import InputFile
+from assay.storage.regular import read_regular, why_not_regular
 from assay.storage.run_manifest import RUN_MANIFEST, UNUSABLE, is_damaged_run_manifest, run_manifest_in
 from assay.storage.stage import RunContext, Stage
 
 #: Plain lines are cut into shards of about this many bytes.
 SHARD_BYTES = 32 << 20
-
-_READ_BYTES = 1 << 20
-# A file's format is recognised by its first decodable rows: this many, or as many as these bytes hold.
-_SAMPLE_ROWS = 32
-_SAMPLE_BYTES = 4 << 20
-_NAMED_COLUMNS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +112,8 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     are sorted, and leave out the results of runs, which a line reports. UserMistake for a file that cannot
     be read, lies in the output folder or lies outside of ``within``, and for an unknown format.
 
-    All files on S3 (``s3://…``) and on the Hub (``hf://datasets/…``) are copied to the home folder first.
+    All files on S3 (``s3://…``) and on the Hub (``hf://datasets/…``) are copied to the home folder first, or
+    read by workers (``looks``).
     """
     format, shard_bytes = inputs.format, inputs.shard_bytes
     if format != "auto" and format not in FORMATS:
@@ -137,37 +126,25 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     shards: list[InputShard] = []
     stamps: list[Stamp] = []
     digested = KnownFiles(context.home)
+    how = HowToLook(format, inputs.mapped, shard_bytes)
     # Check all paths before the first file is read.
     found = list(_paths(inputs, context))
     context.progress.begin("ingest", len(found), "files")
-    for name, path, is_named in found:
-        context.progress.advance()
-        try:
-            stamp = Stamp.of(path)
-            source = sniff(path)
-            columns = column_names(source)
-            rows = list(_first_rows(source)) if columns or format == "auto" else []
-            if columns and (why := _why_columns_are_no_chat(columns, rows, format, inputs.mapped)):
-                if is_named:
-                    raise UserMistake(f"{name}: {why}")
-                context.say(f"{name}: is not read, since it {why}")
-                continue
-            chosen = _format_of(rows, inputs.mapped) if format == "auto" else format
-            is_cut = source.container == "lines" and source.compression == "none"
-            is_cut = is_cut and FORMATS[chosen].read_file is None
-            every = shard_bytes if is_cut else None
-            look = Look.at(path)
-            known = None if inputs.verify else digested.known(path, look, shard_bytes=every)
-            if known is None:
-                known = DigestedFile(*_digest_and_cuts(path, every), every)
-                digested.learn(path, look, known)
-        except OSError as error:
-            raise UserMistake(f"{name}: cannot be read: {error.strerror or error}") from error
-        except UserMistake as error:
-            raise UserMistake(str(error).replace(path, name)) from error
-        stamps.append(stamp)
-        files.append(InputFile(name, known.digest, known.size, chosen))
-        sources.append(source)
+    remote = [one.remote for one in found if one.remote is not None]
+    elsewhere = looked_at_by_workers(remote, how, context, verify=inputs.verify)
+    for name, path, is_named, _ in found:
+        if (looked := elsewhere.get(name)) is None:
+            context.progress.advance()
+            looked = look_at(name, path, how, digested, verify=inputs.verify)
+        if looked.no_chat is not None:
+            if is_named:
+                raise UserMistake(f"{name}: {looked.no_chat}")
+            context.say(f"{name}: is not read, since it {looked.no_chat}")
+            continue
+        known = looked.file
+        stamps.append(looked.stamp)
+        files.append(InputFile(name, known.digest, known.size, looked.format))
+        sources.append(looked.source)
         cuts = known.cuts
         for cut, following in zip(cuts, [*cuts[1:], (known.size, 0)], strict=True):
             length = following[0] - cut[0]
@@ -188,6 +165,8 @@ class _Found(NamedTuple):
     """On this machine."""
     is_named: bool = True
     """Whether the user named it, or a glob did; a file of a folder has a known ending and is not named."""
+    remote: RemoteFile | None = None
+    """The file, where it is elsewhere and workers look at it; then nothing need lie at the path."""
 
 
 def _paths(inputs: Inputs, context: RunContext) -> Iterator[_Found]:
@@ -247,13 +226,17 @@ def _objects(given: str, within: tuple[str, ...] | None, context: RunContext) ->
 
 
 def _copies(given: str, found: Sequence[RemoteFile], context: RunContext) -> Iterator[_Found]:
-    """Yield the address of every file and the path of its copy."""
+    """Yield the address of every file, and the path of its copy where the run makes one."""
     sweep_copies(context)
     megabytes = sum(one.size for one in found) / 1e6
-    context.say(
-        f"{given}: {counted(len(found), 'files')}, {megabytes:,.1f} MB; copying those that are not here yet"
-    )
+    by_workers = reads_elsewhere(context)
+    what = "workers read what is not known yet" if by_workers else "copying those that are not here yet"
+    context.say(f"{given}: {counted(len(found), 'files')}, {megabytes:,.1f} MB; {what}")
     is_named = glob.has_magic(given) or (len(found) == 1 and given.endswith(f"/{found[0].name}"))
+    if by_workers:
+        for one in found:
+            yield _Found(one.address, one.address, is_named, one)
+        return
     for one, path in zip(found, all_copied(found, context.home), strict=True):
         yield _Found(one.address, path, is_named)
 
@@ -339,85 +322,6 @@ def _files_below(folder: str, progress: Progress) -> Iterator[str]:
         for name in names:
             if name.lower().endswith(KNOWN_ENDINGS) and not name.startswith("."):
                 yield os.path.join(parent, name)
-
-
-def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, tuple[tuple[int, int], ...]]:
-    """The file's digest, its size, and the (offset, line from 1) where each shard begins, in one pass.
-
-    A shard ends at the first line end after ``shard_bytes``. None leaves the file whole.
-    """
-    running = running_digest()
-    size = lines = 0
-    cuts = [(0, 1)]
-    with open_regular(path) as file:
-        while chunk := file.read(_READ_BYTES):
-            running.update(chunk)
-            if shard_bytes is not None:
-                looked = 0
-                while (due := cuts[-1][0] + shard_bytes - size) <= len(chunk):
-                    end = chunk.find(b"\n", max(due - 1, looked, 0)) + 1
-                    if not end:
-                        break
-                    lines += chunk.count(b"\n", looked, end)
-                    looked = end
-                    cuts.append((size + end, lines + 1))
-                lines += chunk.count(b"\n", looked)
-            size += len(chunk)
-    if len(cuts) > 1 and cuts[-1][0] == size:
-        cuts.pop()
-    return running.hexdigest(), size, tuple(cuts)
-
-
-#: Columns that hold messages in other files. In a CSV, pandas writes them as Python would, which is no JSON.
-_OF_MESSAGES = ("messages", "conversations", "conversation")
-
-
-def _why_columns_are_no_chat(
-    names: Sequence[str], rows: Sequence[Row], format: str, mapped: Names
-) -> str | None:
-    """Why no row of a CSV or TSV can be read: its first line names other columns. None where one can."""
-    reader = row_reader(mapped)
-    may_have = [one for one in reader.formats_of(names) if format in ("auto", one)]
-    if any(map(reader.format_of, rows)) or (may_have and (format != "auto" or not rows)):
-        return None
-    named = ", ".join(names[:_NAMED_COLUMNS]) + (" …" if len(names) > _NAMED_COLUMNS else "")
-    why = f"has no columns of a chat: its first line names {named}. "
-    for name in set(_OF_MESSAGES) & set(names):
-        return f"{why}Its column {name} must hold JSON lists of messages, as json.dumps writes them."
-    return (
-        f"{why}Name them there, such as prompt and response, or messages (JSON lists), or map them: "
-        "--map 'COLUMN=prompt'."
-    )
-
-
-def _format_of(rows: Sequence[Row], names: Names) -> str:
-    """The format that most of a file's first rows have; if none has any, the one they come nearest to.
-
-    Where one of them is part of a tree, the whole file is read at once, which reads all other rows too.
-    """
-    reader = row_reader(names)
-    recognised = Counter(format.name for row in rows if (format := reader.format_of(row)) is not None)
-    whole = next((name for name in recognised if FORMATS[name].read_file is not None), None)
-    if whole is not None:
-        return whole
-    nearest = Counter(nearest_format(row).name for row in rows)
-    for votes in (recognised, nearest):
-        if votes:
-            return votes.most_common(1)[0][0]
-    return "messages"
-
-
-def _first_rows(source: Source) -> Iterator[Row]:
-    held = 0
-    # Skip rows of a damaged row group: they show nothing of the format, and a file may begin with many.
-    raws = (raw for raw in RawRecords(source) if reason_code(raw.problem or "") != DAMAGED_ROW_GROUP)
-    for raw in islice(raws, 4 * _SAMPLE_ROWS):
-        row = row_of(raw.data)
-        if not isinstance(row, str):
-            yield row
-        held += raw.length
-        if held > _SAMPLE_BYTES:
-            return
 
 
 def _is_current(inputs: Inputs, inventory: Inventory, home: Home) -> bool:

@@ -6,6 +6,9 @@ map. A file that was changed within a minute of being read is not remembered: an
 same times, and the kernel may be late with those of a memory map.
 
 There is a small file for every folder of inputs. Where it is damaged or missing, the inputs are read again.
+
+A file from elsewhere that a worker read is remembered by its address, its version (an object's ETag) and its
+size, with all that was seen of it, for this machine has no copy to look at again.
 """
 
 from __future__ import annotations
@@ -128,3 +131,64 @@ class KnownFiles:
 def _place(path: str) -> tuple[str, str]:
     """The file's folder, without links, and its name there."""
     return os.path.split(os.path.realpath(path))
+
+
+class SeenObject(msgspec.Struct, frozen=True):
+    """What a worker saw of a file from elsewhere."""
+
+    container: str
+    compression: str
+    format: str
+    file: DigestedFile
+    no_chat: str | None = None
+    """Why no row of it can be read."""
+
+
+class _SeenAt(msgspec.Struct, frozen=True):
+    version: str
+    size: int
+    asked: str
+    """A digest of how it was looked at."""
+    seen: SeenObject
+
+
+class KnownObjects:
+    """The files from elsewhere that workers read, in this run or an earlier one."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._by_folder: dict[str, dict[str, _SeenAt]] = {}
+        self._learnt: dict[str, dict[str, _SeenAt]] = {}
+
+    def seen(self, address: str, version: str, size: int, asked: str) -> SeenObject | None:
+        """What was seen of the file; None where it is another by now, or was looked at in another way."""
+        folder, _, name = address.rpartition("/")
+        if folder not in self._by_folder:
+            self._by_folder[folder] = self._read(folder)
+        found = self._by_folder[folder].get(name)
+        if found is None or (found.version, found.size, found.asked) != (version, size, asked):
+            return None
+        return found.seen
+
+    def learn(self, address: str, version: str, size: int, asked: str, seen: SeenObject) -> None:
+        """Remember what was seen of the file."""
+        folder, _, name = address.rpartition("/")
+        self._learnt.setdefault(folder, {})[name] = _SeenAt(version, size, asked, seen)
+
+    def keep(self) -> None:
+        """Write what was learnt."""
+        for folder, learnt in self._learnt.items():
+            files = msgspec.to_builtins({_FILES: self._read(folder) | learnt})
+            with written_whole(self._file(folder)) as temporary:
+                temporary.write_bytes(sealed_json(files, about=folder))
+        self._learnt = {}
+
+    def _file(self, folder: str) -> Path:
+        return self._home.artifacts / _FOLDER / f"{digest_of_bytes(folder.encode())}.json"
+
+    def _read(self, folder: str) -> dict[str, _SeenAt]:
+        try:
+            content = unsealed(self._file(folder).read_bytes(), about=folder)
+            return msgspec.convert(content[_FILES], dict[str, _SeenAt])
+        except (FileNotFoundError, Altered, KeyError, msgspec.ValidationError):
+            return {}

@@ -7,15 +7,17 @@ address, which manifests and outputs name.
 
 from __future__ import annotations
 
+import fcntl
 import fnmatch
 import glob
 import os
 import shutil
+import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,6 +38,12 @@ from assay.storage.stage import RunContext
 
 #: A copy that no run has used for this long is removed.
 KEPT_SECONDS = 7 * 24 * 3600.0
+
+#: The copies in a worker's own home have so many bytes at most, or those of the files in use if that is more.
+WORKERS_BYTES = 32 << 30
+
+#: How often a copy is made anew that is removed before it is used.
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +75,89 @@ def local_path(file: InputFile, home: Home) -> str:
         return file.path
     with suppress(UserMistake):
         fetch_copy(file, home)
-    return str(_copy(home, file.digest, _ending(file.path)))
+    return place_of_copy(file.path, file.digest, home)
+
+
+def place_of_copy(address: str, digest: str, home: Home) -> str:
+    """The path of the copy of a file from elsewhere, whether or not there is one."""
+    return str(_copy(home, digest, _ending(address)))
+
+
+def reads_elsewhere(context: RunContext) -> bool:
+    """Whether workers read the files from elsewhere, so that the run's machine has no copies of them."""
+    return context.workers.are_elsewhere and context.home.is_in_buckets
+
+
+@contextmanager
+def in_use(file: InputFile, home: Home) -> Iterator[str]:
+    """Yield what ``local_path`` gives. A copy stays there as long as this context."""
+    if not is_remote(file.path):
+        yield file.path
+        return
+    for _ in range(_ATTEMPTS):
+        path = local_path(file, home)
+        if not os.path.exists(path):
+            break
+        try:
+            with _held(path):
+                yield path
+            return
+        except _Removed:
+            continue
+    yield place_of_copy(file.path, file.digest, home)
+
+
+@contextmanager
+def copied_and_held(file: RemoteFile, home: Home, check: Callable[[], None]) -> Iterator[str]:
+    """Yield the path of a copy, which stays there as long as this context. Raises what ``copied`` raises."""
+    for _ in range(_ATTEMPTS):
+        path = copied(file, home, check=check)
+        try:
+            with _held(path):
+                yield path
+            return
+        except _Removed:
+            continue
+    raise InputFault(f"{file.address}: its copies are removed at once; make room on the disk of {home.root}")
+
+
+class _Removed(Exception):
+    """A copy was removed before it could be held."""
+
+
+@contextmanager
+def _held(path: str) -> Iterator[None]:
+    """Keep a copy from being removed to make room. _Removed where that has happened already."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, "rb"))
+            # Some file systems have no locks.
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_SH)
+            removed = os.fstat(file.fileno()).st_nlink == 0
+        except FileNotFoundError:
+            removed = True
+        if removed:
+            raise _Removed
+        yield
+
+
+def _make_room(folder: Path, size: int) -> None:
+    """Remove copies that nobody holds, the one used the longest ago first, until the new one fits."""
+    copies = []
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode):
+                copies.append((found.st_atime_ns, found.st_size, path))
+    excess = sum(one for _, one, _ in copies) + size - WORKERS_BYTES
+    for _, one, path in sorted(copies):
+        if excess <= 0:
+            return
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+            excess -= one
 
 
 def fetch_copy(file: InputFile, home: Home) -> None:
@@ -192,10 +282,17 @@ def all_copied(files: Sequence[RemoteFile], home: Home) -> list[str]:
             raise
 
 
-def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) -> str:
+def copied(
+    file: RemoteFile,
+    home: Home,
+    stop: threading.Event | None = None,
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> str:
     """The path of a whole copy of the file. The copy is made now if there is none.
 
-    InputFault where the file has changed or is gone since it was listed, and once ``stop`` is set.
+    InputFault where the file has changed or is gone since it was listed, and once ``stop`` is set. What
+    ``check`` raises ends the download. A worker that keeps copies for itself makes room for it.
     """
     folder = _folder(home)
     link = folder / digest_of_bytes(file.address.encode(), file.version.encode())
@@ -206,8 +303,11 @@ def copied(file: RemoteFile, home: Home, stop: threading.Event | None = None) ->
             os.utime(copy, ns=(time.time_ns(), copy.stat().st_mtime_ns))
             return str(copy)
     make_private(folder)
+    if home.host is not None and home.is_in_buckets:
+        _make_room(folder, file.size)
 
     def go_on() -> None:
+        check()
         if stop is not None and stop.is_set():
             raise InputFault(f"{file.address}: the download was stopped.")
 

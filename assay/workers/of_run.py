@@ -55,9 +55,13 @@ class RunWorkers:
         leave_if_unwanted: Callable[[], None],
         done: Callable[[Result], None],
     ) -> None:
-        """Do every job of a stage. One job, or one worker, is no reason to start a process."""
+        """Do every job of a stage. One job, or one worker, is no reason to start a process.
+
+        Workers that are elsewhere run already, and reach what this machine may not.
+        """
         listed = list(jobs)
-        if len(listed) < 2 or not self.are_several or not self._can_start(progress):
+        is_little = len(listed) < (1 if self.are_elsewhere else 2)
+        if is_little or not self.are_several or not self._can_start(progress):
             IN_THIS_PROCESS.do(
                 listed, stage=stage, progress=progress, leave_if_unwanted=leave_if_unwanted, done=done
             )
@@ -89,6 +93,11 @@ class RunWorkers:
         if self._options.scheduler_address:
             return self._reach_files
         return worker_count(self._options) > 1
+
+    @property
+    def are_elsewhere(self) -> bool:
+        """Whether a scheduler runs them, so that they may be on other machines."""
+        return bool(self._options.scheduler_address) and self.are_several
 
     @contextmanager
     def client(self, progress: Progress) -> Iterator[Client]:

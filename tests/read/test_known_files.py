@@ -12,7 +12,7 @@ from converting import line
 from stages import take_inventory
 
 from assay.core.digests import digest_of_file
-from assay.read import inventory, known_files
+from assay.read import known_files, looks
 from assay.read.inventory import Inventory
 from assay.read.known_files import DigestedFile, KnownFiles, Look
 from assay.storage.home import Home
@@ -30,13 +30,13 @@ def home(tmp_path: Path) -> Home:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths that were read for a digest."""
     paths: list[str] = []
-    whole = inventory._digest_and_cuts
+    whole = looks._digest_and_cuts
 
     def noted(path: str, shard_bytes: int | None) -> tuple[str, int, tuple[tuple[int, int], ...]]:
         paths.append(path)
         return whole(path, shard_bytes)
 
-    monkeypatch.setattr(inventory, "_digest_and_cuts", noted)
+    monkeypatch.setattr(looks, "_digest_and_cuts", noted)
     # A file of a test was changed just now.
     monkeypatch.setattr(known_files, "_SETTLED_NS", -(10**12))
     return paths

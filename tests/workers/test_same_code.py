@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +13,7 @@ from distributed import Client
 from job_doers import Noted
 from patience import PATIENCE_SECONDS
 from places import ROOT
+from running_dask import RunningDask
 from stages import Heard
 
 from assay.workers.cluster import ClusterOptions, connected
@@ -25,49 +22,10 @@ from assay.workers.of_run import RunWorkers
 from assay.workers.same_code import NoWorkerFits, check_workers, code_here, digest_of_sources
 
 
-def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
-class Running:
-    """A scheduler, and the workers that a test starts."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder = folder
-        self._stack = stack
-        self._found = folder / "scheduler.json"
-        self._start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
-        until(self._found.exists, "a scheduler")
-        self.address: str = json.loads(self._found.read_text())["address"]
-
-    def worker(self, name: str, code: Path = ROOT) -> subprocess.Popen[bytes]:
-        """A worker that has this code."""
-        return self._start(
-            "worker", "--nthreads", "1", "--no-dashboard", "--no-nanny", "--name", name, code=code
-        )
-
-    def _start(self, *command: str, code: Path = ROOT) -> subprocess.Popen[bytes]:
-        where = ["--scheduler-file", str(self._found), "--host", "127.0.0.1"]
-        there = [str(code), str(ROOT / "tests")]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dask", *command, *where],
-            cwd=self._folder,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(there)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._stack.callback(process.wait)
-        self._stack.callback(process.terminate)
-        return process
-
-
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
+def running(tmp_path: Path) -> Iterator[RunningDask]:
     with ExitStack() as stack:
-        yield Running(tmp_path, stack)
+        yield RunningDask(tmp_path, stack)
 
 
 def other_code(folder: Path) -> Path:
@@ -107,7 +65,7 @@ def who(folder: Path) -> set[int]:
     ids=["other code", "older than the check"],
 )
 def test_a_worker_with_other_code_is_named_and_gets_no_job_whenever_it_joins(
-    theirs: Callable[[Path], Path], has: str, running: Running, tmp_path: Path
+    theirs: Callable[[Path], Path], has: str, running: RunningDask, tmp_path: Path
 ) -> None:
     code = theirs(tmp_path / "theirs")
     good = running.worker("good")
@@ -150,7 +108,7 @@ def test_a_worker_with_other_code_is_named_and_gets_no_job_whenever_it_joins(
 @pytest.mark.slow
 @pytest.mark.parametrize("theirs", [other_code, code_before_the_check])
 def test_a_worker_that_joins_later_sends_its_first_job_back(
-    theirs: Callable[[Path], Path], running: Running, tmp_path: Path
+    theirs: Callable[[Path], Path], running: RunningDask, tmp_path: Path
 ) -> None:
     """Nobody asked it before: the run knows of no unfit worker, so any may be sent a job."""
     good = running.worker("good")
@@ -174,7 +132,7 @@ def test_a_worker_that_joins_later_sends_its_first_job_back(
 
 
 @pytest.mark.slow
-def test_a_run_ends_within_seconds_where_no_worker_has_its_code(running: Running, tmp_path: Path) -> None:
+def test_a_run_ends_within_seconds_where_no_worker_has_its_code(running: RunningDask, tmp_path: Path) -> None:
     theirs = other_code(tmp_path / "theirs")
     running.worker("one", theirs)
     heard = Heard()
@@ -193,7 +151,9 @@ def test_a_run_ends_within_seconds_where_no_worker_has_its_code(running: Running
 
 
 @pytest.mark.faults
-def test_jobs_of_the_last_fit_worker_go_to_the_one_that_replaces_it(running: Running, tmp_path: Path) -> None:
+def test_jobs_of_the_last_fit_worker_go_to_the_one_that_replaces_it(
+    running: RunningDask, tmp_path: Path
+) -> None:
     """Jobs name the fit workers once one is unfit, and Dask waits for those whom a job names."""
     unfit = running.worker("unfit", other_code(tmp_path / "theirs"))
     good = running.worker("good")
@@ -224,7 +184,7 @@ def test_jobs_of_the_last_fit_worker_go_to_the_one_that_replaces_it(running: Run
 
 
 @pytest.mark.slow
-def test_a_fit_worker_that_starts_a_little_later_is_waited_for(running: Running, tmp_path: Path) -> None:
+def test_a_fit_worker_that_starts_a_little_later_is_waited_for(running: RunningDask, tmp_path: Path) -> None:
     running.worker("unfit", other_code(tmp_path / "theirs"))
     with Client(running.address, set_as_default=False) as client:
         client.wait_for_workers(1, timeout=PATIENCE_SECONDS)

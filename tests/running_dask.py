@@ -1,0 +1,58 @@
+"""A Dask scheduler and workers that no run has started, as on other machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from patience import PATIENCE_SECONDS
+from places import ROOT
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    """Wait until that is true."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+class RunningDask:
+    """A scheduler, and the workers that a test starts. They end with the stack."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._found = folder / "scheduler.json"
+        self._start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+        until(self._found.exists, "a scheduler")
+        self.address: str = json.loads(self._found.read_text())["address"]
+
+    def worker(
+        self, name: str, code: Path = ROOT, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A worker that has this code, and this environment or that of the test."""
+        options = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--name", name)
+        return self._start("worker", *options, code=code, environment=environment)
+
+    def _start(
+        self, *command: str, code: Path = ROOT, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        where = ["--scheduler-file", str(self._found), "--host", "127.0.0.1"]
+        there = os.pathsep.join([str(code), str(ROOT / "tests")])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dask", *command, *where],
+            cwd=self._folder,
+            env={**(os.environ if environment is None else environment), "PYTHONPATH": there},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self._stack.callback(process.wait)
+        self._stack.callback(process.terminate)
+        return process
