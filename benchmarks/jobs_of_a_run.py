@@ -16,6 +16,7 @@ from assay.config.settings import Settings
 from assay.core.jobs import AtWork, Job, Result
 from assay.core.progress import Progress
 from assay.report.build import Reported
+from assay.score import gathering
 from assay.score.scoring import SCORE, ToScore
 from assay.storage.kept_manifests import Finished
 from assay.storage.manifests import Scored
@@ -28,7 +29,7 @@ from flows.curate.run import Run
 #: So many that all stages have jobs for workers.
 RECORDS = 300_000
 #: It names columns that are computed, and keeps all.
-RULE = "answer_chars > 5 and mean(helpfulness) > -9"
+RULE = "language != 'xx' and answer_chars > 5"
 
 
 class Done(NamedTuple):
@@ -43,6 +44,7 @@ class Recording:
     """Does the jobs of a run in this process, and notes them. It says that it is several, so it gets all."""
 
     are_several = True
+    are_elsewhere = False
 
     def __init__(self) -> None:
         self.by_kind: dict[str, list[Done]] = defaultdict(list)
@@ -58,9 +60,9 @@ class Recording:
     ) -> None:
         """Do every job of a stage, and note it."""
         for job in jobs:
-            began = time.monotonic()
-            result = job.done_by(AtWork())
-            self.by_kind[type(job).__name__].append(Done(job.sent(), result, time.monotonic() - began))
+            sent, began = job.sent(), time.monotonic()
+            result = sent.done_by(AtWork())
+            self.by_kind[type(job).__name__].append(Done(sent, result, time.monotonic() - began))
             done(result)
 
 
@@ -84,6 +86,8 @@ def jobs_of_a_run(folder: Path) -> dict[str, Done]:
     """The job of median length of each kind but scoring, by its class."""
     data = folder / "data.jsonl"
     write_data(data, RECORDS)
+    # Gathering is worth workers from four million turns on. Its jobs then are as large as these.
+    gathering._WORTH_WORKERS_TURNS = 0
     settings = Settings(home=folder / "home")
     exports = ["messages", "steerlm", "trl-sft"]
     options = RunOptions(input=[str(data)], output=str(folder / "out"), keep=[RULE], export=exports)
