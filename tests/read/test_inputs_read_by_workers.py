@@ -308,6 +308,8 @@ def test_a_copy_that_was_removed_to_make_room_is_made_again_for_who_needs_it(
     assert len(copies(tmp_path / "worker")) == 1
     (file,) = (one for one in made.inputs if one.path.endswith("a.jsonl"))
     with in_use(file, held(home)) as path:
+        for other_file in remote_files(address):
+            copied(other_file, held(home))
         assert Path(path).read_bytes() == LINES
 
 
