@@ -36,6 +36,9 @@ _BATCHES_SECONDS = 0.5
 #: With no worker at all for this long, the run ends instead of waiting for ever.
 NO_WORKERS_SECONDS = 60.0
 
+#: How long the result of a job that names its workers may be on its way.
+_RESULT_SECONDS = 30.0
+
 _GOES_ON = "what is finished is kept, and the same command goes on from there"
 
 
@@ -290,7 +293,12 @@ def dispatch(
         attempt = in_flight.pop(news)
         job = attempt.job
         try:
-            result = attempt.future.result()
+            result = attempt.future.result(None if attempt.workers is None else _RESULT_SECONDS)
+        except TimeoutError:
+            if attempt.workers is None or attempt.future.status == "error":
+                raise
+            # A worker that dies takes its results with it, and Dask waits for another that the job names.
+            again(attempt)
         except KilledWorker:
             if not attempt.alone:
                 progress.say(f"{job.name}: its worker died more than once; trying it again, alone")

@@ -13,9 +13,10 @@ from distributed import Client
 from job_doers import Noted
 from patience import PATIENCE_SECONDS
 from places import ROOT
-from running_dask import RunningDask
+from running_dask import RunningDask, until
 from stages import Heard
 
+from assay.workers import dispatch as dispatching
 from assay.workers.cluster import ClusterOptions, connected
 from assay.workers.dispatch import dispatch
 from assay.workers.of_run import RunWorkers
@@ -151,10 +152,12 @@ def test_a_run_ends_within_seconds_where_no_worker_has_its_code(running: Running
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("with_results", [False, True], ids=["at work", "with results nobody has read"])
 def test_jobs_of_the_last_fit_worker_go_to_the_one_that_replaces_it(
-    running: RunningDask, tmp_path: Path
+    running: RunningDask, tmp_path: Path, with_results: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Jobs name the fit workers once one is unfit, and Dask waits for those whom a job names."""
+    monkeypatch.setattr(dispatching, "_RESULT_SECONDS", 2.0)
     unfit = running.worker("unfit", other_code(tmp_path / "theirs"))
     good = running.worker("good")
     heard, done = Heard(), list[int]()
@@ -164,20 +167,26 @@ def test_jobs_of_the_last_fit_worker_go_to_the_one_that_replaces_it(
     with connected(ClusterOptions(scheduler_address=running.address), heard) as client:
 
         def replace() -> None:
-            if not replaced and heard.lines and len(done) >= 3:
+            if not replaced and len(done) >= 3:
                 good.kill()
                 good.wait()
                 replaced.append(running.worker("another"))
 
+        def take(result: int) -> None:
+            done.append(result)
+            if with_results and len(done) == 3:
+                until(lambda: not any(client.processing().values()), "all that is handed out is done")
+                replace()
+
         dispatch(
             client,
-            jobs(tmp_path / "notes", 400),
+            jobs(tmp_path / "notes", 100),
             stage="note",
-            done=done.append,
-            leave_if_unwanted=replace,
+            done=take,
+            leave_if_unwanted=(lambda: None) if with_results else replace,
             progress=heard,
         )
-    assert len(done) == 400
+    assert len(done) == 100
     assert who(tmp_path / "notes") == {good.pid, replaced[0].pid}
     assert unfit.poll() is None
     assert len(heard.lines) == 1
