@@ -31,10 +31,12 @@ _MOST_PICTURES = 12
 #: The page shows more of them, each as a whole.
 _MOST_EXAMPLES = 100
 _EXAMPLE_CHARACTERS = 160
+#: A column of a page is as wide as its longest text, and pushes the next ones out of sight.
+_REASON_CHARACTERS = 48
 _ABOUT = {
     "flow": "Where the records went",
-    "margins": "How far apart the best and the worst answer to a prompt are",
-    "lengths": "How long the kept and the dropped answers are",
+    "margins": "Best less worst score, by prompt",
+    "lengths": "How long kept and dropped answers are",
 }
 _ABOUT_ONE = {
     "scores": "How the scores of {} are spread",
@@ -68,7 +70,7 @@ def report(
             create_link(link, subject)
         create_images(page.pictures, subject)
         if rows := examples(page.kinds):
-            about = "Conversations of this run: what was kept or dropped, and why"
+            about = "What was kept or dropped, and why"
             create_table_artifact(rows, key=subject.key("examples"), description=about)
 
 
@@ -100,9 +102,9 @@ def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:
     conversations = [
         {
             "outcome": one.outcome,
-            "reason": one.reason or "",
             "score": one.why,
             "place": _place(one.file, one.line),
+            "reason": _short(one.reason or "", _REASON_CHARACTERS),
             **_last_words(one),
             "shown as": kind.title,
         }
@@ -112,9 +114,9 @@ def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:
     originals = [
         {
             "outcome": "quarantined",
-            "reason": one.reason,
             "score": "",
             "place": _place(one.file, one.line),
+            "reason": _short(one.reason, _REASON_CHARACTERS),
             "answer": _short(one.text),
             "before": "",
             "shown as": kind.title,
@@ -140,6 +142,6 @@ def _place(file: str, line: int) -> str:
     return f"{PurePath(file).name}:{line}"
 
 
-def _short(text: str) -> str:
+def _short(text: str, most: int = _EXAMPLE_CHARACTERS) -> str:
     words = " ".join(text.split())
-    return words if len(words) <= _EXAMPLE_CHARACTERS else f"{words[:_EXAMPLE_CHARACTERS]} …"
+    return words if len(words) <= most else f"{words[:most]} …"

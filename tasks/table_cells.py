@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 #: Texts of these characters mean nothing else in Markdown; some of what looks like an address becomes a link.
-_NO_MARKDOWN = re.compile(r"[^\W\d_](?:[^\W_]|[ .,;:'\"?!()%=>/+-])*")
+#: Markdown is made of ASCII: the marks, dashes and signs of printed texts are none of it.
+_NO_MARKDOWN = re.compile(r"[^\W\d_](?:[^\W_]|[ .,;:'\"?!()%=>/+‘’“”„«»–—−…·×÷°€£-])*")
 _LINKED = re.compile(r"://|www\.", re.IGNORECASE)
 
 
@@ -16,6 +17,8 @@ def as_it_is(text: str) -> str:
 
     >>> as_it_is("rule: helpfulness >= 2"), as_it_is("[x](javascript:y)"), as_it_is("a `b`")
     ('rule: helpfulness >= 2', '`[x](javascript:y)`', '`` a `b` ``')
+    >>> as_it_is("It isn’t 20 °C – it is “−1”…")
+    'It isn’t 20 °C – it is “−1”…'
     """
     if not text or (_NO_MARKDOWN.fullmatch(text) and not _LINKED.search(text)):
         return text

@@ -309,7 +309,13 @@ def evaluation_markdown(evaluation: Evaluation, *, level: int = 2) -> str:
 
 
 def figure_rows(evaluation: Evaluation) -> list[dict[str, str]]:
-    """Every figure of every model as rows for a table in Prefect's pages."""
+    """Every figure of every model as rows for a table in Prefect's pages.
+
+    The starter has a column where it was asked too.
+    """
+    models = (*evaluation.models, *([evaluation.ensemble] if evaluation.ensemble else []))
+    figures = [(model, name, figure) for model in models for name, figure in named_figures(model)]
+    has_starter = any(figure.starter is not None for _, _, figure in figures)
     return [
         {
             "model": printable(model.name),
@@ -319,8 +325,7 @@ def figure_rows(evaluation: Evaluation) -> list[dict[str, str]]:
             "counts": counts_of(figure),
             "ties": f"{figure.ties:,}",
             "length only, %": percent(figure.length_only),
-            "starter, %": percent(figure.starter),
+            **({"starter, %": percent(figure.starter)} if has_starter else {}),
         }
-        for model in (*evaluation.models, *([evaluation.ensemble] if evaluation.ensemble else []))
-        for name, figure in named_figures(model)
+        for model, name, figure in figures
     ]

@@ -90,3 +90,13 @@ def test_counts_and_rules_on_ties_stand_beside_the_figures(tmp_path: Path) -> No
     )
     (overall, *_) = figure_rows(evaluation(found, given(found, in_order(1.0, 1.0))))
     assert (overall["right, %"], overall["counts"], overall["ties"]) == ("50.0", "1/2", "2")
+
+
+def test_the_starter_has_a_column_in_prefects_table_where_it_was_asked_too(tmp_path: Path) -> None:
+    found = asked(tmp_path, "judgebench", {"rows.jsonl": [judge_row("p", "A>B"), judge_row("q", "B>A")]})
+    model = given(found, in_order(1.0, 0.0))
+    (alone, *_) = figure_rows(evaluation(found, model))
+    assert "starter, %" not in alone
+    (beside, *_) = figure_rows(evaluation(found, model, starter=given(found, in_order(0.0, 1.0), "starter")))
+    assert beside["starter, %"] == "50.0"
+    assert {*beside} - {*alone} == {"starter, %"}

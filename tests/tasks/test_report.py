@@ -38,6 +38,17 @@ def test_an_example_says_where_it_is_what_became_of_it_and_why() -> None:
     }
 
 
+def test_what_tells_examples_apart_stands_in_the_first_columns_and_is_short() -> None:
+    bad = ShownOriginal("unknown_schema: " + "'field' is missing; " * 30, "a.jsonl", 1, "{", 0)
+    (row,) = examples([ShownKind("quarantined", "Out", "", (), (bad,))])
+    first = list(row)[:4]
+    assert first == ["outcome", "score", "place", "reason"]
+    # A page of 1,300 pixels has room for so many characters.
+    assert sum(len(row[name]) for name in first) < 90
+    assert row["reason"].strip("`").startswith("unknown_schema: 'field' is missing")
+    assert row["reason"].strip("`").endswith(" …")
+
+
 def test_examples_are_few_and_short_and_each_reason_for_quarantine_is_among_them() -> None:
     long = tuple(conversation(line, reason=None, answer="word " * 1000) for line in range(300))
     damaged = tuple(ShownOriginal(f"reason {n}", "a.jsonl", n, "{", 0) for n in range(20))
