@@ -120,6 +120,7 @@ def looked_at_by_workers(
         for file in files:
             if (seen := known.seen(file.address, file.version, file.size, asked)) is not None:
                 found[file.address] = seen
+                context.progress.advance()
     left = [file for file in files if file.address not in found]
     jobs = [LookJob(number, file, how, context.home) for number, file in enumerate(left)]
     mistakes: dict[int, str] = {}

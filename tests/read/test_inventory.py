@@ -124,7 +124,7 @@ def test_what_is_no_regular_file_is_refused_before_anything_is_read(
     write(tmp_path / "chats/a.jsonl")
     os.mkfifo(tmp_path / "chats/fifo")
     make(tmp_path / "chats/pipe.jsonl")
-    monkeypatch.setattr("assay.read.inventory.sniff", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr("assay.read.looks.sniff", lambda path: pytest.fail(f"{path} was read"))
     with pytest.raises(UserMistake, match=said):
         take_inventory([str(tmp_path / "chats/a.jsonl"), str(tmp_path / "chats" / where)])
 
