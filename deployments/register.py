@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 POOL = "assay"
 #: What a worker is started with, unless the operator says otherwise. Prefect's workers look for runs every
 #: 10 s, for which somebody who mistypes a path would wait.
-_WORKER_SETTINGS = {"PREFECT_WORKER_QUERY_SECONDS": "0.5"}
+_WORKER_SETTINGS = {"PREFECT_WORKER_QUERY_SECONDS": "1"}
 PREFECT_FILE = ROOT / "deployments" / "prefect.yaml"
 CRASHED_RUNS = ROOT / "deployments" / "crashed_runs.yaml"
 

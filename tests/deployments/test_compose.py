@@ -124,6 +124,24 @@ def test_models_services_and_s3_reach_what_needs_them(name: str) -> None:
     assert service["environment"]["HF_HOME"].startswith("/var/lib/assay/")
 
 
+def test_the_example_of_services_names_settings_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (ROOT / "deployments/services.env").read_text().splitlines()
+    found = [one for line in lines if (one := re.fullmatch(r"#? ?([A-Z_]+)=(.*)", line))]
+    given = {one[1]: one[2] for one in found}
+    ours = {name: value for name, value in given.items() if name.startswith("ASSAY_")}
+    assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"} <= given.keys() - ours.keys()
+    for name in os.environ:
+        if name.startswith("ASSAY_"):
+            monkeypatch.delenv(name)
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    # A later line may need an earlier one.
+    for name in reversed(ours):
+        before = Settings.read()
+        monkeypatch.delenv(name)
+        assert Settings.read() != before, f"{name} changes nothing"
+
+
 def test_workers_wait_for_the_deployments_which_are_tried_until_they_are_there() -> None:
     assert SERVICES["deploy"]["restart"] == "on-failure"
     for name in ("worker", "worker-gpu"):

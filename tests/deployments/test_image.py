@@ -21,6 +21,7 @@ from places import ROOT
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.states import Running
 
 pytestmark = [
     pytest.mark.operated,
@@ -157,12 +158,15 @@ def test_services_of_the_image_that_may_write_nowhere_else_do_a_run(
         stack.enter_context(containers.up("dask-scheduler"))
         stack.enter_context(containers.up("dask-worker"))
         containers.done("deploy")
-        stack.enter_context(containers.up("worker"))
         given = {PREFECT_API_URL: containers.api_url, PREFECT_API_AUTH_STRING: LOGIN}
         stack.enter_context(temporary_settings(given))
         client = stack.enter_context(get_client(sync_client=True))
         options = {"input": ["data/support.messages.jsonl"], "output": "results/natively", "model": "starter"}
         deployment = client.read_deployment_by_name("curate/curate")
+        # Of a worker that is no more.
+        lost = client.create_flow_run_from_deployment(deployment.id, state=Running())
+        stack.enter_context(containers.up("worker"))
+        assert client.read_flow_run(lost.id).state_type == StateType.CRASHED
         run = client.create_flow_run_from_deployment(deployment.id, parameters={"options": options})
         found: list[FlowRun] = []
 

@@ -22,8 +22,8 @@ def test_a_run_is_the_engine_in_the_python_of_its_worker_wherever_that_is() -> N
     assert Path(found).parent == Path(sys.executable).parent
 
 
-def test_a_worker_looks_for_runs_twice_a_second_unless_its_operator_says_otherwise() -> None:
-    assert for_a_worker({})["PREFECT_WORKER_QUERY_SECONDS"] == "0.5"
+def test_a_worker_looks_for_runs_every_second_unless_its_operator_says_otherwise() -> None:
+    assert for_a_worker({})["PREFECT_WORKER_QUERY_SECONDS"] == "1"
     assert for_a_worker({"PREFECT_WORKER_QUERY_SECONDS": "9"})["PREFECT_WORKER_QUERY_SECONDS"] == "9"
 
 
