@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import base64
-import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
-from assay.core.errors import AssayError, InputFault, UserMistake
+from assay.core.errors import InputFault, UserMistake
 from assay.core.jobs import AtWork, killer
 from assay.read.damage import DamagedTable
 from assay.read.known_files import KnownFiles
 from assay.read.remote_inputs import in_use
 from assay.read.sources import DAMAGED_ROW_GROUP, Stamp, read_originals
-from assay.storage.artifacts import Artifacts, artifacts_of
-from assay.storage.disk import full_disk_named
+from assay.storage.handed_over import HandedOver, handing_over
 from assay.storage.home import Home
 from assay.storage.manifests import InputFile, reason_code
 
 #: Reason codes of what cannot be held or read; its original stays where it is.
 WITHOUT_ORIGINAL = ("line_too_long", DAMAGED_ROW_GROUP)
+
+#: Lines are gathered to about this many bytes before they are written.
+_BLOCK_BYTES = 1 << 20
 
 
 def quarantine_lines(
@@ -62,6 +63,22 @@ def quarantine_lines(
         originals.finish()
 
 
+def quarantine_blocks(
+    file: InputFile, records: pl.DataFrame, home: Home, known: KnownFiles | None = None
+) -> Iterator[bytes]:
+    """Yield what ``quarantine_lines`` yields, in blocks of whole lines of about a megabyte."""
+    block: list[bytes] = []
+    size = 0
+    for line in quarantine_lines(file, records, home, known):
+        block.append(line)
+        size += len(line)
+        if size >= _BLOCK_BYTES:
+            yield b"".join(block)
+            block, size = [], 0
+    if block:
+        yield b"".join(block)
+
+
 @dataclass(frozen=True, slots=True)
 class QuarantineJob:
     """The quarantined records of a file that only workers have copies of."""
@@ -90,12 +107,12 @@ class QuarantineJob:
 
     def done_by(self, at: AtWork) -> QuarantineMade:
         """Write the lines to a file. It has its name once it is whole."""
-        home, path = self.home.here(), f"{self.folder}/{self.number}.quarantine"
-        with full_disk_named(home.root), artifacts_of(home).handing_over(path) as file:
-            for line in quarantine_lines(self.file, self.records, home):
+        home = self.home.here()
+        with handing_over(f"{self.folder}/{self.number}.quarantine", home) as file:
+            for block in quarantine_blocks(self.file, self.records, home):
                 at.check()
-                file.write(line)
-        return QuarantineMade(self.number, path, socket.gethostname())
+                file.add(block)
+        return QuarantineMade(self.number, file.handed_over)
 
     def halves(self) -> Sequence[QuarantineJob]:
         """Nothing: a compressed file is decompressed once."""
@@ -106,26 +123,11 @@ class QuarantineJob:
         raise killer(self.name)
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantineMade:
+class QuarantineMade(NamedTuple):
     """The lines that a worker made of a file's quarantined records."""
 
     number: int
-    path: str
-    """Below the place of artifacts."""
-    host: str
-
-    def taken(self, files: Artifacts) -> Iterator[bytes]:
-        """Yield the lines, and remove their file. AssayError where it is not on this machine."""
-        with ExitStack() as stack:
-            try:
-                file = stack.enter_context(files.handed_over(self.path))
-            except FileNotFoundError as error:
-                raise AssayError(
-                    f"worker on {self.host}: {files.place_of(self.path)} is not there for this machine. Let "
-                    "every machine have the same ASSAY_ARTIFACTS"
-                ) from error
-            yield from file
+    file: HandedOver
 
 
 class _Originals:

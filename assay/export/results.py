@@ -43,7 +43,7 @@ from assay.export.of_piece import (
     with_verdicts,
 )
 from assay.export.pair_files import PairFiles
-from assay.export.quarantine import QuarantineJob, QuarantineMade, quarantine_lines
+from assay.export.quarantine import QuarantineJob, QuarantineMade, quarantine_blocks
 from assay.export.sides import Sides
 from assay.export.trained import TrainerFile, companions
 from assay.export.turned import turns_left
@@ -65,9 +65,6 @@ from assay.storage.manifests import (
 )
 from assay.storage.piece_jobs import is_much
 from assay.storage.stage import RunContext
-
-#: Lines are gathered to about this many bytes before they are written.
-_WRITE_BYTES = 1 << 20
 
 _PLACE: dict[str, type[pl.DataType]] = {"file": pl.String, "line": pl.UInt64, "part": pl.UInt32}
 _DECISION_COLUMNS = _PLACE | {"outcome": pl.String, "reason": pl.String}
@@ -313,9 +310,9 @@ class _Quarantine:
             self._context.do(jobs, stage="quarantine", done=done, by=self._context.workers)
             for number, (file, records) in enumerate(self._later):
                 if number in made:
-                    self._write(made[number].taken(files))
+                    self._write(made[number].file.parts(files))
                 else:
-                    self._write(quarantine_lines(file, records, self._context.home, self._known))
+                    self._write(quarantine_blocks(file, records, self._context.home, self._known))
 
     def _end_file(self) -> None:
         if self._gathered and self._input is not None:
@@ -323,22 +320,8 @@ class _Quarantine:
             if self._by_workers:
                 self._later.append((self._input, gathered))
             else:
-                self._write(quarantine_lines(self._input, gathered, self._context.home, self._known))
+                self._write(quarantine_blocks(self._input, gathered, self._context.home, self._known))
 
-    def _write(self, lines: Iterable[bytes]) -> None:
-        for block in _blocks(lines):
-            self.file.write(*block)
-
-
-def _blocks(lines: Iterable[bytes]) -> Iterator[tuple[bytes, int]]:
-    """Yield the lines in blocks of about a megabyte, each with how many they are."""
-    block: list[bytes] = []
-    size = 0
-    for line in lines:
-        block.append(line)
-        size += len(line)
-        if size >= _WRITE_BYTES:
-            yield b"".join(block), len(block)
-            block, size = [], 0
-    if block:
-        yield b"".join(block), len(block)
+    def _write(self, blocks: Iterable[bytes]) -> None:
+        for block in blocks:
+            self.file.write(block, block.count(b"\n"))

@@ -30,7 +30,7 @@ from assay.read.sources import KNOWN_ENDINGS
 from assay.storage import hub, s3
 from assay.storage.addresses import is_remote
 from assay.storage.disk import full_disk_named
-from assay.storage.home import Home, is_intact
+from assay.storage.home import Home, is_intact, mark_used
 from assay.storage.manifests import InputFile
 from assay.storage.private import FILE, make_private, opener
 from assay.storage.s3 import CONNECTIONS
@@ -299,8 +299,7 @@ def copied(
     with suppress(OSError):
         copy = folder / os.readlink(link)
         if _is_intact(copy, file.size):
-            # Touch atime (last use); keep mtime, which ``Stamp`` compares.
-            os.utime(copy, ns=(time.time_ns(), copy.stat().st_mtime_ns))
+            mark_used(copy)
             return str(copy)
     make_private(folder)
     if home.host is not None and home.is_in_buckets:
@@ -362,7 +361,7 @@ def sweep_copies(context: RunContext) -> None:
                 continue
             if unused < -KEPT_SECONDS:
                 # The clock was set back, so the last use lies in the future. Count the week from now.
-                os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+                mark_used(path)
             elif unused > KEPT_SECONDS:
                 path.unlink()
                 removed += 1
