@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import psutil
 
 from deployments.register import client_of
 
-#: For longer than that, no worker tries to have an answer of the server.
+#: After that, no worker still waits for an answer of the server.
 PATIENCE = timedelta(minutes=2)
 
 _LOOK_SECONDS = 30.0
@@ -35,19 +36,38 @@ def watch(api_url: str, pool: str, queues: Sequence[str]) -> None:
 
 
 def _look(api_url: str, pool: str, queues: Sequence[str]) -> None:
-    from tasks.pages import where_reachable
-
-    never = threading.Event()
+    never, waits = threading.Event(), Waits()
     while not never.wait(_LOOK_SECONDS):
-        with where_reachable():
-            for name in start_again(api_url, pool, queues):
+        try:
+            for name in start_again(api_url, pool, queues, waits):
                 print(f"the run {name} had not begun, and starts again", file=sys.stderr, flush=True)
+        except Exception as error:  # noqa: BLE001 - one odd answer must not end all looks
+            # A proxy may answer in the place of a server that restarts. The next look may do better.
+            print(f"runs that never began: no look at them ({error!r})", file=sys.stderr, flush=True)
+
+
+class Waits:
+    """Since when this process has seen runs as *Pending*, by the ids of their states and by its own clock."""
+
+    def __init__(self) -> None:
+        self._since: dict[UUID, float] = {}
+
+    def for_seconds(self, states: Sequence[UUID]) -> dict[UUID, float]:
+        """How long each of these states has been seen. Others are forgotten."""
+        now = time.monotonic()
+        self._since = {state: self._since.get(state, now) for state in states}
+        return {state: now - since for state, since in self._since.items()}
 
 
 def start_again(
-    api_url: str, pool: str, queues: Sequence[str] = (), *, patience: timedelta = PATIENCE
+    api_url: str,
+    pool: str,
+    queues: Sequence[str] = (),
+    waits: Waits | None = None,
+    *,
+    patience: timedelta = PATIENCE,
 ) -> list[str]:
-    """The names of the runs that have been *Pending* for so long without a process here. They start again."""
+    """The names of the runs that were seen *Pending* for so long without a process here. They start again."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterState,
@@ -60,24 +80,27 @@ def start_again(
     from prefect.client.schemas.objects import State, StateType
     from prefect.states import Scheduled
 
-    pending = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])))
+    chosen = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])))
     of_queues = WorkQueueFilter(name=WorkQueueFilterName(any_=list(queues))) if queues else None
     with client_of(api_url) as client:
         found = client.read_flow_runs(
-            flow_run_filter=pending,
+            flow_run_filter=chosen,
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
             work_queue_filter=of_queues,
         )
-        before = datetime.now(UTC) - patience
-        lost = [run for run in found if run.state is not None and run.state.timestamp <= before]
-        if not lost:
-            return []
-        alive = _runs_here()
-        lost = [run for run in lost if run.id not in alive]
-        for run in lost:
+        state_of = {run.id: run.state.id for run in found if run.state is not None}
+        seconds = (waits or Waits()).for_seconds(list(state_of.values()))
+        long = {run for run, state in state_of.items() if seconds[state] >= patience.total_seconds()}
+        names = []
+        for run in long - _runs_here() if long else ():
+            now = client.read_flow_run(run)
+            # It may have begun, or somebody may have cancelled it, since it was listed.
+            if now.state is None or now.state.id != state_of[run]:
+                continue
             again: State[None] = Scheduled(message="Its worker had not begun it. It starts again.")
-            client.set_flow_run_state(run.id, again, force=True)
-    return [run.name for run in lost]
+            client.set_flow_run_state(run, again, force=True)
+            names.append(now.name)
+    return names
 
 
 def _runs_here() -> set[UUID]:

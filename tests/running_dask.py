@@ -35,10 +35,11 @@ class RunningDask:
         self.address: str = json.loads(self._found.read_text())["address"]
 
     def worker(
-        self, name: str, code: Path = ROOT, environment: Mapping[str, str] | None = None
+        self, name: str, code: Path = ROOT, environment: Mapping[str, str] | None = None, port: int = 0
     ) -> subprocess.Popen[bytes]:
-        """A worker that has this code, and this environment or that of the test."""
-        options = ("--nthreads", "1", "--no-dashboard", "--no-nanny", "--name", name)
+        """A worker that has this code, and this environment or that of the test. Port 0: any."""
+        options = ["--nthreads", "1", "--no-dashboard", "--no-nanny", "--name", name]
+        options += ["--worker-port", str(port)]
         return self._start("worker", *options, code=code, environment=environment)
 
     def _start(

@@ -169,6 +169,16 @@ class _Found(NamedTuple):
     """The file, where it is elsewhere and workers look at it; then nothing need lie at the path."""
 
 
+def local_names(inputs: Inputs, home: Home) -> list[str] | None:
+    """The names of the files to read, of which none is read now. None where one is not on this machine.
+
+    UserMistake as from ``take_inventory``, for what a name shows.
+    """
+    if any(map(is_remote, inputs.names)):
+        return None
+    return [found.name for found in _paths(inputs, RunContext(home))]
+
+
 def _paths(inputs: Inputs, context: RunContext) -> Iterator[_Found]:
     """Yield every file once."""
     seen: set[str] = set()

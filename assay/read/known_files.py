@@ -133,6 +133,10 @@ def _place(path: str) -> tuple[str, str]:
     return os.path.split(os.path.realpath(path))
 
 
+#: A killed run forgets what it read in so many seconds.
+_KEPT_EVERY_SECONDS = 60.0
+
+
 class SeenObject(msgspec.Struct, frozen=True):
     """What a worker saw of a file from elsewhere."""
 
@@ -159,6 +163,7 @@ class KnownObjects:
         self._home = home
         self._by_folder: dict[str, dict[str, _SeenAt]] = {}
         self._learnt: dict[str, dict[str, _SeenAt]] = {}
+        self._kept_at = time.monotonic()
 
     def seen(self, address: str, version: str, size: int, asked: str) -> SeenObject | None:
         """What was seen of the file; None where it is another by now, or was looked at in another way."""
@@ -175,8 +180,14 @@ class KnownObjects:
         folder, _, name = address.rpartition("/")
         self._learnt.setdefault(folder, {})[name] = _SeenAt(version, size, asked, seen)
 
+    def keep_now_and_then(self) -> None:
+        """Write what was learnt, if that was not done for a minute."""
+        if time.monotonic() - self._kept_at >= _KEPT_EVERY_SECONDS:
+            self.keep()
+
     def keep(self) -> None:
         """Write what was learnt."""
+        self._kept_at = time.monotonic()
         for folder, learnt in self._learnt.items():
             files = msgspec.to_builtins({_FILES: self._read(folder) | learnt})
             with written_whole(self._file(folder)) as temporary:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -132,10 +133,14 @@ def looked_at_by_workers(
         elif result.seen is not None:
             found[file.address] = result.seen
             known.learn(file.address, file.version, file.size, asked, result.seen)
+            known.keep_now_and_then()
         context.progress.advance()
 
-    context.do(jobs, stage="ingest", done=done, by=context.workers)
-    known.keep()
+    try:
+        context.do(jobs, stage="ingest", done=done, by=context.workers)
+    finally:
+        # Whatever ends the run: what was read need not be read again.
+        known.keep()
     if mistakes:
         raise UserMistake(mistakes[min(mistakes)])
     return {file.address: _as_looked(file, found[file.address], context.home) for file in files}
@@ -184,7 +189,7 @@ class LookJob:
     def done_by(self, at: AtWork) -> _Seen:
         """What the file shows. Raises what ``copied`` raises."""
         home = self.home.here()
-        sweep_copies(RunContext(home))
+        _sweep_once(home)
         with copied_and_held(self.file, home, at.check) as path:
             at.check()
             try:
@@ -202,6 +207,12 @@ class LookJob:
     def of_a_killer(self) -> _Seen:
         """ClusterFault: a run that does not know what an input holds ends."""
         raise killer(self.name)
+
+
+@cache
+def _sweep_once(home: Home) -> None:
+    """Remove old copies, once in this process: it lists all of them."""
+    sweep_copies(RunContext(home))
 
 
 def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, tuple[tuple[int, int], ...]]:

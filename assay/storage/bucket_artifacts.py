@@ -136,8 +136,8 @@ class BucketArtifacts:
         """Let an object that was last ``written`` then count as used now, or within days."""
         if time.time() - written < _WRITTEN_AGAIN_DAYS * _DAY_SECONDS:
             return
-        # If this is refused, the object may go too soon, and is made again.
-        with suppress(StoreRefusal):
+        # If this fails, the object may go too soon, and is made again.
+        with suppress(StoreRefusal, StoreFault):
             self._objects.write_again(name)
 
     def remove_unused(self, days: int, *, but: str | None = None) -> Iterator[int]:

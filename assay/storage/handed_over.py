@@ -6,18 +6,27 @@ A result that is large would otherwise go through Dask's scheduler, as everythin
 from __future__ import annotations
 
 import io
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import polars as pl
 
+from assay.core.digests import digest_of_content
 from assay.core.errors import AssayError
 from assay.storage.artifacts import Artifacts, artifacts_of
 from assay.storage.disk import full_disk_named
 from assay.storage.home import Home
+
+
+class Part(NamedTuple):
+    """One of the parts, as it was written."""
+
+    size: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +35,12 @@ class HandedOver:
 
     path: str
     """Below the place of artifacts."""
-    sizes: tuple[int, ...]
-    """Bytes of each part."""
+    written: tuple[Part, ...]
     host: str
     """The machine of the worker."""
 
     def parts(self, files: Artifacts) -> Iterator[bytes]:
-        """Yield the parts in order, and remove the file. AssayError where it is not on this machine."""
+        """Yield the parts in order, and remove the file. AssayError where it is altered, or not to be had."""
         place = files.place_of(self.path)
         with ExitStack() as stack:
             try:
@@ -40,12 +48,12 @@ class HandedOver:
             except FileNotFoundError as error:
                 raise AssayError(
                     f"worker on {self.host}: {place} is not there for this machine. Let every machine have "
-                    "the same ASSAY_HOME"
+                    "the same ASSAY_HOME, or the same ASSAY_ARTIFACTS"
                 ) from error
-            for size in self.sizes:
+            for size, digest in self.written:
                 part = file.read(size)
-                if len(part) < size:
-                    raise AssayError(f"{place}: is cut short. Run again: it is made anew.")
+                if digest_of_content(part) != digest:
+                    raise AssayError(f"{place}: is cut short or altered. Run again: it is made anew.")
                 yield part
 
 
@@ -55,7 +63,7 @@ class Handing:
     def __init__(self, path: str, file: BinaryIO) -> None:
         self._path = path
         self._file = file
-        self._sizes: list[int] = []
+        self._written: list[Part] = []
 
     def add(self, part: bytes | pl.DataFrame) -> None:
         """Append a part: bytes, or a table, which ``table_in`` reads back."""
@@ -64,17 +72,21 @@ class Handing:
             part.write_ipc(content, compression="lz4")
             part = content.getvalue()
         self._file.write(part)
-        self._sizes.append(len(part))
+        self._written.append(Part(len(part), digest_of_content(part)))
 
     @property
     def handed_over(self) -> HandedOver:
         """What the file holds by now."""
-        return HandedOver(self._path, tuple(self._sizes), socket.gethostname())
+        return HandedOver(self._path, tuple(self._written), socket.gethostname())
 
 
 @contextmanager
-def handing_over(path: str, home: Home) -> Iterator[Handing]:
-    """Yield the file at this path below the place of artifacts. It has its name once the context ends."""
+def handing_over(beginning: str, home: Home) -> Iterator[Handing]:
+    """Yield a file whose path, below the place of artifacts, begins so. It is there once the context ends.
+
+    No two files have one path: a job may be done twice, and its result names one of them.
+    """
+    path = f"{beginning}.{secrets.token_hex(4)}"
     with full_disk_named(home.root), artifacts_of(home).handing_over(path) as file:
         yield Handing(path, file)
 

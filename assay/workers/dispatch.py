@@ -27,6 +27,9 @@ _IN_FLIGHT_PER_WORKER = 2
 #: How often the run asks the scheduler how many workers there are.
 _COUNT_SECONDS = 1.0
 
+#: How often the run asks workers that had other code whether they have been started anew.
+_ASK_UNFIT_SECONDS = 30.0
+
 #: The topic of these events. One for all runs: a scheduler never forgets a topic.
 _BATCHES = "assay-batches"
 
@@ -209,6 +212,7 @@ def dispatch(
     last_seen_workers = time.monotonic()
     worker_count, counted = 0, -math.inf
     unfit = unfit_workers(client)
+    asked = time.monotonic()
     fit: list[str] | None = None
 
     def submit(job: Job[Result], *, alone: bool = False) -> None:
@@ -229,11 +233,17 @@ def dispatch(
 
     def count_workers() -> None:
         """See how many workers there are, and which, where some are unfit: only then jobs name workers."""
-        nonlocal worker_count, counted, fit
+        nonlocal worker_count, counted, fit, asked
         counted = time.monotonic()
+        if unfit and counted - asked >= _ASK_UNFIT_SECONDS:
+            asked = counted
+            if line := asked_again(client):
+                progress.say(line)
+            counted = time.monotonic()
         if not unfit:
             # Ask for their number only: a list of 1,000 workers costs both sides more than a job does.
             worker_count = client.scheduler_info(n_workers=0)["n_workers"]
+            fit = None
             return
         fit = [address for address in client.scheduler_info(n_workers=-1)["workers"] if address not in unfit]
         worker_count = len(fit)
@@ -312,6 +322,11 @@ def dispatch(
             raise ClusterFault(f"the Dask scheduler is gone; {_GOES_ON}") from error
         except (OtherCode, ImportError, AttributeError, TypeError) as error:
             if not was_unfit(attempt, error):
+                if do_if_same_code.__name__ in str(error):
+                    raise ClusterFault(
+                        "a Dask worker loaded Assay before its files were replaced by newer ones: start the "
+                        f"workers anew; {_GOES_ON}"
+                    ) from error
                 raise
             again(attempt)
         else:

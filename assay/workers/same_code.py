@@ -10,7 +10,7 @@ import functools
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -54,7 +54,7 @@ def code_here() -> str:
 
 @functools.cache
 def _code() -> str:
-    """Computed once in a process: what it has loaded stays, even if the files change."""
+    """Computed once in a process: what it has loaded by then stays, even if the files change."""
     sources = digest_of_sources(Path(__file__).parents[1])
     return f"Assay {VERSION} (code {sources}, polars {installed('polars')['polars']})"
 
@@ -79,6 +79,10 @@ class UnfitWorkers:
 
     def __bool__(self) -> bool:
         return bool(self._addresses)
+
+    def forget(self, addresses: Iterable[str]) -> None:
+        """These are fit by now: a worker may have been started anew at its old address."""
+        self._addresses.difference_update(addresses)
 
     def take(self, code_of: Mapping[str, str]) -> str:
         """Keep the addresses of these workers. Returns a line that names the new ones; empty without any."""
@@ -116,6 +120,7 @@ def asked_again(client: Client) -> str:
 
 def _taken(client: Client, code_of: Mapping[str, str]) -> str:
     other = {address: code for address, code in code_of.items() if code != code_here()}
+    unfit_workers(client).forget(code_of.keys() - other.keys())
     return unfit_workers(client).take(other)
 
 

@@ -273,29 +273,35 @@ class HeldConsole(Console):
 
     def __init__(self) -> None:
         super().__init__()
-        self._held: list[Callable[[], None]] = []
+        self._held: list[Callable[[], None]] | None = []
 
     def say(self, line: str) -> None:
         """Hold the line."""
-        self._held.append(partial(super().say, line))
+        self._hold(partial(super().say, line))
 
     def show(self, table: RenderableType, plain: str | None = None) -> None:
         """Hold the results."""
-        self._held.append(partial(super().show, table, plain))
+        self._hold(partial(super().show, table, plain))
 
     def show_data(self, data: object) -> None:
         """Hold the result."""
-        self._held.append(partial(super().show_data, data))
+        self._hold(partial(super().show_data, data))
 
     def _line(self, text: str, right: str) -> None:
-        self._held.append(partial(super()._line, text, right))
+        self._hold(partial(super()._line, text, right))
+
+    def _hold(self, show: Callable[[], None]) -> None:
+        if self._held is None:
+            show()
+        else:
+            self._held.append(show)
 
     def release(self) -> None:
-        """Show all that is held, in its order."""
-        self.close()
-        for show in self._held:
+        """Show all that is held, in its order, and from now on everything at once."""
+        held, self._held = self._held or [], None
+        self._end_bar()
+        for show in held:
             show()
-        self._held.clear()
 
 
 def _duration(seconds: float) -> str:

@@ -176,10 +176,7 @@ def _rerun(command: Command[Options, Checked], options: Options, checked: Checke
         ended = command.rerun(options, checked, console)
     finally:
         console.close()
-    if ended is None:
-        return None
-    console.release()
-    return _exit_code(ended)
+    return None if ended is None else _exit_code(ended)
 
 
 def _exit_code(ended: Ended) -> int:

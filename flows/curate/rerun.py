@@ -8,16 +8,17 @@ import msgspec
 
 from assay.config.options import RunOptions
 from assay.core.errors import AssayError
+from assay.export import EXPORT
+from assay.read.inventory import local_names
 from assay.report.build import Reported
 from assay.score.scoring import SCORE, ToScore
-from assay.storage.addresses import is_remote
 from assay.storage.kept_manifests import Finished, kept
 from assay.storage.manifests import InputFile, Scored
 from assay.storage.run_manifest import RunManifest, run_manifest_in
 from assay.storage.stage import Given, Made, RunContext, Stage
 from flows.command.console import HeldConsole
 from flows.curate.prepare import Prepared
-from flows.curate.run import Run
+from flows.curate.run import Run, inputs_of
 
 
 class _NotKept(Exception):
@@ -27,12 +28,21 @@ class _NotKept(Exception):
 class _AsKept:
     """Takes what earlier runs made, and raises _NotKept where there is no such thing. Shows nothing."""
 
+    def __init__(self, console: HeldConsole) -> None:
+        self._console = console
+        self.has_all = False
+        """Whether every stage's result is kept."""
+
     def run(self, stage: Stage[Given, Made], given: Given, context: RunContext) -> Finished[Made]:
         if stage.key is None:
             return Finished(stage.run(given, context), cached=False)
         found = kept(stage, given, context)
         if found is None:
             raise _NotKept
+        if stage.name == EXPORT.name:
+            # The last one: nobody else will do this run.
+            self.has_all = True
+            self._console.release()
         return Finished(found, cached=True)
 
     def score(self, given: ToScore, context: RunContext, model: str) -> Finished[Scored]:
@@ -48,16 +58,21 @@ class _AsKept:
 def rerun(options: RunOptions, prepared: Prepared, console: HeldConsole) -> RunManifest | None:
     """The manifest of the run, if every stage's result is kept. None where a stage has something to do.
 
-    ``console`` holds what the run shows. It also is None where something went wrong, for the run that follows
-    finds the same and reports it.
+    It also is None where something goes wrong before that is known, for the run that follows meets the same
+    and reports it. From then on, this is the run: it shows what ``console`` held, and raises what it meets.
     """
-    if not _is_the_same_again(options, prepared):
-        return None
+    conductor = _AsKept(console)
     try:
+        if not _is_the_same_again(options, prepared):
+            return None
         with prepared.workers() as workers:
             context = RunContext(prepared.home, console, workers=workers)
-            return Run(options, prepared, console, context, _AsKept()).written()
-    except (_NotKept, AssayError, OSError):
+            return Run(options, prepared, console, context, conductor).written()
+    except _NotKept:
+        return None
+    except (AssayError, OSError):
+        if conductor.has_all:
+            raise
         return None
 
 
@@ -73,8 +88,11 @@ def _is_the_same_again(options: RunOptions, prepared: Prepared) -> bool:
     manifest = run_manifest_in(prepared.output.path)
     if manifest is None or manifest.get("options") != options.model_dump(mode="json"):
         return False
-    try:
-        inputs = msgspec.convert(manifest.get("inputs"), tuple[InputFile, ...])
-        return all(is_remote(one.path) or os.stat(one.path).st_size == one.size for one in inputs)
-    except (msgspec.ValidationError, OSError):
+    names = local_names(inputs_of(options, prepared), prepared.home)
+    if names is None:
         return False
+    try:
+        before = {one.path: one.size for one in msgspec.convert(manifest.get("inputs"), list[InputFile])}
+    except msgspec.ValidationError:
+        return False
+    return {name: os.stat(name).st_size for name in names} == before

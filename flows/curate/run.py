@@ -310,15 +310,8 @@ class Run:
         return notes
 
     def _converted(self) -> Converted:
-        options, places, output = self.options, self.prepared.places, self.prepared.output.path
-        inputs = Inputs(
-            tuple(places.inputs),
-            options.format,
-            places.within,
-            output,
-            mapped=self.prepared.names,
-            verify=options.verify_inputs,
-        )
+        options, output = self.options, self.prepared.output.path
+        inputs = inputs_of(options, self.prepared)
         with self.console.stage("ingest") as stage:
             inventory = self.conductor.run(INGEST, inputs, self.context).manifest
             stage.note = counted(len(inventory.files), "files")
@@ -420,6 +413,18 @@ class Run:
             stage.cached = finished.cached
             stage.note = _counted(finished.manifest.counts, "desirable")
         return finished.manifest
+
+
+def inputs_of(options: RunOptions, prepared: Prepared) -> Inputs:
+    """What the run reads."""
+    return Inputs(
+        tuple(prepared.places.inputs),
+        options.format,
+        prepared.places.within,
+        prepared.output.path,
+        mapped=prepared.names,
+        verify=options.verify_inputs,
+    )
 
 
 def _about(options: RunOptions, prepared: Prepared, context: RunContext) -> AboutRun:

@@ -113,7 +113,7 @@ def _is_silent(pyproject: bytes) -> bool:
     """Whether the project's file holds no settings of Prefect."""
     try:
         return "prefect" not in tomllib.loads(pyproject.decode()).get("tool", {})
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         return False
 
 

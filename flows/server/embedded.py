@@ -56,6 +56,9 @@ _PASSWORD_BYTES = 32
 #: Threads that may run when the server is forked. They wait in the system and hold no lock. A fork would copy
 #: a held lock, and nobody would release the copy.
 _QUIET_THREADS = frozenset({"MainThread", "signals"})
+#: The names of the threads that libraries start when they are imported: jemalloc's, and polars' cleaner. Once
+#: polars has computed something, it has others.
+_QUIET_LIBRARIES = frozenset({"jemalloc_bg_thd", "polars-ooc-clea"})
 #: A fork that does not serve within this share of the time hangs; a program of its own then takes its place.
 _FORK_SHARE = 0.5
 #: The name of a forked server in lists of processes. Its command line is that of its parent.
@@ -333,7 +336,14 @@ def _forks_safely() -> bool:
         # None where the process was started with that stream closed. The fork's logs need all three.
         and None not in streams
         and {thread.name for thread in threading.enumerate()} <= _QUIET_THREADS
+        and _other_threads() == threading.active_count()
     )
+
+
+def _other_threads() -> int:
+    """How many threads this process has, its libraries' too, but for those that wait and hold no lock."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum(name not in _QUIET_LIBRARIES for name in names)
 
 
 def _serve_as_fork(port: int, environment: Mapping[str, str]) -> NoReturn:

@@ -6,20 +6,24 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID, uuid4
 
 import pytest
+from patience import PATIENCE_SECONDS
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import Cancelling, Pending, Running
+from prefect.states import Cancelled, Cancelling, Completed, Pending, Running
 
-from deployments import register
-from deployments.never_begun import start_again
+from deployments import never_begun, register
+from deployments.never_begun import Waits, start_again
 
 AT_ONCE = timedelta(0)
 
@@ -105,3 +109,59 @@ def test_runs_that_have_begun_or_are_of_other_workers_stay_as_they_are(
     assert [client.read_flow_run(run).state_type for run in others] == before
     # A worker of the whole pool has all of its queues.
     assert len(start_again(prefect_api, pool, patience=AT_ONCE)) == 1
+
+
+def test_patience_is_counted_from_when_a_run_was_first_seen(
+    prefect_api: str, client: SyncPrefectClient, pool: str
+) -> None:
+    long_ago: State[None] = Pending(timestamp=datetime.now(UTC) - timedelta(days=1))
+    name = client.read_flow_run(run_in(client, pool, "cpu", long_ago)).name
+    waits, patience = Waits(), timedelta(seconds=0.3)
+    # The server's clock may differ from the worker's.
+    assert start_again(prefect_api, pool, ["cpu"], waits, patience=patience) == []
+    time.sleep(0.4)
+    assert start_again(prefect_api, pool, ["cpu"], waits, patience=patience) == [name]
+
+
+@pytest.mark.parametrize("then", [Cancelled(), Completed(), Running(), Pending()], ids=lambda then: then.name)
+def test_a_run_that_went_on_since_it_was_seen_does_not_start_again(
+    prefect_api: str,
+    client: SyncPrefectClient,
+    pool: str,
+    monkeypatch: pytest.MonkeyPatch,
+    then: State[None],
+) -> None:
+    run = run_in(client, pool, "cpu", Pending())
+
+    def set_meanwhile() -> set[UUID]:
+        client.set_flow_run_state(run, then, force=True)
+        return set()
+
+    monkeypatch.setattr(never_begun, "_runs_here", set_meanwhile)
+    assert start_again(prefect_api, pool, ["cpu"], patience=AT_ONCE) == []
+    assert client.read_flow_run(run).state_type == then.type
+
+
+def test_an_odd_answer_does_not_end_the_looks(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Maintenance(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>Back soon</html>")
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    monkeypatch.setattr(never_begun, "_LOOK_SECONDS", 0.05)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Maintenance) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        never_begun.watch(f"http://127.0.0.1:{server.server_port}/api", "any", ["cpu"])
+        said, deadline = "", time.monotonic() + PATIENCE_SECONDS
+        while said.count("no look at them") < 2:
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
+            said += capfd.readouterr().err
+        monkeypatch.setattr(never_begun, "_LOOK_SECONDS", 3600.0)
+        server.shutdown()

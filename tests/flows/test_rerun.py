@@ -14,10 +14,11 @@ import pytest
 from curate_runs import Ran, line
 from places import ROOT
 
-from assay.core.errors import ServerFault
+from assay.core.errors import ServerFault, StoreRefusal
 from assay.storage.home import Home
 from flows.command import launch as launching
 from flows.command.console import HeldConsole
+from flows.curate.run import Run
 from flows.server.connection import may_name_a_server
 
 
@@ -124,6 +125,46 @@ def test_other_options_are_another_run(
     curate("--input", chats)
     no_server()
     assert curate("--input", chats, *options).err == "error: this run has something to do\n"
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_nothing_is_read_where_the_inputs_are_others_by_name_or_size(
+    curate: Callable[..., Ran],
+    chats: Path,
+    tmp_path: Path,
+    no_server: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    is_new: bool,
+) -> None:
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    chats.rename(folder / "a.jsonl")
+    curate("--input", folder)
+    (folder / ("b.jsonl" if is_new else "a.jsonl")).write_text(line("q", "a") + "\n")
+    no_server()
+    monkeypatch.setattr(Run, "written", lambda run: pytest.fail("the run was looked at"))
+    assert curate("--input", folder).err == "error: this run has something to do\n"
+
+
+def test_a_push_that_fails_is_not_tried_again_with_prefect(
+    curate: Callable[..., Ran], chats: Path, no_server: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hub:
+        pushes = 0
+
+        def push(self, *given: object, **named: object) -> str:
+            Hub.pushes += 1
+            raise StoreRefusal("the Hub is closed")
+
+    monkeypatch.setattr("flows.curate.prepare._hub_dataset", lambda *given, **named: Hub())
+    first = curate("--input", chats, "--push-to-hub", "a/b")
+    no_server()
+    again = curate("--input", chats, "--push-to-hub", "a/b")
+    assert (again.code, Hub.pushes) == (first.code, 2)
+    assert again.err.splitlines()[-1] == "error: the Hub is closed"
+    # What is kept was shown before that.
+    assert "export   cached" in again.err
+    assert "Results in" in again.out
 
 
 def test_an_input_that_is_cut_short_is_reported_each_time(
@@ -269,6 +310,7 @@ def test_what_a_console_holds_is_shown_in_its_order_or_never(capsys: pytest.Capt
         if released:
             console.release()
             console.release()
+            console.say("five")
     shown = capsys.readouterr()
-    assert [text.split()[0] for text in shown.err.splitlines()] == ["one", "convert"]
+    assert [text.split()[0] for text in shown.err.splitlines()] == ["one", "convert", "five"]
     assert shown.out == "four\n"

@@ -147,7 +147,7 @@ def test_columns_that_are_cut_short_are_no_columns(made: Made) -> None:
         path.write_bytes(path.read_bytes()[:-1])
         return result
 
-    with pytest.raises(AssayError, match=r"is cut short\. Run again: it is made anew"):
+    with pytest.raises(AssayError, match=r"is cut short or altered\. Run again: it is made anew"):
         decided(made, ["answer_chars > 9"], Backwards(changed=cut))
 
 

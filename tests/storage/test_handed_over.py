@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -40,17 +41,25 @@ def test_parts_come_in_their_order_and_their_file_goes(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "said"), [(-1, "is cut short. Run again"), (None, "Let every machine have")]
+    ("change", "said"),
+    [
+        (lambda data: data[:-1], "is cut short or altered. Run again"),
+        (lambda data: data[:2] + bytes([data[2] ^ 1]) + data[3:], "is cut short or altered. Run again"),
+        (None, "Let every machine have"),
+    ],
+    ids=["cut", "altered", "gone"],
 )
-def test_a_file_that_is_not_whole_here_is_one_line(home: Home, left: int | None, said: str) -> None:
+def test_a_file_that_is_not_whole_here_is_one_line(
+    home: Home, change: Callable[[bytes], bytes] | None, said: str
+) -> None:
     files = artifacts_of(home)
     with files.handover() as folder:
         given = handed(home, folder)
         path = home.artifacts / given.path
-        if left is None:
+        if change is None:
             path.unlink()
         else:
-            path.write_bytes(path.read_bytes()[:left])
+            path.write_bytes(change(path.read_bytes()))
         with pytest.raises(AssayError, match=said) as raised:
             list(given.parts(files))
     assert str(path) in str(raised.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -201,6 +202,37 @@ def test_a_fit_worker_that_starts_a_little_later_is_waited_for(running: RunningD
         line = check_workers(client, patience_seconds=PATIENCE_SECONDS)
         assert line.startswith("1 Dask worker with other code than this run gets no work")
         assert client.scheduler_info(n_workers=0)["n_workers"] == 2
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_started_anew_at_its_old_address_is_fit_again(
+    running: RunningDask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.workers.dispatch._ASK_UNFIT_SECONDS", 0.5)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    good = running.worker("good")
+    other = running.worker("other", other_code(tmp_path / "theirs"), port=port)
+    heard = Heard()
+    with Client(running.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
+    with connected(ClusterOptions(scheduler_address=running.address), heard) as client:
+        assert [str(port) in line for line in heard.lines] == [True]
+        for worker in (other, good):
+            worker.terminate()
+            worker.wait()
+        anew = running.worker("anew", port=port)
+        done: list[int] = []
+        dispatch(
+            client,
+            jobs(tmp_path / "notes", 4),
+            stage="note",
+            done=done.append,
+            leave_if_unwanted=lambda: None,
+            progress=heard,
+        )
+    assert done == [anew.pid] * 4
 
 
 def test_the_digest_is_of_every_source_file_and_its_name(tmp_path: Path) -> None:
