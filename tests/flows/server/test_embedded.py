@@ -436,3 +436,22 @@ def test_a_program_of_its_own_takes_the_place_of_a_fork_that_hangs_or_crashes(
         timeout=PATIENCE_SECONDS,
     )
     assert done.stdout.splitlines()[-1:] == ["True True False"], done.stderr
+
+
+def test_a_process_in_which_polars_has_computed_something_is_not_forked() -> None:
+    code = (
+        "import polars as pl\n"
+        "from flows.server.embedded import _forks_safely\n"
+        "print(_forks_safely())\n"
+        "pl.DataFrame({'a': range(1000)}).lazy().group_by('a').len().collect()\n"
+        "print(_forks_safely())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["True", "False"]
