@@ -3,7 +3,8 @@
 The server sets a run to *Pending* when a worker takes it. If the server restarts just then, its answer may be
 lost. The worker asks again, is told that the run is *Pending* already, and leaves it alone. A run whose
 process ended while the server was away for longer than a minute stays *Pending* too. Nothing in Prefect looks
-after such a run: it would wait for good.
+after such a run: it would wait for good. A worker that cannot send its events just then starts no process,
+and calls the run *Crashed*. Such a run starts again once.
 """
 
 from __future__ import annotations
@@ -11,19 +12,26 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import psutil
 
 from deployments.register import client_of
 
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
 #: After that, no worker still waits for an answer of the server.
 PATIENCE = timedelta(minutes=2)
 
 _LOOK_SECONDS = 30.0
+_MOST_RUNS = 200
+#: What Prefect's worker says of a run whose process it could not start.
+_NOT_SUBMITTED = "submit flow run to infrastructure"
 
 
 def watch(api_url: str, pool: str, queues: Sequence[str]) -> None:
@@ -47,10 +55,16 @@ def _look(api_url: str, pool: str, queues: Sequence[str]) -> None:
 
 
 class Waits:
-    """Since when this process has seen runs as *Pending*, by the ids of their states and by its own clock."""
+    """What this process has seen of runs that did not begin, by its own clock."""
 
     def __init__(self) -> None:
         self._since: dict[UUID, float] = {}
+        self._not_submitted: set[UUID] | None = None
+
+    def new_among(self, not_submitted: Iterable[UUID]) -> set[UUID]:
+        """Those of the runs that were not seen before. None is new at the first look: others judged them."""
+        seen, self._not_submitted = self._not_submitted, {*not_submitted, *(self._not_submitted or ())}
+        return set() if seen is None else self._not_submitted - seen
 
     def for_seconds(self, states: Sequence[UUID]) -> dict[UUID, float]:
         """How long each of these states has been seen. Others are forgotten."""
@@ -67,7 +81,9 @@ def start_again(
     *,
     patience: timedelta = PATIENCE,
 ) -> list[str]:
-    """The names of the runs that were seen *Pending* for so long without a process here. They start again."""
+    """The names of the runs that start again: those that were seen *Pending* for so long without a process
+    here, and those that *Crashed* since the last look because no worker could start their process.
+    """
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterState,
@@ -78,21 +94,37 @@ def start_again(
         WorkQueueFilterName,
     )
     from prefect.client.schemas.objects import State, StateType
+    from prefect.client.schemas.sorting import FlowRunSort
     from prefect.states import Scheduled
 
-    chosen = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])))
+    waits = waits or Waits()
     of_queues = WorkQueueFilter(name=WorkQueueFilterName(any_=list(queues))) if queues else None
     with client_of(api_url) as client:
-        found = client.read_flow_runs(
-            flow_run_filter=chosen,
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-            work_queue_filter=of_queues,
-        )
-        state_of = {run.id: run.state.id for run in found if run.state is not None}
-        seconds = (waits or Waits()).for_seconds(list(state_of.values()))
-        long = {run for run, state in state_of.items() if seconds[state] >= patience.total_seconds()}
+
+        def runs_that_are(kind: StateType) -> list[FlowRun]:
+            """The last ones of these queues."""
+            return client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[kind]))
+                ),
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+                work_queue_filter=of_queues,
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+                limit=_MOST_RUNS,
+            )
+
+        found = [run for run in runs_that_are(StateType.PENDING) if run.state is not None]
+        seconds = waits.for_seconds([run.state.id for run in found if run.state is not None])
+        crashed = [run for run in runs_that_are(StateType.CRASHED) if _was_not_submitted(run)]
+        new = waits.new_among(run.id for run in crashed)
+        state_of = {
+            run.id: run.state.id
+            for run in (*found, *crashed)
+            if run.state is not None
+            and (run.id in new or seconds.get(run.state.id, -1.0) >= patience.total_seconds())
+        }
         names = []
-        for run in long - _runs_here() if long else ():
+        for run in state_of.keys() - _runs_here() if state_of else ():
             now = client.read_flow_run(run)
             # It may have begun, or somebody may have cancelled it, since it was listed.
             if now.state is None or now.state.id != state_of[run]:
@@ -101,6 +133,11 @@ def start_again(
             client.set_flow_run_state(run, again, force=True)
             names.append(now.name)
     return names
+
+
+def _was_not_submitted(run: FlowRun) -> bool:
+    """Whether its worker could not start its process, as when the server goes in that moment."""
+    return run.state is not None and run.run_count == 0 and _NOT_SUBMITTED in (run.state.message or "")
 
 
 def _runs_here() -> set[UUID]:

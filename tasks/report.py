@@ -102,7 +102,7 @@ def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:
     conversations = [
         {
             "outcome": one.outcome,
-            "score": one.why,
+            "score": _scores(one) if one.why == one.outcome else one.why,
             "place": _place(one.file, one.line),
             "reason": _short(one.reason or "", _REASON_CHARACTERS),
             **_last_words(one),
@@ -126,6 +126,13 @@ def examples(kinds: Sequence[ShownKind]) -> list[dict[str, str]]:
     ]
     rows = [*conversations[: _MOST_EXAMPLES - len(originals)], *originals]
     return [{name: as_it_is(text) for name, text in row.items()} for row in rows]
+
+
+def _scores(conversation: ShownConversation) -> str:
+    """The scores of the last turn: ``quality 2.53, helpfulness 2.24``."""
+    turns = [one for one in conversation.messages if one.turn is not None]
+    found = turns[-1].scores if turns else ()
+    return ", ".join(f"{name} {score:.4g}" for name, score in found if score is not None)
 
 
 def _last_words(conversation: ShownConversation) -> dict[str, str]:

@@ -81,12 +81,13 @@ class Handing:
 
 
 @contextmanager
-def handing_over(beginning: str, home: Home) -> Iterator[Handing]:
-    """Yield a file whose path, below the place of artifacts, begins so. It is there once the context ends.
+def handing_over(name: str, home: Home) -> Iterator[Handing]:
+    """Yield a file with this name, and more in it, below the place of artifacts. It is there once whole.
 
-    No two files have one path: a job may be done twice, and its result names one of them.
+    No two files have one name: a job may be done twice, and its result names one of them.
     """
-    path = f"{beginning}.{secrets.token_hex(4)}"
+    beginning, _, ending = name.rpartition(".")
+    path = f"{beginning}-{secrets.token_hex(4)}.{ending}"
     with full_disk_named(home.root), artifacts_of(home).handing_over(path) as file:
         yield Handing(path, file)
 

@@ -111,6 +111,9 @@ def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str
         "PREFECT_SERVER_API_AUTH_STRING": login,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_ENABLED": str(for_deployments).lower(),
+        # Prefect writes its pages anew before it shows them, by default among its own files: this user may
+        # not write there, and others could not read what it writes.
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "pages"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",

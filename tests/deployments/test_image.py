@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from image import Image, image, why_not_here
@@ -155,6 +156,8 @@ def test_services_of_the_image_that_may_write_nowhere_else_do_a_run(
     containers = Containers(made, tmp_path)
     with ExitStack() as stack:
         stack.enter_context(containers.up("prefect-server"))
+        pages = httpx.get(containers.api_url.removesuffix("/api"), follow_redirects=True)
+        assert "<title>" in pages.text, "the server shows its pages"
         stack.enter_context(containers.up("dask-scheduler"))
         stack.enter_context(containers.up("dask-worker"))
         containers.done("deploy")

@@ -20,7 +20,7 @@ from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import State, StateType
-from prefect.states import Cancelled, Cancelling, Completed, Pending, Running
+from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, Running
 
 from deployments import never_begun, register
 from deployments.never_begun import Waits, start_again
@@ -165,3 +165,20 @@ def test_an_odd_answer_does_not_end_the_looks(
             said += capfd.readouterr().err
         monkeypatch.setattr(never_begun, "_LOOK_SECONDS", 3600.0)
         server.shutdown()
+
+
+def test_a_run_whose_process_could_not_be_started_starts_again_once(
+    prefect_api: str, client: SyncPrefectClient, pool: str
+) -> None:
+    said = "Failed to submit flow run to infrastructure: InvalidMessage: no response"
+    not_submitted: State[None] = Crashed(message=said)
+    run_in(client, pool, "cpu", Pending(), not_submitted)
+    waits = Waits()
+    # What crashed before the worker was there is no business of its own.
+    assert start_again(prefect_api, pool, ["cpu"], waits) == []
+    run = run_in(client, pool, "cpu", Pending(), not_submitted)
+    run_in(client, pool, "cpu", Pending(), Running(), Crashed(message="Process exited with code 137"))
+    name = client.read_flow_run(run).name
+    assert start_again(prefect_api, pool, ["cpu"], waits) == [name]
+    client.set_flow_run_state(run, not_submitted, force=True)
+    assert start_again(prefect_api, pool, ["cpu"], waits) == []
