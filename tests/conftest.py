@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import lifeline
 import pytest
 from patience import TEST_SECONDS
@@ -30,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["DO_NOT_TRACK"] = "1"
     # Several processes test at once: a thread a core in each would be more than the cores hold.
     os.environ["OMP_NUM_THREADS"] = "1"
+    # A test is not timed: another process may have the core just then.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
 
 
 def _is_worker(config: pytest.Config) -> bool:
