@@ -214,7 +214,7 @@ def rows_of_block(export: Export[Item], kept: KeptRecords, records: Sequence[Ite
     if export.refuses is not None or (not export.holds_masks and kept.have_masks):
         reasons = refusals(export, items_of(kept) if records is None else records)
         left_out.update(reason_code(reason) for reason in reasons if reason is not None)
-        kept = kept.only([reason is None for reason in reasons])
+        kept = kept.only(pl.Series([reason is None for reason in reasons], dtype=pl.Boolean))
     count = kept.records.height
     return MadeRows(export.row.lines(kept) if count else b"", None, count, left_out, Counter())
 
@@ -224,17 +224,15 @@ def _plain_and_others(export: Export[Item], plain: PlainRows, kept: KeptRecords)
     is_plain = are_plain(kept.records)
     roles = kept.records["roles"]
     reasons = {one: plain.refuses(one) for one in roles.unique()}
+    is_taken = is_plain & roles.is_in([one for one, reason in reasons.items() if reason is None])
     left_out: Counter[str] = Counter()
-    is_taken = [yes and reasons[one] is None for yes, one in zip(is_plain, roles, strict=True)]
-    for yes, one in zip(is_plain, roles, strict=True):
-        reason = reasons[one]
-        if yes and reason is not None:
-            left_out[reason_code(reason)] += 1
-    lines = plain.lines(kept.only(is_taken)) if any(is_taken) else pl.Series(dtype=pl.String)
+    for one, count in roles.filter(is_plain & ~is_taken).value_counts().iter_rows():
+        left_out[reason_code(reasons[one] or "")] += count
+    lines = plain.lines(kept.only(is_taken)) if is_taken.any() else pl.Series(dtype=pl.String)
     if is_plain.all():
-        return MadeRows("".join(lines).encode(), None, lines.len(), left_out, Counter())
+        return MadeRows(lines.str.join("").item().encode(), None, lines.len(), left_out, Counter())
     made = iter(lines)
-    others = items_of(kept.only([not yes for yes in is_plain]))
+    others = items_of(kept.only(~is_plain))
     written: list[bytes] = []
     rows, without = 0, Counter[str]()
     for yes, taken in zip(is_plain, is_taken, strict=True):

@@ -103,9 +103,11 @@ class KeptRecords(NamedTuple):
         """Whether a turn of any of the records is masked."""
         return MASKED_TURNS in self.records.columns and bool(self.records[MASKED_TURNS].list.len().sum())
 
-    def only(self, wanted: list[bool]) -> KeptRecords:
+    def only(self, wanted: pl.Series) -> KeptRecords:
         """The records at which ``wanted`` is true, with their scores."""
-        records = self.records.filter(pl.Series(wanted, dtype=pl.Boolean))
+        if wanted.all():
+            return self
+        records = self.records.filter(wanted)
         scores = self.scores.join(records.select("row"), on="row", how="semi", maintain_order="left")
         return self._replace(records=records, scores=scores)
 

@@ -61,7 +61,7 @@ class Sides:
         elif self._trees is not None:
             lines = kept.records["line"].to_list()
             for line in dict.fromkeys(lines):
-                of_tree = kept.only([one == line for one in lines])
+                of_tree = kept.only(pl.Series([one == line for one in lines], dtype=pl.Boolean))
                 yield OfSide(self._trees.side_of(line), of_tree, self._trees.ranks[line])
         else:
             sides = [
@@ -69,7 +69,7 @@ class Sides:
                 for item, side in zip(items_of(kept), self.whole(kept.records), strict=True)
             ]
             for side in dict.fromkeys(sides):
-                yield OfSide(side, kept.only([one == side for one in sides]))
+                yield OfSide(side, kept.only(pl.Series([one == side for one in sides], dtype=pl.Boolean)))
 
     def whole(self, records: pl.DataFrame) -> list[str | None]:
         """Of each record the side that all its answers are on; None where each goes by its prompt.

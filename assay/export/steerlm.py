@@ -86,7 +86,7 @@ def plain_lines(kept: KeptRecords) -> pl.Series:
     inner = pl.col("messages").str.strip_prefix('[{"role":"').str.strip_suffix('"}]')
     said = kept.records.select("row", inner.str.split('"},{"role":"').alias("said")).explode("said")
     is_answer = said["said"].str.starts_with("assistant")
-    if kept.scores["row"].to_list() != said["row"].filter(is_answer).to_list():
+    if not kept.scores["row"].equals(said["row"].filter(is_answer)):
         raise ValueError(f"{kept.file}: the scores run out of step with the records")
     of_answers = labels.gather((is_answer.cum_sum().cast(pl.Int64) - 1).clip(0))
     written = said.with_columns(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import sys
 import threading
 from collections.abc import Callable
+from types import ModuleType
 from typing import TypeVar
 
 from assay.rewards.protocol import RewardModel
@@ -61,6 +64,26 @@ def _taken(spec: LocalSpec) -> RewardModel:
         if key not in _open:
             _open.clear()
             module, _, name = spec.opener.partition(":")
-            _open[key] = getattr(importlib.import_module(module), name)(spec)
+            _open[key] = getattr(_imported(module), name)(spec)
         _users += 1
         return _open[key]
+
+
+def _imported(name: str) -> ModuleType:
+    """The module of that name, with torch and transformers below it.
+
+    During the import Python does not search for garbage, and later it does not search what the import made:
+    all of that stays in use, and the search would take a third of the import's time. A former model can be
+    garbage, so this is done before the first model alone.
+    """
+    if name in sys.modules:
+        return sys.modules[name]
+    was_searching = gc.isenabled()
+    gc.disable()
+    try:
+        module = importlib.import_module(name)
+        gc.freeze()
+    finally:
+        if was_searching:
+            gc.enable()
+    return module

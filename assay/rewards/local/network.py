@@ -12,6 +12,11 @@ import safetensors
 import torch
 import transformers
 
+# transformers imports these only when it makes a model: see ``assay.score.open_model._imported``.
+import transformers.generation.utils
+import transformers.modeling_layers
+import transformers.modeling_utils
+
 from assay.core.errors import ModelFault
 from assay.rewards import families
 from assay.rewards.local import built_heads, continuing, heads, merging, unread
