@@ -112,8 +112,8 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     are sorted, and leave out the results of runs, which a line reports. UserMistake for a file that cannot
     be read, lies in the output folder or lies outside of ``within``, and for an unknown format.
 
-    All files on S3 (``s3://…``) and on the Hub (``hf://datasets/…``) are copied to the home folder first, or
-    read by workers (``looks``).
+    Files on S3 (``s3://…``) and on the Hub (``hf://datasets/…``) are first copied to the home folder, or
+    workers copy and read them (``looks``).
     """
     format, shard_bytes = inputs.format, inputs.shard_bytes
     if format != "auto" and format not in FORMATS:
@@ -166,13 +166,13 @@ class _Found(NamedTuple):
     is_named: bool = True
     """Whether the user named it, or a glob did; a file of a folder has a known ending and is not named."""
     remote: RemoteFile | None = None
-    """The file, where it is elsewhere and workers look at it; then nothing need lie at the path."""
+    """The remote file, if workers are to look at it. There may then be no file at ``path``."""
 
 
 def local_names(inputs: Inputs, home: Home) -> list[str] | None:
-    """The names of the files to read, of which none is read now. None where one is not on this machine.
+    """The names of the files to read, without reading any. None if an input is not on this machine.
 
-    UserMistake as from ``take_inventory``, for what a name shows.
+    Raises UserMistake for mistakes that the names alone show, as ``take_inventory`` does.
     """
     if any(map(is_remote, inputs.names)):
         return None
@@ -240,7 +240,7 @@ def _copies(given: str, found: Sequence[RemoteFile], context: RunContext) -> Ite
     sweep_copies(context)
     megabytes = sum(one.size for one in found) / 1e6
     by_workers = reads_elsewhere(context)
-    what = "workers read what is not known yet" if by_workers else "copying those that are not here yet"
+    what = "workers read new and changed ones" if by_workers else "copying those that are not here yet"
     context.say(f"{given}: {counted(len(found), 'files')}, {megabytes:,.1f} MB; {what}")
     is_named = glob.has_magic(given) or (len(found) == 1 and given.endswith(f"/{found[0].name}"))
     if by_workers:

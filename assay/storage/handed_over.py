@@ -1,6 +1,7 @@
-"""What a worker hands to the run: parts one after the other in a file, which the run reads once and removes.
+"""Files in which workers hand large results to the run. The run reads such a file once, and removes it.
 
-A result that is large would otherwise go through Dask's scheduler, as everything that workers return.
+A file holds parts, one after the other. What a worker returns goes through Dask's scheduler; a large result
+would slow it down, so it goes in a file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from assay.storage.home import Home
 
 
 class Part(NamedTuple):
-    """One of the parts, as it was written."""
+    """The size and the digest of one part."""
 
     size: int
     digest: str
@@ -31,24 +32,24 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HandedOver:
-    """The parts in a file."""
+    """A file of parts that a worker has written."""
 
     path: str
-    """Below the place of artifacts."""
+    """Its path, below the artifacts' folder or address."""
     written: tuple[Part, ...]
     host: str
-    """The machine of the worker."""
+    """The name of the worker's machine."""
 
     def parts(self, files: Artifacts) -> Iterator[bytes]:
-        """Yield the parts in order, and remove the file. AssayError where it is altered, or not to be had."""
+        """Yield the parts in order, and remove the file. AssayError if it is altered or missing."""
         place = files.place_of(self.path)
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(files.handed_over(self.path))
             except FileNotFoundError as error:
                 raise AssayError(
-                    f"worker on {self.host}: {place} is not there for this machine. Let every machine have "
-                    "the same ASSAY_HOME, or the same ASSAY_ARTIFACTS"
+                    f"worker on {self.host}: it wrote {place}, which this machine does not find. Let every "
+                    "machine have the same ASSAY_HOME, or the same ASSAY_ARTIFACTS"
                 ) from error
             for size, digest in self.written:
                 part = file.read(size)
@@ -58,7 +59,7 @@ class HandedOver:
 
 
 class Handing:
-    """A file that a worker hands to the run, while it is written."""
+    """A file for the run that a worker is writing."""
 
     def __init__(self, path: str, file: BinaryIO) -> None:
         self._path = path
@@ -76,15 +77,15 @@ class Handing:
 
     @property
     def handed_over(self) -> HandedOver:
-        """What the file holds by now."""
+        """The file, with the parts that were added so far."""
         return HandedOver(self._path, tuple(self._written), socket.gethostname())
 
 
 @contextmanager
 def handing_over(name: str, home: Home) -> Iterator[Handing]:
-    """Yield a file with this name, and more in it, below the place of artifacts. It is there once whole.
+    """Yield a new file below the artifacts' folder or address. Readers see it once it is whole.
 
-    No two files have one name: a job may be done twice, and its result names one of them.
+    Its name is ``name`` plus random letters: a job may be done twice, and each time needs a file of its own.
     """
     beginning, _, ending = name.rpartition(".")
     path = f"{beginning}-{secrets.token_hex(4)}.{ending}"

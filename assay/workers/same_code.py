@@ -1,7 +1,7 @@
-"""Whether workers have the run's code. A worker of another version would leave out what it does not know.
+"""Whether workers have the run's code. A worker of an older version would leave out what it does not know.
 
-A worker that has other code gets no job. One that joins later is asked by the first job that it is sent: it
-sends the job back unread.
+A worker that has other code gets no job. A worker that joins later is checked when it gets its first job: if
+its code differs, it sends the job back unread.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from assay.core.versions import VERSION, installed
 if TYPE_CHECKING:
     from distributed import Client
 
-#: How long all workers together may take to say what code they have. If one is silent, their jobs ask them.
+#: How long all workers together may take to report their code. If they take longer, each is checked with its
+#: first job instead.
 _ANSWER_SECONDS = 10
 
-#: How long a run waits for a fit worker where only others are there: fit ones may be starting.
+#: How long a run waits for a worker with its code if all have other code: one may be starting.
 _LATE_SECONDS = 10.0
 _AGAIN_SECONDS = 0.5
 
-#: So many workers with other code are named.
+#: A line names up to this many workers with other code.
 _NAMED = 3
 
-_UNKNOWN = "no Assay, or a version that cannot say what it is"
+_UNKNOWN = "no Assay, or a version too old to report its code"
 
 
 class OtherCode(Exception):
-    """A worker sends a job back, because its code is not the run's. Arguments: its address and its code."""
+    """A worker refused a job, because its code is not the run's. Arguments: its address and its code."""
 
 
 class NoWorkerFits(ClusterFault):
@@ -45,22 +46,22 @@ class NoWorkerFits(ClusterFault):
 
 
 def code_here() -> str:
-    """What this process runs: Assay's version, a digest of its source files, and the version of polars.
+    """The code of this process: Assay's version, a digest of its source files, and the version of polars.
 
-    Files that two versions of polars write can differ.
+    Polars is part of it because two versions of polars can write different files.
     """
     return _code()
 
 
 @functools.cache
 def _code() -> str:
-    """Computed once in a process: what it has loaded by then stays, even if the files change."""
+    """What ``code_here`` returns, computed once: a process keeps the code that it has loaded."""
     sources = digest_of_sources(Path(__file__).parents[1])
     return f"Assay {VERSION} (code {sources}, polars {installed('polars')['polars']})"
 
 
 def digest_of_sources(folder: Path) -> str:
-    """The first digits of a digest of all Python files below the folder, and of their names."""
+    """The first 12 digits of a digest of all Python files below the folder and of their names."""
     digests = (
         f"{path.relative_to(folder).as_posix()} {digest_of_file(path)}".encode()
         for path in sorted(folder.rglob("*.py"))
@@ -81,11 +82,11 @@ class UnfitWorkers:
         return bool(self._addresses)
 
     def forget(self, addresses: Iterable[str]) -> None:
-        """These are fit by now: a worker may have been started anew at its old address."""
+        """Count these workers as fit: one may have been restarted at its old address, with the run's code."""
         self._addresses.difference_update(addresses)
 
     def take(self, code_of: Mapping[str, str]) -> str:
-        """Keep the addresses of these workers. Returns a line that names the new ones; empty without any."""
+        """Add these workers. Returns a line that names those that were not known before, or an empty text."""
         new = {address: code for address, code in code_of.items() if address not in self._addresses}
         self._addresses.update(new)
         if not new:
@@ -109,12 +110,12 @@ _UNFIT: WeakKeyDictionary[Client, UnfitWorkers] = WeakKeyDictionary()
 
 
 def unfit_workers(client: Client) -> UnfitWorkers:
-    """Those that are known to the client, which is that of one run."""
+    """The unfit workers that this run knows of. Each run has a client of its own."""
     return _UNFIT.setdefault(client, UnfitWorkers())
 
 
 def asked_again(client: Client) -> str:
-    """A line that names workers with other code that were not known before, or nothing. Asks all workers."""
+    """Ask all workers for their code. Returns a line that names newly found unfit ones, or an empty text."""
     return _taken(client, _answers(client))
 
 
@@ -125,7 +126,7 @@ def _taken(client: Client, code_of: Mapping[str, str]) -> str:
 
 
 def check_workers(client: Client, *, patience_seconds: float = _LATE_SECONDS) -> str:
-    """What ``asked_again`` returns. Raises ``NoWorkerFits`` where no worker is fit, and none comes soon."""
+    """What ``asked_again`` returns. Raises ``NoWorkerFits`` if no worker has the run's code in time."""
     deadline = time.monotonic() + patience_seconds
     lines = []
     while True:
@@ -139,7 +140,7 @@ def check_workers(client: Client, *, patience_seconds: float = _LATE_SECONDS) ->
 
 
 def _answers(client: Client) -> dict[str, str]:
-    """The code of each worker that answers, by address; nothing where one stays silent."""
+    """The code of each worker, by address. Empty if not all answer in time."""
     found: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -149,7 +150,7 @@ def _answers(client: Client) -> dict[str, str]:
             # The scheduler is gone, or the client was closed meanwhile.
             found.put({})
 
-    # Dask waits for a worker that is stopped, for minutes.
+    # Ask in a thread: Dask waits for minutes for a worker whose process is suspended.
     threading.Thread(target=ask, daemon=True).start()
     try:
         answers = found.get(timeout=_ANSWER_SECONDS)
@@ -158,6 +159,6 @@ def _answers(client: Client) -> dict[str, str]:
     return {
         address: answer if isinstance(answer, str) else _UNKNOWN
         for address, answer in answers.items()
-        # A worker that cannot be reached is gone.
+        # A worker that cannot be reached has gone; do not count it.
         if not isinstance(answer, OSError)
     }

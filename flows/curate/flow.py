@@ -119,12 +119,12 @@ def _make_room(prepared: Prepared, days: int, console: Console) -> None:
             f"({removed.size / 1e6:,.0f} MB); no score is among them"
         )
     if removed.fault is not None:
-        console.say(f"warning: files of earlier stages that no run uses stay: {removed.fault}")
+        console.say(f"warning: old files of stages could not be removed: {removed.fault}")
 
 
 @dataclass(frozen=True, slots=True)
 class _InPrefect:
-    """Prefect runs each stage as a task, and shows on its pages what came of it."""
+    """Has Prefect run each stage as a task, and show the results on its pages."""
 
     output: str
     settings: Settings
@@ -136,7 +136,7 @@ class _InPrefect:
         return score(given, context, Subject(self.output, model))
 
     def show(self, manifest: RunManifest, page: Reported) -> None:
-        # Nobody reads the pages of a command's run, so its server gets no text of the data.
+        # Nobody looks at the pages of a run from the command line, so its server gets no text of the data.
         shown = page if is_of_a_deployment() else replace(page, kinds=())
         report(manifest, shown, self.settings.served_results(), Subject(self.output))
 

@@ -149,7 +149,7 @@ def test_what_only_its_worker_sees_is_one_line(made: Made, tmp_path: Path) -> No
         (made.home.artifacts / result.file.path).unlink()
         return result
 
-    with pytest.raises(AssayError, match=r"worker on .* is not there for this machine.* ASSAY_HOME"):
+    with pytest.raises(AssayError, match=r"worker on .* which this machine does not find.* ASSAY_HOME"):
         write(made, decided(made), ALL, Backwards(changed=lost), tmp_path / "out")
 
 

@@ -60,7 +60,7 @@ def made(tmp_path: Path) -> Made:
 def decided(
     made: Made, rules: list[str], workers: Workers, selection: Selection | None = None
 ) -> tuple[Filtered, list[bytes]]:
-    """The result, and the bytes of its files."""
+    """The decisions, and the bytes of their files."""
     given = ToDecide(
         made.converted,
         made.scored,
@@ -87,7 +87,7 @@ def decided(
         ),
         (["language is missing or language != 'xx'"], Selection(), 7),
         (["given.quality >= 1", "row.nothing is missing"], Selection(), 7),
-        # These read no text: to hand their frames over takes longer.
+        # These read no text, so handing their frames over would take longer than computing them.
         (["helpfulness >= 1", "turns > 1"], Selection(), 0),
         ([], Selection(), 0),
     ],
@@ -125,7 +125,7 @@ def test_small_pieces_are_one_job_of_columns(made: Made, monkeypatch: pytest.Mon
 def test_columns_of_few_records_are_computed_without_workers(
     made: Made, monkeypatch: pytest.MonkeyPatch, rule: str, least: int, asked: bool
 ) -> None:
-    """42 records: a text takes a quarter of what an export takes, a language as much."""
+    """There are 42 records. A rule on texts is a quarter of an export's work; one on languages is as much."""
     monkeypatch.setattr(piece_jobs, "_WORTH_WORKERS_RECORDS", least)
     workers = Backwards()
     decided(made, [rule], workers)
@@ -137,7 +137,7 @@ def test_columns_that_only_their_worker_sees_are_one_line(made: Made) -> None:
         (made.home.artifacts / result.file.path).unlink()
         return result
 
-    with pytest.raises(AssayError, match=r"worker on .* is not there for this machine.* ASSAY_HOME"):
+    with pytest.raises(AssayError, match=r"worker on .* which this machine does not find.* ASSAY_HOME"):
         decided(made, ["answer_chars > 9"], Backwards(changed=lost))
 
 

@@ -1,4 +1,4 @@
-"""What a worker hands to the run arrives part by part, once, or is missed with a line."""
+"""What a worker hands to the run arrives part by part, once. If some is missing, a line says so."""
 
 from __future__ import annotations
 

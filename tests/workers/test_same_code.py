@@ -1,4 +1,4 @@
-"""Workers of a scheduler that have other code than the run: they are named, and get no job."""
+"""Workers of a scheduler that have other code than the run are named, and get no job."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def running(tmp_path: Path) -> Iterator[RunningDask]:
 
 
 def other_code(folder: Path) -> Path:
-    """A folder with Assay's code in which one line is another."""
+    """A folder with Assay's code, with one line added."""
     shutil.copytree(ROOT / "assay", folder / "assay", ignore=shutil.ignore_patterns("__pycache__"))
     path = folder / "assay" / "read" / "convert.py"
     path.write_text(path.read_text() + "\nANOTHER = True\n")
@@ -39,7 +39,7 @@ def other_code(folder: Path) -> Path:
 
 
 def code_before_the_check(folder: Path) -> Path:
-    """A folder with code in which nothing can say what it is."""
+    """A folder with an Assay that cannot report its code, like versions before there was the check."""
     other_code(folder)
     (folder / "assay" / "workers" / "same_code.py").unlink()
     path = folder / "assay" / "workers" / "dispatch.py"
@@ -62,7 +62,7 @@ def who(folder: Path) -> set[int]:
     ("theirs", "has"),
     [
         (other_code, "has Assay 0.1.0 (code "),
-        (code_before_the_check, "has no Assay, or a version that cannot say what it is"),
+        (code_before_the_check, "has no Assay, or a version too old to report its code"),
     ],
     ids=["other code", "older than the check"],
 )
@@ -74,7 +74,7 @@ def test_a_worker_with_other_code_is_named_and_gets_no_job_whenever_it_joins(
     early = running.worker("early", code)
     heard = Heard()
     with ExitStack() as stack:
-        # The run is to see both when it connects.
+        # Wait until both have connected, so that the run sees both when it connects.
         with Client(running.address, set_as_default=False) as client:
             client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
         options = ClusterOptions(scheduler_address=running.address)
@@ -112,7 +112,7 @@ def test_a_worker_with_other_code_is_named_and_gets_no_job_whenever_it_joins(
 def test_a_worker_that_joins_later_sends_its_first_job_back(
     theirs: Callable[[Path], Path], running: RunningDask, tmp_path: Path
 ) -> None:
-    """Nobody asked it before: the run knows of no unfit worker, so any may be sent a job."""
+    """The run has not asked this worker for its code, so it may send it a job like any other."""
     good = running.worker("good")
     heard = Heard()
     with connected(ClusterOptions(scheduler_address=running.address), heard) as client:
@@ -157,7 +157,7 @@ def test_a_run_ends_within_seconds_where_no_worker_has_its_code(running: Running
 def test_jobs_of_the_last_fit_worker_go_to_the_one_that_replaces_it(
     running: RunningDask, tmp_path: Path, with_results: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs name the fit workers once one is unfit, and Dask waits for those whom a job names."""
+    """Once a worker is unfit, jobs name the fit ones. If those die, Dask alone would wait forever."""
     monkeypatch.setattr(dispatching, "_RESULT_SECONDS", 2.0)
     unfit = running.worker("unfit", other_code(tmp_path / "theirs"))
     good = running.worker("good")
