@@ -67,7 +67,7 @@ class Workers(Protocol):
 
     @property
     def are_elsewhere(self) -> bool:
-        """Whether they may be on other machines than the run."""
+        """Whether the workers may be on other machines than the run."""
 
     def do(
         self,

@@ -311,7 +311,7 @@ def evaluation_markdown(evaluation: Evaluation, *, level: int = 2) -> str:
 def figure_rows(evaluation: Evaluation) -> list[dict[str, str]]:
     """Every figure of every model as rows for a table in Prefect's pages.
 
-    The starter has a column where it was asked too.
+    The starter model has a column if the evaluation asked it too.
     """
     models = (*evaluation.models, *([evaluation.ensemble] if evaluation.ensemble else []))
     figures = [(model, name, figure) for model in models for name, figure in named_figures(model)]

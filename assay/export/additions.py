@@ -162,7 +162,7 @@ class AdditionsJob:
     pieces: Sequence[PieceToExport]
     rendering: Rendering
     folder: str
-    """Where a worker leaves what it made, below the place of artifacts."""
+    """Where a worker leaves what it made, below the artifacts' folder or address."""
     home: Home
 
     @property
@@ -206,9 +206,9 @@ class AdditionsMade:
 
     number: int
     additions: tuple[Addition, ...]
-    """Without lines, and with an empty table where they have one."""
+    """The additions without their content: no lines, and an empty table in place of a table."""
     file: HandedOver
-    """The lines, or the table, of each."""
+    """The content of each addition: its lines or its table."""
 
     def taken(self, files: Artifacts) -> Iterator[Addition]:
         """Yield the additions in order, and remove their file. AssayError where it is not on this machine."""

@@ -23,7 +23,7 @@ from assay.storage.manifests import InputFile, reason_code
 #: Reason codes of what cannot be held or read; its original stays where it is.
 WITHOUT_ORIGINAL = ("line_too_long", DAMAGED_ROW_GROUP)
 
-#: Lines are gathered to about this many bytes before they are written.
+#: Lines are written in blocks of about this many bytes.
 _BLOCK_BYTES = 1 << 20
 
 
@@ -86,9 +86,9 @@ class QuarantineJob:
     number: int
     file: InputFile
     records: pl.DataFrame
-    """As ``quarantine_lines`` takes them."""
+    """The records, with the columns that ``quarantine_lines`` needs."""
     folder: str
-    """Where a worker leaves the lines, below the place of artifacts."""
+    """The folder for the lines that a worker writes, below the artifacts' folder or address."""
     home: Home
 
     @property
@@ -106,7 +106,7 @@ class QuarantineJob:
         return replace(self, home=self.home.sent())
 
     def done_by(self, at: AtWork) -> QuarantineMade:
-        """Write the lines to a file. It has its name once it is whole."""
+        """Write the lines to a file, which gets its name once it is whole."""
         home = self.home.here()
         with handing_over(f"{self.folder}/{self.number}.quarantine", home) as file:
             for block in quarantine_blocks(self.file, self.records, home):
@@ -115,11 +115,11 @@ class QuarantineJob:
         return QuarantineMade(self.number, file.handed_over)
 
     def halves(self) -> Sequence[QuarantineJob]:
-        """Nothing: a compressed file is decompressed once."""
+        """Nothing: each half would have to decompress the whole of a compressed file."""
         return ()
 
     def of_a_killer(self) -> QuarantineMade:
-        """ClusterFault: no quarantined record may be missing."""
+        """Raises ClusterFault: the run ends, because no quarantined record may be missing."""
         raise killer(self.name)
 
 

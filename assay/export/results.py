@@ -271,8 +271,8 @@ def _score_columns(
 class _Quarantine:
     """Gathers the quarantined records of a file, then reads their originals.
 
-    In one go, so that a compressed file is decompressed once. Memory holds places and reasons alone: of one
-    file at a time, or of all where workers read the files.
+    All originals of a file are read in one pass, so that a compressed file is decompressed once. Memory holds
+    only the places and reasons of records: those of one file, or of all files if workers read the files.
     """
 
     def __init__(self, file: LinesFile, context: RunContext) -> None:
@@ -292,7 +292,7 @@ class _Quarantine:
         self._gathered.append(bad)
 
     def end(self) -> None:
-        """Write what is not written yet."""
+        """Write the remaining records."""
         self._end_file()
         if not self._later:
             return

@@ -164,7 +164,7 @@ def _in_order(given: ToConvert, context: RunContext) -> list[_ConvertedShard]:
 def _by_whom(
     jobs: Sequence[_ConvertJob], context: RunContext
 ) -> Iterator[tuple[Workers, Sequence[_ConvertJob]]]:
-    """Yield who does few jobs: this process, but for files that only the workers copy."""
+    """Yield who does which of a few jobs: this process, except for files that only workers copy."""
     elsewhere = [job.reads_elsewhere(context) for job in jobs]
     yield context.workers, list(compress(jobs, elsewhere))
     yield IN_THIS_PROCESS, [job for job, other in zip(jobs, elsewhere, strict=True) if not other]
@@ -341,7 +341,7 @@ class _ConvertJob:
         return self.shard.shard.length
 
     def reads_elsewhere(self, context: RunContext) -> bool:
-        """Whether it is to read a file that the run's machine has no copy of."""
+        """Whether the job must read a file that the run's machine has no copy of."""
         return self.made is None and is_remote(self.shard.file.path) and reads_elsewhere(context)
 
     def sent(self) -> _ConvertJob:
@@ -415,10 +415,10 @@ class _ShardJob:
 
     @contextmanager
     def at_hand(self, home: Home) -> Iterator[_ShardJob]:
-        """Yield the job for this process: a file from elsewhere is read from a copy of this machine's home.
+        """Yield the job for this process, which reads a remote file from a copy in this machine's home.
 
-        The copy stays there as long as this context. _Unlike where it cannot be had, or is not what the
-        inventory found.
+        The copy stays there until the context ends. Raises _Unlike if the file cannot be copied, or differs
+        from what the inventory found.
         """
         if not is_remote(self.file.path):
             yield self
@@ -464,7 +464,7 @@ class _ShardJob:
 
     @property
     def folder(self) -> str:
-        """The folder of its files, below the place of artifacts."""
+        """The folder of its files, below the artifacts' folder or address."""
         return f"convert/{self.key}"
 
     @property

@@ -7,8 +7,8 @@ same times, and the kernel may be late with those of a memory map.
 
 There is a small file for every folder of inputs. Where it is damaged or missing, the inputs are read again.
 
-A file from elsewhere that a worker read is remembered by its address, its version (an object's ETag) and its
-size, with all that was seen of it, for this machine has no copy to look at again.
+For a remote file that a worker read, all that the worker found is kept too, because this machine has no copy
+to look at again. Such a file is unchanged if its address, its version (an object's ETag) and its size are.
 """
 
 from __future__ import annotations
@@ -133,31 +133,31 @@ def _place(path: str) -> tuple[str, str]:
     return os.path.split(os.path.realpath(path))
 
 
-#: A killed run forgets what it read in so many seconds.
+#: A run that is killed loses what it learnt in these last seconds.
 _KEPT_EVERY_SECONDS = 60.0
 
 
 class SeenObject(msgspec.Struct, frozen=True):
-    """What a worker saw of a file from elsewhere."""
+    """What a worker found out about a remote file."""
 
     container: str
     compression: str
     format: str
     file: DigestedFile
     no_chat: str | None = None
-    """Why no row of it can be read."""
+    """Why no row of the file can be read; None if rows can be."""
 
 
 class _SeenAt(msgspec.Struct, frozen=True):
     version: str
     size: int
     asked: str
-    """A digest of how it was looked at."""
+    """A digest of the options and the code with which a worker looked at it."""
     seen: SeenObject
 
 
 class KnownObjects:
-    """The files from elsewhere that workers read, in this run or an earlier one."""
+    """The remote files that workers read, in this run or an earlier one."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -166,7 +166,7 @@ class KnownObjects:
         self._kept_at = time.monotonic()
 
     def seen(self, address: str, version: str, size: int, asked: str) -> SeenObject | None:
-        """What was seen of the file; None where it is another by now, or was looked at in another way."""
+        """What a worker found out about the file. None if the file has changed, or ``asked`` differs."""
         folder, _, name = address.rpartition("/")
         if folder not in self._by_folder:
             self._by_folder[folder] = self._read(folder)
@@ -176,12 +176,12 @@ class KnownObjects:
         return found.seen
 
     def learn(self, address: str, version: str, size: int, asked: str, seen: SeenObject) -> None:
-        """Remember what was seen of the file."""
+        """Remember what a worker found out about the file."""
         folder, _, name = address.rpartition("/")
         self._learnt.setdefault(folder, {})[name] = _SeenAt(version, size, asked, seen)
 
     def keep_now_and_then(self) -> None:
-        """Write what was learnt, if that was not done for a minute."""
+        """Write what was learnt, if the last time was a minute ago or more."""
         if time.monotonic() - self._kept_at >= _KEPT_EVERY_SECONDS:
             self.keep()
 

@@ -1,7 +1,7 @@
 """What one look at an input shows: its digest, its cuts, how records are packed in it, and their format.
 
-The run looks at files of its own machine. Files from elsewhere are looked at by workers, where these are on
-other machines and need no folder of the run: a worker keeps the copy, and the run never has one.
+The run looks at files of its own machine. If workers are on other machines and need no folder of the run,
+they look at remote files: a worker copies the file and keeps the copy, and the run's machine gets none.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NAMED_COLUMNS = 12
 
 @dataclass(frozen=True, slots=True)
 class HowToLook:
-    """What the user says of all inputs."""
+    """The user's options for reading, which hold for all inputs."""
 
     format: str
     """A key of ``FORMATS``, or ``auto`` to recognise the format of each file and row."""
@@ -51,7 +51,7 @@ class HowToLook:
 
     @property
     def depends_on(self) -> str:
-        """A digest of all that a look shows besides the content: of this code, too."""
+        """A digest of all but the content that decides what a look shows: these options and this code."""
         fields, speakers = sorted(self.mapped.fields.items()), sorted(self.mapped.speakers.items())
         asked = repr((self.format, fields, speakers, self.shard_bytes))
         return digest_of_bytes(asked.encode(), code_here().encode())
@@ -66,7 +66,7 @@ class Looked(NamedTuple):
     format: str
     file: DigestedFile
     no_chat: str | None = None
-    """Why no row of the file can be read. Then the rest says nothing."""
+    """Why no row of the file can be read. If it is given, ignore the other fields."""
 
 
 _NOT_READ = DigestedFile("", 0, (), None)
@@ -75,9 +75,10 @@ _NOT_READ = DigestedFile("", 0, (), None)
 def look_at(
     name: str, path: str, how: HowToLook, known_files: KnownFiles | None, *, verify: bool = False
 ) -> Looked:
-    """What the file at the path shows, which the user calls by the name. UserMistake where it cannot be read.
+    """What a look at the file at ``path`` shows. Raises UserMistake if the file cannot be read.
 
-    What an earlier run read of it is used again, where ``known_files`` knows it and it need not be verified.
+    Messages call the file ``name``, as the user does. The digest and the cuts come from ``known_files`` if
+    the file is unchanged and ``verify`` is False.
     """
     try:
         stamp = Stamp.of(path)
@@ -108,10 +109,10 @@ def look_at(
 def looked_at_by_workers(
     files: Sequence[RemoteFile], how: HowToLook, context: RunContext, *, verify: bool
 ) -> dict[str, Looked]:
-    """What each file from elsewhere shows, by address. Empty where the run is to read them itself.
+    """What a look at each remote file shows, by address. Empty if the run reads remote files itself.
 
-    A worker copies a file to its own machine, and reads it there. What an earlier run saw of a file that is
-    still the same is used again. UserMistake for the first file that cannot be read.
+    A worker copies a file to its own machine and reads it there. A file that has not changed since an earlier
+    run is not read again, unless ``verify`` is set. UserMistake for the first file that cannot be read.
     """
     if not files or not reads_elsewhere(context):
         return {}
@@ -139,7 +140,7 @@ def looked_at_by_workers(
     try:
         context.do(jobs, stage="ingest", done=done, by=context.workers)
     finally:
-        # Whatever ends the run: what was read need not be read again.
+        # Even if the run fails here, the next one need not read these files again.
         known.keep()
     if mistakes:
         raise UserMistake(mistakes[min(mistakes)])
@@ -147,24 +148,24 @@ def looked_at_by_workers(
 
 
 def _as_looked(file: RemoteFile, seen: SeenObject, home: Home) -> Looked:
-    """What the run would have seen of a copy of its own. The stamp is that of no file."""
+    """What a look at a copy of the run's own would have shown. Its stamp matches no file."""
     place = place_of_copy(file.address, seen.file.digest, home)
     source = Source(place, seen.container, seen.compression)
     return Looked(source, Stamp(seen.file.size, 0, 0), seen.format, seen.file, seen.no_chat)
 
 
 class _Seen(NamedTuple):
-    """What a worker saw of a file."""
+    """A worker's result for one file."""
 
     number: int
     seen: SeenObject | None
     mistake: str | None = None
-    """Why nothing of it can be read, in the words of a UserMistake."""
+    """The message of the UserMistake, if the file cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class LookJob:
-    """A file from elsewhere to copy and to look at, as a worker is handed it. The copy stays there."""
+    """A worker's job: copy a remote file to its own machine, keep the copy, and look at it."""
 
     number: int
     file: RemoteFile
@@ -187,7 +188,7 @@ class LookJob:
 
     @decoder_kept()
     def done_by(self, at: AtWork) -> _Seen:
-        """What the file shows. Raises what ``copied`` raises."""
+        """What a look at the file shows. Raises what ``copied`` raises."""
         home = self.home.here()
         _sweep_once(home)
         with copied_and_held(self.file, home, at.check) as path:
@@ -201,17 +202,17 @@ class LookJob:
         return _Seen(self.number, seen)
 
     def halves(self) -> Sequence[LookJob]:
-        """Nothing: a digest is of a whole file."""
+        """Nothing: the digest needs the whole file."""
         return ()
 
     def of_a_killer(self) -> _Seen:
-        """ClusterFault: a run that does not know what an input holds ends."""
+        """Raises ClusterFault: a run cannot go on if it does not know what an input holds."""
         raise killer(self.name)
 
 
 @cache
 def _sweep_once(home: Home) -> None:
-    """Remove old copies, once in this process: it lists all of them."""
+    """Remove old copies. Only the first call in a process does it, because it lists all copies."""
     sweep_copies(RunContext(home))
 
 
@@ -242,7 +243,7 @@ def _digest_and_cuts(path: str, shard_bytes: int | None) -> tuple[str, int, tupl
     return running.hexdigest(), size, tuple(cuts)
 
 
-#: Columns that hold messages in other files. In a CSV, pandas writes them as Python would, which is no JSON.
+#: Columns that hold messages in other files. In a CSV, pandas writes them as Python literals, not as JSON.
 _OF_MESSAGES = ("messages", "conversations", "conversation")
 
 
@@ -267,7 +268,7 @@ def _why_columns_are_no_chat(
 def _format_of(rows: Sequence[Row], names: Names) -> str:
     """The format that most of a file's first rows have; if none has any, the one they come nearest to.
 
-    Where one of them is part of a tree, the whole file is read at once, which reads all other rows too.
+    If a row is part of a tree, the format is that of trees: it reads the whole file, with all other rows.
     """
     reader = row_reader(names)
     recognised = Counter(format.name for row in rows if (format := reader.format_of(row)) is not None)

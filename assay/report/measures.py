@@ -190,7 +190,7 @@ class MeasuredPieces:
 
     number: int
     tables: Sequence[pl.DataFrame] | HandedOver
-    """Of each piece in turn: the rows of ``Measures.records``, and those of ``Measures.turns``."""
+    """Two tables a piece: its rows of ``Measures.records``, then its rows of ``Measures.turns``."""
 
     def taken(self, files: Artifacts) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
         """Yield the two tables of each piece. AssayError where a worker's file is not on this machine."""
@@ -208,7 +208,7 @@ class MeasureJob:
     pieces: Sequence[_PieceToMeasure]
     wanted: _Wanted
     handover: str | None
-    """The folder, below the place of artifacts, for what workers hand to the run."""
+    """The folder for what workers hand to the run, below the artifacts' folder or address."""
     home: Home
 
     @property
@@ -231,7 +231,7 @@ class MeasureJob:
         return replace(self, home=self.home.sent())
 
     def done_by(self, at: AtWork) -> MeasuredPieces:
-        """The tables of the pieces. A worker leaves them in a file."""
+        """The tables of the pieces. Done by a worker, they are in a file."""
         home = self.home.here()
         if self.home.host is None or self.handover is None:
             return MeasuredPieces(self.number, list(self._tables(home, at)))

@@ -68,7 +68,7 @@ class Judged(NamedTuple):
 def judged(
     converted: Converted, scored: Scored, rules: Rules, selection: Selection, context: RunContext
 ) -> Iterator[Judged]:
-    """Yield the verdicts on all pieces. The workers of the ``context`` may help.
+    """Yield the verdicts on all pieces. The workers of ``context`` may compute columns.
 
     AssayError where a file is damaged, UserMistake where no record has the number that is to order them.
     """

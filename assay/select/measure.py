@@ -2,11 +2,11 @@
 
 Pieces are gone through once, or again where a function needs more than one piece:
 
-1. Each piece's columns are computed, by workers where that takes long (``of_pieces``). The rows of group
-   functions go to a bucket by the group's key.
-2. Each bucket holds whole groups; what the functions come to goes back to a bucket by piece.
+1. Each piece's columns are computed, by workers if that takes long (``of_pieces``). The rows that group
+   functions need go to a bucket by the group's key.
+2. Each bucket holds whole groups; the functions' results go back to a bucket by piece.
 3. Values of percentiles are counted, piece by piece.
-4. Piece by piece the frames are whole, and somebody decides by them.
+4. Each piece's frames are now complete, and the caller decides by them, piece by piece.
 
 What is held is a piece, a bucket of about a million turns, and the counts of percentiles. The rest waits in a
 folder that is gone afterwards.
@@ -57,7 +57,7 @@ class Measured(NamedTuple):
 
 @contextmanager
 def measured(data: Dataset, context: RunContext | None = None) -> Iterator[Measured]:
-    """Yield the frames of all pieces with all that is wanted. The workers of the ``context`` may help.
+    """Yield the frames of all pieces with all that is wanted. The workers of ``context`` may compute columns.
 
     AssayError where scores are not those of the piece's turns, or a file is damaged.
     """
@@ -140,7 +140,7 @@ def _few_values(distribution: Distribution) -> Iterator[str]:
 
 
 def _frames_of(pieces: Iterator[Frames], data: Dataset, presence: Presence) -> Iterator[Frames]:
-    """Yield each piece's frames, which have its columns, with what is made of one record's turns."""
+    """Yield each piece's frames, with the columns that are made from one record's turns added."""
     for frames in pieces:
         presence.add(frames)
         first = [one for one in data.wanted.of_type(OverTurns) if not _needs_groups(one)]

@@ -30,10 +30,10 @@ from assay.storage.manifests import ConvertedPiece, ScoredPiece
 from assay.storage.piece_jobs import in_jobs, is_much
 from assay.storage.stage import RunContext
 
-#: Where conversations and fields of rows stand in a piece. Columns that need neither take no time.
+#: The columns of a piece that hold conversations and fields of rows. A rule that reads neither is fast.
 _OF_TEXTS = frozenset({"messages", "rest"})
 
-#: A record's columns, but for its language, take so many times less than its rows in an export: 3.6 CPU
+#: A record's columns, except its language, take this many times less work than its rows in an export: 3.6 CPU
 #: seconds a million short conversations for ``answer_chars`` (measured, ``benchmarks/grow.py``'s data).
 _TIMES_LESS = 4
 
@@ -76,7 +76,7 @@ def _measures(wanted: ToMeasure, attributes: tuple[str, ...]) -> list[Measure]:
 
 
 def _takes_long(data: Dataset) -> bool:
-    """Whether to compute the columns is worth starting workers for: not those that are read off scores."""
+    """Whether the columns take long enough to start workers for. Columns made from scores alone do not."""
     measures = _measures(data.wanted, data.scored.attributes)
     if any(one.column.name == LANGUAGE for one in measures):
         return is_much(data.converted)
@@ -85,7 +85,7 @@ def _takes_long(data: Dataset) -> bool:
 
 
 def of_piece(one: PieceToMeasure, attributes: tuple[str, ...], wanted: ToMeasure, home: Home) -> Frames:
-    """The frames of a piece with its columns alone."""
+    """The frames of a piece, with the columns that need no other piece."""
     piece, scores = one.converted, one.scored.scores
     measures = _measures(wanted, attributes)
     of_scores = ["row", "turn", *attributes, "reason", *(name for one in measures for name in one.of_scores)]
@@ -133,15 +133,15 @@ def of_piece(one: PieceToMeasure, attributes: tuple[str, ...], wanted: ToMeasure
 
 @dataclass(frozen=True, slots=True)
 class ColumnsJob:
-    """Consecutive pieces whose columns are computed together, as workers are handed them."""
+    """A worker's job: compute the columns of consecutive pieces."""
 
     number: int
-    """Its place among the jobs, which is that of its pieces in the run."""
+    """Its place among the jobs, which are in the order of the run's pieces."""
     pieces: Sequence[PieceToMeasure]
     attributes: tuple[str, ...]
     wanted: ToMeasure
     folder: str
-    """Where a worker leaves the frames, below the place of artifacts."""
+    """The folder for the frames that a worker writes, below the artifacts' folder or address."""
     home: Home
 
     @property
@@ -159,7 +159,7 @@ class ColumnsJob:
         return replace(self, home=self.home.sent())
 
     def done_by(self, at: AtWork) -> _FramesMade:
-        """Write the frames of the pieces to a file. It has its name once it is whole."""
+        """Write the frames of the pieces to a file, which gets its name once it is whole."""
         home = self.home.here()
         with handing_over(f"{self.folder}/{self.number}.frames", home) as file:
             for piece in self.pieces:
@@ -173,7 +173,7 @@ class ColumnsJob:
         return ()
 
     def of_a_killer(self) -> _FramesMade:
-        """ClusterFault: a run that cannot read a piece's columns ends."""
+        """Raises ClusterFault: a run cannot go on without a piece's columns."""
         raise killer(self.name)
 
 

@@ -1,12 +1,12 @@
-"""Files of stages as objects on S3, for machines that share nothing else. Nothing of them lies on a disk.
+"""Files of stages as objects on S3, for machines that share nothing else. None is kept on a disk.
 
 An object is named by its path and its digest, ``convert/…/0000.records.DIGEST.parquet``. So one listing of a
 folder shows which of its files are there, two runs never replace each other's files, and a writer that comes
 second changes nothing. One PUT writes an object: it is whole or not there.
 
-S3 does not say when an object was last read, only when it was written. So an object that is used, and was
-written days ago, is written again: S3 copies it onto itself. What was not written for long was not used
-either, and may go (``remove_unused``).
+S3 reports when an object was last written, not when it was last read. So when a run uses an object that was
+written days ago, it has S3 copy the object onto itself, which counts as writing. An object that was not
+written for a long time was therefore not used either, and ``remove_unused`` may remove it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from assay.storage.scratch import HANDOVER, is_left
 _RECENT_BYTES = 64 << 20
 
 _DAY_SECONDS = 86_400.0
-#: An object that is used and is older is written again. Days, because that is a request for every object.
+#: A run that uses an object older than this has S3 write it again. Each costs a request, so not each day.
 _WRITTEN_AGAIN_DAYS = 3
 
-#: The names of all files of stages. Others may keep things of their own in the same bucket.
+#: The names that files of stages have. The bucket may also hold files that are not Assay's.
 _OURS = re.compile(
     rf"""
     (convert|score|filter|gather)/[0-9a-f]{{32}}/([^/]+\.[0-9a-f]{{32}}\.[a-z]+|manifest\.json)
@@ -133,26 +133,26 @@ class BucketArtifacts:
         return {one.name: one for one in self._objects.list_all(f"{folder}/")}
 
     def _use(self, name: str, written: float) -> None:
-        """Let an object that was last ``written`` then count as used now, or within days."""
+        """Mark an object as used, by writing it again if it was last ``written`` more than three days ago."""
         if time.time() - written < _WRITTEN_AGAIN_DAYS * _DAY_SECONDS:
             return
-        # If this fails, the object may go too soon, and is made again.
+        # If this fails, the object may be removed too early; a later run then makes it again.
         with suppress(StoreRefusal, StoreFault):
             self._objects.write_again(name)
 
     def remove_unused(self, days: int, *, but: str | None = None) -> Iterator[int]:
         """Remove the files that nobody has used for so many days, and yield the size of each.
 
-        What is no file of a stage stays, and whatever lies at the address ``but``.
+        Objects that are not files of stages stay, and so does everything below the address ``but``.
         """
-        # The last use may be so much later than the object says.
+        # An object may have been used up to this many days after it was last written.
         before = time.time() - (days + _WRITTEN_AGAIN_DAYS) * _DAY_SECONDS
         for one in self._objects.list_all(""):
             if one.written >= before or not _OURS.fullmatch(one.name):
                 continue
             if but is not None and self._address(one.name).startswith(f"{but.rstrip('/')}/"):
                 continue
-            # Another run may have used it since it was listed.
+            # Ask again: another run may have used it since it was listed.
             written = self._objects.written(one.name)
             if written is None or written >= before:
                 continue

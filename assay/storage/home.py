@@ -89,7 +89,7 @@ class Home:
 
     @property
     def manifests(self) -> Path:
-        """The manifests of finished stages, a file each: see ``assay.storage.kept_manifests``."""
+        """The folder of finished stages' manifests, a file each: see ``assay.storage.kept_manifests``."""
         return self.root / "manifests"
 
     @property
@@ -134,7 +134,7 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One file that a stage made: its path below the place of artifacts, its digest and size in bytes."""
+    """One file that a stage made: path below the artifacts' folder or address, digest, size in bytes."""
 
     path: str
     digest: str

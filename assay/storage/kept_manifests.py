@@ -1,8 +1,8 @@
-"""The manifests of finished stages, kept from run to run below ``ASSAY_HOME``: what a later run need not do.
+"""The manifests of finished stages, kept below ``ASSAY_HOME`` so that a later run need not do the work again.
 
 The name of a manifest's file is the stage's name and the digest of all that the result depends on. The file
-is sealed. One that was cut or altered, or copied from another key, is not used; nor is a manifest whose own
-files are gone or altered.
+is sealed. A manifest is not used if its file was cut, altered or copied from another key, or if files that it
+names are gone or altered.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _MANIFEST = "manifest"
 
 @dataclass(frozen=True, slots=True)
 class Finished(Generic[Made]):
-    """A stage's manifest, and whether it is that of an earlier run."""
+    """A stage's manifest, and whether an earlier run made it."""
 
     manifest: Made
     cached: bool
 
 
 def kept(stage: Stage[Given, Made], given: Given, context: RunContext) -> Made | None:
-    """The manifest that an earlier run made of the same. None where there is none that may be used again.
+    """The manifest that an earlier run made from the same ``given``. None if there is none to use again.
 
-    Where there is one that may not, a line reports why.
+    If there is one that may not be used again, a line reports why.
     """
     if stage.key is None:
         return None
@@ -47,7 +47,7 @@ def kept(stage: Stage[Given, Made], given: Given, context: RunContext) -> Made |
     if found is None:
         return None
     if stage.is_current(given, found, context.home):
-        # Another run may have removed it meanwhile.
+        # Another run may have removed the file meanwhile.
         with suppress(OSError):
             mark_used(path)
         return found
@@ -57,7 +57,7 @@ def kept(stage: Stage[Given, Made], given: Given, context: RunContext) -> Made |
 
 
 def keep(stage: Stage[Given, Made], given: Given, made: Made, home: Home) -> None:
-    """Keep the manifest for later runs. Nothing where the stage always runs."""
+    """Keep the manifest for later runs. Does nothing for a stage that always runs."""
     if stage.key is None:
         return
     path = _path(stage, given, home)
@@ -66,7 +66,7 @@ def keep(stage: Stage[Given, Made], given: Given, made: Made, home: Home) -> Non
 
 
 def read(path: Path, kind: type[Made]) -> Made | None:
-    """The manifest in the file. None where there is no file; Altered where it is not what ``keep`` wrote."""
+    """The manifest in the file. None if there is no file. Raises Altered if ``keep`` did not write it so."""
     try:
         return msgspec.convert(unsealed(path.read_bytes(), about=path.stem)[_MANIFEST], kind)
     except FileNotFoundError:

@@ -25,11 +25,11 @@ class Removed:
     files: int
     size: int
     fault: str | None = None
-    """Why a bucket still has old files; None where it has none."""
+    """Why old files in the bucket could not be removed; None without a fault."""
 
 
 def remove_old_artifacts(home: Home, days: int) -> Removed:
-    """What was removed: files and manifests of stages that nobody has read or written for so many days.
+    """What was removed: files and manifests of stages that no run has read or written for ``days`` days.
 
     They lie in ``home.artifacts`` and ``home.manifests``, and in the bucket of artifacts, if there is one.
     Scores, plans and results lie elsewhere and stay. A file that cannot be removed stays too.

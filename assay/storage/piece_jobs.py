@@ -19,7 +19,7 @@ _JOB_BYTES = 4 << 20
 def is_much(converted: Converted, *, times: int = 1) -> bool:
     """Whether going through all records is worth starting workers for.
 
-    ``times``: to go through them takes so many times less than an export, where conversations are short.
+    ``times``: how many times less work this is than an export, for short conversations.
     """
     size = sum(piece.records.size for piece in converted.pieces)
     return converted.counts.read >= times * _WORTH_WORKERS_RECORDS or size >= _WORTH_WORKERS_BYTES

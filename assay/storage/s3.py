@@ -143,7 +143,7 @@ class Objects:
         raise AssertionError
 
     def written(self, name: str) -> float | None:
-        """When the object was last written, in seconds since 1970; None where there is no such object."""
+        """When the object was last written, in seconds since 1970; None if there is no such object."""
         with self._client_for("read", name) as client:
             from botocore.exceptions import ClientError
 
@@ -156,7 +156,7 @@ class Objects:
         return float(about["LastModified"].timestamp())
 
     def write_again(self, name: str) -> None:
-        """Have S3 copy the object onto itself, so that it counts as written now. Nothing if it is gone."""
+        """Have S3 copy the object onto itself, so that it counts as written now, if it is still there."""
         with self._client_for("written", name) as client:
             from botocore.exceptions import ClientError
 
@@ -166,7 +166,7 @@ class Objects:
                     Bucket=self._bucket,
                     Key=key,
                     CopySource={"Bucket": self._bucket, "Key": key},
-                    # Without it, S3 refuses to copy an object onto itself.
+                    # S3 refuses to copy an object onto itself unless its metadata are replaced.
                     MetadataDirective="REPLACE",
                 )
             except ClientError as error:

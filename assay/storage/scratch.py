@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-#: Where workers leave what a run takes from them, below the place of artifacts.
+#: Where workers leave what a run takes from them, below the artifacts' folder or address.
 HANDOVER = "export"
 
 _TORCH = "TORCHINDUCTOR_CACHE_DIR"

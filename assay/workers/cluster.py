@@ -102,8 +102,8 @@ def check_options(options: ClusterOptions) -> None:
 def connected(options: ClusterOptions, progress: Progress = SILENT) -> Iterator[Client]:
     """Yield a client whose workers have connected; at the end stop what was started here.
 
-    Raises ``ClusterFault`` where no worker connects within a minute, or none that a scheduler has runs this
-    code; ``UserMistake`` for an invalid address.
+    Raises ``ClusterFault`` if no worker connects within a minute, or if every worker of a scheduler has other
+    code than this run; ``UserMistake`` for an invalid address.
     """
     import dask
     from distributed import Client

@@ -55,9 +55,9 @@ class RunWorkers:
         leave_if_unwanted: Callable[[], None],
         done: Callable[[Result], None],
     ) -> None:
-        """Do every job of a stage. One job, or one worker, is no reason to start a process.
+        """Do every job of a stage. This process does it if there is one job, or one worker, to start.
 
-        Workers that are elsewhere run already, and reach what this machine may not.
+        Workers elsewhere get even a single job: they run already, and may reach what this machine cannot.
         """
         listed = list(jobs)
         is_little = len(listed) < (1 if self.are_elsewhere else 2)
@@ -96,7 +96,7 @@ class RunWorkers:
 
     @property
     def are_elsewhere(self) -> bool:
-        """Whether a scheduler runs them, so that they may be on other machines."""
+        """Whether the workers are those of a scheduler, which may be on other machines."""
         return bool(self._options.scheduler_address) and self.are_several
 
     @contextmanager
