@@ -5,8 +5,8 @@ all else is not.
 
 - ``rule_over_polars``: a rerun with another rule and ``--export steerlm``, from the command to the files,
   over polars' scan, filter and sink of the first run's ``messages.jsonl``. CPU seconds of all processes.
-- ``top_up``: a run with one new record beside 100,000 scored ones, over the rerun of that run, which finds
-  all done, both with Prefect. CPU seconds of all processes.
+- ``top_up``: a run with one new record beside 100,000 scored ones, over a rerun of that run that has
+  nothing to do; both with Prefect. CPU seconds of all processes.
 - ``cpu_per_million_10m_over_1m`` and ``peak_gb_10m`` (with ``--large``): CPU seconds a record of a first run
   of 10 million over those of the first run above, and the peak of the memory of all processes at 10 million
   (proportional set size: pages that several share count once).
@@ -52,7 +52,7 @@ _WANTED = {
 }
 
 
-#: A setting of Prefect that changes nothing, but for which a rerun with nothing to do leaves Prefect out.
+#: A setting that has no effect in Prefect, but makes a rerun with nothing to do start Prefect all the same.
 WITH_PREFECT = {"PREFECT_CLI_COLORS": "true"}
 
 

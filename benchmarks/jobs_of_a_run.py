@@ -1,4 +1,4 @@
-"""One job of each kind that a run has done, with its result and the seconds that it took."""
+"""One job of each kind that workers do in a run, with its result and the seconds that it took."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from flows.command.console import Console, Showing
 from flows.curate.prepare import prepare
 from flows.curate.run import Run
 
-#: So many that all stages have jobs for workers.
+#: Enough that all stages hand jobs to workers.
 RECORDS = 300_000
-#: It names columns that are computed, and keeps all.
+#: A rule that keeps every record, and names columns that have to be computed.
 RULE = "language != 'xx' and answer_chars > 5"
 
 
 class Done(NamedTuple):
-    """A job that was done."""
+    """A job, its result, and the seconds that it took."""
 
     job: Job[Any]
     result: Any
@@ -41,7 +41,7 @@ class Done(NamedTuple):
 
 
 class Recording:
-    """Does the jobs of a run in this process, and notes them. It says that it is several, so it gets all."""
+    """Does a run's jobs in this process, and records them. It claims to be several, to get them all."""
 
     are_several = True
     are_elsewhere = False
@@ -58,7 +58,7 @@ class Recording:
         leave_if_unwanted: Callable[[], None],
         done: Callable[[Result], None],
     ) -> None:
-        """Do every job of a stage, and note it."""
+        """Do every job of a stage, and record it."""
         for job in jobs:
             sent, began = job.sent(), time.monotonic()
             result = sent.done_by(AtWork())
@@ -76,17 +76,17 @@ class _Alone:
         return self.run(SCORE, given, context)
 
     def show(self, manifest: RunManifest, page: Reported) -> None:
-        """Nobody looks."""
+        """Do nothing: a benchmark shows no results."""
 
     def announce(self, manifest: RunManifest) -> None:
-        """Nobody listens."""
+        """Do nothing: no one waits for these results."""
 
 
 def jobs_of_a_run(folder: Path) -> dict[str, Done]:
-    """The job of median length of each kind but scoring, by its class."""
+    """For each kind of job except scoring, by its class: the one whose time is closest to the median."""
     data = folder / "data.jsonl"
     write_data(data, RECORDS)
-    # Gathering is worth workers from four million turns on. Its jobs then are as large as these.
+    # Otherwise only four million turns or more go to workers. Jobs have the same size then.
     gathering._WORTH_WORKERS_TURNS = 0
     settings = Settings(home=folder / "home")
     exports = ["messages", "steerlm", "trl-sft"]

@@ -12,10 +12,11 @@ idle    a second without work: heartbeats
 shard   what is above that, by the number of shards
 least   seconds that a shard must take for so many workers to leave each of the two below a whole core
 
-With ``--all-kinds`` the jobs are those of the other stages, as a run of 300,000 records has them: each kind's
-job of median length goes over the wire again and again, and its result comes back.
+With ``--all-kinds`` the jobs are those of the other stages in a run of 300,000 records. For each kind, the
+job whose time is closest to the median is sent to workers again and again, and its result comes back.
 
-most    how many workers leave each of the two below a whole core, if a job takes as long as it did there
+most    the most workers that leave driver and scheduler below a whole core each, if a job takes as long as in
+        that run
 """
 
 from __future__ import annotations
@@ -102,13 +103,13 @@ def shard(number: int) -> Shard:
 
 
 def scoring() -> Done:
-    """A shard of real size, and what scoring it gives."""
+    """A shard of real size, and the result of scoring it."""
     work = ShardWork(0, "ab" * 16, TURNS, 0, 1 << 18, 1.0, "host:1")
     return Done(ShardJob(shard(0), MODEL, Home(Path("/nowhere"))), work, 1.0)
 
 
 def host(address: str, count: int, seconds: float, kind: type[Job[Any]], result: object) -> None:
-    """Be so many workers, each with a thread, that sleep where others do a job of that kind."""
+    """Run ``count`` workers of one thread each, which sleep instead of doing jobs of this kind."""
 
     def slept(job: Job[Any], at: AtWork) -> object:
         time.sleep(seconds)
@@ -145,7 +146,7 @@ def cpu_seconds(process: psutil.Process) -> float:
 def measured(workers: int, rate: float, folder: Path, given: Done) -> tuple[Costs, Costs, float]:
     """Costs of the driver and of the scheduler with so many workers, and how many jobs a second there were.
 
-    A job takes as long as gives ``rate`` jobs a second.
+    Each job sleeps as long as it takes to get about ``rate`` jobs a second.
     """
     seconds = workers / rate
     count = max(LEAST_SHARDS, 3 * workers)
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[10, 50, 100, 250, 500, 1000])
     parser.add_argument("--rate", type=float, default=SHARDS_A_SECOND, help="shards a second, wanted")
     parser.add_argument("--json", type=Path, help="write the figures to this file as one flat object")
-    parser.add_argument("--all-kinds", action="store_true", help="jobs of all stages but scoring")
+    parser.add_argument("--all-kinds", action="store_true", help="measure jobs of all stages except scoring")
     options = parser.parse_args()
     figures: dict[str, float] = {}
     rows = []

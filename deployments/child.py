@@ -40,7 +40,7 @@ def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:
 
 
 def _look_after_runs(command: list[str]) -> None:
-    """If the command is a worker's, start runs again that it takes and never begins."""
+    """If the command starts a worker, have runs that the worker takes and never begins start again."""
     if command[1:3] != ["worker", "start"]:
         return
     from deployments.never_begun import watch

@@ -1,8 +1,8 @@
-"""``python -m deployments.worker QUEUE``: a worker of this queue, the only one that it has.
+"""``python -m deployments.worker QUEUE``: the only worker of this queue.
 
-When it starts, it ends the runs of its queue that nobody has any more: a queue has one worker, whose runs are
-processes beside it, so none of them can live yet. While it works, it starts runs again that it took and never
-began.
+When it starts, it ends the runs that an earlier worker of its queue left behind. None of them can be alive: a
+queue has one worker, whose runs are processes beside it. While it works, it starts runs again that it took
+but never began.
 """
 
 from __future__ import annotations

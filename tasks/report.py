@@ -31,7 +31,7 @@ _MOST_PICTURES = 12
 #: The page shows more of them, each as a whole.
 _MOST_EXAMPLES = 100
 _EXAMPLE_CHARACTERS = 160
-#: A column of a page is as wide as its longest text, and pushes the next ones out of sight.
+#: The most characters of a reason. A column is as wide as its longest text, and pushes others out of sight.
 _REASON_CHARACTERS = 48
 _ABOUT = {
     "flow": "Where the records went",

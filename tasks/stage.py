@@ -1,4 +1,4 @@
-"""Run any stage as a Prefect task, or use what an earlier run made of the same.
+"""Run any stage as a Prefect task, or use the result of an earlier run.
 
 ``assay.storage.kept_manifests`` keeps a stage's manifest, and checks it before it is used again. The task run
 then ends as *Cached*. Prefect stores no result.
@@ -60,14 +60,14 @@ def run_stage(
     retry_after_seconds: Sequence[float] = (1, 5),
     within: Callable[[RunContext], AbstractContextManager[RunContext]] = _as_it_is,
 ) -> Finished[Made]:
-    """What the stage makes: what an earlier run made of the same, else by running it as a Prefect task.
+    """The stage's manifest: that of an earlier run if it is kept; else the stage runs as a Prefect task.
 
     ``within`` wraps the stage's context while it runs. Prefect neither inspects nor stores what the stage is
     given and makes. Raises what the stage raises.
     """
     before = kept(stage, given, context)
 
-    def run() -> Any:  # A state in which the run shall end. Prefect's types take it for the result.
+    def run() -> Any:  # Any: it returns a state, which Prefect's types take for the result.
         if before is not None:
             return Completed(name="Cached", message="An earlier run made the same", data=before)
         with within(context) as inner:

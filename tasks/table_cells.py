@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 #: Texts of these characters mean nothing else in Markdown; some of what looks like an address becomes a link.
-#: Markdown is made of ASCII: the marks, dashes and signs of printed texts are none of it.
+#: Markdown's own marks are all ASCII, so typographic quotes, dashes and signs are safe.
 _NO_MARKDOWN = re.compile(r"[^\W\d_](?:[^\W_]|[ .,;:'\"?!()%=>/+‘’“”„«»–—−…·×÷°€£-])*")
 _LINKED = re.compile(r"://|www\.", re.IGNORECASE)
 
@@ -13,7 +13,7 @@ _LINKED = re.compile(r"://|www\.", re.IGNORECASE)
 def as_it_is(text: str) -> str:
     """The text for a cell, which some of Prefect's pages render as Markdown and others show as it is.
 
-    Where Markdown would make anything of it, a link or a picture too, it becomes code, which stays as it is.
+    A text that Markdown would change, or make a link or a picture of, becomes code, which is shown as it is.
 
     >>> as_it_is("rule: helpfulness >= 2"), as_it_is("[x](javascript:y)"), as_it_is("a `b`")
     ('rule: helpfulness >= 2', '`[x](javascript:y)`', '`` a `b` ``')

@@ -269,22 +269,22 @@ class Console:
 
 
 class HeldConsole(Console):
-    """A console that keeps its lines and tables to itself until they are released. Bars are shown at once."""
+    """A console that holds back its lines and tables until ``release``. It shows progress bars at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self._held: list[Callable[[], None]] | None = []
 
     def say(self, line: str) -> None:
-        """Hold the line."""
+        """Hold the line back."""
         self._hold(partial(super().say, line))
 
     def show(self, table: RenderableType, plain: str | None = None) -> None:
-        """Hold the results."""
+        """Hold the table back."""
         self._hold(partial(super().show, table, plain))
 
     def show_data(self, data: object) -> None:
-        """Hold the result."""
+        """Hold the data back."""
         self._hold(partial(super().show_data, data))
 
     def _line(self, text: str, right: str) -> None:
@@ -297,7 +297,7 @@ class HeldConsole(Console):
             self._held.append(show)
 
     def release(self) -> None:
-        """Show all that is held, in its order, and from now on everything at once."""
+        """Show all that was held back, in order. From now on, show everything at once."""
         held, self._held = self._held or [], None
         self._end_bar()
         for show in held:

@@ -77,7 +77,7 @@ class Command(Generic[Options, Checked]):
     examples: str
     options: type[Options]
     check: Callable[[Options, Settings], Checked]
-    """Raises UserMistake for a mistake in the options, before Prefect is imported. Gives what it found."""
+    """Checks the options before Prefect is imported, and returns what it found. Raises UserMistake."""
     flow: Callable[[], Callable[[Options], Ended]]
     """Imports Prefect and returns the flow."""
     elsewhere: Callable[[Options], Elsewhere | None] = lambda options: None
@@ -85,7 +85,7 @@ class Command(Generic[Options, Checked]):
     showing: Callable[[Options], Showing] = lambda options: Showing()
     """How much of it a person wants to see."""
     rerun: Callable[[Options, Checked, HeldConsole], Ended | None] = lambda options, checked, console: None
-    """What a run gives for which every stage's result is kept, without Prefect. None for any other run."""
+    """Does a run without Prefect if every stage's result is kept, and returns its result; else None."""
 
 
 def main(command: Command[Any, Any], arguments: Sequence[str], *, program: str) -> NoReturn:
@@ -113,8 +113,8 @@ def launch(
 ) -> int:
     """Carry out the command and return its exit code. Whatever ends it, no process stays behind.
 
-    Calls ``on_reported`` once this process has nothing more to send to a server: it had nothing to send, the
-    server has all of it, or is lost.
+    Calls ``on_reported`` once this process has nothing more to send to a server: there was nothing to send,
+    the server has all of it, or the server is gone.
     """
     with stopping_on_signals(), private():
         try:
@@ -166,7 +166,7 @@ def launch(
 
 
 def _rerun(command: Command[Options, Checked], options: Options, checked: Checked) -> int | None:
-    """The exit code of a run with nothing to do. None where there is something to do, or a server to tell."""
+    """The exit code of a run with nothing to do. None if it has work, or may have a server to report to."""
     if may_name_a_server():
         return None
     console = HeldConsole()

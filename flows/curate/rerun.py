@@ -26,7 +26,7 @@ class _NotKept(Exception):
 
 
 class _AsKept:
-    """Takes what earlier runs made, and raises _NotKept where there is no such thing. Shows nothing."""
+    """Uses the manifests that earlier runs kept, and raises _NotKept if one is missing. Shows no pages."""
 
     def __init__(self, console: HeldConsole) -> None:
         self._console = console
@@ -40,7 +40,7 @@ class _AsKept:
         if found is None:
             raise _NotKept
         if stage.name == EXPORT.name:
-            # The last one: nobody else will do this run.
+            # The last stage that is kept: from here on, this is the run, and it shows its lines.
             self.has_all = True
             self._console.release()
         return Finished(found, cached=True)
@@ -49,17 +49,18 @@ class _AsKept:
         return self.run(SCORE, given, context)
 
     def show(self, manifest: RunManifest, page: Reported) -> None:
-        """Prefect's pages show no run in which nothing was done."""
+        """Do nothing: Prefect's pages show no run that had nothing to do."""
 
     def announce(self, manifest: RunManifest) -> None:
-        """The results were announced by the run that made them."""
+        """Do nothing: the run that made the results announced them."""
 
 
 def rerun(options: RunOptions, prepared: Prepared, console: HeldConsole) -> RunManifest | None:
     """The manifest of the run, if every stage's result is kept. None where a stage has something to do.
 
-    It also is None where something goes wrong before that is known, for the run that follows meets the same
-    and reports it. From then on, this is the run: it shows what ``console`` held, and raises what it meets.
+    It is None, too, if a fault comes before all results are found: the usual run that follows meets the same
+    fault and reports it. Once all are found, this is the run: it shows what ``console`` held back, and raises
+    its faults.
     """
     conductor = _AsKept(console)
     try:
@@ -77,9 +78,9 @@ def rerun(options: RunOptions, prepared: Prepared, console: HeldConsole) -> RunM
 
 
 def _is_the_same_again(options: RunOptions, prepared: Prepared) -> bool:
-    """Whether the output folder seems to hold the results of the same options and inputs, at a first look.
+    """Whether the output folder seems to hold the results of the same options and inputs, by names and sizes.
 
-    Where it does not, a closer look is not worth it: the run that follows looks at everything again.
+    If it does not, the usual run begins at once: it checks everything anyway.
     """
     if options.preview or options.dry_run or options.release or options.verify_inputs:
         return False

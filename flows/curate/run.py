@@ -1,6 +1,7 @@
 """The stages of a run, in order: read (ingest, convert) → score → filter → export → report.
 
-Prefect is not imported here: who runs the stages is handed in. The flow runs each as a task of Prefect.
+Prefect is not imported here: the caller passes a ``Conductor``, which runs each stage. That of the flow runs
+it as a Prefect task.
 """
 
 from __future__ import annotations
@@ -53,19 +54,19 @@ from flows.curate.prepare import Prepared
 
 
 class Conductor(Protocol):
-    """Who has the stages run, and who else than the console is shown what came of them."""
+    """Runs the stages, and shows their results in places other than the console."""
 
     def run(self, stage: Stage[Given, Made], given: Given, context: RunContext) -> Finished[Made]:
-        """What the stage makes of this, or what an earlier run made of the same."""
+        """The manifest that the stage makes from ``given``, or that an earlier run made from the same."""
 
     def score(self, given: ToScore, context: RunContext, model: str) -> Finished[Scored]:
-        """The same for the stage that scores. ``model``: its name in this run; empty where it is alone."""
+        """What ``run`` returns, for one model's scores. ``model``: its name; empty if there is only one."""
 
     def show(self, manifest: RunManifest, page: Reported) -> None:
-        """The results are in place: show them."""
+        """Show the results, which are in place now."""
 
     def announce(self, manifest: RunManifest) -> None:
-        """Let others know that there are results of use."""
+        """Tell others that there are results they can use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class DryRun:
 
     complete: bool
     unusable: str | None
-    """Why no record could be used; None where at least one could."""
+    """Why no record could be used; None if at least one could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +92,10 @@ Outcome = RunManifest | DryRun | NothingNew
 
 @dataclass(frozen=True, slots=True)
 class _Rated:
-    """What all models gave."""
+    """The scores of all models."""
 
     scored: Scored
-    """Of several models, all their columns side by side."""
+    """The scores. With several models, their columns stand side by side."""
     models: tuple[ScoredModel, ...]
 
 
@@ -159,9 +160,9 @@ class Run:
         return DryRun(converted.complete, why if fault else None)
 
     def tried(self) -> DryRun:
-        """What the rules would do with the scores that are stored, shown; nothing is written that stays.
+        """Show what the rules would do with the stored scores. Nothing that it writes stays.
 
-        Where a turn has no score yet, what scoring would cost is shown instead.
+        If a turn has no score yet, show what scoring would cost instead.
         """
         converted = self._converted()
         costs = [
@@ -187,7 +188,7 @@ class Run:
         return DryRun(converted.complete, None)
 
     def _carried_out(self) -> tuple[RunManifest, Reported, list[str]]:
-        """Run the stages. Returns the manifest, the page, and the first rows of inputs of no use."""
+        """Run the stages. Returns the manifest, the page, and first rows of unusable inputs."""
         options, prepared = self.options, self.prepared
         converted = self._converted()
         notes = self._warn_of_exports(converted)
@@ -234,7 +235,7 @@ class Run:
             staged = None if exported.cached else staging
             page = self._reported(manifest, converted, rated, filtered, files=staged or folder.path)
             manifest = self._with_page(manifest, page, folder, staged)
-            # Not in a cached task, and last: the manifest reports this run.
+            # Write it last, and outside of the stage, whose result is kept: it reports this run alone.
             if exported.cached:
                 folder.refresh(manifest)
             else:
@@ -257,7 +258,7 @@ class Run:
         *,
         files: Path,
     ) -> Reported:
-        """The page of these results, which are in ``files``. Nothing with --no-report, and after a fault."""
+        """The page of these results, which are in ``files``. Empty with --no-report, and after a fault."""
         before = self.prepared.before
         if not self.options.report:
             return Reported()
@@ -280,7 +281,7 @@ class Run:
     def _with_page(
         self, manifest: RunManifest, page: Reported, folder: OutputFolder, staging: Path | None
     ) -> RunManifest:
-        """The manifest that names the page, which is now beside the results, or none: that is no fault."""
+        """Put the page beside the results. Returns the manifest, which names the page if it is there."""
         try:
             folder.put_page(staging, page.page)
         except (AssayError, OSError) as error:
@@ -294,9 +295,9 @@ class Run:
         )
 
     def _warn_of_exports(self, converted: Converted) -> tuple[str, ...]:
-        """Report exports that would hold nothing, and notes on sides, which come back.
+        """The notes on sides, which are also shown. Warns of exports that would hold nothing.
 
-        UserMistake if an export makes no sense of these inputs.
+        Raises UserMistake if an export can make nothing of these inputs.
         """
         options, prepared = self.options, self.prepared
         choices = options.pair_choice(), options.split_choice()
@@ -338,8 +339,7 @@ class Run:
     def _scored(self, converted: Converted) -> _Rated:
         """The scores of all models, one model after the other.
 
-        Where a model fails, the others are still asked, and what they give is stored. Then its fault is
-        raised.
+        If a model fails, the others are still asked, and their scores are stored. Then the fault is raised.
         """
         models = self.prepared.models
         found: list[ScoredModel] = []
@@ -381,13 +381,13 @@ class Run:
         return ScoredModel(one, finished.manifest, work)
 
     def _sides_are_exported(self) -> bool:
-        """Whether a file is written that says what people chose, or no file that anybody trains on."""
+        """Whether a file says which answer people chose. Also True if none for training is written."""
         to_write = wanted(self.prepared.exports, self.options.stop_after)
         says_sides = any(one.holds_sides for one in to_write.records)
         return self.options.stop_after is not None or bool(to_write.pairs) or says_sides
 
     def _filtered(self, converted: Converted, scored: Scored | None) -> Filtered:
-        """Decisions. A run that stops early has no rules."""
+        """The decisions on all records. A run that stops early has no rules."""
         with self.console.stage("filter") as stage:
             to_decide = ToDecide(converted, scored, self.prepared.rules, self.prepared.selection)
             finished = self.conductor.run(DECIDE, to_decide, self.context)
@@ -403,7 +403,7 @@ class Run:
         return finished.manifest
 
     def _desirable(self, converted: Converted, scored: Scored | None) -> Filtered | None:
-        """The records whose answers are good ones by a rule; None without a rule."""
+        """The records whose answers the rule for desirable ones passes; None without such a rule."""
         if not self.prepared.desirable.rules:
             return None
         with self.console.stage("desirable") as stage:
@@ -428,7 +428,7 @@ def inputs_of(options: RunOptions, prepared: Prepared) -> Inputs:
 
 
 def _about(options: RunOptions, prepared: Prepared, context: RunContext) -> AboutRun:
-    """What the card says of the run."""
+    """What the dataset card says about the run."""
     models = tuple(
         AboutModel(
             chosen.alias,

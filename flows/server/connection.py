@@ -82,18 +82,18 @@ class Connection:
         return self.api_url.removesuffix("/api")
 
 
-#: Files from which Prefect also reads settings, and what is in one that may name a server, in small letters.
+#: Files from which Prefect also reads settings. A file without this text, in any case, names no server.
 _SETTINGS_FILES = {
     ".env": b"prefect",
     "prefect.toml": b"",
-    # Every project that depends on Prefect names it here.
+    # A project that depends on Prefect has this word too: see _is_silent.
     "pyproject.toml": b"prefect",
     "~/.prefect/profiles.toml": b"api",
 }
 
 
 def may_name_a_server() -> bool:
-    """Whether Prefect's settings may name a server, found without importing Prefect. False is certain."""
+    """Whether Prefect's settings may name a server. If False, they name none. Does not import Prefect."""
     ours = {*_DEFAULTS, "PREFECT_LOCAL_STORAGE_PATH"}
     if any(name.upper().startswith("PREFECT_") and name not in ours for name in os.environ):
         return True

@@ -56,8 +56,8 @@ _PASSWORD_BYTES = 32
 #: Threads that may run when the server is forked. They wait in the system and hold no lock. A fork would copy
 #: a held lock, and nobody would release the copy.
 _QUIET_THREADS = frozenset({"MainThread", "signals"})
-#: The names of the threads that libraries start when they are imported: jemalloc's, and polars' cleaner. Once
-#: polars has computed something, it has others.
+#: The names of threads that libraries start on import and that wait in the same way: jemalloc's, and polars'
+#: cleaner. Polars starts more threads once it computes something; then nothing is forked.
 _QUIET_LIBRARIES = frozenset({"jemalloc_bg_thd", "polars-ooc-clea"})
 #: A fork that does not serve within this share of the time hangs; a program of its own then takes its place.
 _FORK_SHARE = 0.5
@@ -111,8 +111,8 @@ def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str
         "PREFECT_SERVER_API_AUTH_STRING": login,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_ENABLED": str(for_deployments).lower(),
-        # Prefect writes its pages anew before it shows them, by default among its own files: this user may
-        # not write there, and others could not read what it writes.
+        # Prefect writes its pages anew before it shows them, by default among its installed files. This user
+        # may have no right to write there, and other users could not read what it writes.
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "pages"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_LOGGING_LEVEL": "WARNING",
@@ -344,7 +344,7 @@ def _forks_safely() -> bool:
 
 
 def _other_threads() -> int:
-    """How many threads this process has, its libraries' too, but for those that wait and hold no lock."""
+    """How many threads this process has, with those of libraries, but without those in _QUIET_LIBRARIES."""
     names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     return sum(name not in _QUIET_LIBRARIES for name in names)
 

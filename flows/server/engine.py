@@ -2,11 +2,11 @@
 
 It differs from ``python -m prefect.engine``, which it hands over to, in three ways:
 
-- No result of a state comes in, not even by the first answers of the server (``tasks.server_answers``).
-- A server that is away is waited for, by the first request of a client too. Prefect's clients give up at once
-  if their first request meets no server, and an engine makes several clients. So a run that started while the
-  server restarted ended at once.
-- Prefect is imported without the garbage collector, which takes a sixth of the time until the run begins.
+- It drops the result of every state that the server sends, from the first answer on
+  (``tasks.server_answers``).
+- Every request waits for a server that is away. Prefect's own clients give up at once if their first request
+  meets no server, and an engine makes several clients. So a run that started during a restart failed.
+- The garbage collector is off while Prefect is imported: it takes a sixth of the time until the run begins.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import runpy
 
 
 def wait_for_servers() -> None:
-    """Have every Prefect client of this process try again, about a minute long, where no server answers."""
+    """Make every Prefect client of this process try again for about a minute if no server answers."""
     from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 
-    # Prefect notes here that a client has met its server. There is no setting for it.
+    # Prefect sets this attribute once a client has met its server. There is no setting for it.
     always = property(lambda client: True, lambda client, value: None)
     for client in (PrefectHttpxAsyncClient, PrefectHttpxSyncClient):
         setattr(client, "_has_connected", always)  # noqa: B010 - a property stands in for an attribute
@@ -28,12 +28,12 @@ def wait_for_servers() -> None:
 def main() -> None:
     """Do the run that PREFECT__FLOW_RUN_ID names."""
     gc.disable()
-    # All of Prefect but prefect.engine, which is the program.
+    # This imports all of Prefect except prefect.engine, which runs below as the program.
     import prefect.flows  # noqa: F401
 
     from tasks.server_answers import drop_results
 
-    # Later collections pass over what is there by now.
+    # Later collections skip the objects that exist now.
     gc.freeze()
     gc.enable()
     drop_results()
