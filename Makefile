@@ -33,7 +33,7 @@ test-fast: .venv/installed-test
 	$(BIN)/pytest -n 3 -m "not slow and not operated and not faults" --ignore tests/loaders
 
 # A server, workers, PostgreSQL and a browser; what is not installed is skipped, and named. Each test keeps both
-# cores of a small machine busy by itself. Those that promise a number of seconds come last, and one by one.
+# cores of a small machine busy by itself. Tests that promise a number of seconds run last, one by one.
 test-operated: .venv/installed-test
 	$(BIN)/pytest -n 2 -m "operated and not timed" -rs
 	$(BIN)/pytest -m "operated and timed" -rs

@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["DO_NOT_TRACK"] = "1"
     # Several processes test at once: a thread a core in each would be more than the cores hold.
     os.environ["OMP_NUM_THREADS"] = "1"
-    # A test is not timed: another process may have the core just then.
+    # Hypothesis sets tests no deadline: another process may be using the core.
     hypothesis.settings.register_profile("untimed", deadline=None)
     hypothesis.settings.load_profile("untimed")
 

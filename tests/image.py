@@ -1,8 +1,8 @@
 """The image of ``deployments/Dockerfile`` without an engine: its steps, in a copy of this machine.
 
-A mount namespace shows every step the machine's own folders, and what it writes goes to memory. In there
-steps are carried out as they are written: as root, in their folders, with their variables. The Python in it,
-with what pip would download, is the one that runs the tests.
+The steps run in a mount namespace, where they see the machine's own folders and write to memory only. They
+run as they are written: as root, in their folders, with their variables. Python, and the packages that pip
+would download, are those that run the tests.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from places import ROOT
 
 _PYTHON = "/opt/image"
 _PACKAGES = "/opt/packages"
-#: Commands of packages that the image has on its path.
+#: Commands that packages bring, and that the image has on its path.
 _COMMANDS = ("prefect", "dask")
 
 
 def why_not_here() -> str | None:
-    """Why no image can be made here; None where it can."""
+    """Why no image can be made here; None if one can."""
     if os.getuid() != 0:
         return "only root may make a namespace of mounts"
     missing = [name for name in ("unshare", "nsenter", "chroot", "mount") if shutil.which(name) is None]
@@ -42,14 +42,14 @@ def why_not_here() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An instruction of a Dockerfile, with the rest of its line."""
+    """An instruction of a Dockerfile and its arguments."""
 
     name: str
     rest: str
 
 
 def steps_of(text: str) -> list[Step]:
-    r"""The instructions, without comments, each in one line.
+    r"""The instructions, without comments, each joined into one line.
 
     >>> steps_of("# why\nENV A=1 \\\n    B=2\nUSER 1:1\n")
     [Step(name='ENV', rest='A=1     B=2'), Step(name='USER', rest='1:1')]
@@ -61,7 +61,7 @@ def steps_of(text: str) -> list[Step]:
 
 @dataclass
 class Image:
-    """The files as the steps left them, and how a container of it starts a process."""
+    """An image: its files as the steps left them, and the way to start a process in a container of it."""
 
     _namespace: int
     _root: Path
@@ -70,7 +70,7 @@ class Image:
     user: str = "0:0"
 
     def carry_out(self, step: Step) -> None:
-        """Do what the instruction says."""
+        """Carry out the instruction."""
         match step.name:
             case "ARG":
                 name, _, value = step.rest.partition("=")
@@ -116,7 +116,7 @@ class Image:
         folder: str | None = None,
         user: str | None = None,
     ) -> list[str]:
-        """What starts this in a container: with the variables of the image and these, and no others."""
+        """The command line that runs ``words`` in a container, with the image's and these variables alone."""
         variables = {
             "PATH": f"{_PYTHON}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             **self.environment,
@@ -139,14 +139,14 @@ class Image:
         user: str | None = None,
         given: bytes = b"",
     ) -> str:
-        """What this said, once it has ended well."""
+        """The output of a command in a container. Fails if the command does."""
         command = self.command(words, environment, folder=folder, user=user)
         done = subprocess.run(command, input=given, capture_output=True, check=False)
         assert done.returncode == 0, f"{words}: {done.stdout.decode()}{done.stderr.decode()}"
         return done.stdout.decode()
 
     def mount(self, *words: str) -> None:
-        """Mount something in there; a path below the image's root begins with ``{root}``."""
+        """Mount something in the namespace. ``{root}`` stands for the root of the image."""
         told = [word.replace("{root}", str(self._root)) for word in words]
         subprocess.run(
             ["nsenter", "--target", str(self._namespace), "--mount", "--", "mount", *told],
@@ -157,7 +157,7 @@ class Image:
 
 @contextmanager
 def image(folder: Path) -> Iterator[Image]:
-    """The image, made anew; all of it is gone when this context ends."""
+    """Yield a newly made image, which is gone when this context ends."""
     root = folder / "root"
     root.mkdir()
     holder = subprocess.Popen(
@@ -168,7 +168,7 @@ def image(folder: Path) -> Iterator[Image]:
     holder.stdout.readline()
     try:
         made = Image(holder.pid, root)
-        # An overlay cannot write to an overlay, as the machine's folders may be one.
+        # Write to a tmpfs: an overlay cannot write to another overlay, and this machine's root may be one.
         made.mount("-t", "tmpfs", "none", str(folder))
         inside = ["nsenter", "--target", str(holder.pid), "--mount", "--", "mkdir"]
         places = [str(folder / name) for name in ("upper", "work", "root")]
@@ -187,10 +187,10 @@ def image(folder: Path) -> Iterator[Image]:
 
 
 def _have_python(made: Image) -> None:
-    """Put a Python there that everybody may use, and that has the packages of this one but no Assay."""
+    """Give the image a Python that every user may run, with the packages of this one except Assay."""
     made.environment["PYTHONNOUSERSITE"] = "1"
     base = Path(os.path.realpath(sys.executable))
-    # It may lie in root's home.
+    # This Python may lie in root's home.
     for parent in list(base.parents)[:-1]:
         made.do(["chmod", "o+rx", str(parent)])
     made.do([str(base), "-m", "venv", "--without-pip", _PYTHON])
@@ -199,9 +199,9 @@ def _have_python(made: Image) -> None:
     made.mount("--bind", str(packages), f"{{root}}{_PACKAGES}")
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     found = f"{_PYTHON}/lib/{version}/site-packages/packages.pth"
-    # A .pth in there is not read, so the Assay of the tests is not found.
+    # Python reads no .pth file in a folder added so, so it does not find the Assay under test.
     made.do(["/bin/sh", "-c", f"echo {_PACKAGES} > {found}"])
-    # ``pip install …``: what builds Assay is there, and so is what it needs.
+    # Builds Assay with the build tools that are installed: there is no network.
     commands = {"pip": b'#!/bin/sh\nshift\nexec python -m pip install --no-build-isolation "$@"\n'}
     for name in _COMMANDS:
         script = (Path(sys.executable).parent / name).read_text()

@@ -1,4 +1,4 @@
-"""A Dask scheduler and workers that no run has started, as on other machines."""
+"""A Dask scheduler and workers that the test starts, not the run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from places import ROOT
 
 
 def until(true: Callable[[], object], what: str) -> None:
-    """Wait until that is true."""
+    """Wait until ``true()`` is true. Fails with ``what`` if that takes too long."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not true():
         assert time.monotonic() < deadline, what
@@ -37,7 +37,7 @@ class RunningDask:
     def worker(
         self, name: str, code: Path = ROOT, environment: Mapping[str, str] | None = None, port: int = 0
     ) -> subprocess.Popen[bytes]:
-        """A worker that has this code, and this environment or that of the test. Port 0: any."""
+        """Start a worker with the code in ``code``, or with this code. Port 0: any free port."""
         options = ["--nthreads", "1", "--no-dashboard", "--no-nanny", "--name", name]
         options += ["--worker-port", str(port)]
         return self._start("worker", *options, code=code, environment=environment)

@@ -31,9 +31,9 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
 
 @pytest.fixture(scope="session")
 def never_begun(operated: Operation) -> FlowRun:
-    """A run as it is left where a restart of the server loses the answer that its worker waits for.
+    """A run that is *Pending* without a process, as after a restart of the server that lost an answer.
 
-    Early, so that the time until somebody sees it goes by during other tests.
+    It is made early, because its worker starts it again only minutes later: other tests run meanwhile.
     """
     operated.chats("never-begun.jsonl", 2)
     fake = operated.client.read_deployment_by_name("curate/fake")

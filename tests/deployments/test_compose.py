@@ -135,7 +135,7 @@ def test_the_example_of_services_names_settings_that_there_are(monkeypatch: pyte
             monkeypatch.delenv(name)
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
-    # A later line may need an earlier one.
+    # Remove the last line first: a later setting may need an earlier one.
     for name in reversed(ours):
         before = Settings.read()
         monkeypatch.delenv(name)

@@ -1,6 +1,7 @@
-"""The image is made by its steps, and its services do a run, as the compose file starts them.
+"""The steps of the image make it, and its services, started as the compose file says, do a run.
 
-There is no engine here: see ``image.py``. What only an engine does, such as limits and networks, is not seen.
+No container engine is used: see ``image.py``. So what only an engine does, such as limits and networks, is
+not tested.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ pytestmark = [
 ]
 
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-#: Of the compose file's ``.env``. No part of an address is safe from these.
+#: The login in the compose file's ``.env``. An address has to escape some of these characters.
 LOGIN = "operator:p@ss/w#rd"
 USER = 10001
 
@@ -42,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 
 
 class Containers:
-    """Services of the compose file, as processes in the image: on loopback, on ports that are free."""
+    """Services of the compose file, as processes in the image, on free ports of loopback."""
 
     def __init__(self, made: Image, logs: Path) -> None:
         self._made = made
@@ -54,7 +55,7 @@ class Containers:
         return f"http://127.0.0.1:{self._ports['4200']}/api"
 
     def _here(self, text: str) -> str:
-        """The text with what ``.env`` gives, and with addresses of this machine."""
+        """The text with the values of ``.env`` filled in, and with addresses on this machine."""
         text = re.sub(r"\$\{PREFECT_AUTH_STRING[^}]*\}", LOGIN, text)
         text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
         for host in ("prefect-server", "dask-scheduler"):
@@ -63,15 +64,15 @@ class Containers:
         return re.sub(r"\b(4200|878[678]|8080)\b", lambda found: self._ports[found[0]], text)
 
     def _command(self, name: str, words: Sequence[str]) -> list[str]:
-        """``words`` in the container of that service."""
+        """The command line that runs ``words`` in the container of that service."""
         given = SERVICES[name].get("environment", {})
-        # The database is a file: whether the server reaches PostgreSQL is not what this is about.
+        # Without these variables Prefect uses SQLite: this test is not about PostgreSQL.
         kept = {one: self._here(value) for one, value in given.items() if "_DATABASE_" not in one}
         return self._made.command([self._here(word) for word in words], kept)
 
     @contextmanager
     def up(self, name: str) -> Iterator[None]:
-        """The service, once it is healthy."""
+        """Run the service inside this context, which begins once it is healthy."""
         words = list(SERVICES[name]["command"])
         if words[:2] == ["dask", "scheduler"]:
             words += ["--host", "127.0.0.1"]
@@ -96,7 +97,7 @@ class Containers:
                 started.wait()
 
     def done(self, name: str) -> str:
-        """What a service said that ends by itself."""
+        """The output of a service that ends by itself, once it has."""
         done = subprocess.run(
             self._command(name, SERVICES[name]["command"]), capture_output=True, text=True, check=False
         )
@@ -109,7 +110,7 @@ class Containers:
 
 @pytest.fixture(scope="module")
 def results(made: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the host for results. The image's own folders can no longer be written."""
+    """The host's folder for results. From here on, the image's own folders are read-only."""
     host = tmp_path_factory.mktemp("results")
     host.chmod(0o700)
     subprocess.run(["chown", f"{USER}:{USER}", str(host)], check=True)
@@ -118,7 +119,7 @@ def results(made: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for mounted in SERVICES["worker"]["tmpfs"]:
         path, _, options = mounted.partition(":")
         made.mount("-t", "tmpfs", "-o", options, "none", f"{{root}}{path}")
-    # A volume takes over who owns the image's folder.
+    # A new volume gets the owner of the image's folder.
     owner, group = made.do(["stat", "-c", "%u %g", "/var/lib/assay"]).split()
     made.mount("-t", "tmpfs", "-o", f"uid={owner},gid={group},mode=0755", "none", "{root}/var/lib/assay")
     made.mount("--bind", str(host), "{root}/results")
@@ -137,7 +138,7 @@ def test_the_steps_of_the_image_leave_a_user_who_owns_what_runs_write_and_nothin
 
 
 def test_the_image_has_assay_compiled_and_finds_it_from_any_folder(made: Image) -> None:
-    # A worker starts runs in folders of their own.
+    # A worker starts each run in a folder of its own.
     code = "import assay, flows, tasks; print(*(one.__path__[0] for one in (assay, flows, tasks)))"
     found = made.do(["python", "-c", code], folder="/home/assay").split()
     assert found == ["/app/assay", "/app/flows", "/app/tasks"]
@@ -166,7 +167,7 @@ def test_services_of_the_image_that_may_write_nowhere_else_do_a_run(
         client = stack.enter_context(get_client(sync_client=True))
         options = {"input": ["data/support.messages.jsonl"], "output": "results/natively", "model": "starter"}
         deployment = client.read_deployment_by_name("curate/curate")
-        # Of a worker that is no more.
+        # A run that a worker left behind when it ended.
         lost = client.create_flow_run_from_deployment(deployment.id, state=Running())
         stack.enter_context(containers.up("worker"))
         assert client.read_flow_run(lost.id).state_type == StateType.CRASHED
@@ -182,5 +183,5 @@ def test_services_of_the_image_that_may_write_nowhere_else_do_a_run(
         manifest = json.loads((results / "natively/manifest.json").read_bytes())
         assert manifest["rows"]["kept"] > 0
         assert {path.stat().st_uid for path in results.rglob("*")} == {USER}
-        # The workers of the cluster have scored, and the scores are in the volume.
+        # The workers of the cluster have scored: the scores are in the volume.
         assert made.do(["sh", "-c", "find /var/lib/assay/scores -name '*.parquet'"])

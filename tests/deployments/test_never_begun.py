@@ -1,4 +1,4 @@
-"""A run that a worker took and never began starts again; one that lives, or is another worker's, does not."""
+"""A run that a worker took and never began starts again. Live runs, and other workers' runs, do not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pool(client: SyncPrefectClient) -> Iterator[str]:
 
 
 def run_in(client: SyncPrefectClient, pool: str, queue: str, *states: State[None]) -> UUID:
-    """A run of a deployment of that queue, which went through these states."""
+    """A run in that queue that went through these states."""
     deployment = client.create_deployment(
         client.create_flow(taken), name=f"{queue}-{uuid4().hex}", work_pool_name=pool, work_queue_name=queue
     )
@@ -60,7 +60,7 @@ def run_in(client: SyncPrefectClient, pool: str, queue: str, *states: State[None
 
 @contextmanager
 def living(run: UUID) -> Iterator[None]:
-    """The process of that run, begun by this one."""
+    """A child process that stands for that run, alive inside this context."""
     process = subprocess.Popen(
         [sys.executable, "-c", "print('up', flush=True); input()"],
         env={**os.environ, "PREFECT__FLOW_RUN_ID": str(run)},
@@ -78,7 +78,7 @@ def living(run: UUID) -> Iterator[None]:
 def test_a_run_without_a_process_starts_again(prefect_api: str, client: SyncPrefectClient, pool: str) -> None:
     run = run_in(client, pool, "cpu", Pending())
     name = client.read_flow_run(run).name
-    # Its worker may still wait for an answer.
+    # Not yet: its worker may still be waiting for an answer.
     assert start_again(prefect_api, pool, ["cpu"]) == []
     assert client.read_flow_run(run).state_type == StateType.PENDING
     assert start_again(prefect_api, pool, ["cpu"], patience=AT_ONCE) == [name]
@@ -107,7 +107,7 @@ def test_runs_that_have_begun_or_are_of_other_workers_stay_as_they_are(
     assert start_again(prefect_api, pool, ["cpu"], patience=AT_ONCE) == []
     assert start_again(prefect_api, f"not-{pool}", patience=AT_ONCE) == []
     assert [client.read_flow_run(run).state_type for run in others] == before
-    # A worker of the whole pool has all of its queues.
+    # Without queues it looks after the whole pool: it starts the run in the queue gpu.
     assert len(start_again(prefect_api, pool, patience=AT_ONCE)) == 1
 
 
@@ -117,7 +117,7 @@ def test_patience_is_counted_from_when_a_run_was_first_seen(
     long_ago: State[None] = Pending(timestamp=datetime.now(UTC) - timedelta(days=1))
     name = client.read_flow_run(run_in(client, pool, "cpu", long_ago)).name
     waits, patience = Waits(), timedelta(seconds=0.3)
-    # The server's clock may differ from the worker's.
+    # The server's time does not count: its clock may differ from the worker's.
     assert start_again(prefect_api, pool, ["cpu"], waits, patience=patience) == []
     time.sleep(0.4)
     assert start_again(prefect_api, pool, ["cpu"], waits, patience=patience) == [name]
@@ -174,7 +174,7 @@ def test_a_run_whose_process_could_not_be_started_starts_again_once(
     not_submitted: State[None] = Crashed(message=said)
     run_in(client, pool, "cpu", Pending(), not_submitted)
     waits = Waits()
-    # What crashed before the worker was there is no business of its own.
+    # This run crashed before the worker looked for the first time, so it stays as it is.
     assert start_again(prefect_api, pool, ["cpu"], waits) == []
     run = run_in(client, pool, "cpu", Pending(), not_submitted)
     run_in(client, pool, "cpu", Pending(), Running(), Crashed(message="Process exited with code 137"))

@@ -485,7 +485,7 @@ def test_a_server_that_restarts_under_runs_ends_none_and_the_next_has_its_turn(o
 def test_runs_that_start_while_the_server_restarts_all_do_their_work(operated: Operation) -> None:
     operated.chats("starting.jsonl", 2)
     runs = []
-    # Some are not seen yet, some are being taken, some load Prefect, when the server goes.
+    # When the server stops, some runs are not taken yet, some are being taken, some are importing Prefect.
     for number in range(6):
         runs.append(
             operated.trigger(
@@ -498,7 +498,7 @@ def test_runs_that_start_while_the_server_restarts_all_do_their_work(operated: O
     operated.server.until_it_answers()
 
     def are_done() -> bool:
-        # One that its worker could not start is *Crashed* for half a minute.
+        # A run whose process could not start is *Crashed* for half a minute before it starts again.
         states = [operated.client.read_flow_run(run.id).state_type for run in runs]
         return states == [StateType.COMPLETED] * len(runs)
 

@@ -31,7 +31,7 @@ def chats(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
-    """From the call on, no setting names a server, and no command may start one."""
+    """A function. Once it is called, no setting names a server, and a command that starts one fails."""
 
     def refused(home: Home) -> None:
         raise ServerFault("this run has something to do")
@@ -108,7 +108,7 @@ def test_what_has_something_to_do_goes_to_prefect(
     CHANGES[change](chats, first.output, assay_home)
     no_server()
     then = curate("--input", chats)
-    # No line of a try that came to nothing.
+    # Nothing is shown of the look for kept results.
     if change == "no results":
         assert "is not ours to replace" in then.err
     else:
@@ -162,7 +162,7 @@ def test_a_push_that_fails_is_not_tried_again_with_prefect(
     again = curate("--input", chats, "--push-to-hub", "a/b")
     assert (again.code, Hub.pushes) == (first.code, 2)
     assert again.err.splitlines()[-1] == "error: the Hub is closed"
-    # What is kept was shown before that.
+    # The kept stages were shown before the error.
     assert "export   cached" in again.err
     assert "Results in" in again.out
 
@@ -183,7 +183,7 @@ def test_an_input_that_is_cut_short_is_reported_each_time(
 def test_it_imports_neither_prefect_nor_torch(
     curate: Callable[..., Ran], chats: Path, tmp_path: Path
 ) -> None:
-    """With the starter, as a user has it: in a process of its own, from another folder."""
+    """With the starter model, in a process of its own and from another folder, as a user runs it."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     code = (
         "import sys\n"
@@ -209,7 +209,7 @@ def test_it_imports_neither_prefect_nor_torch(
     assert imported[1] == "imported: []"
 
 
-#: Ways to name a server, and the files that they need: by path below the command's folder or the user's.
+#: Ways to name a server: variables, and files by path below the folder of the command and of the user.
 NAMED: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "a variable": ({"PREFECT_API_URL": "http://s/api"}, {}),
     "a variable in small letters": ({"prefect_api_url": "http://s/api"}, {}),
@@ -256,7 +256,7 @@ def written(files: dict[str, str], folder: Path) -> None:
 
 
 def found_by_prefect(folder: Path, more: dict[str, str]) -> str:
-    """The server that Prefect itself finds in such a place."""
+    """The server that Prefect itself finds in this folder with these variables."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("PREFECT_")}
     asked = "from prefect.settings import get_current_settings as found; print(found().api.url)"
     return subprocess.run(

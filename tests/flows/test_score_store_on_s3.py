@@ -236,7 +236,7 @@ def test_with_stages_in_a_bucket_workers_do_all_of_them_and_no_machine_holds_a_p
     for name in INPUTS:
         Objects(place).put(name, (ROOT / "samples" / name).read_bytes())
     Objects(place).put("many.jsonl", many())
-    # One input is no object.
+    # One input is a local file.
     local = tmp_path / "local.jsonl"
     local.write_bytes(many().replace(b"times", b"turns"))
     given: dict[str, Any] = {"inputs": [place, str(local)], "driver": DRIVER_OF_FEW_ROWS}
@@ -284,10 +284,10 @@ def test_with_stages_in_a_bucket_workers_do_all_of_them_and_no_machine_holds_a_p
         *("ingest", "convert", "gather", "filter", "export", "quarantine", "report")
     ]
     counts = {stage: int(count) for stage, count in handed}
-    # What the killed run saw of the inputs is remembered. Two of them have rows that cannot be read.
+    # Only the killed run looked at the 4 inputs: the next one remembers them. Two have unreadable rows.
     assert (counts.pop("ingest"), counts.pop("quarantine")) == (4, 2)
     assert all(count >= 5 for count in counts.values())
-    # Workers convert all of it; the killed run's work stays.
+    # The run converts nothing itself, and keeps the killed run's work.
     assert f"worker on {socket.gethostname()}:" not in log
     left = names_in(stages)
     assert sorted(name for name in left if name.startswith("convert/")) == sorted(converted)

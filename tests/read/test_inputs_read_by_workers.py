@@ -1,4 +1,4 @@
-"""Inputs on S3 that workers read: what the run would see of them itself, and no copy on its machine."""
+"""Workers that read inputs on S3 find what the run would find, and the run's machine gets no copy."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ FILES = {
     "b.jsonl.gz": gzip.compress(LINES.replace(b"answer", b"reply"), mtime=0),
     "deep/c.csv": b"prompt,response\nWhy?,So.\n",
     "d.parquet": parquet(),
-    # It has no columns of a chat. It is not named, so a line says that it is left out.
+    # A file without columns of a chat, which no input names: a line says that it is not read.
     "prices.csv": b"year,price\n2024,3\n",
 }
 
 
 @pytest.fixture
 def home(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """The run's home. That of workers is another."""
+    """The run's home. Workers have another one."""
     monkeypatch.setenv("ASSAY_HOME", str(tmp_path / "worker"))
     return Home(tmp_path / "home", bucket, f"{bucket}-stages")
 
@@ -72,7 +72,7 @@ def address(bucket: str) -> str:
 
 @pytest.fixture
 def fetches(address: str) -> list[str]:
-    """What of the inputs is fetched from now on."""
+    """The names of inputs that are fetched from now on."""
     fetched: list[str] = []
 
     def note(params: dict[str, Any], **_: Any) -> None:
@@ -100,12 +100,12 @@ def convert(home: Home, workers: Workers, inventory: Inventory, **options: Any) 
 
 
 def copies(root: Path) -> list[str]:
-    """The copies of inputs below a home."""
+    """The names of the copies of inputs below a home."""
     return sorted(path.name for path in root.glob("copies/inputs/*") if not path.is_symlink())
 
 
 def by_the_run(home: Home) -> Home:
-    """The same buckets, and a folder of the same name elsewhere, for a run that copies its inputs."""
+    """Another home with the same buckets, for a run that copies its inputs itself."""
     return replace(home, root=home.root.parent / "alone" / "home")
 
 
@@ -176,7 +176,7 @@ def test_what_was_read_is_not_read_again_unless_it_or_the_question_is_another(
     first = inventory_of(home, far(), address)
     assert sorted(fetches) == sorted(FILES)
     fetches.clear()
-    # Nothing but the run's memory is left.
+    # The worker's copies are gone. Only what the run remembers is left.
     (tmp_path / "worker").rename(tmp_path / "gone")
     options: dict[str, Any] = {}
     if change == "another object":
@@ -246,7 +246,7 @@ def test_quarantined_rows_are_read_where_the_copies_are(home: Home, address: str
     bad = pl.DataFrame(
         {"line": [31], "part": [0], "offset": [LINES.index(b"{no")], "length": [8], "reason": ["not_json: x"]}
     )
-    # A reply is as long as an answer but for a letter, in each of 30 rows.
+    # "reply" is one letter shorter than "answer", in each of 30 rows.
     of_b = bad.with_columns(pl.col("offset") - 30)
     tables = [bad, bad, of_b]
     written = []
@@ -267,7 +267,7 @@ def test_quarantined_rows_are_read_where_the_copies_are(home: Home, address: str
 
 
 def held(home: Home) -> Home:
-    """The home as a worker has it."""
+    """The home as a worker sees it."""
     return home.sent().here()
 
 

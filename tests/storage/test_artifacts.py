@@ -345,7 +345,7 @@ def test_all_stages_make_the_same_by_workers_that_share_a_bucket_alone(
     assert files_below(tmp_path / "worker/copies/inputs")
     names = names_in(in_bucket)
     assert {name.split("/")[0] for name in names} == {"convert", "filter", "languages"}
-    # So they may go once nobody uses them: see test_old_artifacts.py.
+    # All names are those of stages' files, so unused ones can be removed: see test_old_artifacts.py.
     assert [name for name in names if not bucket_artifacts._OURS.fullmatch(name)] == []
     # Another machine finds it all there.
     third, later = Home(tmp_path / "third", *in_bucket_addresses(in_bucket)), Backwards()

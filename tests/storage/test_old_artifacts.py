@@ -95,14 +95,14 @@ _KEY = "0123456789abcdef" * 2
 
 
 class Ages:
-    """How many days ago S3 says that objects were written: of the real server, whose clock cannot be set.
+    """Makes objects on S3 look older, by changing the server's answers: its clock cannot be set.
 
-    What is written in this process, or copied, is of now again.
+    An object that this process writes or copies looks new again.
     """
 
     def __init__(self) -> None:
         self.days: dict[str, float] = {}
-        """By key."""
+        """How many days older each object looks, by its key."""
         events = _client().meta.events
         for operation in ("GetObject", "HeadObject", "PutObject", "CopyObject"):
             events.register(f"before-parameter-build.s3.{operation}", self._note_key)
@@ -110,7 +110,7 @@ class Ages:
         events.register("after-call.s3.ListObjectsV2", self._of_a_listing)
 
     def let_all_be(self, days: float, address: str) -> None:
-        """Let all objects there have been written so many days ago."""
+        """Make all objects below the address look as if they had been written ``days`` days ago."""
         beginning = address.partition("://")[2].partition("/")[2]
         self.days = {f"{beginning}/{name}": days for name in _names(address)}
 
@@ -135,7 +135,7 @@ def ages(bucket: str) -> Ages:
 
 @pytest.fixture
 def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Have this process remember nothing that it read or wrote, as another one would."""
+    """A function that makes this process forget what it read and wrote, like a new process."""
 
     def forget() -> None:
         monkeypatch.setattr(bucket_artifacts, "_RECENT", bucket_artifacts._Recent(1 << 20))
@@ -166,19 +166,19 @@ def test_what_nobody_used_goes_from_a_bucket_and_no_score_and_nothing_of_others(
     home = Home(tmp_path, f"{bucket}/score", bucket)
     _one_of_each(BucketArtifacts(bucket))
     of_stages = {name for name in _names(bucket) if not name.startswith("score/")}
-    # Scores may lie below, and be called as files of stages are; and the bucket is not Assay's alone.
+    # Scores may lie below this address under names like those of stages, and others may use the bucket too.
     others = {f"score/{_KEY}/0000.{_KEY}.parquet", f"score/{_KEY}/{_KEY}.parquet", f"{_KEY}/{_KEY}.parquet"}
     others |= {f"photos/{_KEY}/0000.{_KEY}.parquet", f"convert/readme.{_KEY}.txt", "languages/all.json"}
     for name in others:
         Objects(bucket).put(name, b"of others")
     everything = _names(bucket)
     ages.let_all_be(32, bucket)
-    # A use may be noted three days late.
+    # Nothing goes yet: an object may have been used up to three days after it was written.
     assert remove_old_artifacts(home, 30) == Removed(0, 0)
     ages.let_all_be(34, bucket)
     assert remove_old_artifacts(home, 30).files == len(of_stages) == 6
     assert _names(bucket) == everything - of_stages
-    # Where scores lie in a folder, these are files of the stage of that name.
+    # If the score store is not in the bucket, names below score/ are those of the stage *score*.
     assert remove_old_artifacts(Home(tmp_path, None, bucket), 30).files == 2
     assert _names(bucket) == others - {f"score/{_KEY}/0000.{_KEY}.parquet"}
 

@@ -43,7 +43,7 @@ def test_what_tells_examples_apart_stands_in_the_first_columns_and_is_short() ->
     (row,) = examples([ShownKind("quarantined", "Out", "", (), (bad,))])
     first = list(row)[:4]
     assert first == ["outcome", "score", "place", "reason"]
-    # A page of 1,300 pixels has room for so many characters.
+    # A page that is 1,300 pixels wide has room for this many characters.
     assert sum(len(row[name]) for name in first) < 90
     assert row["reason"].strip("`").startswith("unknown_schema: 'field' is missing")
     assert row["reason"].strip("`").endswith(" …")

@@ -158,7 +158,7 @@ def test_a_manifest_that_was_cut_short_is_made_again(home: Home, left: str) -> N
 def test_a_planted_result_runs_nothing(
     home: Home, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever may write there can also seal what he writes."""
+    """The seal is right: whoever can write to the folder can also compute the seal."""
     maker = Maker(home)
     run(maker)
     (kept,) = home.manifests.iterdir()
@@ -187,7 +187,7 @@ def test_no_flipped_bit_of_a_kept_manifest_is_believed(home: Home) -> None:
             assert read(kept, Made) == made
         except Altered:
             refused += 1
-    # A blank between two values may be another blank.
+    # Some changes do no harm: a blank between two values may become another blank.
     assert refused > 7.5 * len(data)
 
 

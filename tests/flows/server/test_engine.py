@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 _FLOW = "from prefect import flow\n\n\n@flow(persist_result=False)\ndef started() -> None: ...\n"
-#: What Prefect's client says, in detail, where it tries again.
+#: What Prefect's client logs, at level DEBUG, when it tries again.
 _TRIED = b"Another attempt will be made"
 
 
@@ -33,7 +33,7 @@ def started() -> None: ...
 
 
 def pending(**state: object) -> UUID:
-    """A run that its worker is about to start."""
+    """A *Pending* run, as before its worker starts the process."""
     with get_client(sync_client=True) as client:
         run = client.create_flow_run(started)
         asked = {"state": {"type": "PENDING", **state}, "force": True}
@@ -48,7 +48,7 @@ def as_it_is(run: UUID) -> FlowRun:
 
 @contextmanager
 def engine(run: UUID, api_url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The process that a worker starts for the run; what it says is in ``folder/log``."""
+    """The process that a worker starts for the run; its output is in ``folder/log``."""
     (folder / "flow.py").write_text(_FLOW)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -77,7 +77,7 @@ def engine(run: UUID, api_url: str, folder: Path) -> Iterator[subprocess.Popen[b
 
 @contextmanager
 def relay(port: int, api_url: str) -> Iterator[None]:
-    """What listens on ``port`` inside this context, and hands everything on to the server."""
+    """Listen on ``port`` inside this context, and pass everything on to the server."""
     host, _, server_port = api_url.removeprefix("http://").partition("/")[0].partition(":")
 
     class Handler(socketserver.BaseRequestHandler):

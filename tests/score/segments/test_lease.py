@@ -104,7 +104,7 @@ class Together(Objects):
 def test_of_two_who_wait_for_a_dead_run_one_takes_over(
     objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # On a busy machine, who holds a short lease may be too late to renew it.
+    # Use a longer lease: on a busy machine, the holder of a short one may renew it too late.
     monkeypatch.setattr(lease, "LEASE_SECONDS", 4 * SHORT)
     objects.put("lock", msgspec.json.encode(lease._Holder("dead", 1, "dead", lease_seconds=0.0)))
     first, second = (Waiting(Together(objects.address)) for _ in range(2))
