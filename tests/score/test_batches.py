@@ -19,7 +19,7 @@ from assay.score.scoring import ToScore, score
 from assay.score.ways import _Moved
 from assay.storage.home import Home
 from assay.storage.stage import RunContext
-from assay.workers import dispatch
+from assay.workers import in_worker
 from assay.workers.cluster import ClusterOptions
 
 
@@ -93,7 +93,7 @@ class Moves(Heard):
 @pytest.mark.slow
 def test_a_run_of_one_shard_moves_more_than_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ways, "workers_for", in_this_process)
-    monkeypatch.setattr(dispatch, "_BATCHES_SECONDS", 0.0)
+    monkeypatch.setattr(in_worker, "_BATCHES_SECONDS", 0.0)
     home = Home(tmp_path / "home")
     model = tiny.spec(tiny.reward_model(tmp_path / "model"))
     # Every text differs from its beginning on, so that no two conversations share one.

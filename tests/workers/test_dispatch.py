@@ -16,6 +16,7 @@ import stages
 import tiny
 from distributed import Client, LocalCluster
 from handmade import Record
+from job_doers import Noted
 
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.spec import LocalSpec
@@ -26,7 +27,9 @@ from assay.score.store import KEY
 from assay.storage.home import Home
 from assay.storage.manifests import Converted, Scored
 from assay.workers.cluster import ClusterOptions, on_gpus
+from assay.workers.dispatch import dispatch
 from assay.workers.environment import EXPECTS_CUDA
+from assay.workers.in_worker import BATCHES_TOPIC
 
 pytestmark = pytest.mark.slow
 
@@ -156,6 +159,31 @@ def _scored_in_shards(records: Converted, model: LocalSpec, home: Home, address:
     # A shard of the other run, taken for one of this run, would be counted here and scored by nobody.
     assert work.turns_scored == 12
     assert {shard.segment for shard in work.shards} == {path.stem for path in segments(home, model)}
+
+
+def test_a_run_hears_its_own_batches_and_no_others(scheduler: Client, tmp_path: Path) -> None:
+    """All runs on a scheduler have one topic."""
+    heard: list[tuple[int, int]] = []
+    ended: list[int] = []
+
+    def done(process: int) -> None:
+        """Jobs that are handed out after these events end after them."""
+        if not ended:
+            own = next(iter(scheduler.futures)).split("-")[1]
+            scheduler.log_event(BATCHES_TOPIC, ["another", 5, 50])
+            scheduler.log_event(BATCHES_TOPIC, [own, 3, 30])
+        ended.append(process)
+
+    dispatch(
+        scheduler,
+        [Noted(number, tmp_path) for number in range(20)],
+        stage="note",
+        done=done,
+        leave_if_unwanted=lambda: None,
+        batch=lambda turns, tokens: heard.append((turns, tokens)),
+    )
+    assert len(ended) == 20
+    assert heard == [(3, 30)]
 
 
 def test_a_schedulers_workers_are_asked_what_they_compute_on(scheduler: Client, address: str) -> None:

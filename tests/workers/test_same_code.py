@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from places import ROOT
 from running_dask import RunningDask, until
 from stages import Heard
 
+from assay.core.errors import ClusterFault
 from assay.workers import dispatch as dispatching
 from assay.workers.cluster import ClusterOptions, connected
 from assay.workers.dispatch import dispatch
@@ -134,6 +136,32 @@ def test_a_worker_that_joins_later_sends_its_first_job_back(
 
 
 @pytest.mark.slow
+def test_a_worker_whose_files_were_replaced_since_it_loaded_them_does_no_job(
+    running: RunningDask, tmp_path: Path
+) -> None:
+    """It loaded code from before the check. From the new files it would answer that it has the run's code."""
+    theirs = code_before_the_check(tmp_path / "theirs")
+    (theirs / "assay" / "workers" / "dispatch.py").write_text("")
+    running.worker("old", theirs)
+    with Client(running.address, set_as_default=False) as client:
+        client.wait_for_workers(1, timeout=PATIENCE_SECONDS)
+        client.run(importlib.import_module, "assay.workers.dispatch")
+    shutil.copytree(ROOT / "assay", theirs / "assay", dirs_exist_ok=True)
+    with (
+        connected(ClusterOptions(scheduler_address=running.address), Heard()) as client,
+        pytest.raises(ClusterFault, match=r"^a Dask worker loaded Assay before its files were replaced"),
+    ):
+        dispatch(
+            client,
+            jobs(tmp_path / "notes", 4),
+            stage="note",
+            done=lambda _: None,
+            leave_if_unwanted=lambda: None,
+        )
+    assert who(tmp_path / "notes") == set()
+
+
+@pytest.mark.slow
 def test_a_run_ends_within_seconds_where_no_worker_has_its_code(running: RunningDask, tmp_path: Path) -> None:
     theirs = other_code(tmp_path / "theirs")
     running.worker("one", theirs)
@@ -208,7 +236,7 @@ def test_a_fit_worker_that_starts_a_little_later_is_waited_for(running: RunningD
 def test_a_worker_that_is_started_anew_at_its_old_address_is_fit_again(
     running: RunningDask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("assay.workers.dispatch._ASK_UNFIT_SECONDS", 0.5)
+    monkeypatch.setattr("assay.workers.fit_workers._ASK_UNFIT_SECONDS", 0.5)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,0 +1,83 @@
+"""The workers that have the run's code, asked for now and then: how many there are, and which."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from assay.core.progress import Progress
+from assay.workers.same_code import OtherCode, asked_again, unfit_workers
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+#: How often the run asks the scheduler how many workers there are.
+COUNT_SECONDS = 1.0
+
+#: How often the run asks workers that had other code whether they have been started anew.
+_ASK_UNFIT_SECONDS = 30.0
+
+
+class FitWorkers:
+    """The workers of a scheduler that may do a run's jobs, as they were last counted."""
+
+    def __init__(self, client: Client, progress: Progress) -> None:
+        self._client = client
+        self._progress = progress
+        self._unfit = unfit_workers(client)
+        self.count = 0
+        self.named: list[str] | None = None
+        """The workers that jobs name, once one is unfit. None: any worker may do a job."""
+        self._counted = -math.inf
+        """When they were counted."""
+        self._asked = time.monotonic()
+        """When those with other code were asked again."""
+
+    @property
+    def are_to_be_counted(self) -> bool:
+        """Whether the last count is old."""
+        return time.monotonic() - self._counted >= COUNT_SECONDS
+
+    def count_now(self) -> None:
+        """See how many workers there are, and which, where some are unfit: only then jobs name workers."""
+        self._counted = time.monotonic()
+        if self._unfit and self._counted - self._asked >= _ASK_UNFIT_SECONDS:
+            self._asked = self._counted
+            self._say(asked_again(self._client))
+            self._counted = time.monotonic()
+        if not self._unfit:
+            # Ask for their number only: a list of 1,000 workers costs both sides more than a job does.
+            self.count = self._client.scheduler_info(n_workers=0)["n_workers"]
+            self.named = None
+            return
+        listed = self._client.scheduler_info(n_workers=-1)["workers"]
+        self.named = [address for address in listed if address not in self._unfit]
+        self.count = len(self.named)
+
+    def are_gone(self, named: Sequence[str] | None) -> bool:
+        """Whether no worker is left of those that a job names."""
+        return self.named is not None and named is not None and not set(named).intersection(self.named)
+
+    def may_be_unfit(self, named: Sequence[str] | None, error: Exception) -> bool:
+        """Whether a job that names these may have failed because its worker has other code.
+
+        Jobs that are sent from now on avoid that worker.
+        """
+        if isinstance(error, OtherCode):
+            address, code = error.args
+            self._say(self._unfit.take({address: code}))
+        else:
+            # Code from before there was a check cannot even take a job.
+            self._say(asked_again(self._client))
+        self._counted = -math.inf
+        return bool(self._unfit) and (named is None or any(one in self._unfit for one in named))
+
+    def why_none(self) -> str:
+        """Why no worker may do a job, where none may."""
+        return "no Dask worker has this run's code" if self._unfit else "all Dask workers are gone"
+
+    def _say(self, line: str) -> None:
+        if line:
+            self._progress.say(line)
