@@ -127,9 +127,10 @@ class _Dispatch(Generic[Result]):
 
     def _count_workers(self) -> None:
         """Count the workers, and try again what names only workers that are gone."""
-        self._workers.count_now()
+        some_are_named = any(attempt.workers is not None for attempt in self._in_flight.values())
+        self._workers.count_now(some_are_named=some_are_named)
         for key, attempt in list(self._in_flight.items()):
-            # Dask would wait for ever for those whom a job names.
+            # A job that names workers would wait in Dask until one of them is back.
             if self._workers.are_gone(attempt.workers):
                 self._in_flight.pop(key).future.release()
                 self._try_again(attempt)

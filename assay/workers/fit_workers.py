@@ -30,6 +30,8 @@ class FitWorkers:
         self.count = 0
         self.named: list[str] | None = None
         """The workers that jobs name, once one is unfit. None: any worker may do a job."""
+        self._listed: list[str] | None = None
+        """The workers that may do jobs. None: only their number is known."""
         self._counted = -math.inf
         """When they were counted."""
         self._asked = time.monotonic()
@@ -40,25 +42,26 @@ class FitWorkers:
         """Whether the last count is old."""
         return time.monotonic() - self._counted >= COUNT_SECONDS
 
-    def count_now(self) -> None:
-        """See how many workers there are, and which, where some are unfit: only then jobs name workers."""
+    def count_now(self, *, some_are_named: bool) -> None:
+        """See how many workers there are. List them too if one is unfit, or if a job that runs names some."""
         self._counted = time.monotonic()
         if self._unfit and self._counted - self._asked >= _ASK_UNFIT_SECONDS:
             self._asked = self._counted
             self._say(asked_again(self._client))
             self._counted = time.monotonic()
-        if not self._unfit:
+        if not self._unfit and not some_are_named:
             # Ask for their number only: a list of 1,000 workers costs both sides more than a job does.
             self.count = self._client.scheduler_info(n_workers=0)["n_workers"]
-            self.named = None
-            return
-        listed = self._client.scheduler_info(n_workers=-1)["workers"]
-        self.named = [address for address in listed if address not in self._unfit]
-        self.count = len(self.named)
+            self._listed = None
+        else:
+            there = self._client.scheduler_info(n_workers=-1)["workers"]
+            self._listed = [address for address in there if address not in self._unfit]
+            self.count = len(self._listed)
+        self.named = self._listed if self._unfit else None
 
     def are_gone(self, named: Sequence[str] | None) -> bool:
         """Whether no worker is left of those that a job names."""
-        return self.named is not None and named is not None and not set(named).intersection(self.named)
+        return named is not None and self._listed is not None and not set(named).intersection(self._listed)
 
     def may_be_unfit(self, named: Sequence[str] | None, error: Exception) -> bool:
         """Whether a job that names these may have failed because its worker has other code.

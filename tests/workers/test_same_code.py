@@ -22,6 +22,7 @@ from assay.core.errors import ClusterFault
 from assay.workers import dispatch as dispatching
 from assay.workers.cluster import ClusterOptions, connected
 from assay.workers.dispatch import dispatch
+from assay.workers.fit_workers import FitWorkers
 from assay.workers.of_run import RunWorkers
 from assay.workers.same_code import NoWorkerFits, check_workers, code_here, digest_of_sources
 
@@ -261,6 +262,42 @@ def test_a_worker_that_is_started_anew_at_its_old_address_is_fit_again(
             progress=heard,
         )
     assert done == [anew.pid] * 4
+
+
+def test_a_job_whose_workers_are_gone_is_noticed_though_no_worker_is_unfit_any_more(
+    running: RunningDask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.workers.fit_workers._ASK_UNFIT_SECONDS", 0.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    good = running.worker("good")
+    other = running.worker("other", other_code(tmp_path / "theirs"), port=port)
+    heard = Heard()
+    with Client(running.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
+    with connected(ClusterOptions(scheduler_address=running.address), heard) as client:
+        workers = FitWorkers(client, heard)
+        workers.count_now(some_are_named=False)
+        named = workers.named
+        assert named is not None
+        assert len(named) == 1
+        for worker in (other, good):
+            worker.terminate()
+            worker.wait()
+        running.worker("anew", port=port)
+        until(lambda: not unfit_again(workers), "the worker that was started anew is fit")
+        assert workers.named is None
+        assert workers.count == 1
+        assert workers.are_gone(named)
+        assert not workers.are_gone([f"tcp://127.0.0.1:{port}"])
+        assert not workers.are_gone(None)
+
+
+def unfit_again(workers: FitWorkers) -> bool:
+    """Whether a worker is unfit when they are counted anew, or none is there."""
+    workers.count_now(some_are_named=True)
+    return workers.named is not None or not workers.count
 
 
 def test_the_digest_is_of_every_source_file_and_its_name(tmp_path: Path) -> None:
