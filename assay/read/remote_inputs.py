@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from assay.core.digests import digest_of_bytes, digest_of_file
 from assay.core.errors import InputFault, StoreRefusal, UserMistake
@@ -94,52 +95,57 @@ def in_use(file: InputFile, home: Home) -> Iterator[str]:
     if not is_remote(file.path):
         yield file.path
         return
-    for _ in range(_ATTEMPTS):
+
+    def copy() -> str | None:
         path = local_path(file, home)
-        if not os.path.exists(path):
-            break
-        try:
-            with _held(path):
-                yield path
-            return
-        except _Removed:
-            continue
-    yield place_of_copy(file.path, file.digest, home)
+        return path if os.path.exists(path) else None
+
+    with _held(copy):
+        yield place_of_copy(file.path, file.digest, home)
 
 
 @contextmanager
 def copied_and_held(file: RemoteFile, home: Home, check: Callable[[], None]) -> Iterator[str]:
     """Yield the path of a copy, which stays there as long as this context. Raises what ``copied`` raises."""
-    for _ in range(_ATTEMPTS):
-        path = copied(file, home, check=check)
-        try:
-            with _held(path):
-                yield path
-            return
-        except _Removed:
-            continue
-    raise InputFault(f"{file.address}: its copies are removed at once; make room on the disk of {home.root}")
-
-
-class _Removed(Exception):
-    """A copy was removed before it could be held."""
+    with _held(lambda: copied(file, home, check=check)) as path:
+        if path is None:
+            raise InputFault(
+                f"{file.address}: its copies are removed at once; make room on the disk of {home.root}"
+            )
+        yield path
 
 
 @contextmanager
-def _held(path: str) -> Iterator[None]:
-    """Keep a copy from being removed to make room. _Removed where that has happened already."""
+def _held(copy: Callable[[], str | None]) -> Iterator[str | None]:
+    """Yield the path that ``copy`` gives, which is not removed to make room as long as this context.
+
+    None where it gives None, and where each of several copies was removed before it could be held.
+    """
+    for _ in range(_ATTEMPTS):
+        path = copy()
+        if path is None:
+            break
+        if (file := _opened_to_hold(path)) is not None:
+            with file:
+                yield path
+            return
+    yield None
+
+
+def _opened_to_hold(path: str) -> BinaryIO | None:
+    """The copy, which stays as long as this file is open; None where it has been removed already."""
     with ExitStack() as stack:
         try:
             file = stack.enter_context(open(path, "rb"))
-            # Some file systems have no locks.
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_SH)
-            removed = os.fstat(file.fileno()).st_nlink == 0
         except FileNotFoundError:
-            removed = True
-        if removed:
-            raise _Removed
-        yield
+            return None
+        # Some file systems have no locks.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_SH)
+        if os.fstat(file.fileno()).st_nlink == 0:
+            return None
+        stack.pop_all()
+        return file
 
 
 def _make_room(folder: Path, size: int) -> None:

@@ -313,6 +313,31 @@ def test_a_copy_that_was_removed_to_make_room_is_made_again_for_who_needs_it(
         assert Path(path).read_bytes() == LINES
 
 
+def test_a_copy_that_is_removed_again_and_again_is_a_fault_to_who_looks_and_nothing_to_who_converts(
+    home: Home, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (listed,) = remote_files(f"{address}/a.jsonl")
+    (file,) = inventory_of(home, far(), listed.address).files
+    made: list[str] = []
+
+    def removed_at_once(*given: Any, **more: Any) -> str:
+        made.append(copied(*given, **more))
+        Path(made[-1]).unlink()
+        return made[-1]
+
+    monkeypatch.setattr(remote_inputs, "copied", removed_at_once)
+    with (
+        pytest.raises(InputFault, match=rf"^{listed.address}: its copies are removed at once; make room"),
+        copied_and_held(listed, held(home), lambda: None),
+    ):
+        pass
+    assert len(made) == 3
+    Path(remote_inputs.place_of_copy(file.path, file.digest, held(home))).unlink(missing_ok=True)
+    with in_use(file, held(home)) as path:
+        assert path == made[0]
+        assert not os.path.exists(path)
+
+
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[RunningDask]:
     with ExitStack() as stack:
