@@ -20,7 +20,7 @@ from uuid import UUID
 
 import psutil
 
-from deployments.register import client_of
+from deployments.register import client_of, last_runs
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(minutes=2)
 
 _LOOK_SECONDS = 30.0
-_MOST_RUNS = 200
 #: What Prefect's worker says of a run whose process it could not start.
 _NOT_SUBMITTED = "submit flow run to infrastructure"
 
@@ -84,38 +83,19 @@ def start_again(
     """The names of the runs that start again: those that were seen *Pending* for so long without a process
     here, and those that *Crashed* since the last look because no worker could start their process.
     """
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-        WorkPoolFilter,
-        WorkPoolFilterName,
-        WorkQueueFilter,
-        WorkQueueFilterName,
-    )
     from prefect.client.schemas.objects import State, StateType
-    from prefect.client.schemas.sorting import FlowRunSort
     from prefect.states import Scheduled
 
     waits = waits or Waits()
-    of_queues = WorkQueueFilter(name=WorkQueueFilterName(any_=list(queues))) if queues else None
     with client_of(api_url) as client:
-
-        def runs_that_are(kind: StateType) -> list[FlowRun]:
-            """The last ones of these queues."""
-            return client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[kind]))
-                ),
-                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
-                work_queue_filter=of_queues,
-                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-                limit=_MOST_RUNS,
-            )
-
-        found = [run for run in runs_that_are(StateType.PENDING) if run.state is not None]
+        pending = last_runs(client, [StateType.PENDING], pool=pool, queues=queues)
+        found = [run for run in pending if run.state is not None]
         seconds = waits.for_seconds([run.state.id for run in found if run.state is not None])
-        crashed = [run for run in runs_that_are(StateType.CRASHED) if _was_not_submitted(run)]
+        crashed = [
+            run
+            for run in last_runs(client, [StateType.CRASHED], pool=pool, queues=queues)
+            if _was_not_submitted(run)
+        ]
         new = waits.new_among(run.id for run in crashed)
         state_of = {
             run.id: run.state.id

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from assay.core.errors import AssayError, ServerFault, UserMistake
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun, StateType
 
 ROOT = Path(__file__).resolve().parent.parent
 POOL = "assay"
@@ -34,6 +35,8 @@ PREFECT_FILE = ROOT / "deployments" / "prefect.yaml"
 CRASHED_RUNS = ROOT / "deployments" / "crashed_runs.yaml"
 
 _DEPLOY_SECONDS = 180.0
+#: A server gives no more runs at a time.
+_MOST_RUNS = 200
 
 
 def main() -> int:
@@ -147,12 +150,14 @@ def watch_for_crashes(api_url: str) -> None:
             client.create_automation(wanted)
 
 
-def end_lost_runs(api_url: str, *, queue: str | None = None) -> list[str]:
-    """The names of the runs of deployments that no process has any more, now that they have ended too.
-
-    Call it where the server, or the ``queue``, has no worker yet. Otherwise they would seem to run for good:
-    nothing was there to see that they died.
-    """
+def last_runs(
+    client: SyncPrefectClient,
+    kinds: Sequence[StateType],
+    *,
+    pool: str | None = None,
+    queues: Sequence[str] = (),
+) -> list[FlowRun]:
+    """The last runs of deployments in such states, 200 at most: of the pool and the queues, where given."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterDeploymentId,
@@ -163,21 +168,35 @@ def end_lost_runs(api_url: str, *, queue: str | None = None) -> list[str]:
         WorkQueueFilter,
         WorkQueueFilterName,
     )
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(kinds))),
+        ),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])) if pool is not None else None,
+        work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=list(queues))) if queues else None,
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=_MOST_RUNS,
+    )
+
+
+def end_lost_runs(api_url: str, *, queue: str | None = None) -> list[str]:
+    """The names of the runs of deployments that no process has any more, now that they have ended too.
+
+    Call it where the server, or the ``queue``, has no worker yet. Otherwise they would seem to run for good:
+    nothing was there to see that they died.
+    """
     from prefect.client.schemas.objects import State, StateType
     from prefect.states import Cancelled, Crashed
 
-    under_way = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
-        state=FlowRunFilterState(
-            type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
-        ),
-    )
-    of_the_queue = WorkQueueFilter(name=WorkQueueFilterName(any_=[queue])) if queue is not None else None
-    of_the_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])) if queue is not None else None
+    under_way = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
     with client_of(api_url) as client:
-        lost = client.read_flow_runs(
-            flow_run_filter=under_way, work_pool_filter=of_the_pool, work_queue_filter=of_the_queue
-        )
+        if queue is None:
+            lost = last_runs(client, under_way)
+        else:
+            lost = last_runs(client, under_way, pool=POOL, queues=[queue])
         for run in lost:
             cancelling = run.state is not None and run.state.is_cancelling()
             message = "Its worker ended while it was under way."
