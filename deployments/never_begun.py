@@ -58,12 +58,18 @@ class Waits:
 
     def __init__(self) -> None:
         self._since: dict[UUID, float] = {}
-        self._not_submitted: set[UUID] | None = None
+        self._judged: set[UUID] | None = None
 
     def new_among(self, not_submitted: Iterable[UUID]) -> set[UUID]:
-        """Those of the runs that were not seen before. None is new at the first look: others judged them."""
-        seen, self._not_submitted = self._not_submitted, {*not_submitted, *(self._not_submitted or ())}
-        return set() if seen is None else self._not_submitted - seen
+        """Those of the runs that were not judged yet. None is new at the first look: others judged them."""
+        found = set(not_submitted)
+        if self._judged is None:
+            self._judged = found
+        return found - self._judged
+
+    def judge(self, new: Iterable[UUID]) -> None:
+        """Let these runs not be new again."""
+        self._judged = {*new, *(self._judged or ())}
 
     def for_seconds(self, states: Sequence[UUID]) -> dict[UUID, float]:
         """How long each of these states has been seen. Others are forgotten."""
@@ -103,15 +109,17 @@ def start_again(
             if run.state is not None
             and (run.id in new or seconds.get(run.state.id, -1.0) >= patience.total_seconds())
         }
+        here = _runs_here() if state_of else set()
         names = []
-        for run in state_of.keys() - _runs_here() if state_of else ():
-            now = client.read_flow_run(run)
+        for run, state in state_of.items():
+            now = client.read_flow_run(run) if run not in here else None
             # It may have begun, or somebody may have cancelled it, since it was listed.
-            if now.state is None or now.state.id != state_of[run]:
-                continue
-            again: State[None] = Scheduled(message="Its worker had not begun it. It starts again.")
-            client.set_flow_run_state(run, again, force=True)
-            names.append(now.name)
+            if now is not None and now.state is not None and now.state.id == state:
+                again: State[None] = Scheduled(message="Its worker had not begun it. It starts again.")
+                client.set_flow_run_state(run, again, force=True)
+                names.append(now.name)
+            # Only now: where the server goes away before, the next look tries again.
+            waits.judge(new & {run})
     return names
 
 

@@ -14,7 +14,9 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
+from listening import listening
 from patience import PATIENCE_SECONDS
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -24,6 +26,7 @@ from prefect.states import Cancelled, Cancelling, Completed, Crashed, Pending, R
 
 from deployments import never_begun, register
 from deployments.never_begun import Waits, start_again
+from tasks.prefect_settings import retrying
 
 AT_ONCE = timedelta(0)
 
@@ -182,3 +185,60 @@ def test_a_run_whose_process_could_not_be_started_starts_again_once(
     assert start_again(prefect_api, pool, ["cpu"], waits) == [name]
     client.set_flow_run_state(run, not_submitted, force=True)
     assert start_again(prefect_api, pool, ["cpu"], waits) == []
+
+
+@contextmanager
+def that_goes_away(prefect_api: str) -> Iterator[tuple[str, list[bool]]]:
+    """The address of the real server, and whether it is away for each of the next runs that are to be set."""
+    away: list[bool] = []
+
+    class Between(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if away and self.path.endswith("/set_state") and away.pop(0):
+                self.close_connection = True
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = httpx.request(
+                self.command,
+                f"{prefect_api}{self.path}",
+                content=body,
+                headers=[(name, value) for name, value in self.headers.items() if name.lower() != "host"],
+                timeout=PATIENCE_SECONDS,
+            )
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    with listening(Between) as address:
+        yield address, away
+
+
+def test_a_run_that_could_not_be_set_since_the_server_went_away_is_set_at_the_next_look(
+    prefect_api: str, client: SyncPrefectClient, pool: str
+) -> None:
+    not_submitted: State[None] = Crashed(message="Failed to submit flow run to infrastructure: no response")
+    waits = Waits()
+    with that_goes_away(prefect_api) as (address, away), retrying(0):
+        assert start_again(address, pool, ["cpu"], waits) == []
+        runs = [run_in(client, pool, "cpu", Pending(), not_submitted) for _ in range(2)]
+        # At the first look none of them is set, and at the second one of them.
+        for is_away in ([True], [False, True]):
+            away += is_away
+            with pytest.raises(httpx.TransportError):
+                start_again(address, pool, ["cpu"], waits)
+            assert away == []
+        (first,) = (run for run in runs if client.read_flow_run(run).state_type == StateType.SCHEDULED)
+        client.set_flow_run_state(first, not_submitted, force=True)
+        (other,) = {*runs} - {first}
+        assert start_again(address, pool, ["cpu"], waits) == [client.read_flow_run(other).name]
+        client.set_flow_run_state(other, not_submitted, force=True)
+        # Each starts again once.
+        assert start_again(address, pool, ["cpu"], waits) == []
