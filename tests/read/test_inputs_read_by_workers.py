@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import io
 import os
@@ -194,6 +195,29 @@ def test_what_was_read_is_not_read_again_unless_it_or_the_question_is_another(
     assert (second.files == first.files) == (change not in ("another object", "another format"))
 
 
+@pytest.mark.parametrize("ended_by", [KeyboardInterrupt, SystemExit, ClusterFault])
+def test_what_was_read_before_the_run_ended_is_not_read_again(
+    home: Home, address: str, fetches: list[str], tmp_path: Path, ended_by: type[BaseException]
+) -> None:
+    results: list[Any] = []
+
+    def third_ends_the_run(result: Any) -> Any:
+        if len(results) == 2:
+            raise ended_by("ended")
+        results.append(result)
+        return result
+
+    with pytest.raises(ended_by, match="ended"):
+        inventory_of(home, Backwards(are_elsewhere=True, changed=third_ends_the_run), address)
+    (tmp_path / "worker").rename(tmp_path / "gone")
+    fetches.clear()
+    found = inventory_of(home, far(), address)
+    # Jobs are done from the last one on.
+    assert sorted(fetches) == sorted(FILES)[:-2]
+    (home.artifacts / "ingest").rename(tmp_path / "forgotten")
+    assert inventory_of(home, far(), address).files == found.files
+
+
 def test_memory_that_is_damaged_is_no_memory(
     home: Home, address: str, fetches: list[str], tmp_path: Path
 ) -> None:
@@ -294,6 +318,30 @@ def test_a_workers_copies_have_so_many_bytes_at_most_and_the_one_used_last_stays
     assert len(copies(home.root)) == 3
 
 
+def test_a_worker_looks_for_old_copies_at_its_first_job_and_at_no_other(
+    home: Home, address: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "worker/copies/inputs"
+    folder.mkdir(parents=True)
+
+    def unused_for_long(name: str) -> Path:
+        path = folder / name
+        path.write_bytes(b"rows")
+        os.utime(path, (0, 0))
+        return path
+
+    before = unused_for_long("before.jsonl")
+    inventory_of(home, far(), f"{address}/a.jsonl")
+    assert not before.exists()
+    meanwhile = unused_for_long("meanwhile.jsonl")
+    inventory_of(home, far(), address)
+    assert meanwhile.exists()
+    # Another process looks again.
+    looks._sweep_once.cache_clear()
+    inventory_of(home, far(), address, verify=True)
+    assert not meanwhile.exists()
+
+
 def test_a_copy_that_was_removed_to_make_room_is_made_again_for_who_needs_it(
     home: Home, address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -313,26 +361,33 @@ def test_a_copy_that_was_removed_to_make_room_is_made_again_for_who_needs_it(
         assert Path(path).read_bytes() == LINES
 
 
+@pytest.mark.parametrize("removed", ["before it is opened", "before it is held"])
 def test_a_copy_that_is_removed_again_and_again_is_a_fault_to_who_looks_and_nothing_to_who_converts(
-    home: Home, address: str, monkeypatch: pytest.MonkeyPatch
+    home: Home, address: str, monkeypatch: pytest.MonkeyPatch, removed: str
 ) -> None:
     (listed,) = remote_files(f"{address}/a.jsonl")
-    (file,) = inventory_of(home, far(), listed.address).files
+    (file,) = inventory_of(home, IN_THIS_PROCESS, listed.address).files
     made: list[str] = []
 
     def removed_at_once(*given: Any, **more: Any) -> str:
         made.append(copied(*given, **more))
-        Path(made[-1]).unlink()
+        if removed == "before it is opened":
+            Path(made[-1]).unlink()
         return made[-1]
 
+    def removed_meanwhile(file: io.BufferedReader, how: int) -> None:
+        assert how == fcntl.LOCK_SH
+        Path(file.name).unlink()
+
     monkeypatch.setattr(remote_inputs, "copied", removed_at_once)
+    if removed == "before it is held":
+        monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
     with (
         pytest.raises(InputFault, match=rf"^{listed.address}: its copies are removed at once; make room"),
         copied_and_held(listed, held(home), lambda: None),
     ):
         pass
     assert len(made) == 3
-    Path(remote_inputs.place_of_copy(file.path, file.digest, held(home))).unlink(missing_ok=True)
     with in_use(file, held(home)) as path:
         assert path == made[0]
         assert not os.path.exists(path)
