@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import EndpointConnectionError
+from s3_replies import reply
 
+from assay.core.errors import StoreFault, StoreRefusal
 from assay.storage import bucket_artifacts
 from assay.storage.artifacts import are_intact, artifacts_of
 from assay.storage.bucket_artifacts import BucketArtifacts
@@ -119,7 +125,8 @@ class Ages:
 
     def _of_one(self, parsed: dict[str, Any], model: Any, context: dict[str, Any], **_: object) -> None:
         if model.name in ("PutObject", "CopyObject"):
-            self.days.pop(context["of_key"], None)
+            if parsed["ResponseMetadata"]["HTTPStatusCode"] == HTTPStatus.OK:
+                self.days.pop(context["of_key"], None)
         elif "LastModified" in parsed:
             parsed["LastModified"] -= timedelta(days=self.days.get(context["of_key"], 0))
 
@@ -209,6 +216,58 @@ def test_what_a_run_used_stays_in_a_bucket(
     after = Objects(bucket).read(used)
     assert after is not None
     assert after.data == content.data
+
+
+@pytest.mark.parametrize("fault", [StoreRefusal, StoreFault])
+def test_what_is_read_is_read_though_its_use_cannot_be_noted_in_a_bucket(
+    tmp_path: Path, bucket: str, ages: Ages, forget: Callable[[], None], fault: type[Exception]
+) -> None:
+    files, home = BucketArtifacts(bucket), Home(tmp_path, None, bucket)
+    kept, *_ = _one_of_each(files)
+    sealed = f"languages/{_KEY}.json"
+    ages.let_all_be(100, bucket)
+    forget()
+    asked: list[str] = []
+
+    def refuse(request: Any, **_: object) -> AWSResponse:
+        asked.append(request.url)
+        if fault is StoreFault:
+            raise EndpointConnectionError(endpoint_url=request.url)
+        return reply(request.url, HTTPStatus.FORBIDDEN, b"<Error><Code>AccessDenied</Code></Error>")
+
+    _client().meta.events.register("before-send.s3.CopyObject", refuse)
+    with pytest.raises(fault, match="cannot be written"):
+        Objects(bucket).write_again(sealed)
+    ways: tuple[Callable[[], bool], ...] = (
+        lambda: are_intact([kept], home),
+        lambda: files.read(kept) == b"convert",
+        lambda: files.read_sealed(sealed) == b"{}",
+        lambda: files.hold([sealed]),
+    )
+    for way in ways:
+        asked.clear()
+        assert way()
+        assert asked
+
+
+def test_what_is_read_is_read_though_its_use_cannot_be_noted_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    files = artifacts_of(home)
+    kept = files.keep(b"rows", "convert/a.bin")
+    asked: list[str] = []
+
+    def refuse(path: Path, **_: object) -> None:
+        asked.append(path.name)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    monkeypatch.setattr(os, "utime", refuse)
+    assert are_intact([kept], home)
+    assert files.read(kept) == b"rows"
+    assert files.read_sealed("convert/a.bin") == b"rows"
+    assert files.hold(["convert/a.bin"])
+    assert asked == ["a.bin"] * 4
 
 
 def test_what_another_run_uses_while_a_bucket_is_listed_stays(
