@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from assay.config.offered import fitting, offered
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, ServerFault, UserMistake
+from flows.server.connection import prefects_settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -65,7 +66,11 @@ def for_a_worker(environment: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def client_of(api_url: str) -> Iterator[SyncPrefectClient]:
-    """Yield a client of that server, whatever address this process has configured; with its login."""
+    """Yield a client of that server, whatever address this process has configured; with its login.
+
+    UserMistake where Prefect cannot read its settings.
+    """
+    prefects_settings()
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 

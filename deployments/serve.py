@@ -34,7 +34,7 @@ from deployments.register import (
     watch_for_crashes,
 )
 from flows.command.signals import TERMINATED, stopping_on_signals
-from flows.server.connection import speaking_to
+from flows.server.connection import prefects_settings, speaking_to
 from flows.server.embedded import EmbeddedServer, end
 
 _SUMMARY = "Prefect's pages with Assay's deployments and a worker, on this machine alone, until Ctrl-C."
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.environ.setdefault("ASSAY_DATA_ROOTS", f"data={ROOT / 'samples'}")
             os.environ.setdefault("ASSAY_OUTPUT_ROOTS", f"results={ROOT / 'runs'}")
             settings = Settings.read()
+            prefects_settings()
             with served(settings.opened_home(), settings, port) as worker:
                 worker.wait()
             raise ServerFault("the worker ended; its last words are above")

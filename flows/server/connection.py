@@ -17,13 +17,16 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from uuid import UUID
 
 from assay.config.settings import Settings
 from assay.core.errors import ServerFault, UserMistake
 from assay.storage.home import Home
 from flows.server.embedded import EmbeddedServer
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings as PrefectSettings
 
 #: Prefect reads these when it is imported. What the operator has set stays as it is.
 _DEFAULTS = {
@@ -113,8 +116,32 @@ def _is_silent(pyproject: bytes) -> bool:
     """Whether the project's file holds no settings of Prefect."""
     try:
         return "prefect" not in tomllib.loads(pyproject.decode()).get("tool", {})
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, TypeError):
         return False
+
+
+def prefects_settings() -> PrefectSettings:
+    """Prefect's settings. UserMistake where Prefect cannot read what is set."""
+    from prefect.settings import get_current_settings
+
+    try:
+        return get_current_settings()
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        # Prefect takes what it finds for a table or a text without a look, so any of these may come of it.
+        files = (name for name in _SETTINGS_FILES if os.path.exists(os.path.expanduser(name)))
+        raise UserMistake(
+            f"Prefect cannot read its settings ({_reason(error).rstrip('.')}). They are in "
+            f"{', '.join([*files, 'variables PREFECT_…'])}: correct what has another form than Prefect wants"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, in a line that holds no value: one may be a login."""
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+    return str(error).split("\n")[0] or type(error).__name__
 
 
 @contextmanager
@@ -128,9 +155,7 @@ def server_of_the_run(home: Home) -> Iterator[EmbeddedServer | None]:
             _environment({name: os.environ.get(name, value) for name, value in _defaults(home).items()})
         )
         _put_off(*_UNUSED)
-        from prefect.settings import get_current_settings
-
-        if get_current_settings().api.url:
+        if prefects_settings().api.url:
             yield None
             return
         # Both the run and the server need these modules. The server is a fork, so they are imported once.
@@ -151,10 +176,8 @@ def connected(
 
     ServerFault where the configured one does not answer or the embedded one does not start.
     """
-    from prefect.settings import get_current_settings
-
     if embedded is None:
-        configured = str(get_current_settings().api.url)
+        configured = str(prefects_settings().api.url)
         _check_that_it_answers(configured, settings.server_answer_seconds)
         yield Connection(configured, embedded=False)
         return
@@ -188,12 +211,10 @@ def speaking_to(
 def configured_server(settings: Settings) -> Connection:
     """The configured server. UserMistake where none is configured, ServerFault where it does not answer."""
     os.environ.update({name: os.environ.get(name, value) for name, value in _DEFAULTS.items()})
-    from prefect.settings import get_current_settings
-
+    configured = prefects_settings().api.url
     from tasks.server_answers import drop_results
 
     drop_results()
-    configured = get_current_settings().api.url
     if not configured:
         raise UserMistake(
             "--deployment: this option needs a Prefect server; name the server with PREFECT_API_URL, such "
