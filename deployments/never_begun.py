@@ -25,7 +25,7 @@ from deployments.register import client_of, last_runs
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-#: After that, no worker still waits for an answer of the server.
+#: After this long, no worker still waits for the server's answer.
 PATIENCE = timedelta(minutes=2)
 
 _LOOK_SECONDS = 30.0
@@ -48,9 +48,9 @@ def _look(api_url: str, pool: str, queues: Sequence[str]) -> None:
         try:
             for name in start_again(api_url, pool, queues, waits):
                 print(f"the run {name} had not begun, and starts again", file=sys.stderr, flush=True)
-        except Exception as error:  # noqa: BLE001 - one odd answer must not end all looks
+        except Exception as error:  # noqa: BLE001 - one odd answer must not end this thread
             # A proxy may answer in the place of a server that restarts. The next look may do better.
-            print(f"runs that never began: no look at them ({error!r})", file=sys.stderr, flush=True)
+            print(f"runs that never began could not be looked for ({error!r})", file=sys.stderr, flush=True)
 
 
 class Waits:
@@ -115,7 +115,9 @@ def start_again(
             now = client.read_flow_run(run) if run not in here else None
             # It may have begun, or somebody may have cancelled it, since it was listed.
             if now is not None and now.state is not None and now.state.id == state:
-                again: State[None] = Scheduled(message="Its worker had not begun it. It starts again.")
+                again: State[None] = Scheduled(
+                    message="A worker took this run and never began it. It starts again."
+                )
                 client.set_flow_run_state(run, again, force=True)
                 names.append(now.name)
             # Only now: where the server goes away before, the next look tries again.
@@ -124,12 +126,12 @@ def start_again(
 
 
 def _was_not_submitted(run: FlowRun) -> bool:
-    """Whether its worker could not start its process, as when the server goes in that moment."""
+    """Whether its worker could not start its process, for example because the server went away."""
     return run.state is not None and run.run_count == 0 and _NOT_SUBMITTED in (run.state.message or "")
 
 
 def _runs_here() -> set[UUID]:
-    """The runs whose processes this worker has started and that live."""
+    """The runs whose processes this worker has started and that still work."""
     found = set()
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, ValueError):

@@ -40,10 +40,10 @@ from assay.storage.stage import RunContext
 #: A copy that no run has used for this long is removed.
 KEPT_SECONDS = 7 * 24 * 3600.0
 
-#: The copies in a worker's own home have so many bytes at most, or those of the files in use if that is more.
+#: The most bytes of copies in a worker's own home. Files in use stay, even if they have more.
 WORKERS_BYTES = 32 << 30
 
-#: How often a copy is made anew that is removed before it is used.
+#: How often a copy is made if another worker removes it before it is read.
 _ATTEMPTS = 3
 
 
@@ -57,7 +57,7 @@ class RemoteFile:
     """Below its bucket or its data set."""
     size: int
     version: str
-    """Another one where the file's content is another: the object's ETag, or a digest of the content."""
+    """The object's ETag, or a digest of the content: it changes with the content."""
 
 
 def _ending(address: str) -> str:
@@ -91,7 +91,7 @@ def reads_elsewhere(context: RunContext) -> bool:
 
 @contextmanager
 def in_use(file: InputFile, home: Home) -> Iterator[str]:
-    """Yield what ``local_path`` gives. A copy stays there as long as this context."""
+    """Yield what ``local_path`` returns. A copy stays until this context ends."""
     if not is_remote(file.path):
         yield file.path
         return
@@ -110,7 +110,8 @@ def copied_and_held(file: RemoteFile, home: Home, check: Callable[[], None]) -> 
     with _held(lambda: copied(file, home, check=check)) as path:
         if path is None:
             raise InputFault(
-                f"{file.address}: its copies are removed at once; make room on the disk of {home.root}"
+                f"{file.address}: other workers remove each copy before it is read; "
+                f"make room on the disk of {home.root}"
             )
         yield path
 
@@ -139,7 +140,7 @@ def _opened_to_hold(path: str) -> BinaryIO | None:
             file = stack.enter_context(open(path, "rb"))
         except FileNotFoundError:
             return None
-        # Some file systems have no locks.
+        # Go on without a lock: some file systems have none.
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_SH)
         if os.fstat(file.fileno()).st_nlink == 0:

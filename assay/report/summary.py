@@ -117,8 +117,8 @@ def _reading(options: Mapping[str, Any]) -> str:
     if not options.get("keep"):
         return ""
     if options.get("on_fail", "drop") == "drop":
-        return "rules are asked of the record, and a turn's value is the last turn's"
-    return "rules that name a turn's value are asked at every turn"
+        return "rules look at the record; a turn's value is that of its last turn"
+    return "rules that name a turn's value look at every turn"
 
 
 def _turns(models: Sequence[ScoredModel]) -> Turns:

@@ -35,7 +35,7 @@ def both_sides_kept(formats: Iterable[str], rules: Rules) -> str | None:
     if any(told_apart):
         return None
     return (
-        "inputs hold preferences, and the files hold what people rejected as they hold what people chose. "
+        "inputs hold preferences, and the files contain rejected answers as well as chosen ones. "
         "--keep \"side == 'chosen'\" keeps what was chosen; a preference export holds pairs"
     )
 

@@ -27,7 +27,7 @@ _IN_FLIGHT_PER_WORKER = 2
 #: With no worker at all for this long, the run ends instead of waiting for ever.
 NO_WORKERS_SECONDS = 60.0
 
-#: How long the result of a job that names its workers may be on its way.
+#: How long to wait for the result of an ended job that names its workers.
 _RESULT_SECONDS = 30.0
 
 _GOES_ON = "what is finished is kept, and the same command goes on from there"
@@ -72,7 +72,7 @@ class _Attempt(NamedTuple, Generic[Result]):
     job: Job[Result]
     alone: bool
     workers: Sequence[str] | None
-    """Those that may do it; None: any."""
+    """The workers that may do the job. None: any."""
 
 
 class _Dispatch(Generic[Result]):
@@ -182,7 +182,7 @@ class _Dispatch(Generic[Result]):
         except TimeoutError:
             if attempt.workers is None or attempt.future.status == "error":
                 raise
-            # A worker that dies takes its results with it, and Dask waits for another that the job names.
+            # A worker that dies takes its results with it. Dask would wait for another one that the job names.
             self._try_again(attempt)
         except KilledWorker:
             self._end_of_a_killer(attempt)
@@ -250,10 +250,11 @@ class _News:
 
 
 class _Call:
-    """A call that is made where it is unpickled.
+    """A call that unpickling makes.
 
     Dask unpickles a task's function as it reads a message: a worker that lacks the function would lose its
-    connection, and count as killed by the job. So a task is to unpickle a call, which can just fail.
+    connection, and count as killed by the job. So each task unpickles a call: where the function is missing,
+    only the task fails.
     """
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:

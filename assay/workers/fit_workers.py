@@ -72,7 +72,7 @@ class FitWorkers:
             address, code = error.args
             self._say(self._unfit.take({address: code}))
         else:
-            # Code from before there was a check cannot even take a job.
+            # A worker with code from before the check cannot even read a job.
             self._say(asked_again(self._client))
         self._counted = -math.inf
         return bool(self._unfit) and (named is None or any(one in self._unfit for one in named))

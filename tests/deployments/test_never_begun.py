@@ -88,7 +88,7 @@ def test_a_run_without_a_process_starts_again(prefect_api: str, client: SyncPref
     state = client.read_flow_run(run).state
     assert state is not None
     assert state.is_scheduled()
-    assert state.message == "Its worker had not begun it. It starts again."
+    assert state.message == "A worker took this run and never began it. It starts again."
 
 
 def test_a_run_whose_process_lives_goes_on(prefect_api: str, client: SyncPrefectClient, pool: str) -> None:
@@ -162,7 +162,7 @@ def test_an_odd_answer_does_not_end_the_looks(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         never_begun.watch(f"http://127.0.0.1:{server.server_port}/api", "any", ["cpu"])
         said, deadline = "", time.monotonic() + PATIENCE_SECONDS
-        while said.count("no look at them") < 2:
+        while said.count("could not be looked for") < 2:
             assert time.monotonic() < deadline, said
             time.sleep(0.05)
             said += capfd.readouterr().err

@@ -512,7 +512,7 @@ def test_a_run_that_its_worker_took_and_never_began_starts_again(
     assert ended.state_type == StateType.COMPLETED
     assert operated.manifest("never-begun")["rows"]["kept"] == 2
     said = [state.message for state in operated.client.read_flow_run_states(never_begun.id)]
-    assert "Its worker had not begun it. It starts again." in said
+    assert "A worker took this run and never began it. It starts again." in said
 
 
 def test_a_run_whose_worker_died_is_found_and_a_retry_finishes_it(operated: Operation, lost: Lost) -> None:

@@ -383,7 +383,10 @@ def test_a_copy_that_is_removed_again_and_again_is_a_fault_to_who_looks_and_noth
     if removed == "before it is held":
         monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
     with (
-        pytest.raises(InputFault, match=rf"^{listed.address}: its copies are removed at once; make room"),
+        pytest.raises(
+            InputFault,
+            match=rf"^{listed.address}: other workers remove each copy before it is read; make room",
+        ),
         copied_and_held(listed, held(home), lambda: None),
     ):
         pass

@@ -307,11 +307,11 @@ def test_text_from_data_is_no_markup_in_markdown() -> None:
 
 def test_the_summary_says_how_rules_were_read_and_what_is_repeated() -> None:
     text = summary_text(manifest(repeated=3))
-    assert "rules are asked of the record, and a turn's value is the last turn's" in " ".join(text.split())
+    assert "rules look at the record; a turn's value is that of its last turn" in " ".join(text.split())
     assert "3 records say the same as an earlier one. --dedup exact keeps one of each." in text
     options = {"output": "runs/out", "keep": ["helpfulness >= 2"], "on_fail": "mask", "dedup": "exact"}
     text = summary_text(manifest(repeated=1, options=options))
-    assert "rules that name a turn's value are asked at every turn" in " ".join(text.split())
+    assert "rules that name a turn's value look at every turn" in " ".join(text.split())
     assert "the same as an earlier one" not in text
     assert "rules are asked" not in summary_text(manifest(options={"output": "runs/out"}))
 
