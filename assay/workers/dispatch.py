@@ -182,7 +182,7 @@ class _Dispatch(Generic[Result]):
         except TimeoutError:
             if attempt.workers is None or attempt.future.status == "error":
                 raise
-            # A worker that dies takes its results with it. Dask would wait for another one that the job names.
+            # A dead worker takes its results with it. Dask would wait for another one that the job names.
             self._try_again(attempt)
         except KilledWorker:
             self._end_of_a_killer(attempt)
