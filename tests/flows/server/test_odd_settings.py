@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from contextvars import Context
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import prefect.context
 import pytest
 from places import ROOT
-
-from assay.core.errors import UserMistake
-from flows.server.connection import may_name_a_server, prefects_settings
 
 #: Values of every kind that TOML has.
 VALUES = (
@@ -41,78 +39,116 @@ FIELDS = (
 OTHERS = ("tool.assay", "tool.assay.prefect", "project", "project.dependencies", "prefect")
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The command's folder and the user's home. Prefect reads its settings anew whenever it is asked."""
-    for name in [name for name in os.environ if name.upper().startswith("PREFECT_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(prefect.context, "GLOBAL_SETTINGS_CONTEXT", None)
-    return tmp_path
+#: Reads cases from its input, each a file's name, its content and variables. Writes of each whether the file
+#: may name a server, and what is said of Prefect's settings: None where Prefect reads them. It is a program,
+#: for threads of Prefect in a process of tests would read these settings too.
+ASKER = """
+import json, os, sys, tempfile
+from pathlib import Path
 
+import prefect.context
+from assay.core.errors import UserMistake
+from flows.server.connection import may_name_a_server, prefects_settings
 
-def a_line_or_settings() -> str | None:
-    """What is said of the settings; None where Prefect reads them."""
+answers = []
+for name, content, variables in json.load(sys.stdin):
+    # The command's folder and the user's home. Prefect reads its settings anew.
+    folder = tempfile.mkdtemp(dir=sys.argv[1])
+    os.chdir(folder)
+    os.environ["HOME"] = folder
+    os.environ.update(variables)
+    Path(name).write_bytes(content.encode("latin-1"))
+    prefect.context.GLOBAL_SETTINGS_CONTEXT = None
+    may = may_name_a_server()
     try:
-        # Outside of what the fixtures of other tests have Prefect's settings be.
-        Context().run(prefects_settings)
+        prefects_settings()
     except UserMistake as mistake:
-        said = str(mistake)
+        answers.append([may, str(mistake)])
+    else:
+        answers.append([may, None])
+    for variable in variables:
+        del os.environ[variable]
+print(json.dumps(answers))
+"""
+
+
+class Case(NamedTuple):
+    name: str
+    content: str
+    variables: Mapping[str, str] = {}
+
+
+class Answer(NamedTuple):
+    may_name_a_server: bool
+    said: str | None
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's variables without those of Prefect, and these."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("PREFECT_")}
+    return kept | {"PYTHONPATH": str(ROOT)} | variables
+
+
+def answers(cases: Sequence[Case], folder: Path) -> list[Answer]:
+    asked = subprocess.run(
+        [sys.executable, "-c", ASKER, str(folder)],
+        input=json.dumps(cases),
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert asked.returncode == 0, asked.stderr
+    found = [Answer(*answer) for answer in json.loads(asked.stdout)]
+    for said in [answer.said for answer in found if answer.said is not None]:
         assert said.startswith("Prefect cannot read its settings (")
         assert "\n" not in said
         assert "Traceback" not in said
-        return said
-    return None
+    assert len(found) == len(cases)
+    return found
 
 
-@pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize("key", [*TABLES, *FIELDS])
-def test_any_value_in_any_place_of_a_project_is_read_by_prefect_or_named_in_a_line(
-    key: str, value: str, folder: Path
-) -> None:
-    (folder / "pyproject.toml").write_text(f"# prefect\n{key} = {value}\n")
-    # Where tools are no table of tables, none is Prefect's. All else may name a server.
-    assert may_name_a_server() or key == "tool"
-    said = a_line_or_settings()
-    if key in TABLES[:2] and not value.startswith("{"):
-        assert said is not None
-    if said is not None:
-        assert "pyproject.toml" in said
+@pytest.mark.slow
+def test_any_value_in_any_place_of_a_project_is_read_by_prefect_or_named_in_a_line(tmp_path: Path) -> None:
+    places = [(key, value) for key in (*TABLES, *FIELDS) for value in VALUES]
+    cases = [Case("pyproject.toml", f"# prefect\n{key} = {value}\n") for key, value in places]
+    for (key, value), answer in zip(places, answers(cases, tmp_path), strict=True):
+        # Where tools are no table of tables, none is Prefect's. All else may name a server.
+        assert answer.may_name_a_server or key == "tool"
+        if key in TABLES[:2] and not value.startswith("{"):
+            assert answer.said is not None
+        if answer.said is not None:
+            assert "pyproject.toml" in answer.said
 
 
-@pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize("key", OTHERS)
-def test_any_value_of_other_tools_is_no_business_of_a_run(key: str, value: str, folder: Path) -> None:
-    (folder / "pyproject.toml").write_text(f"# prefect\n{key} = {value}\n")
-    assert not may_name_a_server()
-    assert a_line_or_settings() is None
+@pytest.mark.slow
+def test_any_value_of_other_tools_is_no_business_of_a_run(tmp_path: Path) -> None:
+    cases = [Case("pyproject.toml", f"# prefect\n{key} = {value}\n") for key in OTHERS for value in VALUES]
+    assert answers(cases, tmp_path) == [(False, None)] * len(cases)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("pyproject.toml", b"[tool.prefect\n"),
-        ("pyproject.toml", b"# prefect \xff\n"),
-        ("prefect.toml", b"api = 3\n"),
-        ("prefect.toml", b"api = [{url = 'x'}]\n"),
-        ("prefect.toml", b"\x00"),
-        (".env", b"PREFECT_CLIENT_MAX_RETRIES=many\n"),
-    ],
-)
-def test_files_that_prefect_cannot_read_are_named_in_a_line(name: str, content: bytes, folder: Path) -> None:
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_bytes(content)
-    assert may_name_a_server()
-    said = a_line_or_settings()
-    assert said is not None
-    assert name in said
+@pytest.mark.slow
+def test_files_that_prefect_cannot_read_are_named_in_a_line(tmp_path: Path) -> None:
+    cases = [
+        Case("pyproject.toml", "[tool.prefect\n"),
+        Case("pyproject.toml", "# prefect \xff\n"),
+        Case("prefect.toml", "api = 3\n"),
+        Case("prefect.toml", "api = [{url = 'x'}]\n"),
+        Case("prefect.toml", "\x00"),
+        Case(".env", "PREFECT_CLIENT_MAX_RETRIES=many\n"),
+    ]
+    for case, answer in zip(cases, answers(cases, tmp_path), strict=True):
+        assert answer.may_name_a_server
+        assert answer.said is not None
+        assert case.name in answer.said
 
 
-def test_a_line_on_settings_holds_no_login(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "['http://somebody:canary@s/api']")
-    monkeypatch.setenv("PREFECT_API_REQUEST_TIMEOUT", "canary")
-    said = a_line_or_settings()
+@pytest.mark.slow
+def test_a_line_on_settings_holds_no_login(tmp_path: Path) -> None:
+    variables = {
+        "PREFECT_API_URL": "['http://somebody:canary@s/api']",
+        "PREFECT_API_REQUEST_TIMEOUT": "canary",
+    }
+    ((_, said),) = answers([Case("notes.txt", "", variables)], tmp_path)
     assert said is not None
     assert "request_timeout" in said
     assert "canary" not in said
@@ -140,8 +176,7 @@ def test_a_command_ends_with_that_line_and_exit_code_2(
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"# prefect api\n{content}")
     (tmp_path / "chats.jsonl").write_text('{"prompt": "Why?", "response": "So."}\n')
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("PREFECT_")}
-    kept |= {"HOME": str(tmp_path), "ASSAY_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+    kept = environment(HOME=str(tmp_path), ASSAY_HOME=str(tmp_path / "home"))
     if command == "deployments.register":
         kept["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
     ended = subprocess.run(
