@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import secrets
 import socket
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from typing import BinaryIO, NamedTuple
 
 import polars as pl
 
-from assay.core.digests import digest_of_content
 from assay.core.errors import AssayError
 from assay.storage.artifacts import Artifacts, artifacts_of
 from assay.storage.disk import full_disk_named
@@ -24,10 +24,14 @@ from assay.storage.home import Home
 
 
 class Part(NamedTuple):
-    """The size and the digest of one part."""
+    """The size and the checksum of one part.
+
+    A CRC-32 finds a part that is cut short or altered by accident, and takes less than half the time of a
+    digest: 1.8 GB a second beside 0.7, measured. The result files have digests of their own.
+    """
 
     size: int
-    digest: str
+    checksum: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +55,9 @@ class HandedOver:
                     f"worker on {self.host}: it wrote {place}, which this machine does not find. Let every "
                     "machine have the same ASSAY_HOME, or the same ASSAY_ARTIFACTS"
                 ) from error
-            for size, digest in self.written:
+            for size, checksum in self.written:
                 part = file.read(size)
-                if digest_of_content(part) != digest:
+                if len(part) != size or zlib.crc32(part) != checksum:
                     raise AssayError(f"{place}: is cut short or altered. Run again: it is made anew.")
                 yield part
 
@@ -73,7 +77,7 @@ class Handing:
             part.write_ipc(content, compression="lz4")
             part = content.getvalue()
         self._file.write(part)
-        self._written.append(Part(len(part), digest_of_content(part)))
+        self._written.append(Part(len(part), zlib.crc32(part)))
 
     @property
     def handed_over(self) -> HandedOver:
