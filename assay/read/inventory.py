@@ -152,6 +152,9 @@ def take_inventory(inputs: Inputs, context: RunContext) -> Inventory:
     digested.keep()
     if not files:
         raise UserMistake(f"{' '.join(inputs.names)}: no file there holds rows of chats.")
+    if empty := [file.path for file in files if not file.size]:
+        verb, more = ("is", "") if len(empty) == 1 else ("are", f" and {len(empty) - 1:,} more")
+        context.say(f"warning: {counted(len(empty), 'input files')} {verb} empty: {empty[0]}{more}")
     named = format != "auto"
     return Inventory(tuple(files), tuple(sources), tuple(shards), tuple(stamps), inputs.mapped, named)
 

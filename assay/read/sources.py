@@ -143,9 +143,9 @@ def sniff(path: str) -> Source:
         name = name.removesuffix(packed)
     for container in _TABLES:
         if name.endswith(TABLE_ENDINGS[container]):
-            if not start:
-                return Source(path, "lines", "none")
-            raise UserMistake(f"{path}: {_NAMES[container]}, though its name says so.")
+            raise UserMistake(f"{path}: {_NAMES[container]}, though its name says so{_if_empty(start)}.")
+    if not start and path.lower().endswith(COMPRESSION_ENDINGS):
+        raise UserMistake(f"{path}: is not compressed, though its name says so{_if_empty(start)}.")
     head = _head(path, compression)
     if compression != "none" and (refused := why_no_chat(head)):
         raise UserMistake(f"{path}: {refused}")
@@ -154,6 +154,11 @@ def sniff(path: str) -> Source:
     if name.endswith(CSV_ENDINGS) and head.removeprefix(BOM).strip() and not _begins_as_json(head):
         return Source(path, _header(Source(path, "csv", compression), head).container, compression)
     return Source(path, _container(name, head), compression)
+
+
+def _if_empty(start: bytes) -> str:
+    """What a message adds of a file without a byte: it is what a copy leaves that was interrupted."""
+    return "" if start else ": it has no bytes. Copy it again, or remove it"
 
 
 def _begins_as_json(head: bytes) -> bool:

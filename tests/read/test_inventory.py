@@ -288,6 +288,41 @@ def test_an_empty_file_and_blank_lines_give_no_rows(tmp_path: Path) -> None:
     assert converted_file(tmp_path, b"[]", name="e.json").converted.complete
 
 
+def test_empty_files_of_text_are_named_in_a_line(tmp_path: Path) -> None:
+    said: list[str] = []
+    first = write(tmp_path / "a.jsonl", b"")
+    take_inventory([first, write(tmp_path / "b.jsonl")], say=said.append)
+    take_inventory([first, write(tmp_path / "b.jsonl"), write(tmp_path / "c.csv", b"")], say=said.append)
+    take_inventory([write(tmp_path / "d.jsonl", b"\n")], say=said.append)
+    assert said == [
+        f"warning: 1 input file is empty: {first}",
+        f"warning: 2 input files are empty: {first} and 1 more",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("a.parquet", "not a Parquet file"),
+        ("A.PARQUET", "not a Parquet file"),
+        ("a.arrow", "not an Arrow file"),
+        ("a.feather", "not an Arrow file"),
+        ("a.jsonl.gz", "is not compressed"),
+        ("a.json.zst", "is not compressed"),
+        ("a.CSV.zstd", "is not compressed"),
+        ("a.parquet.gz", "not a Parquet file"),
+    ],
+)
+def test_a_file_that_cannot_be_empty_is_refused_without_a_byte(tmp_path: Path, name: str, kind: str) -> None:
+    """Such a file is what an interrupted copy leaves; its rows would be lost without a word."""
+    path = write(tmp_path / name, b"")
+    with pytest.raises(UserMistake) as refused:
+        take_inventory([path])
+    assert str(refused.value) == (
+        f"{path}: {kind}, though its name says so: it has no bytes. Copy it again, or remove it."
+    )
+
+
 def test_a_long_line_is_refused_without_being_held(tmp_path: Path) -> None:
     """Fault 29: 50 MB, of which a limit of 1 MB leaves the rows around it whole."""
     path = tmp_path / "a.jsonl"
