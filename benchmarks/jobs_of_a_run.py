@@ -86,7 +86,7 @@ def jobs_of_a_run(folder: Path) -> dict[str, Done]:
     """For each kind of job except scoring, by its class: the one whose time is closest to the median."""
     data = folder / "data.jsonl"
     write_data(data, RECORDS)
-    # Otherwise only four million turns or more go to workers. Jobs have the same size then.
+    # Otherwise only four million turns or more go to workers. A larger run's jobs have the same size.
     gathering._WORTH_WORKERS_TURNS = 0
     settings = Settings(home=folder / "home")
     exports = ["messages", "steerlm", "trl-sft"]

@@ -110,18 +110,25 @@ def start_again(
             and (run.id in new or seconds.get(run.state.id, -1.0) >= patience.total_seconds())
         }
         here = _runs_here() if state_of else set()
-        names = []
+        names, failed = list[str](), list[Exception]()
         for run, state in state_of.items():
-            now = client.read_flow_run(run) if run not in here else None
-            # It may have begun, or somebody may have cancelled it, since it was listed.
-            if now is not None and now.state is not None and now.state.id == state:
-                again: State[None] = Scheduled(
-                    message="A worker took this run and never began it. It starts again."
-                )
-                client.set_flow_run_state(run, again, force=True)
-                names.append(now.name)
+            try:
+                now = client.read_flow_run(run) if run not in here else None
+                # It may have begun, or somebody may have cancelled it, since it was listed.
+                if now is not None and now.state is not None and now.state.id == state:
+                    again: State[None] = Scheduled(
+                        message="A worker took this run and never began it. It starts again."
+                    )
+                    client.set_flow_run_state(run, again, force=True)
+                    names.append(now.name)
+            except Exception as error:  # noqa: BLE001 - one run must not stop the others
+                failed.append(error)
+                continue
             # Only now: where the server goes away before, the next look tries again.
-            waits.judge(new & {run})
+            if run in new:
+                waits.judge([run])
+        if failed:
+            raise failed[0]
     return names
 
 

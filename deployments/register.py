@@ -36,8 +36,6 @@ PREFECT_FILE = ROOT / "deployments" / "prefect.yaml"
 CRASHED_RUNS = ROOT / "deployments" / "crashed_runs.yaml"
 
 _DEPLOY_SECONDS = 180.0
-#: A server gives no more runs at a time.
-_MOST_RUNS = 200
 
 
 def main() -> int:
@@ -87,6 +85,7 @@ def prepare_pool(api_url: str) -> None:
     The pool's template has no variables: who starts a run in Prefect's pages chooses neither the command
     nor the environment of its process.
     """
+    prefects_settings()
     from prefect.client.schemas.actions import WorkPoolCreate
 
     template = json.loads((ROOT / "deployments" / "work_pool.json").read_bytes())
@@ -162,7 +161,10 @@ def last_runs(
     pool: str | None = None,
     queues: Sequence[str] = (),
 ) -> list[FlowRun]:
-    """The last runs of deployments in such states, 200 at most: of the pool and the queues, where given."""
+    """The last runs of deployments in such states, of the pool and the queues where given.
+
+    No more than the server lists at a time: 200, if it is not told otherwise.
+    """
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterDeploymentId,
@@ -183,7 +185,6 @@ def last_runs(
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])) if pool is not None else None,
         work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=list(queues))) if queues else None,
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=_MOST_RUNS,
     )
 
 
@@ -193,15 +194,14 @@ def end_lost_runs(api_url: str, *, queue: str | None = None) -> list[str]:
     Call it where the server, or the ``queue``, has no worker yet. Otherwise they would seem to run for good:
     nothing was there to see that they died.
     """
+    prefects_settings()
     from prefect.client.schemas.objects import State, StateType
     from prefect.states import Cancelled, Crashed
 
     under_way = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
     with client_of(api_url) as client:
-        if queue is None:
-            lost = last_runs(client, under_way)
-        else:
-            lost = last_runs(client, under_way, pool=POOL, queues=[queue])
+        pool, queues = (None, []) if queue is None else (POOL, [queue])
+        lost = last_runs(client, under_way, pool=pool, queues=queues)
         for run in lost:
             cancelling = run.state is not None and run.state.is_cancelling()
             message = "Its worker ended while it was under way."

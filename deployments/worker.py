@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from assay.core.errors import AssayError, UserMistake
 from deployments.never_begun import watch
 from deployments.register import POOL, end_lost_runs, for_a_worker
-from tasks.server_answers import drop_results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AssayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    from tasks.server_answers import drop_results
+
     drop_results()
     os.environ.update(for_a_worker(os.environ))
     watch(api_url, POOL, [queue])

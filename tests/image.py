@@ -201,7 +201,7 @@ def _have_python(made: Image) -> None:
     found = f"{_PYTHON}/lib/{version}/site-packages/packages.pth"
     # Python reads no .pth file in a folder added so, so it does not find the Assay under test.
     made.do(["/bin/sh", "-c", f"echo {_PACKAGES} > {found}"])
-    # Builds Assay with the build tools that are installed: there is no network.
+    # Builds Assay with the build tools that are installed, so it needs no network.
     commands = {"pip": b'#!/bin/sh\nshift\nexec python -m pip install --no-build-isolation "$@"\n'}
     for name in _COMMANDS:
         script = (Path(sys.executable).parent / name).read_text()

@@ -223,11 +223,11 @@ def _plain_and_others(export: Export[Item], plain: PlainRows, kept: KeptRecords)
     """What the file holds of a block: plain records in one go, the others one by one, all in order."""
     is_plain = are_plain(kept.records)
     roles = kept.records["roles"]
-    reasons = {one: plain.refuses(one) for one in roles.unique()}
-    is_taken = is_plain & roles.is_in([one for one, reason in reasons.items() if reason is None])
+    reasons = {one: reason for one in roles.unique() if (reason := plain.refuses(one)) is not None}
+    is_taken = is_plain & ~roles.is_in([*reasons])
     left_out: Counter[str] = Counter()
     for one, count in roles.filter(is_plain & ~is_taken).value_counts().iter_rows():
-        left_out[reason_code(reasons[one] or "")] += count
+        left_out[reason_code(reasons[one])] += count
     lines = plain.lines(kept.only(is_taken)) if is_taken.any() else pl.Series(dtype=pl.String)
     if is_plain.all():
         return MadeRows(lines.str.join("").item().encode(), None, lines.len(), left_out, Counter())

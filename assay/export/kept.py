@@ -105,7 +105,7 @@ class KeptRecords(NamedTuple):
 
     def only(self, wanted: pl.Series) -> KeptRecords:
         """The records at which ``wanted`` is true, with their scores."""
-        if wanted.all():
+        if wanted.all(ignore_nulls=False):
             return self
         records = self.records.filter(wanted)
         scores = self.scores.join(records.select("row"), on="row", how="semi", maintain_order="left")

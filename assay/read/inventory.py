@@ -243,7 +243,7 @@ def _copies(given: str, found: Sequence[RemoteFile], context: RunContext) -> Ite
     sweep_copies(context)
     megabytes = sum(one.size for one in found) / 1e6
     by_workers = reads_elsewhere(context)
-    what = "workers read new and changed ones" if by_workers else "copying those that are not here yet"
+    what = "workers read those that are not known" if by_workers else "copying those that are not here yet"
     context.say(f"{given}: {counted(len(found), 'files')}, {megabytes:,.1f} MB; {what}")
     is_named = glob.has_magic(given) or (len(found) == 1 and given.endswith(f"/{found[0].name}"))
     if by_workers:

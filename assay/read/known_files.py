@@ -166,7 +166,8 @@ class KnownObjects:
         self._kept_at = time.monotonic()
 
     def seen(self, address: str, version: str, size: int, asked: str) -> SeenObject | None:
-        """What a worker found out about the file. None if the file has changed, or ``asked`` differs."""
+        """What a worker found out about the file. None if no worker has, if the file has changed, or if
+        ``asked`` differs."""
         folder, _, name = address.rpartition("/")
         if folder not in self._by_folder:
             self._by_folder[folder] = self._read(folder)

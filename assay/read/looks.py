@@ -51,7 +51,7 @@ class HowToLook:
 
     @property
     def depends_on(self) -> str:
-        """A digest of all but the content that decides what a look shows: these options and this code."""
+        """A digest of these options and this code, which decide with the content what a look shows."""
         fields, speakers = sorted(self.mapped.fields.items()), sorted(self.mapped.speakers.items())
         asked = repr((self.format, fields, speakers, self.shard_bytes))
         return digest_of_bytes(asked.encode(), code_here().encode())
@@ -111,8 +111,9 @@ def looked_at_by_workers(
 ) -> dict[str, Looked]:
     """What a look at each remote file shows, by address. Empty if the run reads remote files itself.
 
-    A worker copies a file to its own machine and reads it there. A file that has not changed since an earlier
-    run is not read again, unless ``verify`` is set. UserMistake for the first file that cannot be read.
+    A worker copies a file to its own machine and reads it there. Unless ``verify`` is set, a file that has
+    not changed since a look with the same options and code is not read again. UserMistake for the first file
+    that cannot be read.
     """
     if not files or not reads_elsewhere(context):
         return {}

@@ -106,19 +106,19 @@ def in_use(file: InputFile, home: Home) -> Iterator[str]:
 
 @contextmanager
 def copied_and_held(file: RemoteFile, home: Home, check: Callable[[], None]) -> Iterator[str]:
-    """Yield the path of a copy, which stays there as long as this context. Raises what ``copied`` raises."""
+    """Yield the path of a copy, which stays there while this context lasts. Raises what ``copied`` raises."""
     with _held(lambda: copied(file, home, check=check)) as path:
         if path is None:
             raise InputFault(
                 f"{file.address}: other workers remove each copy before it is read; "
-                f"make room on the disk of {home.root}"
+                "run again, or start fewer workers on that machine"
             )
         yield path
 
 
 @contextmanager
 def _held(copy: Callable[[], str | None]) -> Iterator[str | None]:
-    """Yield the path that ``copy`` gives, which is not removed to make room as long as this context.
+    """Yield the path that ``copy`` gives, which is not removed to make room while this context lasts.
 
     None where it gives None, and where each of several copies was removed before it could be held.
     """

@@ -231,7 +231,7 @@ class MeasureJob:
         return replace(self, home=self.home.sent())
 
     def done_by(self, at: AtWork) -> MeasuredPieces:
-        """The tables of the pieces. Done by a worker, they are in a file."""
+        """The tables of the pieces. A worker hands them over in a file."""
         home = self.home.here()
         if self.home.host is None or self.handover is None:
             return MeasuredPieces(self.number, list(self._tables(home, at)))

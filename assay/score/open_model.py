@@ -72,9 +72,9 @@ def _taken(spec: LocalSpec) -> RewardModel:
 def _imported(name: str) -> ModuleType:
     """The module of that name, with torch and transformers below it.
 
-    During the import Python does not search for garbage, and later it does not search what the import made:
-    all of that stays in use, and the search would take a third of the import's time. A former model can be
-    garbage, so this is done before the first model alone.
+    During the import Python does not search for garbage, and later it does not search what is there by then:
+    what was imported stays in use, and the search would take a third of the import's time. A former model can
+    be garbage, so this is done before the first model alone. (All models here have one module.)
     """
     if name in sys.modules:
         return sys.modules[name]

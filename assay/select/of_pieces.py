@@ -85,7 +85,7 @@ def _takes_long(data: Dataset) -> bool:
 
 
 def of_piece(one: PieceToMeasure, attributes: tuple[str, ...], wanted: ToMeasure, home: Home) -> Frames:
-    """The frames of a piece, with the columns that need no other piece."""
+    """The frames of a piece, with columns that rules name and that need no other piece."""
     piece, scores = one.converted, one.scored.scores
     measures = _measures(wanted, attributes)
     of_scores = ["row", "turn", *attributes, "reason", *(name for one in measures for name in one.of_scores)]

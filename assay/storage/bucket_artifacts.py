@@ -39,7 +39,8 @@ from assay.storage.scratch import HANDOVER, is_left
 _RECENT_BYTES = 64 << 20
 
 _DAY_SECONDS = 86_400.0
-#: A run that uses an object older than this has S3 write it again. Each costs a request, so not each day.
+#: A run that uses an object older than this has S3 write it again. That costs a request an object, so it is
+#: not done daily.
 _WRITTEN_AGAIN_DAYS = 3
 
 #: The names that files of stages have. The bucket may also hold files that are not Assay's.

@@ -66,7 +66,7 @@ def keep(stage: Stage[Given, Made], given: Given, made: Made, home: Home) -> Non
 
 
 def read(path: Path, kind: type[Made]) -> Made | None:
-    """The manifest in the file. None if there is no file. Raises Altered if ``keep`` did not write it so."""
+    """The manifest in the file. None if there is no file. Altered if it is not as ``keep`` wrote it."""
     try:
         return msgspec.convert(unsealed(path.read_bytes(), about=path.stem)[_MANIFEST], kind)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The workers that have the run's code, asked for now and then: how many there are, and which."""
+"""How many workers have the run's code, and which: asked now and then."""
 
 from __future__ import annotations
 

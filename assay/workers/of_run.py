@@ -55,7 +55,7 @@ class RunWorkers:
         leave_if_unwanted: Callable[[], None],
         done: Callable[[Result], None],
     ) -> None:
-        """Do every job of a stage. This process does it if there is one job, or one worker, to start.
+        """Do every job of a stage: in this process if there is only one job, or only one worker to start.
 
         Workers elsewhere get even a single job: they run already, and may reach what this machine cannot.
         """

@@ -110,7 +110,7 @@ _UNFIT: WeakKeyDictionary[Client, UnfitWorkers] = WeakKeyDictionary()
 
 
 def unfit_workers(client: Client) -> UnfitWorkers:
-    """The unfit workers that this run knows of. Each run has a client of its own."""
+    """The unfit workers that this client knows of."""
     return _UNFIT.setdefault(client, UnfitWorkers())
 
 

@@ -160,7 +160,7 @@ class Run:
         return DryRun(converted.complete, why if fault else None)
 
     def tried(self) -> DryRun:
-        """Show what the rules would do with the stored scores. Nothing that it writes stays.
+        """What the rules would do with the stored scores, which is also shown. Nothing that it writes stays.
 
         If a turn has no score yet, show what scoring would cost instead.
         """

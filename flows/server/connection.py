@@ -5,12 +5,13 @@ Prefect's settings change in this process only and while the run lasts, never in
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.machinery import ModuleSpec, PathFinder
@@ -27,6 +28,7 @@ from flows.server.embedded import EmbeddedServer
 
 if TYPE_CHECKING:
     from prefect.settings import Settings as PrefectSettings
+    from pydantic_core import ErrorDetails
 
 #: Prefect reads these when it is imported. What the operator has set stays as it is.
 _DEFAULTS = {
@@ -85,7 +87,8 @@ class Connection:
         return self.api_url.removesuffix("/api")
 
 
-#: Files from which Prefect also reads settings. A file without this text, in any case, names no server.
+#: Files from which Prefect also reads settings. A file without this text, in small or capital letters, names
+#: no server.
 _SETTINGS_FILES = {
     ".env": b"prefect",
     "prefect.toml": b"",
@@ -116,17 +119,24 @@ def _is_silent(pyproject: bytes) -> bool:
     """Whether the project's file holds no settings of Prefect."""
     try:
         return "prefect" not in tomllib.loads(pyproject.decode()).get("tool", {})
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return False
 
 
 def prefects_settings() -> PrefectSettings:
-    """Prefect's settings. UserMistake where Prefect cannot read what is set."""
-    from prefect.settings import get_current_settings
+    """Prefect's settings. UserMistake where Prefect cannot read what is set.
 
+    Call it before anything imports Prefect: the import prints settings that cannot be read, logins too.
+    """
+    printed = io.StringIO()
     try:
-        return get_current_settings()
-    except (AttributeError, OSError, TypeError, ValueError) as error:
+        with redirect_stderr(printed):
+            from prefect.settings import get_current_settings
+
+            found = get_current_settings()
+        sys.stderr.write(printed.getvalue())
+        return found
+    except (AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
         # Prefect takes what it finds for a table or a text without a look, so any of these may come of it.
         files = (name for name in _SETTINGS_FILES if os.path.exists(os.path.expanduser(name)))
         raise UserMistake(
@@ -140,8 +150,16 @@ def _reason(error: Exception) -> str:
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError):
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-    return str(error).split("\n")[0] or type(error).__name__
+        return "; ".join(f"{error.title}: {_of_a_field(one)}" for one in error.errors())
+    # What Prefect itself says of a value may quote it.
+    said = "" if type(error) is ValueError else str(error).split("\n")[0]
+    return said or type(error).__name__
+
+
+def _of_a_field(error: ErrorDetails) -> str:
+    """Which field pydantic refused, and why if no validator of Prefect's did: that may quote the value."""
+    name = ".".join(map(str, error["loc"])) or "a field"
+    return f"{name} cannot be used" if error["type"] == "value_error" else f"{name}: {error['msg']}"
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operation]:
 
 @pytest.fixture(scope="session")
 def never_begun(operated: Operation) -> FlowRun:
-    """A run that is *Pending* without a process, as after a restart of the server that lost an answer.
+    """A run that is *Pending* without a process, as when a restart of the server loses an answer.
 
     It is made early, because its worker starts it again only minutes later: other tests run meanwhile.
     """

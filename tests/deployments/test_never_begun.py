@@ -229,8 +229,8 @@ def test_a_run_that_could_not_be_set_since_the_server_went_away_is_set_at_the_ne
     with that_goes_away(prefect_api) as (address, away), retrying(0):
         assert start_again(address, pool, ["cpu"], waits) == []
         runs = [run_in(client, pool, "cpu", Pending(), not_submitted) for _ in range(2)]
-        # At the first look none of them is set, and at the second one of them.
-        for is_away in ([True], [False, True]):
+        # At the first look none of them is set, and at the second the one behind the one that cannot be set.
+        for is_away in ([True, True], [True, False]):
             away += is_away
             with pytest.raises(httpx.TransportError):
                 start_again(address, pool, ["cpu"], waits)

@@ -385,7 +385,7 @@ def test_a_copy_that_is_removed_again_and_again_is_a_fault_to_who_looks_and_noth
     with (
         pytest.raises(
             InputFault,
-            match=rf"^{listed.address}: other workers remove each copy before it is read; make room",
+            match=rf"^{listed.address}: other workers remove each copy before it is read; run again",
         ),
         copied_and_held(listed, held(home), lambda: None),
     ):

@@ -37,10 +37,12 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalSpec]
 
 
 def test_python_searches_for_no_garbage_while_it_imports_what_opens_a_model(spec: LocalSpec) -> None:
+    passed_over = gc.get_freeze_count()
     open_model.opened(spec)
     import cyclic_models  # type: ignore[import-not-found]
 
     assert not cyclic_models.SEARCHED_MEANWHILE
+    assert gc.get_freeze_count() > passed_over
     assert gc.isenabled()
 
 

@@ -156,6 +156,43 @@ def test_a_line_on_settings_holds_no_login(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    ("name", "content", "variables"),
+    [
+        ("prefect.toml", "[api]\nauth_string = ['somebody:canary']\n", {}),
+        ("prefect.toml", "[api]\nkey = ['canary']\n", {}),
+        ("prefect.toml", "[client]\ncustom_headers = ['canary']\n", {}),
+        ("prefect.toml", "[server.database]\nconnection_url = ['canary']\n", {}),
+        ("notes.txt", "", {"PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS": "canary"}),
+        ("notes.txt", "", {"PREFECT_CLIENT_RETRY_EXTRA_CODES": "9999canary"}),
+        ("notes.txt", "", {"PREFECT_HOME": "~nobody-of-this-name"}),
+        ("pyproject.toml", "# prefect\na = " + "[" * 5000, {}),
+    ],
+    ids=["auth", "key", "headers", "database", "delay", "codes", "home", "nested"],
+)
+@pytest.mark.parametrize(
+    "command",
+    ["flows.curate --input chats.jsonl --output out", "deployments.worker cpu"],
+    ids=["run", "worker"],
+)
+def test_a_command_prints_one_line_and_no_value(
+    command: str, name: str, content: str, variables: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    (tmp_path / "chats.jsonl").write_text('{"prompt": "Why?", "response": "So."}\n')
+    kept = environment(HOME=str(tmp_path), ASSAY_HOME=str(tmp_path / "home"), **variables)
+    if command.startswith("deployments"):
+        kept["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    ended = subprocess.run(
+        [sys.executable, "-m", *command.split()], cwd=tmp_path, env=kept, capture_output=True, text=True
+    )
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: Prefect cannot read its settings (")
+    assert "canary" not in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     ("command", "name", "content"),
     [
         ("flows.curate --input chats.jsonl --output out", "pyproject.toml", "tool = 3\n"),
