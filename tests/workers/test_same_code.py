@@ -6,6 +6,7 @@ import importlib
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -264,6 +265,7 @@ def test_a_worker_that_is_started_anew_at_its_old_address_is_fit_again(
     assert done == [anew.pid] * 4
 
 
+@pytest.mark.slow
 def test_a_job_whose_workers_are_gone_is_noticed_though_no_worker_is_unfit_any_more(
     running: RunningDask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +294,43 @@ def test_a_job_whose_workers_are_gone_is_noticed_though_no_worker_is_unfit_any_m
         assert workers.are_gone(named)
         assert not workers.are_gone([f"tcp://127.0.0.1:{port}"])
         assert not workers.are_gone(None)
+
+
+@pytest.mark.slow
+def test_jobs_whose_workers_are_gone_are_done_though_no_worker_is_unfit_any_more(
+    running: RunningDask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask would wait for the worker that jobs name. The other one is fit by the time that it is gone."""
+    monkeypatch.setattr("assay.workers.fit_workers._ASK_UNFIT_SECONDS", 0.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    good = running.worker("good")
+    other = running.worker("other", other_code(tmp_path / "theirs"), port=port)
+    done: list[int] = []
+    anew: list[subprocess.Popen[bytes]] = []
+    began = time.monotonic()
+
+    def replace() -> None:
+        assert time.monotonic() - began < PATIENCE_SECONDS, "jobs wait for a worker that is gone"
+        if done and not anew:
+            for worker in (good, other):
+                worker.kill()
+                worker.wait()
+            anew.append(running.worker("anew", port=port))
+
+    with Client(running.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
+    with connected(ClusterOptions(scheduler_address=running.address), Heard()) as client:
+        dispatch(
+            client,
+            jobs(tmp_path / "notes", 100),
+            stage="note",
+            done=done.append,
+            leave_if_unwanted=replace,
+        )
+    assert len(done) == 100
+    assert set(done) == {good.pid, anew[0].pid}
 
 
 def unfit_again(workers: FitWorkers) -> bool:
