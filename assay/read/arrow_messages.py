@@ -161,8 +161,9 @@ def _stream(file: BinaryIO, size: int) -> Messages:
         try:
             message = _Message(file, at, size)
             file.seek(message.end)
-            # A message is believed where another follows it: otherwise its own length is wrong.
-            if file.read(4) not in (CONTINUATION, b""):
+            # A message is believed if another follows it, or if its buffers fill it: then what follows is
+            # damaged. Otherwise its own length is wrong.
+            if file.read(4) not in (CONTINUATION, b"") and not schema.fills(message):
                 raise DamagedTable("its length is wrong")
         except DamagedTable as error:
             cut = f"what begins at byte {at} cannot be read ({error}), nor what follows it"
@@ -304,6 +305,13 @@ class _Schema:
         if not 0 <= rows <= length * _MOST_ROWS_PER_BYTE:
             raise DamagedTable(f"it states {rows} rows in {length} bytes")
         return Batch(rows, message.offset, length, tuple(nulls for _, nulls in columns), dictionaries, damage)
+
+    def fills(self, message: _Message) -> bool:
+        """Whether the message is a record batch without contradictions, whose buffers fill it."""
+        try:
+            return self.batch(message, 0).damage is None
+        except DamagedTable:
+            return False
 
     def _of_rows(self, message: _Message) -> Iterator[int]:
         """Yield the bytes of each buffer to which every row adds, as far as it is known which these are."""

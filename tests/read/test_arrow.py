@@ -207,6 +207,41 @@ def _states_no_rows(whole: bytes, at: int, body: int, following: int) -> bytes:
     return whole[:at] + whole[at:place].replace(rows, bytes(8)) + whole[place:]
 
 
+MARKER = b"\xff\xff\xff\xff"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("compression", ["uncompressed", "zstd"])
+@pytest.mark.parametrize("damaged", [1, 2, 3])
+@pytest.mark.parametrize(
+    "strike",
+    [
+        lambda rest: bytes(4) + rest[4:],
+        lambda rest: bytes(64) + rest,
+        lambda rest: b"words" * 30 + rest,
+        lambda rest: b"\xff\xff\xff\xfe" + rest[4:],
+    ],
+    ids=["zeros", "zeros put in", "words put in", "a bit"],
+)
+def test_a_batch_is_read_though_what_follows_it_begins_with_damage(
+    tmp_path: Path,
+    layout: pl.CompatLevel,
+    compression: str,
+    damaged: int,
+    strike: Callable[[bytes], bytes],
+) -> None:
+    parts = stream_parts(chats(ROWS, nested=True), STEP, compression=compression, compat_level=layout)
+    assert len(parts) == 5
+    rest = b"".join(parts[1 + damaged :])
+    assert rest.startswith(MARKER)
+    path = tmp_path / "rows.arrow"
+    path.write_bytes(b"".join(parts[: 1 + damaged]) + strike(rest))
+    records = list(RawRecords(sniff(str(path))))
+    whole = [record for record in records if record.problem is None]
+    assert len(whole) == STEP * damaged
+    assert [record.problem is not None for record in records[len(whole) :]] == [True]
+
+
 @pytest.mark.parametrize("compression", ["uncompressed", "zstd", "lz4"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_batch_without_rows_is_no_damage(tmp_path: Path, layout: pl.CompatLevel, compression: str) -> None:
