@@ -70,7 +70,7 @@ from assay.storage.sealed import Altered, decoded, is_as_sealed, sealed_json
 from assay.storage.stage import RunContext, Stage
 
 #: Part of every shard's key: raise it when the same input gives other records.
-VERSION = 12
+VERSION = 13
 
 #: A piece is closed at this much text of messages, or this many records.
 PIECE_TEXT_BYTES = 16 << 20
