@@ -17,6 +17,7 @@ import tiny
 from distributed import Client, LocalCluster
 from handmade import Record
 from job_doers import Noted
+from patience import PATIENCE_SECONDS
 
 from assay.rewards.local.model import LocalRewardModel
 from assay.rewards.spec import LocalSpec
@@ -148,7 +149,7 @@ def test_two_runs_on_one_scheduler_get_each_its_own_scores(home: Home, tmp_path:
     records = converted(home, 12)
     runs = [started(_scored_in_shards, records, model, home, address) for model in models]
     for run in runs:
-        run.join(120)
+        run.join(PATIENCE_SECONDS)
     assert [run.exitcode for run in runs] == [0, 0]
     for model in models:
         assert len(fakes.calls(Path(model.folder))) == 12
