@@ -239,11 +239,7 @@ def test_a_worker_that_is_started_anew_at_its_old_address_is_fit_again(
     running: RunningDask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("assay.workers.fit_workers._ASK_UNFIT_SECONDS", 0.5)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    good = running.worker("good")
-    other = running.worker("other", other_code(tmp_path / "theirs"), port=port)
+    good, other, port = fit_and_unfit(running, tmp_path)
     heard = Heard()
     with Client(running.address, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
@@ -270,11 +266,7 @@ def test_a_job_whose_workers_are_gone_is_noticed_though_no_worker_is_unfit_any_m
     running: RunningDask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("assay.workers.fit_workers._ASK_UNFIT_SECONDS", 0.0)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    good = running.worker("good")
-    other = running.worker("other", other_code(tmp_path / "theirs"), port=port)
+    good, other, port = fit_and_unfit(running, tmp_path)
     heard = Heard()
     with Client(running.address, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
@@ -302,11 +294,7 @@ def test_jobs_whose_workers_are_gone_are_done_though_no_worker_is_unfit_any_more
 ) -> None:
     """Dask would wait for the worker that jobs name. The other one is fit by the time that it is gone."""
     monkeypatch.setattr("assay.workers.fit_workers._ASK_UNFIT_SECONDS", 0.0)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    good = running.worker("good")
-    other = running.worker("other", other_code(tmp_path / "theirs"), port=port)
+    good, other, port = fit_and_unfit(running, tmp_path)
     done: list[int] = []
     anew: list[subprocess.Popen[bytes]] = []
     began = time.monotonic()
@@ -331,6 +319,16 @@ def test_jobs_whose_workers_are_gone_are_done_though_no_worker_is_unfit_any_more
         )
     assert len(done) == 100
     assert set(done) == {good.pid, anew[0].pid}
+
+
+def fit_and_unfit(
+    running: RunningDask, folder: Path
+) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes], int]:
+    """A worker with the run's code, one with other code, and the port of the second."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return running.worker("good"), running.worker("other", other_code(folder / "theirs"), port=port), port
 
 
 def unfit_again(workers: FitWorkers) -> bool:
