@@ -157,7 +157,7 @@ def sniff(path: str) -> Source:
 
 
 def _if_empty(start: bytes) -> str:
-    """What a message adds of a file without a byte: it is what a copy leaves that was interrupted."""
+    """What a message adds if the file has no bytes, as after an interrupted copy."""
     return "" if start else ": it has no bytes. Copy it again, or remove it"
 
 
