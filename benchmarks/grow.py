@@ -12,7 +12,8 @@ all else is not.
   (proportional set size: pages that several share count once).
 - ``two_over_one``: a run with ``--workers 2`` whose scores are all stored and whose other artifacts are gone,
   over the same with ``--workers 1``. Seconds from the command to the files, the least of several runs:
-  a machine that does other work beside makes both longer, and their ratio wrong.
+  a machine that does other work beside makes both longer, and their ratio wrong. So the memory of these
+  runs is not looked at either.
 
 What was not measured is null in the file of figures, and its reason stands under ``why_null``.
 """
@@ -57,11 +58,16 @@ WITH_PREFECT = {"PREFECT_CLI_COLORS": "true"}
 
 
 def curate(
-    data: Path, output: Path, home: Path, *options: str, environment: Mapping[str, str] | None = None
+    data: Path,
+    output: Path,
+    home: Path,
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    look_at_memory: bool = True,
 ) -> Taken:
     """What a run takes from the command to its files."""
     command = [sys.executable, "-m", "flows.curate", "--input", str(data), "--output", str(output)]
-    return taken([*command, *options], home=home, environment=environment)
+    return taken([*command, *options], home=home, environment=environment, look_at_memory=look_at_memory)
 
 
 def rule_over_polars(folder: Path, records: int) -> tuple[float, Taken, list[tuple[str, str]]]:
@@ -95,7 +101,7 @@ def two_over_one(folder: Path, records: int, runs: int) -> tuple[float, list[tup
                 if made.name != "scores":
                     shutil.rmtree(made) if made.is_dir() else made.unlink()
             shutil.rmtree(folder / "out")
-            run = curate(data, folder / "out", home, "--workers", str(workers))
+            run = curate(data, folder / "out", home, "--workers", str(workers), look_at_memory=False)
             walls.setdefault(workers, []).append(run.wall_seconds)
             load = f"load of the last minute {os.getloadavg()[0]:.1f}"
             rows.append((f"{records:,} records, all but scoring, {workers} of workers", f"{run}; {load}"))

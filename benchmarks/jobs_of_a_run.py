@@ -45,6 +45,7 @@ class Recording:
 
     are_several = True
     are_elsewhere = False
+    are_running = False
 
     def __init__(self) -> None:
         self.by_kind: dict[str, list[Done]] = defaultdict(list)

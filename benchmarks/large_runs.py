@@ -32,14 +32,26 @@ class Taken(NamedTuple):
 
     cpu_seconds: float
     peak_gb: float
+    """Zero where nobody looked."""
     wall_seconds: float
 
     def __str__(self) -> str:
-        return f"{self.cpu_seconds:.1f} CPU s, {self.wall_seconds:.1f} s, {self.peak_gb:.2f} GB"
+        memory = f", {self.peak_gb:.2f} GB" if self.peak_gb else ""
+        return f"{self.cpu_seconds:.1f} CPU s, {self.wall_seconds:.1f} s{memory}"
 
 
-def taken(command: Sequence[str], *, home: Path, environment: Mapping[str, str] | None = None) -> Taken:
-    """CPU seconds of the command and of all that it starts, and the most memory that they have together."""
+def taken(
+    command: Sequence[str],
+    *,
+    home: Path,
+    environment: Mapping[str, str] | None = None,
+    look_at_memory: bool = True,
+) -> Taken:
+    """CPU seconds of the command and of all that it starts, and the most memory that they have together.
+
+    To look at the memory of all processes ten times a second takes a tenth of a core. Leave it out where
+    seconds by the clock are compared and the command keeps every core busy.
+    """
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     process = subprocess.Popen(
         command,
@@ -53,9 +65,10 @@ def taken(command: Sequence[str], *, home: Path, environment: Mapping[str, str] 
     reading = threading.Thread(target=lambda: said.extend(process.stderr or ()))
     reading.start()
     peak = 0
-    while process.poll() is None:
+    while look_at_memory and process.poll() is None:
         peak = max(peak, _memory(process.pid))
         time.sleep(_LOOK_SECONDS)
+    process.wait()
     reading.join()
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{''.join(said[-20:])}")

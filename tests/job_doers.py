@@ -24,6 +24,7 @@ class Backwards:
 
     are_several = True
     are_elsewhere: bool = False
+    are_running: bool = False
     names: list[str] = field(default_factory=list)
     """Of the jobs that were done."""
     changed: Callable[[Any], Any] = lambda result: result
@@ -54,6 +55,7 @@ class Deadly:
 
     are_several = True
     are_elsewhere = False
+    are_running = False
 
     def do(
         self,

@@ -69,6 +69,10 @@ class Workers(Protocol):
     def are_elsewhere(self) -> bool:
         """Whether the workers may be on other machines than the run."""
 
+    @property
+    def are_running(self) -> bool:
+        """Whether they have started, so that little work is worth their while too."""
+
     def do(
         self,
         jobs: Iterable[Job[Result]],
@@ -89,6 +93,7 @@ class InThisProcess:
 
     are_several = False
     are_elsewhere = False
+    are_running = True
 
     def do(
         self,

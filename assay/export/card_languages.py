@@ -25,7 +25,7 @@ def languages_kept(converted: Converted, filtered: Filtered, home: Home) -> tupl
         decisions = read_artifact(decided.decisions, home, ["row", "outcome"])
         kept = decisions.filter(pl.col("outcome") == "kept")
         found = kept.join(languages_of(piece, home), on="row", how="inner")["language"].drop_nulls()
-        counts.update(found)
+        counts.update(dict(found.value_counts().iter_rows()))
     least = _LEAST_SHARE * filtered.counts.ok
     return tuple(
         name for name, count in sorted(counts.items(), key=lambda one: (-one[1], one[0])) if count >= least

@@ -6,7 +6,7 @@ versions. So another version of the detector finds them anew, and nothing else d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import polars as pl
 
@@ -36,7 +36,7 @@ def languages_of(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
     outcomes = read_artifact(piece.records, home, ["row", "outcome"])
     rows = outcomes.filter(pl.col("outcome") == "ok")["row"]
     found = _kept_or_found("conversations", piece, home, rows.len(), _of_conversations)
-    return pl.DataFrame([rows, pl.Series("language", found, pl.String)])
+    return pl.DataFrame([rows, found.alias("language")])
 
 
 def are_kept(pieces: Iterable[ConvertedPiece], home: Home) -> bool:
@@ -49,12 +49,12 @@ def languages_of_answers(piece: ConvertedPiece, home: Home) -> pl.DataFrame:
     """Row, turn and language (null where it is not sure) of each of the piece's turns, by its text alone."""
     turns = read_artifact(piece.turns, home, ["row", "turn"])
     found = _kept_or_found("answers", piece, home, turns.height, _of_answers)
-    return turns.with_columns(pl.Series("language", found, pl.String))
+    return turns.with_columns(found.alias("language"))
 
 
 def _kept_or_found(
     kind: str, piece: ConvertedPiece, home: Home, count: int, find: Callable[[pl.DataFrame], list[str | None]]
-) -> Sequence[str | None]:
+) -> pl.Series:
     """So many languages: of an earlier run, or found now in the records that have turns, and kept."""
     key = _key(kind, piece)
     files = artifacts_of(home)
@@ -62,9 +62,9 @@ def _kept_or_found(
     if kept is not None and len(kept) == count:
         return kept
     records = read_artifact(piece.records, home, ["outcome", "messages", "shown"])
-    found = find(records.filter(pl.col("outcome") == "ok"))
+    found = pl.Series(find(records.filter(pl.col("outcome") == "ok")), dtype=pl.String)
     # One text: the digest of a list of 50,000 entries takes longer.
-    content = {_LANGUAGES: " ".join(one or _NONE for one in found)}
+    content = {_LANGUAGES: " ".join(found.fill_null(_NONE))}
     files.keep_sealed(sealed_json(content, about=key), _path(key))
     return found
 
@@ -80,14 +80,15 @@ def _key(kind: str, piece: ConvertedPiece) -> str:
     return digest_of_bytes(*(part.encode() for part in parts))
 
 
-def _kept(data: bytes | None, key: str) -> Sequence[str | None] | None:
+def _kept(data: bytes | None, key: str) -> pl.Series | None:
     if data is None:
         return None
     try:
         text = unsealed(data, about=key)[_LANGUAGES]
     except Altered:
         return None
-    return [None if one == _NONE else one for one in text.split()]
+    languages = pl.Series(text.split(), dtype=pl.String)
+    return languages.set(languages == _NONE, None)
 
 
 def _of_conversations(records: pl.DataFrame) -> list[str | None]:

@@ -33,6 +33,8 @@ from assay.storage.stage import RunContext
 #: So many turns to gather are worth starting workers for: 6 CPU seconds, of which two workers save nearly
 #: half. To start them takes 2.2 (measured, ``benchmarks/grow.py``'s data).
 _WORTH_WORKERS_TURNS = 1 << 22
+#: Of workers that run already, so many times fewer are worth asking.
+_TIMES_FEWER_IF_RUNNING = 4
 
 #: Workers share so many groups of turns, or somewhat more. A single process looks up as many turns at once as
 #: planning does: each group is looked up in the whole store.
@@ -58,7 +60,9 @@ def gathered(
     # Make it before any worker does: this machine may remember for a while that it was not there.
     artifacts_of(context.home).begin(folder)
     turns = sum(piece.turn_count for piece in converted.pieces)
-    is_shared = turns >= _WORTH_WORKERS_TURNS and context.workers.are_several
+    workers = context.workers
+    worth = _WORTH_WORKERS_TURNS // (_TIMES_FEWER_IF_RUNNING if workers.are_running else 1)
+    is_shared = turns >= worth and workers.are_several
     size = min(max(_LEAST_TURNS, turns // _GROUPS), plan.LOOKUP_TURNS) if is_shared else plan.LOOKUP_TURNS
     by_run = secrets.token_hex(8)
     jobs = [
@@ -89,7 +93,7 @@ def gathered(
             failed.update(one.failed)
             warnings.update(one.warnings)
 
-        by = context.workers if is_shared else IN_THIS_PROCESS
+        by = workers if is_shared else IN_THIS_PROCESS
         context.do(jobs, stage="gather", done=done, by=by)
         distinct_turns = distinct.count()
     return Scored(

@@ -99,6 +99,11 @@ class RunWorkers:
         """Whether the workers are those of a scheduler, which may be on other machines."""
         return bool(self._options.scheduler_address) and self.are_several
 
+    @property
+    def are_running(self) -> bool:
+        """Whether a job needs no process to start first."""
+        return self.are_elsewhere or self._client is not None
+
     @contextmanager
     def client(self, progress: Progress) -> Iterator[Client]:
         """Yield a client whose workers have connected. Raises what ``connected`` raises.

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from struck_inputs import Bytes, check_case, check_struck, written
 
@@ -25,6 +25,7 @@ def one_decoder() -> Iterator[None]:
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.binary(min_size=40, max_size=600))
+@example(b"[1\x001\x1c\x1c\x1c\x1c\x1c\x1c\xff;;;;;;;;;")  # gzip that unpacks to a row and 100 spaces
 def test_no_row_of_a_struck_file_is_lost_without_a_word(data: bytes) -> None:
     check_case(Bytes(data))
 

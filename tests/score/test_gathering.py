@@ -110,6 +110,17 @@ def test_few_turns_are_gathered_without_workers(
         assert bool(workers.names) == asked
 
 
+def test_fewer_turns_are_worth_asking_workers_that_run_already(
+    pieces: Converted, model: LocalSpec, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unscored = stored(pieces, model, home)
+    for least, are_running, asked in ((4 * 48, True, True), (4 * 49, True, False), (4 * 48, False, False)):
+        monkeypatch.setattr(gathering, "_WORTH_WORKERS_TURNS", least)
+        workers = Backwards(are_running=are_running)
+        gather(pieces, model, home, f"{least} {are_running}", workers, unscored)
+        assert bool(workers.names) == asked
+
+
 def test_one_process_reads_each_segment_once_and_looks_up_as_planning_does(
     pieces: Converted, model: LocalSpec, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,9 @@ def test_no_process_is_started_where_it_brings_nothing(
 @pytest.mark.slow
 def test_workers_start_once_for_all_stages_and_end_with_the_run(tmp_path: Path) -> None:
     with RunWorkers(ClusterOptions(workers=2)) as workers:
+        assert not workers.are_running
         first = done(workers, notes(tmp_path, 12))
+        assert workers.are_running
         second = done(workers, notes(tmp_path, 12))
         started = {psutil.Process(pid) for pid in {*first, *second}}
         assert len(started) == 2
