@@ -35,6 +35,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -87,6 +88,8 @@ _USED_BY_A_RUN = frozenset(
 
 #: A server removes old events from a database of at least this size. The search takes a twentieth of a start.
 _CLEARED_FROM_BYTES = 1 << 24
+#: What a server removes from its database: an empty list. Prefect takes `false` as a list with events in it.
+_CLEARED, _OF_NOTHING = "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED", ","
 
 
 def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str, str]:
@@ -118,8 +121,7 @@ def _environment(folder: Path, login: str, *, for_deployments: bool) -> dict[str
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         **({} if for_deployments else _without(_IDLE_SERVICES)),
-        # This is an empty list. Prefect takes `false` as a list with events in it.
-        **({} if for_deployments or is_large else {"PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": ","}),
+        **({} if for_deployments or is_large else {_CLEARED: _OF_NOTHING}),
         # Turn off the type checks that a library of Prefect runs at each call.
         "PY_KEY_VALUE_DISABLE_BEARTYPE": "true",
     }
@@ -452,6 +454,10 @@ def _serve(port: int) -> NoReturn:
     setattr(api, "API_ROUTERS", tuple(routers))  # noqa: B010 - mypy allows no other way
     # Prefect keeps its apps by a hash of all settings, which takes a tenth of a second. Here is only one app.
     setattr(prefect.settings.Settings, "hash_key", lambda settings: "of the only app")  # noqa: B010
+    if os.environ.get(_CLEARED) == _OF_NOTHING:
+        # Then no service is on that does its work in Prefect's background worker. That looks for work many
+        # times a second, which takes a fiftieth of a core for as long as the run scores.
+        setattr(api, "background_worker", lambda *_, **__: nullcontext())  # noqa: B010
     config = uvicorn.Config(api.create_app(), log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
     running.append(Server(config))
     if not stopping.is_set():

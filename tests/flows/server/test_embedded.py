@@ -423,6 +423,35 @@ def test_old_events_are_cleared_from_a_large_database_alone(tmp_path: Path) -> N
     assert vacuum not in embedded_server._environment(tmp_path, "a:b", for_deployments=False)
 
 
+NOT_SERVING = """
+import sys, uvicorn
+from flows.server import embedded
+import prefect.server.api.server as api
+uvicorn.Server.run = lambda *_, **__: print(api.background_worker.__module__, file=sys.stderr)
+embedded._serve(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("for_deployments", "whose"), [(False, "flows.server.embedded"), (True, "prefect.server.api")]
+)
+def test_only_a_server_with_work_in_the_background_looks_for_it(
+    tmp_path: Path, for_deployments: bool, whose: str
+) -> None:
+    """To look costs a fiftieth of a core for as long as a run scores."""
+    environment = embedded_server._environment(tmp_path, "a:b", for_deployments=for_deployments)
+    with subprocess.Popen(
+        [sys.executable, "-c", NOT_SERVING],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stderr is not None
+        assert whose in server.stderr.read()
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("strike", ["time.sleep(600)", "os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(1)"])
 def test_a_program_of_its_own_takes_the_place_of_a_fork_that_hangs_or_crashes(
