@@ -74,7 +74,7 @@ def test_a_run_that_is_killed_in_any_stage_is_finished_by_the_next(
     child = multiprocessing.get_context("spawn").Process(target=slowly, args=(undisturbed.root, slow, home))
     child.start()
     assert child.pid is not None
-    wait(lambda: any(home.glob(made)), 120)
+    wait(lambda: any(home.glob(made)))
     family = psutil.Process(child.pid).children(recursive=True)
     child.kill()
     child.join()

@@ -135,7 +135,7 @@ def test_a_worker_that_outlives_its_run_leaves_the_shard_within_a_batch(
             score(records, model, home, address, leave_if_unwanted=leave)
     else:
         child = started(score, records, model, home, address)
-        assert waited(lambda: computing(scheduler), 60)
+        assert waited(lambda: computing(scheduler), PATIENCE_SECONDS)
         child.kill()
         child.join()
     assert waited(lambda: not computing(scheduler), 10), "the worker goes on with what nobody wants"

@@ -188,7 +188,7 @@ def test_a_server_that_dies_is_started_again_at_its_address_with_its_login(
     server, _ = two_servers
     address, before = server.address, server.process_id
     os.kill(before, signal.SIGKILL)
-    assert until(lambda: server.process_id != before and answers(server), 60)
+    assert until(lambda: server.process_id != before and answers(server), PATIENCE_SECONDS)
     assert server.address == address
     assert status(server, server.login) == 200
 
