@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from patience import PATIENCE_SECONDS
@@ -23,6 +23,19 @@ def until(true: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
+def address_in(found: Path) -> str:
+    """The address in a scheduler's file, once the file is whole: Dask makes it first, and writes it then."""
+    read: list[str] = []
+
+    def is_whole() -> bool:
+        with suppress(OSError, ValueError):
+            read.append(json.loads(found.read_text())["address"])
+        return bool(read)
+
+    until(is_whole, "a scheduler")
+    return read[0]
+
+
 class RunningDask:
     """A scheduler, and the workers that a test starts. They end with the stack."""
 
@@ -31,8 +44,7 @@ class RunningDask:
         self._stack = stack
         self._found = folder / "scheduler.json"
         self._start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
-        until(self._found.exists, "a scheduler")
-        self.address: str = json.loads(self._found.read_text())["address"]
+        self.address = address_in(self._found)
 
     def worker(
         self, name: str, code: Path = ROOT, environment: Mapping[str, str] | None = None, port: int = 0

@@ -21,6 +21,7 @@ import psutil
 import pytest
 from patience import PATIENCE_SECONDS
 from places import ROOT
+from running_dask import address_in
 
 from assay.storage.s3 import Objects
 from assay.storage.scratch import HANDOVER
@@ -94,10 +95,10 @@ def scheduler(tmp_path: Path, s3: str) -> Iterator[str]:
             started.callback(process.terminate)
 
         start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0", name="scheduler")
-        until(found.exists, PATIENCE_SECONDS, "a scheduler")
+        address = address_in(found)
         for number in range(2):
             start("worker", "--nthreads", "1", "--no-dashboard", name=f"worker-{number}")
-        yield json.loads(found.read_text())["address"]
+        yield address
 
 
 def command(

@@ -273,7 +273,9 @@ def test_the_key_turns_up_nowhere_and_a_stopped_run_keeps_what_it_paid_for(
         return answer
 
     server.answer = slow
-    process = _run_apart(tmp_path, server.url, home, in_flight=2)
+    # A reply that comes too late is asked for, and paid, again.
+    patient: dict[str, Any] = {"timeout_seconds": PATIENCE_SECONDS, "deadline_seconds": PATIENCE_SECONDS}
+    process = _run_apart(tmp_path, server.url, home, in_flight=2, **patient)
     titles = _titles_until(process, lambda: len(server.paid) >= 12)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=15)
@@ -284,7 +286,7 @@ def test_the_key_turns_up_nowhere_and_a_stopped_run_keeps_what_it_paid_for(
     before = _settled(server)
 
     server.answer = rated
-    process = _run_apart(tmp_path, server.url, home)
+    process = _run_apart(tmp_path, server.url, home, **patient)
     more, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, more
     assert len(server.paid) - before == 40 - stored

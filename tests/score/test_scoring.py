@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import signal
@@ -23,6 +22,7 @@ import pytest
 import stages
 from handmade import Record
 from places import TESTS
+from running_dask import address_in
 from scoring_runs import (
     TWO_WORKERS,
     Spawn,
@@ -257,7 +257,7 @@ def test_a_scheduler_that_is_lost_is_one_clear_line(
         [*dask, "scheduler", *where, "--port", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        wait(found.exists)
+        address = address_in(found)
         worker = subprocess.Popen(
             [*dask, "worker", *where],
             env=os.environ | {"PYTHONPATH": str(TESTS)},
@@ -265,9 +265,9 @@ def test_a_scheduler_that_is_lost_is_one_clear_line(
             stderr=subprocess.DEVNULL,
         )
         monkeypatch.setattr(Heard, "advance", lambda *told, **details: scheduler.kill())
-        address = ClusterOptions(scheduler_address=json.loads(found.read_text())["address"])
+        there = ClusterOptions(scheduler_address=address)
         with pytest.raises(errors.ClusterFault, match="the Dask scheduler is gone"):
-            score(convert(home, records(30, mark=fakes.SLOW)), model, home, workers=address)
+            score(convert(home, records(30, mark=fakes.SLOW)), model, home, workers=there)
     finally:
         scheduler.kill()
         scheduler.wait()

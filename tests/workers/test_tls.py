@@ -6,14 +6,12 @@ import asyncio
 import copy
 import datetime
 import ipaddress
-import json
 import os
 import re
 import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -33,6 +31,7 @@ from cryptography.x509.oid import NameOID
 from distributed.comm.core import connect
 from handmade import Record
 from places import ROOT, TESTS
+from running_dask import address_in
 
 from assay.core.errors import ClusterFault, UserMistake
 from assay.storage.home import Home
@@ -144,10 +143,9 @@ def scheduler_address(ours: Papers, tmp_path_factory: pytest.TempPathFactory) ->
             started = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             stack.callback(started.wait, 30)
             stack.callback(started.terminate)
-            while not found.exists():
-                assert started.poll() is None, (folder / "log").read_text()
-                time.sleep(0.05)
-        yield json.loads(found.read_text())["address"]
+            address = address_in(found)
+            assert started.poll() is None, (folder / "log").read_text()
+        yield address
 
 
 def scored_bytes(folder: Path, workers: ClusterOptions) -> dict[str, bytes]:
