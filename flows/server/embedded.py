@@ -455,8 +455,8 @@ def _serve(port: int) -> NoReturn:
     # Prefect keeps its apps by a hash of all settings, which takes a tenth of a second. Here is only one app.
     setattr(prefect.settings.Settings, "hash_key", lambda settings: "of the only app")  # noqa: B010
     if os.environ.get(_CLEARED) == _OF_NOTHING:
-        # Then no service is on that does its work in Prefect's background worker. That looks for work many
-        # times a second, which takes a fiftieth of a core for as long as the run scores.
+        # Then no service is on that does its work in Prefect's background worker. The worker looks for work
+        # many times a second, which takes more than a hundredth of a core for as long as the run lasts.
         setattr(api, "background_worker", lambda *_, **__: nullcontext())  # noqa: B010
     config = uvicorn.Config(api.create_app(), log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
     running.append(Server(config))

@@ -438,7 +438,7 @@ embedded._serve(0)
 def test_only_a_server_with_work_in_the_background_looks_for_it(
     tmp_path: Path, for_deployments: bool, whose: str
 ) -> None:
-    """To look costs a fiftieth of a core for as long as a run scores."""
+    """To look takes more than a hundredth of a core for as long as a run lasts."""
     environment = embedded_server._environment(tmp_path, "a:b", for_deployments=for_deployments)
     with subprocess.Popen(
         [sys.executable, "-c", NOT_SERVING],
