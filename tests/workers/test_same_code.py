@@ -241,8 +241,6 @@ def test_a_worker_that_is_started_anew_at_its_old_address_is_fit_again(
     monkeypatch.setattr("assay.workers.fit_workers._ASK_UNFIT_SECONDS", 0.5)
     good, other, port = fit_and_unfit(running, tmp_path)
     heard = Heard()
-    with Client(running.address, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
     with connected(ClusterOptions(scheduler_address=running.address), heard) as client:
         assert [str(port) in line for line in heard.lines] == [True]
         for worker in (other, good):
@@ -268,8 +266,6 @@ def test_a_job_whose_workers_are_gone_is_noticed_though_no_worker_is_unfit_any_m
     monkeypatch.setattr("assay.workers.fit_workers._ASK_UNFIT_SECONDS", 0.0)
     good, other, port = fit_and_unfit(running, tmp_path)
     heard = Heard()
-    with Client(running.address, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
     with connected(ClusterOptions(scheduler_address=running.address), heard) as client:
         workers = FitWorkers(client, heard)
         workers.count_now(some_are_named=False)
@@ -307,8 +303,6 @@ def test_jobs_whose_workers_are_gone_are_done_though_no_worker_is_unfit_any_more
                 worker.wait()
             anew.append(running.worker("anew", port=port))
 
-    with Client(running.address, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
     with connected(ClusterOptions(scheduler_address=running.address), Heard()) as client:
         dispatch(
             client,
@@ -324,11 +318,14 @@ def test_jobs_whose_workers_are_gone_are_done_though_no_worker_is_unfit_any_more
 def fit_and_unfit(
     running: RunningDask, folder: Path
 ) -> tuple[subprocess.Popen[bytes], subprocess.Popen[bytes], int]:
-    """A worker with the run's code, one with other code, and the port of the second."""
+    """A worker with the run's code, one with other code, and the port of the second. Both have connected."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return running.worker("good"), running.worker("other", other_code(folder / "theirs"), port=port), port
+    good, other = running.worker("good"), running.worker("other", other_code(folder / "theirs"), port=port)
+    with Client(running.address, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=PATIENCE_SECONDS)
+    return good, other, port
 
 
 def unfit_again(workers: FitWorkers) -> bool:
