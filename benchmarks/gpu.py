@@ -333,7 +333,7 @@ class Bench:
             furthest = max(abs(scores[index] - expected[index]) for index in expected)
             yield "sdpa, cuDNN", total / spent, f"{furthest:.1e} from sdpa, shapes seen before"
             attention.use_cudnn(False)
-        for name in ("flash_attention_2", "flash_attention_3", "flex_attention"):
+        for name in ("flash_attention_2", "flash_attention_3"):
             try:
                 self.model.network.model.set_attn_implementation(name)
                 spent, scores = self.seconds(lambda: self.forward(passes))

@@ -1,0 +1,149 @@
+"""Whole runs on this machine's GPUs: the scores of a CPU, nothing twice, the same bytes after a kill."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import psutil
+import pytest
+import tiny
+import torch
+from patience import PATIENCE_SECONDS
+from places import ROOT
+from ran import Ran
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not torch.cuda.is_available() or importlib.util.find_spec("dask_cuda") is None,
+        reason="torch sees no GPU, or dask-cuda is not installed",
+    ),
+]
+
+OF_THE_RUN = ("manifest.json", "report.html")
+
+
+def chats(folder: Path, count: int) -> Path:
+    """``count`` conversations of one to three turns, of various lengths."""
+    lines = []
+    for number in range(count):
+        messages = []
+        for turn in range(1 + number % 3):
+            messages.append({"role": "user", "content": f"Question {turn} of {number}? " * (1 + number % 11)})
+            messages.append({"role": "assistant", "content": f"Answer {number * turn}. " * (1 + number % 37)})
+        lines.append(json.dumps({"messages": messages}))
+    path = folder / "chats.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def started(folder: Path, data: Path, model: Path, *, home: str, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "flows.curate", "--input", str(data), "--model", str(model)]
+    command += ["--dtype", "float32", "--output", str(folder / f"out-{home}")]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "ASSAY_HOME": str(folder / home), **environment},
+    )
+
+
+def ended(run: subprocess.Popen[str], folder: Path, home: str) -> Ran:
+    out, err = run.communicate(timeout=PATIENCE_SECONDS)
+    assert run.returncode == 0, (out + err)[-4000:]
+    return Ran(run.returncode, out, err, folder / f"out-{home}")
+
+
+def files(ran: Ran) -> dict[str, bytes]:
+    return {one.name: one.read_bytes() for one in ran.output.iterdir() if one.name not in OF_THE_RUN}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("gpu-runs")
+    chats(made, 3000)
+    tiny.reward_model(made / "model", max_tokens=2048)
+    return made
+
+
+@pytest.fixture(scope="module")
+def on_gpu(folder: Path) -> Ran:
+    return ended(
+        started(folder, folder / "chats.jsonl", folder / "model", home="first"), folder, home="first"
+    )
+
+
+def test_a_run_takes_the_gpu_and_scores_every_turn_once(folder: Path, on_gpu: Ran) -> None:
+    (device,) = devices(on_gpu.manifest)
+    assert device["device"].startswith("GPU 0 ("), device
+    assert device["turns"] == len(pl.read_parquet(on_gpu.output / "scores.parquet"))
+    again = ended(started(folder, folder / "chats.jsonl", folder / "model", home="first"), folder, "first")
+    assert files(again) == files(on_gpu)
+    assert "0 scored" in again.out + again.err, again.out
+
+
+def devices(manifest: dict[str, object]) -> list[dict[str, object]]:
+    """Wherever the manifest keeps them."""
+    found: list[dict[str, object]] = []
+
+    def look(at: object) -> None:
+        if isinstance(at, dict):
+            for name, value in at.items():
+                if name == "devices":
+                    found.extend(value)
+                else:
+                    look(value)
+        elif isinstance(at, list):
+            for one in at:
+                look(one)
+
+    look(manifest)
+    return found
+
+
+def test_a_run_on_the_cpu_gives_the_same_scores(folder: Path, on_gpu: Ran) -> None:
+    run = started(folder, folder / "chats.jsonl", folder / "model", home="cpu", CUDA_VISIBLE_DEVICES="")
+    on_cpu = ended(run, folder, "cpu")
+    assert {one["device"] for one in devices(on_cpu.manifest)} == {"CPU"}
+    ours, theirs = (pl.read_parquet(one.output / "scores.parquet") for one in (on_gpu, on_cpu))
+    assert len(ours) == len(theirs)
+    for name in ("helpfulness", "correctness"):
+        assert (ours[name] - theirs[name]).abs().max() < 1e-4  # type: ignore[operator]
+
+
+def test_a_killed_worker_is_replaced_and_changes_no_byte(folder: Path, on_gpu: Ran) -> None:
+    run = started(folder, folder / "chats.jsonl", folder / "model", home="killed")
+    killed = struck(run)
+    ran = ended(run, folder, "killed")
+    assert killed, "no worker was seen on the GPU"
+    assert files(ran) == files(on_gpu)
+
+
+def struck(run: subprocess.Popen[str]) -> bool:
+    """Whether a process of the run was seen on the GPU, and killed."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while run.poll() is None and time.monotonic() < deadline:
+        for process in psutil.Process(run.pid).children(recursive=True):
+            try:
+                if "spawn_main" in " ".join(process.cmdline()) and has_cuda(process):
+                    process.send_signal(signal.SIGKILL)
+                    return True
+            except psutil.Error:
+                continue
+        time.sleep(0.05)
+    return False
+
+
+def has_cuda(process: psutil.Process) -> bool:
+    """Whether the driver's library is in it."""
+    return any("libcuda.so" in found.path for found in process.memory_maps())
