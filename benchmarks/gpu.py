@@ -89,7 +89,7 @@ FIXED = 8
 SHARD_TOKENS, WORKER_THREADS = 1 << 18, 2
 BEST_OF, PROMPT_TOKENS, ANSWER_TOKENS, PROMPTS = 8, 500, 200, 16
 #: What a filled-up device has left beside the weights, for the engine to run out of.
-LEFT_BYTES = 2 << 30
+LEFT_BYTES = 1 << 28
 
 
 def made_up(count: int) -> list[Conversation]:

@@ -1,18 +1,15 @@
-"""Whole runs on this machine's GPUs: the scores of a CPU, nothing twice, the same bytes after a kill."""
+"""Whole runs on this machine's GPUs: the scores of a CPU, and nothing twice."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
-import psutil
 import pytest
 import tiny
 import torch
@@ -119,31 +116,3 @@ def test_a_run_on_the_cpu_gives_the_same_scores(folder: Path, on_gpu: Ran) -> No
     assert len(ours) == len(theirs)
     for name in ("helpfulness", "correctness"):
         assert (ours[name] - theirs[name]).abs().max() < 1e-4  # type: ignore[operator]
-
-
-def test_a_killed_worker_is_replaced_and_changes_no_byte(folder: Path, on_gpu: Ran) -> None:
-    run = started(folder, folder / "chats.jsonl", folder / "model", home="killed")
-    killed = struck(run)
-    ran = ended(run, folder, "killed")
-    assert killed, "no worker was seen on the GPU"
-    assert files(ran) == files(on_gpu)
-
-
-def struck(run: subprocess.Popen[str]) -> bool:
-    """Whether a process of the run was seen on the GPU, and killed."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while run.poll() is None and time.monotonic() < deadline:
-        for process in psutil.Process(run.pid).children(recursive=True):
-            try:
-                if "spawn_main" in " ".join(process.cmdline()) and has_cuda(process):
-                    process.send_signal(signal.SIGKILL)
-                    return True
-            except psutil.Error:
-                continue
-        time.sleep(0.05)
-    return False
-
-
-def has_cuda(process: psutil.Process) -> bool:
-    """Whether the driver's library is in it."""
-    return any("libcuda.so" in found.path for found in process.memory_maps())
