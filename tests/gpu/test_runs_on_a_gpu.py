@@ -82,7 +82,7 @@ def on_gpu(folder: Path) -> Ran:
 
 def test_a_run_takes_the_gpu_and_scores_every_turn_once(folder: Path, on_gpu: Ran) -> None:
     (device,) = devices(on_gpu.manifest)
-    assert device["device"].startswith("GPU 0 ("), device
+    assert str(device["device"]).startswith("GPU 0 ("), device
     assert device["turns"] == len(pl.read_parquet(on_gpu.output / "scores.parquet"))
     again = ended(started(folder, folder / "chats.jsonl", folder / "model", home="first"), folder, "first")
     assert files(again) == files(on_gpu)
