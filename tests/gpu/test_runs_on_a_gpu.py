@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import tiny
 import torch
+from curate_runs import OF_THE_RUN
 from patience import PATIENCE_SECONDS
 from places import ROOT
 from ran import Ran
@@ -24,8 +25,6 @@ pytestmark = [
         reason="torch sees no GPU, or dask-cuda is not installed",
     ),
 ]
-
-OF_THE_RUN = ("manifest.json", "report.html")
 
 
 def chats(folder: Path, count: int) -> Path:
@@ -81,37 +80,19 @@ def on_gpu(folder: Path) -> Ran:
 
 
 def test_a_run_takes_the_gpu_and_scores_every_turn_once(folder: Path, on_gpu: Ran) -> None:
-    (device,) = devices(on_gpu.manifest)
-    assert str(device["device"]).startswith("GPU 0 ("), device
+    (device,) = on_gpu.manifest["devices"]
+    assert device["device"].startswith("GPU 0 ("), device
     assert device["turns"] == len(pl.read_parquet(on_gpu.output / "scores.parquet"))
+    before = files(on_gpu)
     again = ended(started(folder, folder / "chats.jsonl", folder / "model", home="first"), folder, "first")
-    assert files(again) == files(on_gpu)
-    assert "0 scored" in again.out + again.err, again.out
-
-
-def devices(manifest: dict[str, object]) -> list[dict[str, object]]:
-    """Wherever the manifest keeps them."""
-    found: list[dict[str, object]] = []
-
-    def look(at: object) -> None:
-        if isinstance(at, dict):
-            for name, value in at.items():
-                if name == "devices":
-                    found.extend(value)
-                else:
-                    look(value)
-        elif isinstance(at, list):
-            for one in at:
-                look(one)
-
-    look(manifest)
-    return found
+    assert files(again) == before
+    assert again.manifest["turns"]["scored"] == 0
 
 
 def test_a_run_on_the_cpu_gives_the_same_scores(folder: Path, on_gpu: Ran) -> None:
     run = started(folder, folder / "chats.jsonl", folder / "model", home="cpu", CUDA_VISIBLE_DEVICES="")
     on_cpu = ended(run, folder, "cpu")
-    assert {one["device"] for one in devices(on_cpu.manifest)} == {"CPU"}
+    assert {one["device"] for one in on_cpu.manifest["devices"]} == {"CPU"}
     ours, theirs = (pl.read_parquet(one.output / "scores.parquet") for one in (on_gpu, on_cpu))
     assert len(ours) == len(theirs)
     for name in ("helpfulness", "correctness"):
