@@ -100,7 +100,7 @@ def test_an_evaluation_accounts_for_every_row_and_scores_nothing_twice(
     assert f"({right}/6; 95%" in (first.output / "report.html").read_text()
     again = evaluating(*given, *models)
     assert again.code == 0, again.err
-    assert again.err.count("0 scored by this run") == 3
+    assert again.err.count(" 0 scored by this run") == 3
     for name in ("one", "two", "starter"):
         assert len(fakes.calls(tmp_path / name)) == 14
     repeated = json.loads((again.output / "evaluation.json").read_bytes())
