@@ -131,7 +131,7 @@ def verify(
     conversations, alone, checks = _checked_here(spec, progress, hide_reasoning=hide_reasoning)
     let_go()
     give_back()
-    progress.say(f"{'asking' if cluster.scheduler_address else 'starting'} {cluster.workers} workers")
+    progress.say(f"{'asking' if cluster.scheduler_address else 'starting'} workers")
     return [*checks, _workers(spec, conversations, alone, cluster, progress)]
 
 

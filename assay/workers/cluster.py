@@ -59,9 +59,6 @@ _SETTINGS = {
 
 _ARRIVAL_SECONDS = 60
 
-#: A worker that has not started after this long hangs, however many start at once.
-_START_SECONDS = 300
-
 #: How long a scheduler that runs elsewhere may take to answer.
 _ANSWER_SECONDS = 5
 
@@ -158,6 +155,8 @@ def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecC
     import dask
     from distributed import LocalCluster
 
+    from assay.workers.nanny import LimitedNanny
+
     leave_main_program_out()
     devices = [] if options.on_cores else visible_devices()
     if devices and not packages_are_here():
@@ -195,7 +194,7 @@ def _started_here(options: ClusterOptions, progress: Progress) -> Iterator[SpecC
             env={**WORKER_ENVIRONMENT, **torch_environment(folder), "CUDA_VISIBLE_DEVICES": ""},
             security=security,
             silence_logs=logging.CRITICAL,
-            death_timeout=_START_SECONDS,
+            worker_class=LimitedNanny,
         )
 
     with own_folder() as folder, dask.config.set(_worker_settings(folder)), ExitStack() as stack:

@@ -133,6 +133,8 @@ def _dask_cuda_cluster(devices: Sequence[str], security: Security, more: Mapping
     """dask-cuda's cluster with one worker per device. A worker sees only its own device."""
     from dask_cuda import LocalCUDACluster
 
+    from assay.workers.nanny import LimitedNanny
+
     environment = {**gpu_worker_environment(len(devices)), **more}
 
     class Cluster(LocalCUDACluster):  # type: ignore[misc]  # dask-cuda has no types
@@ -140,6 +142,9 @@ def _dask_cuda_cluster(devices: Sequence[str], security: Security, more: Mapping
 
         By default dask-cuda shows a worker every device, its own first, for programs that exchange data.
         """
+
+        failure: Exception | None = None
+        """Why workers did not start."""
 
         def new_worker_spec(self) -> dict[Any, Any]:
             workers: dict[Any, Any] = super().new_worker_spec()
@@ -150,7 +155,14 @@ def _dask_cuda_cluster(devices: Sequence[str], security: Security, more: Mapping
                     worker["options"]["preload"] = [*worker["options"]["preload"], PRELOAD]
             return workers
 
-    return Cluster(
+        async def _correct_state_internal(self) -> None:
+            """Start workers. dask-cuda calls this twice, and waits for the call that has nothing to do."""
+            try:
+                await super()._correct_state_internal()
+            except Exception as error:  # noqa: BLE001  # it is raised below
+                self.failure = self.failure or error
+
+    cluster = Cluster(
         CUDA_VISIBLE_DEVICES=list(devices),
         n_workers=len(devices),
         threads_per_worker=GPU_WORKER_THREADS,
@@ -160,18 +172,25 @@ def _dask_cuda_cluster(devices: Sequence[str], security: Security, more: Mapping
         dashboard_address="127.0.0.1:0",
         security=security,
         silence_logs=logging.CRITICAL,
+        worker_class=LimitedNanny,
     )
+    if cluster.failure is not None:
+        cluster.close()
+        raise cluster.failure
+    return cluster
 
 
 def _grouped_cluster(
     groups: Sequence[Sequence[str]], security: Security, more: Mapping[str, str]
 ) -> SpecCluster:
-    from distributed import Nanny, Scheduler, SpecCluster
+    from distributed import Scheduler, SpecCluster
+
+    from assay.workers.nanny import LimitedNanny
 
     common = {"host": "127.0.0.1", "security": security, "protocol": "tls"}
     workers = {
         number: {
-            "cls": Nanny,
+            "cls": LimitedNanny,
             "options": {
                 **common,
                 "nthreads": GPU_WORKER_THREADS,

@@ -21,7 +21,10 @@ Started = TypeVar("Started")
 #: How often to start workers whose processes end while they start. What killed them may not happen again.
 _ATTEMPTS = 2
 
-_NANNY_LOG = "distributed.nanny"
+NANNY_LOG = "distributed.nanny"
+
+#: What is logged of a worker whose process was ended because it did not start in time.
+HANGS = "the worker hangs while it starts"
 
 #: What a nanny logs when its worker's process ends.
 _DEATH = re.compile(r"was killed by signal \d+|exited with status \d+")
@@ -85,7 +88,9 @@ def _why(first: BaseException, death: str) -> str:
 
 
 def _first_cause(error: BaseException, records: list[logging.LogRecord]) -> BaseException:
-    """The failure's first cause: the first of the chain, or an OSError that a nanny logged."""
+    """The first cause: the first of the chain, an OSError that a nanny logged, or that a worker hangs."""
+    if any(record.getMessage() == HANGS for record in records):
+        return TimeoutError()
     while error.__cause__ is not None:
         error = error.__cause__
     logged = [record.exc_info[1] for record in records if record.exc_info]
@@ -115,7 +120,7 @@ class _Kept(logging.Handler):
 @contextmanager
 def _nanny_records() -> Iterator[list[logging.LogRecord]]:
     """Yield a list that takes all that Dask's nannies log in this context, and keeps it from the console."""
-    log, kept = logging.getLogger(_NANNY_LOG), _Kept()
+    log, kept = logging.getLogger(NANNY_LOG), _Kept()
     level, propagate = log.level, log.propagate
     log.addHandler(kept)
     log.setLevel(logging.INFO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import re
@@ -10,16 +11,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dask
+import psutil
 import pytest
 import tiny
 import tiny_families as families
 import transformers
 from stages import Heard
+from without_gpus import KINDS, options_for
 
 from assay.core.errors import ClusterFault
 from assay.rewards.options import ModelOptions
 from assay.rewards.weights import weights_bytes
-from assay.workers import cluster
+from assay.workers import cluster, nanny
 from assay.workers.cluster import ClusterOptions, connected
 from assay.workers.startup import started
 
@@ -68,6 +71,7 @@ if not flag.exists():
     flag.touch()
     os.kill(os.getpid(), signal.SIGKILL)
 """
+HANGS = "import time; time.sleep(300)"
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 LEAVES = "import os; os._exit(3)"
 LACKS = "import a_package_that_nobody_has"
@@ -79,21 +83,30 @@ def preloaded(folder: Path, code: str) -> dict[str, list[str]]:
     return {"distributed.worker.preload": [str(folder / "preload.py")]}
 
 
+def workers_here() -> list[psutil.Process]:
+    """The processes of workers that this process started."""
+    children = psutil.Process().children(recursive=True)
+    return [one for one in children if "spawn_main" in "".join(one.cmdline())]
+
+
 @pytest.mark.faults
+@pytest.mark.parametrize("kind", KINDS)
 def test_if_a_worker_dies_while_it_starts_all_are_started_once_more(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(cluster, "visible_devices", list)
+    options = options_for(kind, monkeypatch)
     said: list[str] = []
     settings = preloaded(tmp_path, DIES_ONCE.format(flag=str(tmp_path / "died")))
-    with dask.config.set(settings), connected(ClusterOptions(workers=2), Heard(said.append)) as client:
+    with dask.config.set(settings), connected(options, Heard(said.append)) as client:
         assert client.scheduler_info(n_workers=0)["n_workers"] == 2
+        assert len(workers_here()) == 2, "workers of the first attempt are left"
     assert said == [
         "a worker's process was killed by signal 9 while it started; starting the workers once more"
     ]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("code", "why"),
     [
@@ -103,19 +116,28 @@ def test_if_a_worker_dies_while_it_starts_all_are_started_once_more(
         ),
         (LEAVES, "a worker's process exited with status 3 while it started, 2 times"),
         (LACKS, "ModuleNotFoundError: No module named 'a_package_that_nobody_has'"),
+        (HANGS, "a worker did not start in time: the machine is too busy, or the process hangs"),
     ],
-    ids=["killed", "left", "lacks a package"],
+    ids=["killed", "left", "lacks a package", "hangs"],
 )
 def test_workers_that_cannot_start_are_one_line_that_says_why(
-    code: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    code: str,
+    why: str,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cluster, "visible_devices", list)
+    options = dataclasses.replace(options_for(kind, monkeypatch), workers=1)
+    if code is HANGS:
+        monkeypatch.setattr(nanny, "START_SECONDS", 1)
     with (
         dask.config.set(preloaded(tmp_path, code)),
         pytest.raises(ClusterFault, match=f"^the workers could not be started: {re.escape(why)}"),
-        connected(ClusterOptions(workers=1)),
+        connected(options),
     ):
         pass
+    assert workers_here() == []
     assert "Traceback" not in "".join(capfd.readouterr())
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import fakes
@@ -19,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patience import PATIENCE_SECONDS
 from stages import Heard
+from without_gpus import show_devices
 
 from assay.core.errors import ClusterFault, DeviceLost, UserMistake
 from assay.rewards.protocol import Request, TurnScore
@@ -160,44 +159,10 @@ def test_each_worker_of_a_group_sees_its_group_alone(monkeypatch: pytest.MonkeyP
         assert_fit_for_a_gpu(worker)
 
 
-def stand_in_for_dask_cuda() -> ModuleType:
-    """What is used of dask-cuda 26.10, without a driver: a worker a device, each seeing its own first."""
-    from distributed import LocalCluster
-
-    class LocalCUDACluster(LocalCluster):
-        def __init__(
-            self,
-            *,
-            CUDA_VISIBLE_DEVICES: list[str],  # noqa: N803
-            device_memory_limit: None,
-            **options: Any,
-        ) -> None:
-            count = options.pop("n_workers")
-            assert count == len(CUDA_VISIBLE_DEVICES)
-            self.devices = list(CUDA_VISIBLE_DEVICES)
-            super().__init__(n_workers=0, processes=True, **options)
-            self.scale(count)
-            self.sync(self._correct_state)
-
-        def new_worker_spec(self) -> dict[Any, Any]:
-            name = min(set(self.devices) - set(self.worker_spec))
-            first = self.devices.index(name)
-            (spec,) = super().new_worker_spec().values()
-            order = self.devices[first:] + self.devices[:first]
-            options = {**spec["options"], "env": {"CUDA_VISIBLE_DEVICES": ",".join(order)}}
-            return {name: {**spec, "options": options}}
-
-    module = ModuleType("dask_cuda")
-    vars(module)["LocalCUDACluster"] = LocalCUDACluster
-    return module
-
-
 @pytest.mark.slow
 def test_there_is_a_worker_a_gpu_that_sees_its_own_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     hostile_shell(monkeypatch)
-    monkeypatch.setitem(sys.modules, "dask_cuda", stand_in_for_dask_cuda())
-    monkeypatch.setattr(cluster, "packages_are_here", lambda: True)
-    monkeypatch.setattr(cluster, "visible_devices", lambda: ["3", "1", "0"])
+    show_devices(["3", "1", "0"], monkeypatch)
     with connected(ClusterOptions(workers=2)) as client:
         workers = list(client.run(seen).values())
         assert sorted(one["environment"]["CUDA_VISIBLE_DEVICES"] for one in workers) == ["1", "3"]

@@ -1,0 +1,38 @@
+"""What watches a worker's process: Dask's nanny, and a limit to how long the process may take to start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+
+from distributed import Nanny, Status
+
+from assay.workers.startup import HANGS, NANNY_LOG
+
+#: A worker that has not started after this long hangs, however many start at once.
+START_SECONDS = 300
+
+_log = logging.getLogger(NANNY_LOG)
+
+
+class LimitedNanny(Nanny):
+    """A nanny that kills a process that has not started after ``START_SECONDS``.
+
+    Dask's own limit (``death_timeout``) fails with an AssertionError and leaves the process (2026.7.1).
+    """
+
+    async def instantiate(self) -> Status:
+        """Start the process, the first one or one that replaces another."""
+        limit = asyncio.get_running_loop().call_later(START_SECONDS, self._give_up)
+        try:
+            return await super().instantiate()
+        finally:
+            limit.cancel()
+
+    def _give_up(self) -> None:
+        _log.error(HANGS)
+        pid = self.process and self.process.pid
+        if pid:
+            os.kill(pid, signal.SIGKILL)
