@@ -3,15 +3,20 @@
     pip install atheris
     python benchmarks/fuzz_rules.py -max_total_time=600 CORPUS_FOLDER
 
-The folder, which may hold rules to begin with, keeps what reached new code. What is parsed has to be spelled
-in one way, and to parse to itself again.
+The folder keeps what reached new code. An empty one begins with the rules of ``docs/rules.md``: without them
+libFuzzer reaches less than half as much code in a minute. What is parsed has to be spelled in one way, and
+to parse to itself again.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 
 import atheris
+
+ROOT = Path(__file__).resolve().parent.parent
 
 with atheris.instrument_imports(include=["assay.select"]):
     from assay.core.errors import UserMistake
@@ -58,6 +63,16 @@ def mistake_is_one(message: str) -> None:
         raise AssertionError(f"not fit for a terminal: {message!r}")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Fuzz with libFuzzer's arguments. The last one is the folder."""
+    folder = Path(sys.argv[-1])
+    folder.mkdir(exist_ok=True)
+    if not any(folder.iterdir()):
+        for number, rule in enumerate(re.findall(r"`([^`\n]+)`", (ROOT / "docs" / "rules.md").read_text())):
+            (folder / f"rule-{number}").write_text(rule)
     atheris.Setup(sys.argv, one_text)
     atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
