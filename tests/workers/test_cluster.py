@@ -16,6 +16,8 @@ import pytest
 import tiny
 import tiny_families as families
 import transformers
+from patience import PATIENCE_SECONDS
+from running_dask import until
 from stages import Heard
 from without_gpus import KINDS, options_for
 
@@ -139,6 +141,33 @@ def test_workers_that_cannot_start_are_one_line_that_says_why(
         pass
     assert workers_here() == []
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+HANGS_ONCE = """
+import pathlib, time
+flag = pathlib.Path({flag!r})
+if flag.exists():
+    flag.unlink()
+    time.sleep(300)
+"""
+
+
+@pytest.mark.faults
+def test_a_replaced_worker_that_hangs_while_it_starts_is_replaced_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cluster, "visible_devices", list)
+    flag = tmp_path / "hangs"
+    settings = preloaded(tmp_path, HANGS_ONCE.format(flag=str(flag)))
+    with dask.config.set(settings), connected(ClusterOptions(workers=1)) as client:
+        flag.touch()
+        monkeypatch.setattr(nanny, "START_SECONDS", 10)
+        (worker,) = workers_here()
+        worker.kill()
+        until(lambda: not flag.exists(), "a worker that replaces the first")
+        (hanging,) = workers_here()
+        monkeypatch.setattr(nanny, "START_SECONDS", 300)
+        assert client.submit(os.getpid).result(PATIENCE_SECONDS) not in (worker.pid, hanging.pid)
 
 
 @pytest.mark.slow
