@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing.util
 import os
 import sys
 import threading
@@ -98,6 +99,8 @@ def main(command: Command[Any, Any], arguments: Sequence[str], *, program: str) 
     from assay.rewards.templates import PROCESS
 
     PROCESS.close()
+    # Workers that were starting leave semaphores behind, and Python warns of those that are not removed.
+    multiprocessing.util._run_finalizers(0)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, AttributeError):
             stream.flush()

@@ -195,6 +195,22 @@ def test_a_run_listens_on_loopback_alone_and_stops_at_a_signal(
     assert not started_for(place.folder)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_stopped_while_its_workers_start_says_so_in_its_last_line(
+    place: Place, number: signal.Signals, code: int
+) -> None:
+    begun = place.folder / "begun"
+    hangs = place.folder / "hangs.py"
+    hangs.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n")
+    run = place.start(DASK_DISTRIBUTED__WORKER__PRELOAD=str(hangs))
+    assert until(begun.exists)
+    run.send_signal(number)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == code
+    assert "the same command goes on from there" in err.splitlines()[-1]
+    assert not started_for(place.folder)
+
+
 def test_the_second_ctrl_c_is_immediate(place: Place) -> None:
     run = place.start()
     assert until(lambda: place.segments() >= 1)
