@@ -100,7 +100,7 @@ def main(command: Command[Any, Any], arguments: Sequence[str], *, program: str) 
 
     PROCESS.close()
     # Workers that were starting leave semaphores behind, and Python warns of those that are not removed.
-    multiprocessing.util._run_finalizers(0)
+    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, AttributeError):
             stream.flush()
