@@ -237,7 +237,9 @@ def test_threads_of_one_worker_write_whole_segments(home: Home, model: LocalSpec
     from distributed import LocalCluster
 
     converted = convert(home, records(40))
-    with LocalCluster(n_workers=1, threads_per_worker=4, dashboard_address=":0", host="127.0.0.1") as running:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=4, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+    ) as running:
         address = ClusterOptions(scheduler_address=running.scheduler_address)
         scored, work = score(converted, model, home, workers=address)
     assert (work.turns_scored, scored.failed) == (80, {})
@@ -511,7 +513,9 @@ def test_with_every_worker_gone_the_run_ends_within_the_stated_time(
     from assay.core import errors
 
     monkeypatch.setattr(dispatch.dispatch, "__kwdefaults__", {"no_workers_seconds": 2.0})
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", host="127.0.0.1") as running:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1"
+    ) as running:
         address = ClusterOptions(scheduler_address=running.scheduler_address)
         converted = convert(home, records(10, mark=fakes.SLOW))
         nanny = next(iter(running.workers.values()))
