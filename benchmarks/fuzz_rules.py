@@ -48,7 +48,7 @@ def one_text(data: bytes) -> None:
         mistake_is_one(str(mistake))
     else:
         if len(spelled) > MAX_RULE_CHARACTERS:
-            return  # ``a<b<c`` is spelled longer than it is written
+            return  # ``1<a<2`` is spelled longer than it is written
         again = rules_in([spelled], words, allow_cross_prompt=True).canonical
         if again != (spelled,):
             raise AssertionError(f"{text!r} is spelled {spelled!r}, and that {again!r}")
@@ -66,12 +66,13 @@ def mistake_is_one(message: str) -> None:
 
 
 def main() -> None:
-    """Fuzz with libFuzzer's arguments. The last one is the folder."""
-    folder = Path(sys.argv[-1])
-    folder.mkdir(exist_ok=True)
-    if not any(folder.iterdir()):
-        for number, rule in enumerate(re.findall(r"`([^`\n]+)`", (ROOT / "docs" / "rules.md").read_text())):
-            (folder / f"rule-{number}").write_text(rule)
+    """Fuzz with libFuzzer's arguments: options, and a folder."""
+    rules = re.findall(r"`([^`\n]+)`", (ROOT / "docs" / "rules.md").read_text())
+    for folder in [Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")]:
+        folder.mkdir(exist_ok=True)
+        if not any(folder.iterdir()):
+            for number, rule in enumerate(rules):
+                (folder / f"rule-{number}").write_text(rule)
     atheris.Setup(sys.argv, one_text)
     atheris.Fuzz()
 
