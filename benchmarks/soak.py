@@ -156,6 +156,11 @@ def leftovers(place: Place, outputs: Iterable[str]) -> list[str]:
     return found
 
 
+def is_of_pythons_start(said: str) -> bool:
+    """Whether Ctrl-C came while Python itself started, before a line of a command ran."""
+    return said.rstrip().endswith("\nKeyboardInterrupt") and "flows/command" not in said
+
+
 class Soaking:
     """Rounds of struck runs, held against one that nothing struck."""
 
@@ -287,8 +292,8 @@ class Soaking:
         if code is None:
             counts.hung += 1
             self._keep("hung", said)
-        if "Traceback (most recent call last)" in said:
-            counts.tracebacks += said.count("Traceback (most recent call last)")
+        if tracebacks := said.count("Traceback (most recent call last)") - is_of_pythons_start(said):
+            counts.tracebacks += tracebacks
             self._keep("traceback", said)
         self._may_regroup |= "it kills its worker" in said
         if code != 0:

@@ -21,19 +21,11 @@ from pydantic import BaseModel
 
 from assay.config.settings import Settings
 from assay.core.errors import AssayError, ServerFault, UserMistake
-from assay.core.text import printable
 from assay.storage.home import Home
-from assay.storage.private import private
 from flows.command.console import Console, HeldConsole, Showing, opened
+from flows.command.endings import exit_code_of
 from flows.command.options import parse
-from flows.command.signals import (
-    GOES_ON,
-    INTERRUPTED,
-    TERMINATED,
-    signalled,
-    stopped_by,
-    stopping_on_signals,
-)
+from flows.command.signals import GOES_ON
 from flows.server.connection import (
     Connection,
     connected,
@@ -119,53 +111,40 @@ def launch(
     Calls ``on_reported`` once this process has nothing more to send to a server: there was nothing to send,
     the server has all of it, or the server is gone.
     """
-    with stopping_on_signals(), private():
-        try:
-            options = parse(
-                command.options,
-                arguments,
-                program=program,
-                summary=command.summary,
-                examples=command.examples,
-            )
-            settings = Settings.read()
-            if elsewhere := command.elsewhere(options):
-                from flows.server.remote_runs import run_there
+    return exit_code_of(lambda: _carried_out(command, arguments, program, on_reported), goes_on=True)
 
-                _collect_garbage()
-                console = Console()
-                console.showing = command.showing(options)
-                if console.showing.as_json:
-                    raise UserMistake(
-                        "--json: the manifest stays where the deployment's run works; leave out the one or "
-                        "the other"
-                    )
-                return run_there(*elsewhere, settings, console.say)
-            checked = command.check(options, settings)
-            code = _rerun(command, options, checked)
-            if code is not None:
-                on_reported()
-                return code
-            return _run(command, options, settings, on_reported)
-        except AssayError as error:
-            _complain(f"error: {error}")
-            return error.exit_code
-        except OSError as error:
-            _complain(f"error: {_described(error)}")
-            return AssayError.exit_code
-        except KeyboardInterrupt:
-            _complain(stopped_by(INTERRUPTED))
-            return INTERRUPTED
-        except SystemExit as leaving:
-            if leaving.code == TERMINATED:
-                _complain(stopped_by(TERMINATED))
-            return leaving.code if isinstance(leaving.code, int) else 0
-        except (Exception, BaseExceptionGroup):
-            code = signalled()
-            if code is None:
-                raise
-            _complain(stopped_by(code))
-            return code
+
+def _carried_out(
+    command: Command[Options, Checked],
+    arguments: Sequence[str],
+    program: str,
+    on_reported: Callable[[], object],
+) -> int:
+    options = parse(
+        command.options,
+        arguments,
+        program=program,
+        summary=command.summary,
+        examples=command.examples,
+    )
+    settings = Settings.read()
+    if elsewhere := command.elsewhere(options):
+        from flows.server.remote_runs import run_there
+
+        _collect_garbage()
+        console = Console()
+        console.showing = command.showing(options)
+        if console.showing.as_json:
+            raise UserMistake(
+                "--json: the manifest stays where the deployment's run works; leave out the one or the other"
+            )
+        return run_there(*elsewhere, settings, console.say)
+    checked = command.check(options, settings)
+    code = _rerun(command, options, checked)
+    if code is not None:
+        on_reported()
+        return code
+    return _run(command, options, settings, on_reported)
 
 
 def _rerun(command: Command[Options, Checked], options: Options, checked: Checked) -> int | None:
@@ -255,14 +234,3 @@ def _what_ended_the_run(connection: Connection, error: BaseException, home: Home
         )
     what = str(error).split("\n")[0] or type(error).__name__
     return ServerFault(f"the Prefect server at {connection.api_url} failed ({what}). {GOES_ON}")
-
-
-def _described(error: OSError) -> str:
-    """``path: what went wrong``, as far as the system's error has them."""
-    what = error.strerror or str(error)
-    return f"{error.filename}: {what}" if error.filename is not None else what
-
-
-def _complain(text: str) -> None:
-    """Print to standard error. Control characters in names from data are escaped."""
-    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)

@@ -1,15 +1,20 @@
 """``assay COMMAND …`` and ``python -m flows.COMMAND``: the command's name → an exit code.
 
-This module imports nothing heavy: Dask's workers import a run's main module again, and help should come at
-once.
+This module imports next to nothing: Dask's workers import a run's main module again, help should come at
+once, and until its first line runs, Ctrl-C shows a traceback of Python's.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+    from typing import NoReturn
 
 _USAGE = """\
 usage: assay COMMAND [option …]
@@ -81,6 +86,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {
 
 def main() -> NoReturn:
     """Carry out ``assay COMMAND …`` and end the process with the command's exit code."""
+    _stop_at_signals()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -101,19 +107,27 @@ def run(arguments: Sequence[str]) -> int:
         meant = did_you_mean(name, COMMANDS) or f" (commands: {', '.join(COMMANDS)})"
         print(f"error: unknown command {name!r}{meant}", file=sys.stderr)
         return 2
-    return _carried_out(name, rest, f"assay {name}")
+    return COMMANDS[name](rest, f"assay {name}")
 
 
 def run_module(name: str) -> NoReturn:
     """Carry out ``python -m flows.NAME`` and end the process with its exit code."""
-    sys.exit(_carried_out(name, sys.argv[1:], f"python -m flows.{name}"))
+    _stop_at_signals()
+    sys.exit(COMMANDS[name](sys.argv[1:], f"python -m flows.{name}"))
 
 
-def _carried_out(name: str, arguments: Sequence[str], program: str) -> int:
-    """The command's exit code."""
-    try:
-        return COMMANDS[name](arguments, program)
-    except KeyboardInterrupt:
-        # While modules are imported; a command that is under way catches it itself.
-        print("stopped by Ctrl-C", file=sys.stderr)
-        return 130
+def _stop_at_signals() -> None:
+    """Let Ctrl-C and SIGTERM end the process with a line, until a command listens to them itself.
+
+    By default Ctrl-C raises an exception. A library that is being imported may lose it, or raise another one.
+    """
+    import signal
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        try:
+            os.write(2, f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}\n".encode())
+        finally:
+            os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)

@@ -53,9 +53,9 @@ def stopping_on_signals() -> Iterator[None]:
         os.close(heard)
 
 
-def stopped_by(exit_code: int) -> str:
-    """The last line of a run that a signal ended."""
-    return f"stopped by {_STOPPED_BY[exit_code]}. {GOES_ON}"
+def stopped_by(exit_code: int, *, goes_on: bool = True) -> str:
+    """The last line of a command that a signal ended."""
+    return f"stopped by {_STOPPED_BY[exit_code]}" + (f". {GOES_ON}" if goes_on else "")
 
 
 #: Which signals came. A library may turn the exception that is raised in its call into another one.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from rich.console import Group
@@ -10,12 +9,10 @@ from rich.text import Text
 
 from assay.config.settings import Settings
 from assay.config.verify_options import VerifyOptions
-from assay.core.errors import AssayError
-from assay.storage.private import private
 from assay.verify.table import checks_table, checks_text, verdict
 from flows.command.console import Console, Showing, opened
+from flows.command.endings import exit_code_of
 from flows.command.options import AsJson, DeploymentName, Quiet, parse
-from flows.command.signals import INTERRUPTED, stopping_on_signals
 from flows.verify.checked import checked
 from flows.verify.results import checks_file, folder_for, write
 
@@ -52,40 +49,36 @@ def command(arguments: Sequence[str], program: str = "assay verify") -> int:
     given = list(arguments)
     if given and not given[0].startswith("-"):
         given = ["--model", *given]
-    with stopping_on_signals(), private():
-        try:
-            options = parse(
-                VerifyCommandOptions,
-                given,
-                program=program,
-                summary="Check that a reward model gives the scores of its card, and that batches and "
-                "workers do not change them.",
-                examples=_EXAMPLES,
-            )
-            settings = Settings.read()
-            with opened(Console()) as console:
-                console.showing = Showing(options.quiet, options.json_)
-                if options.deployment is not None:
-                    return _carried_out_there(options, options.deployment, settings, console)
-                folder = folder_for(options, settings, deployed=False)
-                checks = checked(options, settings, console)
-                said = verdict(checks)
-                console.show(
-                    Group(checks_table(options.model, checks), *([Text(said)] if said else [])),
-                    checks_text(checks) + (f"{said}\n" if said else ""),
-                )
-                console.show_data(checks_file(options, checks))
-                if options.quiet and any(check.passed is False for check in checks):
-                    console.say(f"error: {said}")
-                if folder is not None:
-                    asked = VerifyOptions(**options.model_dump(exclude=_OF_THE_COMMAND))
-                    write(folder, asked, checks, console.say)
-        except AssayError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            return error.exit_code
-        except KeyboardInterrupt:
-            print("stopped by Ctrl-C", file=sys.stderr, flush=True)
-            return INTERRUPTED
+    return exit_code_of(lambda: _carried_out(given, program), goes_on=False)
+
+
+def _carried_out(arguments: Sequence[str], program: str) -> int:
+    options = parse(
+        VerifyCommandOptions,
+        arguments,
+        program=program,
+        summary="Check that a reward model gives the scores of its card, and that batches and workers do not "
+        "change them.",
+        examples=_EXAMPLES,
+    )
+    settings = Settings.read()
+    with opened(Console()) as console:
+        console.showing = Showing(options.quiet, options.json_)
+        if options.deployment is not None:
+            return _carried_out_there(options, options.deployment, settings, console)
+        folder = folder_for(options, settings, deployed=False)
+        checks = checked(options, settings, console)
+        said = verdict(checks)
+        console.show(
+            Group(checks_table(options.model, checks), *([Text(said)] if said else [])),
+            checks_text(checks) + (f"{said}\n" if said else ""),
+        )
+        console.show_data(checks_file(options, checks))
+        if options.quiet and any(check.passed is False for check in checks):
+            console.say(f"error: {said}")
+        if folder is not None:
+            asked = VerifyOptions(**options.model_dump(exclude=_OF_THE_COMMAND))
+            write(folder, asked, checks, console.say)
     return 1 if any(check.passed is False for check in checks) else 0
 
 

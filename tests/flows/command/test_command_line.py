@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE_SECONDS
 from places import ROOT
 
 from assay.config.options import RunOptions, option_name
 from assay.config.settings import Settings
 from assay.core.errors import UserMistake
 from assay.workers import cluster
-from flows.command import main
 from flows.command.options import parse
 from flows.curate.prepare import prepare
 
@@ -186,16 +186,47 @@ def test_an_option_that_is_not_here_suggests_what_is_meant_or_nothing(option: st
     assert str(refused.value) == f"unknown option {option!r}{meant}"
 
 
-def test_ctrl_c_while_a_command_is_imported_is_a_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def importing(arguments: Sequence[str], program: str) -> int:
-        raise KeyboardInterrupt
+#: A command whose library takes any exception for another one, while it is imported.
+IMPORTS = """
+import sys, time
+from flows.command import main
 
-    monkeypatch.setitem(main.COMMANDS, "curate", importing)
-    monkeypatch.setattr(sys, "argv", ["curate"])
-    assert main.run(["curate"]) == 130
-    with pytest.raises(SystemExit) as left:
-        main.run_module("curate")
-    assert left.value.code == 130
-    assert capsys.readouterr().err == "stopped by Ctrl-C\n" * 2
+def importing(arguments, program):
+    print("now", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException as error:
+            raise ImportError("a library that does not know Ctrl-C") from error
+
+main.COMMANDS["curate"] = importing
+sys.argv = ["assay", "curate"]
+main.{entry}
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, "stopped by Ctrl-C\n"), (signal.SIGTERM, "stopped by SIGTERM\n")]
+)
+@pytest.mark.parametrize("entry", ["main()", "run_module('curate')"])
+def test_a_signal_while_a_command_is_imported_is_a_line(
+    number: signal.Signals, said: str, entry: str
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPORTS.replace("{entry}", entry)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, err) == (128 + number, said)
+
+
+def test_next_to_nothing_is_imported_before_signals_are_heard() -> None:
+    code = "import sys; before = {*sys.modules}; import flows.command.main; print(*{*sys.modules} - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=True)
+    assert {*done.stdout.split()} <= {"flows", "flows.command", "flows.command.main", "gc"}
