@@ -15,8 +15,9 @@ import pytest
 from places import ROOT
 
 from flows.command.curate import COMMAND
+from flows.command.endings import exit_code_of
 from flows.command.launch import launch
-from flows.command.signals import INTERRUPTED, TERMINATED
+from flows.command.signals import GOES_ON, INTERRUPTED, TERMINATED
 
 CODE = (
     "import subprocess, sys; from flows.command.signals import TERMINATED, _end_now\n"
@@ -89,3 +90,21 @@ def test_an_error_that_no_signal_caused_is_raised() -> None:
 
     with pytest.raises(ValueError, match="a bug"):
         launch(dataclasses.replace(COMMAND, check=check), ["--input", "x", "--output", "y"])
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "said"),
+    [
+        (KeyboardInterrupt(), INTERRUPTED, "stopped by Ctrl-C"),
+        (SystemExit(TERMINATED), TERMINATED, "stopped by SIGTERM"),
+    ],
+)
+def test_only_a_command_that_goes_on_promises_to(
+    stop: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> int:
+        raise stop
+
+    assert exit_code_of(work, goes_on=False) == code
+    assert exit_code_of(work, goes_on=True) == code
+    assert capsys.readouterr().err == f"{said}\n{said}. {GOES_ON}\n"
