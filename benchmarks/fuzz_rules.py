@@ -3,7 +3,7 @@
     pip install atheris
     python benchmarks/fuzz_rules.py -max_total_time=600 CORPUS_FOLDER
 
-The folder keeps what reached new code. An empty one begins with the rules of ``docs/rules.md``: without them
+The folder keeps what reached new code. A new one begins with the rules of ``docs/rules.md``: without them
 libFuzzer reaches less than half as much code in a minute. What is parsed has to be spelled in one way, and
 to parse to itself again.
 """
@@ -69,8 +69,8 @@ def main() -> None:
     """Fuzz with libFuzzer's arguments: options, and a folder."""
     rules = re.findall(r"`([^`\n]+)`", (ROOT / "docs" / "rules.md").read_text())
     for folder in [Path(argument) for argument in sys.argv[1:] if not argument.startswith("-")]:
-        folder.mkdir(exist_ok=True)
-        if not any(folder.iterdir()):
+        if not folder.exists():
+            folder.mkdir()
             for number, rule in enumerate(rules):
                 (folder / f"rule-{number}").write_text(rule)
     atheris.Setup(sys.argv, one_text)

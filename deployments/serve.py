@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m deployments.serve", description=_SUMMARY)
     parser.add_argument("--port", type=int, default=4200, help="Where Prefect's pages are. Default: 4200.")
     port = parser.parse_args(arguments).port
-    with stopping_on_signals():
+    with stopping_on_signals(goes_on=False):
         try:
             os.environ.setdefault("ASSAY_DATA_ROOTS", f"data={ROOT / 'samples'}")
             os.environ.setdefault("ASSAY_OUTPUT_ROOTS", f"results={ROOT / 'runs'}")

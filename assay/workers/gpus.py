@@ -156,7 +156,7 @@ def _dask_cuda_cluster(devices: Sequence[str], security: Security, more: Mapping
             return workers
 
         async def _correct_state_internal(self) -> None:
-            """Start workers. dask-cuda calls this twice, and waits for the call that has nothing to do."""
+            """Start workers. dask-cuda calls this twice, and never sees what the first call raises."""
             try:
                 await super()._correct_state_internal()
             except Exception as error:  # noqa: BLE001  # it is raised below

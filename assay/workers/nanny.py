@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 import signal
+from contextlib import suppress
+from typing import Any
 
-from distributed import Nanny, Status
+from distributed import Nanny, Status, Worker
 
 from assay.workers.startup import HANGS, NANNY_LOG
 
@@ -17,11 +19,29 @@ START_SECONDS = 300
 _log = logging.getLogger(NANNY_LOG)
 
 
+class ExplainingWorker(Worker):
+    """A worker that says why it does not start. On their way to the nanny, errors lose their causes."""
+
+    async def start(self) -> ExplainingWorker:
+        """Start. RuntimeError with the first cause."""
+        try:
+            await super().start()
+        except RuntimeError as error:
+            first: BaseException = error
+            while first.__cause__ is not None:
+                first = first.__cause__
+            raise RuntimeError(f"{type(first).__name__}: {' '.join(str(first).split())}") from error
+        return self
+
+
 class LimitedNanny(Nanny):
     """A nanny that kills a process that has not started after ``START_SECONDS``.
 
     Dask's own limit (``death_timeout``) fails with an AssertionError and leaves the process (2026.7.1).
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, worker_class=ExplainingWorker, **options)
 
     async def instantiate(self) -> Status:
         """Start the process, the first one or one that replaces another."""
@@ -35,4 +55,5 @@ class LimitedNanny(Nanny):
         _log.error(HANGS)
         pid = self.process and self.process.pid
         if pid:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

@@ -60,7 +60,7 @@ def started(start: Callable[[], Started], *, progress: Progress) -> Started:
             except (RuntimeError, OSError, ValueError, ImportError) as error:
                 first = _first_cause(error, records)
                 death = _death(records)
-                if isinstance(first, RuntimeError) and attempt < _ATTEMPTS:
+                if _is_death(first) and attempt < _ATTEMPTS:
                     progress.say(
                         f"a worker's process {death} while it started; starting the workers once more"
                     )
@@ -71,7 +71,7 @@ def started(start: Callable[[], Started], *, progress: Progress) -> Started:
 
 def _why(first: BaseException, death: str) -> str:
     """Why the workers did not start, and what to do."""
-    if isinstance(first, RuntimeError):
+    if _is_death(first):
         remedy = (
             f"most likely memory ran out: {_FEWER}"
             if death == _KILLED
@@ -84,11 +84,17 @@ def _why(first: BaseException, death: str) -> str:
         place = f"{first.filename}: " if first.filename is not None else ""
         remedy = _REMEDIES.get(first.errno or 0, "")
         return f"{place}{first.strerror}" + (f" ({remedy})" if remedy else "")
-    return f"{type(first).__name__}: {' '.join(str(first).split())}"
+    said = " ".join(str(first).split())
+    return said if isinstance(first, RuntimeError) else f"{type(first).__name__}: {said}"
+
+
+def _is_death(first: BaseException) -> bool:
+    """Whether a worker's process ended, as Dask says it."""
+    return isinstance(first, RuntimeError) and str(first) == "Nanny failed to start worker process"
 
 
 def _first_cause(error: BaseException, records: list[logging.LogRecord]) -> BaseException:
-    """The first cause: the first of the chain, an OSError that a nanny logged, or that a worker hangs."""
+    """The failure's first cause: what a nanny logged, or the first error of the chain."""
     if any(record.getMessage() == HANGS for record in records):
         return TimeoutError()
     while error.__cause__ is not None:

@@ -12,32 +12,44 @@ from flows.command.signals import INTERRUPTED, TERMINATED, signalled, stopped_by
 
 
 def exit_code_of(work: Callable[[], int], *, goes_on: bool) -> int:
-    """What ``work`` returns, or the exit code of what ended it.
+    """What ``work`` returns, or the exit code of what ended it. What it makes is for this user alone.
 
     ``goes_on``: whether the same command would go on from where a signal stopped it.
     """
     try:
-        with stopping_on_signals(), private():
-            return work()
-    except AssayError as error:
-        _complain(f"error: {error}")
-        return error.exit_code
-    except OSError as error:
-        _complain(f"error: {_described(error)}")
-        return AssayError.exit_code
-    except KeyboardInterrupt:
-        _complain(stopped_by(INTERRUPTED, goes_on=goes_on))
-        return INTERRUPTED
-    except SystemExit as leaving:
-        if leaving.code == TERMINATED:
-            _complain(stopped_by(TERMINATED, goes_on=goes_on))
-        return leaving.code if isinstance(leaving.code, int) else 0
-    except (Exception, BaseExceptionGroup):
-        code = signalled()
-        if code is None:
-            raise
-        _complain(stopped_by(code, goes_on=goes_on))
-        return code
+        with stopping_on_signals(goes_on=goes_on), private():
+            try:
+                return work()
+            except BaseException as error:  # noqa: BLE001  # what has no exit code is raised again
+                return _reported(error, goes_on)
+    except (KeyboardInterrupt, SystemExit) as stop:  # a signal between two lines of the context itself
+        return _reported(stop, goes_on)
+
+
+def _reported(error: BaseException, goes_on: bool) -> int:
+    """The exit code, once a line has been printed. Raises what is a bug."""
+    match error:
+        case AssayError():
+            _complain(f"error: {error}")
+            return error.exit_code
+        case OSError():
+            _complain(f"error: {_described(error)}")
+            return AssayError.exit_code
+        case SystemExit() if error.code != TERMINATED:
+            if isinstance(error.code, str):
+                _complain(error.code)
+                return AssayError.exit_code
+            return error.code or 0
+        case KeyboardInterrupt():
+            code: int | None = INTERRUPTED
+        case SystemExit():
+            code = TERMINATED
+        case _:
+            code = signalled()
+    if code is None:
+        raise error
+    _complain(stopped_by(code, goes_on=goes_on))
+    return code
 
 
 def _described(error: OSError) -> str:

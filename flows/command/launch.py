@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import multiprocessing.util
 import os
 import sys
@@ -91,7 +92,11 @@ def main(command: Command[Any, Any], arguments: Sequence[str], *, program: str) 
     from assay.rewards.templates import PROCESS
 
     PROCESS.close()
-    # Workers that were starting leave semaphores behind, and Python warns of those that are not removed.
+    # Workers that were starting are left. Python warns of their semaphores if these are not removed, and a
+    # worker that finds none shows a traceback.
+    for worker in multiprocessing.active_children():
+        with suppress(ValueError):  # Dask has closed it meanwhile
+            worker.kill()
     multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, AttributeError):

@@ -1,7 +1,7 @@
 """``assay COMMAND …`` and ``python -m flows.COMMAND``: the command's name → an exit code.
 
 This module imports next to nothing: Dask's workers import a run's main module again, help should come at
-once, and until its first line runs, Ctrl-C shows a traceback of Python's.
+once, and Ctrl-C shows Python's traceback until ``main`` or ``run_module`` begins.
 """
 
 from __future__ import annotations
@@ -125,6 +125,8 @@ def _stop_at_signals() -> None:
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         try:
+            # Its reader may be gone, or may not read: do not wait for it.
+            os.set_blocking(2, False)
             os.write(2, f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}\n".encode())
         finally:
             os._exit(128 + number)

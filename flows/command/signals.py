@@ -29,8 +29,11 @@ _UNWIND_SECONDS = 8.0
 
 
 @contextmanager
-def stopping_on_signals() -> Iterator[None]:
-    """In this context, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143)."""
+def stopping_on_signals(*, goes_on: bool) -> Iterator[None]:
+    """In this context, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143).
+
+    ``goes_on``: whether the same command would go on from where a signal stopped it.
+    """
     _terminated.clear()
     _interrupted.clear()
     heard, sent = os.pipe()
@@ -40,7 +43,7 @@ def stopping_on_signals() -> Iterator[None]:
         signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate),
     }
     wakeup_before = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
-    watch = threading.Thread(target=_watch, args=(heard,), daemon=True, name="signals")
+    watch = threading.Thread(target=_watch, args=(heard, goes_on), daemon=True, name="signals")
     watch.start()
     try:
         yield
@@ -53,7 +56,7 @@ def stopping_on_signals() -> Iterator[None]:
         os.close(heard)
 
 
-def stopped_by(exit_code: int, *, goes_on: bool = True) -> str:
+def stopped_by(exit_code: int, *, goes_on: bool) -> str:
     """The last line of a command that a signal ended."""
     return f"stopped by {_STOPPED_BY[exit_code]}" + (f". {GOES_ON}" if goes_on else "")
 
@@ -78,7 +81,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(TERMINATED)
 
 
-def _watch(heard: int) -> None:
+def _watch(heard: int, goes_on: bool) -> None:
     interrupts = 0
     deadline: threading.Timer | None = None
     while signals := os.read(heard, 64):
@@ -86,16 +89,16 @@ def _watch(heard: int) -> None:
         if interrupts:
             _interrupted.set()
         if interrupts > 1:
-            _end_now(INTERRUPTED)
+            _end_now(INTERRUPTED, goes_on)
         if signal.SIGTERM in signals and deadline is None:
-            deadline = threading.Timer(_UNWIND_SECONDS, _end_now, [TERMINATED])
+            deadline = threading.Timer(_UNWIND_SECONDS, _end_now, [TERMINATED, goes_on])
             deadline.daemon = True
             deadline.start()
     if deadline is not None:
         deadline.cancel()
 
 
-def _end_now(exit_code: int) -> NoReturn:
+def _end_now(exit_code: int, goes_on: bool) -> NoReturn:
     """Kill every process that this one started, print the last line, and end this process at once."""
     import psutil
 
@@ -107,5 +110,5 @@ def _end_now(exit_code: int) -> NoReturn:
     # The reader of standard error may be gone, or may not read: do not wait for it.
     with suppress(OSError, ValueError, AttributeError):
         os.set_blocking(sys.stderr.fileno(), False)
-        os.write(sys.stderr.fileno(), f"{stopped_by(exit_code)}\n".encode())
+        os.write(sys.stderr.fileno(), f"{stopped_by(exit_code, goes_on=goes_on)}\n".encode())
     os._exit(exit_code)

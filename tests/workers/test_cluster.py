@@ -77,6 +77,11 @@ HANGS = "import time; time.sleep(300)"
 DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 LEAVES = "import os; os._exit(3)"
 LACKS = "import a_package_that_nobody_has"
+RAISES = """
+import distributed
+async def start(self): raise OSError("the driver is broken")
+distributed.Worker.start_unsafe = start
+"""
 
 
 def preloaded(folder: Path, code: str) -> dict[str, list[str]]:
@@ -118,9 +123,10 @@ def test_if_a_worker_dies_while_it_starts_all_are_started_once_more(
         ),
         (LEAVES, "a worker's process exited with status 3 while it started, 2 times"),
         (LACKS, "ModuleNotFoundError: No module named 'a_package_that_nobody_has'"),
+        (RAISES, "OSError: the driver is broken"),
         (HANGS, "a worker did not start in time: the machine is too busy, or the process hangs"),
     ],
-    ids=["killed", "left", "lacks a package", "hangs"],
+    ids=["killed", "left", "lacks a package", "raises", "hangs"],
 )
 def test_workers_that_cannot_start_are_one_line_that_says_why(
     code: str,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -21,7 +22,8 @@ from flows.command.signals import GOES_ON, INTERRUPTED, TERMINATED
 
 CODE = (
     "import subprocess, sys; from flows.command.signals import TERMINATED, _end_now\n"
-    "print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.readline(); _end_now(TERMINATED)"
+    "print(subprocess.Popen(['sleep', '60']).pid, flush=True); sys.stdin.readline()\n"
+    "_end_now(TERMINATED, True)"
 )
 
 
@@ -60,6 +62,39 @@ def test_a_command_ends_even_if_nobody_reads_its_last_line(reader: str) -> None:
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+IMPORTING = """
+import sys, time
+from flows.command import main
+main.COMMANDS["curate"] = lambda *arguments: print("now", flush=True) or time.sleep(60)
+main.run_module("curate")
+"""
+WORKING = """
+import sys, time
+from flows.command.endings import exit_code_of
+sys.exit(exit_code_of(lambda: print("now", flush=True) or time.sleep(60), goes_on=True))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", [IMPORTING, WORKING], ids=["importing", "working"])
+def test_a_stopped_command_ends_even_if_nobody_reads_what_it_says(code: str) -> None:
+    there, here = os.pipe()
+    os.set_blocking(here, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(here, b"x" * 4096)
+    os.set_blocking(here, True)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=here, cwd=ROOT, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "now\n"
+        run.terminate()
+        assert run.wait(timeout=60) == 143
+    os.close(here)
+    os.close(there)
 
 
 @pytest.mark.parametrize("is_group", [False, True])
