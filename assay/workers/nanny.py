@@ -22,10 +22,9 @@ _log = logging.getLogger(NANNY_LOG)
 class ExplainingWorker(Worker):
     """A worker that says why it does not start. On their way to the nanny, errors lose their causes."""
 
-    async def start(self) -> ExplainingWorker:
-        """Start. RuntimeError with the first cause."""
+    async def __aenter__(self) -> ExplainingWorker:
         try:
-            await super().start()
+            await self
         except RuntimeError as error:
             first: BaseException = error
             while first.__cause__ is not None:
@@ -40,8 +39,8 @@ class LimitedNanny(Nanny):
     Dask's own limit (``death_timeout``) fails with an AssertionError and leaves the process (2026.7.1).
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, worker_class=ExplainingWorker, **options)
+    def __init__(self, scheduler: str, **options: Any) -> None:
+        super().__init__(scheduler, worker_class=ExplainingWorker, **options)
 
     async def instantiate(self) -> Status:
         """Start the process, the first one or one that replaces another."""
