@@ -5,8 +5,8 @@
 
 ``files`` writes rows into a file of any container, strikes it, and holds what is read against what was
 written. ``settings``, ``replies`` and ``templates`` are the other targets. The folder keeps what reached new
-code. libFuzzer's bytes make the first choices of a case, and seed the generator that makes the others: where
-other processes do the work, libFuzzer sees no new code, and its bytes stay few. The checks are those of the
+code. libFuzzer's bytes make the first choices of a case, and seed the generator that makes the others:
+libFuzzer sees no new code in other processes, so it would keep its cases short. The checks are those of the
 tests (``tests/struck_inputs.py`` and ``tests/strange_input.py``).
 """
 
@@ -47,7 +47,7 @@ def main() -> None:
     became: Counter[str] = Counter()
 
     def one(data: bytes) -> None:
-        case = data + Random(data).randbytes(MOST_BYTES - len(data))
+        case = data + Random(data).randbytes(max(0, MOST_BYTES - len(data)))
         try:
             became[targets[target](Bytes(case))] += 1
         except BaseException:

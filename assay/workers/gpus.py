@@ -143,8 +143,9 @@ def _dask_cuda_cluster(devices: Sequence[str], security: Security, more: Mapping
         By default dask-cuda shows a worker every device, its own first, for programs that exchange data.
         """
 
+        is_made = False
         failure: Exception | None = None
-        """Why workers did not start."""
+        """Why workers did not start while the cluster was made."""
 
         def new_worker_spec(self) -> dict[Any, Any]:
             workers: dict[Any, Any] = super().new_worker_spec()
@@ -159,8 +160,10 @@ def _dask_cuda_cluster(devices: Sequence[str], security: Security, more: Mapping
             """Start workers. dask-cuda calls this twice, and never sees what the first call raises."""
             try:
                 await super()._correct_state_internal()
-            except Exception as error:  # noqa: BLE001  # it is raised below
-                self.failure = self.failure or error
+            except Exception as error:
+                if self.is_made:
+                    raise
+                self.failure = error
 
     cluster = Cluster(
         CUDA_VISIBLE_DEVICES=list(devices),
@@ -174,9 +177,12 @@ def _dask_cuda_cluster(devices: Sequence[str], security: Security, more: Mapping
         silence_logs=logging.CRITICAL,
         worker_class=LimitedNanny,
     )
+    cluster.is_made = True
     if cluster.failure is not None:
-        cluster.close()
-        raise cluster.failure
+        try:
+            cluster.close()
+        finally:
+            raise cluster.failure
     return cluster
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from distributed import Nanny, Status, Worker
 
@@ -36,23 +36,41 @@ class ExplainingWorker(Worker):
 class LimitedNanny(Nanny):
     """A nanny that kills a process that has not started after ``START_SECONDS``.
 
-    Dask's own limit (``death_timeout``) fails with an AssertionError and leaves the process (2026.7.1).
+    Dask's own limit (``death_timeout``) fails with an AssertionError (2026.7.1).
     """
 
     def __init__(self, scheduler: str, **options: Any) -> None:
         super().__init__(scheduler, worker_class=ExplainingWorker, **options)
+        self._limit: asyncio.TimerHandle | None = None
 
     async def instantiate(self) -> Status:
         """Start the process, the first one or one that replaces another."""
-        limit = asyncio.get_running_loop().call_later(START_SECONDS, self._give_up)
+        # A start whose process died may still wait here, while the next process starts.
+        self._lift_limit()
+        self._limit = own = asyncio.get_running_loop().call_later(START_SECONDS, self._give_up)
         try:
             return await super().instantiate()
         finally:
-            limit.cancel()
+            if self._limit is own:
+                self._lift_limit()
+
+    async def close(self, timeout: float = 5, reason: str = "nanny-close") -> Literal["OK"]:
+        """End the process, at once if it is still starting: Dask would wait until it has started."""
+        self._lift_limit()
+        if self.process is not None and self.process.status == Status.starting:
+            self._kill()
+        return await super().close(timeout, reason)
+
+    def _lift_limit(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
 
     def _give_up(self) -> None:
         _log.error(HANGS)
-        pid = self.process and self.process.pid
-        if pid:
+        self._kill()
+
+    def _kill(self) -> None:
+        if pid := self.pid:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

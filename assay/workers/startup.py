@@ -23,7 +23,7 @@ _ATTEMPTS = 2
 
 NANNY_LOG = "distributed.nanny"
 
-#: What is logged of a worker whose process was ended because it did not start in time.
+#: What is logged before a worker that hangs is killed.
 HANGS = "the worker hangs while it starts"
 
 #: What a nanny logs when its worker's process ends.
@@ -94,7 +94,7 @@ def _is_death(first: BaseException) -> bool:
 
 
 def _first_cause(error: BaseException, records: list[logging.LogRecord]) -> BaseException:
-    """The failure's first cause: what a nanny logged, or the first error of the chain."""
+    """What went wrong first: what a nanny logged (a hang, an OSError), or else the first error of the chain."""
     if any(record.getMessage() == HANGS for record in records):
         return TimeoutError()
     while error.__cause__ is not None:

@@ -7,6 +7,8 @@ import errno
 import os
 import re
 import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,8 +94,12 @@ def preloaded(folder: Path, code: str) -> dict[str, list[str]]:
 
 def workers_here() -> list[psutil.Process]:
     """The processes of workers that this process started."""
-    children = psutil.Process().children(recursive=True)
-    return [one for one in children if "spawn_main" in "".join(one.cmdline())]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "spawn_main" in "".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.faults
@@ -174,6 +180,56 @@ def test_a_replaced_worker_that_hangs_while_it_starts_is_replaced_again(
         (hanging,) = workers_here()
         monkeypatch.setattr(nanny, "START_SECONDS", 300)
         assert client.submit(os.getpid).result(PATIENCE_SECONDS) not in (worker.pid, hanging.pid)
+
+
+@pytest.mark.faults
+def test_a_cluster_ends_at_once_though_a_worker_hangs_while_it_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cluster, "visible_devices", list)
+    flag = tmp_path / "hangs"
+    settings = preloaded(tmp_path, HANGS_ONCE.format(flag=str(flag)))
+    with dask.config.set(settings), connected(ClusterOptions(workers=1)):
+        flag.touch()
+        workers_here()[0].kill()
+        until(lambda: not flag.exists(), "a worker that replaces the first")
+        began = time.monotonic()
+    assert time.monotonic() - began < 60
+    assert workers_here() == []
+
+
+DIES_LATE = """
+import os, pathlib, time
+dies, slow = pathlib.Path({dies!r}), pathlib.Path({slow!r})
+if dies.exists():
+    dies.unlink()
+    time.sleep(6)
+    os._exit(3)
+if slow.exists():
+    slow.unlink()
+    time.sleep(6)
+"""
+
+
+@pytest.mark.faults
+def test_the_limit_of_one_start_does_not_end_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(cluster, "visible_devices", list)
+    dies, slow = tmp_path / "dies", tmp_path / "slow"
+    logged: list[str] = []
+    settings = preloaded(tmp_path, DIES_LATE.format(dies=str(dies), slow=str(slow)))
+    with dask.config.set(settings), connected(ClusterOptions(workers=1)) as client:
+        monkeypatch.setattr(nanny, "_log", SimpleNamespace(error=logged.append))
+        monkeypatch.setattr(nanny, "START_SECONDS", 10)
+        dies.touch()
+        slow.touch()
+        workers_here()[0].kill()
+        until(lambda: not dies.exists(), "a worker that replaces the first")
+        monkeypatch.setattr(nanny, "START_SECONDS", 300)
+        client.submit(os.getpid).result(PATIENCE_SECONDS)
+    assert not slow.exists()
+    assert logged == []
 
 
 @pytest.mark.slow
