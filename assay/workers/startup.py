@@ -94,7 +94,7 @@ def _is_death(first: BaseException) -> bool:
 
 
 def _first_cause(error: BaseException, records: list[logging.LogRecord]) -> BaseException:
-    """What went wrong first: what a nanny logged (a hang, an OSError), or else the first error of the chain."""
+    """What went wrong first: what a nanny logged (a hang, an OSError), else the first error of the chain."""
     if any(record.getMessage() == HANGS for record in records):
         return TimeoutError()
     while error.__cause__ is not None:
