@@ -54,7 +54,9 @@ class LimitedNanny(Nanny):
             if self._limit is own:
                 self._lift_limit()
 
-    async def close(self, timeout: float = 5, reason: str = "nanny-close") -> Literal["OK"]:
+    async def close(  # type: ignore[override]  # as Dask's own
+        self, timeout: float = 5, reason: str = "nanny-close"
+    ) -> Literal["OK"]:
         """End the process, at once if it is still starting: Dask would wait until it has started."""
         self._lift_limit()
         if self.process is not None and self.process.status == Status.starting:
