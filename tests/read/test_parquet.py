@@ -18,6 +18,7 @@ import psutil
 import pytest
 from converting import converted_paths
 from flipping import chats, flip, sweep
+from running_process import running
 from stages import take_inventory
 
 from assay.core.errors import AssayError, UserMistake
@@ -328,14 +329,14 @@ next(rows)
 print("ready", flush=True)
 time.sleep(60)
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as run:
+    with running([sys.executable, "-c", script], stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
-        assert run.stdout.readline() == b"ready\n"
-        (child,) = psutil.Process(run.pid).children()
+        assert run.stdout.readline() == "ready\n"
+        (decoder,) = psutil.Process(run.pid).children()
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
     deadline = time.monotonic() + 20
-    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+    while decoder.is_running() and decoder.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "it still runs"
         time.sleep(0.05)
 

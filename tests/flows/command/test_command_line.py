@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from patience import PATIENCE_SECONDS
 from places import ROOT
+from running_process import running
 
 from assay.config.options import RunOptions, option_name
 from assay.config.settings import Settings
@@ -212,13 +213,8 @@ main.{entry}
 def test_a_signal_while_a_command_is_imported_is_a_line(
     number: signal.Signals, said: str, entry: str
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", IMPORTS.replace("{entry}", entry)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=ROOT,
-        text=True,
-    ) as process:
+    code = IMPORTS.replace("{entry}", entry)
+    with running([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "now\n"
         process.send_signal(number)

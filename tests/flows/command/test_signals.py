@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from places import ROOT
+from running_process import running
 
 from flows.command.curate import COMMAND
 from flows.command.endings import exit_code_of
@@ -31,17 +31,12 @@ CODE = (
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
 def test_a_command_ends_even_if_nobody_reads_its_last_line(reader: str) -> None:
     there, here = os.pipe()
-    with subprocess.Popen(
-        [sys.executable, "-c", CODE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=here,
-        cwd=ROOT,
-        text=True,
+    with running(
+        [sys.executable, "-c", CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=here
     ) as run:
         assert run.stdin is not None
         assert run.stdout is not None
-        child = int(run.stdout.readline())
+        started = int(run.stdout.readline())
         if reader == "gone":
             os.close(there)
         else:
@@ -59,7 +54,7 @@ def test_a_command_ends_even_if_nobody_reads_its_last_line(reader: str) -> None:
     if reader == "asleep":
         os.close(there)
     deadline = time.monotonic() + 10
-    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
+    while psutil.pid_exists(started) and psutil.Process(started).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -86,9 +81,7 @@ def test_a_stopped_command_ends_even_if_nobody_reads_what_it_says(code: str) -> 
         while True:
             os.write(here, b"x" * 4096)
     os.set_blocking(here, True)
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=here, cwd=ROOT, text=True
-    ) as run:
+    with running([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=here) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "now\n"
         run.terminate()

@@ -23,6 +23,7 @@ import psutil
 import pytest
 from patience import PATIENCE_SECONDS
 from places import ROOT
+from running_process import running
 from stranger import asked_by_nobody, in_the_open, needs_two_users, read_by_nobody
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -440,13 +441,8 @@ def test_only_a_server_with_work_in_the_background_looks_for_it(
 ) -> None:
     """To look takes more than a hundredth of a core for as long as a run lasts."""
     environment = embedded_server._environment(tmp_path, "a:b", for_deployments=for_deployments)
-    with subprocess.Popen(
-        [sys.executable, "-c", NOT_SERVING],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with running(
+        [sys.executable, "-c", NOT_SERVING], env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as server:
         assert server.stderr is not None
         assert whose in server.stderr.read()
