@@ -49,6 +49,9 @@ LEAVE_SECONDS = 15.0
 TRIES = 3
 #: What scores may differ by where the same turns are put into other batches (docs/models.md).
 TOLERANCE = 1e-5
+TRACEBACK = "Traceback (most recent call last)"
+#: What runs before a command listens to Ctrl-C.
+BEFORE_A_COMMAND = {"flows/curate/__main__.py", "flows/command/main.py"}
 PLACES = ["file", "line", "part"]
 WORDS = "mill brook bridge hill thank you because however perhaps never maybe sorry bread price answer"
 
@@ -157,8 +160,10 @@ def leftovers(place: Place, outputs: Iterable[str]) -> list[str]:
 
 
 def is_of_pythons_start(said: str) -> bool:
-    """Whether Ctrl-C came while Python itself started, before a line of a command ran."""
-    return said.rstrip().endswith("\nKeyboardInterrupt") and "flows/command" not in said
+    """Whether Ctrl-C came while Python itself started, before a command listened."""
+    begins = ("Fatal Python error: init_", "Could not import runpy", f'{TRACEBACK}:\n  File "<frozen ')
+    files = set(re.findall(rf'File "{re.escape(str(strikes.ROOT))}/([^".][^"]*)"', said))
+    return said.startswith(begins) and said.endswith("\nKeyboardInterrupt\n") and files <= BEFORE_A_COMMAND
 
 
 class Soaking:
@@ -292,8 +297,8 @@ class Soaking:
         if code is None:
             counts.hung += 1
             self._keep("hung", said)
-        if tracebacks := said.count("Traceback (most recent call last)") - is_of_pythons_start(said):
-            counts.tracebacks += tracebacks
+        if TRACEBACK in said and not is_of_pythons_start(said):
+            counts.tracebacks += said.count(TRACEBACK)
             self._keep("traceback", said)
         self._may_regroup |= "it kills its worker" in said
         if code != 0:
