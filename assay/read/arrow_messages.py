@@ -8,6 +8,7 @@ numbers of fields are those of ``Message.fbs``, ``Schema.fbs`` and ``File.fbs`` 
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -204,7 +205,9 @@ def _with_footer(file: BinaryIO, size: int) -> Messages:
     schema = _Schema(flat, place)
     dictionary_blocks = list(_blocks(flat, footer, 2))
     blocks = list(_blocks(flat, footer, 3))
-    _check_covered([*dictionary_blocks, *blocks], begin)
+    every = [*dictionary_blocks, *blocks]
+    _check_covered(every, begin)
+    _check_beginning(file, schema, min((offset for offset, _, _ in every), default=begin), footer_bytes)
     places = [(offset, metadata + body) for offset, metadata, body in dictionary_blocks]
     batches: list[Batch] = []
     for offset, metadata, body in blocks:
@@ -236,6 +239,27 @@ def _check_covered(blocks: Sequence[tuple[int, int, int]], end: int) -> None:
         taken = offset + metadata + body
     if taken is not None and not 0 <= end - taken < _FILLING_BYTES + len(_END_OF_STREAM):
         raise DamagedTable(f"its footer does not say what lies at byte {min(taken, end)}")
+
+
+def _check_beginning(file: BinaryIO, schema: _Schema, end: int, footer_bytes: int) -> None:
+    """Raise DamagedTable where more than a schema lies before ``end``, where the footer's first block begins.
+
+    How long that schema is cannot be read: polars writes it without its length. The footer holds it too.
+    """
+    if end > footer_bytes + 4 * _FILLING_BYTES:
+        raise DamagedTable(f"its footer does not say what lies before byte {end}")
+    file.seek(0)
+    for mark in re.finditer(b"(?=%b)" % CONTINUATION, file.read(end)):
+        if _is_batch(file, schema, mark.start(), end):
+            raise DamagedTable(f"its footer does not say what lies at byte {mark.start()}")
+
+
+def _is_batch(file: BinaryIO, schema: _Schema, at: int, end: int) -> bool:
+    """Whether a record batch of the schema lies there."""
+    try:
+        return schema.fills(_Message(file, at, end))
+    except DamagedTable:
+        return False
 
 
 def _schema_message(footer: bytes, place: int) -> bytes:

@@ -79,6 +79,8 @@ def _groups(footer: Mapping[int, Any], end: int) -> tuple[Group, ...]:
     rows = sum(group.rows for group in groups)
     if rows != footer[3]:
         raise DamagedTable(f"its footer states {footer[3]} rows, and {rows} in its row groups")
+    if not groups and end > 4:
+        raise DamagedTable("its footer states no row groups, and the file holds some")
     taken = 4
     for column in sorted(
         (column for group in groups for column in group.columns if column.length),
@@ -129,9 +131,8 @@ def _group(group: Mapping[int, Any], leaves: Sequence[tuple[str, bool]], writer:
         stated = about[5]
         if stated < rows or (stated > rows and not repeated):
             raise DamagedTable(f"its footer states {rows} rows, and {stated} values of column {name}")
-        offset, dictionary = about[9], about.get(11, 0)
-        if 0 < dictionary < offset:
-            offset = dictionary
+        # A column without pages has no place of its data, and pyarrow gives one without rows a dictionary.
+        offset = min((place for place in (about[9], about.get(11, 0)) if place > 0), default=0)
         if about[7] < 0:
             raise DamagedTable(f"its footer states {about[7]} bytes of column {name}")
         counts = writer.startswith(_COUNTING_WRITERS)
