@@ -6,7 +6,9 @@ import asyncio
 import logging
 import os
 import signal
+import threading
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from typing import Any, Literal
 
 from distributed import Nanny, Status, Worker
@@ -17,6 +19,21 @@ from assay.workers.startup import HANGS, NANNY_LOG
 START_SECONDS = 300
 
 _log = logging.getLogger(NANNY_LOG)
+
+
+def _keep_interrupts_from_children() -> None:
+    """Block SIGINT and SIGHUP in this thread, and so in the processes that it starts from now on.
+
+    A terminal sends both to all processes of a run. The run itself ends its workers, and the process in which
+    Python keeps a list of semaphores has to outlive it.
+    """
+    signals = {signal.SIGINT, signal.SIGHUP}
+    if threading.current_thread() is threading.main_thread():
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    # The first call starts that process, and unblocks SIGINT.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
 
 class ExplainingWorker(Worker):
@@ -45,6 +62,7 @@ class LimitedNanny(Nanny):
 
     async def instantiate(self) -> Status:
         """Start the process, the first one or one that replaces another."""
+        _keep_interrupts_from_children()
         # A start whose process died may still wait here, while the next process starts.
         self._lift_limit()
         self._limit = own = asyncio.get_running_loop().call_later(START_SECONDS, self._give_up)

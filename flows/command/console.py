@@ -235,18 +235,20 @@ class Console:
         self._end_bar()
         if self.showing.is_quiet or self.showing.as_json:
             return
-        if plain is not None and not self._results.is_terminal:
-            self._results.file.write(plain)
-            self._results.file.flush()
-        else:
-            self._results.print(table)
+        with _standard_output_named():
+            if plain is not None and not self._results.is_terminal:
+                self._results.file.write(plain)
+                self._results.file.flush()
+            else:
+                self._results.print(table)
 
     def show_data(self, data: object) -> None:
         """Print the result to standard output as one JSON value, with ``--json``; else nothing."""
         if self.showing.as_json:
             written = msgspec.json.format(msgspec.json.encode(data), indent=2)
-            self._results.file.write(written.decode() + "\n")
-            self._results.file.flush()
+            with _standard_output_named():
+                self._results.file.write(written.decode() + "\n")
+                self._results.file.flush()
 
     def close(self) -> None:
         """Remove the bar."""
@@ -321,6 +323,15 @@ def _amount(done: int, unit: str, total: int | None = None) -> str:
 
 
 _current: Console | None = None
+
+
+@contextmanager
+def _standard_output_named() -> Iterator[None]:
+    """An OSError in this context names standard output, as one of a file names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 @contextmanager

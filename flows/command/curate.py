@@ -25,6 +25,7 @@ exit codes:
        be used
   2    a mistake in the options, found before any work
   75   stopped early; the same command goes on from there
+  129  SIGHUP: the terminal was closed; the same command goes on from there
   130  Ctrl-C; the same command goes on from there
   143  SIGTERM; the same command goes on from there
 

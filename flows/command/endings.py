@@ -8,7 +8,7 @@ from collections.abc import Callable
 from assay.core.errors import AssayError
 from assay.core.text import printable
 from assay.storage.private import private
-from flows.command.signals import INTERRUPTED, TERMINATED, signalled, stopped_by, stopping_on_signals
+from flows.command.signals import ENDING, INTERRUPTED, signalled, stopped_by, stopping_on_signals
 
 
 def exit_code_of(work: Callable[[], int], *, goes_on: bool) -> int:
@@ -35,15 +35,15 @@ def _reported(error: BaseException, goes_on: bool) -> int:
         case OSError():
             _complain(f"error: {_described(error)}")
             return AssayError.exit_code
-        case SystemExit() if error.code != TERMINATED:
+        case SystemExit() if error.code not in ENDING:
             if isinstance(error.code, str):
                 _complain(error.code)
                 return AssayError.exit_code
             return error.code or 0
         case KeyboardInterrupt():
             code: int | None = INTERRUPTED
-        case SystemExit():
-            code = TERMINATED
+        case SystemExit(code=int(ending)):
+            code = ending
         case _:
             code = signalled()
     if code is None:

@@ -26,6 +26,7 @@ exit codes:
        used
   2    a mistake in the options, or the rows of another benchmark
   75   stopped early; the same command goes on from there
+  129  SIGHUP: the terminal was closed; the same command goes on from there
   130  Ctrl-C; the same command goes on from there
   143  SIGTERM; the same command goes on from there
 

@@ -1,7 +1,7 @@
 """From a command line to an exit code. One sentence reports what went wrong, and no process stays behind.
 
 Exit codes: 0 finished; 1 a fault, an input that is cut short or damaged, or no usable record; 2 the user's
-mistake; 75 stopped, and the same command goes on; 130 Ctrl-C; 143 SIGTERM.
+mistake; 75 stopped, and the same command goes on; 129 SIGHUP; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations

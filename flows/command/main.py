@@ -86,8 +86,7 @@ COMMANDS: dict[str, Callable[[Sequence[str], str], int]] = {
 
 def main() -> NoReturn:
     """Carry out ``assay COMMAND …`` and end the process with the command's exit code."""
-    _stop_at_signals()
-    sys.exit(run(sys.argv[1:]))
+    _end_as(lambda: run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -112,12 +111,46 @@ def run(arguments: Sequence[str]) -> int:
 
 def run_module(name: str) -> NoReturn:
     """Carry out ``python -m flows.NAME`` and end the process with its exit code."""
+    _end_as(lambda: COMMANDS[name](sys.argv[1:], f"python -m flows.{name}"))
+
+
+def _end_as(work: Callable[[], int]) -> NoReturn:
+    """End the process with the exit code that ``work`` returns; 141 if nobody reads what is printed."""
+    _open_standard_streams()
     _stop_at_signals()
-    sys.exit(COMMANDS[name](sys.argv[1:], f"python -m flows.{name}"))
+    code: int | str | None
+    try:
+        try:
+            code = work()
+        except SystemExit as leaving:
+            code = leaving.code
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Python flushes standard output once more while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 141 if isinstance(error, BrokenPipeError) else f"error: standard output: {error.strerror}"
+    sys.exit(code)
+
+
+def _open_standard_streams() -> None:
+    """Connect standard input, output and error to nothing if they are closed.
+
+    Otherwise the next file that is opened takes their place, and what is printed lands in it.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            mode = "w" if descriptor else "r"
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115  # for good
 
 
 def _stop_at_signals() -> None:
-    """Let Ctrl-C and SIGTERM end the process with a line, until a command listens to them itself.
+    """Let Ctrl-C, SIGTERM and SIGHUP end the process with a line, until a command listens to them itself.
 
     By default Ctrl-C raises an exception. A library that is being imported may lose it, or raise another one.
     """
@@ -127,9 +160,12 @@ def _stop_at_signals() -> None:
         try:
             # Its reader may be gone, or may not read: do not wait for it.
             os.set_blocking(2, False)
-            os.write(2, f"stopped by {'Ctrl-C' if number == signal.SIGINT else 'SIGTERM'}\n".encode())
+            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            os.write(2, f"stopped by {name}\n".encode())
         finally:
             os._exit(128 + number)
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup ignores it
+        signal.signal(signal.SIGHUP, stop)

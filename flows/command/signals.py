@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: how a run stops, and how soon.
+"""Ctrl-C, SIGTERM and SIGHUP (the terminal is closed): how a run stops, and how soon.
 
 The first signal raises an exception in the main thread. On its way out it releases locks, ends workers and
 reports to Prefect. Python calls a signal's handler only between two bytecodes of the main thread, which may
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,19 +23,24 @@ GOES_ON = "What is finished is kept, and the same command goes on from there."
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
-_STOPPED_BY = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM"}
+HUNG_UP = 128 + signal.SIGHUP
+#: Of signals that end a command within ``_UNWIND_SECONDS``.
+ENDING = (TERMINATED, HUNG_UP)
 
-#: A run has 10 s to stop after SIGTERM; this leaves time to kill what is left.
+_STOPPED_BY = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM", HUNG_UP: "SIGHUP"}
+
+#: A run has 10 s to stop after SIGTERM or SIGHUP; this leaves time to kill what is left.
 _UNWIND_SECONDS = 8.0
 
 
 @contextmanager
 def stopping_on_signals(*, goes_on: bool) -> Iterator[None]:
-    """In this context, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit(143).
+    """In this context, SIGINT raises KeyboardInterrupt, SIGTERM SystemExit(143) and SIGHUP SystemExit(129).
 
+    A SIGHUP that is ignored, as ``nohup`` does, stays so.
     ``goes_on``: whether the same command would go on from where a signal stopped it.
     """
-    _terminated.clear()
+    _ended_by.clear()
     _interrupted.clear()
     heard, sent = os.pipe()
     os.set_blocking(sent, False)
@@ -42,6 +48,8 @@ def stopping_on_signals(*, goes_on: bool) -> Iterator[None]:
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate),
     }
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _terminate)
     wakeup_before = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(heard, goes_on), daemon=True, name="signals")
     watch.start()
@@ -62,7 +70,8 @@ def stopped_by(exit_code: int, *, goes_on: bool) -> str:
 
 
 #: Which signals came. A library may turn the exception that is raised in its call into another one.
-_terminated = threading.Event()
+_ended_by: list[int] = []
+"""Exit codes of those among ``ENDING``."""
 _interrupted = threading.Event()
 
 #: How long the thread that waits for signals may take to note one that has come.
@@ -71,14 +80,25 @@ _NOTICE_SECONDS = 0.5
 
 def signalled() -> int | None:
     """The exit code of the signal that came inside ``stopping_on_signals``; None if none came."""
-    if _terminated.is_set():
-        return TERMINATED
+    if _ended_by:
+        return _ended_by[0]
     return INTERRUPTED if _interrupted.wait(_NOTICE_SECONDS) else None
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    _terminated.set()
-    raise SystemExit(TERMINATED)
+    if number == signal.SIGHUP:
+        _leave_dead_terminal()
+    _ended_by.append(128 + number)
+    raise SystemExit(128 + number)
+
+
+def _leave_dead_terminal() -> None:
+    """Let what is printed go nowhere if its terminal is gone: printing there fails."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _watch(heard: int, goes_on: bool) -> None:
@@ -90,8 +110,9 @@ def _watch(heard: int, goes_on: bool) -> None:
             _interrupted.set()
         if interrupts > 1:
             _end_now(INTERRUPTED, goes_on)
-        if signal.SIGTERM in signals and deadline is None:
-            deadline = threading.Timer(_UNWIND_SECONDS, _end_now, [TERMINATED, goes_on])
+        ending = next((128 + number for number in signals if 128 + number in ENDING), None)
+        if ending is not None and deadline is None:
+            deadline = threading.Timer(_UNWIND_SECONDS, _end_now, [ending, goes_on])
             deadline.daemon = True
             deadline.start()
     if deadline is not None:

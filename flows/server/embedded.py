@@ -360,7 +360,7 @@ def _serve_as_fork(port: int, environment: Mapping[str, str]) -> NoReturn:
         # This also closes the pipe that shows the parent that the child has started.
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_IGN)  # as in any Python; subprocess restored the default

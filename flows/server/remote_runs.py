@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.config.settings import Settings
 from assay.core.errors import ServerFault, UserMistake
-from flows.command.signals import INTERRUPTED, TERMINATED
+from flows.command.signals import ENDING, INTERRUPTED
 from flows.server.connection import Connection, configured_server
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def run_there(
 ) -> int:
     """Start a run of this deployment and follow it to its end. Returns the exit code for its last state.
 
-    UserMistake where no server is configured, or the server has no such deployment. Ctrl-C and SIGTERM end
-    this command, not the run.
+    UserMistake where no server is configured, or the server has no such deployment. A signal ends this
+    command, not the run.
     """
     connection = configured_server(settings)
     import httpx
@@ -72,10 +72,10 @@ def run_there(
             say(_NO_LONGER)
             return INTERRUPTED
         except SystemExit as leaving:
-            if leaving.code != TERMINATED:
+            if not isinstance(leaving.code, int) or leaving.code not in ENDING:
                 raise
             say(_NO_LONGER)
-            return TERMINATED
+            return leaving.code
 
 
 def _failed(connection: Connection, error: Exception) -> ServerFault:

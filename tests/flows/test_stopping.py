@@ -88,6 +88,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def finished(self, server: str | None = None) -> tuple[int, str]:
@@ -166,9 +167,34 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+#: Signals, whether all processes of a run get them, as from a terminal, and the exit code.
+STOPS = [
+    (signal.SIGTERM, False, 143),
+    (signal.SIGTERM, True, 143),
+    (signal.SIGINT, False, 130),
+    (signal.SIGINT, True, 130),
+    (signal.SIGHUP, False, 129),
+    (signal.SIGHUP, True, 129),
+]
+
+
+def send(run: subprocess.Popen[str], number: signal.Signals, to_all: bool) -> None:
+    (os.killpg if to_all else os.kill)(run.pid, number)
+
+
+def semaphores(process_id: int) -> set[int]:
+    """The files, by their numbers, of the semaphores that the process shares with those it started."""
+    lines = Path(f"/proc/{process_id}/maps").read_text().splitlines()
+    return {int(line.split()[4]) for line in lines if "/dev/shm/sem." in line}
+
+
+@pytest.mark.parametrize(("number", "to_all", "code"), STOPS)
 def test_a_run_listens_on_loopback_alone_and_stops_at_a_signal(
-    place: Place, number: signal.Signals, code: int, tmp_path_factory: pytest.TempPathFactory
+    place: Place,
+    number: signal.Signals,
+    to_all: bool,
+    code: int,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     shown = tmp_path_factory.mktemp("shown") / "login"
     run = place.start(**ELSEWHERE, SHOW_LOGIN=str(shown))
@@ -183,8 +209,10 @@ def test_a_run_listens_on_loopback_alone_and_stops_at_a_signal(
     assert in_the_open(login, processes, place.folder) == set()
     for process in processes:
         assert login not in process.environ().values()
+    shared = semaphores(run.pid)
+    assert shared
     began = time.monotonic()
-    run.send_signal(number)
+    send(run, number, to_all)
     _, err = run.communicate(timeout=30)
     assert time.monotonic() - began < 10
     assert run.returncode == code
@@ -193,21 +221,23 @@ def test_a_run_listens_on_loopback_alone_and_stops_at_a_signal(
     assert "Traceback" not in err
     assert not place.output.exists()
     assert not started_for(place.folder)
+    assert not shared & {entry.inode() for entry in os.scandir("/dev/shm")}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "to_all", "code"), STOPS)
 def test_a_run_that_is_stopped_while_its_workers_start_says_so_in_its_last_line(
-    place: Place, number: signal.Signals, code: int
+    place: Place, number: signal.Signals, to_all: bool, code: int
 ) -> None:
     begun = place.folder / "begun"
     hangs = place.folder / "hangs.py"
     hangs.write_text(f"import pathlib, time\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(600)\n")
     run = place.start(DASK_DISTRIBUTED__WORKER__PRELOAD=str(hangs))
     assert until(begun.exists)
-    run.send_signal(number)
+    send(run, number, to_all)
     _, err = run.communicate(timeout=30)
     assert run.returncode == code
     assert "the same command goes on from there" in err.splitlines()[-1]
+    assert "Traceback" not in err
     assert not started_for(place.folder)
 
 

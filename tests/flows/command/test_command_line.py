@@ -207,7 +207,12 @@ main.{entry}
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(signal.SIGINT, "stopped by Ctrl-C\n"), (signal.SIGTERM, "stopped by SIGTERM\n")]
+    ("number", "said"),
+    [
+        (signal.SIGINT, "stopped by Ctrl-C\n"),
+        (signal.SIGTERM, "stopped by SIGTERM\n"),
+        (signal.SIGHUP, "stopped by SIGHUP\n"),
+    ],
 )
 @pytest.mark.parametrize("entry", ["main()", "run_module('curate')"])
 def test_a_signal_while_a_command_is_imported_is_a_line(
@@ -226,3 +231,47 @@ def test_next_to_nothing_is_imported_before_signals_are_heard() -> None:
     code = "import sys; before = {*sys.modules}; import flows.command.main; print(*{*sys.modules} - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True, check=True)
     assert {*done.stdout.split()} <= {"flows", "flows.command", "flows.command.main", "gc"}
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    """A line of a shell in which ``$ASSAY`` begins a command."""
+    assay = f"{sys.executable} -c 'from flows.command.main import main; main()'"
+    return subprocess.run(
+        ["bash", "-c", line.replace("$ASSAY", assay)], capture_output=True, cwd=ROOT, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "models", "formats", "exports"])
+@pytest.mark.parametrize("buffered", ["", "PYTHONUNBUFFERED=1 "])
+def test_a_reader_that_is_gone_or_a_full_disk_is_no_traceback(command: str, buffered: str) -> None:
+    gone = shell(f"({buffered}$ASSAY {command}; echo $? >&2) | true")
+    assert gone.stderr in ("141\n", "0\n")  # 0 where all was written before the reader had gone
+    full = shell(f"{buffered}$ASSAY {command} > /dev/full")
+    assert (full.returncode, full.stderr) == (1, "error: standard output: No space left on device\n")
+
+
+OPENS = """
+import sys
+from flows.command import main
+
+def opens(arguments, program):
+    with open("{path}", "w") as file:
+        file.write("mine")
+        file.flush()
+        print("a result")
+        print("a word", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        assert sys.stdin.read() == ""
+    return 0
+
+main.COMMANDS["curate"] = opens
+main.run_module("curate")
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_of_closed_streams_no_file_takes_the_place(closed: str, tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text(OPENS.replace("{path}", str(tmp_path / "file")))
+    done = shell(f"PYTHONPATH={ROOT} {sys.executable} {tmp_path / 'code.py'} < /dev/null {closed}")
+    assert done.returncode == 0
+    assert (tmp_path / "file").read_text() == "mine"

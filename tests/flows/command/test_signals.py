@@ -18,7 +18,7 @@ from running_process import running
 from flows.command.curate import COMMAND
 from flows.command.endings import exit_code_of
 from flows.command.launch import launch
-from flows.command.signals import GOES_ON, INTERRUPTED, TERMINATED
+from flows.command.signals import GOES_ON, HUNG_UP, INTERRUPTED, TERMINATED
 
 CODE = (
     "import subprocess, sys; from flows.command.signals import TERMINATED, _end_now\n"
@@ -93,7 +93,11 @@ def test_a_stopped_command_ends_even_if_nobody_reads_what_it_says(code: str) -> 
 @pytest.mark.parametrize("is_group", [False, True])
 @pytest.mark.parametrize(
     ("number", "code", "said"),
-    [(signal.SIGTERM, TERMINATED, "stopped by SIGTERM"), (signal.SIGINT, INTERRUPTED, "stopped by Ctrl-C")],
+    [
+        (signal.SIGTERM, TERMINATED, "stopped by SIGTERM"),
+        (signal.SIGHUP, HUNG_UP, "stopped by SIGHUP"),
+        (signal.SIGINT, INTERRUPTED, "stopped by Ctrl-C"),
+    ],
 )
 def test_a_signal_that_a_library_turns_into_another_error_still_ends_the_command_as_one(
     number: signal.Signals, code: int, said: str, is_group: bool, capsys: pytest.CaptureFixture[str]
@@ -125,6 +129,7 @@ def test_an_error_that_no_signal_caused_is_raised() -> None:
     [
         (KeyboardInterrupt(), INTERRUPTED, "stopped by Ctrl-C"),
         (SystemExit(TERMINATED), TERMINATED, "stopped by SIGTERM"),
+        (SystemExit(HUNG_UP), HUNG_UP, "stopped by SIGHUP"),
     ],
 )
 def test_only_a_command_that_goes_on_promises_to(
