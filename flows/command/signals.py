@@ -8,6 +8,7 @@ interpreter writes at once. It ends the process where stopping takes too long, o
 
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import signal
 import stat
@@ -16,7 +17,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    import psutil
 
 GOES_ON = "What is finished is kept, and the same command goes on from there."
 
@@ -31,6 +35,7 @@ _STOPPED_BY = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM", HUNG_UP: "SIGHUP"}
 
 #: A run has 10 s to stop after SIGTERM or SIGHUP; this leaves time to kill what is left.
 _UNWIND_SECONDS = 8.0
+_FINALIZE_SECONDS = 0.5
 
 
 @contextmanager
@@ -119,15 +124,23 @@ def _watch(heard: int, goes_on: bool) -> None:
         deadline.cancel()
 
 
+def _removes_semaphores(process: psutil.Process) -> bool:
+    """Whether it is Python's own, which removes the semaphores of processes that are gone, and then ends."""
+    return "multiprocessing.resource_tracker" in "".join(process.cmdline())
+
+
 def _end_now(exit_code: int, goes_on: bool) -> NoReturn:
     """Kill every process that this one started, print the last line, and end this process at once."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
-        try:
-            child.kill()
-        except psutil.NoSuchProcess:
-            continue
+        with suppress(psutil.NoSuchProcess):
+            if not _removes_semaphores(child):
+                child.kill()
+    # Without this Python warns of semaphores that are left. It may wait for a thread that does not end.
+    finalizers = threading.Thread(target=multiprocessing.util._run_finalizers, args=(0,), daemon=True)  # type: ignore[attr-defined]
+    finalizers.start()
+    finalizers.join(_FINALIZE_SECONDS)
     # The reader of standard error may be gone, or may not read: do not wait for it.
     with suppress(OSError, ValueError, AttributeError):
         os.set_blocking(sys.stderr.fileno(), False)

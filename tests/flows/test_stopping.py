@@ -241,18 +241,23 @@ def test_a_run_that_is_stopped_while_its_workers_start_says_so_in_its_last_line(
     assert not started_for(place.folder)
 
 
-def test_the_second_ctrl_c_is_immediate(place: Place) -> None:
+@pytest.mark.parametrize("to_all", [False, True])
+def test_the_second_ctrl_c_is_immediate(place: Place, to_all: bool) -> None:
     run = place.start()
     assert until(lambda: place.segments() >= 1)
-    run.send_signal(signal.SIGINT)
+    shared = semaphores(run.pid)
+    assert shared
+    send(run, signal.SIGINT, to_all)
     time.sleep(0.1)
     began = time.monotonic()
-    run.send_signal(signal.SIGINT)
+    send(run, signal.SIGINT, to_all)
     _, err = run.communicate(timeout=30)
     assert time.monotonic() - began < 1.5
     assert run.returncode == 130
     assert "the same command goes on from there" in err.splitlines()[-1]
+    assert "Traceback" not in err
     assert not started_for(place.folder)
+    assert not shared & {entry.inode() for entry in os.scandir("/dev/shm")}
 
 
 def test_a_run_killed_while_scoring_leaves_nothing_and_pays_for_no_turn_of_a_segment_twice(
