@@ -33,7 +33,7 @@ from deployments.register import (
     prepare_pool,
     watch_for_crashes,
 )
-from flows.command.signals import ENDING, stopping_on_signals
+from flows.command.signals import ending_code, stopping_on_signals
 from flows.server.connection import prefects_settings, speaking_to
 from flows.server.embedded import EmbeddedServer, end
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say("Stopped. What runs had finished is kept; a retry goes on from there.")
             return 0
         except SystemExit as leaving:
-            return leaving.code if isinstance(leaving.code, int) and leaving.code in ENDING else 1
+            return ending_code(leaving) or 1
 
 
 @contextmanager

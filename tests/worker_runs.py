@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
-import psutil
 from converting import line
+from running_process import workers_of
 from stage_runs import model_of
 from stages import Heard, take_inventory
 
@@ -87,12 +87,6 @@ def check_nothing_twice(home: Path) -> None:
     assert list(home.rglob("*.tmp")) == list(home.glob("artifacts/export/*")) == []
 
 
-def workers_of_this_process() -> list[psutil.Process]:
-    """The workers that this process started."""
-    children = psutil.Process().children()
-    return [child for child in children if any("spawn_main" in part for part in child.cmdline())]
-
-
 class Killing:
     """Kills a worker once, when the stage has made a file: to be called while a stage has jobs done."""
 
@@ -104,7 +98,7 @@ class Killing:
     def __call__(self) -> None:
         """Kill one, if it is time."""
         if not self.killed and any(self._home.glob(self._made)):
-            workers = workers_of_this_process()
+            workers = workers_of()
             os.kill(workers[0].pid, signal.SIGKILL)
             self.killed += 1
 

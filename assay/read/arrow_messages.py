@@ -244,7 +244,8 @@ def _check_covered(blocks: Sequence[tuple[int, int, int]], end: int) -> None:
 def _check_beginning(file: BinaryIO, schema: _Schema, end: int, footer_bytes: int) -> None:
     """Raise DamagedTable where more than a schema lies before ``end``, where the footer's first block begins.
 
-    How long that schema is cannot be read: polars writes it without its length. The footer holds it too.
+    How long that schema is cannot be read: polars writes it without its length. The footer holds the same
+    schema, with its metadata, so the schema is hardly longer than the footer.
     """
     if end > footer_bytes + 4 * _FILLING_BYTES:
         raise DamagedTable(f"its footer does not say what lies before byte {end}")

@@ -131,8 +131,10 @@ def _group(group: Mapping[int, Any], leaves: Sequence[tuple[str, bool]], writer:
         stated = about[5]
         if stated < rows or (stated > rows and not repeated):
             raise DamagedTable(f"its footer states {rows} rows, and {stated} values of column {name}")
-        # A column without pages has no place of its data, and pyarrow gives one without rows a dictionary.
-        offset = min((place for place in (about[9], about.get(11, 0)) if place > 0), default=0)
+        offset, dictionary = about[9], about.get(11, 0)
+        # A column without pages has offset 0. pyarrow gives a column without rows a dictionary all the same.
+        if dictionary > 0 and (dictionary < offset or not rows):
+            offset = dictionary
         if about[7] < 0:
             raise DamagedTable(f"its footer states {about[7]} bytes of column {name}")
         counts = writer.startswith(_COUNTING_WRITERS)

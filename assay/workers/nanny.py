@@ -27,11 +27,11 @@ def _keep_interrupts_from_children() -> None:
     A terminal sends both to all processes of a run. The run itself ends its workers, and the process in which
     Python keeps a list of semaphores has to outlive it.
     """
-    signals = {signal.SIGINT, signal.SIGHUP}
     if threading.current_thread() is threading.main_thread():
         return
+    signals = {signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    # The first call starts that process, and unblocks SIGINT.
+    # This starts that process the first time it is called, and then unblocks SIGINT.
     resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 

@@ -24,6 +24,7 @@ from rich.text import Text
 from assay.core.progress import Utilisation
 from assay.core.text import counted, printable
 from assay.storage.run_manifest import RunManifest
+from flows.command.streams import STANDARD_ERROR, discard, writing_results
 
 Work = TypeVar("Work")
 
@@ -62,6 +63,22 @@ class Showing(NamedTuple):
     """The result as one JSON value on standard output, and no table."""
 
 
+class _Screen(rich.console.Console):
+    """Standard error. A run goes on if nobody reads it: rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing from now on."""
+        discard(STANDARD_ERROR)
+
+
+class _Results(rich.console.Console):
+    """Standard output."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave the error to ``writing_results``: rich would end the process with exit code 1."""
+        raise  # noqa: PLE0704  # rich calls this where it has caught the error
+
+
 class Console:
     """Shows a run as it goes on. Implements ``assay.core.progress.Progress``, and times the stages."""
 
@@ -78,11 +95,11 @@ class Console:
         """
         self.showing = Showing()
         self._log = log
-        self._screen = rich.console.Console(file=errors or sys.stderr, highlight=False, soft_wrap=False)
+        self._screen = _Screen(file=errors or sys.stderr, highlight=False, soft_wrap=False)
         results = results or sys.stdout
         # In a log or a mail, a table that is no wider than most terminals is easy to read.
-        wide = rich.console.Console(file=results, highlight=False)
-        self._results = wide if wide.is_terminal else rich.console.Console(file=results, width=_NARROW)
+        wide = _Results(file=results, highlight=False)
+        self._results = wide if wide.is_terminal else _Results(file=results, width=_NARROW)
         self._bars: Progress | None = None
         self._bar: TaskID | None = None
         self._name = ""
@@ -235,10 +252,9 @@ class Console:
         self._end_bar()
         if self.showing.is_quiet or self.showing.as_json:
             return
-        with _standard_output_named():
+        with writing_results():
             if plain is not None and not self._results.is_terminal:
                 self._results.file.write(plain)
-                self._results.file.flush()
             else:
                 self._results.print(table)
 
@@ -246,9 +262,8 @@ class Console:
         """Print the result to standard output as one JSON value, with ``--json``; else nothing."""
         if self.showing.as_json:
             written = msgspec.json.format(msgspec.json.encode(data), indent=2)
-            with _standard_output_named():
+            with writing_results():
                 self._results.file.write(written.decode() + "\n")
-                self._results.file.flush()
 
     def close(self) -> None:
         """Remove the bar."""
@@ -323,15 +338,6 @@ def _amount(done: int, unit: str, total: int | None = None) -> str:
 
 
 _current: Console | None = None
-
-
-@contextmanager
-def _standard_output_named() -> Iterator[None]:
-    """An OSError in this context names standard output, as one of a file names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 @contextmanager

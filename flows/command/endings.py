@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from assay.core.errors import AssayError
 from assay.core.text import printable
 from assay.storage.private import private
-from flows.command.signals import ENDING, INTERRUPTED, signalled, stopped_by, stopping_on_signals
+from flows.command.signals import INTERRUPTED, ending_code, signalled, stopped_by, stopping_on_signals
+from flows.command.streams import complain
 
 
 def exit_code_of(work: Callable[[], int], *, goes_on: bool) -> int:
@@ -35,15 +35,15 @@ def _reported(error: BaseException, goes_on: bool) -> int:
         case OSError():
             _complain(f"error: {_described(error)}")
             return AssayError.exit_code
-        case SystemExit() if error.code not in ENDING:
+        case SystemExit() if ending_code(error) is None:
             if isinstance(error.code, str):
                 _complain(error.code)
                 return AssayError.exit_code
             return error.code or 0
         case KeyboardInterrupt():
             code: int | None = INTERRUPTED
-        case SystemExit(code=int(ending)):
-            code = ending
+        case SystemExit():
+            code = ending_code(error)
         case _:
             code = signalled()
     if code is None:
@@ -60,4 +60,4 @@ def _described(error: OSError) -> str:
 
 def _complain(text: str) -> None:
     """Print to standard error. Control characters in names from data are escaped."""
-    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)
+    complain("\n".join(map(printable, text.split("\n"))))

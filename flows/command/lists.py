@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from assay.core.text import counted, did_you_mean
+from flows.command.streams import writing_results
 
 #: A format is recognised by each combination of the names that its fields may have: hundreds, for some.
 _WAYS_SHOWN = 3
@@ -69,13 +70,15 @@ def _listed(
     console = Console()
     if not console.is_terminal:
         # For a pipe: one line per row, tabs between the columns, no folding.
-        for row in found:
-            print("\t".join(row))
+        with writing_results():
+            for row in found:
+                print("\t".join(row))
         return 0
     table = Table(box=rich.box.SIMPLE_HEAD)
     for number, heading in enumerate(headings):
         table.add_column(heading, overflow="fold", no_wrap=number == 0)
     for row in found:
         table.add_row(*row)
-    console.print(table)
+    with writing_results():
+        console.print(table)
     return 0

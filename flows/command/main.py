@@ -92,13 +92,18 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """The exit code of ``assay`` with these arguments."""
     if not arguments or arguments[0] in ("--help", "-h"):
-        print(_USAGE, end="")
+        from flows.command.streams import writing_results
+
+        with writing_results():
+            print(_USAGE, end="")
         return 0
     name, *rest = arguments
     if name == "--version":
         from assay import __version__
+        from flows.command.streams import writing_results
 
-        print(__version__)
+        with writing_results():
+            print(__version__)
         return 0
     if name not in COMMANDS:
         from assay.core.text import did_you_mean
@@ -115,38 +120,19 @@ def run_module(name: str) -> NoReturn:
 
 
 def _end_as(work: Callable[[], int]) -> NoReturn:
-    """End the process with the exit code that ``work`` returns; 141 if nobody reads what is printed."""
-    _open_standard_streams()
+    """End the process with the exit code that ``work`` returns or leaves with."""
     _stop_at_signals()
+    from flows.command.streams import open_closed_streams, writing_results
+
+    open_closed_streams()
     code: int | str | None
     try:
-        try:
-            code = work()
-        except SystemExit as leaving:
-            code = leaving.code
-        sys.stdout.flush()
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        # Python flushes standard output once more while it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 141 if isinstance(error, BrokenPipeError) else f"error: standard output: {error.strerror}"
+        code = work()
+    except SystemExit as leaving:
+        code = leaving.code
+    with writing_results():
+        pass  # Python may still hold what was printed
     sys.exit(code)
-
-
-def _open_standard_streams() -> None:
-    """Connect standard input, output and error to nothing if they are closed.
-
-    Otherwise the next file that is opened takes their place, and what is printed lands in it.
-    """
-    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-        if getattr(sys, name) is None:
-            mode = "w" if descriptor else "r"
-            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115  # for good
 
 
 def _stop_at_signals() -> None:

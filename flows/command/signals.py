@@ -12,24 +12,22 @@ import multiprocessing.util
 import os
 import signal
 import stat
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-if TYPE_CHECKING:
-    import psutil
+from flows.command.streams import STANDARD_ERROR, STANDARD_OUTPUT, discard
 
 GOES_ON = "What is finished is kept, and the same command goes on from there."
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
-
 HUNG_UP = 128 + signal.SIGHUP
-#: Of signals that end a command within ``_UNWIND_SECONDS``.
-ENDING = (TERMINATED, HUNG_UP)
+
+#: The exit codes of SIGTERM and SIGHUP. After these signals a command has ``_UNWIND_SECONDS`` to end.
+_ENDING_CODES = (TERMINATED, HUNG_UP)
 
 _STOPPED_BY = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM", HUNG_UP: "SIGHUP"}
 
@@ -42,7 +40,7 @@ _FINALIZE_SECONDS = 0.5
 def stopping_on_signals(*, goes_on: bool) -> Iterator[None]:
     """In this context, SIGINT raises KeyboardInterrupt, SIGTERM SystemExit(143) and SIGHUP SystemExit(129).
 
-    A SIGHUP that is ignored, as ``nohup`` does, stays so.
+    Under ``nohup``, SIGHUP stays ignored.
     ``goes_on``: whether the same command would go on from where a signal stopped it.
     """
     _ended_by.clear()
@@ -51,10 +49,10 @@ def stopping_on_signals(*, goes_on: bool) -> Iterator[None]:
     os.set_blocking(sent, False)
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
     }
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _terminate)
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, _end)
     wakeup_before = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(heard, goes_on), daemon=True, name="signals")
     watch.start()
@@ -69,14 +67,19 @@ def stopping_on_signals(*, goes_on: bool) -> Iterator[None]:
         os.close(heard)
 
 
+def ending_code(leaving: SystemExit) -> int | None:
+    """The exit code, if SIGTERM or SIGHUP raised this; else None."""
+    return next((code for code in _ENDING_CODES if code == leaving.code), None)
+
+
 def stopped_by(exit_code: int, *, goes_on: bool) -> str:
     """The last line of a command that a signal ended."""
     return f"stopped by {_STOPPED_BY[exit_code]}" + (f". {GOES_ON}" if goes_on else "")
 
 
-#: Which signals came. A library may turn the exception that is raised in its call into another one.
+#: Which signals came: the exit codes of SIGTERM and SIGHUP, and whether Ctrl-C did. A library may turn the
+#: exception that is raised in its call into another one.
 _ended_by: list[int] = []
-"""Exit codes of those among ``ENDING``."""
 _interrupted = threading.Event()
 
 #: How long the thread that waits for signals may take to note one that has come.
@@ -90,20 +93,19 @@ def signalled() -> int | None:
     return INTERRUPTED if _interrupted.wait(_NOTICE_SECONDS) else None
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    if number == signal.SIGHUP:
-        _leave_dead_terminal()
+def _end(number: int, frame: FrameType | None) -> NoReturn:
     _ended_by.append(128 + number)
+    if number == signal.SIGHUP:
+        with suppress(OSError):
+            _leave_dead_terminal()
     raise SystemExit(128 + number)
 
 
 def _leave_dead_terminal() -> None:
     """Let what is printed go nowhere if its terminal is gone: printing there fails."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
+    for descriptor in (STANDARD_OUTPUT, STANDARD_ERROR):
         if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
-            os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+            discard(descriptor)
 
 
 def _watch(heard: int, goes_on: bool) -> None:
@@ -115,7 +117,7 @@ def _watch(heard: int, goes_on: bool) -> None:
             _interrupted.set()
         if interrupts > 1:
             _end_now(INTERRUPTED, goes_on)
-        ending = next((128 + number for number in signals if 128 + number in ENDING), None)
+        ending = next((128 + number for number in signals if 128 + number in _ENDING_CODES), None)
         if ending is not None and deadline is None:
             deadline = threading.Timer(_UNWIND_SECONDS, _end_now, [ending, goes_on])
             deadline.daemon = True
@@ -124,25 +126,33 @@ def _watch(heard: int, goes_on: bool) -> None:
         deadline.cancel()
 
 
-def _removes_semaphores(process: psutil.Process) -> bool:
-    """Whether it is Python's own, which removes the semaphores of processes that are gone, and then ends."""
-    return "multiprocessing.resource_tracker" in "".join(process.cmdline())
-
-
 def _end_now(exit_code: int, goes_on: bool) -> NoReturn:
     """Kill every process that this one started, print the last line, and end this process at once."""
+    try:
+        _kill_children()
+        # Python would warn of semaphores that are left. A finalizer may wait for a thread that does not end.
+        finalizers = threading.Thread(target=_finalize, daemon=True)
+        finalizers.start()
+        finalizers.join(_FINALIZE_SECONDS)
+        # Dask may have replaced a worker meanwhile.
+        _kill_children()
+        # The reader of standard error may be gone, or may not read: do not wait for it.
+        with suppress(OSError):
+            os.set_blocking(STANDARD_ERROR, False)
+            os.write(STANDARD_ERROR, f"{stopped_by(exit_code, goes_on=goes_on)}\n".encode())
+    finally:
+        os._exit(exit_code)
+
+
+def _kill_children() -> None:
     import psutil
 
     for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if not _removes_semaphores(child):
+        with suppress(psutil.Error):
+            # Python's own resource tracker removes semaphores that are left, and then ends.
+            if "multiprocessing.resource_tracker" not in "".join(child.cmdline()):
                 child.kill()
-    # Without this Python warns of semaphores that are left. It may wait for a thread that does not end.
-    finalizers = threading.Thread(target=multiprocessing.util._run_finalizers, args=(0,), daemon=True)  # type: ignore[attr-defined]
-    finalizers.start()
-    finalizers.join(_FINALIZE_SECONDS)
-    # The reader of standard error may be gone, or may not read: do not wait for it.
-    with suppress(OSError, ValueError, AttributeError):
-        os.set_blocking(sys.stderr.fileno(), False)
-        os.write(sys.stderr.fileno(), f"{stopped_by(exit_code, goes_on=goes_on)}\n".encode())
-    os._exit(exit_code)
+
+
+def _finalize() -> None:
+    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]

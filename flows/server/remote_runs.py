@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from assay.config.settings import Settings
 from assay.core.errors import ServerFault, UserMistake
-from flows.command.signals import ENDING, INTERRUPTED
+from flows.command.signals import INTERRUPTED, ending_code
 from flows.server.connection import Connection, configured_server
 
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ def run_there(
             say(_NO_LONGER)
             return INTERRUPTED
         except SystemExit as leaving:
-            if not isinstance(leaving.code, int) or leaving.code not in ENDING:
+            code = ending_code(leaving)
+            if code is None:
                 raise
             say(_NO_LONGER)
-            return leaving.code
+            return code
 
 
 def _failed(connection: Connection, error: Exception) -> ServerFault:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from places import ROOT
+from running_process import workers_of
 
 pytestmark = pytest.mark.slow
 
@@ -47,16 +48,11 @@ def test_a_worker_that_has_its_model_has_not_imported_prefect(tmp_path: Path, co
             assert run.poll() is None, "the run ended before a worker was seen"
             assert time.monotonic() < deadline
             time.sleep(0.2)
-            libraries = {name for worker in workers(run.pid) for name in mapped(worker)}
+            libraries = {name for worker in workers_of(run.pid) for name in mapped(worker)}
         assert not any("pydantic_core" in name or "sqlalchemy" in name for name in libraries)
     finally:
         run.kill()
         run.wait()
-
-
-def workers(pid: int) -> list[psutil.Process]:
-    children = psutil.Process(pid).children(recursive=True)
-    return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
 
 
 def mapped(process: psutil.Process) -> set[str]:

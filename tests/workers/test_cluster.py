@@ -8,18 +8,17 @@ import os
 import re
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import dask
-import psutil
 import pytest
 import tiny
 import tiny_families as families
 import transformers
 from patience import PATIENCE_SECONDS
 from running_dask import until
+from running_process import workers_of
 from stages import Heard
 from without_gpus import KINDS, options_for
 
@@ -92,16 +91,6 @@ def preloaded(folder: Path, code: str) -> dict[str, list[str]]:
     return {"distributed.worker.preload": [str(folder / "preload.py")]}
 
 
-def workers_here() -> list[psutil.Process]:
-    """The processes of workers that this process started."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            if "spawn_main" in "".join(child.cmdline()):
-                found.append(child)
-    return found
-
-
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
 def test_if_a_worker_dies_while_it_starts_all_are_started_once_more(
@@ -112,7 +101,7 @@ def test_if_a_worker_dies_while_it_starts_all_are_started_once_more(
     settings = preloaded(tmp_path, DIES_ONCE.format(flag=str(tmp_path / "died")))
     with dask.config.set(settings), connected(options, Heard(said.append)) as client:
         assert client.scheduler_info(n_workers=0)["n_workers"] == 2
-        assert len(workers_here()) == 2, "workers of the first attempt are left"
+        assert len(workers_of()) == 2, "workers of the first attempt are left"
     assert said == [
         "a worker's process was killed by signal 9 while it started; starting the workers once more"
     ]
@@ -151,7 +140,7 @@ def test_workers_that_cannot_start_are_one_line_that_says_why(
         connected(options),
     ):
         pass
-    assert workers_here() == []
+    assert workers_of() == []
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
@@ -174,10 +163,10 @@ def test_a_replaced_worker_that_hangs_while_it_starts_is_replaced_again(
     with dask.config.set(settings), connected(ClusterOptions(workers=1)) as client:
         flag.touch()
         monkeypatch.setattr(nanny, "START_SECONDS", 10)
-        (worker,) = workers_here()
+        (worker,) = workers_of()
         worker.kill()
         until(lambda: not flag.exists(), "a worker that replaces the first")
-        (hanging,) = workers_here()
+        (hanging,) = workers_of()
         monkeypatch.setattr(nanny, "START_SECONDS", 300)
         assert client.submit(os.getpid).result(PATIENCE_SECONDS) not in (worker.pid, hanging.pid)
 
@@ -191,11 +180,11 @@ def test_a_cluster_ends_at_once_though_a_worker_hangs_while_it_starts(
     settings = preloaded(tmp_path, HANGS_ONCE.format(flag=str(flag)))
     with dask.config.set(settings), connected(ClusterOptions(workers=1)):
         flag.touch()
-        workers_here()[0].kill()
+        workers_of()[0].kill()
         until(lambda: not flag.exists(), "a worker that replaces the first")
         began = time.monotonic()
     assert time.monotonic() - began < 60
-    assert workers_here() == []
+    assert workers_of() == []
 
 
 DIES_LATE = """
@@ -224,7 +213,7 @@ def test_the_limit_of_one_start_does_not_end_the_next(
         monkeypatch.setattr(nanny, "START_SECONDS", 10)
         dies.touch()
         slow.touch()
-        workers_here()[0].kill()
+        workers_of()[0].kill()
         until(lambda: not dies.exists(), "a worker that replaces the first")
         monkeypatch.setattr(nanny, "START_SECONDS", 300)
         client.submit(os.getpid).result(PATIENCE_SECONDS)

@@ -250,6 +250,81 @@ def test_a_reader_that_is_gone_or_a_full_disk_is_no_traceback(command: str, buff
     assert (full.returncode, full.stderr) == (1, "error: standard output: No space left on device\n")
 
 
+SHOWS = """
+from flows.command import main
+from flows.command.console import Console, Showing
+from flows.command.endings import exit_code_of
+
+def shows(arguments, program):
+    console = Console()
+    console.showing = Showing(as_json=arguments[0] == "json")
+    def show():
+        text = "x" * int(arguments[1])
+        console.show(text, None if arguments[0] == "table" else text)
+        console.show_data(text)
+        return 0
+    return exit_code_of(show, goes_on=False)
+
+main.COMMANDS["curate"] = shows
+main.run_module("curate")
+"""
+
+
+@pytest.mark.parametrize("kind", ["json", "plain", "table"])
+@pytest.mark.parametrize("size", [10, 100_000])
+@pytest.mark.parametrize("buffered", ["PYTHONUNBUFFERED= ", "PYTHONUNBUFFERED=1 "])
+def test_results_that_cannot_be_written_end_a_command_in_one_way(
+    kind: str, size: int, buffered: str, tmp_path: Path
+) -> None:
+    (tmp_path / "code.py").write_text(SHOWS)
+    command = f"PYTHONPATH={ROOT} {buffered}{sys.executable} {tmp_path / 'code.py'} {kind} {size}"
+    gone = shell(f"(sleep 0.2; {command}; echo $? >&2) | true")
+    assert gone.stderr == "141\n"
+    full = shell(f"{command} > /dev/full")
+    assert (full.returncode, full.stderr) == (1, "error: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("buffered", ["PYTHONUNBUFFERED= ", "PYTHONUNBUFFERED=1 "])
+@pytest.mark.parametrize(("command", "code"), [("curate --input missing.jsonl --output {out}", 2)])
+def test_an_error_that_cannot_be_said_keeps_its_exit_code(
+    command: str, code: int, buffered: str, tmp_path: Path
+) -> None:
+    line = f"{buffered}$ASSAY {command.replace('{out}', str(tmp_path / 'out'))}"
+    assert shell(f"{line} 2> /dev/full").returncode == code
+    assert (
+        shell(f"(sleep 0.2; {line} 2>&1 > /dev/null; echo $? > {tmp_path / 'code'}) | true").returncode == 0
+    )
+    assert (tmp_path / "code").read_text() == f"{code}\n"
+
+
+SAYS = """
+from flows.command import main
+from flows.command.console import Console
+from flows.command.endings import exit_code_of
+
+def says(arguments, program):
+    console = Console()
+    def say():
+        for number in range(3):
+            console.say("a line " * 1000)
+        console.show("a table", "the results\\n")
+        return 0
+    return exit_code_of(say, goes_on=False)
+
+main.COMMANDS["curate"] = says
+main.run_module("curate")
+"""
+
+
+@pytest.mark.parametrize("buffered", ["PYTHONUNBUFFERED= ", "PYTHONUNBUFFERED=1 "])
+def test_a_command_goes_on_though_nobody_reads_what_it_says(buffered: str, tmp_path: Path) -> None:
+    (tmp_path / "code.py").write_text(SAYS)
+    command = f"PYTHONPATH={ROOT} {buffered}{sys.executable} {tmp_path / 'code.py'}"
+    shell(f"(sleep 0.2; {command} 2>&1 > {tmp_path / 'out'}; echo $? > {tmp_path / 'code'}) | true")
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert (tmp_path / "out").read_text() == "the results\n"
+
+
 OPENS = """
 import os, sys
 from flows.command import main
