@@ -156,11 +156,11 @@ def sweep(folder: Path) -> None:
     for leftover in folder.glob(f".*{glob.escape(mine)}*.tmp"):
         pid = leftover.name.rpartition(mine)[2].partition(".")[0]
         try:
-            import psutil
+            from assay.storage.processes import has_ended
         except ImportError:
             # A bare machine that has a model and nothing else leaves them where they are.
             return
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+        if pid.isdigit() and has_ended(int(pid)):
             leftover.unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
+from assay.storage.processes import has_ended
 
 #: Where workers leave what a run takes from them, below the artifacts' folder or address.
 HANDOVER = "export"
@@ -62,7 +62,7 @@ def is_left(name: str, beginning: str) -> bool:
     A machine that is called ``node`` has nothing to do with the folders of a machine ``node-2``.
     """
     numbered = re.fullmatch(r"(\d+)-[^-]+", name.removeprefix(beginning))
-    return name.startswith(beginning) and numbered is not None and not psutil.pid_exists(int(numbered[1]))
+    return name.startswith(beginning) and numbered is not None and has_ended(int(numbered[1]))
 
 
 def torch_environment(folder: Path) -> Mapping[str, str]:
