@@ -334,7 +334,7 @@ def opens(arguments, program):
         file.write("mine")
         file.flush()
         print("a result")
-        print("a word", file=sys.stderr, flush=True)
+        print("čaj", file=sys.stderr, flush=True)
         os.write(2, b"a library's word")
         sys.stdout.flush()
         assert sys.stdin.read() == ""
@@ -348,6 +348,9 @@ main.run_module("curate")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_of_closed_streams_no_file_takes_the_place(closed: str, tmp_path: Path) -> None:
     (tmp_path / "code.py").write_text(OPENS.replace("{path}", str(tmp_path / "file")))
-    done = shell(f"PYTHONPATH={ROOT} {sys.executable} {tmp_path / 'code.py'} < /dev/null {closed}")
+    ascii_alone = "LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0"
+    done = shell(
+        f"{ascii_alone} PYTHONPATH={ROOT} {sys.executable} {tmp_path / 'code.py'} < /dev/null {closed}"
+    )
     assert done.returncode == 0
     assert (tmp_path / "file").read_text() == "mine"
